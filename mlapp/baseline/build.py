@@ -203,9 +203,11 @@ def find_target_type(target: Any) -> str | None:
 
     if target is None or getattr(target, "ndim", 1) > 1:
         return None
+    import numpy as np
     import pandas as pd
 
-    values = target if isinstance(target, pd.Series) else pd.Series(list(_list_values(target)))
+    is_column = isinstance(target, (pd.Series, np.ndarray))
+    values = pd.Series(target) if is_column else pd.Series(list(_list_values(target)))
     field = infer_schema(values.rename("target").to_frame()).fields[0]
     if field.type in ("integer", "number", "boolean", "string"):
         return field.type

@@ -29,6 +29,9 @@ Types = Mapping[str, Any]
 def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: bool = False) -> pd.DataFrame:
     """Turn an Arrow table into a DataFrame.
 
+    Each Arrow column is released as soon as it is converted. If the caller keeps no reference to the table, the data is
+    in memory once, plus one column.
+
     Args:
         table: the data.
         types: pandas types of single columns, which override the table above.
@@ -49,8 +52,10 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
                 f"types= names the column '{name}', which is not in the data.{suggest_nearest(name, names)}",
                 f"It has {', '.join(names)}.",
             )
-    columns = {name: _make_series(name, table.column(name), always_nullable) for name in names}
-    made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(table.num_rows))
+    rows, waiting = table.num_rows, table.columns[::-1]
+    del table
+    columns = {name: _make_series(name, waiting.pop(), always_nullable) for name in names}
+    made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(rows))
     for name, wanted in (types or {}).items():
         made[name] = _cast_series(made[name], wanted)
     return made

@@ -58,8 +58,7 @@ def _iterate_parts(
         try:
             tables = count_tables(stream())
             if chunks is None:
-                whole = join_tables(tables)
-                yield make_frame(infer(whole) if infer else whole, types)
+                yield make_frame(infer(join_tables(tables)) if infer else join_tables(tables), types)
                 return
             for part in make_frames(tables, chunks, types, infer):
                 yield part

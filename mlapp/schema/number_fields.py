@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+CELLS = 1_000_000
+"""Number of values to copy at once, so that a large table is not in memory twice."""
+
 
 def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[int, Field]:
     """The fields of the columns with NumPy's integers and floats, by position, without other columns.
@@ -29,13 +32,26 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
     names = [str(name) for name in table.columns]
     found = {}
     for dtype, places in positions.items():
-        block = table.iloc[:, places].to_numpy()
-        missing = np.isnan(block).any(axis=0).tolist() if dtype.kind == "f" else [False] * len(places)
-        # nanmin and nanmax warn about columns without a number.
-        ends = (np.fmin.reduce(block, axis=0).tolist(), np.fmax.reduce(block, axis=0).tolist())
-        for at, nullable, low, high in zip(places, missing, *ends, strict=True):
+        ends = _find_ends(table, places)
+        for at, nullable, low, high in zip(places, *(each.tolist() for each in ends), strict=True):
             found[at] = _describe_numbers(names[at], dtype, nullable, low, high, example.get(names[at]))
     return found
+
+
+def _find_ends(table: pd.DataFrame, places: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Whether each column at these positions has a missing value, its smallest and its largest number."""
+    import numpy as np
+
+    step = max(1, CELLS // len(places))
+    parts = []
+    for start in range(0, len(table), step):
+        block = table.iloc[start : start + step].iloc[:, places].to_numpy()
+        # nanmin and nanmax warn about columns without a number.
+        low, high = np.fmin.reduce(block, axis=0), np.fmax.reduce(block, axis=0)
+        missing = np.isnan(block).any(axis=0) if block.dtype.kind == "f" else np.zeros(len(places), dtype=bool)
+        parts.append((missing, low, high))
+    missing_parts, low_parts, high_parts = zip(*parts, strict=True)
+    return np.logical_or.reduce(missing_parts), np.fmin.reduce(low_parts), np.fmax.reduce(high_parts)
 
 
 def find_range(values: NDArray[np.float64]) -> tuple[float | None, float | None]:

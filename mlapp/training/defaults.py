@@ -31,7 +31,8 @@ def load_table(data: Any) -> pd.DataFrame:
         parts = [load_table(part) for part in data]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
-        table: pd.DataFrame = data.to_pandas()
+        is_arrow = type(data).__module__.partition(".")[0] == "pyarrow"
+        table: pd.DataFrame = data.to_pandas(split_blocks=True) if is_arrow else data.to_pandas()
         return table
     if isinstance(data, Mapping):
         return pd.DataFrame({str(name): values for name, values in data.items()})
@@ -71,10 +72,8 @@ def split_table(
     if not shuffle:
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
-    of_rows = encode_classes(table, targets)
-    chosen = random.permutation(rows)[:test_rows] if of_rows is None else _draw_stratified(of_rows, test_rows, random)
     is_test = np.zeros(rows, dtype=bool)
-    is_test[chosen] = True
+    is_test[_draw_rows(encode_classes(table, targets), rows, test_rows, random)] = True
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
@@ -143,14 +142,23 @@ def encode_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[
     if len(targets) != 1 or targets[0] not in table.columns:
         return None
     target = table[targets[0]]
+    most = min(MOST_CLASSES, len(table) // 2)
+    # The first rows usually tell: to count all distinct numbers takes more memory than the column.
     if (
         target.dtype.kind == "f"
         or is_decimals(target)
-        or target.nunique(dropna=False) > min(MOST_CLASSES, len(table) // 2)
+        or any(part.nunique(dropna=False) > most for part in (target.head(10 * MOST_CLASSES), target))
     ):
         return None
     codes = target.astype("category").cat.codes.to_numpy()
     return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes
+
+
+def _draw_rows(
+    classes: np.ndarray[Any, Any] | None, rows: int, test_rows: int, random: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Select `test_rows` rows at random, stratified if there are classes."""
+    return random.permutation(rows)[:test_rows] if classes is None else _draw_stratified(classes, test_rows, random)
 
 
 def _draw_stratified(
@@ -160,10 +168,10 @@ def _draw_stratified(
     import numpy as np
 
     order = random.permutation(len(classes))
-    _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    known, counts = np.unique(classes, return_counts=True)
     exact = counts * (test_rows / len(classes))
     quota = np.floor(exact).astype(int)
     for at in np.argsort(quota - exact, kind="stable")[: test_rows - quota.sum()]:
         quota[at] += 1
-    of_class = inverse[order]
-    return np.concatenate([order[of_class == at][:rows] for at, rows in enumerate(quota)])
+    drawn = classes[order]
+    return np.concatenate([order[drawn == each][:rows] for each, rows in zip(known, quota, strict=True)])

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlapp import frameworks, prediction
 from mlapp.baseline.redaction import NO_RULES, redact_schema
+from mlapp.data.memory import return_free_memory
 from mlapp.model import TrainedModel, require_savable
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
 from mlapp.pipeline.feature_format import wants_batches
@@ -153,6 +154,7 @@ def _read_data(
     tell("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
+    return_free_memory()
     return Splits(pipeline, splits, identity, bound, rules)
 
 

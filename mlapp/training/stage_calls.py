@@ -269,7 +269,7 @@ def _check_target(pipeline: Pipeline, table: Any) -> None:
     for name in pipeline.targets:
         if name not in table.columns:
             defaults.parse_table(table, None, name)
-        if table[name].nunique(dropna=False) < 2:
+        if all(part.nunique(dropna=False) < 2 for part in (table[name].head(1000), table[name])):
             raise DataError(
                 f"Target '{name}' has the same value in all {len(table)} rows of {reader.title}: nothing to learn.",
                 "Read data with at least two values, or choose another target.",

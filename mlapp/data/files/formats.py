@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 from mlapp.data.files import csv
 from mlapp.data.files.locations import File
+from mlapp.data.memory import return_free_memory
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 ROWS = 100_000
 """Rows per part."""
+GROUP = 8 << 20
+"""Bytes of the columns that are read at once from a whole Parquet file."""
 
 _SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
@@ -64,7 +68,7 @@ def read_format_tables(
     with file.open_stream() as stream:
         try:
             if kind == "parquet":
-                yield from _read_parquet(stream, file, columns)
+                yield from _read_parquet(stream, file, columns, whole)
                 return
             plain = _decompress_stream(stream, file)
             match kind:
@@ -84,19 +88,54 @@ def read_format_tables(
             raise _explain_broken_file(file, kind, error) from None
 
 
-def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None, whole: bool) -> Iterator[pa.Table]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    whole = parquet.ParquetFile(stream)
-    schema = whole.schema_arrow
+    opened = parquet.ParquetFile(stream)
+    schema = opened.schema_arrow
     for name in columns or ():
         _refuse_missing_column(name, schema.names, file)
-    wanted = [name for name in columns if name in schema.names] if columns is not None else None
-    yield schema.empty_table().select(wanted) if wanted is not None else schema.empty_table()
-    for batch in whole.iter_batches(ROWS, columns=wanted):
-        table = pa.Table.from_batches([batch])
-        yield table.select(wanted) if wanted is not None else table
+    wanted = [name for name in columns if name in schema.names] if columns is not None else schema.names
+    if whole and wanted and len(set(wanted)) == len(wanted):
+        yield _read_columns(opened, wanted)
+        return
+    yield schema.empty_table().select(wanted) if columns is not None else schema.empty_table()
+    # One group of rows at a time: the reader keeps the packed bytes of all groups that it was asked for.
+    for group in range(opened.num_row_groups):
+        for batch in opened.iter_batches(ROWS, [group], columns=wanted if columns is not None else None):
+            table = pa.Table.from_batches([batch])
+            yield table.select(wanted) if columns is not None else table
+
+
+def _read_columns(opened: parquet.ParquetFile, wanted: list[str]) -> pa.Table:
+    """All rows, a few columns at a time, so that the packed bytes of the whole file are never in memory beside them."""
+    import pyarrow as pa
+
+    metadata = opened.metadata
+    sizes = dict.fromkeys(wanted, 0)
+    for group in range(metadata.num_row_groups):
+        for at in range(metadata.num_columns):
+            column = metadata.row_group(group).column(at)
+            name = column.path_in_schema
+            name = name if name in sizes else name.partition(".")[0]
+            if name in sizes:
+                sizes[name] += column.total_uncompressed_size
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name in wanted:
+        if size + sizes[name] > GROUP and groups[-1]:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += sizes[name]
+    found: dict[str, pa.ChunkedArray] = {}
+    for names in groups:
+        part = opened.read(names)
+        found |= {name: part.column(name) for name in names}
+        del part
+        return_free_memory()
+    return pa.table(found)
 
 
 def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
