@@ -26,6 +26,7 @@ from mlapp.serving.web.http import ClientLeft
 from mlapp.serving.web.problems import HttpError
 from tests.unit.serving.conftest import Sums
 
+pa = pytest.importorskip("pyarrow", reason="the core install has no Arrow")
 pytestmark = pytest.mark.anyio
 RECORDS = [
     {"age": row, "income": None if row % 7 == 3 else row / 2, "city": ["Bern", "Rome"][row % 2], "vip": row % 3 == 0,
@@ -52,8 +53,6 @@ def codec(numbers) -> Codec:
 
 
 def arrow() -> bytes:
-    import pyarrow as pa
-
     sink = io.BytesIO()
     table = pa.Table.from_pandas(TABLE)
     with pa.ipc.new_stream(sink, table.schema) as writer:
