@@ -6,33 +6,27 @@ in the same image ID, and only layers that the engine lacks are sent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
 
 from mlapp.images.base import Base
 from mlapp.images.engine import check_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
+from mlapp.images.layer_reuse import PACKAGES, parse_packages
 from mlapp.images.tar_layer import END, TIME, FolderLayer, Layer
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 SECOND = 1_000_000_000
-
-
-class KnownLayers(NamedTuple):
-    """Layers in the engine: digests of layers above the base, and the labels of an image with these layers."""
-
-    layers: tuple[str, ...]
-    labels: Mapping[str, str]
-
-
-NOTHING = KnownLayers((), {})
 
 
 def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
@@ -59,9 +53,10 @@ def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer
         },
         "Labels": {**(inherited.get("Labels") or {}), **plan.labels, **labels},
     }
-    copies = [f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers]
+    packages, *others = (f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers)
+    copies = [(packages, title) for title in parse_packages(labels)] + [(copy, "mlapp") for copy in others]
     history = [{"created": created, "created_by": f"FROM {plan.base}"} for _ in base.layers]
-    history += [{"created": created, "created_by": copy, "comment": "mlapp"} for copy in copies]
+    history += [{"created": created, "created_by": copy, "comment": comment} for copy, comment in copies]
     document = {
         "created": created,
         "architecture": inspected["Architecture"],
@@ -85,30 +80,90 @@ def load_image(
 ) -> str:
     """Load the image into the engine; returns its ID. The image is tagged at the very end, or not at all.
 
+    An engine processes an archive only when it has all of it. So while upper layers are still written, the complete
+    layers below them are loaded as images without a name, which are removed at the end.
+
     Raises:
         EngineError: the engine refused the image, or its disk is full.
     """
-    made: list[bytes] = []
+    waiting = list(layers)
+    nameless = []
+    with ThreadPoolExecutor(1) as cleaner:
+        try:
+            while not all(layer.is_complete for layer in waiting):
+                ready = list(takewhile(lambda layer: layer.is_complete, waiting))
+                if any(isinstance(layer, FolderLayer) for layer in ready):
+                    configure = partial(_make_nameless_configuration, base, ready, labels)
+                    nameless.append(_send_image(client, base, ready, configure, None, cleaner))
+                    waiting[: len(ready)] = [Layer(layer.digest) for layer in ready]
+                else:
+                    waiting[len(ready)].wait()
+            configure = partial(make_image_configuration, plan, base, waiting, labels)
+            return _send_image(client, base, waiting, configure, tag, cleaner)
+        finally:
+            for identity in nameless:
+                _remove_nameless_image(client, identity)
+
+
+def _send_image(
+    client: DockerClient,
+    base: Base,
+    layers: Sequence[Layer],
+    configure: Callable[[], bytes],
+    tag: str | None,
+    cleaner: Executor,
+) -> str:
+    """Send an image's new layers to the engine; returns its ID.
+
+    Args:
+        configure: makes the configuration when all layers have been read and their digests are known.
+        cleaner: removes the folders of the new layers while the engine processes them.
+    """
+    configuration = b""
 
     def stream_archive() -> Iterator[bytes]:
         """Input for `docker load`: the layers that the engine lacks, the configuration, and the list of all layers."""
+        nonlocal configuration
         members = [f"base/{number}" for number in range(len(base.layers))]
+        new = [layer for layer in layers if isinstance(layer, FolderLayer)]
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
                 yield from stream_tar_member(members[-1], _read_ahead(layer.stream_tar()), layer.size)
-        config = make_image_configuration(plan, base, layers, labels)
-        made.append(config)
-        name = f"{hashlib.sha256(config).hexdigest()}.json"
-        listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": members}]).encode()
-        for member_name, content in ((name, config), ("manifest.json", listed)):
+        configuration = configure()
+        name = f"{hashlib.sha256(configuration).hexdigest()}.json"
+        listed = json.dumps([{"Config": name, "RepoTags": [tag] if tag else None, "Layers": members}]).encode()
+        for member_name, content in ((name, configuration), ("manifest.json", listed)):
             yield from stream_tar_member(member_name, [content], len(content))
+        for layer in new:
+            cleaner.submit(layer.discard)
         yield END
 
     with translate_engine_errors("Loading the image"):
         for _ in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
             pass
-    return f"sha256:{hashlib.sha256(made[0]).hexdigest()}"
+    return f"sha256:{hashlib.sha256(configuration).hexdigest()}"
+
+
+def _make_nameless_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
+    """The configuration of an image with the first layers, whose label lets another build find them."""
+    packages = dict(islice(parse_packages(labels).items(), len(layers)))
+    document = {
+        "architecture": base.inspected["Architecture"],
+        "os": base.inspected["Os"],
+        "config": {"Labels": {PACKAGES: json.dumps(packages)}},
+        "rootfs": {"type": "layers", "diff_ids": [*base.layers, *(layer.digest for layer in layers)]},
+    }
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _remove_nameless_image(client: DockerClient, identity: str) -> None:
+    import docker.errors
+    import requests
+
+    # Another build of the same packages may have removed it, and the engine may be gone.
+    with contextlib.suppress(docker.errors.APIError, requests.RequestException):
+        client.api.remove_image(identity)
 
 
 def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -127,33 +182,3 @@ def stream_tar_member(name: str, content: Iterable[bytes], size: int) -> Iterato
     yield entry.tobuf(tarfile.PAX_FORMAT)
     yield from content
     yield bytes(-size % tarfile.BLOCKSIZE)
-
-
-def find_layers(client: DockerClient, base: Base, keys: Mapping[str, str], needs: str | None = None) -> KnownLayers:
-    """The longest prefix of layers above the base with matching keys, from mlapp's images in the engine.
-
-    Args:
-        keys: label of a layer → fingerprint of the layer's input, in the order of the layers.
-        needs: a label that an image must have to be considered.
-    """
-    best = NOTHING
-    count = len(base.layers)
-    first = next(iter(keys.items()))
-    with translate_engine_errors():
-        found: list[dict[str, Any]] = client.api.images(filters={"label": [f"{first[0]}={first[1]}"]})
-        for entry in found:
-            inspected = client.api.inspect_image(entry["Id"])
-            digests = inspected["RootFS"]["Layers"]
-            if digests[:count] != base.layers:
-                continue
-            labels = inspected["Config"].get("Labels") or {}
-            if needs is not None and needs not in labels:
-                continue
-            agreeing = 0
-            for label, key in keys.items():
-                if labels.get(label) != key:
-                    break
-                agreeing += 1
-            if agreeing > len(best.layers):
-                best = KnownLayers(tuple(digests[count : count + agreeing]), labels)
-    return best

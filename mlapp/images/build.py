@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlapp.bundle import Bundle
-from mlapp.bundle.bundle import CODE_ONLY, MODEL
+from mlapp.bundle.bundle import CODE_ONLY
 from mlapp.errors import ConfigError
-from mlapp.images import assemble, dependencies, oci_archive, user_dockerfile
-from mlapp.images.base import Base, find_base, find_python_home
+from mlapp.images import assemble, oci_archive, user_dockerfile
+from mlapp.images.base import find_base
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec, choose_platforms, make_image_spec
-from mlapp.images.source_builds import make_compiler
-from mlapp.images.staging import lay_out_layers
-from mlapp.images.tar_layer import FolderLayer, Layer
+from mlapp.images.layer_writer import write_layers
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-
-DEPENDENCIES = "mlapp.layer.dependencies"
-MODEL_LAYER = "mlapp.layer.model"
-"""Labels with fingerprints of layers' input, by which the next build finds the layers in the engine."""
 
 REFERENCE = re.compile(
     r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?"
@@ -140,49 +131,18 @@ def _keeps_layers_apart(client: DockerClient) -> bool:
 
 
 def _assemble_image(job: BuildJob) -> str:
-    client, bundle = job.client, job.bundle
+    client = job.client
     base = find_base(client, job.spec, job.platform, job.progress)
-    keys = {
-        DEPENDENCIES: _compute_layer_key(job.platform, dependencies.fingerprint_dependencies(bundle)),
-        MODEL_LAYER: _compute_layer_key(
-            *(f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{MODEL}/"))
-        ),
-    }
     keeps_apart = _keeps_layers_apart(client)
-    known = assemble.find_layers(client, base, keys, None if keeps_apart else oci_archive.BLOBS)
-    for attempt in (known, assemble.NOTHING):
-        with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
-            layers = _make_layers(job, base, attempt.layers, Path(folder))
-            load = assemble.load_image if keeps_apart else partial(oci_archive.load_oci_image, known=attempt)
+    for has_reuse in (True, False):
+        needs = None if keeps_apart else oci_archive.BLOBS
+        with write_layers(job, base, needs=needs, has_reuse=has_reuse) as image:
+            load = assemble.load_image if keeps_apart else partial(oci_archive.load_oci_image, known=image.known)
             job.progress("load the image")
             try:
-                return load(client, job.spec, base, layers, labels=keys, tag=job.reference)
+                return load(client, job.spec, base, image.layers, labels=image.labels, tag=job.reference)
             except ImageError as error:
-                if not attempt.layers or "disk is full" in error.what:
+                if not image.known.layers or "disk is full" in error.what:
                     raise
                 job.progress("a layer is missing in the engine: send all layers")
     raise AssertionError
-
-
-def _make_layers(job: BuildJob, base: Base, known: Sequence[str], folder: Path) -> list[Layer]:
-    layers: list[Layer] = [Layer(digest) for digest in known]
-    missing = job.spec.layers[len(known) :]
-    if not missing:
-        return layers
-    home = ""
-    if len(known) == 0:
-        home = find_python_home(job.client, base, job.spec.python)
-        job.progress(f"lay out the dependencies for {job.platform}")
-    try:
-        compile = make_compiler(job.client, base, home, job.bundle, job.progress)
-        sources = [each.source for each in missing]
-        lay_out_layers(job.bundle, job.platform, home, folder, job.warn, sources, compile=compile)
-    except OSError as error:
-        raise ImageError(
-            f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."
-        ) from error
-    return layers + [FolderLayer(folder / each.source, each.target) for each in missing]
-
-
-def _compute_layer_key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

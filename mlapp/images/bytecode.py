@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from mlapp.images.hard_links import link_or_copy
@@ -32,10 +33,17 @@ for source, target, shown in zip(parts, parts, parts):
         code = compile(text, shown.decode(), "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         continue
-    with open(target, "wb") as file:
-        file.write(_code_to_hash_pyc(code, _imp.source_hash(key, text), False))
+    try:
+        with open(target, "wb") as file:
+            file.write(_code_to_hash_pyc(code, _imp.source_hash(key, text), False))
+    except OSError as error:
+        print(error.errno, target.decode())
+        sys.exit(1)
 """
-"""Reads source, target and the path shown in tracebacks, each NUL-terminated; skips files that do not compile."""
+"""Reads source, target and the path shown in tracebacks, each NUL-terminated; skips files that do not compile.
+
+If a file cannot be written, it prints the error's number and the file.
+"""
 
 FORMAT = "1"
 TESTS = ("tests", "test")
@@ -48,11 +56,17 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         shown: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for compiled in start_compiling(pool, packages, shown, python):
+            compiled.result()
+
+
+def start_compiling(pool: Executor, packages: Path, shown: str, python: str) -> list[Future[None]]:
+    """As `compile_packages`, in threads of `pool`: one future per distribution."""
     tag, version = _cache_tag(python), _read_python_version(python)
     # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lambda record: _compile_distribution(record, packages, shown, python, tag, version), records))
+    return [pool.submit(_compile_distribution, record, packages, shown, python, tag, version) for record in records]
 
 
 def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
@@ -68,14 +82,18 @@ def _compile_distribution(record: Path, packages: Path, shown: str, python: str,
         return
     parts = (FORMAT, shown, tag, version, record.parent.name, listed)
     kept = _find_bytecode_cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            compiled = Path(folder) / "compiled"
-            _compile_to_folder(files, packages, compiled, shown, python, tag)
-            with contextlib.suppress(OSError):  # another build was faster, with the same bytes
-                compiled.rename(kept)
-    shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
+    try:
+        if not kept.is_dir():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+                compiled = Path(folder) / "compiled"
+                _compile_to_folder(files, packages, compiled, shown, python, tag)
+                with contextlib.suppress(OSError):  # another build was faster, with the same bytes
+                    compiled.rename(kept)
+    except OSError:  # the cache is full or read-only
+        _compile_to_folder(files, packages, packages, shown, python, tag)
+    else:
+        shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
 def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
@@ -87,13 +105,19 @@ def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, 
     given = b"".join(os.fsencode(part) + b"\0" for part in parts)
     # -I and -S: ignore this machine's environment and site-packages.
     environ = {"PYTHONHASHSEED": "0"}
-    subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, check=True, env=environ)  # noqa: S603
+    done = subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, capture_output=True, env=environ)  # noqa: S603
+    if done.returncode:
+        number, _, unwritten = os.fsdecode(done.stdout).strip().partition(" ")
+        if number.isdecimal():
+            raise OSError(int(number), os.strerror(int(number)), unwritten)
+        raise subprocess.CalledProcessError(done.returncode, python, done.stdout, done.stderr)
 
 
 def _find_bytecode_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "bytecode"
 
 
+@cache
 def _cache_tag(python: str) -> str:
     """The cache tag of a Python, such as cpython-311."""
     if python == sys.executable:
@@ -101,6 +125,7 @@ def _cache_tag(python: str) -> str:
     return _query_python(python, "import sys; print(sys.implementation.cache_tag)")
 
 
+@cache
 def _read_python_version(python: str) -> str:
     return sys.version if python == sys.executable else _query_python(python, "import sys; print(sys.version)")
 

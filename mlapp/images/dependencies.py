@@ -34,7 +34,21 @@ LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED"
 def lay_out_environment(
     bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
 ) -> None:
-    """Create the image's virtual environment, which it has at /opt/venv, in `folder`.
+    """Create the image's virtual environment, which it has at /opt/venv, in `folder`: packages and bytecode.
+
+    The arguments and errors are those of `install_environment`.
+    """
+    install_environment(bundle, platform, home, folder, warn, compile)
+    compiler = find_compiler(bundle, warn)
+    if compiler is not None:
+        python = bundle.manifest.python
+        bytecode.compile_packages(find_packages_folder(folder, python), format_packages_path(python), compiler)
+
+
+def install_environment(
+    bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
+) -> None:
+    """Create the image's virtual environment in `folder`, without bytecode.
 
     uv installs it on this machine, with hard links into its cache: nothing is downloaded twice, no package code runs,
     and the platform can differ from this machine's.
@@ -49,7 +63,7 @@ def lay_out_environment(
         ImageError: a package has no wheel for the platform and does not build. UvError: the index does not answer.
     """
     python = bundle.manifest.python
-    packages = folder / "lib" / f"python{python}" / "site-packages"
+    packages = find_packages_folder(folder, python)
     packages.mkdir(parents=True)
     _install_wheels(bundle, platform, packages, warn, compile)
     for info in packages.glob("*.dist-info"):
@@ -60,14 +74,28 @@ def lay_out_environment(
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
     for name in ("python", "python3", f"python{python}"):
         (folder / "bin" / name).symlink_to(f"{home}/python{python}")
-    compiler = find_interpreter(python, bundle.settings.image)
-    if compiler is None:
+
+
+def find_packages_folder(environment: Path, python: str) -> Path:
+    """The site-packages of an environment with this minor version of Python."""
+    return environment / "lib" / f"python{python}" / "site-packages"
+
+
+def format_packages_path(python: str) -> str:
+    """The path of site-packages in the image, which tracebacks show."""
+    return find_packages_folder(Path(VENV), python).as_posix()
+
+
+def find_compiler(bundle: Bundle, warn: Reporter) -> str | None:
+    """The Python of this machine that compiles the image's bytecode; None, with a warning, if it has none."""
+    python = bundle.manifest.python
+    found = find_interpreter(python, bundle.settings.image)
+    if found is None:
         warn(
             f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
             f"Install it, or set image.python to {'.'.join(map(str, sys.version_info[:2]))}."
         )
-        return
-    bytecode.compile_packages(packages, f"{VENV}/lib/python{python}/site-packages", compiler)
+    return found
 
 
 def find_interpreter(python: str, image: Image) -> str | None:

@@ -50,9 +50,8 @@ def eject_dockerfile(
         progress(f"lay out the dependencies for {for_}")
         try:
             shutil.rmtree(layout, ignore_errors=True)
-            lay_out_layers(
-                bundle, for_, home, layout, warn, compile=make_compiler(client, base, home, bundle, progress)
-            )
+            compile = make_compiler(client, base, home, bundle, progress)
+            lay_out_layers(bundle, for_, home, layout, warn, what.layers, compile=compile)
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
         except OSError as error:

@@ -22,10 +22,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from mlapp.images.assemble import NOTHING, KnownLayers, make_image_configuration, stream_tar_member
+from mlapp.images.assemble import make_image_configuration, stream_tar_member
 from mlapp.images.base import Base
 from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
+from mlapp.images.layer_reuse import NOTHING, KnownLayers
 from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def load_oci_image(
             if isinstance(layer, FolderLayer):
                 file = stack.enter_context(tempfile.TemporaryFile())
                 blobs.append(_pack_layer(layer, file))
+                layer.discard()
                 packed.append((blobs[-1], file))
         config = make_image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
         described = _describe_blob(CONFIG, config)

@@ -12,7 +12,7 @@ from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
 from mlapp.images import bytecode, dependencies
 from mlapp.images.hard_links import link_or_copy
-from mlapp.images.image_spec import APP, LAYERS
+from mlapp.images.image_spec import APP, LayerCopy
 from mlapp.reporting import Reporter
 
 
@@ -22,15 +22,20 @@ def lay_out_layers(
     home: str,
     folder: Path,
     warn: Reporter,
-    only: Sequence[str] = (),
+    layers: Sequence[LayerCopy],
     *,
     compile: dependencies.Compile,
 ) -> None:
-    """Write the layers' files to `folder`: venv, model and app, or those in `only`."""
-    wanted = only or [each.source for each in LAYERS]
-    if "venv" in wanted:
-        (folder / "venv").mkdir(parents=True)
-        dependencies.lay_out_environment(bundle, platform, home, folder / "venv", warn, compile)
+    """Write all files of the layers to `folder`: the environment, the model and the app."""
+    packages, *others = layers
+    lay_out_content(bundle, folder, others)
+    dependencies.lay_out_environment(bundle, platform, home, folder / packages.source, warn, compile)
+
+
+def lay_out_content(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:
+    """Write the files of the layers that hold no packages to `folder`: model and app."""
+    wanted = {each.source for each in layers}
+    folder.mkdir(parents=True, exist_ok=True)
     if "model" in wanted:
         shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=link_or_copy)
     if "app" in wanted:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -35,14 +37,38 @@ class Layer:
         """A layer that the engine already has."""
         self.digest = digest
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all files of the layer are written."""
+        return True
+
+    def wait(self) -> None:
+        """Wait until all files of the layer are written."""
+
 
 class FolderLayer(Layer):
-    """The files of `folder` at `target` in the image, all owned by root. The digest is known once streamed."""
+    """The files of `folder` at `target` in the image, all owned by root. The digest is known once streamed.
 
-    def __init__(self, folder: Path, target: str) -> None:
+    `writing` is the work that still adds files to the folder. The layer is read after its end, and raises its errors.
+    """
+
+    def __init__(self, folder: Path, target: str, writing: Sequence[Future[None]] = ()) -> None:
         super().__init__()
         self._folder = folder
         self._target = target
+        self._writing = writing
+
+    @property
+    def is_complete(self) -> bool:
+        return all(each.done() for each in self._writing)
+
+    def wait(self) -> None:
+        for each in self._writing:
+            each.result()
+
+    def discard(self) -> None:
+        """Remove the files, after the last use of the layer."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def size(self) -> int:
@@ -78,6 +104,7 @@ class FolderLayer(Layer):
 
     @cached_property
     def _members(self) -> list[_Member]:
+        self.wait()
         target = Path(self._target)
         parents = [each.as_posix().lstrip("/") for each in (*reversed(target.parents[:-1]), target)]
         return [

@@ -34,8 +34,7 @@ def build_from_dockerfile(job: BuildJob) -> str:
             job.progress(f"lay out the dependencies for {job.platform}")
             home = find_python_home(client, base, spec.python)
             compile = make_compiler(client, base, home, bundle, job.progress)
-            sources = [each.source for each in spec.layers]
-            lay_out_layers(bundle, job.platform, home, layout, job.warn, sources, compile=compile)
+            lay_out_layers(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)
         context = Path(folder, "context.tar")
         _write_context(context, bundle.root, layout, text)
         job.progress(f"build with {job.dockerfile}")

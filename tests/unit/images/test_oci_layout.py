@@ -7,20 +7,26 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlapp.images import assemble, oci_archive
-from mlapp.images.assemble import NOTHING
+from mlapp.images import layer_reuse, oci_archive
 from mlapp.images.base import Base
 from mlapp.images.image_spec import ImageSpec
+from mlapp.images.layer_reuse import NOTHING
 from mlapp.images.tar_layer import FolderLayer, Layer
 
 PLAN = ImageSpec(base="python:3.11-slim", python="3.11", port=8000, grace=5, created=0)
-KEYS = {"mlapp.layer.dependencies": "a", "mlapp.layer.model": "b"}
+KEYS = {
+    "mlapp.layer.dependencies": "a",
+    "mlapp.layer.packages": '{"other packages": "p"}',
+    "mlapp.layer.model": "b",
+}
 
 
 def tar_of(content: dict[str, bytes]) -> bytes:
@@ -121,7 +127,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def layers_of(folder: Path) -> list[Layer]:
-    return [FolderLayer(folder / each.source, each.target) for each in PLAN.layers]
+    """Layers of a copy of the folder: a load removes what it has read."""
+    copy = shutil.copytree(folder, tempfile.mkdtemp(dir=folder.parent), dirs_exist_ok=True)
+    return [FolderLayer(Path(copy, each.source), each.target) for each in PLAN.layers]
 
 
 def test_it_is_complete_and_the_same_each_time(folder: Path) -> None:
@@ -140,7 +148,7 @@ def test_a_change_of_the_code_sends_the_code_alone(folder: Path) -> None:
     oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     engine.get_image = None  # type: ignore[assignment]  # the base's blobs are known by now
     (folder / "app" / "code" / "app.py").write_text("y = 3\n")
-    known = assemble.find_layers(engine, base, KEYS, oci_archive.BLOBS)
+    known = layer_reuse.find_layers(engine, base, "a", "b", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[2:]]
     oci_archive.load_oci_image(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", known=known)
     assert len(engine.sent) == len(("code", "configuration", "manifest"))
@@ -152,11 +160,11 @@ def test_another_model_on_the_same_dependencies(folder: Path) -> None:
     oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     (folder / "model" / "model.json").write_text("[]")
     changed = {**KEYS, "mlapp.layer.model": "c"}
-    known = assemble.find_layers(engine, base, changed, oci_archive.BLOBS)
+    known = layer_reuse.find_layers(engine, base, "a", "c", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[1:]]
     oci_archive.load_oci_image(engine, PLAN, base, layers, labels=changed, tag="digits:2", known=known)
     assert len(engine.sent) == len(("model", "code", "configuration", "manifest"))
-    assert assemble.find_layers(engine, base, {"mlapp.layer.dependencies": "z"}, oci_archive.BLOBS) == NOTHING
+    assert layer_reuse.find_layers(engine, base, "z", "b", oci_archive.BLOBS) == NOTHING
 
 
 def test_what_cannot_be_unpacked_is_an_error_and_gets_no_tag(folder: Path) -> None:

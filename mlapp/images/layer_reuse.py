@@ -1,0 +1,98 @@
+"""Find layers of a new image in images that the engine already has, by fingerprints in their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from mlapp.images.base import Base
+from mlapp.images.engine import translate_engine_errors
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+DEPENDENCIES = "mlapp.layer.dependencies"
+"""Label with a fingerprint of the locked requirements, which is known before they are installed."""
+
+PACKAGES = "mlapp.layer.packages"
+"""Label with the title and the fingerprint of each layer of packages, as a JSON object, from the lowest up."""
+
+MODEL_LAYER = "mlapp.layer.model"
+"""Label with a fingerprint of the model's files."""
+
+
+class KnownLayers(NamedTuple):
+    """Layers in the engine: digests of layers above the base, and the labels of an image with these layers."""
+
+    layers: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+NOTHING = KnownLayers((), {})
+
+
+def find_layers(
+    client: DockerClient, base: Base, dependencies: str, model: str, needs: str | None = None
+) -> KnownLayers:
+    """The layers of packages for these dependencies and, if an image also has it, the model's layer.
+
+    Args:
+        dependencies: the fingerprint of the locked requirements.
+        model: the fingerprint of the model.
+        needs: a label that an image must have to be considered.
+    """
+    best = NOTHING
+    for digests, labels in _iterate_images(client, base, f"{DEPENDENCIES}={dependencies}", needs):
+        packages = len(parse_packages(labels))
+        count = packages + (labels.get(MODEL_LAYER) == model)
+        if packages and count > len(best.layers):
+            best = KnownLayers(tuple(digests[:count]), labels)
+    return best
+
+
+def find_package_layers(
+    client: DockerClient, base: Base, packages: Mapping[str, str], needs: str | None = None
+) -> KnownLayers:
+    """The layers of the first packages that an image has in the same order.
+
+    Args:
+        packages: title → fingerprint of each layer.
+    """
+    best = NOTHING
+    for digests, labels in _iterate_images(client, base, PACKAGES, needs):
+        count = 0
+        for wanted, present in zip(packages.items(), parse_packages(labels).items(), strict=False):
+            if wanted != present:
+                break
+            count += 1
+        if count > len(best.layers):
+            best = KnownLayers(tuple(digests[:count]), labels)
+    return best
+
+
+def parse_packages(labels: Mapping[str, str]) -> dict[str, str]:
+    """Title → fingerprint of an image's layers of packages; empty if the image is not one of ours."""
+    try:
+        parsed = json.loads(labels.get(PACKAGES, "{}"))
+    except ValueError:
+        return {}
+    return {str(title): str(key) for title, key in parsed.items()} if isinstance(parsed, dict) else {}
+
+
+def _iterate_images(
+    client: DockerClient, base: Base, label: str, needs: str | None
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The layers above the base and the labels of each image with a label, on the same base."""
+    import docker.errors
+
+    count = len(base.layers)
+    with translate_engine_errors():
+        for entry in client.api.images(filters={"label": [label]}):
+            try:
+                inspected = client.api.inspect_image(entry["Id"])
+            except docker.errors.ImageNotFound:  # removed in the meantime
+                continue
+            digests, labels = inspected["RootFS"]["Layers"], inspected["Config"].get("Labels") or {}
+            if digests[:count] == base.layers and (needs is None or needs in labels):
+                yield digests[count:], labels

@@ -1,0 +1,136 @@
+"""Write the layers of an image that the engine lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlapp.bundle.bundle import MODEL, REQUIREMENTS, WHEELS
+from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.images import bytecode, dependencies
+from mlapp.images.base import Base, find_python_home
+from mlapp.images.build_job import BuildJob
+from mlapp.images.engine import ImageError
+from mlapp.images.layer_reuse import (
+    DEPENDENCIES,
+    MODEL_LAYER,
+    NOTHING,
+    PACKAGES,
+    KnownLayers,
+    find_layers,
+    find_package_layers,
+    parse_packages,
+)
+from mlapp.images.package_groups import PackageGroup, split_environment
+from mlapp.images.source_builds import make_compiler
+from mlapp.images.staging import lay_out_content
+from mlapp.images.tar_layer import FolderLayer, Layer
+
+
+@dataclass(frozen=True)
+class ImageLayers:
+    """The layers of an image above its base.
+
+    Attributes:
+        labels: fingerprints of the layers' input, by which the next build finds the layers in the engine.
+        known: the layers that the engine has.
+    """
+
+    layers: list[Layer]
+    labels: Mapping[str, str]
+    known: KnownLayers
+
+
+@contextmanager
+def write_layers(job: BuildJob, base: Base, *, needs: str | None, has_reuse: bool) -> Iterator[ImageLayers]:
+    """Write the layers that the engine lacks to a temporary folder, which exists inside the block.
+
+    Bytecode is compiled in the background: the layers of packages can still be incomplete.
+
+    Args:
+        needs: a label that an image must have for its layers to be reused.
+        has_reuse: whether layers in the engine are reused at all.
+
+    Raises:
+        ImageError: a package has no wheel and does not build, or there is no space. UvError: the index does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix=".image-", dir=job.bundle.folder.parent) as folder:
+        pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        try:
+            yield _write_layers(job, base, needs, has_reuse, Path(folder), pool)
+        except OSError as error:
+            raise ImageError(
+                f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_layers(
+    job: BuildJob, base: Base, needs: str | None, has_reuse: bool, folder: Path, pool: Executor
+) -> ImageLayers:
+    packages, *others = job.spec.layers
+    keys = _compute_keys(job)
+    known = find_layers(job.client, base, keys[DEPENDENCIES], keys[MODEL_LAYER], needs) if has_reuse else NOTHING
+    titles = parse_packages(known.labels)
+    missing = others[len(known.layers) - len(titles) :] if known.layers else others
+    # First, so that a syntax error in the app is reported at once.
+    lay_out_content(job.bundle, folder, missing)
+    layers: list[Layer] = [FolderLayer(folder / each.source, each.target) for each in missing]
+    if not known.layers:
+        groups = _install_packages(job, base, folder / packages.source)
+        titles = {group.title: _compute_group_key(job, group) for group in groups}
+        known = find_package_layers(job.client, base, titles, needs) if has_reuse else NOTHING
+        layers = [*_start_compiling(job, groups[len(known.layers) :], packages.target, pool), *layers]
+    labels = {**keys, PACKAGES: json.dumps(titles)}
+    return ImageLayers([*map(Layer, known.layers), *layers], labels, known)
+
+
+def _install_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
+    home = find_python_home(job.client, base, job.spec.python)
+    job.progress(f"lay out the dependencies for {job.platform}")
+    compile = make_compiler(job.client, base, home, job.bundle, job.progress)
+    dependencies.install_environment(job.bundle, job.platform, home, environment, job.warn, compile)
+    packages = dependencies.find_packages_folder(environment, job.bundle.manifest.python)
+    return split_environment(environment, packages, environment.parent)
+
+
+def _start_compiling(job: BuildJob, groups: list[PackageGroup], target: str, pool: Executor) -> Iterator[Layer]:
+    python = job.bundle.manifest.python
+    compiler = dependencies.find_compiler(job.bundle, job.warn)
+    for group in groups:
+        packages = dependencies.find_packages_folder(group.folder, python)
+        shown = dependencies.format_packages_path(python)
+        writing = bytecode.start_compiling(pool, packages, shown, compiler) if compiler else ()
+        yield FolderLayer(group.folder, target, writing)
+
+
+def _compute_keys(job: BuildJob) -> dict[str, str]:
+    files = job.bundle.manifest.files
+    model = (f"{name} {file.sha256}" for name, file in files.items() if name.startswith(f"{MODEL}/"))
+    return {
+        DEPENDENCIES: _hash_parts(job.platform, dependencies.fingerprint_dependencies(job.bundle)),
+        MODEL_LAYER: _hash_parts(*model),
+    }
+
+
+def _compute_group_key(job: BuildJob, group: PackageGroup) -> str:
+    """A fingerprint of all input of a group's layer: the locked files, what they installed, and the compiler."""
+    bundle = job.bundle
+    locked = parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())
+    files = sorted(str(package) for package in locked if package.name in group.names)
+    wheels = (f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{WHEELS}/"))
+    own = wheels if group.names - {package.name for package in locked} else ()
+    return _hash_parts(job.platform, bundle.manifest.python, sys.version, group.fingerprint, *files, *own)
+
+
+def _hash_parts(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
