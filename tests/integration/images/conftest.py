@@ -20,6 +20,7 @@ from mlapp.images.build import Image
 from mlapp.images.engine import connect_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
+from tests.integration.images.traffic import Traffic, count_traffic
 from tests.servers import binary, free_port, is_open, running
 
 BASE = "mlapp-test/python:3.11"
@@ -114,10 +115,11 @@ def root(trained, tmp_path) -> Path:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry on loopback; `config` is a docker configuration that may push there."""
+    """A registry on loopback; `config` is a docker configuration that may push there, `traffic` counts what does."""
 
     host: str
     config: Path
+    traffic: Traffic
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +134,8 @@ def registry(tmp_path_factory) -> Iterator[Registry]:
     }
     (folder / "config.yml").write_text(json.dumps(settings))
     command = [binary("docker-registry"), "serve", folder / "config.yml"]
-    with running(command, folder, lambda: is_open(port)):
-        yield Registry(f"127.0.0.1:{port}", docker_config(folder / "docker", f"127.0.0.1:{port}"))
+    with running(command, folder, lambda: is_open(port)), count_traffic(port) as traffic:
+        yield Registry(traffic.host, docker_config(folder / "docker", traffic.host), traffic)
 
 
 def docker_config(folder: Path, *hosts: str, password: str = PASSWORD) -> Path:

@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from mlapp import images
+from mlapp import images, training
 from mlapp.errors import ConfigError
 from mlapp.images import registry as registry_api
 from mlapp.images.engine import connect_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
-from tests.integration.images.conftest import PASSWORD, USER, docker_config
+from tests.integration.images.conftest import APP, PASSWORD, USER, docker_config
 from tests.servers import binary, free_port, is_open, running
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
@@ -79,14 +79,37 @@ def manifest_of(registry, repository, reference):
         return json.load(answer)
 
 
-def test_a_pushed_image_is_known_by_its_digest_and_the_same_when_pulled(root, built, registry, login, mlapp):
-    done = mlapp("build", "--tag", f"{registry.host}/team/imaged", "--push", cwd=root)
-    pinned = done.out.strip()
-    assert done.code == 0
-    assert pinned.startswith(f"{registry.host}/team/imaged@sha256:")
+def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
+    project, traffic = Project.find(root), registry.traffic
+
+    def push(repository="team/imaged"):
+        traffic.reset()
+        image = build_project_image(project, tag=f"{registry.host}/{repository}", pushed=True)[0]
+        return image, [layer["size"] for layer in manifest_of(registry, repository, image.digest)["layers"]]
+
+    few = 30_000  # questions, a configuration and a manifest
+    image, sizes = push()
+    assert sum(sizes) < traffic.sent < sum(sizes) * 1.01 + few
     with connect_engine() as client:
-        client.api.remove_image(pinned, noprune=True)
-        assert client.images.pull(pinned).id == built.id
+        client.api.remove_image(image.pinned, noprune=True)
+        assert client.images.pull(image.pinned).id == built.id
+    push()
+    assert traffic.sent < few
+    assert all(method in ("GET", "HEAD", "PUT") for method, _ in traffic.requests), "no blob is begun"
+    push("other/imaged")
+    assert traffic.sent < few
+    assert sum("mount=sha256" in path for _, path in traffic.requests) == len(sizes), "from the first repository"
+    (root / "app.py").write_text(APP + "# changed\n")
+    _, sizes = push()
+    assert traffic.sent < sizes[-1] + few, "the code alone"
+    project.store.put(training.run(project.app))
+    _, sizes = push()
+    assert traffic.sent < sum(sizes[-2:]) + few, "model and code"
+
+
+def test_a_pushed_image_is_known_by_its_digest(root, built, registry, login, mlapp):
+    done = mlapp("build", "--tag", f"{registry.host}/team/imaged", "--push", cwd=root)
+    assert (done.code, done.out.startswith(f"{registry.host}/team/imaged@sha256:")) == (0, True)
 
 
 def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, tmp_path):
@@ -154,7 +177,7 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
     (root / "mlapp.yaml").write_text(f"image: {{base: '{registry.host}/base:1', python: '3.11'}}\n")
     both = build_project_image(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
     assert [image.reference for image in both] == ["imaged-both:1-amd64", "imaged-both:1-arm64"]
-    assert both[0].layers[2:] == both[1].layers[2:], "model and code are the same for both"
+    assert both[0].layers[-2:] == both[1].layers[-2:], "model and code are the same for both"
     with connect_engine() as client:
         assert client.api.inspect_image(both[1].id)["Architecture"] == "arm64"
         container = client.api.create_container(both[1].id, ["true"])["Id"]
