@@ -84,6 +84,11 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
         return EngineError(
             f"{doing}: the engine's disk is full.", "Free disk space: docker system df, docker system prune."
         )
+    if any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in causes):
+        return EngineError(
+            f"{doing}: the engine at {where} closed the connection.",
+            "Check that it still runs (docker info), and retry.",
+        )
     if "timed out" in detail.lower():
         return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Look at its load and its log.")
     return EngineError(f"{doing}: {_take_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.images import scan
 from mlapp.images.build import Image, build_images
+from mlapp.images.engine import connect_engine
 from mlapp.images.push import Bar, RegistryLogin, push_images
 from mlapp.reporting import Reporter
 
@@ -72,6 +73,8 @@ def build_project_image(
             "The image cannot be pushed, because its name has no registry.",
             f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
         )
+    with connect_engine():
+        pass  # without an engine, fail before the requirements are resolved
     scanner = scan.find_scanner() if scanned else []
     progress("bundle the project")
     bundle = bundle_project(
