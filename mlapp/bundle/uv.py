@@ -125,7 +125,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
         absent = re.search(r"Because (\S+) was not found in the package registry", reason)
         if absent:
             todo = "Check the spelling of its name. If another index has it, set image.index_url in mlapp.yaml."
-            return UvError(f"{doing}: the package index has no package {absent.group(1)}.", todo, said)
+            return UvError(f"{doing}: {absent.group(1)} was not found in the package index.", todo, said)
         return UvError(f"{doing}: {_shorten_text(reason)}", "Change one of the versions named above.", said)
     if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
         where = re.search(r"https?://\S+", flat)
