@@ -12,12 +12,18 @@ CODE = "from mlapp import App\n\napp = App('digits', target='target')\nopen('ran
 
 
 def operate_without_code(
-    mlapp: Callable[..., Any], root: Path, target: str, *, answer: Callable[[], None] = lambda: None
+    mlapp: Callable[..., Any],
+    root: Path,
+    target: str,
+    start_canary: Callable[[], object],
+    *,
+    answer: Callable[[], None] = lambda: None,
 ) -> None:
     """Run every operation on an app of which release 2 is live and release 3 a canary; then all is removed.
 
     Args:
         root: the project's folder, with `CODE`. That file is removed on the way: then mlapp.yaml is all there is.
+        start_canary: starts another canary, which is then promoted.
         answer: called before each command that asks the app for a prediction.
     """
 
@@ -33,6 +39,8 @@ def operate_without_code(
     assert not (root / "ran").exists(), "the code was run"
     (root / "app.py").unlink()
     assert run("abort", "--json")["state"] == "aborted"
+    start_canary()
+    assert run("promote", "--json")["state"] == "live"
     answer()
     assert run("rollback", "--to", "1", "--json")["state"] == "live"
     (root / "rows.json").write_text('[{"pixel": 1}]')

@@ -119,16 +119,31 @@ def gcs(bucket: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+class Nginx:
+    """An nginx before servers, with connections that it keeps and `Upgrade` passed on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+
+    def remove_first(self) -> None:
+        """Send no more requests to the first server, as an ingress does when a pod leaves its endpoints."""
+        (self._folder / "removed").touch()
+
+
 @contextmanager
-def nginx(upstream: str) -> Iterator[str]:
-    """The address of an nginx before a server, with connections that it keeps and `Upgrade` passed on."""
+def nginx(*upstreams: str) -> Iterator[Nginx]:
+    """A running nginx before servers, by their addresses."""
     program = binary("nginx", "/usr/sbin", script="serving.sh")
-    port = free_port()
     with folder_of() as folder:
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+        front = Nginx(folder)
+        servers = [f"server {upstream};" for upstream in upstreams]
+        settings = {"servers": " ".join(servers), "rest": " ".join(servers[1:] or servers)}
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=front.port, **settings))
         command = [program, "-p", folder, "-e", folder / "log", "-c", folder / "nginx.conf"]
-        with running(command, folder, lambda: is_open(port)):
-            yield f"http://127.0.0.1:{port}"
+        with running(command, folder, lambda: is_open(front.port)):
+            yield front
 
 
 @contextmanager
@@ -171,7 +186,8 @@ http {{
   access_log off; sendfile on; client_body_buffer_size 1k;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream model {{ server {upstream}; keepalive 8; }}
+  upstream model {{ {servers} keepalive 32; }}
+  upstream rest {{ {rest} keepalive 32; }}
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   server {{
     listen 127.0.0.1:{port};
@@ -179,7 +195,9 @@ http {{
     proxy_set_header Host $http_host;
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection $connection_upgrade;
-    location / {{ proxy_pass http://model; }}
+    set $pool model;
+    if (-f {folder}/removed) {{ set $pool rest; }}
+    location / {{ proxy_pass http://$pool; }}
   }}
 }}
 """

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
+from mlapp.config import CanaryLimits, Section
 
 
 class Vpc(Section, frozen=True):
@@ -86,3 +86,4 @@ class LambdaSettings(Section, frozen=True):
     env: Annotated[dict[str, str], Meta(description="Environment variables of the function. No secrets.")] = {}
     vpc: Annotated[Vpc | None, Meta(description="Network of the function.")] = None
     tags: Annotated[dict[str, str], Meta(description="Tags of the function and the repository.")] = {}
+    canary: CanaryLimits = msgspec.field(default_factory=CanaryLimits)

@@ -109,7 +109,7 @@ def eject_iam(
       mlapp eject iam > iam.yaml
       aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
     """
-    from mlapp.deploy.target import IamTarget
+    from mlapp.deploy.abilities import IamTarget
     from mlapp.deploy.yaml_dump import to_yaml_all
     from mlapp.project import Project
 

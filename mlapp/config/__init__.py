@@ -1,5 +1,6 @@
 """mlapp.yaml as typed settings."""
 
+from mlapp.config.canary import CanaryLimits
 from mlapp.config.load import load_settings, merge_settings
 from mlapp.config.monitor import Alert, Drift, Monitor, Promote, Retrain
 from mlapp.config.section import FILE, PREFIX, Section, decode_section
@@ -9,6 +10,7 @@ __all__ = [
     "FILE",
     "PREFIX",
     "Alert",
+    "CanaryLimits",
     "Drift",
     "Flyte",
     "Image",

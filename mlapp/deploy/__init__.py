@@ -1,19 +1,21 @@
 """Shipping: a Shipment goes to a Target, which runs it, reports its status and can roll it back."""
 
-from mlapp.deploy.target import (
+from mlapp.deploy.abilities import (
     CanaryRenderTarget,
     CanaryTarget,
     CheckTarget,
     CodeTarget,
-    DeployError,
     DiffTarget,
     EjectTarget,
-    Event,
-    LogLine,
     LogTarget,
     PredictTarget,
     RegistryPlace,
     RegistryTarget,
+)
+from mlapp.deploy.target import (
+    DeployError,
+    Event,
+    LogLine,
     Release,
     Replica,
     Shipment,

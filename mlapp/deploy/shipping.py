@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from mlapp import provenance
-from mlapp.deploy.target import DeployError, RegistryTarget, Shipment, Target
+from mlapp.deploy.abilities import RegistryTarget
+from mlapp.deploy.target import DeployError, Shipment, Target
 from mlapp.errors import UsageError
 from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project

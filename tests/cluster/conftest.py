@@ -107,7 +107,7 @@ def api() -> Any:
     from mlapp.deploy.cluster.connection import connect_cluster
     from mlapp.deploy.k8s.settings import KubernetesSettings
 
-    return Cluster(connect_cluster(KubernetesSettings(kubeconfig=KUBECONFIG, namespace="default")))
+    return Cluster(connect_cluster(KubernetesSettings(kubeconfig=KUBECONFIG, namespace="default"), "targets.k8s"))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mlapp.deploy.abilities import RegistryPlace
 from mlapp.deploy.aws.session import AwsSession, is_missing
-from mlapp.deploy.target import RegistryPlace
 from mlapp.reporting import Reporter
 
 

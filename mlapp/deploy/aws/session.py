@@ -104,7 +104,7 @@ class AwsSession:
             action = found[1] if found else f"{self._find_prefix(error)}:{error.operation_name}"
             return DeployError(
                 f"Your AWS identity lacks the right {action}: {text}",
-                f"Have an administrator grant {action}; `mlapp eject iam` prints all required permissions.",
+                f"Have an administrator grant {action}; `mlapp eject iam --target {self._target}` prints all of them.",
             )
         if code in EXPIRED:
             return DeployError(f"AWS does not accept the credentials: {text}", "Log in again: aws sso login.")

@@ -81,12 +81,12 @@ def make_url(settings: LambdaSettings) -> dict[str, str] | None:
 
 
 def make_template(
-    name: str, settings: LambdaSettings, record: ReleaseRecord, canary: tuple[str, int] | None = None
+    name: str, settings: LambdaSettings, record: ReleaseRecord, canary: tuple[str | None, int] | None = None
 ) -> dict[str, Any]:
     """A CloudFormation template of the deployment.
 
     Args:
-        canary: the live version, and the percentage of the new one.
+        canary: the live version, or None for a parameter of the template, and the percentage of the new one.
     """
     configuration = make_configuration(settings, record)
     if not configuration["VpcConfig"]["SubnetIds"]:
@@ -107,7 +107,7 @@ def make_template(
     alias: dict[str, Any] = {"FunctionName": {"Ref": "Function"}, "Name": LIVE, "FunctionVersion": new}
     if canary is not None:
         live, percent = canary
-        alias["FunctionVersion"] = live
+        alias["FunctionVersion"] = live or {"Ref": "LiveVersion"}
         alias["RoutingConfig"] = {
             "AdditionalVersionWeights": [{"FunctionVersion": new, "FunctionWeight": percent / 100}]
         }
@@ -125,7 +125,10 @@ def make_template(
                 properties = {"FunctionName": {"Ref": "Live"}, "Principal": "*", **permission}
                 resources[f"Public{key}"] = {"Type": "AWS::Lambda::Permission", "Properties": properties}
     resources.update(make_trigger_resources(name, settings.triggers))
-    template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09"}
+    parameters = {}
     if not settings.role:
-        template["Parameters"] = {"RoleArn": {"Type": "String", "Description": "The role that the function runs as"}}
-    return {**template, "Resources": resources}
+        parameters["RoleArn"] = {"Type": "String", "Description": "The role that the function runs as"}
+    if canary is not None and canary[0] is None:
+        parameters["LiveVersion"] = {"Type": "String", "Description": "The version that gets the other requests"}
+    template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09"}
+    return {**template, **({"Parameters": parameters} if parameters else {}), "Resources": resources}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from mlapp.aws_lambda.limits import ANSWER
 from mlapp.aws_lambda.settings import LambdaSettings
-from mlapp.deploy.aws.canary_metrics import Counts, MetricSource
+from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource
 from mlapp.deploy.aws.session import AwsSession, is_missing
 from mlapp.deploy.aws_lambda.documents import LIVE, PUBLIC, RECORD, ReleaseRecord, make_configuration, make_url
 from mlapp.deploy.target import DeployError
-from mlapp.request_body import RequestBody
 
 CANNOT_ASSUME = "cannot be assumed by Lambda"
 CONFLICTS = ("ResourceConflictException", "PreconditionFailedException")
@@ -27,7 +24,7 @@ class Function:
     def __init__(self, session: AwsSession, name: str, settings: LambdaSettings) -> None:
         self.session = session
         self.name = name
-        self._settings = settings
+        self.settings = settings
 
     @property
     def _client(self) -> Any:
@@ -68,15 +65,15 @@ class Function:
         Raises:
             DeployError: AWS refuses, or another deployment is in progress.
         """
-        configuration = make_configuration(self._settings, record)
+        configuration = make_configuration(self.settings, record)
         if self.find_configuration() is None:
             with self._translate_errors():
                 self._client.create_function(
                     FunctionName=self.name,
                     PackageType="Image",
                     Code={"ImageUri": record.image},
-                    Architectures=[self._settings.architecture],
-                    Tags={"mlapp": "true", **self._settings.tags},
+                    Architectures=[self.settings.architecture],
+                    Tags={"mlapp": "true", **self.settings.tags},
                     **configuration,
                 )
                 self._wait_for_state("function_active_v2")
@@ -84,7 +81,7 @@ class Function:
             with self._translate_errors():
                 self._wait_for_state("function_updated_v2")
                 self._client.update_function_code(
-                    FunctionName=self.name, ImageUri=record.image, Architectures=[self._settings.architecture]
+                    FunctionName=self.name, ImageUri=record.image, Architectures=[self.settings.architecture]
                 )
                 self._wait_for_state("function_updated_v2")
                 self._client.update_function_configuration(FunctionName=self.name, **configuration)
@@ -125,7 +122,7 @@ class Function:
         """Apply the settings to the URL of `live`; returns the URL."""
         from botocore.exceptions import ClientError
 
-        wanted = make_url(self._settings)
+        wanted = make_url(self.settings)
         place = {"FunctionName": self.name, "Qualifier": LIVE}
         existing = self.find_url()
         with self._translate_errors():
@@ -135,7 +132,7 @@ class Function:
                 return None
             make = self._client.update_function_url_config if existing else self._client.create_function_url_config
             url = str(make(**place, **wanted)["FunctionUrl"])
-            if self._settings.url == "public":
+            if self.settings.url == "public":
                 for key, permission in PUBLIC.items():
                     try:
                         self._client.add_permission(**place, StatementId=f"mlapp{key}", Principal="*", **permission)
@@ -146,54 +143,18 @@ class Function:
 
     def set_concurrency(self) -> None:
         """Reserve the concurrency in the settings."""
-        wanted = self._settings.concurrency
+        wanted = self.settings.concurrency
         with self._translate_errors():
             if wanted is not None:
                 self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=wanted)
             elif self._call_unless_missing(self._client.get_function_concurrency, FunctionName=self.name):
                 self._client.delete_function_concurrency(FunctionName=self.name)
 
-    def ask(self, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
-        """The response to `POST /predict` of a version or alias.
-
-        Raises:
-            DeployError: the function failed, refused the inputs, ran out of memory or timed out.
-        """
-        if body.media_type == "application/json":
-            payload = body.content
-        else:
-            payload = msgspec.json.encode(_make_http_event(body, api_key))
-        if len(payload) > ANSWER:
-            raise DeployError(
-                f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
-                "Send fewer rows, or upload the file to S3 and use a bucket trigger.",
-            )
+    def invoke(self, payload: bytes, qualifier: str) -> tuple[bytes, bool]:
+        """The response of a version or alias, and whether the function failed."""
         with self._translate_errors():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
-            content = answer["Payload"].read()
-        if answer.get("FunctionError"):
-            raise DeployError(
-                f"{self.name}:{qualifier} failed: {_explain_failure(content, self._settings)}",
-                "See `mlapp logs --target lambda`.",
-            )
-        return _read_predictions(content, f"{self.name}:{qualifier}")
-
-    def wake(self, version: str) -> None:
-        """Start a version: load its model and check that it is ready.
-
-        Raises:
-            DeployError: it does not start.
-        """
-        context = {"http": {"method": "GET", "path": "/readyz"}}
-        payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
-        with self._translate_errors():
-            answer = self._client.invoke(FunctionName=self.name, Qualifier=version, Payload=payload)
-            content = answer["Payload"].read()
-        if answer.get("FunctionError") or _read_status(content) != 200:
-            raise DeployError(
-                f"{self.name}:{version} does not start: {_explain_failure(content, self._settings)}",
-                "See `mlapp logs --target lambda`.",
-            )
+            return answer["Payload"].read(), bool(answer.get("FunctionError"))
 
     def delete_version(self, version: str) -> None:
         with self._translate_errors():
@@ -222,10 +183,10 @@ class Function:
                         seen.add(event["eventId"])
                         yield event
 
-    def count_calls(self, version: str, start: datetime) -> Counts:
+    def count_requests(self, version: str, start: datetime) -> MetricCounts:
         """A version's counts for requests through the alias `live` since the minute of `start`."""
         place = {"FunctionName": self.name, "Resource": f"{self.name}:{LIVE}", "ExecutedVersion": version}
-        source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration")
+        source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration", 0.001)
         return source.read_counts(place, start)
 
     def _wait_for_state(self, waiter: str, **options: Any) -> None:
@@ -298,64 +259,3 @@ def _read_revision(found: dict[str, Any]) -> dict[str, str]:
 
 def _read_routing(alias: dict[str, Any]) -> tuple[str, dict[str, float]]:
     return str(alias["FunctionVersion"]), read_weights(alias)
-
-
-def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
-    headers = {"content-type": body.media_type, **({"x-api-key": api_key} if api_key else {})}
-    return {
-        "version": "2.0",
-        "rawPath": "/predict",
-        "headers": headers,
-        "requestContext": {"http": {"method": "POST", "path": "/predict"}},
-        "body": base64.b64encode(body.content).decode(),
-        "isBase64Encoded": True,
-    }
-
-
-def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
-    """The predictions in a payload, which is either the answer itself or an HTTP response.
-
-    Raises:
-        DeployError: the payload is neither, or it is a problem document.
-    """
-    try:
-        found = msgspec.json.decode(content)
-        if isinstance(found, dict) and "statusCode" in found:
-            status, found = found["statusCode"], msgspec.json.decode(found["body"])
-            if status != 200:
-                raise DeployError(
-                    f"{name} answers {status}: {found['detail']}", "Send inputs that match the model's schema."
-                )
-    except (msgspec.DecodeError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, dict) or "predictions" not in found:
-        raise DeployError(
-            f"{name} does not answer with predictions: {content[:200].decode(errors='replace')}",
-            "See `mlapp logs --target lambda`.",
-        )
-    return found
-
-
-def _read_status(content: bytes) -> int | None:
-    """The status of an HTTP response in a payload; None if the payload is not one."""
-    try:
-        found = msgspec.json.decode(content)
-    except msgspec.DecodeError:
-        return None
-    return found.get("statusCode") if isinstance(found, dict) else None
-
-
-def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
-    """Explains a function's failure, with the setting to change."""
-    try:
-        told = msgspec.json.decode(content)
-        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage") or content[:500].decode())
-    except (msgspec.DecodeError, AttributeError):
-        kind, text = "", content[:500].decode(errors="replace")
-    if "timed out" in text or kind == "Sandbox.Timedout":
-        return f"{text} targets.lambda.timeout is {settings.timeout} s; more targets.lambda.memory gives more CPU."
-    if kind in ("Runtime.OutOfMemory", "OutOfMemory") or "signal: killed" in text:
-        return f"{text} It has no memory left: targets.lambda.memory is {settings.memory} MB."
-    if kind == "Runtime.ExitError" or kind == "Runtime.InvalidEntrypoint":
-        return f"{text} The process ended before it answered; targets.lambda.architecture is {settings.architecture}."
-    return f"{kind}: {text}" if kind else text

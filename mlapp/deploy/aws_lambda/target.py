@@ -9,21 +9,26 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
 import msgspec
 
-from mlapp.aws_lambda.settings import LambdaSettings, Triggers
-from mlapp.deploy.aws.canary_metrics import Limits, compare_versions, watch_canary
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.abilities import CompareQuality, RegistryPlace
+from mlapp.deploy.aws.canary_metrics import watch_metrics
+from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
+from mlapp.deploy.aws_lambda.deployment import Deployment, find_api_key
 from mlapp.deploy.aws_lambda.documents import (
+    LIVE,
     NO_TRIGGERS,
     RECORD,
     ReleaseRecord,
@@ -33,21 +38,11 @@ from mlapp.deploy.aws_lambda.documents import (
 )
 from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
 from mlapp.deploy.aws_lambda.iam import make_iam_template
+from mlapp.deploy.aws_lambda.invocation import request_prediction
 from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictions
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
-from mlapp.deploy.target import (
-    CompareQuality,
-    DeployError,
-    LogLine,
-    RegistryPlace,
-    Release,
-    Shipment,
-    State,
-    Status,
-    Target,
-    ignore_progress,
-)
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.canary_watch import compare_releases
+from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, State, Status, Target, ignore_progress
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -55,7 +50,6 @@ PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 PAUSE = 15.0
 """Polling interval in seconds for a canary's metrics, which have one data point per minute."""
 FOLLOW_PAUSE = 2.0
-LIMITS = Limits(calls=20, error_rate=0.02, latency_ratio=2.0)
 
 
 class LambdaTarget(Target[LambdaSettings]):
@@ -96,94 +90,64 @@ class LambdaTarget(Target[LambdaSettings]):
         return [make_template(self.function_name, self.settings, make_record(shipment, None, self.settings.triggers))]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The template with the alias's weights. Reads the live version from AWS."""
-        alias = self._require_alias()
+        """The template with the alias's weights. Reads the live version from AWS, if it is reachable and has one."""
         record = make_record(shipment, None, self.settings.triggers)
-        return [make_template(self.function_name, self.settings, record, (alias["FunctionVersion"], percent))]
+        alias = None
+        with suppress(DeployError):
+            alias = self._function.find_alias()
+        live = alias["FunctionVersion"] if alias else None
+        return [make_template(self.function_name, self.settings, record, (live, percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
-        live = function.find_configuration("live") if function.find_alias() else None
+        live = function.find_configuration(LIVE) if function.find_alias() else None
         planned = make_record(shipment, None, self.settings.triggers)
         wanted = self._describe_configuration(make_configuration(self.settings, planned), planned)
         running = {} if live is None else self._describe_configuration(live, read_record(live))
-        before, after = (to_yaml_all([found]) if found else "" for found in (running, wanted))
-        lines = difflib.unified_diff(
-            before.splitlines(keepends=True),
-            after.splitlines(keepends=True),
-            f"{self.function_name} as it runs",
-            f"{self.function_name} as it would",
-        )
-        return "".join(lines)
+        return diff_descriptions(self.function_name, running, wanted)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
-        function = self._function
+        """Publish a version, and make it live once it answers."""
         self._require_role()
         self._require_triggers()
-        alias = function.find_alias()
-        before = self._read_triggers("live") if alias else NO_TRIGGERS
-        self._refuse_canary(alias)
-        is_new = function.find_configuration() is None
-        version = self._publish_release(shipment, alias, is_new, progress)
-        function.point_alias(version, {}, alias)
-        progress(f"{self.function_name}:live is version {version}")
-        function.set_concurrency()
-        function.set_url()
-        self._set_triggers(version, before, progress)
-        return self._find_release(version)
+        return self._find_release(self._open_deployment(progress).ship_release(shipment))
 
     def canary(
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
-        alias = self._require_alias()
-        self._refuse_canary(alias)
-        version = self._publish_release(shipment, alias, False, progress)
-        if version == alias["FunctionVersion"]:
-            raise DeployError(
-                f"Release {version} is live already, and there is nothing to change.",
-                "Train or change something first, or deploy without --canary.",
-            )
-        self._function.point_alias(alias["FunctionVersion"], {version: percent / 100}, alias)
-        progress(f"version {version} gets {percent} % of the requests")
-        return self._find_release(version)
+        """Publish a version that gets `percent` of the requests once it answers."""
+        return self._find_release(self._open_deployment(progress).start_canary(shipment, percent))
 
     def judge(
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
         """Watch the canary's CloudWatch metrics, which arrive some minutes late; then promote or abort it."""
-        alias, version = self._require_canary()
+        alias, version = self._open_deployment(progress).require_canary()
         live, start, function = alias["FunctionVersion"], datetime.now(timezone.utc), self._function
-        reason = watch_canary(
-            lambda: function.count_calls(version, start),
-            lambda: function.count_calls(live, start),
+        reason = watch_metrics(
+            lambda: function.count_requests(live, start),
+            lambda: function.count_requests(version, start),
+            lambda: compare_releases(compare_quality, self._find_release(live), self._find_release(version)),
+            self.settings.canary,
             seconds,
-            LIMITS,
             PAUSE,
             progress,
-            lambda: compare_versions(compare_quality, self._find_release(live), self._find_release(version)),
         )
         if reason is None:
             return self.promote(progress=progress)
         self.abort(progress=progress)
         raise DeployError(
             f"The canary, release {version}, was aborted: {reason}. Release {live} serves all requests.",
-            "See `mlapp logs --target lambda`.",
+            "`mlapp logs --target lambda` shows its output; targets.lambda.canary holds the limits.",
         )
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
-        alias, version = self._require_canary()
-        before = self._read_triggers(alias["FunctionVersion"])
-        self._function.point_alias(version, {}, alias)
-        progress(f"{self.function_name}:live is version {version}")
-        self._set_triggers(version, before, progress)
-        return self._find_release(version)
+        """Send all requests to the canary."""
+        return self._find_release(self._open_deployment(progress).promote_canary())
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
-        alias, version = self._require_canary()
-        release = self._find_release(version)
-        self._function.point_alias(alias["FunctionVersion"], {}, alias)
-        progress(f"version {version} no longer gets requests")
-        return _with_state(release, "aborted")
+        """Send all requests to the live release; the canary's version stays."""
+        return replace(self._find_release(self._open_deployment(progress).abort_canary()), state="aborted")
 
     def status(self) -> Status:
         function = self._function
@@ -193,7 +157,7 @@ class LambdaTarget(Target[LambdaSettings]):
             return Status(self.app, self.name, None, place=place)
         found = {str(release.number): release for release in self.releases()}
         weights, live = read_weights(alias), str(alias["FunctionVersion"])
-        configuration = function.find_configuration("live") or {}
+        configuration = function.find_configuration(LIVE) or {}
         state = str(configuration.get("State") or "Active")
         problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
         if live not in found:
@@ -246,11 +210,10 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Point `live` at an earlier version, which keeps its number."""
-        alias = self._require_alias()
-        self._refuse_canary(alias)
-        live = int(alias["FunctionVersion"])
+        deployment = self._open_deployment(progress)
+        live = deployment.require_settled_alias()["FunctionVersion"]
         known = {release.number: release for release in self.releases()}
-        before = [number for number in known if number < live]
+        before = [number for number in known if not live.isdigit() or number < int(live)]
         wanted = to if to is not None else max(before, default=None)
         if wanted is None or wanted not in known:
             listed = ", ".join(map(str, known)) or "none"
@@ -258,24 +221,12 @@ class LambdaTarget(Target[LambdaSettings]):
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
                 f"Kept: {listed}. See `mlapp releases --target lambda`.",
             )
-        progress(f"ask version {wanted} for a prediction")
-        self._try_version(str(wanted), known[wanted].shipment)
-        triggers = self._read_triggers(str(live))
-        self._function.point_alias(str(wanted), {}, alias)
-        progress(f"{self.function_name}:live is version {wanted}")
-        self._set_triggers(str(wanted), triggers, progress)
+        deployment.roll_back(str(wanted), known[wanted].shipment)
         return self._find_release(str(wanted))
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
-        if self._function.find_configuration() is None:
-            return []
-        alias = self._function.find_alias()
-        removed = []
-        if alias is not None:
-            removed = self._triggers.remove_triggers(self._read_triggers("live"), alias["AliasArn"], progress)
-        progress(f"remove the function {self.function_name}")
-        self._function.delete()
-        return [*removed, f"function {self.function_name}"]
+        """Remove the function with its versions, alias, URL and triggers. The images stay in ECR."""
+        return self._open_deployment(progress).remove_function()
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         seen: set[str] = set()
@@ -288,54 +239,16 @@ class LambdaTarget(Target[LambdaSettings]):
             yield from map(_make_line, self._function.read_log(start, seen))
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        self._require_alias()
-        return self._function.ask(RequestBody.of(inputs), "live", self._api_key)
+        """The live version's response."""
+        self._open_deployment(ignore_progress).require_alias()
+        return request_prediction(self._function, RequestBody.of(inputs), LIVE, find_api_key(self.serve))
 
     def iam(self) -> dict[str, Any]:
         """A CloudFormation template with the function's minimal role and the deployer's permissions."""
         return make_iam_template(self.function_name, self.repository_name, self.settings)
 
-    @property
-    def _api_key(self) -> str | None:
-        return self.serve.api_keys[0] if self.serve.api_keys else None
-
-    def _publish_release(
-        self, shipment: Shipment, alias: dict[str, Any] | None, is_new: bool, progress: Reporter
-    ) -> str:
-        """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
-        function = self._function
-        known = {version["Version"] for version in function.list_versions()}
-        progress(f"publish {shipment.image}")
-        version = function.publish(make_record(shipment, self._describe_caller(), self.settings.triggers))
-        try:
-            progress(f"ask version {version} for a prediction")
-            self._try_version(version, shipment)
-        except DeployError as error:
-            if is_new:
-                function.delete()
-                raise DeployError(f"{error.what} The function was removed again.", error.todo) from error
-            if version not in known:
-                function.delete_version(version)
-            live = f"release {alias['FunctionVersion']} is still live" if alias else "nothing is live"
-            raise DeployError(
-                f"{error.what.rstrip('.')}. Release {version} was withdrawn: {live}.", error.todo
-            ) from error
-        return version
-
-    def _try_version(self, version: str, shipment: Shipment) -> None:
-        """Make a real prediction. For an app without an example, only check that the model loads."""
-        if shipment.example is None:
-            self._function.wake(version)
-            return
-        self._function.ask(RequestBody.of(list(shipment.example)), version, self._api_key)
-
-    def _describe_caller(self) -> str | None:
-        import getpass
-
-        try:
-            return getpass.getuser()
-        except (KeyError, OSError):
-            return None
+    def _open_deployment(self, progress: Reporter) -> Deployment:
+        return Deployment(self.app, self._function, self.serve, progress)
 
     def _require_role(self) -> None:
         if not self.settings.role:
@@ -344,59 +257,18 @@ class LambdaTarget(Target[LambdaSettings]):
                 "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints the least one.",
             )
 
-    @cached_property
-    def _triggers(self) -> TriggerSet:
-        return TriggerSet(self._function.session, self.function_name)
-
     def _require_triggers(self) -> None:
         refuse_contradictions(self.settings)
-        self._triggers.require_sources(self.settings)
-
-    def _read_triggers(self, qualifier: str) -> Triggers:
-        """The triggers of a deployed version."""
-        found = self._function.find_configuration(qualifier)
-        record = read_record(found) if found else None
-        return record.triggers if record else NO_TRIGGERS
-
-    def _set_triggers(self, version: str, before: Triggers, progress: Reporter) -> None:
-        """Create the live version's triggers.
-
-        Raises:
-            DeployError: AWS refuses; the message states that the version is live nevertheless.
-        """
-        alias = self._require_alias()
-        try:
-            self._triggers.set_triggers(self._read_triggers(version), before, alias["AliasArn"], progress)
-        except DeployError as error:
-            raise DeployError(
-                f"Release {version} is live, but not all of its triggers are set: {error.what}",
-                f"{error.todo} Then deploy again.",
-            ) from error
-
-    def _require_alias(self) -> dict[str, Any]:
-        alias = self._function.find_alias()
-        if alias is None:
-            raise DeployError(
-                f"{self.app} has no live release on Lambda.", "Deploy it first: mlapp deploy --target lambda."
-            )
-        return alias
-
-    def _require_canary(self) -> tuple[dict[str, Any], str]:
-        alias = self._require_alias()
-        weights = read_weights(alias)
-        if not weights:
-            raise DeployError("There is no canary.", "Start one: `mlapp deploy --target lambda --canary 10`.")
-        return alias, next(iter(weights))
-
-    def _refuse_canary(self, alias: dict[str, Any] | None) -> None:
-        weights = read_weights(alias) if alias else {}
-        if weights:
-            raise DeployError(
-                f"Release {next(iter(weights))} is a canary.", "Finish it first: mlapp promote, or mlapp abort."
-            )
+        TriggerSet(self._function.session, self.function_name).require_sources(self.settings)
 
     def _find_release(self, version: str) -> Release:
-        return next(release for release in self.releases() if str(release.number) == version)
+        found = next((release for release in self.releases() if str(release.number) == version), None)
+        if found is None:
+            raise DeployError(
+                f"mlapp did not publish version {version} of {self.function_name}, which the alias {LIVE} means.",
+                "See `mlapp releases --target lambda`, and deploy again.",
+            )
+        return found
 
     def _describe_configuration(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
         """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
@@ -417,12 +289,6 @@ class LambdaTarget(Target[LambdaSettings]):
             "SecurityGroupIds": vpc.get("SecurityGroupIds", []),
             "Triggers": msgspec.to_builtins(record.triggers if record else NO_TRIGGERS),
         }
-
-
-def _with_state(release: Release, state: State) -> Release:
-    from dataclasses import replace
-
-    return replace(release, state=state)
 
 
 def _make_line(event: dict[str, Any]) -> LogLine:

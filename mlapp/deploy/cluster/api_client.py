@@ -7,19 +7,15 @@ kind, and documents are plain data here anyway.
 from __future__ import annotations
 
 import json
-import re
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
+from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.connection import Connection
 from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_kind, object_title
 from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
-from mlapp.request_body import RequestBody
 
 MANAGER = "mlapp"
 """mlapp's field manager."""
@@ -29,8 +25,6 @@ OLDEST = (1, 30)
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-
-_HANDSHAKE = re.compile(r"Handshake status (\d+)")
 
 
 class Cluster:
@@ -266,79 +260,6 @@ class Cluster:
             "GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0
         )
 
-    @contextmanager
-    def forward_port(self, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
-        """An HTTP connection to a pod's port, through the API server and the kubelet.
-
-        With `tls`, the certificate is not verified: it is for the Service's name, and the kubelet identifies the pod.
-        """
-        from kubernetes.client.exceptions import ApiException
-        from kubernetes.stream.ws_client import portforward_call
-
-        headers: dict[str, str] = {}
-        client = self.connection.client
-        client.update_params_for_auth(headers, [], ["BearerToken"])
-        path = f"{self._make_path(POD, pod)}/portforward"
-        url = client.configuration.host + path
-        try:
-            forward = portforward_call(
-                client.configuration, "GET", url, query_params=[("ports", str(port))], headers=headers
-            )
-        except ApiException as error:
-            code = int(found.group(1)) if (found := _HANDSHAKE.search(str(error.reason))) else 0
-            self.calls.append(ApiCall("portforward", path, code))
-            raise make_api_error(
-                code, str(error.reason), "create", f"pods/portforward of {pod}", self._context
-            ) from None
-        self.calls.append(ApiCall("portforward", path, 101))
-        connection = HTTPConnection("localhost", port, timeout=60)
-        connection.sock = forward.socket(port)
-        connection.sock.settimeout(60)
-        try:
-            if tls:
-                connection.sock = _unverified_tls_context().wrap_socket(connection.sock)
-            yield connection
-        except (HTTPException, OSError) as error:
-            detail = forward.error(port) or str(error)
-            raise ApiError(f"The connection to pod {pod} was lost: {detail}", "Look at `mlapp logs`.", 0) from None
-        finally:
-            forward.close()
-
-    def request_through_proxy(
-        self,
-        pod: str,
-        port: int,
-        tls: bool,
-        method: str,
-        path: str,
-        body: RequestBody | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes]:
-        """Status and response of a request to a pod's port through the API server's proxy."""
-        name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
-        url = f"{self._make_path(POD, name)}/proxy{path}"
-        what = f"pods/proxy of {pod}"
-        content, media_type = (body.content, body.media_type) if body else (None, "")
-        answer = self.transport.send_call(
-            method,
-            url,
-            body=content,
-            content=media_type,
-            verb="create",
-            object=what,
-            again=False,
-            passed_on=True,
-            headers=headers,
-        )
-        data = bytes(answer.data)
-        if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
-            raise make_api_error(answer.status, data, "create", what, self._context)
-        return int(answer.status), data
-
-    @property
-    def _context(self) -> str:
-        return self.connection.context
-
     def _make_path(self, kind: Kind, name: str | None = None) -> str:
         return kind.api_path(self.namespace, name)
 
@@ -351,13 +272,6 @@ class Cluster:
 def _name_operator(kind: Kind) -> str:
     """The operator that provides a kind, for messages."""
     return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)
-
-
-def _unverified_tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _read_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mlapp.deploy.cluster.connection import Connection
 from mlapp.deploy.cluster.object_kinds import OPERATORS
 from mlapp.deploy.target import DeployError
 
@@ -60,9 +61,7 @@ class ConflictError(ApiError):
         self.conflicts = conflicts
 
 
-def make_api_error(
-    code: int, body: bytes | str, verb: str, object: str, context: str, section: str = "targets.k8s"
-) -> ApiError:
+def make_api_error(code: int, body: bytes | str, verb: str, object: str, connection: Connection) -> ApiError:
     """The error for an HTTP response with a status above 299.
 
     Args:
@@ -70,14 +69,13 @@ def make_api_error(
         body: the response, a Status object or any other content.
         verb: the attempted action as an RBAC verb: get, list, create, patch, delete.
         object: the object of the action, such as `Deployment/digits`.
-        context: the kubeconfig's context.
-        section: the key of the target's settings in mlapp.yaml.
+        connection: names the context and the target's settings.
     """
     status = _decode_status(body)
     message, reason = status.get("message") or "", status.get("reason") or ""
     if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
-            f"The cluster ({context}) does not accept the login: it is wrong or has expired.",
+            f"The cluster ({connection.context}) does not accept the login: it is wrong or has expired.",
             "Log in again, as the cluster's operator told you; `kubectl get pods` tries it.",
             code,
             reason,
@@ -85,17 +83,19 @@ def make_api_error(
         )
     if code == 409 and (conflicts := _parse_conflicts(status, object)):
         return ConflictError(conflicts)
-    what, todo = _explain_api_error(code, message, reason, verb, object, context, section)
+    what, todo = _explain_api_error(code, message, reason, verb, object, connection)
     return ApiError(what, todo, code, reason, message)
 
 
 def _explain_api_error(
-    code: int, message: str, reason: str, verb: str, object: str, context: str, section: str
+    code: int, message: str, reason: str, verb: str, object: str, connection: Connection
 ) -> tuple[str, str]:
+    context, section = connection.context, connection.section
     if found := _QUOTA.search(message):
+        sizes = ", ".join(f"{section}.{name}" for name in connection.size_settings)
         return (
             f"{object} exceeds the namespace's quota '{found['quota']}': {found['detail'].strip()}",
-            f"Ask for less ({section}.resources, replicas), or for a larger quota.",
+            f"Ask for less ({sizes}), or for a larger quota.",
         )
     if found := _WEBHOOK.search(message) or _POLICY.search(message):
         words = found["words"].strip() or "no reason given"

@@ -50,6 +50,35 @@ def make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Repli
     )
 
 
+def find_record_problems(records: Sequence[ReleaseRecord], workload: str, is_gone: bool) -> list[str]:
+    """Problems of the recorded releases.
+
+    Args:
+        workload: the kind of the object that runs the live release.
+        is_gone: whether that object does not exist.
+    """
+    found = []
+    live = releases.find_live(records)
+    if begun := releases.find_interrupted(records):
+        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+    if live and is_gone:
+        found.append(f"release {live.number} is recorded as live, and its {workload} is gone: deploy again")
+    if live is None and records and records[-1].state == "failed":
+        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    return found
+
+
+def find_pod_problems(all_pods: Iterable[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[str]:
+    """Why pods that should serve do not; `events` are those of the namespace."""
+    found = []
+    for pod in all_pods:
+        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
+            if said := pods.find_trouble(pod, own):
+                found.append(said.text)
+    return found
+
+
 def list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
     """The latest events of the app's objects and of objects that controllers created for them, oldest first."""
     found = []

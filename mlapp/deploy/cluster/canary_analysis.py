@@ -7,14 +7,16 @@ restarted pod starts again at zero, and its counters are then used in full. Qual
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.deploy.cluster import releases
+from mlapp.deploy import canary_watch
+from mlapp.deploy.abilities import CompareQuality
+from mlapp.deploy.canary_watch import compare_releases, watch_canary
+from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
@@ -24,7 +26,7 @@ from mlapp.deploy.cluster.pod_client import request_pod
 from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.settings import Canary
-from mlapp.deploy.target import CompareQuality, DeployError
+from mlapp.deploy.target import DeployError
 from mlapp.monitoring.canary import SERIES, explain_predictions
 
 NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
@@ -87,67 +89,52 @@ def judge_canary(
     Raises:
         DeployError: the canary was aborted, with the numbers; or it had too few requests to judge, and stays.
     """
-    records = job.releases.list_records()
-    before, record = releases.find_live(records), releases.find_canary(records)
-    if before is None or record is None:
-        raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
-    live_pods, trial_pods = (
-        WatchedRelease(job, before),
-        WatchedRelease(job, record),
-    )
-    end = time.monotonic() + seconds
-    told = ""
-    while True:
-        left = end - time.monotonic()
-        try:
-            time.sleep(max(0.0, min(PAUSE, left)))
-        except KeyboardInterrupt:
-            raise InterruptedDeployError(
-                "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
-            ) from None
-        job.lock.check_held()
-        live, trial = live_pods.read_counts(), trial_pods.read_counts()
-        line = describe_counts(live, trial)
-        if line != told:
-            told = line
-            job.progress(line)
-        reason = explain_worse(live, trial, job.target.canary_limits)
-        if reason is None and compare_quality is not None:
-            versions = before.release.shipment.model_version, record.release.shipment.model_version
-            reason = compare_quality(*versions)
-        if reason:
-            record = job.target.abort_canary(job)
-            raise DeployError(
-                f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
-                f"`mlapp logs` shows the pods; targets.{job.target.name}.canary holds the limits.",
-            )
-        if left <= 0:
-            break
-    limits = job.target.canary_limits
-    if trial.requests < limits.requests:
+    record, before, _ = canary_trial.require_canary(job)
+    if before is None:
         raise DeployError(
-            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by. It stays on trial.",
-            f"`mlapp promote` or `mlapp abort` it; targets.{job.target.name}.canary.requests is {limits.requests}.",
+            f"Release {record.number} is a canary beside no live release, so there is nothing to compare it with.",
+            "`mlapp promote` or `mlapp abort` it.",
+        )
+    live_release = before.release
+    live_pods, trial_pods = WatchedRelease(job, before), WatchedRelease(job, record)
+    limits = job.target.canary_limits
+
+    def read_traffic() -> tuple[RequestCounts, RequestCounts]:
+        job.lock.check_held()
+        return live_pods.read_counts(), trial_pods.read_counts()
+
+    def explain(live: RequestCounts, trial: RequestCounts) -> str | None:
+        return explain_worse(live, trial, limits) or compare_releases(compare_quality, live_release, record.release)
+
+    try:
+        reason = watch_canary(
+            read_traffic,
+            explain,
+            limits,
+            seconds,
+            PAUSE,
+            job.progress,
+            f"targets.{job.target.name}.canary.requests is the minimum.",
+        )
+    except KeyboardInterrupt:
+        raise InterruptedDeployError(
+            "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
+        ) from None
+    if reason:
+        record = job.target.abort_canary(job)
+        raise DeployError(
+            f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
+            f"`mlapp logs` shows the pods; targets.{job.target.name}.canary holds the limits.",
         )
     return job.target.promote_canary(job)
 
 
 def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
-    """The reason why the canary is worse than the live release; None if it is not, or if it is too early to say."""
+    """The reason why the canary is worse by its requests or predictions; None if it is not, or too early to say."""
     if trial.requests < limits.requests:
         return None
-    if trial.error_rate > live.error_rate + limits.error_rate:
-        return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
-    if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
-        return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
-    return explain_predictions(live.predictions, trial.predictions, limits.predictions)
-
-
-def describe_counts(live: RequestCounts, trial: RequestCounts) -> str:
-    """Both releases' counts in one line."""
-    return "; ".join(
-        f"{name}: {counts.requests:.0f} requests, {counts.error_rate:.1%} failed, {counts.latency * 1000:.1f} ms"
-        for name, counts in (("canary", trial), ("live", live))
+    return canary_watch.explain_worse(live, trial, limits) or explain_predictions(
+        live.predictions, trial.predictions, limits.predictions
     )
 
 

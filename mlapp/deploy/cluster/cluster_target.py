@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+from mlapp.deploy.abilities import CompareQuality
 from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.api_client import Cluster
@@ -33,7 +34,7 @@ from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import Canary, ClusterSection, Rollout
-from mlapp.deploy.target import CompareQuality, DeployError, LogLine, Release, Shipment, Target, ignore_progress
+from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Target, ignore_progress
 from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 

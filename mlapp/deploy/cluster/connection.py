@@ -20,18 +20,25 @@ from mlapp.errors import MissingExtraError, suggest_nearest
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+SIZE_SETTINGS = ("resources", "memory", "replicas", "min_replicas")
 VALIDATOR = "kubernetes_validate"
 """An optional import of the client library that mlapp does not need and that would slow each command by seconds."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An authenticated client with its context and namespace. `section` is the settings' key, for messages."""
+    """An authenticated client with its context and namespace.
+
+    Args:
+        section: the settings' key, for messages.
+        size_settings: names of the settings that decide how much an app needs of a quota, for messages.
+    """
 
     client: Any
     namespace: str
     context: str
-    section: str = "targets.k8s"
+    section: str
+    size_settings: tuple[str, ...]
 
     @property
     def place(self) -> str:
@@ -39,7 +46,7 @@ class Connection:
         return f"{self.context}, namespace {self.namespace}"
 
 
-def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> Connection:
+def connect_cluster(settings: ClusterSection, section: str) -> Connection:
     """A client for the settings' cluster and namespace. Makes no request to the cluster.
 
     Raises:
@@ -80,7 +87,8 @@ def connect_cluster(settings: ClusterSection, section: str = "targets.k8s") -> C
         raise DeployError("The kubeconfig names no cluster.", _HOW)
     configuration.retries = False
     configuration.connection_pool_maxsize = 16
-    return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context, section)
+    sizes = tuple(name for name in SIZE_SETTINGS if name in settings.__struct_fields__)
+    return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context, section, sizes)
 
 
 @contextmanager

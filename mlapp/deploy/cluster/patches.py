@@ -9,6 +9,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import msgspec
+
+from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import object_title
 from mlapp.deploy.cluster.settings import Patch
 from mlapp.errors import ConfigError, suggest_nearest
@@ -31,6 +34,19 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 """Lists of the core API that merge by a key, from its `patchMergeKey` tags; all other lists are replaced."""
 
 
+def select_canary_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
+    """The patches that match a canary's documents. A patch of the live object by name also changes the canary's."""
+    there = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    kinds = {kind for kind, _ in there}
+    fitting = []
+    for patch in patches:
+        if patch.name == names.base and (patch.kind, names.canary) in there:
+            fitting.append(msgspec.structs.replace(patch, name=names.canary))
+        if (patch.kind, patch.name) in there or (patch.name is None and patch.kind in kinds):
+            fitting.append(patch)
+    return fitting
+
+
 def apply_patches(
     documents: list[dict[str, Any]], patches: list[Patch], section: str = "targets.k8s"
 ) -> list[dict[str, Any]]:
@@ -39,7 +55,7 @@ def apply_patches(
     Raises:
         ConfigError: a patch has neither or both forms, matches no object, or cannot be applied.
     """
-    documents = copy.deepcopy(documents)
+    documents, target = copy.deepcopy(documents), section.rpartition(".")[2]
     for index, patch in enumerate(patches):
         place = f"{section}.patches[{index}]"
         if (patch.merge is None) == (patch.json is None):
@@ -57,11 +73,11 @@ def apply_patches(
                 f"Objects: {', '.join(map(object_title, documents))}.",
             )
         for position in chosen:
-            documents[position] = _apply_patch(patch, documents[position], place)
+            documents[position] = _apply_patch(patch, documents[position], place, target)
     return documents
 
 
-def _apply_patch(patch: Patch, document: dict[str, Any], place: str) -> dict[str, Any]:
+def _apply_patch(patch: Patch, document: dict[str, Any], place: str, target: str) -> dict[str, Any]:
     identity = (document["apiVersion"], object_title(document), document.get("spec", {}).get("selector"))
     result: dict[str, Any]
     if patch.merge is not None:
@@ -74,7 +90,7 @@ def _apply_patch(patch: Patch, document: dict[str, Any], place: str) -> dict[str
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise ConfigError(
                 f"{place} cannot be applied to {object_title(document)}: {error}",
-                "Look at what it changes: mlapp deploy --target k8s --dry-run, without the patch.",
+                f"Look at what it changes: mlapp deploy --target {target} --dry-run, without the patch.",
             ) from None
     if identity != (result.get("apiVersion"), object_title(result), result.get("spec", {}).get("selector")):
         raise ConfigError(

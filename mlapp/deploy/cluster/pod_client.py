@@ -10,6 +10,7 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.labels import PORT
+from mlapp.deploy.cluster.pod_connection import forward_port, request_through_proxy
 from mlapp.deploy.target import DeployError
 from mlapp.request_body import RequestBody
 
@@ -35,7 +36,7 @@ def request_pod(
     """
     tls = serve.tls_cert is not None
     try:
-        with cluster.forward_port(pod, port, tls) as connection:
+        with forward_port(cluster, pod, port, tls) as connection:
             sent = {**({} if body is None else {"Content-Type": body.media_type}), **(headers or {})}
             if serve.api_keys:
                 sent["X-API-Key"] = serve.api_keys[0]
@@ -46,7 +47,7 @@ def request_pod(
         if error.code == 401:
             raise
         try:
-            return cluster.request_through_proxy(pod, port, tls, method, path, body, headers)
+            return request_through_proxy(cluster, pod, port, tls, method, path, body, headers)
         except ApiError as other:
             raise error if other.code == 403 else other from None  # the printed Role allows only port-forwards
 

@@ -37,6 +37,7 @@ class Trouble:
     crashed: bool = False
     container: str | None = None
     patience: float = 0.0
+    out_of_memory: bool = False
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -122,8 +123,10 @@ def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
         if how in NEVER_RAN:
             return Trouble(pod, f"pod {pod} cannot start ({how}): {ended.get('message') or what}", True)
         if how == "OOMKilled":
-            what = "it needs more than its memory limit (`resources` of the target)"
-        return Trouble(pod, f"pod {pod} crashes ({how}): {what}", True, how != "OOMKilled", container)
+            what = "it needs more than its memory limit"
+        is_killed = how == "OOMKilled"
+        text = f"pod {pod} crashes ({how}): {what}"
+        return Trouble(pod, text, True, not is_killed, container, out_of_memory=is_killed)
     return None
 
 

@@ -6,9 +6,7 @@ belong to the previous release. The pods and their events explain delays.
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
+from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.cluster.pod_client import AnswerError, predict_at_pod
@@ -28,8 +27,6 @@ from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
 LAST_LINES = 15
-LISTED = "LISTED"
-"""Pseudo-event with all objects of a kind, rather than a change of one."""
 ASKED = 5
 """Attempts to reach a pod; requests go through the API server and the kubelet, which can fail."""
 REFUSAL = "pods refused"
@@ -230,9 +227,7 @@ class RolloutWait:
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 said = condition.get("message", "")
-                return make_api_error(
-                    403, said, "create", "a pod", self.cluster.connection.context, self.cluster.connection.section
-                )
+                return make_api_error(403, said, "create", "a pod", self.cluster.connection)
         return None
 
     def _refusal_patience(self) -> float:
@@ -278,59 +273,8 @@ def _is_slow_pull(event: dict[str, Any]) -> bool:
 def _advise_on_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
         return "Check that the image is there and that the cluster may pull it (`image_pull_secrets` of the target)."
+    if found.out_of_memory:
+        return "Raise `resources.memory` of the target, or `resources.memory_limit` if that is set."
     if found.crashed:
         return "Fix the error in its last lines; `mlapp serve` here runs the same code."
     return "Fix the error that it names; `mlapp status` shows the state."
-
-
-class ChangeFeed:
-    """Several watches as one stream: first a list, then the changes. A watch that ends is restarted."""
-
-    def __init__(self, cluster: Cluster, timeout: float) -> None:
-        self._cluster = cluster
-        self._timeout = timeout
-        self._changes: queue.Queue[tuple[Kind, str, dict[str, Any]] | DeployError] = queue.Queue()
-        self._ended = threading.Event()
-
-    def __enter__(self) -> ChangeFeed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def add_watch(self, kind: Kind, **query: str) -> None:
-        """Watch a kind in a separate thread."""
-        threading.Thread(target=self._follow_kind, args=(kind, query), daemon=True).start()
-
-    def next_change(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
-        """The next change, or None if there is none within `seconds`.
-
-        Raises:
-            DeployError: the API server refused a watch.
-        """
-        try:
-            found = self._changes.get(timeout=max(0.01, seconds))
-        except queue.Empty:
-            return None
-        if isinstance(found, DeployError):
-            raise found
-        return found
-
-    def _follow_kind(self, kind: Kind, query: dict[str, str]) -> None:
-        from urllib3.exceptions import HTTPError
-
-        while not self._ended.is_set():
-            try:
-                items, version = self._cluster.list_with_version(kind, **query)
-                self._changes.put((kind, LISTED, {"items": items}))
-                with self._cluster.watch_objects(kind, version, self._timeout, **query) as changes:
-                    for action, item in changes:
-                        if self._ended.is_set():
-                            return
-                        self._changes.put((kind, action, item))
-            except DeployError as error:
-                self._changes.put(error)
-                return
-            except (HTTPError, OSError, ValueError):
-                pass  # the connection broke: restart the watch
-            time.sleep(0.2)

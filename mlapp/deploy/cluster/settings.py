@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
+from mlapp.config import CanaryLimits, Section
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -67,14 +67,9 @@ class Rollout(Section, frozen=True):
     check: Annotated[bool, Meta(description="Request a prediction of the schema's example from each new pod.")] = True
 
 
-class Canary(Section, frozen=True):
+class Canary(CanaryLimits, frozen=True):
     """`canary:` conditions for `--auto-promote`."""
 
-    requests: Annotated[int, Meta(ge=1, description="Minimum number of answered requests.")] = 20
-    error_rate: Annotated[float, Meta(ge=0, le=1, description="Maximum error rate above the live release's.")] = 0.01
-    latency_ratio: Annotated[
-        float, Meta(gt=0, description="Maximum mean latency, as a multiple of the live release's.")
-    ] = 1.5
     predictions: Annotated[
         float,
         Meta(gt=0, le=1, description="Maximum distance of its predictions from the live release's."),

@@ -93,7 +93,7 @@ class Transport:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
                 pause = min(pause * 2, 4)
                 continue
-            raise make_api_error(response.status, data, verb, object, self.connection.context, self.connection.section)
+            raise make_api_error(response.status, data, verb, object, self.connection)
 
     def _send_once(
         self,

@@ -17,16 +17,7 @@ from mlapp.deploy.docker import compose, health, logs
 from mlapp.deploy.docker.containers import Containers, Record, Server, make_container_name, make_release
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
-from mlapp.deploy.target import (
-    DeployError,
-    LogLine,
-    Release,
-    Replica,
-    Shipment,
-    Status,
-    Target,
-    ignore_progress,
-)
+from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, Status, Target, ignore_progress
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, connect_engine, find_engine_address
 from mlapp.reporting import Reporter

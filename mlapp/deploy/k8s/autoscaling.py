@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlapp.deploy.cluster.object_kinds import AUTOSCALER, BUDGET
 from mlapp.deploy.k8s.render_context import RenderContext
 
 
@@ -21,7 +22,7 @@ def make_autoscaler(context: RenderContext) -> dict[str, Any] | None:
         if percent is not None
     ]
     return context.make_document(
-        "HorizontalPodAutoscaler",
+        AUTOSCALER,
         context.names.base,
         spec={
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": context.names.base},
@@ -39,7 +40,7 @@ def make_disruption_budget(context: RenderContext) -> dict[str, Any] | None:
     if (scaling.min if scaling else context.settings.replicas) < 2:
         return None
     return context.make_document(
-        "PodDisruptionBudget",
+        BUDGET,
         context.names.base,
         spec={
             "maxUnavailable": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, EXTERNAL_SECRET, SERVICE_ACCOUNT
 from mlapp.deploy.cluster.server_environment import server_variables
 from mlapp.deploy.k8s.render_context import RenderContext
 
@@ -33,7 +34,7 @@ def make_config_map(context: RenderContext) -> dict[str, Any]:
     """An immutable ConfigMap named by its content: old pods keep theirs, and a change triggers a rollout."""
     data = make_variables(context)
     name = context.names.config_name(json.dumps(data, sort_keys=True))
-    return context.make_document("ConfigMap", name, immutable=True, data=data)
+    return context.make_document(CONFIG_MAP, name, immutable=True, data=data)
 
 
 def make_service_account(context: RenderContext) -> dict[str, Any] | None:
@@ -41,7 +42,7 @@ def make_service_account(context: RenderContext) -> dict[str, Any] | None:
     settings = context.settings.service_account
     if settings.name is not None:
         return None
-    document = context.make_document("ServiceAccount", context.names.base, automountServiceAccountToken=settings.token)
+    document = context.make_document(SERVICE_ACCOUNT, context.names.base, automountServiceAccountToken=settings.token)
     if settings.annotations:
         document["metadata"].setdefault("annotations", {}).update(settings.annotations)
     return document
@@ -58,7 +59,7 @@ def make_external_secret(context: RenderContext) -> dict[str, Any] | None:
         reference = {"key": key, "property": part} if part else {"key": key}
         data.append({"secretKey": variable, "remoteRef": reference})
     return context.make_document(
-        "ExternalSecret",
+        EXTERNAL_SECRET,
         context.names.base,
         spec={
             "refreshInterval": settings.refresh,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.object_kinds import CRON_JOB
+from mlapp.deploy.cluster.server_container import make_container_security
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.storage import list_claimed_volumes
+from mlapp.deploy.k8s.storage import list_claimed_volumes, list_mounts
 from mlapp.deploy.k8s.workload import (
     TMP,
-    make_container_security,
     make_environment,
     make_environment_sources,
     make_pod_security,
@@ -25,9 +26,6 @@ def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] 
     shipment, settings = context.shipment, context.settings
     if shipment.monitor_schedule is None or settings.model_pull is not None:
         return None
-    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}]
-    for name, volume in settings.volumes.items():
-        mounts.append({"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})})
     wanted = settings.resources
     memory = str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)
     container = {
@@ -41,7 +39,7 @@ def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] 
             "requests": {"cpu": str(wanted.cpu), "memory": str(wanted.memory)},
             "limits": {"memory": memory},
         },
-        "volumeMounts": mounts,
+        "volumeMounts": [{"name": "tmp", "mountPath": TMP}, *list_mounts(context)],
         "securityContext": make_container_security(),
     }
     pod: dict[str, Any] = {
@@ -78,4 +76,4 @@ def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] 
             }
         },
     }
-    return context.make_document("CronJob", f"{context.names.base}-monitor", spec=spec)
+    return context.make_document(CRON_JOB, f"{context.names.base}-monitor", spec=spec)

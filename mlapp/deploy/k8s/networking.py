@@ -6,6 +6,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.labels import PORT
+from mlapp.deploy.cluster.object_kinds import INGRESS, NETWORK_POLICY, ROUTE, SERVICE, SERVICE_MONITOR
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import Dns, Gateway
 from mlapp.deploy.k8s.workload import GRPC_PORT_NAME
@@ -22,7 +23,7 @@ def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str,
         ports.append({"name": GRPC_PORT_NAME, "port": grpc, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"})
     chosen = {labels.NAME: context.names.base} if both_tracks else context.selector
     document = context.make_document(
-        "Service", context.instance, spec={"type": settings.type, "selector": chosen, "ports": ports}
+        SERVICE, context.instance, spec={"type": settings.type, "selector": chosen, "ports": ports}
     )
     if settings.annotations:
         document["metadata"].setdefault("annotations", {}).update(settings.annotations)
@@ -52,7 +53,7 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
             rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
         outgoing.append(rule)
     return context.make_document(
-        "NetworkPolicy",
+        NETWORK_POLICY,
         context.names.base,
         spec={
             # Only by name, so that the policy includes a canary's pods.
@@ -91,7 +92,7 @@ def make_ingress(context: RenderContext) -> dict[str, Any] | None:
         spec["ingressClassName"] = settings.class_name
     if settings.tls_secret:
         spec["tls"] = [{"hosts": [settings.host], "secretName": settings.tls_secret}]
-    document = context.make_document("Ingress", context.names.base, spec=spec)
+    document = context.make_document(INGRESS, context.names.base, spec=spec)
     if settings.annotations:
         document["metadata"].setdefault("annotations", {}).update(settings.annotations)
     return document
@@ -117,7 +118,7 @@ def make_route(context: RenderContext, canary_percent: int | None = None) -> dic
     spec: dict[str, Any] = {"parentRefs": [_route_parent(settings)], "rules": [rule]}
     if settings.hosts:
         spec["hostnames"] = list(settings.hosts)
-    return context.make_document("HTTPRoute", context.names.base, spec=spec)
+    return context.make_document(ROUTE, context.names.base, spec=spec)
 
 
 def _route_parent(settings: Gateway) -> dict[str, str]:
@@ -139,7 +140,7 @@ def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
         endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
     chosen = {"matchLabels": {labels.APP: context.names.base}}
     document = context.make_document(
-        "ServiceMonitor", context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
+        SERVICE_MONITOR, context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
     )
     document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
     return document

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
-
 from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.namespace import make_namespace
-from mlapp.deploy.cluster.naming import Names, short_digest
+from mlapp.deploy.cluster.naming import short_digest
 from mlapp.deploy.cluster.object_kinds import RENDERED
-from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.settings import Patch
+from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
 from mlapp.deploy.k8s import autoscaling, config_objects, monitoring, networking, storage, workload
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
@@ -72,19 +69,7 @@ def render_canary(
     else:
         made.append(networking.make_service(live, both_tracks=True))
     present = [document for document in made if document is not None]
-    return _finish_documents(present, settings, _select_canary_patches(settings.patches, live.names, present))
-
-
-def _select_canary_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
-    """The patches for a canary: a patch that names the live Deployment also changes the canary's."""
-    there = {(document["kind"], document["metadata"]["name"]) for document in documents}
-    fitting = []
-    for patch in patches:
-        if patch.name == names.base and (patch.kind, names.canary) in there:
-            fitting.append(msgspec.structs.replace(patch, name=names.canary))
-        if (patch.kind, patch.name) in there or (patch.name is None and patch.kind in {kind for kind, _ in there}):
-            fitting.append(patch)
-    return fitting
+    return _finish_documents(present, settings, select_canary_patches(settings.patches, live.names, present))
 
 
 def _finish_documents(

@@ -8,7 +8,13 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
-from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.app_status import (
+    find_pod_problems,
+    find_record_problems,
+    list_events,
+    make_replica,
+    object_name,
+)
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
@@ -49,7 +55,7 @@ def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -
         url=given or (live.release.url if live else None),
         scaling=_describe_scaling(found["scalers"][0]) if found["scalers"] else None,
         events=events,
-        problems=tuple(_find_problems(main, live, records, found["pods"], found["events"])),
+        problems=tuple(_find_problems(main, records, found["pods"], found["events"])),
         place=cluster.place,
     )
 
@@ -97,27 +103,15 @@ def _describe_scaling(scaler: dict[str, Any]) -> str:
 
 def _find_problems(
     deployment: dict[str, Any] | None,
-    live: ReleaseRecord | None,
     records: Sequence[ReleaseRecord],
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = []
-    if begun := releases.find_interrupted(records):
-        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
-    if live and deployment is None:
-        found.append(f"release {live.number} is recorded as live, and its Deployment is gone: deploy again")
-    if live is None and records and records[-1].state == "failed":
-        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    found = find_record_problems(records, DEPLOYMENT.kind, deployment is None)
     if deployment:
         for condition in deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 found.append(condition.get("message", "pods cannot be made"))
         if deployment["spec"].get("paused"):
             found.append("the Deployment is paused: kubectl rollout resume")
-    for pod in all_pods:
-        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
-            if said := pods.find_trouble(pod, own):
-                found.append(said.text)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *find_pod_problems(all_pods, events)]))

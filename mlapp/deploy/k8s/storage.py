@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlapp.deploy.cluster.object_kinds import CLAIM
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
 
@@ -19,7 +20,7 @@ def make_claims(context: RenderContext) -> list[dict[str, Any]]:
             }
             if volume.storage_class is not None:
                 spec["storageClassName"] = volume.storage_class
-            made.append(context.make_document("PersistentVolumeClaim", context.names.volume_name(name), spec=spec))
+            made.append(context.make_document(CLAIM, context.names.volume_name(name), spec=spec))
     return made
 
 
@@ -27,6 +28,14 @@ def list_claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
     """The pod's volumes that use claims."""
     return [
         {"name": name, "persistentVolumeClaim": {"claimName": volume.claim or context.names.volume_name(name)}}
+        for name, volume in context.settings.volumes.items()
+    ]
+
+
+def list_mounts(context: RenderContext) -> list[dict[str, Any]]:
+    """The container's mounts of the claimed volumes."""
+    return [
+        {"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}
         for name, volume in context.settings.volumes.items()
     ]
 

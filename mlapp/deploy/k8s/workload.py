@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import make_label_value
+from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
+from mlapp.deploy.cluster.server_container import (
+    make_container_security,
+    make_probes,
+    make_secret_variables,
+    make_stop_hook,
+    stop_seconds,
+)
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
-from mlapp.deploy.k8s.storage import list_claimed_volumes, make_model_volume
+from mlapp.deploy.k8s.storage import list_claimed_volumes, list_mounts, make_model_volume
 
 GRPC_PORT_NAME = "grpc"
 TMP = "/tmp"  # noqa: S108  inside the container
-SPARE = 5
-"""Seconds between the server's drain deadline and the kubelet's."""
 
 
 def make_deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def make_deployment(context: RenderContext, config_name: str, replicas: int | No
     }
     if replicas is not None:
         spec = {"replicas": replicas, **spec}
-    document = context.make_document("Deployment", context.instance, spec=spec)
+    document = context.make_document(DEPLOYMENT, context.instance, spec=spec)
     document["metadata"]["labels"].update(_version_label(context))
     if context.shipment.code_revision:
         document["metadata"].setdefault("annotations", {})[labels.CODE] = context.shipment.code_revision
@@ -60,13 +65,12 @@ def _make_pod_metadata(context: RenderContext) -> dict[str, Any]:
 
 def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
-    leaving = settings.rollout.leave + math.ceil(context.grace) + math.ceil(serve.drain)
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,
         "automountServiceAccountToken": settings.service_account.token,
         # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": leaving + SPARE,
+        "terminationGracePeriodSeconds": stop_seconds(settings.rollout, serve, context.grace),
         "securityContext": make_pod_security(context),
         "containers": [_make_server_container(context, config_name)],
         "volumes": [
@@ -94,15 +98,10 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
     ports = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     if serve.grpc_port:
         ports.append({"name": GRPC_PORT_NAME, "containerPort": serve.grpc_port, "protocol": "TCP"})
-    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}]
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}, *list_mounts(context)]
     if settings.model_pull is not None:
         mounts.append({"name": "model", "mountPath": context.model_folder, "readOnly": True})
-    for name, volume in settings.volumes.items():
-        mounts.append({"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})})
-    scheme = {"scheme": "HTTPS"} if serve.tls_cert else {}
-    live = {"path": "/livez", "port": "http", **scheme}
-    ready = {"path": "/readyz", "port": "http", **scheme}
-    server: dict[str, Any] = {
+    return {
         "name": labels.CONTAINER,
         "image": context.shipment.image,
         "imagePullPolicy": "IfNotPresent",
@@ -111,20 +110,10 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
         "env": make_environment(context),
         "resources": _make_resources(context),
         "volumeMounts": mounts,
-        "startupProbe": {
-            "httpGet": live,
-            "periodSeconds": 1,
-            "timeoutSeconds": 2,
-            "failureThreshold": settings.rollout.startup,
-        },
-        "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+        **make_probes(serve, settings.rollout.startup, "http"),
         "securityContext": make_container_security(),
+        **make_stop_hook(settings.rollout),
     }
-    if settings.rollout.leave:
-        # The pod is removed from the endpoints while it sleeps and still serves; SIGTERM follows.
-        server["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.rollout.leave}}}
-    return server
 
 
 def _make_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
@@ -154,10 +143,7 @@ def make_environment(context: RenderContext) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": threads})
-    for name, source in sorted(context.settings.secrets.items()):
-        reference = {"secretKeyRef": {"name": source.secret, "key": source.key}}
-        variables.append({"name": name, "valueFrom": reference})
-    return variables
+    return [*variables, *make_secret_variables(context.settings.secrets)]
 
 
 def _make_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
@@ -180,15 +166,6 @@ def make_pod_security(context: RenderContext) -> dict[str, Any]:
         # A new volume belongs to root; fsGroup makes it writable for the pod.
         security.update(fsGroup=65532, fsGroupChangePolicy="OnRootMismatch")
     return security
-
-
-def make_container_security() -> dict[str, Any]:
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
 
 
 def _make_spread_constraints(context: RenderContext) -> list[dict[str, Any]]:

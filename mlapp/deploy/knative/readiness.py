@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD, Kind
 from mlapp.deploy.cluster.pods import find_trouble, is_ready
-from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
+from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
 
 FAILED_FOR = 10.0
 """Seconds to tolerate a False condition: Knative sets it briefly while it reconciles."""

@@ -20,7 +20,10 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import Names, make_label_value, short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.replica_range import refuse_reversed_range
+from mlapp.deploy.cluster.server_container import make_container_security, make_secret_variables
 from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -61,18 +64,8 @@ def render_release(
     traffic = [{"revisionName": name, "percent": percent}]
     if live is not None and live != name and percent < 100:
         traffic = [{"revisionName": live, "percent": 100 - percent}, *traffic]
-    metadata: dict[str, Any] = {"name": names.base}
-    if settings.namespace_name:
-        metadata["namespace"] = settings.namespace_name
-    metadata["labels"] = own
-    if settings.annotations:
-        metadata["annotations"] = dict(settings.annotations)
-    document = {
-        "apiVersion": KNATIVE_SERVICE.api_version,
-        "kind": KNATIVE_SERVICE.kind,
-        "metadata": metadata,
-        "spec": {"template": template, "traffic": traffic},
-    }
+    content = {"spec": {"template": template, "traffic": traffic}}
+    document = make_document(settings, KNATIVE_SERVICE, names.base, own, **content)
     return apply_patches([document], settings.patches, SECTION)
 
 
@@ -109,13 +102,7 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
     }
     spec = {key: value for key, value in spec.items() if value is not None}
     if settings.pod_security == "restricted":
-        container["securityContext"] = {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        }
+        container["securityContext"] = {**make_container_security(), "seccompProfile": {"type": "RuntimeDefault"}}
         container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  inside the container
         spec["volumes"] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
         spec["automountServiceAccountToken"] = False
@@ -128,10 +115,7 @@ def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str,
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
-    for name, source in sorted(settings.secrets.items()):
-        reference = {"secretKeyRef": {"name": source.secret, "key": source.key}}
-        variables.append({"name": name, "valueFrom": reference})
-    return variables
+    return [*variables, *make_secret_variables(settings.secrets)]
 
 
 def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
@@ -165,11 +149,7 @@ def _to_google_labels(own: dict[str, str]) -> dict[str, str]:
 
 
 def _refuse_contradictions(settings: KnativeSettings) -> None:
-    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
-        raise ConfigError(
-            f"targets.knative: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
-            "Make max_replicas at least min_replicas.",
-        )
+    refuse_reversed_range(SECTION, settings.min_replicas, settings.max_replicas)
     if settings.platform == "cloud_run" and settings.pod_security:
         raise ConfigError(
             "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",

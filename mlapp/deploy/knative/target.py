@@ -7,10 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
-from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.app_status import (
+    find_pod_problems,
+    find_record_problems,
+    list_events,
+    make_replica,
+    object_name,
+)
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
-from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
 from mlapp.deploy.knative.service import find_revision_name, render_release
@@ -113,13 +119,8 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             if number is not None:
                 traffic[number] = traffic.get(number, 0) + int(entry.get("percent") or 0)
         problems = [describe_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"]
-        if begun := find_interrupted(records):
-            problems.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
-        if live and service is None:
-            problems.append(f"release {live.number} is recorded as live, and its Service is gone: deploy again")
-        for pod in all_pods:
-            if not pods.is_ready(pod) and (said := pods.find_trouble(pod)):
-                problems.append(said.text)
+        problems += find_record_problems(records, KNATIVE_SERVICE.kind, service is None)
+        problems += find_pod_problems(all_pods, events)
         return Status(
             app=self.app,
             target=self.name,

@@ -1,4 +1,4 @@
-"""The KServe target. `inference_service` builds the objects, `readiness` waits for them, `canary` splits traffic."""
+"""The KServe target. `inference_service` renders a release, `readiness` waits for it, `canary` splits traffic."""
 
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.target import KServeTarget

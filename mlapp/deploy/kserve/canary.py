@@ -1,94 +1,38 @@
-"""A canary on KServe, by one of three methods, depending on the mode, KServe's version and the cluster.
-
-| mode                 | the model is in  | how the traffic is split                                               |
-|----------------------|------------------|------------------------------------------------------------------------|
-| Knative              | image or bucket  | `canaryTrafficPercent`: Knative splits between two revisions           |
-| Standard             | image            | a second InferenceService, and an HTTPRoute of ours with weights       |
-| Standard, from 0.20  | bucket           | `spec.canary`, and an HTTPRoute of ours where KServe's has no weights  |
-
-In Standard mode, KServe accepts `canaryTrafficPercent` but ignores it. KServe 0.20.0 runs the pods of `spec.canary` but
-routes nothing to them. Without the Gateway API nothing can split the traffic; this is an error before any write.
-"""
+"""Start, promote and abort a canary on KServe, by the methods of `canary_documents`."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
-from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.releases import ReleaseRecord
-from mlapp.deploy.kserve import inference_service as objects
-from mlapp.deploy.kserve.inference_service import KServeContext
+from mlapp.deploy.kserve.canary_documents import (
+    GATEWAY,
+    Method,
+    apply_user_patches,
+    choose_method,
+    make_route,
+    name_canary_service,
+    render_workload,
+)
+from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.readiness import read_newest_share
+from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.target import DeployError, Shipment
 
 Session = DeploySession[KServeSettings]
 Documents = Sequence[dict[str, Any]]
-Method = Literal["traffic", "second", "spec"]
 
-GATEWAY: dict[str, Any] = {
-    "group": "gateway.networking.k8s.io",
-    "kind": "Gateway",
-    "name": "kserve-ingress-gateway",
-    "namespace": "kserve",
-}
-"""KServe's default Gateway, for a dry run; a deploy uses the Gateway of KServe's own route for the app."""
-DOMAIN = "example.com"
 ACCEPTED_WITHIN = 10.0
 TRAFFIC_WITHIN = 60.0
-CANARY = "canary"
-
-
-def choose_method(context: KServeContext) -> Method:
-    """The canary method for these settings on the newest KServe."""
-    if context.is_knative:
-        return "traffic"
-    return "spec" if context.storage_uri is not None else "second"
-
-
-def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The documents of a canary, as far as the settings determine them.
-
-    Args:
-        live: the live InferenceService, to which `spec.canary` is added; if None, rendered from the settings.
-    """
-    method = choose_method(context)
-    documents = render_workload(context, percent, method, live)
-    if method != "traffic":
-        host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
-        documents.append(objects.make_route(context, percent, [GATEWAY], [host], _canary_service(context)))
-    return documents
-
-
-def render_workload(
-    context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """The workload documents of the canary; with the method `traffic`, they also split the traffic."""
-    trial = replace(context, track="canary")
-    documents = objects.make_model_objects(context)
-    if method == "traffic":
-        service = objects.make_inference_service(context)
-        service["spec"]["predictor"]["canaryTrafficPercent"] = percent
-    elif method == "second":
-        least = max(1, math.ceil(context.settings.min_replicas * percent / 100))
-        service = objects.make_inference_service(trial, min_replicas=least)
-    else:
-        service = copy.deepcopy(live) if live is not None else objects.make_inference_service(context)
-        predictor = objects.make_predictor(trial)
-        predictor["model"]["name"] = objects.CONTAINER  # required here, forbidden in the stable one
-        service["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": CANARY, **predictor}}]
-        return [*_apply_user_patches(context, documents), service]
-    return _apply_user_patches(context, [*documents, service])
 
 
 def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
@@ -114,9 +58,9 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
-        traffic = _apply_user_patches(context, [_copy_route(context, percent, route)])
+        traffic = apply_user_patches(context, [_copy_route(context, percent, route)])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
-    goal = objects.render_release(shipment, job.settings, job.serve)
+    goal = render_release(shipment, job.settings, job.serve)
     record = canary_trial.create_record(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary(job, before, record)):
@@ -199,14 +143,9 @@ def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[
 def _copy_route(context: KServeContext, percent: int, route: dict[str, Any]) -> dict[str, Any]:
     """Our route, with the hosts and Gateways of KServe's route."""
     spec = route["spec"]
-    return objects.make_route(
-        context, percent, spec.get("parentRefs") or [GATEWAY], spec.get("hostnames") or [], _canary_service(context)
+    return make_route(
+        context, percent, spec.get("parentRefs") or [GATEWAY], spec.get("hostnames") or [], name_canary_service(context)
     )
-
-
-def _canary_service(context: KServeContext) -> str:
-    """The Service of the canary's pods: KServe uses the same name for a second service and for `spec.canary`."""
-    return f"{context.names.canary}-predictor"
 
 
 def _has_weights(job: Session) -> bool:
@@ -318,8 +257,3 @@ def _select_awaited_objects(documents: Documents) -> list[dict[str, Any]]:
     trial = copy.deepcopy(service)
     trial["spec"] = {"predictor": service["spec"]["canary"][0]["predictor"]}
     return [trial]
-
-
-def _apply_user_patches(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    patches = objects.select_patches(context.settings.patches, context.names, documents)
-    return apply_patches(documents, patches, objects.SECTION)

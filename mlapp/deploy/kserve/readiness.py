@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, KNATIVE_REVISION, POD, Kind
 from mlapp.deploy.cluster.pods import is_ready
-from mlapp.deploy.cluster.rollout import LISTED, ChangeFeed, RolloutError, RolloutWait
+from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
 from mlapp.deploy.kserve.inference_service import MODES
 
 NO_PARENT = "ParentStatusNotAvailable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlapp.deploy.cluster.replica_range import refuse_reversed_range
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.errors import ConfigError
 
@@ -31,11 +32,7 @@ def refuse_contradictions(settings: KServeSettings) -> None:
         ConfigError: two settings contradict each other; the message names them.
     """
     knative = settings.mode == "knative"
-    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
-        raise ConfigError(
-            f"targets.kserve: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
-            "Make max_replicas at least min_replicas.",
-        )
+    refuse_reversed_range("targets.kserve", settings.min_replicas, settings.max_replicas)
     if settings.min_replicas == 0 and not knative:
         raise ConfigError(
             "targets.kserve: min_replicas is 0, and in Standard mode nothing starts a pod for a request.",

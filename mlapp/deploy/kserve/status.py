@@ -8,7 +8,13 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
-from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.app_status import (
+    find_pod_problems,
+    find_record_problems,
+    list_events,
+    make_replica,
+    object_name,
+)
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions
@@ -40,7 +46,7 @@ def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -
         url=(service or {}).get("status", {}).get("url") or (live.release.url if live else None),
         scaling=_describe_scaling(predictor),
         events=list_events(events, names),
-        problems=tuple(_find_problems(services, live, records, all_pods, events)),
+        problems=tuple(_find_problems(services, records, all_pods, events)),
         place=cluster.place,
     )
 
@@ -76,18 +82,11 @@ def _describe_scaling(predictor: dict[str, Any]) -> str | None:
 
 def _find_problems(
     services: Sequence[dict[str, Any]],
-    live: ReleaseRecord | None,
     records: Sequence[ReleaseRecord],
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = []
-    if begun := releases.find_interrupted(records):
-        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
-    if live and not services:
-        found.append(f"release {live.number} is recorded as live, and its InferenceService is gone: deploy again")
-    if live is None and records and records[-1].state == "failed":
-        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    found = find_record_problems(records, INFERENCE_SERVICE.kind, not services)
     for item in services:
         for kind, condition in find_conditions(item).items():
             if kind == "IngressReady" and condition.get("status") != "True":
@@ -98,9 +97,4 @@ def _find_problems(
         failure = item.get("status", {}).get("modelStatus", {}).get("lastFailureInfo")
         if failure:
             found.append(f"{object_name(item)}: {failure.get('reason')}: {failure.get('message')}")
-    for pod in all_pods:
-        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
-            if said := pods.find_trouble(pod, own):
-                found.append(said.text)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *find_pod_problems(all_pods, events)]))

@@ -11,10 +11,12 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
-from mlapp.deploy.kserve import canary
-from mlapp.deploy.kserve.inference_service import CONTAINER, KServeContext, render_release
+from mlapp.deploy.kserve import canary, canary_documents
+from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve
+from mlapp.deploy.kserve.predictor import CONTAINER
 from mlapp.deploy.kserve.readiness import ServiceWait
+from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
 from mlapp.deploy.kserve.status import read_status
@@ -63,8 +65,8 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         """The documents of a canary. For `spec.canary`, reads the live InferenceService if the cluster is reachable."""
         refuse_contradictions(self.settings)
         context = KServeContext(shipment, self.settings, self.serve)
-        live = self._live_service if canary.choose_method(context) == "spec" else None
-        return canary.render_canary(context, percent, live)
+        live = self._live_service if canary_documents.choose_method(context) == "spec" else None
+        return canary_documents.render_canary(context, percent, live)
 
     def wait_for_release(
         self,

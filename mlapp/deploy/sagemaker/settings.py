@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
-from mlapp.deploy.cluster.settings import Canary, Text
+from mlapp.config import CanaryLimits, Section
+from mlapp.deploy.cluster.settings import Text
 
 
 class Vpc(Section, frozen=True):
@@ -51,7 +51,7 @@ class SageMakerSettings(Section, frozen=True):
     tags: Annotated[dict[str, str], Meta(description="Tags of everything that is created.")] = {}
     timeout: Annotated[int, Meta(ge=60, description="Seconds until an endpoint that is not in service fails.")] = 1800
     history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
-    canary: Canary = msgspec.field(default_factory=Canary)
+    canary: CanaryLimits = msgspec.field(default_factory=CanaryLimits)
 
     @property
     def first_instances(self) -> int:

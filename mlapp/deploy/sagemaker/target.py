@@ -9,36 +9,25 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from mlapp.deploy.aws.canary_metrics import Counts, Limits, MetricSource, compare_versions, watch_canary
+from mlapp.deploy.abilities import CompareQuality, RegistryPlace
+from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource, watch_metrics
+from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
+from mlapp.deploy.canary_watch import compare_releases
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.deployment import Deployment
 from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.endpoint import Endpoint
 from mlapp.deploy.sagemaker.iam import make_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
-from mlapp.deploy.target import (
-    CompareQuality,
-    DeployError,
-    LogLine,
-    RegistryPlace,
-    Release,
-    Replica,
-    Shipment,
-    State,
-    Status,
-    Target,
-    ignore_progress,
-)
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, State, Status, Target, ignore_progress
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -98,15 +87,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
         model = documents.make_model(self._endpoint.name, self.settings, self.serve, documents.make_record(shipment, 0))
         wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
-        before, after = (to_yaml_all([each]) if each else "" for each in (running, wanted))
-        name = self._endpoint.name
-        lines = difflib.unified_diff(
-            before.splitlines(keepends=True),
-            after.splitlines(keepends=True),
-            f"{name} as it runs",
-            f"{name} as it would",
-        )
-        return "".join(lines)
+        return diff_descriptions(self._endpoint.name, running, wanted)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Start the release's instances beside the live ones, and stop the live ones once the release answers."""
@@ -230,15 +211,15 @@ class SageMakerTarget(Target[SageMakerSettings]):
     ) -> Release:
         """Watch both variants' CloudWatch metrics, then promote or abort."""
         live, trial = self._endpoint.require_canary()
-        start, limits = datetime.now(timezone.utc), self.settings.canary
-        reason = watch_canary(
-            lambda: self._read_counts(trial, start),
+        start = datetime.now(timezone.utc)
+        reason = watch_metrics(
             lambda: self._read_counts(live, start),
+            lambda: self._read_counts(trial, start),
+            lambda: compare_releases(compare_quality, self._find_release(live), self._find_release(trial)),
+            self.settings.canary,
             seconds,
-            Limits(limits.requests, limits.error_rate, limits.latency_ratio),
             JUDGE_PAUSE,
             progress,
-            lambda: compare_versions(compare_quality, self._find_release(live), self._find_release(trial)),
         )
         if reason is None:
             return self.promote(progress=progress)
@@ -302,7 +283,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             self._url,
         )
 
-    def _read_counts(self, number: int, start: datetime) -> Counts:
+    def _read_counts(self, number: int, start: datetime) -> MetricCounts:
         place = {"EndpointName": self._endpoint.name, "VariantName": documents.variant_name(number)}
         metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # latency is in microseconds
-        return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 0.001).read_counts(place, start)
+        return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 1e-6).read_counts(place, start)

@@ -11,8 +11,10 @@ from typing import Any
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.naming import Names, make_label_value
 from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, Kind
-from mlapp.deploy.cluster.patches import apply_patches
+from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
+from mlapp.deploy.cluster.replica_range import refuse_reversed_range
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
+from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.seldon.settings import SeldonSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -47,9 +49,7 @@ def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) ->
     }
     experiment = _make_document(shipment, settings, SELDON_EXPERIMENT, f"{names.base}-split", spec)
     documents = [_make_model(shipment, settings, names.canary), experiment]
-    kinds = {document["kind"] for document in documents}
-    fitting = [patch for patch in settings.patches if patch.kind in kinds and patch.name is None]
-    return apply_patches(documents, fitting, SECTION)
+    return apply_patches(documents, select_canary_patches(settings.patches, names, documents), SECTION)
 
 
 def refuse_contradictions(settings: SeldonSettings) -> None:
@@ -67,11 +67,7 @@ def refuse_contradictions(settings: SeldonSettings) -> None:
         raise ConfigError(
             "targets.seldon: `server` names an existing Server, and `server_image` creates one.", "Set one of them."
         )
-    if settings.max_replicas is not None and settings.max_replicas < settings.min_replicas:
-        raise ConfigError(
-            f"targets.seldon: min_replicas {settings.min_replicas} is more than max_replicas {settings.max_replicas}.",
-            "Make max_replicas at least min_replicas.",
-        )
+    refuse_reversed_range(SECTION, settings.min_replicas, settings.max_replicas)
 
 
 def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict[str, Any]:
@@ -112,11 +108,5 @@ def _name_capability(shipment: Shipment) -> str:
 def _make_document(
     shipment: Shipment, settings: SeldonSettings, kind: Kind, name: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name}
-    if settings.namespace_name:
-        metadata["namespace"] = settings.namespace_name
-    names = Names(shipment.app)
-    metadata["labels"] = labels.object_labels(names, name, None, {**settings.labels, **shipment.labels})
-    if settings.annotations:
-        metadata["annotations"] = dict(settings.annotations)
-    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
+    own = labels.object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
+    return make_document(settings, kind, name, own, spec=spec)

@@ -8,14 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
+from mlapp.deploy.cluster import canary_trial, labels, single_step_canary
 from mlapp.deploy.cluster import logs as pod_logs
-from mlapp.deploy.cluster.app_status import list_events, make_replica, object_name
+from mlapp.deploy.cluster.app_status import (
+    find_pod_problems,
+    find_record_problems,
+    list_events,
+    make_replica,
+    object_name,
+)
 from mlapp.deploy.cluster.canary_analysis import RequestCounts, request_metrics
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, SERVICE
-from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_interrupted, find_live
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_live
 from mlapp.deploy.cluster.rollout import RolloutError
 from mlapp.deploy.seldon.mesh import predict_through_mesh
 from mlapp.deploy.seldon.model_counts import PORT as AGENT_PORT
@@ -143,10 +149,8 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             for item in (*servers, *models, *experiments)
             if (said := describe_conditions(item)) != "ready"
         ]
-        if begun := find_interrupted(records):
-            problems.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
-        if live and not models:
-            problems.append(f"release {live.number} is recorded as live, and its Model is gone: deploy again")
+        problems += find_record_problems(records, SELDON_MODEL.kind, not models)
+        problems += find_pod_problems(all_pods, events)
         main = next((item for item in models if object_name(item) == self.names.base), {})
         return Status(
             app=self.app,
@@ -158,7 +162,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             replicas=tuple(make_replica(pod, ()) for pod in sorted(all_pods, key=object_name)),
             traffic=traffic,
             events=list_events(events, self.names),
-            problems=(*problems, *(trouble.text for pod in all_pods if (trouble := pods.find_trouble(pod)))),
+            problems=tuple(problems),
             place=self.cluster.place,
         )
 

@@ -188,8 +188,8 @@ def test_headers_are_bounded_in_one_segment_too(server, is_fast: bool, size: int
 
 @pytest.fixture
 def proxy(server) -> Iterator[str]:
-    with servers.nginx(server.url.removeprefix("http://")) as url:
-        yield url
+    with servers.nginx(server.url.removeprefix("http://")) as front:
+        yield front.url
 
 
 def test_behind_nginx_no_client_gets_the_answer_to_anothers_request(proxy) -> None:

@@ -157,8 +157,12 @@ def test_every_operation_works_without_the_code(mlapp: Any, project: Any, target
     write_log_group("/aws/lambda/digits", REGION)
     settings = f"name: digits\ntargets: {{lambda: {{role: '{account}', region: {REGION}}}}}\n"
 
+    def start_canary() -> None:
+        answer_with(answer)
+        target.canary(shipment(4), 20)
+
     root = project(CODE, mlapp__yaml=settings)
-    operate_without_code(mlapp, root, "lambda", answer=lambda: answer_with(answer))
+    operate_without_code(mlapp, root, "lambda", start_canary, answer=lambda: answer_with(answer))
 
 
 def test_a_dry_run_is_a_template_and_a_diff_names_what_changes(account: str) -> None:

@@ -159,7 +159,7 @@ def test_a_canary_is_judged_by_cloudwatch(aws, target, errors, latency, outcome)
 
     if outcome is None:
         assert place.judge(0.01, progress=lines.append).state == "live"
-        assert "canary: 100 requests, 0 failed, 5.0 ms; live: 100 requests, 0 failed, 5.0 ms" in lines
+        assert "canary: 100 requests, 0.0% failed, 5.0 ms; live: 100 requests, 0.0% failed, 5.0 ms" in lines
         assert place.status().traffic == {2: 100}
     else:
         with pytest.raises(DeployError, match=re.escape(outcome)):
@@ -218,7 +218,7 @@ def test_every_operation_works_without_the_code(mlapp, project, target):
     write_log_group("/aws/sagemaker/Endpoints/digits", REGION)
     settings = f"name: digits\ntargets: {{sagemaker: {{role: '{ROLE}'}}}}\n"
 
-    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "sagemaker")
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "sagemaker", lambda: place.canary(ship(ONE), 20))
 
 
 def test_autoscaling_follows_the_variant_that_serves(target):

@@ -209,7 +209,7 @@ def test_a_command_does_not_wait_for_the_validator_of_the_client_library(target)
 import sys
 from mlapp.deploy.k8s import KubernetesSettings
 from mlapp.deploy.cluster.connection import connect_cluster
-connect_cluster(KubernetesSettings())
+connect_cluster(KubernetesSettings(), "targets.k8s")
 print("kubernetes_validate" in sys.modules)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -197,4 +197,6 @@ def test_every_operation_works_without_the_code(mlapp, project, target):
         act()
     settings = "name: digits\ntargets: {knative: {rollout: {leave: 0}}}\n"
 
-    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "knative")
+    operate_without_code(
+        mlapp, project(CODE, mlapp__yaml=settings), "knative", lambda: place.canary(ship(ONE, "4"), 20)
+    )

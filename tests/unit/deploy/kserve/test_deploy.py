@@ -246,4 +246,4 @@ def test_every_operation_works_without_the_code(mlapp, project, target, ship):
     place.canary(ship(ONE), 20)
     settings = "name: digits\ntargets: {kserve: {mode: knative, rollout: {leave: 0}}}\n"
 
-    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "kserve")
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "kserve", lambda: place.canary(ship(ONE), 20))

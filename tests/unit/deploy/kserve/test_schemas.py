@@ -14,8 +14,9 @@ import pytest
 from mlapp.config import Serve, decode_section
 from mlapp.deploy import Shipment
 from mlapp.deploy.kserve import KServeSettings
-from mlapp.deploy.kserve.canary import render_canary
-from mlapp.deploy.kserve.inference_service import KServeContext, render_release
+from mlapp.deploy.kserve.canary_documents import render_canary
+from mlapp.deploy.kserve.inference_service import render_release
+from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.errors import ConfigError
 
 VERSIONS = ("0.17", "0.19", "0.20")

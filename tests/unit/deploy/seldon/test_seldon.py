@@ -188,7 +188,7 @@ def test_every_operation_works_without_the_code(mlapp, project, target):
     place.canary(ship("1"), 20)
     settings = f"name: digits\ntargets: {{seldon: {{storage_uri: '{PLACE}', rollout: {{leave: 0}}}}}}\n"
 
-    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "seldon")
+    operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "seldon", lambda: place.canary(ship("1"), 20))
 
 
 @pytest.mark.parametrize(

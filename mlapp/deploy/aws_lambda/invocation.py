@@ -1,0 +1,115 @@
+"""Requests to a deployed function: a prediction, and a check that a version starts."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from mlapp.aws_lambda.limits import ANSWER
+from mlapp.aws_lambda.settings import LambdaSettings
+from mlapp.deploy.aws_lambda.function import Function
+from mlapp.deploy.target import DeployError
+from mlapp.request_body import RequestBody
+
+
+def request_prediction(function: Function, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
+    """The response to `POST /predict` of a version or alias.
+
+    Raises:
+        DeployError: the function failed, refused the inputs, ran out of memory or timed out.
+    """
+    if body.media_type == "application/json":
+        payload = body.content
+    else:
+        payload = msgspec.json.encode(_make_http_event(body, api_key))
+    if len(payload) > ANSWER:
+        raise DeployError(
+            f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
+            "Send fewer rows, or upload the file to S3 and use a bucket trigger.",
+        )
+    content, failed = function.invoke(payload, qualifier)
+    if failed:
+        raise DeployError(
+            f"{function.name}:{qualifier} failed: {_explain_failure(content, function.settings)}",
+            "See `mlapp logs --target lambda`.",
+        )
+    return _read_predictions(content, f"{function.name}:{qualifier}")
+
+
+def start_version(function: Function, version: str) -> None:
+    """Start a version: load its model and check that it is ready.
+
+    Raises:
+        DeployError: it does not start.
+    """
+    context = {"http": {"method": "GET", "path": "/readyz"}}
+    payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
+    content, failed = function.invoke(payload, version)
+    if failed or _read_status(content) != 200:
+        raise DeployError(
+            f"{function.name}:{version} does not start: {_explain_failure(content, function.settings)}",
+            "See `mlapp logs --target lambda`.",
+        )
+
+
+def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
+    headers = {"content-type": body.media_type, **({"x-api-key": api_key} if api_key else {})}
+    return {
+        "version": "2.0",
+        "rawPath": "/predict",
+        "headers": headers,
+        "requestContext": {"http": {"method": "POST", "path": "/predict"}},
+        "body": base64.b64encode(body.content).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
+    """The predictions in a payload, which is either the answer itself or an HTTP response.
+
+    Raises:
+        DeployError: the payload is neither, or it is a problem document.
+    """
+    try:
+        found = msgspec.json.decode(content)
+        if isinstance(found, dict) and "statusCode" in found:
+            status, found = found["statusCode"], msgspec.json.decode(found["body"])
+            if status != 200:
+                raise DeployError(
+                    f"{name} answers {status}: {found['detail']}", "Send inputs that match the model's schema."
+                )
+    except (msgspec.DecodeError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict) or "predictions" not in found:
+        raise DeployError(
+            f"{name} does not answer with predictions: {content[:200].decode(errors='replace')}",
+            "See `mlapp logs --target lambda`.",
+        )
+    return found
+
+
+def _read_status(content: bytes) -> int | None:
+    """The status of an HTTP response in a payload; None if the payload is not one."""
+    try:
+        found = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return None
+    return found.get("statusCode") if isinstance(found, dict) else None
+
+
+def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
+    """Explains a function's failure, with the setting to change."""
+    try:
+        told = msgspec.json.decode(content)
+        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage") or content[:500].decode())
+    except (msgspec.DecodeError, AttributeError):
+        kind, text = "", content[:500].decode(errors="replace")
+    if "timed out" in text or kind == "Sandbox.Timedout":
+        return f"{text} targets.lambda.timeout is {settings.timeout} s; more targets.lambda.memory gives more CPU."
+    if kind in ("Runtime.OutOfMemory", "OutOfMemory") or "signal: killed" in text:
+        return f"{text} It has no memory left: targets.lambda.memory is {settings.memory} MB."
+    if kind == "Runtime.ExitError" or kind == "Runtime.InvalidEntrypoint":
+        return f"{text} The process ended before it answered; targets.lambda.architecture is {settings.architecture}."
+    return f"{kind}: {text}" if kind else text

@@ -1,0 +1,100 @@
+"""Compare a canary with the live release by requests, error rate and latency, on every target alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from mlapp.config import CanaryLimits
+from mlapp.deploy.abilities import CompareQuality
+from mlapp.deploy.target import DeployError, Release
+from mlapp.reporting import Reporter
+
+
+class Traffic(Protocol):
+    """A release's answered requests in a period."""
+
+    @property
+    def requests(self) -> float:
+        """The number of answered requests."""
+        ...
+
+    @property
+    def error_rate(self) -> float:
+        """Failed requests as a share of all, from 0 to 1."""
+        ...
+
+    @property
+    def latency(self) -> float:
+        """Mean seconds of a request."""
+        ...
+
+
+T = TypeVar("T", bound=Traffic)
+
+
+def watch_canary(
+    read_traffic: Callable[[], tuple[T, T]],
+    explain: Callable[[T, T], str | None],
+    limits: CanaryLimits,
+    seconds: float,
+    pause: float,
+    progress: Reporter,
+    hint: str,
+) -> str | None:
+    """Watch a canary for `seconds`; return the reason as soon as it is worse than the live release, otherwise None.
+
+    Args:
+        read_traffic: reads the traffic of the live release and of the canary.
+        explain: returns the reason why the canary is worse, or None.
+        pause: seconds between two readings.
+        hint: what to do when there are too few requests, besides `promote` and `abort`.
+
+    Raises:
+        DeployError: the canary had too few requests for a judgment; it stays.
+    """
+    end, told = time.monotonic() + seconds, ""
+    while True:
+        left = end - time.monotonic()
+        time.sleep(max(0.0, min(pause, left)))
+        live, trial = read_traffic()
+        line = describe_traffic(live, trial)
+        if line != told:
+            progress(line)
+            told = line
+        if reason := explain(live, trial):
+            return reason
+        if left <= 0:
+            break
+    if trial.requests < limits.requests:
+        raise DeployError(
+            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by "
+            f"({limits.requests} are needed). It stays on trial.",
+            f"`mlapp promote` or `mlapp abort` it. {hint}",
+        )
+    return None
+
+
+def explain_worse(live: Traffic, trial: Traffic, limits: CanaryLimits) -> str | None:
+    """The reason why the canary is worse than the live release; None if it is not, or if it is too early to say."""
+    if trial.requests < limits.requests:
+        return None
+    if trial.error_rate > live.error_rate + limits.error_rate:
+        return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
+    if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
+        return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
+    return None
+
+
+def describe_traffic(live: Traffic, trial: Traffic) -> str:
+    """Both releases' traffic in one line."""
+    return "; ".join(
+        f"{name}: {traffic.requests:.0f} requests, {traffic.error_rate:.1%} failed, {traffic.latency * 1000:.1f} ms"
+        for name, traffic in (("canary", trial), ("live", live))
+    )
+
+
+def compare_releases(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
+    """The reason why the quality of the canary's version is worse; None if it is not, or is not compared."""
+    return None if compare is None else compare(live.shipment.model_version, trial.shipment.model_version)

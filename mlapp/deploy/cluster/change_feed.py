@@ -1,0 +1,68 @@
+"""Changes of several kinds of object as one stream, from watches of the API server."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+from mlapp.deploy.cluster.api_client import Cluster
+from mlapp.deploy.cluster.object_kinds import Kind
+from mlapp.deploy.target import DeployError
+
+LISTED = "LISTED"
+"""Pseudo-event with all objects of a kind, rather than a change of one."""
+
+
+class ChangeFeed:
+    """Several watches as one stream: first a list, then the changes. A watch that ends is restarted."""
+
+    def __init__(self, cluster: Cluster, timeout: float) -> None:
+        self._cluster = cluster
+        self._timeout = timeout
+        self._changes: queue.Queue[tuple[Kind, str, dict[str, Any]] | DeployError] = queue.Queue()
+        self._ended = threading.Event()
+
+    def __enter__(self) -> ChangeFeed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def add_watch(self, kind: Kind, **query: str) -> None:
+        """Watch a kind in a separate thread."""
+        threading.Thread(target=self._follow_kind, args=(kind, query), daemon=True).start()
+
+    def next_change(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
+        """The next change, or None if there is none within `seconds`.
+
+        Raises:
+            DeployError: the API server refused a watch.
+        """
+        try:
+            found = self._changes.get(timeout=max(0.01, seconds))
+        except queue.Empty:
+            return None
+        if isinstance(found, DeployError):
+            raise found
+        return found
+
+    def _follow_kind(self, kind: Kind, query: dict[str, str]) -> None:
+        from urllib3.exceptions import HTTPError
+
+        while not self._ended.is_set():
+            try:
+                items, version = self._cluster.list_with_version(kind, **query)
+                self._changes.put((kind, LISTED, {"items": items}))
+                with self._cluster.watch_objects(kind, version, self._timeout, **query) as changes:
+                    for action, item in changes:
+                        if self._ended.is_set():
+                            return
+                        self._changes.put((kind, action, item))
+            except DeployError as error:
+                self._changes.put(error)
+                return
+            except (HTTPError, OSError, ValueError):
+                pass  # the connection broke: restart the watch
+            time.sleep(0.2)

@@ -1,0 +1,198 @@
+"""The predictor of an InferenceService: our own container, or a `model` that KServe fetches for a ServingRuntime.
+
+The image contains its model, so the predictor is by default our own container, and KServe adds nothing to its pods.
+With a model in a bucket, the predictor is a `model` with a ServingRuntime of the image, and KServe's storage
+initializer puts the files in /mnt/models. Without `storageUri`, KServe would treat a `model` as multi-model serving.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mlapp.deploy.cluster import labels
+from mlapp.deploy.cluster.labels import PORT
+from mlapp.deploy.cluster.naming import make_label_value, short_digest
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, SERVING_RUNTIME
+from mlapp.deploy.cluster.server_container import (
+    make_container_security,
+    make_probes,
+    make_secret_variables,
+    make_stop_hook,
+    stop_seconds,
+)
+from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.kserve.render_context import SECTION, KServeContext
+from mlapp.deploy.kserve.settings import KServeSettings
+
+CONTAINER = "kserve-container"
+"""The container name by which KServe identifies the server in a pod."""
+MODEL_FORMAT = "mlapp"
+MODELS = "/mnt/models"
+"""Where KServe's storage initializer puts the files."""
+MANIFEST_FOLDER = "/etc/mlapp"
+MANIFEST = "version.json"
+CPU_TARGET = 70
+"""Target of the Standard mode's autoscaler, in percent of the requested CPU."""
+
+
+def make_model_objects(context: KServeContext) -> list[dict[str, Any]]:
+    """Additional objects for a model in a bucket: the version's manifest, and the runtime that serves it."""
+    if context.storage_uri is None:
+        return []
+    made = [make_runtime(context)]
+    return [make_manifest(context), *made] if context.shipment.manifest else made
+
+
+def make_predictor(context: KServeContext) -> dict[str, Any]:
+    """The predictor without its scaling: our own container, or a model that KServe fetches."""
+    settings = context.settings
+    pod: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
+        "enableServiceLinks": False,
+        "serviceAccountName": settings.service_account,
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": settings.node_selector,
+        "tolerations": settings.tolerations,
+    }
+    if not context.is_knative:  # Knative sets its own and rejects these
+        pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod["terminationGracePeriodSeconds"] = stop_seconds(settings.rollout, context.serve, context.grace)
+    pod = {key: value for key, value in pod.items() if value not in (None, [], {})}
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
+    if context.storage_uri is None:
+        pod["containers"] = [make_container(context)]
+    else:
+        pod["model"] = {
+            "modelFormat": {"name": MODEL_FORMAT},
+            "runtime": make_runtime(context)["metadata"]["name"],
+            "storageUri": context.storage_uri,
+        }
+        if context.shipment.manifest:
+            name = make_manifest(context)["metadata"]["name"]
+            volumes.append({"name": "version", "configMap": {"name": name, "defaultMode": 0o444}})
+    pod["volumes"] = volumes
+    own = {labels.INSTANCE: context.instance}
+    if context.shipment.model_version:
+        own[labels.VERSION] = make_label_value(context.shipment.model_version)
+    own[labels.REVISION] = short_digest(json.dumps({**pod, "app": context.shipment.app}, sort_keys=True))
+    annotations = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(PORT),
+        "prometheus.io/path": "/metrics",
+        "kubectl.kubernetes.io/default-container": CONTAINER,
+    }
+    return {"labels": own, "annotations": annotations, **pod}
+
+
+def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
+    """The number of pods, and the concurrency and timeout of each."""
+    least = settings.min_replicas if min_replicas is None else min_replicas
+    most = max(settings.most_replicas, least)
+    scaling: dict[str, Any] = {"minReplicas": least, "maxReplicas": least if settings.scaler == "none" else most}
+    if settings.mode == "standard" and settings.scaler == "hpa":
+        scaling.update(scaleMetric="cpu", scaleTarget=CPU_TARGET)
+    elif settings.scaler == "keda":
+        target = {"type": "Utilization", "averageUtilization": CPU_TARGET}
+        scaling["autoScaling"] = {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
+    if settings.mode == "standard":  # KServe's own default stops a quarter of the pods first
+        rolling = {"maxUnavailable": 0, "maxSurge": 1}
+        scaling["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    if settings.timeout is not None:
+        scaling["timeout"] = settings.timeout
+    if settings.concurrency is not None:
+        scaling["containerConcurrency"] = settings.concurrency
+    return scaling
+
+
+def make_container(context: KServeContext) -> dict[str, Any]:
+    """The server's container, compliant with Pod Security `restricted`."""
+    settings, serve = context.settings, context.serve
+    ports: list[dict[str, Any]] = [{"containerPort": PORT}]
+    if serve.grpc_port and not context.is_knative:  # Knative allows only one port
+        ports = [
+            {"name": "http", "containerPort": PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": serve.grpc_port, "protocol": "TCP"},
+        ]
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": context.shipment.image,
+        "imagePullPolicy": "IfNotPresent",
+        "ports": ports,
+        "env": make_environment(context),
+        "resources": make_resources(settings),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  inside the container
+        **make_probes(serve, settings.rollout.startup, PORT),
+        "securityContext": {**make_container_security(), "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    if not context.is_knative:
+        container.update(make_stop_hook(settings.rollout))
+    return container
+
+
+def make_environment(context: KServeContext) -> list[dict[str, Any]]:
+    """The server's variables, in the pod spec itself: the webhooks of KServe and Knative read no ConfigMap of ours."""
+    settings = context.settings
+    more = {}
+    if context.storage_uri is not None:
+        more["MLAPP_MODEL_FOLDER"] = MODELS
+        if context.shipment.manifest:
+            more["MLAPP_MODEL_MANIFEST"] = f"{MANIFEST_FOLDER}/{MANIFEST}"
+    told = server_variables(
+        context.serve,
+        settings.env,
+        settings.secrets,
+        section=SECTION,
+        place="in the InferenceService",
+        grace=0.0 if context.is_knative else context.grace,
+        more=more,
+    )
+    told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_cores(settings.resources.cpu))))
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    return [*variables, *make_secret_variables(settings.secrets)]
+
+
+def make_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
+    """Requests and limits of the server's container."""
+    wanted = settings.resources
+    requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
+    limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}
+    if wanted.cpu_limit is not None:
+        limits["cpu"] = str(wanted.cpu_limit)
+    if settings.gpus:
+        limits["nvidia.com/gpu"] = requests["nvidia.com/gpu"] = str(settings.gpus)
+    requests.update({name: str(amount) for name, amount in wanted.requests.items()})
+    limits.update({name: str(amount) for name, amount in wanted.limits.items()})
+    return {"requests": requests, "limits": limits}
+
+
+def make_runtime(context: KServeContext) -> dict[str, Any]:
+    """A ServingRuntime of the image, named by its content, so that releases with the same content share it."""
+    container = make_container(context)
+    if context.shipment.manifest:
+        container["volumeMounts"] = [
+            *container["volumeMounts"],
+            {"name": "version", "mountPath": MANIFEST_FOLDER, "readOnly": True},
+        ]
+    spec: dict[str, Any] = {
+        "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
+        "protocolVersions": ["v1", "v2"],
+        "multiModel": False,
+        "containers": [container],
+    }
+    name = f"{context.names.base}-{short_digest(json.dumps(spec, sort_keys=True))}"
+    return context.make_document(SERVING_RUNTIME, name, spec=spec)
+
+
+def make_manifest(context: KServeContext) -> dict[str, Any]:
+    """The version's manifest, with which the server verifies every model file."""
+    data = {MANIFEST: context.shipment.manifest or ""}
+    name = f"{context.names.base}-version-{short_digest(data[MANIFEST])}"
+    return context.make_document(CONFIG_MAP, name, immutable=True, data=data)
+
+
+def _count_cores(quantity: str | float) -> float:
+    text = str(quantity)
+    return max(1.0, float(text[:-1]) / 1000 if text.endswith("m") else float(text))

@@ -1,0 +1,33 @@
+"""Shared input of all functions that render KServe's objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlapp.deploy.cluster.storage_uri import fill_storage_uri
+from mlapp.deploy.cluster.track_context import TrackContext
+from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.kserve.settings_check import is_readable
+
+SECTION = "targets.kserve"
+
+
+@dataclass(frozen=True)
+class KServeContext(TrackContext[KServeSettings]):
+    """One Shipment on one track, with the settings for rendering it.
+
+    KServe copies the labels of an InferenceService to everything that it creates for it.
+    """
+
+    @property
+    def is_knative(self) -> bool:
+        """Whether Knative runs the pods."""
+        return self.settings.mode == "knative"
+
+    @property
+    def storage_uri(self) -> str | None:
+        """Where KServe downloads the model version from; None if the image's own model is served."""
+        shipment, given = self.shipment, self.settings.storage_uri
+        if given is not None:
+            return fill_storage_uri(given, shipment, SECTION)
+        return shipment.model_uri if is_readable(shipment.model_uri) else None
