@@ -40,7 +40,7 @@ def test_every_operation_works_while_the_code_is_broken(mlapp, operator, api, ta
     run("abort")
     target().canary(ship(ONE), 20)
     assert json.loads(run("promote", "--json"))["state"] == "live"
-    assert json.loads(run("rollback", "--to", "1", "--json"))["note"] == "rollback to 1"
+    assert json.loads(run("rollback", "--to", "2", "--json"))["note"] == "rollback to 2"
     (operator / "rows.csv").write_bytes(b"pixel\r\n007\r\n")
     assert json.loads(run("predict", "--target", "k8s", "--features", "rows.csv")) == [7]
     assert api.asked[-1] == ("text/csv", b"pixel\r\n007\r\n"), "the file goes as it is"
