@@ -10,15 +10,18 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.baseline import Baseline
-from mlapp.errors import ModelError, UserCodeError
+from mlapp.errors import DeclarationError, ModelError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.python import PythonFramework
-from mlapp.pipeline import Pipeline
+from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.parameters import bind_one_stage, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
 """Types, and modules of types, of which models of several frameworks are: as a return annotation they declare none."""
+
+NOT_A_MODEL = (dict, list, tuple, set, str, bytes, int, float, type)
+"""Types of what a model function returns for its trainer: parameters, or the class of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +134,24 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
     format = model_format(pipeline, framework)
     if format == "own" or pipeline.model_options.is_trained:
         return
+    if isinstance(model, NOT_A_MODEL):
+        if pipeline.stage("trainer") is None:
+            raise _no_model_error(pipeline.stages["model"], model)
+        return  # parameters, which the trainer turns into a model
     if to_keep or format not in ("", "joblib"):
         framework.require_savable(model, format, _list_trusted_types(pipeline))
+
+
+def _no_model_error(stage: Stage, value: Any) -> DeclarationError:
+    if isinstance(value, type):
+        return DeclarationError(
+            f"{stage.title} returned the class {value.__name__}, not a model.",
+            f"Return an instance, {value.__name__}(…); or declare the class: app.model({value.__name__}).",
+        )
+    return DeclarationError(
+        f"{stage.title} returned a {type(value).__name__}, not a model.",
+        "Return a model that is built with these parameters, or write an @app.trainer that returns the fitted model.",
+    )
 
 
 def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> None:

@@ -61,13 +61,9 @@ FILES = "files"
 
 
 class FittedModel(msgspec.Struct, frozen=True):
-    """What training records about a model, besides its files.
-
-    `declared_framework` is the framework of the unfitted model, which provides the default evaluator.
-    """
+    """What training records about a model, besides its files."""
 
     framework: str
-    declared_framework: str
     model_format: str
     schema: ModelSchema
     identity: Identity
@@ -168,7 +164,6 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     batching = round_trip.check_model(trained, sample, predictions, cost, folder=out / FILES)
     fitted = FittedModel(
         framework.name,
-        declared.name,
         trained.format,
         trained.schema,
         index.identity,
@@ -217,7 +212,7 @@ def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) 
     """The metrics of each split, in the order of the splits."""
     fitted = _read_fitted(trained)
     estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
-    evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.declared_framework))
+    evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.framework))
     metrics = {}
     for name in data_folder.open_index(splits).names:
         features, target = stage_calls.call_parser(

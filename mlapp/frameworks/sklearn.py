@@ -42,13 +42,14 @@ class SklearnFramework(Framework):
         """Fit.
 
         Raises:
-            DataError: texts, or missing or infinite values, that the model does not support; names the column.
+            DataError: texts, missing or infinite values, or targets of several types, that the model does not support;
+                names the columns.
         """
         features = select_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
-            told = _explain_value_error(model, features, error)
+            told = _explain_mixed_targets(model, target) or _explain_value_error(model, features, error)
             if told is None:
                 raise
             raise told from error
@@ -159,6 +160,22 @@ class SklearnFramework(Framework):
             raise
         except Exception as error:
             raise unreadable_file_error(file, error) from error
+
+
+def _explain_mixed_targets(model: Any, target: Any) -> DataError | None:
+    """The error for several targets, some of them texts, which scikit-learn takes as one array."""
+    types = {} if getattr(target, "ndim", 1) < 2 else dict(getattr(target, "dtypes", {}))
+    is_number = {str(name): dtype.kind in "biuf" for name, dtype in types.items()}
+    if len(set(is_number.values())) < 2:
+        return None
+    texts = [name for name in is_number if not is_number[name]]
+    return DataError(
+        f"The targets are of different types, which a {type(model).__name__} does not take: {', '.join(texts)} "
+        f"{'is' if len(texts) == 1 else 'are'} no number, {', '.join(set(is_number) - set(texts))} "
+        f"{'is' if len(is_number) - len(texts) == 1 else 'are'}.",
+        "Encode them alike in the data_reader, "
+        f"table['{texts[0]}'] = table['{texts[0]}'].astype('category').cat.codes; or train one app for each target.",
+    )
 
 
 def _explain_value_error(model: Any, features: Any, error: Exception) -> DataError | None:

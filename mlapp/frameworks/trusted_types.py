@@ -92,7 +92,7 @@ PARTIAL = "functools.partial"
 """Histogram boosting holds one of `check_array` after it was fitted on categories. It calls nothing when it is loaded;
 `loaded_estimator` looks at what it would call.
 """
-VALUES = frozenset(("datetime.date", "pandas.Interval", "pandas._libs.interval.Interval"))
+VALUES = frozenset(("datetime.date", "datetime.time", "pandas.Interval", "pandas._libs.interval.Interval", "uuid.UUID"))
 """Plain values that an encoder's categories are, as of `pd.cut`. skops calls the constructor with what the file holds,
 and both take plain values only. They are trusted by name, as neither package re-exports the name for anything else.
 """

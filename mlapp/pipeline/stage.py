@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ class Role:
     """The arguments of a stage, in order, and whether its other arguments are parameters of the pipeline.
 
     The stages that also run in serving (`parameters=False`) take none: a request has no way to give them.
+    `defaults` are those of parameters that the role knows and a function declares without a default.
     """
 
     name: str
     receives: tuple[str, ...]
     parameters: bool = True
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 ROLES = {
@@ -33,7 +35,7 @@ ROLES = {
     for role in (
         Role("data_reader", ()),
         Role("data_loader", ("data",)),
-        Role("data_splitter", ("data",)),
+        Role("data_splitter", ("data",), defaults={"test_size": 0.2, "shuffle": True, "random_state": 0}),
         Role("data_parser", ("data",)),
         Role("feature_transformer", ("features",), parameters=False),
         Role("model", ()),
@@ -82,8 +84,14 @@ class Stage:
 
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
-        """The arguments that the function declares beyond those of its role."""
-        return list(self.signature.parameters.values())[self.receives :]
+        """The arguments that the function declares beyond those of its role, with the role's defaults."""
+        own, defaults = list(self.signature.parameters.values())[self.receives :], self.role.defaults
+        return [
+            argument.replace(default=defaults[argument.name])
+            if argument.name in defaults and argument.default is inspect.Parameter.empty
+            else argument
+            for argument in own
+        ]
 
 
 def make_stage(

@@ -38,6 +38,7 @@ DEPENDENT = (
     "no client's answer depends on another's."
 )
 INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
+SAVE_OTHERWISE = "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib')."
 
 
 def check_model(
@@ -254,7 +255,9 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     try:
         estimator = load_estimator(trained.pipeline, framework, trained.format, folder, parameters)
     except MlappError as error:
-        raise ModelError(f"The model can be saved but not loaded: {error.what}", error.todo) from error
+        # A fresh file that a library cannot read will not be readable after another training.
+        todo = error.todo if error.__cause__ is None else SAVE_OTHERWISE
+        raise ModelError(f"The model can be saved but not loaded: {error.what}", todo) from error
     return dataclasses.replace(
         prediction.make_predictor(trained), estimator=estimator, framework=frameworks.get_framework(framework)
     )

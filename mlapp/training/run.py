@@ -76,10 +76,7 @@ def run(
     recorded = flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework)))
     require_savable(pipeline, framework, model, to_keep)
     stage_calls.require_predict(pipeline, framework, model)
-    trainer, evaluator = (
-        stage_calls.select_trainer(pipeline, framework),
-        stage_calls.select_evaluator(pipeline, framework),
-    )
+    trainer = stage_calls.select_trainer(pipeline, framework)
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
@@ -98,6 +95,7 @@ def run(
     framework = frameworks.find_framework(type(estimator))
 
     tell("evaluate")
+    evaluator = stage_calls.select_evaluator(pipeline, framework)
     metrics = {}
     reliability = Reliability(evaluator, estimator, bound.get("evaluator", {}))
     for name, features, target in data.iterate_splits():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mlapp import frameworks
 from mlapp.errors import DataError, UsageError, suggest_nearest
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress, listen_progress
@@ -38,7 +39,6 @@ class Judge:
         """
         values = {**self.fixed, **parameters}
         _, framework, bound = build_and_bind(self.pipeline, values)
-        evaluator = stage_calls.select_evaluator(self.pipeline, framework)
         trainer = stage_calls.select_trainer(self.pipeline, framework)
         table = self._read_train_split(bound)
         for number, (learned, held_out) in enumerate(_make_folds(table, self.pipeline.targets, self.folds, self.seed)):
@@ -47,6 +47,7 @@ class Judge:
             with listen_progress(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
                 estimator = stage_calls.call_trainer(trainer, model, features, target, bound.get("trainer", {}))
             features, target = self._parse_part(table.iloc[held_out], bound)
+            evaluator = stage_calls.select_evaluator(self.pipeline, frameworks.find_framework(type(estimator)))
             yield stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
 
     def _read_train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:

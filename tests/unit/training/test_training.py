@@ -13,6 +13,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
 from mlapp import App
 from mlapp.errors import DataError, DeclarationError, MlappError, ModelError, UsageError, UserCodeError
@@ -52,6 +53,57 @@ def test_values_that_are_missing_or_infinite_are_told_with_their_column(bad: flo
     with pytest.raises(DataError, match="Column 'age' of the features has 1 missing or infinite values") as raised:
         app.train(test_size=0)
     assert "SimpleImputer" in raised.value.todo
+
+
+def test_a_trainer_makes_the_model_of_the_parameters_that_the_model_function_returns() -> None:
+    app = App("parameters", target="y")
+    app.data_reader(table)
+
+    @app.model
+    def list_parameters(C: float = 1.0) -> dict[str, float]:
+        return {"C": C}
+
+    with pytest.raises(DeclarationError, match=r"model 'list_parameters' in .* returned a dict, not a model") as raised:
+        app.train()
+    assert "@app.trainer" in raised.value.todo
+
+    @app.trainer
+    def fit(parameters: dict[str, float], features: pd.DataFrame, target: pd.Series) -> LogisticRegression:
+        return LogisticRegression(**parameters).fit(features, target)
+
+    trained = app.train(C=10.0)
+    assert trained.estimator.C == 10.0
+    assert trained.metrics["test"]["accuracy"] > 0.8
+
+
+def test_a_model_function_that_returns_a_class_is_told() -> None:
+    app = App("class", target="y")
+    app.data_reader(table)
+    app.model(lambda: LogisticRegression)
+    with pytest.raises(DeclarationError, match="returned the class LogisticRegression, not a model"):
+        app.train()
+
+
+def test_a_splitter_gets_the_usual_values_of_parameters_without_a_default() -> None:
+    app, given = an_app(), []
+
+    @app.data_splitter
+    def split(data: pd.DataFrame, test_size: float, shuffle: bool, random_state: int) -> Any:
+        given.append((test_size, shuffle, random_state))
+        return data[:40], data[40:]
+
+    app.train()
+    app.train(test_size=0.5)
+    assert given == [(0.2, True, 0), (0.5, True, 0)]
+
+
+def test_targets_of_numbers_and_texts_are_told_by_name() -> None:
+    app = App("targets", target=["noise", "y"])
+    app.data_reader(table)
+    app.model(lambda: DecisionTreeClassifier())
+    with pytest.raises(DataError, match="The targets are of different types, .*: y is no number, noise is") as raised:
+        app.train()
+    assert "table['y'].astype('category').cat.codes" in raised.value.todo
 
 
 def test_texts_that_a_model_does_not_take_are_told_with_their_column() -> None:
