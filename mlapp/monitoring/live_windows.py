@@ -116,7 +116,7 @@ class LiveWindows:
 
     def _write_counts(self, live: LiveWindow, found: Counts) -> None:
         if self._writer is not None and (found.rows or found.refused):
-            self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found))
+            self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found), found.rows)
 
 
 def _copy_counts(live: LiveWindow) -> Counts:

@@ -14,7 +14,8 @@ from mlapp.monitoring.segments import Segment, format_hour, merge_tables
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_BYTES = 16 << 20
-"""Bytes of the log that may wait; what comes beyond them is dropped."""
+"""Bytes of the log that may wait, and as many of counts. Of the log, what comes beyond them is dropped; of the counts,
+those of the oldest windows."""
 MERGE = 60
 """Segments of an hour that become one."""
 SMALL, SMALL_IN_MEMORY = 128 << 10, 256 << 10
@@ -41,7 +42,7 @@ class Writer:
         self._place, self._replica, self._dropped, self._report_written = place, replica, dropped, written
         self._segments: deque[tuple[str, float, bytes, int, int]] = deque()
         self._bytes = 0
-        self._counts: dict[str, bytes] = {}
+        self._counts: dict[str, tuple[bytes, int]] = {}
         self._written: dict[str, str] = {}
         self._number = 0
         self._small: dict[str, list[Segment]] = {}
@@ -75,15 +76,24 @@ class Writer:
             self._segments.append((version, time, content, rows, size))
         self._wake.set()
 
-    def put_counts(self, folder: str, content: bytes) -> None:
+    def put_counts(self, folder: str, content: bytes, rows: int) -> None:
         """Write the counts of a window, replacing earlier ones.
 
         Args:
             folder: the window's folder, below the location's root.
+            rows: that were counted.
         """
         with self._lock:
-            self._counts[folder] = content
+            self._counts[folder] = content, rows
+            self._drop_oldest_counts()
         self._wake.set()
+
+    def _drop_oldest_counts(self) -> None:
+        size = sum(len(content) for content, _ in self._counts.values())
+        while size > MOST_BYTES and len(self._counts) > 1:
+            content, rows = self._counts.pop(next(iter(self._counts)))
+            size -= len(content)
+            self._dropped(rows)
 
     def _write_until_stopped(self) -> None:
         while True:
@@ -103,13 +113,13 @@ class Writer:
     def write_all(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
-        for folder, content in counts.items():
+        for folder, (content, _) in counts.items():
             try:
                 self._write_counts(folder, content)
             except BaseException:
-                with self._lock:  # unless newer ones have arrived
-                    for key, value in counts.items():
-                        self._counts.setdefault(key, value)
+                with self._lock:  # newer ones may have arrived
+                    self._counts = {**counts, **self._counts}
+                    self._drop_oldest_counts()
                 raise
         while self._segments:
             version, at, content, rows, size = self._segments[0]

@@ -165,6 +165,10 @@ def test_a_place_that_cannot_be_reached_costs_rows_and_not_memory(tmp_path: Path
         writer.add_segment("1", 1_800_000_000, content, 10)
     assert writer._bytes <= MOST_BYTES
     assert sum(lost) == 10 * (100 - (MOST_BYTES >> 20))
+    for window in range(100):
+        writer.put_counts(f"counts/1/{window}", content, rows=1)
+    assert sum(len(counts) for counts, _ in writer._counts.values()) <= MOST_BYTES
+    assert sum(lost) == 11 * (100 - (MOST_BYTES >> 20)), "the counts of the oldest windows are lost"
     writer.stop(5.0)
 
 
