@@ -26,6 +26,16 @@ def find_config_file() -> str:
     return os.environ.get("FLYTECTL_CONFIG") or "~/.flyte/config.yaml"
 
 
+class _ChannelOptions(list[tuple[str, Any]]):
+    """Options of a gRPC channel that replace those of flytekit, which adds them after its own: of two options with the
+    same name, gRPC uses the first.
+    """
+
+    def __radd__(self, before: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        own = dict(self)
+        return [*((name, value) for name, value in before if name not in own), *self]
+
+
 @dataclass(frozen=True)
 class Connection:
     """A Flyte instance, with project and domain."""
@@ -68,8 +78,8 @@ class Connection:
         from flytekit.clients.friendly import SynchronousFlyteClient
 
         # Without calls, such as during an image build, flytekit pings every 30 s, and flyteadmin responds with GOAWAY.
-        options = [("grpc.keepalive_permit_without_calls", 0), ("grpc.keepalive_time_ms", 300_000)]
-        return SynchronousFlyteClient(self.config.platform, options=options)
+        options = {"grpc.keepalive_permit_without_calls": 0, "grpc.keepalive_time_ms": 300_000}
+        return SynchronousFlyteClient(self.config.platform, options=_ChannelOptions(options.items()))
 
     def console_url(self, run: str) -> str:
         """The URL of the run in Flyte's console."""

@@ -16,14 +16,17 @@ def test_an_idle_connection_sends_no_pings(tmp_path: Path, monkeypatch: pytest.M
     """flytekit pings every 30 seconds, also without a call, and flyteadmin answers with GOAWAY `too_many_pings`."""
     (tmp_path / "config.yaml").write_text("admin: {endpoint: 127.0.0.1:9, insecure: true}\n")
     monkeypatch.setenv("FLYTECTL_CONFIG", str(tmp_path / "config.yaml"))
-    opened: list[dict[str, Any]] = []
+    opened: list[list[tuple[str, Any]]] = []
     make = grpc.insecure_channel
 
     def record(target: str, options: Any = None, compression: Any = None) -> grpc.Channel:
-        opened.append(dict(options))  # of options with the same name, the last one holds
+        opened.append(list(options))
         return make(target, options, compression)
 
     monkeypatch.setattr(grpc, "insecure_channel", record)
     assert Connection(Flyte()).client
-    assert opened[0]["grpc.keepalive_permit_without_calls"] == 0
-    assert opened[0]["grpc.keepalive_time_ms"] == 300_000
+    options = dict(opened[0])
+    assert len(options) == len(opened[0]), "of options with the same name, gRPC uses the first"
+    assert options["grpc.keepalive_permit_without_calls"] == 0
+    assert options["grpc.keepalive_time_ms"] == 300_000
+    assert options["grpc.max_receive_message_length"] == 20 * 2**20
