@@ -133,6 +133,7 @@ class Predictor:
         """The predictor's result for transformed features; can be a coroutine or an iterator.
 
         Raises:
+            InputError: it raised, and the feature_loader made rows of another shape than in training.
             UserCodeError: it raised.
         """
         try:
@@ -140,7 +141,24 @@ class Predictor:
         except MlappError:
             raise
         except Exception as error:
+            self._refuse_other_shape(features, error)
             raise UserCodeError(self.stage.title, error) from error
+
+    def _refuse_other_shape(self, features: Any, error: Exception) -> None:
+        """Blame the inputs for an error if the feature_loader made rows of them that the model never saw.
+
+        A model can take images of any size, so that another shape alone is no error.
+        """
+        schema, loader = self.schema.features, self.pipeline.stage("feature_loader")
+        shape = list(getattr(features, "shape", ()))[1:]
+        if loader is None or schema.kind != "array" or self.pipeline.stage("feature_transformer") is not None:
+            return
+        if hasattr(features, "shape") and shape != schema.shape:
+            detail = (
+                f"{loader.title} made rows of shape {shape} of the inputs; the model takes rows of shape "
+                f"{schema.shape}. inputs is a list of rows, also for a single row"
+            )
+            raise InputError([Problem(detail)]) from error
 
     def predict(self, inputs: Any) -> Any:
         """Predictions for the inputs of a request: a list, array, Series or DataFrame, one entry a row.

@@ -156,7 +156,7 @@ class Pipeline:
 
     def schedule(
         self,
-        name: str,
+        name: str | None = None,
         *,
         cron: str | None = None,
         every: timedelta | None = None,
@@ -168,11 +168,12 @@ class Pipeline:
     ) -> Schedule:
         """Train or predict on a schedule. It runs after a deployment with schedules: `mlapp deploy --target flyte`.
 
-        Args: see `Schedule`.
+        Args: see `Schedule`. The name of one without is `train` or `predict`.
 
         Raises:
             DeclarationError: not exactly one of cron and every, or an invalid one; another schedule has the name.
         """
+        name = name or ("predict" if predict else "train")
         schedule = Schedule(name, cron, every, dict(parameters or {}), time, promote_if, predict, model)
         old = self.schedules.get(name)
         if old is not None and old != schedule and is_from_file(sys._getframe(1)):

@@ -53,6 +53,11 @@ def is_dataset(features: Any) -> bool:
     return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
 
 
+def unwrap_row(row: Any) -> Any:
+    """The tensor of a dataset's row, which `TensorDataset` puts into a tuple."""
+    return row[0] if isinstance(row, (tuple, list)) and len(row) == 1 else row
+
+
 def build_features(inputs: Any, schema: Schema) -> Any:
     """Features in training's form, from the rows that a client sends.
 
@@ -66,7 +71,7 @@ def build_features(inputs: Any, schema: Schema) -> Any:
         return _make_series(inputs, schema)
     if schema.container == "dict":
         return _make_arrays(inputs, schema)
-    if schema.container == "dataset":
+    if schema.container in ("dataset", "tensor_dataset"):
         return inputs if is_dataset(inputs) else _make_dataset(inputs, schema)
     return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
@@ -90,7 +95,7 @@ def _make_series(inputs: Any, schema: Schema) -> Any:
 def _make_dataset(inputs: Any, schema: Schema) -> Any:
     import numpy as np
     import torch
-    from torch.utils.data import Dataset
+    from torch.utils.data import Dataset, TensorDataset
 
     class Rows(Dataset[Any]):  # type: ignore[misc,unused-ignore]
         """One tensor per row, as in training's dataset."""
@@ -108,7 +113,8 @@ def _make_dataset(inputs: Any, schema: Schema) -> Any:
         array = np.asarray(inputs)
         if array.dtype.kind not in "biuf" or list(array.shape[1:]) != schema.shape or not array.ndim:
             raise ValueError
-        return Rows(torch.from_numpy(array).to(getattr(torch, schema.dtype or "float32")))
+        rows = torch.from_numpy(array).to(getattr(torch, schema.dtype or "float32"))
+        return Rows(rows) if schema.container == "dataset" else TensorDataset(rows)
     except (TypeError, ValueError):
         detail = f"inputs is not a list of {schema.dtype} with rows of shape {schema.shape}"
         raise InputError([Problem(detail)]) from None

@@ -61,7 +61,8 @@ def read_csv_in_pieces(
     if len(first) > widest:
         raise CsvError(f"it has {len(first)} columns; the model takes {len(schema.names)}")
     names = schema.names
-    header = [EMPTY if cell is None else cell.strip() for cell in first]
+    known = {*names, *schema.unused}
+    header = [EMPTY if cell is None else cell if cell in known else cell.strip() for cell in first]
     has_header = _is_header(header, schema)
     if not has_header:
         source.restart()

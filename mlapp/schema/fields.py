@@ -57,7 +57,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `unused`: other columns of the training table, such as the target. Requests can have them too.
     `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
-    `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`.
+    `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`; `tensor_dataset`: each is in a tuple, as in
+    PyTorch's `TensorDataset`.
     `columns` are the columns of training's table that the columns of an `array` come from, if known: for
     inputs with names.
     `has_integer_names`: the table's column names are integers. Clients send them as texts, as JSON requires.
@@ -69,7 +70,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dtype: str | None = None
     example: Any = None
     unused: list[str] = []
-    container: Literal["", "series", "dict", "dataset"] = ""
+    container: Literal["", "series", "dict", "dataset", "tensor_dataset"] = ""
     has_integer_names: bool = False
     columns: list[str] = []
 

@@ -7,12 +7,12 @@ import numbers
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from mlapp.errors import DataError
-from mlapp.schema.container import is_dataset
+from mlapp.schema.container import is_dataset, unwrap_row
 from mlapp.schema.fields import Field, FieldType, Schema
 from mlapp.schema.number_fields import find_range, infer_number_fields, sendable_example
 from mlapp.schema.text_forms import TEXT_FORMS, find_form, find_form_of_values, write_text
@@ -57,11 +57,13 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     if hasattr(features, "toarray"):  # a sparse matrix
         return Schema(kind="any")
     if is_dataset(features):
-        row = features[0]
+        first = features[0]
+        row = unwrap_row(first)
         if not hasattr(row, "detach"):
             return Schema(kind="any")
+        container: Literal["dataset", "tensor_dataset"] = "dataset" if row is first else "tensor_dataset"
         dtype, shape = str(row.dtype).removeprefix("torch."), list(row.shape)
-        return Schema(kind="any", container="dataset", dtype=dtype, shape=shape, example=to_json_value(row))
+        return Schema(kind="any", container=container, dtype=dtype, shape=shape, example=to_json_value(row))
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf" and features.ndim:
         shape = list(features.shape[1:])
         return Schema(

@@ -30,10 +30,10 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
     if list(array.shape[1:]) != shape or not array.ndim:
-        raise InputError(
-            [Problem(f"inputs has the shape {list(array.shape)}; the model takes rows of shape {shape}")],
-            "Send a list of such rows.",
-        )
+        problem = f"inputs has the shape {list(array.shape)}; the model takes a list of rows of shape {shape}"
+        if list(array.shape) == shape:
+            problem = f"inputs is a single row of shape {shape}, not a list of rows: put it into a list"
+        raise InputError([Problem(problem)], "Send a list of such rows.")
     return array
 
 

@@ -13,7 +13,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.container import count_rows, is_dataset
+from mlapp.schema.container import count_rows, is_dataset, unwrap_row
 from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
@@ -98,7 +98,7 @@ def _to_client_rows(features: Any) -> list[Any]:
         return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
     if hasattr(features, "tolist"):
         return list(features.tolist())
-    return [features[row] for row in range(len(features))]
+    return [unwrap_row(features[row]) if is_dataset(features) else features[row] for row in range(len(features))]
 
 
 def _list_records(features: Any) -> list[dict[str, Any]]:
@@ -135,6 +135,8 @@ def _require_same_rows(features: Any, decoded: Any) -> None:
             f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
+    if is_dataset(features):
+        before, after = map(_to_client_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
         is_alike = type(left) is type(right) and is_close(left, right)
         if not is_same(left, right) and not is_alike:

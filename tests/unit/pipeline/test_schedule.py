@@ -35,6 +35,14 @@ def test_what_is_none_is_told_with_its_field(cron: str, wrong: str) -> None:
         Schedule("nightly", cron=cron)
 
 
+def test_a_schedule_without_a_name_is_called_by_what_it_does() -> None:
+    app = App("unnamed", target="y")
+    assert app.schedule(cron="@daily").name == "train"
+    assert app.schedule(cron="@daily", predict=True).name == "predict"
+    with pytest.raises(DeclarationError, match="every='foobar' is not a timedelta"):
+        app.schedule(every="foobar")
+
+
 def test_a_rate_is_in_whole_minutes() -> None:
     assert Schedule("often", every=timedelta(hours=6)).description == "every 6:00:00"
     with pytest.raises(DeclarationError, match="not in whole minutes"):

@@ -48,6 +48,13 @@ def test_columns_may_come_in_any_order_and_between_other_delimiters():
         pd.testing.assert_frame_equal(back, PEOPLE.drop(index=2).reset_index(drop=True), check_column_type=False)
 
 
+def test_names_with_blanks_around_them_are_found():
+    table = pd.DataFrame({" padded ": [1], "two\nlines": [2], "c": [3]})
+    pd.testing.assert_frame_equal(read(table.to_csv(index=False), infer_schema(table)), table)
+    with pytest.raises(InputError, match="Did you mean ' padded '"):
+        read("padded, c ,x\n1,2,3\n", infer_schema(table))
+
+
 def test_without_a_header_the_columns_are_those_of_training():
     people = PEOPLE.drop(index=2).reset_index(drop=True)
     back = read(people.to_csv(index=False, header=False))

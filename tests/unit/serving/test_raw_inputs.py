@@ -47,6 +47,18 @@ async def test_the_declared_example_is_on_the_page_and_in_the_documentation_and_
     assert document["components"]["schemas"]["pictures.Inputs"]["items"]["minItems"] == 2
 
 
+async def test_a_picture_without_the_list_around_it_is_told(serve) -> None:
+    app = pictures(lambda inputs: np.asarray(inputs, dtype=float).reshape(len(inputs), -1) / 255, example=[PICTURE])
+    app.data_parser(lambda data: (data[list("abcd")].to_numpy(), data["label"]))
+    async with serve(app) as client:
+        answer = await client.post("/predict", json={"inputs": PICTURE})
+        assert (answer.status_code, answer.json()["detail"].partition(" made ")[2]) == (
+            422,
+            "rows of shape [2] of the inputs; the model takes rows of shape [4]. inputs is a list of rows, also for a "
+            "single row",
+        )
+
+
 async def test_an_npy_body_has_to_be_of_the_examples_shape(serve) -> None:
     def npy(array) -> bytes:
         file = io.BytesIO()

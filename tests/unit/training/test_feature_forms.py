@@ -16,7 +16,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from mlapp import App
 from mlapp.errors import DataError, InputError
@@ -111,6 +111,25 @@ def test_a_dataset_of_pytorch() -> None:
     assert app.train().batching
     assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
     assert app.predict([[1.0, 2.0]]) == [3.0]
+
+
+def test_a_tensor_dataset_of_pytorch() -> None:
+    def features(data: pd.DataFrame) -> TensorDataset:
+        return TensorDataset(torch.arange(2.0 * len(data)).reshape(-1, 2))
+
+    app = an_app(features, lambda model, features: [float(row.sum()) for (row,) in features])
+    assert app.train().batching
+    assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
+    assert app.predict([[1.0, 2.0]]) == [3.0]
+
+
+def test_one_row_of_an_array_without_the_list_around_it_is_told() -> None:
+    app = an_app(lambda data: np.zeros((len(data), 2, 2)), lambda model, features: features.sum(axis=(1, 2)).tolist())
+    app.train()
+    with pytest.raises(InputError, match=r"inputs is a single row of shape \[2, 2\], not a list of rows"):
+        app.predict([[1, 2], [3, 4]])
+    with pytest.raises(InputError, match=r"has the shape \[4\]; the model takes a list of rows of shape \[2, 2\]"):
+        app.predict([1, 2, 3, 4])
 
 
 def test_a_dict_of_lists_is_refused_before_the_training() -> None:
