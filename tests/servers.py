@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.core_install import leave_out
+
 PASSWORD = "p@ss/word:1%"  # every character that an address must escape
 ENCODED = "p%40ss%2Fword%3A1%25"
 
@@ -208,8 +210,7 @@ def binary(name: str, *places: str, script: str = "data.sh") -> str:
     folders = [str(folder) for place in places for folder in Path("/").glob(place[1:])]
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), *folders, os.environ["PATH"]]))
     if found is None:
-        told = f"{name} is not installed: scripts/ci/{script} installs it"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+        leave_out(f"{name} is not installed: scripts/ci/{script} installs it")
     return found
 
 

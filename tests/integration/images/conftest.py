@@ -20,6 +20,7 @@ from mlapp.images.build import Image
 from mlapp.images.engine import connect_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
+from tests.core_install import leave_out
 from tests.integration.images.traffic import Traffic, count_traffic
 from tests.servers import binary, free_port, is_open, running
 
@@ -78,8 +79,7 @@ def engine() -> Iterator[None]:
     """The Docker engine, without anything of ours at the end."""
     command = ["docker", "image", "inspect", BASE]
     if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
-        told = f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+        leave_out(f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh")
     yield
     with connect_engine() as client:
         for image in client.api.images(filters={"label": "mlapp.app=imaged"}):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.servers import binary
 
 SERIES = 'mlapp_feature_rows_total{model="flowers",version="1",feature="width",le="%s",value="",pod="%s"}'
 OTHERS = {
@@ -31,7 +31,6 @@ OTHERS = {
 }
 
 
-@pytest.mark.skipif(not shutil.which("promtool") and not os.environ.get("CI"), reason="needs Debian's prometheus")
 def test_the_rules_add_up_all_pods_and_see_what_is_wrong(
     mlapp: Callable[..., Any], project: Callable[..., Path]
 ) -> None:
@@ -69,7 +68,9 @@ def test_the_rules_add_up_all_pods_and_see_what_is_wrong(
     }
     (root / "test.yml").write_text(yaml.safe_dump(test))
     for arguments in (["check", "rules", "rules.yml"], ["test", "rules", "test.yml"]):
-        found = subprocess.run(["promtool", *arguments], cwd=root, capture_output=True, text=True)
+        found = subprocess.run(
+            [binary("promtool", script="monitoring.sh"), *arguments], cwd=root, capture_output=True, text=True
+        )
         assert found.returncode == 0, found.stdout + found.stderr
 
 
