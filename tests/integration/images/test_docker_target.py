@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import pytest
 import yaml
 
 from mlapp.deploy import DeployError, Shipment, open_target
+from mlapp.images.build import Image
+from mlapp.images.eject import eject_dockerfile
 from mlapp.images.engine import connect_engine
 from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
@@ -149,74 +153,88 @@ def test_a_compose_file_says_the_same(target, built, tmp_path):
         compose(file, "down")
 
 
-def test_a_dockerfile_is_ejected_and_used(root, built, mlapp):
-    printed = mlapp("build", "--print-dockerfile", cwd=root)
-    ejected = mlapp("eject", "dockerfile", cwd=root)
-    assert (printed.code, ejected.code) == (0, 0)
+WORDS = """literal $HOME, ${HOME}:$PATH, "quoted" it's \\n `id` Grüße 漢字  """
+
+
+@dataclass(frozen=True)
+class Ejected:
+    """A project whose Dockerfile has been ejected: the images before, by `docker build`, and by `mlapp build` after."""
+
+    root: Path
+    before: Image
+    by_docker: str
+    after: Image
+
+
+@pytest.fixture(scope="module")
+def ejected(trained, tmp_path_factory) -> Ejected:
+    """One for all tests of a Dockerfile; its settings have variables that Docker could expand."""
+    root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("ejected") / "project"))
+    settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": WORDS, "NONE": ""}}}
+    (root / "mlapp.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
+    before = build_project_image(Project.find(root), tag="imaged-words:1")[0]
+    bundle = bundle_project(Project.find(root), warn=print)
+    eject_dockerfile(bundle, root, platform=None, progress=print, warn=print)
+    with connect_engine() as client:
+        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
+    return Ejected(root, before, made.id, build_project_image(Project.find(root), tag="imaged-ejected:1")[0])
+
+
+def inspect_config(image):
+    with connect_engine() as client:
+        return client.api.inspect_image(image)["Config"]
+
+
+def lasting_labels(image):
+    """The labels of an image without the fingerprints of its layers."""
+    return {name: value for name, value in inspect_config(image)["Labels"].items() if "mlapp.layer." not in name}
+
+
+def test_an_ejected_dockerfile_gives_what_the_build_gives(ejected, mlapp):
+    printed = mlapp("build", "--print-dockerfile", cwd=ejected.root)
     changing = ("version", "revision", "created", "mlapp.bundle")
     lasting = [
         line for line in printed.out.splitlines() if "=" not in line or not any(name in line for name in changing)
     ]
-    assert (root / "Dockerfile").read_text().splitlines() == lasting
-    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
+    assert (ejected.root / "Dockerfile").read_text().splitlines() == lasting
+    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=ejected.root)
     assert (linted.returncode, linted.stdout) == (0, "")
-    with connect_engine() as client:
-        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
-        config = client.api.inspect_image(made.id)["Config"]
-        of_ours = client.api.inspect_image(built.id)["Config"]
-    assert sorted(config["Env"]) == sorted(of_ours["Env"])
+    ours, theirs = inspect_config(ejected.before.id), inspect_config(ejected.by_docker)
     for key in ("User", "Entrypoint", "Healthcheck", "StopSignal", "WorkingDir", "ExposedPorts"):
-        assert config[key] == of_ours[key], key
-
-    (root / "Dockerfile").write_text('FROM scratch\nCOPY app.py /\nLABEL of="hers"\n')
-    (root / ".gitignore").write_text(".mlapp/\ntrash\n")
-    (root / "trash").write_bytes(bytes(1000))
-    done = mlapp("build", "--tag", "imaged-hers:1", cwd=root)
-    assert done.code == 0, done.err
-    with connect_engine() as client:
-        labels = client.api.inspect_image("imaged-hers:1")["Config"]["Labels"]
-    assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
+        assert theirs[key] == ours[key], key
 
 
-def test_an_environment_is_the_same_from_a_dockerfile(root, mlapp):
+def test_an_environment_is_the_same_from_a_dockerfile(ejected, root, mlapp):
     """Nothing in it is expanded, by Docker or by Compose."""
-    value = """literal $HOME, ${HOME}:$PATH, "quoted" it's \\n `id` Grüße 漢字  """
-    settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": value, "NONE": ""}}}
-    (root / "mlapp.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
-    [image] = build_project_image(Project.find(root), tag="imaged-words:1")
-    assert mlapp("eject", "dockerfile", cwd=root).code == 0
-    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=root)
-    assert (linted.returncode, linted.stdout) == (0, "")
-    with connect_engine() as client:
-        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
-        [ours, theirs] = [client.api.inspect_image(each)["Config"]["Env"] for each in (image.id, made.id)]
+    ours, theirs = inspect_config(ejected.before.id)["Env"], inspect_config(ejected.by_docker)["Env"]
     assert sorted(ours) == sorted(theirs)
-    assert {f"WORDS={value}", "NONE="} <= set(ours)
-    target = open_target("docker", "imaged", Project.find(root).settings, {"env": {"WORDS": value}})
-    service = target.render(Shipment("imaged", image.id))[0]["services"]["imaged"]
-    assert service["environment"]["WORDS"] == value.replace("$", "$$")
+    assert {f"WORDS={WORDS}", "NONE="} <= set(ours)
+    target = open_target("docker", "imaged", Project.find(ejected.root).settings, {"env": {"WORDS": WORDS}})
+    service = target.render(Shipment("imaged", ejected.before.id))[0]["services"]["imaged"]
+    assert service["environment"]["WORDS"] == WORDS.replace("$", "$$")
 
-    settings["image"]["env"]["WORDS"] = "two\nlines"
+    settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": "two\nlines"}}}
     (root / "mlapp.yaml").write_text(yaml.safe_dump(settings))
-    (root / "Dockerfile").unlink()
     refused = mlapp("eject", "dockerfile", cwd=root)
     assert "Error: image.env: WORDS has a line break, which no Dockerfile can hold." in refused.err
     assert not (root / "Dockerfile").exists()
 
 
-def test_a_build_is_the_same_after_its_dockerfile_is_ejected(root, built, mlapp):
-    def labels_of(image):
-        with connect_engine() as client:
-            found = client.api.inspect_image(image)["Config"]["Labels"]
-        return {name: value for name, value in found.items() if not name.startswith("mlapp.layer.")}
+def test_a_build_is_the_same_after_its_dockerfile_is_ejected(ejected):
+    before = lasting_labels(ejected.before.id)
+    assert lasting_labels(ejected.after.id) == before
+    assert lasting_labels(ejected.by_docker).items() <= before.items()
+    assert "mlapp.bundle" not in lasting_labels(ejected.by_docker), "a file that is kept would say what was true once"
 
-    assert mlapp("eject", "dockerfile", cwd=root).code == 0
-    [image] = build_project_image(Project.find(root), tag="imaged-ejected:1")
-    assert labels_of(image.id) == labels_of(built.id)
-    with connect_engine() as client:
-        made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
-    assert labels_of(made.id).items() <= labels_of(built.id).items()
-    assert "mlapp.bundle" not in labels_of(made.id), "a file that is kept would say what was true once"
+
+def test_the_projects_own_dockerfile_is_used(root, mlapp):
+    (root / "Dockerfile").write_text('FROM scratch\nCOPY app.py /\nLABEL of="hers"\n')
+    (root / ".gitignore").write_text(".mlapp/\ntrash\n")
+    (root / "trash").write_bytes(bytes(1000))
+    done = mlapp("build", "--tag", "imaged-hers:1", cwd=root)
+    assert done.code == 0, done.err
+    labels = inspect_config("imaged-hers:1")["Labels"]
+    assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
 
 
 def test_a_port_that_is_taken_leaves_the_release_before_where_it_was(target, trained, built):

@@ -230,7 +230,7 @@ def test_a_registry_that_the_engine_takes_without_tls_is_asked_without(afar, mon
 
 
 def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, registry, login):
-    (root / "weights.bin").write_bytes(os.urandom(200 * 1024**2))
+    (root / "weights.bin").write_bytes(os.urandom(60 * 1024**2))
     command = [sys.executable, "-m", "mlapp", "build", "--push", "--tag", f"{registry.host}/team/interrupted:1"]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
