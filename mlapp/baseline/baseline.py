@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from mlapp.errors import StoreError
+
+if TYPE_CHECKING:
+    from mlapp.baseline.slots import SlotLayout
 
 FILE = "baseline.json"
 FORMAT = 1
@@ -75,7 +79,7 @@ class Calibration(msgspec.Struct, frozen=True):
     rows: int
 
 
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything a version stores about its training data.
 
     Attributes:
@@ -96,6 +100,24 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, dict[str, MetricError]] = {}
     target: str | None = None
     calibration: Calibration | None = None
+
+    @cached_property
+    def feature_slots(self) -> SlotLayout:
+        """Where live counts of the features lie."""
+        from mlapp.baseline.slots import SlotLayout
+
+        return SlotLayout(self.features)
+
+    @cached_property
+    def prediction_slots(self) -> SlotLayout:
+        """Where live counts of the predictions lie."""
+        from mlapp.baseline.slots import SlotLayout
+
+        return SlotLayout(self.predictions)
+
+    def prepare_counting(self) -> None:
+        """Make the tables for live counts now, so that forked processes share them."""
+        _ = self.feature_slots, self.prediction_slots
 
     def write(self, folder: Path) -> None:
         """Store it beside the model's files."""

@@ -1,12 +1,17 @@
-"""Returns memory to the operating system: Arrow's allocator keeps what a released table took."""
+"""Returns memory to the operating system: allocators keep what released objects took."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 
 def return_free_memory() -> None:
-    """Return the memory that Arrow does not use any more, if Arrow is loaded."""
+    """Return the free memory of Arrow, if it is loaded, and of the C library, if it is GNU's."""
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:
         arrow.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

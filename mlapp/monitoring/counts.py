@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mlapp.baseline import Baseline, Column
+from mlapp.baseline import Baseline
 from mlapp.baseline.build import count_missing, count_texts, to_numbers
 from mlapp.baseline.predictions import NAME, split_predictions
+from mlapp.baseline.slots import SlotLayout, count_slots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SPECIAL = 3
-"""Slots after a column's bins: for a number below, above and missing; for a category new, (unused) and missing."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -69,8 +67,8 @@ class Counter:
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
-        self.features = Slots(baseline.features)
-        self.predictions = Slots(baseline.predictions)
+        self.features = Slots(baseline.feature_slots)
+        self.predictions = Slots(baseline.prediction_slots)
 
     def clear(self) -> None:
         """Start a new window."""
@@ -104,35 +102,14 @@ class Slots:
         cleared: number of resets to zero.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        from mlapp.baseline.bins import build_slot_table
-
-        self._columns = {column.name: column for column in columns}
-        self.first: dict[str, int] = {}
-        at = 0
-        numbers: list[Column] = []
-        for column in columns:
-            self.first[column.name] = at
-            at += count_slots(column)
-            if column.kind == "number":
-                numbers.append(column)
-        self.counts: NDArray[np.int64] = np.zeros(at, dtype=np.int64)
+    def __init__(self, layout: SlotLayout) -> None:
+        self.first = layout.first
+        self.counts: NDArray[np.int64] = np.zeros(layout.size, dtype=np.int64)
         self.cleared = 0
-        self._numbers = [column.name for column in numbers]
-        self._centers = np.array([column.center for column in numbers])
-        self._steps = np.array([column.step or 0.0 for column in numbers])
+        self._columns, self._numbers, self._codes = layout.columns, layout.numbers, layout.codes
+        self._centers, self._steps = layout.centers, layout.steps
         self._rounded = np.flatnonzero(self._steps)
-        dtype = np.uint16 if at < 1 << 16 else np.int32
-        tables = [
-            build_slot_table(column.low, column.keys, self.first[column.name]).astype(dtype) for column in numbers
-        ]
-        self._table: NDArray[Any] = np.concatenate(tables) if tables else np.zeros(0, dtype=dtype)
-        self._offsets = np.arange(len(numbers), dtype=np.uint32) << np.uint32(16)
-        self._codes = {
-            column.name: {value: at for at, value in enumerate(column.values)}
-            for column in columns
-            if column.kind == "category"
-        }
+        self._table, self._offsets = layout.table, layout.offsets
 
     def __len__(self) -> int:
         """The number of counted columns."""
@@ -221,11 +198,6 @@ class Slots:
             name: self.counts[first : first + count_slots(self._columns[name])].tolist()
             for name, first in self.first.items()
         }
-
-
-def count_slots(column: Column) -> int:
-    """The number of slots of a column."""
-    return len(column.counts) + SPECIAL
 
 
 def is_block(table: Any) -> bool:

@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mlapp.errors import ConfigError, UsageError
@@ -24,14 +24,21 @@ from mlapp.serving.process.server import run_server
 from mlapp.serving.serve_spec import ServeSpec
 
 Told = Callable[[list[str]], None]
-EMPTY: Mapping[str, ServedModel] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """What a parent has opened and loaded for its workers: the projects, and the models by the names of their apps."""
+
+    projects: Sequence[Project]
+    models: Mapping[str, ServedModel]
 
 
 def launch_server(
     plan: ServeSpec,
     listener: socket.socket,
     ready: Told,
-    models: Mapping[str, ServedModel] = EMPTY,
+    preloaded: Preloaded | None = None,
     *,
     parent: int | None = None,
     switched: Callable[[], None] | None = None,
@@ -40,14 +47,14 @@ def launch_server(
 
     Args:
         ready: receives a line for each model when connections are accepted.
-        models: loaded models, by the names of their apps.
+        preloaded: of the parent of this process, if it has loaded the models.
         parent: a file descriptor that ends when the parent has ended. Then the server stops.
         switched: called after another version has replaced a model.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
     """
-    made = build_application(plan, models, switched)
+    made = build_application(plan, preloaded, switched)
 
     def announce_start() -> None:
         ready([line for endpoint in made.endpoints for line in _announcement_lines(endpoint)])
@@ -63,19 +70,20 @@ def choose_context(found: Sequence[Project], project: Project) -> Callable[[], A
 
 
 def build_application(
-    plan: ServeSpec, models: Mapping[str, ServedModel] = EMPTY, switched: Callable[[], None] | None = None
+    plan: ServeSpec, preloaded: Preloaded | None = None, switched: Callable[[], None] | None = None
 ) -> Application:
     """One application with all of the plan's models; several models are served under their names.
 
     Args:
-        models, switched: as for `launch_server`.
+        preloaded, switched: as for `launch_server`.
 
     Raises:
         MlappError: an app cannot be imported, a model cannot be loaded, two apps have one name.
     """
     settings = plan.settings
     start = Path.cwd()
-    found = plan.open_projects()
+    found = plan.open_projects() if preloaded is None else preloaded.projects
+    models = {} if preloaded is None else preloaded.models
     made = Application(settings, _load_user_api(plan, found), make_tracing(",".join(project.name for project in found)))
     for project in found:
         within = choose_context(found, project)

@@ -14,16 +14,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from mlapp import frameworks
+from mlapp.data.memory import return_free_memory
 from mlapp.project import Project
+from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
-from mlapp.serving.process.launch import choose_context
+from mlapp.serving.process.launch import Preloaded, choose_context
 from mlapp.serving.serve_spec import ServeSpec
 from mlapp.store.folder_storage import FolderStorage
 
@@ -45,8 +48,8 @@ DESCRIPTORS = Path("/proc/self/fd")
 TASKS = Path("/proc/self/task")
 
 
-def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
-    """Load the plan's models in this process, by the names of their apps; None if each worker must load them.
+def preload_models(plan: ServeSpec) -> Preloaded | None:
+    """Load the plan's models in this process; None if each worker must load them.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded.
@@ -60,7 +63,9 @@ def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
         with choose_context(found, project)():
             app = project.app
         with ThreadPoolExecutor(1) as thread:  # OpenMP keeps a thread team for each thread that used it
-            models[app.name] = thread.submit(_load_model, plan, found, project).result()
+            loaded = models[app.name] = thread.submit(_load_model, plan, found, project).result()
+        if loaded.baseline is not None and project.settings.monitor.tests is not None:
+            loaded.baseline.prepare_counting()
     if len(found) > 1:
         os.chdir(start)
     obstacle = _find_obstacle(before)
@@ -69,8 +74,9 @@ def preload_models(plan: ServeSpec) -> Mapping[str, ServedModel] | None:
         return None
     _import_later_modules(found)
     gc.collect()
+    return_free_memory()
     gc.freeze()  # the children's garbage collector does not write to these objects
-    return models
+    return Preloaded(found, models)
 
 
 def _survive_fork(plan: ServeSpec, found: Sequence[Project]) -> bool:
@@ -89,7 +95,22 @@ def _survive_fork(plan: ServeSpec, found: Sequence[Project]) -> bool:
 
 def _load_model(plan: ServeSpec, found: Sequence[Project], project: Project) -> ServedModel:
     with choose_context(found, project)():
-        return load_served_model(project.app, plan.settings.model, project.store, plan.settings)
+        loaded = load_served_model(project.app, plan.settings.model, project.store, plan.settings)
+        if project.app.stage("feature_transformer") is None and project.app.stage("feature_loader") is None:
+            _predict_example(loaded)
+        return loaded
+
+
+def _predict_example(loaded: ServedModel) -> None:
+    """Let the framework predict an example, so that the workers share what its library imports and prepares then.
+
+    No function of the app runs here: it can open files and connections. Each worker reports errors when it starts.
+    """
+    predictor = loaded.predictor
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = loaded.codec.decode_json(encode_json({"inputs": predictor.schema.features.example_inputs()}))
+        predictor.framework.predictor(predictor.estimator, loaded.combine([part]))
 
 
 def _find_obstacle(sockets: int) -> str | None:

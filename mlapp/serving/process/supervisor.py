@@ -74,9 +74,9 @@ class Supervisor:
             return
         from mlapp.serving.process.preload import preload_models  # lazy: a parent that loads nothing stays small
 
-        models = preload_models(self._plan)
-        if models is not None:
-            self._fork_server = ForkServer(self._plan, self._listener, models)
+        preloaded = preload_models(self._plan)
+        if preloaded is not None:
+            self._fork_server = ForkServer(self._plan, self._listener, preloaded)
 
     async def _run_until_stopped(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,16 +179,16 @@ class Supervisor:
         for number in before:
             signal.signal(number, lambda number, frame: self._stop_workers(number))
         try:
-            models = preload_models(self._plan)
+            preloaded = preload_models(self._plan)
         except MlappError as error:
             self._tell(f"The workers keep the models that they have loaded: {error.what}")
             return False
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if models is not None:
-            self._fork_server.models = models
-        return models is not None
+        if preloaded is not None:
+            self._fork_server.preloaded = preloaded
+        return preloaded is not None
 
     def _forget_worker(self, pid: int) -> None:
         from prometheus_client.multiprocess import mark_process_dead

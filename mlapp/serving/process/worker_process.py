@@ -15,8 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,7 +24,7 @@ from mlapp.errors import MlappError
 from mlapp.serving.serve_spec import ServeSpec
 
 if TYPE_CHECKING:
-    from mlapp.serving.inference.served_model import ServedModel
+    from mlapp.serving.process.launch import Preloaded
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
@@ -109,11 +109,11 @@ class ForkServer:
     """Forks workers from this process.
 
     Args:
-        models: shared models, by the names of their apps.
+        preloaded: the projects and models that the workers share.
     """
 
-    def __init__(self, plan: ServeSpec, listener: socket.socket, models: Mapping[str, ServedModel]) -> None:
-        self.models = models
+    def __init__(self, plan: ServeSpec, listener: socket.socket, preloaded: Preloaded) -> None:
+        self.preloaded = preloaded
         self._plan = plan
         self._listener = listener
         self._alive = os.pipe()
@@ -151,15 +151,17 @@ class ForkServer:
         os.close(reading)
         os.close(self._alive[1])
         _seed_numpy()
-        sys.exit(serve_plan(plan, self._listener, writing, self.models, parent=self._alive[0]))
+        sys.exit(serve_plan(plan, self._listener, writing, self.preloaded, parent=self._alive[0]))
 
 
-def serve_plan(plan: ServeSpec, listener: socket.socket, pipe: int, models: Any = None, *, parent: int) -> int:
+def serve_plan(
+    plan: ServeSpec, listener: socket.socket, pipe: int, preloaded: Preloaded | None = None, *, parent: int
+) -> int:
     """Serve in this worker process; returns its exit code.
 
     Args:
         pipe: to report to the parent.
-        models: those that are loaded already.
+        preloaded: what the parent has loaded already.
         parent: a file descriptor that ends when the parent has ended.
     """
     from mlapp.serving.process.launch import launch_server
@@ -169,7 +171,7 @@ def serve_plan(plan: ServeSpec, listener: socket.socket, pipe: int, models: Any 
             plan,
             listener,
             lambda lines: report(pipe, lines),
-            models or {},
+            preloaded,
             parent=parent,
             switched=lambda: report(pipe, []),
         )
