@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,7 @@ class Slots:
         if self._numbers != [NAME] or len(self._columns) != 1:
             return False
         try:
-            numbers = np.fromiter(values, np.float64, len(values))
+            numbers = np.frombuffer(array("d", values))
         except (TypeError, ValueError, OverflowError):
             return False
         self._add_numbers(numbers[:, None])
@@ -183,8 +184,7 @@ class Slots:
             cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
         places = encode_bins(cells, self._centers[which])
         places += self._offsets[which]
-        # `take` costs half of indexing. Every index is in the table, so "wrap" skips the check.
-        slots = self._table.take(places.ravel(), mode="wrap")
+        slots = self._table.take(places.ravel().astype(np.intp))
         self.counts += np.bincount(slots, minlength=len(self.counts))
 
     def _add_category(self, name: str, codes: Mapping[str, int], texts: Mapping[str | None, int]) -> None:

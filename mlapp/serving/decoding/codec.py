@@ -251,9 +251,9 @@ class Codec:
 
     @staticmethod
     def strip_parts(parts: Sequence[Part]) -> Sequence[Any]:
-        """The input of `combine_stripped`: only the packed cells of parts, if all have them."""
+        """The input of `combine_stripped`: only the packed cells of parts, in one piece, if all have them."""
         packed: list[Any] = [part.packed for part in parts]
-        return packed if all(packed) else parts
+        return [b"".join(packed)] if all(packed) else parts
 
     def combine_stripped(self, parts: list[Any]) -> Any:
         """The features of stripped parts as one table, array or list."""
