@@ -419,13 +419,39 @@ class Batcher:
         self, loop: asyncio.AbstractEventLoop, loaded: ServedModel, batch: list[QueuedRequest], rows: int, waited: float
     ) -> None:
         results, after, seconds = self._run_batch(loaded, batch)
-        loop.call_soon_threadsafe(deliver_results, batch, results)
+        has_callback = loaded.predictor.pipeline.stage("on_predict") is not None
+        # The loop waits for the interpreter, so the thread does nothing more for a batch than it must.
+        loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
+        if has_callback:
+            self._call_on_predict(loaded, after)
+            loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
+
+    def _end_batch(
+        self,
+        loaded: ServedModel,
+        batch: list[QueuedRequest],
+        results: list[Any],
+        rows: int,
+        waited: float,
+        seconds: float,
+        is_free: bool,
+    ) -> None:
+        """Deliver the results of the thread.
+
+        Args:
+            is_free: whether the thread is ready for the next batch.
+        """
+        has_full_batch = is_free and self._rows >= self._max_batch
+        if has_full_batch:  # it runs while these answers are encoded
+            self._free_thread(rows, waited, seconds)
+            self._flush_queue()
+        deliver_results(batch, results)
+        if is_free and not has_full_batch:
+            self._free_thread(rows, waited, seconds)
         self._record(loaded, batch, results, rows, seconds)
-        self._call_on_predict(loaded, after)
-        loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
 
     def _free_thread(self, rows: int, waited: float, seconds: float) -> None:
-        """The thread has finished a batch, and is free for the next."""
+        """The thread is ready for the next batch."""
         self._busy = False
         self._running = []
         self._watch_load(rows)
