@@ -9,6 +9,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
+from mlapp.errors import DataError, TruthError, UsageError
 
 
 def feedback(
@@ -40,19 +41,23 @@ def feedback(
     truths = Truths(place_of(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
     found = _read_truths_file(file)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
-    accepted = truths.write(truths.check(found if is_entries else from_table(found)))
+    try:
+        accepted = truths.write(truths.check(found if is_entries else from_table(found)))
+    except TruthError as error:
+        raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
     if json:
         output.print_json({"accepted": accepted})
     else:
-        typer.echo(f"{accepted} truths accepted")
+        typer.echo(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
 
 
 def _read_truths_file(file: Path) -> Any:
-    from mlapp.errors import DataError
     from mlapp.features_file import read_features_file
     from mlapp.schema import Schema
 
-    if file.suffix.lower() != ".csv" or not file.is_file():
+    if not file.is_file():
+        raise UsageError(f"There is no file '{file}'.", "Give the path of a CSV, Parquet, JSON or JSON-lines file.")
+    if file.suffix.lower() != ".csv":
         return read_features_file(str(file), Schema(kind="any"))
     import pandas as pd
 

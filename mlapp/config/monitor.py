@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mlapp.config.section import Section
 
-Rule = Annotated[str, Meta(pattern=r"^(drop|hash|round\(\s*\d+(\.\d+)?\s*\))$")]
+Rule = Annotated[str, Meta(pattern=r"^(drop|hash|round\(\s*\d+(\.\d+)?\s*\))$", examples=["drop", "hash", "round(5)"])]
 
 
 class Drift(Section, frozen=True):
@@ -23,7 +23,11 @@ class Drift(Section, frozen=True):
     ] = 0.05
     persist: Annotated[
         str,
-        Meta(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Number of the last windows in which a finding must appear."),
+        Meta(
+            pattern=r"^[1-9]\d*/[1-9]\d*$",
+            examples=["2/3"],
+            description="Number of the last windows in which a finding must appear.",
+        ),
     ] = "2/3"
     min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
     seasonal: Annotated[
@@ -44,7 +48,11 @@ class Alert(Section, frozen=True):
 
     webhook: Annotated[
         str,
-        Meta(pattern=r"^(https?://|\$\{)", description="http or https URL; ${VARIABLE} takes it from the environment."),
+        Meta(
+            pattern=r"^(https?://|\$\{)",
+            examples=["https://hooks.example.org/1", "${ALERT_URL}"],
+            description="http or https URL; ${VARIABLE} takes it from the environment.",
+        ),
     ]
     format: Literal["json", "slack", "alertmanager"] = "json"
 
@@ -54,9 +62,10 @@ class Retrain(Section, frozen=True):
 
     on: Annotated[Literal["quality"], Meta(description="The kind of alarm; drift alone never retrains.")] = "quality"
     run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
-    at_most: Annotated[str, Meta(pattern=r"^\d+/(hour|day|week)$", description="Maximum frequency, such as 1/day.")] = (
-        "1/day"
-    )
+    at_most: Annotated[
+        str,
+        Meta(pattern=r"^\d+/(hour|day|week)$", examples=["1/day", "2/week"], description="Maximum frequency."),
+    ] = "1/day"
     min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known truths.")] = 500
 
 
@@ -82,16 +91,31 @@ class Monitor(Section, frozen=True):
     url: Annotated[str | None, Meta(description="Location of counts and log; next to the model store when absent.")] = (
         None
     )
-    window: Annotated[str, Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", description="Length of a window, at least 1s.")] = "1h"
+    window: Annotated[
+        str,
+        Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", examples=["30s", "1h"], description="Length of a window, at least 1s."),
+    ] = "1h"
     columns: Annotated[
         dict[str, Rule], Meta(description="Column to rule, applied before anything is stored: drop, hash, round(5).")
     ] = {}
     rows: Annotated[
-        str, Meta(pattern=r"^\d+(\.\d+)?/(s|m|h)$", description="Maximum rows of the sample, per replica.")
+        str,
+        Meta(
+            pattern=r"^\d+(\.\d+)?/(s|m|h)$",
+            examples=["10/s", "600/m"],
+            description="Maximum rows of the sample, per replica.",
+        ),
     ] = "10/s"
-    keep: Annotated[str, Meta(pattern=r"^\d+(s|m|h|d)$", description="Retention of counts and log.")] = "30d"
+    keep: Annotated[
+        str, Meta(pattern=r"^\d+(s|m|h|d)$", examples=["12h", "30d"], description="Retention of counts and log.")
+    ] = "30d"
     max_size: Annotated[
-        str, Meta(pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$", description="Maximum size of the log.")
+        str,
+        Meta(
+            pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$",
+            examples=["500MB", "2GB"],
+            description="Maximum size of the log.",
+        ),
     ] = "2GB"
     segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
     quality: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +12,8 @@ from mlapp.errors import ConfigError, suggest_nearest
 
 FILE = "mlapp.yaml"
 PREFIX = "MLAPP_"
+PATTERN = "matching regex "
+"""What msgspec says before the pattern that a text does not match."""
 
 T = TypeVar("T")
 
@@ -30,10 +33,46 @@ def decode_section(kind: type[T], raw: object, at: str = "") -> T:
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
+        if PATTERN in detail:
+            detail, path = _explain_pattern(kind, raw, detail, path.rstrip("`"))
         place = (at + path.rstrip("`")).lstrip(".") or FILE
         raise ConfigError(
             f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting."
         ) from None
+
+
+def _explain_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
+    """The message for a text that does not match its pattern, with examples instead of the pattern; and the path of the
+    text, with the key that msgspec leaves out.
+    """
+    pattern, examples = next(
+        (found for found in _iterate_patterns(msgspec.inspect.type_info(kind)) if f"{PATTERN}{found[0]!r}" in detail),
+        ("", ()),
+    )
+    if not examples:
+        return detail, path
+    value: Any = raw
+    for step in re.findall(r"\[(?:\.\.\.|\d+)\]|[^.\[]+", path):
+        if step == "[...]":
+            key = next(key for key, item in value.items() if not re.search(pattern, str(item)))
+            path = path.replace("[...]", f".{key}", 1)
+        else:
+            key = int(step[1:-1]) if step.startswith("[") else step
+        value = value[key]
+    return f"{value!r} does not have the form of {' or '.join(examples)}", path
+
+
+def _iterate_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """The patterns of texts in a type, each with the examples that its setting gives."""
+    examples: Sequence[str] = ()
+    if isinstance(kind, msgspec.inspect.Metadata):
+        examples = (kind.extra_json_schema or {}).get("examples", ())
+        kind = kind.type
+    if isinstance(kind, msgspec.inspect.StrType) and kind.pattern:
+        yield kind.pattern, examples
+    inner = [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+    for part in (*inner, *getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))):
+        yield from _iterate_patterns(part)
 
 
 def _refuse_unknown_keys(kind: Any, raw: object, at: str) -> None:

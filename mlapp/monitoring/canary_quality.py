@@ -7,10 +7,10 @@ import math
 import time
 
 from mlapp.errors import MlappError
+from mlapp.metric_direction import is_better
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.inspection import place_of, read_truths
-from mlapp.monitoring.metric_direction import is_better
 from mlapp.monitoring.place import Window
 from mlapp.monitoring.quality import FEWEST, LIKELY
 from mlapp.monitoring.windows import Metric, Quality

@@ -18,8 +18,8 @@ import msgspec
 
 from mlapp.config import Promote, Retrain
 from mlapp.errors import MlappError
+from mlapp.metric_direction import is_better
 from mlapp.monitoring.comparison import compare_live
-from mlapp.monitoring.metric_direction import is_better
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project

@@ -63,6 +63,8 @@ class Truths:
                 found += self._parse_entry(entry)
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
+                if isinstance(given, list):
+                    detail = f"row {at}: {detail}"
                 problems.append(Problem(detail, field=field, row=at))
                 if len(problems) == FAULTS:
                     break
@@ -91,12 +93,12 @@ class Truths:
 
     def _parse_entry(self, entry: Any) -> list[Truth]:
         if not isinstance(entry, dict):
-            raise ValueError("truth|an entry is not an object")
+            raise ValueError("truth|it is not an object with id or keys, and truth")
         unknown = [name for name in entry if name not in ("id", "keys", "truth")]
         if unknown:
-            raise ValueError(f"{unknown[0]:.60}|unknown key")
+            raise ValueError(f"{unknown[0]:.60}|unknown key '{unknown[0]:.60}'")
         if "truth" not in entry:
-            raise ValueError("truth|it is missing")
+            raise ValueError("truth|truth is missing")
         given = [name for name in ("id", "keys") if entry.get(name) is not None]
         if len(given) != 1:
             raise ValueError("id|give one of id and keys")
@@ -104,14 +106,14 @@ class Truths:
         if given[0] == "keys":
             keys = entry["keys"]
             if not isinstance(keys, dict) or not keys or not all(_is_plain(value) for value in keys.values()):
-                raise ValueError("keys|it is not an object of texts and numbers")
+                raise ValueError("keys|keys is not an object of texts and numbers")
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
             return [Truth(None, 0, format_keys(kept), self._format_key_value(value))]
         request, _, row = str(entry["id"]).partition("#")
         if not isinstance(entry["id"], (str, int)) or not request or not _is_row(row):
-            raise ValueError("id|it has neither the form REQUEST nor REQUEST#ROW")
+            raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW")
         if isinstance(value, list) and not row:
             return [Truth(request, at, None, self._format_key_value(item)) for at, item in enumerate(value)]
         return [Truth(request, int(row or 0), None, self._format_key_value(value))]
@@ -119,7 +121,7 @@ class Truths:
     def _format_key_value(self, value: Any) -> str:
         kind = self._kind
         if value is None:
-            raise ValueError("truth|it is null")
+            raise ValueError("truth|truth is null")
         if kind == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)
         if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
@@ -128,7 +130,7 @@ class Truths:
             value = bool(value)
         types: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str}
         if kind in types and type(value) is not types[kind]:
-            raise ValueError(f"truth|it is not of type {kind}, as the target is")
+            raise ValueError(f"truth|truth is not of type {kind}, as the target is")
         return msgspec.json.encode(value).decode()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlapp import config
 from mlapp.config import Monitor
 from mlapp.errors import ConfigError, suggest_nearest
+from mlapp.metric_direction import is_improvement
 from mlapp.schema import Schema
 
 OTHERS = ("prediction", "key.", "feature.")
@@ -73,17 +74,25 @@ def _is_slip(given: str, known: str) -> bool:
 
 
 def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[ConfigError]:
-    """The metrics in the settings that no evaluator returned.
+    """The metrics in the settings that no evaluator returned, or whose allowed change has the wrong sign.
 
     Args:
         metrics: of the split that decides about a version.
     """
     names = list(metrics)
-    return [
-        _unknown_name(f"quality.{name}", f"the evaluator returns no '{name}'.{suggest_nearest(name, names)}", names)
-        for name in settings.quality
-        if name not in names
-    ]
+    found = []
+    for name, change in settings.quality.items():
+        if name not in names:
+            what = f"the evaluator returns no '{name}'.{suggest_nearest(name, names)}"
+            found.append(_unknown_name(f"quality.{name}", what, names))
+        elif is_improvement(name, change):
+            found.append(
+                ConfigError(
+                    f"mlapp.yaml: monitor.quality.{name}: {change:g} raises an alarm when {name} gets better.",
+                    f"Give the change for the worse: {name}: {-change:g}.",
+                )
+            )
+    return found
 
 
 def _unknown_name(setting: str, what: str, known: Iterable[str]) -> ConfigError:

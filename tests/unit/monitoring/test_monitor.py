@@ -165,6 +165,9 @@ def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service
         found = mlapp("feedback", str(tmp_path / f"{number}.json"))
         assert found.code == 1, found.out
         assert len(found.err.strip().splitlines()) == 2
+        assert f"{number}.json: row 0: " in found.err
+    found = mlapp("feedback", "none.csv")
+    assert (found.code, found.err.splitlines()[0]) == (2, "Error: There is no file 'none.csv'.")
 
 
 def test_without_truths_there_is_an_estimate(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
@@ -357,10 +360,12 @@ def test_a_column_that_does_not_exist_is_refused_before_training(setting, projec
 
 
 def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlapp) -> None:
-    project(LOANS, mlapp__yaml="monitor: {columns: {customer: hash}, quality: {acuracy: -0.03}}\n")
+    quality = "{acuracy: -0.03, accuracy: 0.03}"
+    project(LOANS, mlapp__yaml=f"monitor: {{columns: {{customer: hash}}, quality: {quality}}}\n")
     warning = "monitor.quality.acuracy: the evaluator returns no 'acuracy'. Did you mean 'accuracy'?"
     trained = mlapp("train")
     assert (trained.code, warning in trained.err) == (0, True)
+    assert "monitor.quality.accuracy: 0.03 raises an alarm when accuracy gets better." in trained.err
     assert "no feature is called 'customer'" in trained.err
     found = mlapp("doctor")
     assert warning in found.out + found.err
