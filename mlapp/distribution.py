@@ -40,6 +40,23 @@ def find_foreign() -> str | None:
         return None
 
 
+def require_own_package() -> None:
+    """End the process if another package has overwritten `mlapp/__init__.py`; names it, and what to do.
+
+    Its command replaces ours, and imports `mlapp.config` and `mlapp.cli`, which call this.
+    """
+    import sys
+
+    package = sys.modules["mlapp"]
+    if not hasattr(package, "_PLACES"):
+        version = find_foreign()
+        sys.exit(
+            f"Error: {package.__file__} belongs to another package: "
+            f"'{FOREIGN}' {f'{version} ' if version else ''}on PyPI is not this one, which is '{NAME}'.\n"
+            f"Uninstall it, and restore ours: {repair_command()}"
+        )
+
+
 def repair_command() -> str:
     """The command that uninstalls the unrelated package and restores the files that both contain."""
     return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_find_install_source()}"
@@ -50,7 +67,10 @@ def _find_install_source() -> str:
     import importlib.metadata
     import json
 
-    record = json.loads(importlib.metadata.distribution(NAME).read_text("direct_url.json") or "{}")
+    try:
+        record = json.loads(importlib.metadata.distribution(NAME).read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:
+        record = {}
     if "vcs_info" in record:
         return f"'git+{record['url']}@{record['vcs_info']['commit_id']}'"
     editable = "-e " if record.get("dir_info", {}).get("editable") else ""

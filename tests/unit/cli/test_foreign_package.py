@@ -22,10 +22,13 @@ def test_doctor_names_it(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.Mo
     assert "pip uninstall -y mlapp" in ran.out + ran.err
 
 
-def test_a_command_says_so_where_its_files_are_in_place_of_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "from mlapp.config import settings, environment_services"])
+def test_a_command_says_so_where_its_files_are_in_place_of_ours(content: str, tmp_path: Path) -> None:
     (tmp_path / "mlapp").mkdir()
-    (tmp_path / "mlapp/__init__.py").write_text("")
-    (tmp_path / "mlapp/cli").symlink_to(Path(package.__file__).parent / "cli")
+    for ours in Path(package.__file__).parent.iterdir():
+        (tmp_path / "mlapp" / ours.name).symlink_to(ours)
+    (tmp_path / "mlapp/__init__.py").unlink()
+    (tmp_path / "mlapp/__init__.py").write_text(content)
     # What its console script does.
     done = subprocess.run(
         [sys.executable, "-c", "from mlapp.cli import cli"], cwd=tmp_path, capture_output=True, text=True
