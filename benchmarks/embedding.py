@@ -65,7 +65,7 @@ print(time.process_time())
 LAMBDA = """
 import time
 from mlapp.aws_lambda import __main__, loop
-loop.open_function(None).answer_event({body!r}, 30)
+loop.open_model_function(None).answer_event({body!r}, 30)
 print(time.process_time())
 """
 RECORD = {f"c{at}": at / 7 for at in range(16)}

@@ -170,7 +170,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
 
     from mlapp.baseline import read_baseline
     from mlapp.monitoring.counts import Counter, Counts
-    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.inspection import open_project_place
     from mlapp.monitoring.report import write_report
     from mlapp.project import Project
 
@@ -180,7 +180,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
         project = Project.find(folder)
         baseline = read_baseline(project.store.get("wide").files)
         assert baseline is not None
-        place, random = place_of(project), np.random.default_rng(1)
+        place, random = open_project_place(project), np.random.default_rng(1)
         begin = int(time.time() // 3600 - 24) * 3600
         for number in range(24):
             counter = Counter(baseline)
@@ -202,7 +202,7 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
     import numpy as np
     import pyarrow as pa
 
-    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.inspection import open_project_place
     from mlapp.monitoring.place import Place
     from mlapp.monitoring.segments import FORMAT, META, encode_table, format_hour
     from mlapp.project import Project
@@ -211,7 +211,7 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _wide_project(folder, columns, "{window: 1h, log: all, max_size: 100GB}")
-        place: Place = place_of(Project.find(folder))
+        place: Place = open_project_place(Project.find(folder))
         random, each = np.random.default_rng(1), 100_000
         begin = int(time.time() // 3600 - windows) * 3600
         for number in range(rows // each):

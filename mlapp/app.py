@@ -135,7 +135,7 @@ class App(Pipeline):
         """
         from mlapp.prediction import load_predictor
 
-        if isinstance(version, Path) or (isinstance(version, str) and _is_file_name(version)):
+        if isinstance(version, Path) or (isinstance(version, str) and _is_model_file_name(version)):
             from mlapp.errors import UsageError
 
             raise UsageError(
@@ -204,6 +204,6 @@ def _find_defining_file(app: App, frame: FrameType | None) -> str | None:
     return file if isinstance(file, str) and not {"site-packages", "dist-packages"} & set(Path(file).parts) else None
 
 
-def _is_file_name(text: str) -> bool:
+def _is_model_file_name(text: str) -> bool:
     """Whether a text names a file rather than a version or an alias."""
     return "/" in text or Path(text).suffix in (".joblib", ".pkl", ".skops", ".onnx", ".pt", ".pth", ".h5", ".keras")

@@ -34,11 +34,11 @@ def read_app_name(path: Path, variable: str = "") -> str | None:
     except (SyntaxError, ValueError):
         names = [found["name"] for found in PLAIN.finditer(text) if variable in ("", found["variable"])]
     else:
-        names = list(_names_in(body, variable))
+        names = list(_find_app_names(body, variable))
     return names[0] if len(names) == 1 else None
 
 
-def _names_in(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
+def _find_app_names(body: Sequence[ast.stmt], variable: str) -> Iterator[str | None]:
     """The name of each App that a module's statements assign; None for a computed name."""
     constants: dict[str, str] = {}
     aliases = {"App"}

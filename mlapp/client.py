@@ -74,7 +74,7 @@ class Remote:
         """Send over the thread's open connection; if the server has closed it, send once more over a new one."""
         is_new = getattr(self._local, "connection", None) is None
         try:
-            return self._send_body(body)
+            return self._post_inputs(body)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self._local.connection = None
             if is_new:
@@ -83,12 +83,12 @@ class Remote:
             self._local.connection = None
             raise self._explain_unreachable(error) from None
         try:
-            return self._send_body(body)
+            return self._post_inputs(body)
         except (OSError, http.client.HTTPException) as error:
             self._local.connection = None
             raise self._explain_unreachable(error) from None
 
-    def _send_body(self, body: RequestBody) -> tuple[int, bytes]:
+    def _post_inputs(self, body: RequestBody) -> tuple[int, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)

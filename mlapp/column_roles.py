@@ -44,7 +44,7 @@ def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
         values = texts[name].dropna()
         if not len(values) or not values.str.match(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}( \d{1,2}:\d{2}(:\d{2})?)?$").all():
             continue
-        chosen = next((each for each in DATE_FORMATS if _has_format(values, each)), None)
+        chosen = next((each for each in DATE_FORMATS if _matches_date_format(values, each)), None)
         if chosen is not None:
             found[str(name)] = chosen
     return found
@@ -85,7 +85,7 @@ def _is_identifier(name: str, column: pd.Series[Any]) -> bool:
     return int(column.max()) - int(column.min()) == rows - 1  # numbered through
 
 
-def _has_format(values: pd.Series[Any], form: str) -> bool:
+def _matches_date_format(values: pd.Series[Any], form: str) -> bool:
     import pandas as pd
 
     return bool(pd.to_datetime(values, format=form, errors="coerce").notna().all())

@@ -44,7 +44,7 @@ def fetch_template(template: str) -> Iterator[Path]:
         yield Path(place)
 
 
-def find_code(folder: Path) -> list[str]:
+def find_template_code(folder: Path) -> list[str]:
     """The code that a template runs: its hooks, and the Jinja extensions that it names."""
     hooks = [
         file.relative_to(folder).as_posix()

@@ -121,7 +121,9 @@ class MlappRuntime(MLModel):
                 raise MLServerError(f"There is no output '{missing[0]:.60}'; there is {', '.join(sorted(known))}.")
             found = [tensor for tensor in found if tensor.name in wanted]
         outputs = [
-            ResponseOutput(name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_values(tensor))
+            ResponseOutput(
+                name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_tensor_values(tensor)
+            )
             for tensor in found
         ]
         return InferenceResponse(model_name=self.name, model_version=version or None, id=payload.id, outputs=outputs)
@@ -134,7 +136,9 @@ def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
         HttpError: 400, values do not have the tensor's datatype or shape.
     """
     return [
-        tensors.make_tensor_from_values(given.name, _read_datatype(given), given.shape, _read_values(given), budget)
+        tensors.make_tensor_from_values(
+            given.name, _read_datatype(given), given.shape, _read_tensor_values(given), budget
+        )
         for given in payload.inputs
     ]
 
@@ -144,13 +148,13 @@ def _read_datatype(given: RequestInput) -> str:
     return str(getattr(given.datatype, "value", given.datatype))
 
 
-def _read_values(given: RequestInput) -> Any:
+def _read_tensor_values(given: RequestInput) -> Any:
     """The tensor's values, without MLServer's wrapper. gRPC's raw bytes have no wrapper."""
     values = getattr(given.data, "root", given.data)
     return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)
 
 
-def _list_values(tensor: Tensor) -> list[Any]:
+def _list_tensor_values(tensor: Tensor) -> list[Any]:
     """The values as a flat list; texts as bytes, which both of MLServer's protocols take."""
     if tensor.datatype == "BYTES":
         return [str(text).encode() for text in tensor.array.ravel()]

@@ -91,8 +91,8 @@ def to_rows(predictions: Any, title: str) -> list[Any]:
         if type(predictions) is list:
             return predictions if _is_plain(predictions) else [_normalize_value(row) for row in predictions]
         if hasattr(predictions, "columns"):
-            return _list_records(predictions)
-        return _list_values(predictions)
+            return _list_table_records(predictions)
+        return _list_json_values(predictions)
     except _NoJsonError as error:
         raise _unsupported_value_error(predictions, title, error) from None
 
@@ -176,14 +176,14 @@ def _normalize_pandas(predictions: Any, title: str) -> Any:
     import pandas as pd
 
     if isinstance(predictions, pd.DataFrame):
-        return _with_text_names(predictions, title)
+        return _rename_columns_to_text(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
     raise _no_rows_error(predictions, title)  # one value, as a Timestamp
 
 
-def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
-    names = [_format_name(name) for name in table.columns]
+def _rename_columns_to_text(table: pd.DataFrame, title: str) -> pd.DataFrame:
+    names = [_format_column_name(name) for name in table.columns]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(
@@ -196,7 +196,7 @@ def _with_text_names(table: pd.DataFrame, title: str) -> pd.DataFrame:
     return named
 
 
-def _format_name(name: Any) -> str:
+def _format_column_name(name: Any) -> str:
     """A column's name as text; several levels are joined by points."""
     return ".".join(map(str, name)) if isinstance(name, tuple) else str(_normalize_value(name))
 
@@ -231,13 +231,13 @@ def _normalize_polars(column: Any) -> Any:
     return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
 
 
-def _list_records(table: pd.DataFrame) -> list[Any]:
+def _list_table_records(table: pd.DataFrame) -> list[Any]:
     names = list(table.columns)
-    columns = [_list_values(table.iloc[:, at]) for at in range(len(names))]
+    columns = [_list_json_values(table.iloc[:, at]) for at in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [{}] * len(table)
 
 
-def _list_values(column: Any) -> list[Any]:
+def _list_json_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
     if kind in "biufU" and len(column) <= MANY and _is_numpy(column):
@@ -354,17 +354,21 @@ def _normalize_structure(value: Any) -> Any:
         return [_normalize_value(item) for item in value]
     try:
         rows = normalize(value, "")
-        return _list_records(rows) if hasattr(rows, "columns") else [_normalize_value(row) for row in _list_rows(rows)]
+        return (
+            _list_table_records(rows)
+            if hasattr(rows, "columns")
+            else [_normalize_value(row) for row in _list_normalized_rows(rows)]
+        )
     except DataError:
         raise _NoJsonError(type(value).__name__) from None
 
 
-def _list_rows(rows: Any) -> list[Any]:
-    return rows if isinstance(rows, list) else _list_values(rows)
+def _list_normalized_rows(rows: Any) -> list[Any]:
+    return rows if isinstance(rows, list) else _list_json_values(rows)
 
 
 def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {_format_name(name): _normalize_value(value) for name, value in record.items()}
+    found = {_format_column_name(name): _normalize_value(value) for name, value in record.items()}
     if len(found) < len(record):
         raise _NoJsonError("dict with two keys of one text")
     return found

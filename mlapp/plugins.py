@@ -52,14 +52,14 @@ def load_plugin(group: str, name: str) -> Any:
         KeyError: the entry does not exist.
         PluginError: it cannot be imported.
     """
-    return _load_entry(list_plugins(group)[name])
+    return _load_entry_point(list_plugins(group)[name])
 
 
 def load_plugins(group: str) -> Iterator[tuple[str, Any]]:
     """Name and value of each entry of a group. Skips an entry that cannot be imported, with one logged warning."""
     for name, entry in list_plugins(group).items():
         try:
-            plugin = _load_entry(entry)
+            plugin = _load_entry_point(entry)
         except PluginError as error:
             _warn_once(f"{error.what} {error.todo}")
             continue
@@ -71,12 +71,12 @@ def find_broken_plugins() -> Iterator[tuple[str, PluginError]]:
     for group, kind in GROUPS.items():
         for name, entry in list_plugins(group).items():
             try:
-                _load_entry(entry)
+                _load_entry_point(entry)
             except PluginError as error:
                 yield f"{kind} {name}", error
 
 
-def _load_entry(entry: EntryPoint) -> Any:
+def _load_entry_point(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except MlappError:

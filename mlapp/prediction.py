@@ -169,7 +169,7 @@ class Predictor:
             DataError: not one prediction per row.
         """
         has_loader = self.pipeline.stage("feature_loader") is not None
-        return self._predict(self.accept_inputs(inputs) if has_loader else self._check_rows(inputs))
+        return self._predict(self.accept_inputs(inputs) if has_loader else self._decode_rows(inputs))
 
     def predict_features(self, features: Any) -> Any:
         """Predictions for features that are read and parsed as in training, without the feature_loader.
@@ -179,7 +179,7 @@ class Predictor:
         """
         return self._predict(self.check(features))
 
-    def _check_rows(self, inputs: Any) -> Any:
+    def _decode_rows(self, inputs: Any) -> Any:
         """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:

@@ -32,7 +32,7 @@ def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) ->
                 return thread.submit(lambda: asyncio.run(_await_result(result))).result()
         if inspect.isasyncgen(result):
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(lambda: asyncio.run(_collect_items(result, most))).result()
+                return thread.submit(lambda: asyncio.run(_collect_stream_items(result, most))).result()
         return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
     except MlappError:
         raise
@@ -69,7 +69,7 @@ async def _await_result(result: Any) -> Any:
     return await result
 
 
-async def _collect_items(stream: Any, most: int | None) -> list[Any]:
+async def _collect_stream_items(stream: Any, most: int | None) -> list[Any]:
     found: list[Any] = []
     async for item in stream:
         found.append(item)

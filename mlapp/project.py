@@ -155,18 +155,18 @@ def _import_file(location: AppLocation, root: Path) -> ModuleType:
     """Import the file under its own name, so that a pickle or skops file of its classes can be loaded."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
-    if loaded is not None and _is_same_file(loaded, path):
+    if loaded is not None and _is_same_app_file(loaded, path):
         return loaded
     paths = import_paths(root, location)
     sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
     if location.is_in_package:
         _forget_package(name.partition(".")[0], location.folder)
     try:
-        module = importlib.import_module(name) if location.is_in_package else _load_file(name, path)
+        module = importlib.import_module(name) if location.is_in_package else _import_app_file(name, path)
     except BaseException as error:
         sys.modules.pop(name, None)
         raise _import_error(error, path, root) from error
-    if not _is_same_file(module, path):
+    if not _is_same_app_file(module, path):
         raise ProjectError(
             f"{path} is the module '{name}', but Python imports that from {getattr(module, '__file__', None)}.",
             f"Rename the package '{name.partition('.')[0]}', or uninstall the other one.",
@@ -192,7 +192,7 @@ def _list_module_places(module: ModuleType) -> list[str]:
     return [file] if file else list(getattr(module, "__path__", ()))
 
 
-def _load_file(name: str, path: Path) -> ModuleType:
+def _import_app_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
@@ -205,7 +205,7 @@ def _load_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _is_same_file(module: ModuleType, path: Path) -> bool:
+def _is_same_app_file(module: ModuleType, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and Path(file).resolve() == path.resolve()
 

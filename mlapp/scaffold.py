@@ -94,7 +94,7 @@ def create_project(
         name = name or str(defaults["name"])
         _refuse_existing_folder(parent / name)
         if "data" in defaults:
-            data, described = _describe_table(values)
+            data, described = _describe_user_table(values)
             context.update(described)
             if described["left_out"]:
                 tell(f"Columns that are no features are left out: {described['left_out']}.")
@@ -126,7 +126,7 @@ def _render_asking(
     if Path(template).exists():  # the user's own
         return _render_template(template, context, folder)
     with foreign_template.fetch_template(template) as place:
-        code = foreign_template.find_code(place)
+        code = foreign_template.find_template_code(place)
         if consent(code):
             return _render_template(str(place), context, folder)
         if code:
@@ -171,7 +171,7 @@ def _refuse_existing_folder(target: Path) -> None:
         raise UsageError(f"{target} is there already.", "Choose another name; init overwrites nothing.")
 
 
-def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
+def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     """Variables of the template `tabular` from the user's table."""
     if not values.get("data") or not values.get("target"):
         raise UsageError(
@@ -181,8 +181,8 @@ def _describe_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     path, target = Path(values["data"]).expanduser(), values["target"]
     form = _detect_csv_format(path)
     if path.suffix.lower() != ".parquet":
-        form = {**form, **column_roles.infer_read_options(_read_table(path, {**form, "dtype": "str"}))}
-    table = _read_table(path, {name: value for name, value in form.items() if name != "date_format"})
+        form = {**form, **column_roles.infer_read_options(_read_user_table(path, {**form, "dtype": "str"}))}
+    table = _read_user_table(path, {name: value for name, value in form.items() if name != "date_format"})
     if target not in table.columns:
         raise UsageError(
             f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
@@ -235,7 +235,7 @@ def _detect_csv_format(path: Path) -> dict[str, Any]:
         return forms[0]
 
 
-def _read_table(path: Path, form: Mapping[str, Any]) -> Any:
+def _read_user_table(path: Path, form: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     if not path.is_file():

@@ -21,7 +21,7 @@ MARGIN = 0.25
 """Seconds before the timeout at which a running invocation is logged."""
 
 
-def explain_size(size: int, limit: int) -> str:
+def explain_response_size(size: int, limit: int) -> str:
     """Explanation for a response that is too large."""
     most = f"{limit // (1024 * 1024)} MB"
     return (

@@ -25,7 +25,7 @@ ADDRESS = "AWS_LAMBDA_RUNTIME_API"
 TRACE = "_X_AMZN_TRACE_ID"
 
 
-def open_function(bundle: Path | None) -> ModelFunction:
+def open_model_function(bundle: Path | None) -> ModelFunction:
     """The loaded and warmed-up model of a bundle, or of the current folder's project.
 
     Raises:
@@ -57,7 +57,7 @@ def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
         MlappError: the model cannot be loaded. OSError: Lambda closed the connection.
     """
     try:
-        function = open_function(bundle)
+        function = open_model_function(bundle)
     except MlappError as error:
         api.send_init_error(type(error).__name__, f"{error.what} {error.todo}")
         raise

@@ -69,10 +69,10 @@ class ModelFunction:
         http = read_http_event(event)
         if http is not None:
             return self._answer_http(http, remaining)
-        objects = stored_events.list_objects(event)
+        objects = stored_events.list_event_objects(event)
         if objects is not None:
             return self._answer_objects(objects, remaining)
-        messages = stored_events.list_records(event, "aws:sqs")
+        messages = stored_events.list_event_records(event, "aws:sqs")
         if messages is not None:
             return self._answer_messages(messages, remaining)
         if stored_events.is_schedule(event):
@@ -91,7 +91,7 @@ class ModelFunction:
     def _answer_direct(self, body: bytes, remaining: float) -> bytes:
         answer = self._predict_body(body, {}, remaining)
         if len(answer) > limits.ANSWER:
-            raise InvocationError(KINDS[406], limits.explain_size(len(answer), limits.ANSWER))
+            raise InvocationError(KINDS[406], limits.explain_response_size(len(answer), limits.ANSWER))
         return answer
 
     def _answer_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
@@ -129,12 +129,12 @@ class ModelFunction:
             self._answer_objects(objects, remaining)
             return
         answer = self._predict_body(body, {}, remaining)
-        if self._bucket.has_place:
+        if self._bucket.has_destination:
             self._bucket.write(identity, answer)
 
     def _answer_schedule(self, name: str) -> bytes:
         """Predict the data that the app's reader returns now."""
-        if not self._bucket.has_place:
+        if not self._bucket.has_destination:
             raise InvocationError(
                 "NoOutput", "A schedule invoked the function, but there is no place for its predictions: set "
                 "targets.lambda.output in mlapp.yaml, as s3://bucket/predictions.",
@@ -187,4 +187,4 @@ def _parse_queued_objects(body: bytes) -> list[StoredObject] | None:
         content = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return None
-    return stored_events.list_objects(content) if isinstance(content, dict) else None
+    return stored_events.list_event_objects(content) if isinstance(content, dict) else None

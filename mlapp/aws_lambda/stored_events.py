@@ -56,7 +56,7 @@ class Bucket:
         self._client: Any = None
 
     @property
-    def has_place(self) -> bool:
+    def has_destination(self) -> bool:
         """Whether there is a destination for predictions on inputs that come from no bucket."""
         return self._place is not None
 
@@ -90,7 +90,7 @@ ANSWER = ".predictions.json"
 """Suffix of files that the function writes."""
 
 
-def list_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | None:
+def list_event_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | None:
     """The records of an `aws:s3` or `aws:sqs` event; None for any other event."""
     records = event.get("Records")
     if not isinstance(records, list) or not records:
@@ -99,14 +99,14 @@ def list_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | N
     return records if kinds == {source} else None
 
 
-def list_objects(event: dict[str, Any]) -> list[StoredObject] | None:
+def list_event_objects(event: dict[str, Any]) -> list[StoredObject] | None:
     """The objects in an S3 event, from S3 notifications or EventBridge; None for any other event."""
     if event.get("Event") == "s3:TestEvent":
         return []
     if event.get("source") == "aws.s3" and isinstance(event.get("detail"), dict):
         detail = event["detail"]
         return [StoredObject(detail["bucket"]["name"], detail["object"]["key"])]
-    records = list_records(event, "aws:s3")
+    records = list_event_records(event, "aws:s3")
     return None if records is None else list(_iterate_stored_objects(records))
 
 

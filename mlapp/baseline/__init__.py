@@ -1,7 +1,7 @@
 """The baseline of a version: the distributions of the training data and of the model's predictions on them."""
 
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
-from mlapp.baseline.build import build_columns, draw_rows, find_target_type
+from mlapp.baseline.build import build_baseline_columns, draw_rows, find_target_type
 from mlapp.baseline.predictions import summarize_predictions
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Calibration",
     "Column",
     "MetricError",
-    "build_columns",
+    "build_baseline_columns",
     "draw_rows",
     "find_target_type",
     "read_baseline",

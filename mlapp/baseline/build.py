@@ -44,7 +44,7 @@ def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
     return take_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
 
 
-def build_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
+def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
     """The columns of a table or of an array of numbers; an empty list for anything else.
 
     Args:
@@ -80,11 +80,11 @@ def summarize_column(
     is_bool = types.is_bool_dtype(values.dtype)
     is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
     if not is_bool and (is_number or _is_duration(values.dtype)):
-        return _summarize_numbers(name, to_numbers(values), most, find_rounding_step(rules, name))
+        return _summarize_numbers(name, convert_to_numbers(values), most, find_rounding_step(rules, name))
     return summarize_categories(name, to_category_texts(values), most)
 
 
-def to_numbers(values: Any) -> NDArray[np.float64]:
+def convert_to_numbers(values: Any) -> NDArray[np.float64]:
     """Values as float64: numbers, dates as seconds since 1970, durations as seconds; anything else as NaN."""
     import numpy as np
     import pandas as pd
@@ -120,7 +120,7 @@ def to_category_texts(values: Any) -> list[str | None]:
     return [to_category_text(value) for value in listed]
 
 
-def count_texts(values: Any) -> dict[str | None, int]:
+def count_category_texts(values: Any) -> dict[str | None, int]:
     """How often each category's text occurs, as `to_category_texts` would give them."""
     import numpy as np
 
@@ -207,7 +207,7 @@ def find_target_type(target: Any) -> str | None:
     import pandas as pd
 
     is_column = isinstance(target, (pd.Series, np.ndarray))
-    values = pd.Series(target) if is_column else pd.Series(list(_list_values(target)))
+    values = pd.Series(target) if is_column else pd.Series(list(_list_column_values(target)))
     field = infer_schema(values.rename("target").to_frame()).fields[0]
     if field.type in ("integer", "number", "boolean", "string"):
         return field.type
@@ -218,7 +218,7 @@ def find_target_type(target: Any) -> str | None:
     return None
 
 
-def _list_values(values: Any) -> Iterable[Any]:
+def _list_column_values(values: Any) -> Iterable[Any]:
     listed: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
     return listed
 

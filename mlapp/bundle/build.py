@@ -134,7 +134,7 @@ def _fill_bundle(
         environment=settings_of,
         git=provenance.read_git_state(project.root),
         source=_read_git_remote(project.root),
-        files=describe_files(staging),
+        files=describe_bundle_files(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
     folder = parent / f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_manifest(content)}"
@@ -334,7 +334,7 @@ def _query_git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def describe_files(folder: Path) -> dict[str, BundleFile]:
+def describe_bundle_files(folder: Path) -> dict[str, BundleFile]:
     """The files of a bundle under construction: path → entry of the manifest."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return {path.relative_to(folder).as_posix(): _make_bundle_file(path) for path in found}

@@ -135,13 +135,13 @@ def _is_within(root: Path, path: Path, warn: Reporter) -> bool:
 
 
 def _expand_glob(root: Path, glob: str) -> list[Path]:
-    found = [file for path in root.glob(glob) for file in _walk_files(path)]
+    found = [file for path in root.glob(glob) for file in _walk_project_files(path)]
     if not found:
         raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Fix the glob in mlapp.yaml.")
     return [file for file in found if file.is_symlink() or file.is_file()]
 
 
-def _walk_files(path: Path) -> Iterable[Path]:
+def _walk_project_files(path: Path) -> Iterable[Path]:
     """All paths below a folder. As in git, a link to a folder is one file: its target can contain the link itself."""
     return path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
 
@@ -149,15 +149,17 @@ def _walk_files(path: Path) -> Iterable[Path]:
 def _list_git_files(root: Path) -> tuple[set[Path], set[Path]]:
     """The tracked files, and the untracked files that are not ignored."""
     if _run_git(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
-        tracked = _split_paths(_run_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
-        return tracked, _split_paths(_run_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])) - tracked
+        tracked = _split_git_output(_run_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
+        return tracked, _split_git_output(
+            _run_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])
+        ) - tracked
     with tempfile.TemporaryDirectory() as folder:  # an empty repository, so that git evaluates .gitignore
         _run_git(Path(folder), ["init", "--quiet", "--bare", "."])
         options = [f"--git-dir={folder}", f"--work-tree={root}"]
-        return set(), _split_paths(_run_git(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"]))
+        return set(), _split_git_output(_run_git(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"]))
 
 
-def _split_paths(listing: bytes) -> set[Path]:
+def _split_git_output(listing: bytes) -> set[Path]:
     return {Path(os.fsdecode(name)) for name in listing.split(b"\0") if name and not name.endswith(b"/")}
 
 

@@ -41,7 +41,7 @@ class LockedPackage:
     @property
     def version(self) -> str:
         if self.requirement.url:
-            return _read_file_version(PurePosixPath(urlsplit(self.requirement.url).path).name)
+            return _parse_file_version(PurePosixPath(urlsplit(self.requirement.url).path).name)
         return next(iter(self.requirement.specifier)).version if self.requirement.specifier else ""
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class LockedPackage:
 
 def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
     """The packages of a requirements file with hashes, except those that come from no index."""
-    for line, hashes in _join_lines(text):
+    for line, hashes in _join_continued_lines(text):
         requirement = _parse_requirement(line)
         if requirement is not None and not _is_source(requirement):
             yield LockedPackage(requirement, hashes)
@@ -58,7 +58,7 @@ def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
 
 def list_source_lines(text: str) -> Iterator[str]:
     """Requirements that come from no index, in uv's form: a path, or `name @ git+https://…@commit`."""
-    for line, _ in _join_lines(text):
+    for line, _ in _join_continued_lines(text):
         requirement = _parse_requirement(line)
         if requirement is None and (named := PLACE.fullmatch(line)):
             yield named.group(1)
@@ -123,7 +123,7 @@ def is_marker_true(marker: Marker | None, python: str, machine: str, extra: str 
     return marker is None or marker.evaluate(dict(environment))
 
 
-def _join_lines(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _join_continued_lines(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     for entry in text.replace("\\\n", " ").splitlines():
         line, *hashes = entry.split("--hash=sha256:")
         if line.strip() and not line.lstrip().startswith("#"):
@@ -146,7 +146,7 @@ def _evaluate_marker(package: LockedPackage, python: str) -> dict[str, bool]:
     return {machine: is_marker_true(package.requirement.marker, python, machine) for machine in MACHINES}
 
 
-def _read_file_version(file: str) -> str:
+def _parse_file_version(file: str) -> str:
     try:
         return str(parse_wheel_filename(file)[1] if file.endswith(".whl") else parse_sdist_filename(file)[1])
     except (InvalidWheelFilename, InvalidSdistFilename):

@@ -49,15 +49,15 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     Raises:
         UsageError: an unknown format, or an existing file with other content.
     """
-    check_format(format)
+    check_pipeline_format(format)
     root = project.root.resolve()
     repository = (folder.resolve() if folder else _find_repository(root)) or root
     if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
         root = repository
     directory = root.relative_to(repository).as_posix()
-    values = _collect_values(project, directory, repository)
+    values = _collect_placeholder_values(project, directory, repository)
     _refuse_unusable_names(values)
-    texts = {path: _fill_placeholders(text, values) for path, text in _list_texts(format, directory, values)}
+    texts = {path: _fill_placeholders(text, values) for path, text in _list_pipeline_texts(format, directory, values)}
     for path, text in texts.items():
         file = repository / path
         if file.exists() and file.read_text(encoding="utf-8") != text:
@@ -74,7 +74,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     return written
 
 
-def check_format(format: str) -> None:
+def check_pipeline_format(format: str) -> None:
     """Raise UsageError for an unknown format."""
     if format not in FORMATS:
         raise UsageError(
@@ -101,7 +101,7 @@ def find_cluster_target(settings: Settings) -> str:
     return next((name for name in names if name not in NOT_CLUSTERS), "k8s")
 
 
-def _list_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _list_pipeline_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Each file's path in the repository, and its text with placeholders."""
     start = "" if directory == "." else f"{directory}/"
     for script in sorted((FILES / "scripts").iterdir()):
@@ -115,7 +115,7 @@ def _list_texts(format: str, directory: str, values: dict[str, str]) -> Iterator
         yield f".github/workflows/{values['SLUG']}-{name}.yml", text
 
 
-def _collect_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
+def _collect_placeholder_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
     settings, name = project.settings, project.name
     slug = _make_slug(name)
     target = find_cluster_target(settings)

@@ -42,8 +42,8 @@ def show_data(
     from mlapp.project import Project
     from mlapp.schema.infer import to_json_value
 
-    with _count_rows():
-        table = training.read_table(Project.find().app, parse_parameters(parameter))
+    with _show_row_count():
+        table = training.read_and_load(Project.find().app, parse_parameters(parameter))
     columns = profile_table(table)
     head = table.head(rows)
     if json:
@@ -99,8 +99,8 @@ def export_data(
     from mlapp.project import Project
 
     target = Path.cwd() / to  # loading the app changes to the project's folder
-    with _count_rows():
-        rows = export_table(training.read_parts(Project.find().app, parse_parameters(parameter)), target)
+    with _show_row_count():
+        rows = export_table(training.iterate_reader_parts(Project.find().app, parse_parameters(parameter)), target)
     if json:
         output.print_json({"file": str(target), "rows": rows, "bytes": os.path.getsize(target)})
         return
@@ -130,7 +130,7 @@ def check_data(
 
     project = Project.find()
     version = project.store.get(project.name, model)
-    with _count_rows():
+    with _show_row_count():
         trained_with = list_recorded_parameters(version.manifest)
         features = training.read_features(project.app, parse_parameters(parameter), trained_with=trained_with)
     found = compare_schemas(version.manifest.schema.features, infer_schema(features))
@@ -153,9 +153,9 @@ def check_data(
 
 
 @contextmanager
-def _count_rows() -> Iterator[None]:
+def _show_row_count() -> Iterator[None]:
     """Show the number of received rows: a counter on a terminal, one line elsewhere."""
-    from mlapp.data.source import watch_rows
+    from mlapp.data.source import watch_received_rows
 
     total = 0
     with output.show_progress() as tell:
@@ -167,5 +167,5 @@ def _count_rows() -> Iterator[None]:
                 tell(f"read {total:,} rows")
 
         tell("read")
-        with watch_rows(add_rows):
+        with watch_received_rows(add_rows):
             yield

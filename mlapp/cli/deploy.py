@@ -75,7 +75,7 @@ def deploy_app(
       mlapp deploy --target k8s --env production --to-git git@git.example.org:team/deployments.git
     """
     from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget, PredictTarget
-    from mlapp.deploy.git_release import choose_path
+    from mlapp.deploy.git_release import choose_release_folder
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
@@ -116,7 +116,9 @@ def deploy_app(
         _print_documents(place.render(shipment))
         return
     if to_git is not None:
-        _commit_release(place, shipment, to_git, git_path or choose_path(project.name, environment), git_branch, json)
+        _commit_release(
+            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
+        )
         return
     if diff and isinstance(place, DiffTarget):
         text = place.diff(shipment, take_over=force_conflicts)

@@ -30,19 +30,19 @@ def feedback(
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.history import read_baselines
-    from mlapp.monitoring.inspection import place_of
-    from mlapp.monitoring.truth import Truths, from_table
+    from mlapp.monitoring.inspection import open_project_place
+    from mlapp.monitoring.truth import Truths, make_truths_from_table
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     numbers = project.store.list_numbers(project.name)
     baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
     kind = next((baseline.target for baseline in baselines.values()), None)
-    truths = Truths(place_of(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
+    truths = Truths(open_project_place(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
     found = _read_truths_file(file)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     try:
-        accepted = truths.write(truths.check(found if is_entries else from_table(found)))
+        accepted = truths.write(truths.check(found if is_entries else make_truths_from_table(found)))
     except TruthError as error:
         raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
     if json:

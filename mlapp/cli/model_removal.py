@@ -53,7 +53,7 @@ def prune_versions(
     listed = ", ".join(str(version.version) for version in going)
     if going and not dry_run:
         output.ask_confirmation(f"Delete for good of {project.name}: {listed}?", yes=yes)
-    gone = going if dry_run else [version for version in going if _try_delete(project.store, version)]
+    gone = going if dry_run else [version for version in going if _delete_unless_aliased(project.store, version)]
     size = sum(file.size for version in gone for file in version.files.values())
     if json:
         output.print_json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
@@ -68,7 +68,7 @@ def prune_versions(
         output.print_note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
 
 
-def _try_delete(store: Store, version: Manifest) -> bool:
+def _delete_unless_aliased(store: Store, version: Manifest) -> bool:
     """Delete a version; False if an alias points at it now, or if it does not exist."""
     try:
         store.delete(version.app, version.version)

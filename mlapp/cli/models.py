@@ -189,12 +189,12 @@ def _compare_live(project: Project, numbers: list[int], on: str, *, json: bool) 
     import time
 
     from mlapp.monitoring.comparison import compare_live
-    from mlapp.monitoring.inspection import parse_time
+    from mlapp.monitoring.inspection import parse_moment
 
     kind, _, text = on.partition(":")
     if kind != "live" or not text:
         raise UsageError(f"--on {on} is not known.", "Give it as live:7d.")
-    since = parse_time(text)
+    since = parse_moment(text)
     assert since is not None
     found = compare_live(project, numbers, since=since, until=time.time())
     if json:

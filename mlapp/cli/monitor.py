@@ -44,11 +44,11 @@ def show_windows(
     """
     if context.invoked_subcommand is not None:
         return
-    from mlapp.monitoring.inspection import inspect_windows, parse_time
+    from mlapp.monitoring.inspection import inspect_windows, parse_moment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    reports = inspect_windows(project, since=parse_time(since), until=parse_time(until), version=version)
+    reports = inspect_windows(project, since=parse_moment(since), until=parse_moment(until), version=version)
     if json:
         output.print_json({"app": project.name, "windows": reports})
     else:
@@ -96,12 +96,12 @@ def report(
 
       mlapp monitor report --html report.html --since 7d
     """
-    from mlapp.monitoring.inspection import parse_time
+    from mlapp.monitoring.inspection import parse_moment
     from mlapp.monitoring.report import write_report
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    write_report(project, html, since=parse_time(since), until=parse_time(until), version=version)
+    write_report(project, html, since=parse_moment(since), until=parse_moment(until), version=version)
     typer.echo(html)
 
 
@@ -118,11 +118,11 @@ def query_log(
       mlapp monitor sql "SELECT version, sum(weight) FROM log GROUP BY version"
     """
     from mlapp.monitoring.database import query as run_query
-    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.inspection import open_project_place
     from mlapp.project import Project
     from mlapp.schema.infer import to_json_value
 
-    names, rows = run_query(place_of(Project.find(environment=environment)), query)
+    names, rows = run_query(open_project_place(Project.find(environment=environment)), query)
     if json:
         output.print_json([dict(zip(names, map(to_json_value, row), strict=True)) for row in rows])
     else:
@@ -143,13 +143,13 @@ def forget_person(
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.forgetting import forget_rows as delete
-    from mlapp.monitoring.inspection import place_of
+    from mlapp.monitoring.inspection import open_project_place
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    pairs = dict(_parse_key(text) for text in key)
+    pairs = dict(_parse_person_key(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
-    rows = delete(place_of(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
+    rows = delete(open_project_place(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
     typer.echo(f"{rows} rows deleted")
 
 
@@ -184,7 +184,7 @@ def report_skew(
         raise typer.Exit(1)
 
 
-def _parse_key(text: str) -> tuple[str, str]:
+def _parse_person_key(text: str) -> tuple[str, str]:
     from mlapp.errors import UsageError
 
     name, separator, value = text.partition("=")

@@ -50,7 +50,7 @@ def print_json(data: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a result for people, on stdout: aligned columns that fit their content."""
-    cells = [list(columns), *([_format_cell(value) for value in row] for row in rows)]
+    cells = [list(columns), *([_format_table_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
     bold, plain = ("\033[1m", "\033[0m") if _has_color(sys.stdout) else ("", "")
     for number, row in enumerate(cells):
@@ -60,7 +60,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a result for a page or a comment, on stdout: a Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *([_format_cell(value) for value in row] for row in rows)]
+    lines = [list(columns), ["---"] * len(columns), *([_format_table_cell(value) for value in row] for row in rows)]
     for line in lines:
         sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
 
@@ -94,7 +94,7 @@ def show_progress() -> Iterator[Callable[[str], None]]:
         yield lambda step: status.update(f"{step} …")
 
 
-def _format_cell(value: Any) -> str:
+def _format_table_cell(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -30,12 +30,12 @@ def read_given_parameters(file: Path | None, texts: Iterable[str] | None) -> dic
     """The parameters of a file, overridden by those of `-p`.
 
     Raises:
-        UsageError: see `read_file` and `parse_parameters`.
+        UsageError: see `read_parameters_file` and `parse_parameters`.
     """
-    return {**({} if file is None else read_file(file)), **parse_parameters(texts)}
+    return {**({} if file is None else read_parameters_file(file)), **parse_parameters(texts)}
 
 
-def read_file(file: Path) -> dict[str, Any]:
+def read_parameters_file(file: Path) -> dict[str, Any]:
     """The parameters in a YAML or JSON file, such as `C: 0.1` or, by stage, `model: {C: 0.1}`.
 
     Raises:

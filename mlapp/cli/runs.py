@@ -66,7 +66,7 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
         return
     output.print_table(
         ["task", "phase", "seconds", ""],
-        [[step.name, step.phase, step.seconds, _note_of(step)] for step in found.steps],
+        [[step.name, step.phase, step.seconds, _format_run_note(step)] for step in found.steps],
     )
     output.print_note(f"{found.workflow} {found.phase}: {found.url}")
     if found.phase in ("failed", "aborted"):
@@ -76,7 +76,7 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
         output.print_note(f"{error.what}\n{error.todo}")
 
 
-def _note_of(step: TaskRun) -> str:
+def _format_run_note(step: TaskRun) -> str:
     return "cached" if step.cached else f"waits: {step.waits_for}" if step.waits_for else ""
 
 

@@ -40,7 +40,10 @@ def show_status(
             shipped = release.shipment
             by = f" by {release.by}" if release.by else ""
             rows.append(
-                ["release", f"{release.number}, {_format_age(release.created)} ago{by}{_format_note(release.note)}"]
+                [
+                    "release",
+                    f"{release.number}, {_format_age(release.created)} ago{by}{_format_release_note(release.note)}",
+                ]
             )
             if shipped.image:  # otherwise the release is scheduled code without model, URL and replicas
                 rows += [
@@ -92,7 +95,7 @@ def show_status(
         raise typer.Exit(1)
 
 
-def _format_note(note: str | None) -> str:
+def _format_release_note(note: str | None) -> str:
     return f" ({note})" if note else ""
 
 

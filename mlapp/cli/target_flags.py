@@ -69,7 +69,7 @@ def _make_options(name: str) -> Iterator[TyperOption]:
     kind = msgspec.inspect.type_info(flags)
     assert isinstance(kind, msgspec.inspect.StructType)
     for field in kind.fields:
-        types = _list_types(field.type)
+        types = _list_union_types(field.type)
         is_list = any(isinstance(one, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)) for one in types)
         is_flag = any(isinstance(one, msgspec.inspect.BoolType) for one in types)
         flag = "--" + field.encode_name.replace("_", "-")
@@ -90,12 +90,12 @@ def _store_flag(context: Any, parameter: Any, value: Any) -> Any:
     return value
 
 
-def _list_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+def _list_union_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
     """The types of a union, without their metadata."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return _list_types(kind.type)
+        return _list_union_types(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
-        return [one for part in kind.types for one in _list_types(part)]
+        return [one for part in kind.types for one in _list_union_types(part)]
     return [kind]
 
 

@@ -141,11 +141,11 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         place = raw
         for key in path[:-1]:
             place = place.setdefault(key, {})
-        place[path[-1]] = _split_list_value(known.get(path[0]), path[1:], text)
+        place[path[-1]] = _split_environment_list(known.get(path[0]), path[1:], text)
     return raw
 
 
-def _split_list_value(kind: Any, path: list[str], text: str) -> Any:
+def _split_environment_list(kind: Any, path: list[str], text: str) -> Any:
     for key in path:
         fields = list_section_fields(kind)
         kind = fields.get(key) if fields else None

@@ -61,7 +61,7 @@ def find_parameters(pattern: Any) -> list[str]:
     return []
 
 
-def convert_numbers(table: pa.Table, kept: Sequence[str]) -> pa.Table:
+def convert_text_columns(table: pa.Table, kept: Sequence[str]) -> pa.Table:
     """The table with text columns converted to numbers if all values are numbers, except the columns `kept`."""
     import pyarrow as pa
 

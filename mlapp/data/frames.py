@@ -186,7 +186,7 @@ def _cast_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     return table
 
 
-def count_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def report_table_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables unchanged, each reported as progress."""
     for table in tables:
         report(table.num_rows)

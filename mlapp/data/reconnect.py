@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mlapp.data.frames import Types, check_chunk_rows, count_tables, join_tables, make_frame, make_frames
+from mlapp.data.frames import Types, check_chunk_rows, join_tables, make_frame, make_frames, report_table_rows
 from mlapp.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def read_with_retries(
         infer: improves column types, based on all rows or on those of the first part.
     """
     check_chunk_rows(chunks)
-    parts = _iterate_parts(shown, stream, chunks, types, infer)
+    parts = _iterate_with_retries(shown, stream, chunks, types, infer)
     return next(parts) if chunks is None else parts
 
 
-def _iterate_parts(
+def _iterate_with_retries(
     shown: str,
     stream: Callable[[], Iterator[pa.Table]],
     chunks: int | None,
@@ -56,7 +56,7 @@ def _iterate_parts(
     given = 0
     for attempt, pause in enumerate((*PAUSES, None), 1):
         try:
-            tables = count_tables(stream())
+            tables = report_table_rows(stream())
             if chunks is None:
                 yield make_frame(infer(join_tables(tables)) if infer else join_tables(tables), types)
                 return

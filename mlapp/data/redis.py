@@ -88,7 +88,7 @@ def read(
         lambda: _stream_rows(address, pattern, fields),
         chunks,
         types,
-        infer=lambda table: flatten.convert_numbers(table, kept),
+        infer=lambda table: flatten.convert_text_columns(table, kept),
     )
 
 
@@ -165,17 +165,17 @@ def _fetch_rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
                 case _:
                     pipeline.exists(key)
         for key, kind, value in zip(keys, kinds, pipeline.execute(), strict=True):
-            yield from ({"key": key, **row} for row in _make_rows(key, kind, value))
+            yield from ({"key": key, **row} for row in _make_redis_rows(key, kind, value))
 
 
-def _make_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
+def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
     match kind:
         case "hash":
             yield value
         case "string":
-            yield _parse_object(key, value)
+            yield _parse_json_object(key, value)
         case "list":
-            yield from (_parse_object(key, item) for item in value)
+            yield from (_parse_json_object(key, item) for item in value)
         case "stream":
             yield from ({"id": entry, **row} for entry, row in value)
         case "zset":
@@ -191,7 +191,7 @@ def _make_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]]:
             )
 
 
-def _parse_object(key: str, text: str) -> dict[str, Any]:
+def _parse_json_object(key: str, text: str) -> dict[str, Any]:
     """The fields of a JSON object; any other text becomes the column `value`."""
     try:
         found = json.loads(text)

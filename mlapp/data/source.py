@@ -160,7 +160,7 @@ def _drop_nanoseconds(value: Any, convert: str) -> Any:
 
 
 @contextmanager
-def watch_rows(progress: Callable[[int], None]) -> Iterator[None]:
+def watch_received_rows(progress: Callable[[int], None]) -> Iterator[None]:
     """Within the block, every source calls `progress` with the number of rows received since the last call."""
     token = _watcher.set(progress)
     try:

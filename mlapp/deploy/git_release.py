@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlapp.deploy.cluster.document_files import group_by_file, strip_owner_labels
+from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_owner_labels
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.deploy.yaml_dump import to_yaml
 from mlapp.errors import UsageError
@@ -49,7 +49,7 @@ class GitRelease:
     pushed: bool
 
 
-def choose_path(app: str, environment: str | None) -> str:
+def choose_release_folder(app: str, environment: str | None) -> str:
     """The folder of an app's releases: `digits/production`; `digits` without an environment."""
     return f"{app}/{environment}" if environment else app
 
@@ -123,7 +123,7 @@ def describe_release(shipment: Shipment, path: str) -> str:
 def _name_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if any("apiVersion" not in document for document in documents):
         raise UsageError("This target has no Kubernetes objects.", "Give --target k8s, or leave out --to-git.")
-    return group_by_file([strip_owner_labels(document) for document in documents])
+    return group_documents_by_file([strip_owner_labels(document) for document in documents])
 
 
 def _commit_in_folder(

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlapp.deploy import gitops
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
-from mlapp.deploy.git_release import ask_git, choose_path
+from mlapp.deploy.git_release import ask_git, choose_release_folder
 from mlapp.deploy.k8s import KubernetesTarget
 from mlapp.deploy.target import Target
 from mlapp.deploy.yaml_dump import to_yaml, to_yaml_all
@@ -50,7 +50,7 @@ def write_gitops_files(
     repository = repository or ask_git(project.root, "remote", "get-url", "origin")
     if not repository:
         progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
-    source = (repository or UNKNOWN, branch, path or choose_path(project.name, project.environment))
+    source = (repository or UNKNOWN, branch, path or choose_release_folder(project.name, project.environment))
     texts = {}
     if format == "argocd":
         texts["application.yaml"] = to_yaml(gitops.make_application(title, name, *source, namespace, with_rollout))

@@ -24,7 +24,9 @@ def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
         return HttpResponse(b"" if request.method == "HEAD" else answer.body, status=answer.status, headers=headers)
     body = answer.iterate_body()
     is_sync = isinstance(request, WSGIRequest)
-    return StreamingHttpResponse(body if is_sync else _iterate_body(body), status=answer.status, headers=headers)
+    return StreamingHttpResponse(
+        body if is_sync else _iterate_response_body(body), status=answer.status, headers=headers
+    )
 
 
 def _find_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
@@ -42,7 +44,7 @@ def _find_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
     return read
 
 
-async def _iterate_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
+async def _iterate_response_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
     """The parts of a body for ASGI, which threads wait for."""
     try:
         while (part := await asyncio.to_thread(next, body, None)) is not None:

@@ -25,7 +25,7 @@ from mlapp.errors import UsageError
 from mlapp.model import TrainedModel
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
-from mlapp.monitoring.recording import find_place, make_recorder
+from mlapp.monitoring.recording import make_recorder, open_recording_place
 from mlapp.schema.part import Part
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
@@ -191,7 +191,7 @@ class ModelHost:
         if isinstance(self._model, TrainedModel):
             return None
         store = self.app.store() if self._store is None else self._store
-        return find_place(self.app.settings.monitor, store, self.app.root, self.app.name)
+        return open_recording_place(self.app.settings.monitor, store, self.app.root, self.app.name)
 
     def predict(self, inputs: Any) -> list[Any]:
         """Predictions for inputs as plain values or a DataFrame: one JSON-compatible entry per row.

@@ -30,12 +30,12 @@ class LoopThread:
         try:
             while True:
                 try:
-                    yield self.run(_take_next_item(items))
+                    yield self.run(_take_next_stream_item(items))
                 except StopAsyncIteration:
                     return
         finally:
             self.run(items.aclose())
 
 
-async def _take_next_item(items: AsyncGenerator[T, None]) -> T:
+async def _take_next_stream_item(items: AsyncGenerator[T, None]) -> T:
     return await anext(items)

@@ -44,11 +44,16 @@ def make_project_source(project: Project) -> Source:
         ProjectError: see `Project.app`.
     """
     return Source(
-        project.app, project.root, project.settings.app, project.settings, project.environment, read_data_size(project)
+        project.app,
+        project.root,
+        project.settings.app,
+        project.settings,
+        project.environment,
+        read_training_size(project),
     )
 
 
-def read_data_size(project: Project) -> int | None:
+def read_training_size(project: Project) -> int | None:
     """The number of cells in the latest version's data; None without a version, or in a container, which ignores it."""
     if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
         return None

@@ -31,7 +31,7 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
         tarfile.open(fileobj=compressed, mode="w|") as tar,
     ):
         needed = (project.location.file.relative_to(root), Path(config.FILE))
-        for path in _list_files(root, project.settings, warn, needed):
+        for path in _list_archived_files(root, project.settings, warn, needed):
             member = tar.gettarinfo(str(root / path), path.as_posix())
             member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
             hasher.update(f"{path.as_posix()}\0{member.mode}\0{member.linkname}\0".encode())
@@ -51,7 +51,7 @@ def digest_data(root: Path, settings: Settings) -> str:
     (`mlapp.flyte.code_fingerprint`). Markdown is excluded too.
     """
     hasher = hashlib.sha256()
-    for path in _list_files(root, settings, lambda text: None):
+    for path in _list_archived_files(root, settings, lambda text: None):
         if path.suffix not in NOT_DATA and (root / path).is_file():
             hasher.update(f"{path.as_posix()}\0{(root / path).stat().st_size}\0".encode())
             with (root / path).open("rb") as file:
@@ -60,7 +60,7 @@ def digest_data(root: Path, settings: Settings) -> str:
     return hasher.hexdigest()
 
 
-def _list_files(root: Path, settings: Settings, warn: Reporter, needed: tuple[Path, ...] = ()) -> list[Path]:
+def _list_archived_files(root: Path, settings: Settings, warn: Reporter, needed: tuple[Path, ...] = ()) -> list[Path]:
     leave_out = None if "://" in settings.store.url else (root / settings.store.url).resolve()
     return find_project_files(root, include=settings.image.include, leave_out=leave_out, needed=needed, warn=warn)
 

@@ -66,7 +66,7 @@ class _SourceWalk:
         value = getattr(value, "__func__", value)
         if isinstance(value, property):
             self.add_value(value.fget)
-        elif _is_text(value):
+        elif _is_text_constant(value):
             self._update(repr(value).encode() + b"\0")
         elif isinstance(value, (list, tuple, set, frozenset)):
             for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
@@ -111,7 +111,7 @@ class _SourceWalk:
             except ValueError:  # not yet assigned
                 continue
         modules: list[Any] = []
-        for name in _iterate_names(function.__code__):
+        for name in _iterate_used_names(function.__code__):
             if name in function.__globals__:
                 found = [function.__globals__[name]]
             else:  # perhaps a module that the function imports when it is called, or `b` of a module `a`, in `a.b.f(x)`
@@ -162,14 +162,14 @@ class _SourceWalk:
         return path.is_relative_to(self._root) and "site-packages" not in path.parts
 
 
-def _iterate_names(code: types.CodeType) -> Iterable[str]:
+def _iterate_used_names(code: types.CodeType) -> Iterable[str]:
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _iterate_names(constant)
+            yield from _iterate_used_names(constant)
 
 
-def _is_text(value: Any) -> bool:
+def _is_text_constant(value: Any) -> bool:
     kinds = () if isinstance(value, type) else type(value).__mro__[:-1]
     return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
 

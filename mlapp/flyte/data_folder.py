@@ -53,7 +53,7 @@ class Dataset(msgspec.Struct, frozen=True):
     parts: list[Part]
 
 
-def write_values(folder: Path, values: Mapping[str, Any], identity: Identity, *, pickle: bool = False) -> None:
+def write_task_values(folder: Path, values: Mapping[str, Any], identity: Identity, *, pickle: bool = False) -> None:
     """Write named values into an empty folder.
 
     Args:
@@ -65,23 +65,23 @@ def write_values(folder: Path, values: Mapping[str, Any], identity: Identity, *,
     parts = []
     for at, (name, value) in enumerate(values.items()):
         stem = name if PLAIN_NAME.fullmatch(name) else f"part{at}"
-        parts.append(_write_value(folder, stem, value, name, pickle))
+        parts.append(_write_task_value(folder, stem, value, name, pickle))
     index = Dataset(identity, list(values), parts)
     (folder / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index)))
 
 
-def read_values(folder: Path) -> tuple[dict[str, Any], Identity]:
+def read_task_values(folder: Path) -> tuple[dict[str, Any], Identity]:
     """All values of a folder in order, and the identity."""
     index = open_index(folder)
     return {
-        name: _read_value(folder, part) for name, part in zip(index.names, index.parts, strict=True)
+        name: _read_task_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
     }, index.identity
 
 
-def read_part(folder: Path, name: str) -> Any:
+def read_task_value(folder: Path, name: str) -> Any:
     """One value of a folder."""
     index = open_index(folder)
-    return _read_value(folder, index.parts[index.names.index(name)])
+    return _read_task_file(folder, index.parts[index.names.index(name)])
 
 
 def open_index(folder: Path) -> Dataset:
@@ -123,16 +123,16 @@ def _find_unformatted_type(annotation: Any) -> Any:
     is_plain = annotation in (str, int, float, bool, bytes, type(None), object, inspect.Signature.empty)
     if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
         return None
-    return None if _format_of_type((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
+    return None if _find_value_format((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
 
 
-def _write_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
-    kind = _kind_of_value(value)
+def _write_task_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
+    kind = _find_value_kind(value)
     if kind == "table":
         value, details = encode_frame(value, name)
-        return Part(kind, _write_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
+        return Part(kind, _write_task_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
     if kind in ("polars", "arrow"):
-        return Part(kind, _write_table(folder, f"{stem}.parquet", value, kind, name))
+        return Part(kind, _write_task_table(folder, f"{stem}.parquet", value, kind, name))
     if kind == "array" and value.dtype.kind != "O":
         import numpy as np
 
@@ -144,9 +144,10 @@ def _write_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -
             (folder / f"{stem}.json").write_bytes(text)
             return Part("json", f"{stem}.json")
         items = list(value.values()) if kind == "dict" else list(value)
-        if len(items) <= 16 and all(_kind_of_value(item) for item in items):
+        if len(items) <= 16 and all(_find_value_kind(item) for item in items):
             parts = [
-                _write_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle) for at, item in enumerate(items)
+                _write_task_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
+                for at, item in enumerate(items)
             ]
             return Part(kind, None, parts, list(map(str, value)) if kind == "dict" else [])
     elif value is None or isinstance(value, (str, int, float)):
@@ -155,7 +156,7 @@ def _write_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -
     return Part("pickle", _write_pickle(folder, f"{stem}.pkl", value, name, pickle))
 
 
-def _read_value(folder: Path, part: Part) -> Any:
+def _read_task_file(folder: Path, part: Part) -> Any:
     file = folder / (part.file or "")
     if part.kind in ("table", "polars", "arrow"):
         import pyarrow.parquet as pq
@@ -178,17 +179,17 @@ def _read_value(folder: Path, part: Part) -> Any:
         import cloudpickle
 
         return cloudpickle.loads(file.read_bytes())
-    values = [_read_value(folder, inner) for inner in part.parts]
+    values = [_read_task_file(folder, inner) for inner in part.parts]
     if part.kind == "dict":
         return dict(zip(part.names, values, strict=True))
     return tuple(values) if part.kind == "tuple" else values
 
 
-def _kind_of_value(value: Any) -> str | None:
-    return _format_of_type((type(value).__module__.partition(".")[0], type(value).__name__))
+def _find_value_kind(value: Any) -> str | None:
+    return _find_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
 
 
-def _format_of_type(kind: tuple[str, str]) -> str | None:
+def _find_value_format(kind: tuple[str, str]) -> str | None:
     """The format for values of a type, by package and name."""
     known = {
         ("pandas", "DataFrame"): "table",
@@ -202,7 +203,7 @@ def _format_of_type(kind: tuple[str, str]) -> str | None:
     return known.get(kind)
 
 
-def _write_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
+def _write_task_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -15,8 +15,8 @@ STYLE = (
 def render_metrics(app: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The metrics of each split as HTML, as `mlapp train` prints them."""
     names = list(dict.fromkeys(name for found in metrics.values() for name in found))
-    rows = [[split, *(_format_number(found.get(name)) for name in names)] for split, found in metrics.items()]
-    return f"{STYLE}<h2>{escape(app)}</h2>{_render_table(['split', *names], rows)}"
+    rows = [[split, *(_format_deck_number(found.get(name)) for name in names)] for split, found in metrics.items()]
+    return f"{STYLE}<h2>{escape(app)}</h2>{_render_deck_table(['split', *names], rows)}"
 
 
 def publish_page(title: str, html: str) -> None:
@@ -26,11 +26,11 @@ def publish_page(title: str, html: str) -> None:
     flytekit.Deck(title, html)
 
 
-def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _render_deck_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = ["".join(f"<th>{escape(str(name))}</th>" for name in head)]
     lines += ["".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _format_number(value: float | None) -> str:
+def _format_deck_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"

@@ -17,7 +17,7 @@ from mlapp.flyte.errors import FlyteError
 MARK = "Deployed by mlapp: "
 
 
-def record_version(connection: Connection, plan: str, version: str) -> None:
+def record_deployed_version(connection: Connection, plan: str, version: str) -> None:
     """Record that `version` of the launch plan `plan` was deployed last."""
     metadata = NamedEntityMetadata(f"{MARK}{version}", NamedEntityState.ACTIVE)
     connection.call_client(
@@ -28,7 +28,7 @@ def record_version(connection: Connection, plan: str, version: str) -> None:
     )
 
 
-def read_version(connection: Connection, plan: str) -> str | None:
+def read_deployed_version(connection: Connection, plan: str) -> str | None:
     """The version that was deployed last; empty if none is recorded, None if the plan does not exist."""
     request = common_pb2.NamedEntityGetRequest(
         resource_type=ResourceType.LAUNCH_PLAN, id=_make_entity_identifier(connection, plan).to_flyte_idl()

@@ -102,7 +102,7 @@ def _explain_stage_error(name: str, run: Run, text: str) -> RunFailedError | Non
 
 def _explain_trace(name: str, run: Run, text: str) -> RunFailedError | None:
     """An error with a traceback, for example of an app that cannot be imported in the task."""
-    trace, message = split_error(text)
+    trace, message = split_task_error(text)
     if STAGE_ERROR not in text and not trace:
         return None
     what, _, todo = message.partition("\n")
@@ -127,7 +127,7 @@ def _explain_timeout(name: str, stage: str, text: str) -> RunFailedError | None:
     )
 
 
-def split_error(text: str) -> tuple[str, str]:
+def split_task_error(text: str) -> tuple[str, str]:
     """Split the error output of a failed task into the user's traceback and the message."""
     text = STAGE_LINE.sub("", text)
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)

@@ -51,7 +51,7 @@ def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups]
 
 
-def name_group(steps: Sequence[str]) -> str:
+def make_task_name(steps: Sequence[str]) -> str:
     """The name of a task: `train-evaluate-save`. Flyte's node names allow no other separator."""
     return "-".join(steps)
 

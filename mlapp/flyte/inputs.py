@@ -50,7 +50,7 @@ class Input:
     def default(self) -> Any:
         """The default in the interface; `REQUIRED` without one."""
         default = self.parameter.default
-        return default if default is REQUIRED else self._write_value(default)
+        return default if default is REQUIRED else self._write_input(default)
 
     def encode_value(self, value: Any) -> Any:
         """Encode a user's value for Flyte.
@@ -59,8 +59,8 @@ class Input:
             UsageError: the value is not of the parameter's type, or Flyte cannot represent it.
         """
         converted = self.parameter.convert_value(value)
-        written = self._write_value(converted)
-        if self.kind is str and to_json_value(self._read_value(written)) != to_json_value(converted):
+        written = self._write_input(converted)
+        if self.kind is str and to_json_value(self._read_input(written)) != to_json_value(converted):
             raise UsageError(
                 f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot carry {converted!r:.60}.",
                 "Give a number, a text, a date, or a list or dict of them, and build other objects in the function.",
@@ -75,11 +75,11 @@ class Input:
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are timezone-aware, in UTC
         # An unchanged default is passed directly: its text may stand for a tuple, a class, a function.
-        if default is not REQUIRED and value == self._write_value(default):
+        if default is not REQUIRED and value == self._write_input(default):
             return default
-        return self._read_value(value)
+        return self._read_input(value)
 
-    def _write_value(self, value: Any) -> Any:
+    def _write_input(self, value: Any) -> Any:
         if self.kind is datetime.datetime and value is None:
             return NO_TIME
         if self.kind is not str or self.parameter.kind is str:
@@ -93,12 +93,12 @@ class Input:
 
     def _reads_back(self, text: str, value: Any) -> bool:
         try:
-            read = self._read_value(text)
+            read = self._read_input(text)
         except UsageError:
             return False
         return bool(to_json_value(getattr(read, "value", read)) == to_json_value(value))
 
-    def _read_value(self, value: Any) -> Any:
+    def _read_input(self, value: Any) -> Any:
         return self.parameter.convert_value(value)
 
 
@@ -121,7 +121,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         taken.add(name)
         kind = find_carried_type(parameter.kind)
         if kind is None:
-            if parameter.is_required and not _has_text(parameter.kind):
+            if parameter.is_required and not _has_text_form(parameter.kind):
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a {format_type(parameter.kind)}, "
                     "which Flyte cannot carry.",
@@ -175,13 +175,13 @@ def find_carried_type(kind: Any) -> Any:
     return None
 
 
-def _has_text(kind: Any) -> bool:
+def _has_text_form(kind: Any) -> bool:
     """Whether `Parameter.convert_value` can parse a value of this type from text."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _has_text(options[0])
+        return _has_text_form(options[0])
     if origin in (typing.Union, types.UnionType):
-        return all(option is type(None) or find_carried_type(option) or _has_text(option) for option in options)
+        return all(option is type(None) or find_carried_type(option) or _has_text_form(option) for option in options)
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
     if find_structure(kind) is not None:
@@ -195,13 +195,13 @@ def _spell_value(value: Any) -> str | None:
         if is_structure(value):
             return msgspec.json.encode(to_plain_value(value)).decode()
         if isinstance(value, (bool, int, float, list, tuple, dict)):
-            return msgspec.json.encode(value, enc_hook=_to_text).decode()
-        return _to_text(value)
+            return msgspec.json.encode(value, enc_hook=_format_input).decode()
+        return _format_input(value)
     except (TypeError, NotImplementedError, msgspec.MsgspecError):
         return None
 
 
-def _to_text(value: Any) -> str:
+def _format_input(value: Any) -> str:
     if type(value).__module__.partition(".")[0] not in TEXTUAL:
         raise NotImplementedError
     return str(value)

@@ -49,7 +49,7 @@ def train_locally(
             except Exception as error:
                 raise _unwrap_error(error) from None
             model = Path(outputs.model.download())
-        return promotion.keep_version(store, task_bodies.open_version(model))
+        return promotion.save_and_promote(store, task_bodies.open_saved_version(model))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

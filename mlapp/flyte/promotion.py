@@ -21,10 +21,10 @@ def is_shared_store(url: str) -> bool:
 def keep_if_shared(settings: StoreSettings, root: Path, version: ModelVersion, metric: str) -> None:
     """Save a version in the store from within the cluster, if the store is reachable from there."""
     if is_shared_store(settings.url):
-        keep_version(open_store(settings, root), version, metric)
+        save_and_promote(open_store(settings, root), version, metric)
 
 
-def keep_version(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
+def save_and_promote(store: Store, version: ModelVersion, metric: str = "") -> ModelVersion:
     """Save a version, once per execution that created it, and promote it if it is better.
 
     Raises:

@@ -155,7 +155,7 @@ def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
         "flyte": project.settings.flyte,
         "app": project.settings.app,
         "environment": project.environment,
-        "memory": default_resources(None, app_source.read_data_size(project)).memory,
+        "memory": default_resources(None, app_source.read_training_size(project)).memory,
     }
     if project.settings.monitor.run == "flyte":
         settings["monitor"] = make_cron(project.settings)

@@ -44,7 +44,7 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
             )
         files = [f"{task_bodies.FILES}/{file}" for file in manifest.files]
         file_transfer.download_files(connection, url, files, folder)
-        return promotion.keep_version(store, task_bodies.open_version(folder), promote_if)
+        return promotion.save_and_promote(store, task_bodies.open_saved_version(folder), promote_if)
 
 
 def fetch_predictions(connection: Connection, run: str) -> Any:
@@ -68,11 +68,11 @@ def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
     Raises:
         FlyteError: the run has no results.
     """
-    texts = [_read_text(literal) for literal in fetch_output(connection, run, "results").collection.literals]
+    texts = [_read_output_text(literal) for literal in fetch_output(connection, run, "results").collection.literals]
     return [None if text is None else msgspec.json.decode(text, type=TrialResult) for text in texts]
 
 
-def _read_text(literal: Any) -> str | None:
+def _read_output_text(literal: Any) -> str | None:
     inner = literal.scalar.union.value if literal.scalar.union is not None else literal
     return None if inner.scalar.primitive is None else str(inner.scalar.primitive.string_value)
 

@@ -126,7 +126,8 @@ def follow_run(
                 waiting.ask(node)
             elif asks_run or current is None:
                 current = _add_task_runs(
-                    _make_run(connection, _get_execution(connection, run)), current.steps if current else ()
+                    _make_run_from_execution(connection, _get_execution(connection, run)),
+                    current.steps if current else (),
                 )
             else:
                 current = _add_task_runs(current, list_stages(connection, run))
@@ -170,7 +171,7 @@ def recover(connection: Connection, run: str) -> str:
         UsageError: the run does not exist, or has not ended. FlyteError: Flyte refused.
     """
     with NamedRun(run):
-        current = _make_run(connection, _get_execution(connection, run))
+        current = _make_run_from_execution(connection, _get_execution(connection, run))
     if not current.is_over:
         raise UsageError(f"Run {run} has not ended: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
     if current.phase == "succeeded":
@@ -186,7 +187,9 @@ def read_run(connection: Connection, run: str) -> Run:
     Raises:
         UsageError: the run does not exist.
     """
-    current = _add_task_runs(_make_run(connection, _get_execution(connection, run)), list_stages(connection, run))
+    current = _add_task_runs(
+        _make_run_from_execution(connection, _get_execution(connection, run)), list_stages(connection, run)
+    )
     waiting = WaitingReasons(connection, run)
     for node in dict.fromkeys(step.node for step in current.steps if step.phase == "running"):
         waiting.ask(node)
@@ -213,7 +216,7 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
     )
     if not found:
         connection.check_project()
-    return [_make_run(connection, execution) for execution in found]
+    return [_make_run_from_execution(connection, execution) for execution in found]
 
 
 def abort_run(connection: Connection, run: str, reason: str) -> None:
@@ -228,7 +231,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
         except FlyteError as error:
             if "FAILED_PRECONDITION" not in error.what:
                 raise
-            current = _make_run(connection, _get_execution(connection, run))
+            current = _make_run_from_execution(connection, _get_execution(connection, run))
             end = "was aborted" if current.phase == "aborted" else current.phase
             raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}") from error
 
@@ -254,7 +257,7 @@ def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
 
 
-def _make_run(connection: Connection, execution: Any) -> Run:
+def _make_run_from_execution(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
     # A schedule's plan is named after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
     before, _, last = plan.name.rpartition(".")

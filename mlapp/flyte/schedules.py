@@ -20,7 +20,7 @@ from mlapp.errors import ConfigError, DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.deployed_version import read_version, record_version
+from mlapp.flyte.deployed_version import read_deployed_version, record_deployed_version
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState
@@ -117,7 +117,7 @@ def deploy_schedules(
         known = [now] if now is not None else _select_last_deployed(connection, [plan_name(app, schedule)])
         if not known or known[0].id.version != version:
             create(name)
-            record_version(connection, plan_name(app, schedule), version)
+            record_deployed_version(connection, plan_name(app, schedule), version)
         if now is not None or not known:
             _set_plan_state(
                 connection, _plan_identifier(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE
@@ -139,7 +139,7 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     running, found = list_active_plans(connection, app), []
     for name, schedule in declared.items():
         versions = [running[name]] if name in running else _select_last_deployed(connection, plan_names(app, name))
-        found.append(_make_state(schedule, versions[0].id.version if versions else "", name in running))
+        found.append(_make_schedule_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
         if name not in declared:
             found.append(ScheduleState(name, "no longer declared", True, plan.id.version))
@@ -149,11 +149,11 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
 def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules in Flyte, active or not. The app's code is not needed."""
     running = list_active_plans(connection, app)
-    found = [_read_state(name, plan, is_active=True) for name, plan in running.items()]
+    found = [_read_schedule_state(name, plan, is_active=True) for name, plan in running.items()]
     for name in _list_deployed_names(connection, app):
         if name not in running:
             versions = _select_last_deployed(connection, plan_names(app, name))
-            found += [_read_state(name, plan, is_active=False) for plan in versions]
+            found += [_read_schedule_state(name, plan, is_active=False) for plan in versions]
     return sorted(found, key=lambda state: state.name)
 
 
@@ -169,13 +169,13 @@ def switch_schedule(connection: Connection, app: str, name: str, is_active: bool
         return None
     if is_active or name in running:
         _set_plan_state(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
-    return _read_state(name, versions[0], is_active=is_active)
+    return _read_schedule_state(name, versions[0], is_active=is_active)
 
 
 def find_schedule(connection: Connection, app: str, name: str) -> ScheduleState | None:
     """A schedule in Flyte, in the version that was deployed last."""
     versions = _select_last_deployed(connection, plan_names(app, name))
-    return _read_state(name, versions[0], is_active=False) if versions else None
+    return _read_schedule_state(name, versions[0], is_active=False) if versions else None
 
 
 def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
@@ -308,11 +308,11 @@ def _convert_rate_to_cron(schedule: Schedule) -> str:
     )
 
 
-def _make_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
+def _make_schedule_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
     return ScheduleState(schedule.name, schedule.description, is_active, version, schedule.promote_if or "")
 
 
-def _read_state(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
+def _read_schedule_state(name: str, plan: Any, *, is_active: bool) -> ScheduleState:
     clock = plan.spec.entity_metadata.schedule
     if clock.rate is not None:
         unit = FlyteSchedule.FixedRateUnit.enum_to_string(clock.rate.unit).lower()
@@ -360,7 +360,7 @@ def _plan_identifier(connection: Connection, plan: str, version: str) -> Identif
 def _select_last_deployed(connection: Connection, plans: list[str]) -> list[Any]:
     """A list with the plan that was deployed last, or with the newest if that is not recorded; empty without plans."""
     for plan in plans:
-        version = read_version(connection, plan)
+        version = read_deployed_version(connection, plan)
         if version is None:
             continue
         if version:

@@ -46,8 +46,8 @@ from mlapp.training.splits import (
     copy_rows,
     describe_split,
     identify_table,
-    name_columns,
-    names_of,
+    list_column_names,
+    name_array_schema,
     widen_schema,
 )
 from mlapp.tuning import Judge
@@ -101,18 +101,18 @@ class Trial(msgspec.Struct, frozen=True):
     seed: int
 
 
-def run_read(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
+def run_read_step(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
     """Read and load the data; write the table to `out`."""
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
-    data_folder.write_values(out, {TABLE: table}, Identity(*identify_table(table)), pickle=pickle)
+    data_folder.write_task_values(out, {TABLE: table}, Identity(*identify_table(table)), pickle=pickle)
 
 
-def run_split(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
+def run_split_step(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
     """Split the table; write the splits to `out`."""
-    values, known = data_folder.read_values(table)
+    values, known = data_folder.read_task_values(table)
     splits = stage_calls.call_splitter(pipeline, values[TABLE], bound.get("data_splitter", {}))
-    data_folder.write_values(out, splits, known, pickle=pickle)
+    data_folder.write_task_values(out, splits, known, pickle=pickle)
 
 
 def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
@@ -125,10 +125,10 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     require_savable(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
     index = data_folder.open_index(splits)
-    part = data_folder.read_part(splits, index.names[0])
-    columns = names_of(part)
+    part = data_folder.read_task_value(splits, index.names[0])
+    columns = list_column_names(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
-    features_schema = name_columns(infer_schema(features, columns), features, part)
+    features_schema = name_array_schema(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(features_schema)
     sample = send_through_json(pipeline, declared, features_schema, sample_rows(features))
@@ -179,7 +179,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
 def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
     """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
     for name in data_folder.open_index(splits).names[1:]:
-        part = data_folder.read_part(splits, name)
+        part = data_folder.read_task_value(splits, name)
         schema = widen_schema(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
 
@@ -202,7 +202,7 @@ def _measure_baseline(
             reliability.add(name, None, None)
             continue
         features, target = stage_calls.call_parser(
-            pipeline, data_folder.read_part(splits, name), bound.get("data_parser", {})
+            pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
         )
         reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
     return reliability.complete(baseline, predict_sample(pipeline, framework, estimator, some), read_column_rules())
@@ -216,7 +216,7 @@ def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) 
     metrics = {}
     for name in data_folder.open_index(splits).names:
         features, target = stage_calls.call_parser(
-            pipeline, data_folder.read_part(splits, name), bound.get("data_parser", {})
+            pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
         )
         transformed = stage_calls.call_transformer(pipeline, features)
         metrics[name] = stage_calls.call_evaluator(
@@ -225,7 +225,7 @@ def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) 
     return metrics
 
 
-def run_save(
+def run_save_step(
     pipeline: Pipeline,
     bound: Bound,
     trained: Path,
@@ -264,24 +264,24 @@ def run_save(
         version = store.put(model, origin=origin, git=git, tuning=tuning)
         (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
         shutil.copytree(version.files, out / FILES)
-    return open_version(out)
+    return open_saved_version(out)
 
 
-def open_version(folder: Path) -> ModelVersion:
-    """The version that `run_save` wrote."""
+def open_saved_version(folder: Path) -> ModelVersion:
+    """The version that `run_save_step` wrote."""
     return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
 
 
 def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
     """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
     predictor = prediction.load_predictor(pipeline, version)
-    values = _choose_values(pipeline, bound)
+    values = _choose_changed_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
     predictions = predictor.predict_features(features)
     normalization.to_table(predictions, predictor.stage.title).to_parquet(out)
 
 
-def _choose_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
+def _choose_changed_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
     defaults = {parameter.full_name: parameter.default for parameter in list_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
@@ -303,7 +303,7 @@ def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
     """
     asked = msgspec.json.decode(text, type=Trial)
     fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
-    first = data_folder.read_part(splits, data_folder.open_index(splits).names[0])
+    first = data_folder.read_task_value(splits, data_folder.open_index(splits).names[0])
     judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
     try:
         measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))

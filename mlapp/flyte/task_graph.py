@@ -24,7 +24,7 @@ from mlapp.flyte import app_source as sources
 from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.default_resources import default_resources
-from mlapp.flyte.fusion import GIVES, declare_group, group_steps, list_inputs, list_outputs, name_group
+from mlapp.flyte.fusion import GIVES, declare_group, group_steps, list_inputs, list_outputs, make_task_name
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.task_specs import STEPS, list_running_stages, make_task_options
 from mlapp.flyte.tasks import StageTask, make_output_folder
@@ -81,7 +81,7 @@ class TaskGraph:
             ProjectError: the app lacks the task: the container has different code.
         """
         if step not in self._tasks:
-            group = next((group for group in self.groups() if name_group(group) == step), None)
+            group = next((group for group in self.groups() if make_task_name(group) == step), None)
             if group is None and step not in OTHER_TASKS:
                 raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
             self._tasks[step] = self._group_steps(group) if group else getattr(self, f"_make_{step}_task")()
@@ -99,10 +99,10 @@ class TaskGraph:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
         parameters = list(dict.fromkeys(input for step in steps for input in self.list_task_inputs(step)))
         outputs = list_outputs(steps)
-        name = name_group(steps)
+        name = make_task_name(steps)
 
         def work(given: dict[str, Any]) -> Any:
-            values = {key: given[key] if key == "metrics" else _to_path(given[key]) for key in list_inputs(steps)}
+            values = {key: given[key] if key == "metrics" else _to_local_path(given[key]) for key in list_inputs(steps)}
             for step in steps:
                 self._tasks[name].stage = step
                 values[GIVES[step]] = self._run_step(step, given, values)
@@ -132,13 +132,13 @@ class TaskGraph:
             return metrics
         out = make_output_folder(GIVES[step])
         if step == "read":
-            task_bodies.run_read(self.pipeline, bound, out, pickle=self._allows_pickle)
+            task_bodies.run_read_step(self.pipeline, bound, out, pickle=self._allows_pickle)
         elif step == "split":
-            task_bodies.run_split(self.pipeline, bound, values["table"], out, pickle=self._allows_pickle)
+            task_bodies.run_split_step(self.pipeline, bound, values["table"], out, pickle=self._allows_pickle)
         elif step == "train":
             task_bodies.run_train(self.pipeline, bound, values["splits"], out)
         else:
-            version = task_bodies.run_save(
+            version = task_bodies.run_save_step(
                 self.pipeline,
                 bound,
                 values["trained"],
@@ -157,17 +157,19 @@ class TaskGraph:
 
         def run_batch(given: dict[str, Any]) -> Any:
             out = make_output_folder("predictions") / "predictions.parquet"
-            task_bodies.run_predict(self.pipeline, inputs.decode_by_stage(own, given), self._load_version(given), out)
+            task_bodies.run_predict(
+                self.pipeline, inputs.decode_by_stage(own, given), self._load_version_for_batch(given), out
+            )
             return FlyteFile(str(out))
 
         data = {"model": FlyteDirectory | None, VERSION: str}
         return self._make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
 
-    def _load_version(self, given: Mapping[str, Any]) -> ModelVersion:
+    def _load_version_for_batch(self, given: Mapping[str, Any]) -> ModelVersion:
         """The model to predict with: the given one, or the version of the store that a schedule names."""
         store = open_store(self.source.settings.store, self.source.root)
         if given["model"] is not None:
-            version = task_bodies.open_version(_to_path(given["model"]))
+            version = task_bodies.open_saved_version(_to_local_path(given["model"]))
             store.require_signed(version)
             return version
         return store.get(self.name, given[VERSION] or "latest")
@@ -184,8 +186,8 @@ class TaskGraph:
         def run_data(given: dict[str, Any]) -> Any:
             table, out = make_output_folder("table"), make_output_folder("splits")
             bound = inputs.decode_by_stage(own, given)
-            task_bodies.run_read(self.pipeline, bound, table, pickle=self._allows_pickle)
-            task_bodies.run_split(self.pipeline, bound, table, out, pickle=self._allows_pickle)
+            task_bodies.run_read_step(self.pipeline, bound, table, pickle=self._allows_pickle)
+            task_bodies.run_split_step(self.pipeline, bound, table, out, pickle=self._allows_pickle)
             return FlyteDirectory(str(out))
 
         return self._make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
@@ -195,7 +197,7 @@ class TaskGraph:
 
         def run_trial(given: dict[str, Any]) -> Any:
             bound = inputs.decode_by_stage(own, given)
-            return task_bodies.run_trial(self.pipeline, bound, _to_path(given["splits"]), given["trials"])
+            return task_bodies.run_trial(self.pipeline, bound, _to_local_path(given["splits"]), given["trials"])
 
         data = {"splits": FlyteDirectory, "trials": str}
         return self._make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
@@ -275,7 +277,7 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
         return get_task_graph(
-            sources.load_source(_find_code_folder(given["app"]), given["app"], given.get("env"))
+            sources.load_source(_find_app_folder(given["app"]), given["app"], given.get("env"))
         ).get_task(given["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
@@ -321,14 +323,14 @@ def find_model_framework(pipeline: Pipeline) -> Framework:
     )
 
 
-def _find_code_folder(place: str) -> Path:
+def _find_app_folder(place: str) -> Path:
     """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     file = place.partition(":")[0]
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])
 
 
-def _to_path(given: Any) -> Path:
+def _to_local_path(given: Any) -> Path:
     return Path(given.download())
 
 

@@ -17,7 +17,7 @@ from flytekit.types.file import FlyteFile
 from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
-from mlapp.flyte.fusion import list_inputs, list_outputs, name_group
+from mlapp.flyte.fusion import list_inputs, list_outputs, make_task_name
 from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, make_typed_defaults
 from mlapp.flyte.tasks import StageTask
 
@@ -153,7 +153,7 @@ def _add_training(
 ) -> None:
     """Add the training tasks and the workflow's outputs. `values` are the outputs of previous steps."""
     for steps in groups:
-        name = name_group(steps)
+        name = make_task_name(steps)
         given = {key: values[key] for key in list_inputs(steps)}
         outputs = workflow.add_task(plan.get_task(name), name, **given)
         values |= {key: outputs[key] for key in list_outputs(steps)}

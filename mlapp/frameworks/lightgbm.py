@@ -49,7 +49,7 @@ class LightGBMFramework(Framework):
         Raises:
             DataError: a column has an unsupported name or type, or two columns have the same name for LightGBM.
         """
-        _require_names(features)
+        _require_lightgbm_names(features)
         require_column_types("LightGBM", features, category_kinds="Oiufb", takes_arrow=False)
         return model.fit(features, target)
 
@@ -115,7 +115,7 @@ class LightGBMFramework(Framework):
         return booster if wrapper.kind == "Booster" else _wrap_booster(lightgbm, wrapper, booster)
 
 
-def _require_names(features: Any) -> None:
+def _require_lightgbm_names(features: Any) -> None:
     names = [str(name) for name in getattr(features, "columns", ())]
     if bad := [name for name in names if set(name) & set('",:[]{}')]:
         raise DataError(

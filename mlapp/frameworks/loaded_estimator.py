@@ -52,7 +52,7 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
         elif kind == PARTIAL and kind not in trusted:
             _require_known_function(held.value.func)
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
-            _require_content(held.value, kind)
+            _require_plain_content(held.value, kind)
 
 
 def _walk_members(model: Any) -> Iterator[Held]:
@@ -64,10 +64,10 @@ def _walk_members(model: Any) -> Iterator[Held]:
             continue
         seen.add(id(held.value))
         yield held
-        waiting.extend(_iterate_parts(held))
+        waiting.extend(_iterate_tree_members(held))
 
 
-def _iterate_parts(held: Held) -> Iterator[Held]:
+def _iterate_tree_members(held: Held) -> Iterator[Held]:
     import numpy as np
 
     value = held.value
@@ -139,7 +139,7 @@ def _require_own_methods(value: Any) -> None:
             raise damaged_model_error()
 
 
-def _require_content(vectorizer: Any, kind: str) -> None:
+def _require_plain_content(vectorizer: Any, kind: str) -> None:
     if getattr(vectorizer, "input", "content") != "content":
         raise ModelError(
             f"The model holds a {type(vectorizer).__name__} that opens the files that a request names.",

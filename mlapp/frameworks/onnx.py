@@ -195,11 +195,11 @@ def require_same_predictions(original: Any, converted: Any, probabilities: tuple
 
     expected, found = np.asarray(original), np.asarray(converted)
     if probabilities is not None:
-        _require_close("probabilities", *probabilities)
+        _require_close_outputs("probabilities", *probabilities)
     if expected.shape != found.shape:
         raise _difference_error(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
     if expected.dtype.kind == "f":
-        return _require_close("predictions", expected, found)
+        return _require_close_outputs("predictions", expected, found)
     wrong = np.flatnonzero((expected != found).reshape(len(expected), -1).any(axis=1))
     if probabilities is not None and len(wrong):
         best = np.sort(np.asarray(probabilities[0])[wrong], axis=1)
@@ -209,7 +209,7 @@ def require_same_predictions(original: Any, converted: Any, probabilities: tuple
         raise _difference_error(f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}")
 
 
-def _require_close(what: str, original: Any, converted: Any) -> None:
+def _require_close_outputs(what: str, original: Any, converted: Any) -> None:
     import numpy as np
 
     expected, found = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)

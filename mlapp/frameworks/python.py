@@ -46,14 +46,14 @@ class PythonFramework(Framework):
         )
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
-        self._require_format(model, format)
+        self._require_joblib_format(model, format)
         joblib_files.save_joblib(model, folder)
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
-        self._require_format(model, format)
+        self._require_joblib_format(model, format)
         joblib_files.require_picklable(model)
 
-    def _require_format(self, model: Any, format: str) -> None:
+    def _require_joblib_format(self, model: Any, format: str) -> None:
         if format != "joblib":
             raise ModelError(
                 f"The model, a {type(model).__name__}, belongs to no framework that mlapp can save safely.",

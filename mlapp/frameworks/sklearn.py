@@ -49,7 +49,7 @@ class SklearnFramework(Framework):
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
-            told = _explain_mixed_targets(model, target) or _explain_value_error(model, features, error)
+            told = _explain_mixed_targets(model, target) or _explain_column_error(model, features, error)
             if told is None:
                 raise
             raise told from error
@@ -178,7 +178,7 @@ def _explain_mixed_targets(model: Any, target: Any) -> DataError | None:
     )
 
 
-def _explain_value_error(model: Any, features: Any, error: Exception) -> DataError | None:
+def _explain_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
     """The error with the column's name, if it is about texts, missing or infinite values."""
     import numpy as np
 

@@ -137,27 +137,27 @@ def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
         raise damaged_model_error()
     if leaves == 1:
         return
-    children = _parse_numbers(tree["left_child"] + " " + tree["right_child"])
+    children = _parse_tree_numbers(tree["left_child"] + " " + tree["right_child"])
     is_leaf = children < 0
     found = ~children[is_leaf]
     if not is_walk_finite(children[~is_leaf], leaves - 1) or not is_within(found, leaves):
         raise damaged_model_error()
-    if not is_within(_parse_numbers(tree["split_feature"]), columns):
+    if not is_within(_parse_tree_numbers(tree["split_feature"]), columns):
         raise damaged_model_error()
-    kinds = _parse_numbers(tree["decision_type"]) & 1 == 1
+    kinds = _parse_tree_numbers(tree["decision_type"]) & 1 == 1
     chosen = np.array([float(value) for value in tree["threshold"].split()])[kinds]
     if not is_within(chosen, categorical):
         raise damaged_model_error("A tree in the model refers to categories that do not exist.")
     if categorical:
-        bounds, words = _parse_numbers(tree["cat_boundaries"]), tree["cat_threshold"].split()
+        bounds, words = _parse_tree_numbers(tree["cat_boundaries"]), tree["cat_threshold"].split()
         is_rising = len(bounds) == categorical + 1 and bounds[0] == 0 and bool((np.diff(bounds) >= 0).all())
         if not is_rising or bounds[-1] != len(words):
             raise damaged_model_error("A tree in the model refers to categories that do not exist.")
-    if not is_within(_parse_numbers(tree.get("leaf_features", "")), columns):
+    if not is_within(_parse_tree_numbers(tree.get("leaf_features", "")), columns):
         raise damaged_model_error()
 
 
-def _parse_numbers(text: str) -> Any:
+def _parse_tree_numbers(text: str) -> Any:
     import numpy as np
 
     return np.array([int(word) for word in text.split()], np.int64)

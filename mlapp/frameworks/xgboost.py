@@ -38,8 +38,8 @@ class XGBoostFramework(Framework):
         Raises:
             DataError: the target has other classes, or a column has a name that XGBoost does not support.
         """
-        _require_numbers(model, target)
-        _require_names(features)
+        _require_class_numbers(model, target)
+        _require_xgboost_names(features)
         if getattr(model, "enable_categorical", True) is False:
             _require_no_categories(features)
         require_column_types("XGBoost", features, category_kinds="Oiu", takes_arrow=True)
@@ -49,7 +49,7 @@ class XGBoostFramework(Framework):
         """Add the trees of `model` to those of `previous`."""
         if not hasattr(model, "get_booster"):
             raise cannot_proceed_error(model, "only XGBoost's scikit-learn classes can")
-        _require_numbers(model, target)
+        _require_class_numbers(model, target)
         try:
             return model.fit(features, target, xgb_model=previous.get_booster())
         except ValueError as error:  # XGBoostError is one
@@ -156,7 +156,7 @@ def _is_class_booster(model: Any) -> bool:
     return objective in ("multi:softmax", "binary:hinge")
 
 
-def _require_numbers(model: Any, target: Any) -> None:
+def _require_class_numbers(model: Any, target: Any) -> None:
     if not hasattr(model, "predict_proba") or target is None:
         return
     import pandas as pd
@@ -187,7 +187,7 @@ def _require_no_categories(features: Any) -> None:
         )
 
 
-def _require_names(features: Any) -> None:
+def _require_xgboost_names(features: Any) -> None:
     bad = [str(name) for name in getattr(features, "columns", ()) if set(str(name)) & set("[]<")]
     if bad:
         raise DataError(

@@ -91,7 +91,7 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
         )
     if "timed out" in detail.lower():
         return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Look at its load and its log.")
-    return EngineError(f"{doing}: {_take_last_line(detail)}", "Look at the engine's log: journalctl -u docker.")
+    return EngineError(f"{doing}: {_take_last_output_line(detail)}", "Look at the engine's log: journalctl -u docker.")
 
 
 def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
@@ -139,6 +139,6 @@ def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
             waiting.append(getattr(at, "reason", None) if not isinstance(getattr(at, "reason", None), str) else None)
 
 
-def _take_last_line(text: str) -> str:
+def _take_last_output_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else "failed without a word"

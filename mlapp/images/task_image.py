@@ -97,7 +97,7 @@ def build_task_image(
 
 
 def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter) -> TaskBundle:
-    from mlapp.bundle.build import IMAGE_TODO, describe_files, write_requirements
+    from mlapp.bundle.build import IMAGE_TODO, describe_bundle_files, write_requirements
 
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
     (folder / CODE).mkdir(parents=True)
@@ -114,7 +114,7 @@ def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter
         python=python,
         mlapp=distribution.version(),
         requirements=source,
-        files=describe_files(folder),
+        files=describe_bundle_files(folder),
     )
     return TaskBundle(folder, manifest, project)
 

@@ -24,13 +24,15 @@ def explain_predictions(live: Predictions, trial: Predictions, most: float) -> s
         most: the allowed distance.
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
-        distance, p = _compare_distributions(_select_column(live, column), _select_column(trial, column))
+        distance, p = _compare_distributions(
+            _select_prediction_column(live, column), _select_prediction_column(trial, column)
+        )
         if distance > most and p < Drift().q:
             return f"its {column} is distributed differently, distance {distance:.2f} of {most:.2f} that is allowed"
     return None
 
 
-def _select_column(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
+def _select_prediction_column(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
     return {(le, value): rows for (name, le, value), rows in predictions.items() if name == column}
 
 
@@ -46,7 +48,7 @@ def _compare_distributions(
         distance = float(np.abs(np.interp(ends, *before[:2]) - np.interp(ends, *now[:2])).max())
         return distance, compute_ks_p(distance, before[2], now[2])
     values = sorted({value for _, value in (*live, *trial)})
-    old, new = (_read_counts(rows, values) for rows in (live, trial))
+    old, new = (_read_prediction_counts(rows, values) for rows in (live, trial))
     return compute_js_distance(np.array(old), np.array(new)), compute_categories_p(old, new)
 
 
@@ -59,5 +61,5 @@ def _accumulate_shares(rows: Mapping[tuple[str, str], float]) -> tuple[list[floa
     return [end for end, _ in ends], [count / total for _, count in ends], round(total)
 
 
-def _read_counts(rows: Mapping[tuple[str, str], float], values: Iterable[str]) -> list[int]:
+def _read_prediction_counts(rows: Mapping[tuple[str, str], float], values: Iterable[str]) -> list[int]:
     return [round(rows.get(("", value), 0.0)) for value in values]

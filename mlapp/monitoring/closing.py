@@ -12,7 +12,7 @@ import msgspec
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send_alarms
-from mlapp.monitoring.inspection import inspect_windows, place_of
+from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.keeping import remove_expired_files
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.retraining import retrain_if_due
@@ -42,7 +42,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
         StoreError: the place cannot be read or written.
     """
     now = time.time() if now is None else now
-    place = place_of(project)
+    place = open_project_place(project)
     grace = NEAR if place.folder() is not None else FAR
     reports = [report for report in inspect_windows(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()

@@ -16,11 +16,11 @@ from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import compute_distance
 from mlapp.monitoring.evaluation import Evaluation, restore_features
-from mlapp.monitoring.inspection import place_of, read_truths
+from mlapp.monitoring.inspection import open_project_place, read_truths
 from mlapp.monitoring.live_rows import join_truths
 from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
-from mlapp.training.reliability import list_rows
+from mlapp.training.reliability import list_prediction_rows
 
 MOST = 20_000
 """Rows that go through both versions."""
@@ -59,7 +59,7 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
         DataError: nothing is logged, or the logged features are redacted.
     """
     app, store, settings = project.app, project.store, project.settings.monitor
-    place, rules = place_of(project), ColumnPrivacy(settings.columns, app.name)
+    place, rules = open_project_place(project), ColumnPrivacy(settings.columns, app.name)
     evaluation = Evaluation(app, store, place, settings)
     stored = [store.get(app.name, version) for version in versions]
     names = {name for one in stored for name in one.manifest.schema.features.names}
@@ -84,12 +84,14 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
     for one in stored:
         predictor = prediction.load_predictor(app, one)
         transformed = predictor.transform_features(restore_features(predictor, rows))
-        predictions.append(list_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage)))
+        predictions.append(
+            list_prediction_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage))
+        )
         metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))
     first, last = predictions[0], predictions[-1]
-    agreement = float(np.mean([_is_same(a, b) for a, b in zip(first, last, strict=True)]))
+    agreement = float(np.mean([_is_same_prediction(a, b) for a, b in zip(first, last, strict=True)]))
     return Comparison(rows=len(rows), agreement=agreement, distance=_compute_distance(first, last), sides=sides)
 
 
@@ -103,5 +105,5 @@ def _compute_distance(first: list[object], last: list[object]) -> float:
     return max((compute_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
 
 
-def _is_same(a: object, b: object) -> bool:
+def _is_same_prediction(a: object, b: object) -> bool:
     return bool(np.all(np.asarray(a == b)))

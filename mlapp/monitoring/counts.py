@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from mlapp.baseline import Baseline
-from mlapp.baseline.build import count_missing, count_texts, to_numbers
+from mlapp.baseline.build import convert_to_numbers, count_category_texts, count_missing
 from mlapp.baseline.predictions import NAME, split_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
 
@@ -158,14 +158,14 @@ class Slots:
         """Count rows column by column. Unknown columns are ignored."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
-            self._add_numbers(np.stack([to_numbers(columns[name]) for name in numbers], axis=1))
+            self._add_numbers(np.stack([convert_to_numbers(columns[name]) for name in numbers], axis=1))
         else:
             for name in numbers:
                 which = self._numbers.index(name)
-                self._add_numbers(to_numbers(columns[name])[:, None], slice(which, which + 1))
+                self._add_numbers(convert_to_numbers(columns[name])[:, None], slice(which, which + 1))
         for name, codes in self._codes.items():
             if name in columns:
-                self._add_category(name, codes, count_texts(columns[name]))
+                self._add_category(name, codes, count_category_texts(columns[name]))
         for name, column in self._columns.items():
             if column.kind == "text" and name in columns:
                 missing = count_missing(columns[name])

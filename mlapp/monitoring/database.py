@@ -44,7 +44,7 @@ class Database:
 
         A statement cannot undo it (https://duckdb.org/docs/stable/operations_manual/securing_duckdb).
         """
-        self.execute(f"SET allowed_paths={_list_of(self._files)}")
+        self.execute(f"SET allowed_paths={_format_sql_list(self._files)}")
         self.execute("SET enable_external_access=false")
 
     def log_of(self, version: str, window: Window) -> str:
@@ -55,7 +55,7 @@ class Database:
             if number == version and _is_within(hour, window.since, window.until)
             for file in files
         ]
-        return _format_table_function(files) if files else "(SELECT * FROM log WHERE false)"
+        return _format_duckdb_reader(files) if files else "(SELECT * FROM log WHERE false)"
 
 
 @contextmanager
@@ -193,15 +193,15 @@ def _create_view(connection: Any, name: str, files: Sequence[Path], empty: str) 
                 "Update mlapp.",
             )
         readable.append(file)
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_format_table_function(readable)}" if readable else empty)
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_format_duckdb_reader(readable)}" if readable else empty)
     return set(readable)
 
 
-def _format_table_function(files: Iterable[Path]) -> str:
+def _format_duckdb_reader(files: Iterable[Path]) -> str:
     """The table function that reads the files."""
-    return f"read_parquet({_list_of(files)}, union_by_name=true)"
+    return f"read_parquet({_format_sql_list(files)}, union_by_name=true)"
 
 
-def _list_of(files: Iterable[Path]) -> str:
+def _format_sql_list(files: Iterable[Path]) -> str:
     """A list of texts in SQL."""
     return "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"

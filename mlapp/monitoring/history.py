@@ -17,7 +17,7 @@ log = logging.getLogger("mlapp.monitoring")
 FORMAT = 1
 
 
-def read_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
+def read_window_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
     """The sums of the counts of all replicas, one per version and window with traffic, in order.
 
     Args:

@@ -14,9 +14,9 @@ from mlapp.monitoring.alarms import judge_windows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.history import read_baselines, read_counts
+from mlapp.monitoring.history import read_baselines, read_window_counts
 from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
-from mlapp.monitoring.truth import Truth, Truths, from_table
+from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
 from mlapp.pipeline import Pipeline
 from mlapp.project import Project
@@ -30,7 +30,7 @@ WARMING = 3
 """Windows before the first shown one: an alarm may have begun in them."""
 
 
-def place_of(project: Project) -> Place:
+def open_project_place(project: Project) -> Place:
     """The location of the project's monitoring data.
 
     Raises:
@@ -64,8 +64,8 @@ def inspect_windows(
     since = until - max(SHOWN * seconds, 86400) if since is None else since
     if version is not None:
         version = str(project.store.resolve(project.name, version))
-    place = place_of(project)
-    counts = read_counts(place, since=since - WARMING * seconds, until=until, version=version)
+    place = open_project_place(project)
+    counts = read_window_counts(place, since=since - WARMING * seconds, until=until, version=version)
     baselines = read_baselines(project.store, project.name, (one.version for one in counts))
     quality = _evaluate_quality(project, place, counts, baselines) if evaluates and counts else {}
     reports = judge_windows(counts, baselines, settings, now=now, quality=quality)
@@ -101,11 +101,11 @@ def read_truths(
     times = {"since": datetime.fromtimestamp(since, timezone.utc), "until": datetime.fromtimestamp(until, timezone.utc)}
     taken = set(stage.signature.parameters)
     table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in taken})
-    entries = from_table(table)
+    entries = make_truths_from_table(table)
     return Truths(place, rules, kind).check(entries) if entries else []
 
 
-def parse_time(text: str | None, now: float | None = None) -> float | None:
+def parse_moment(text: str | None, now: float | None = None) -> float | None:
     """`2h` or `7d` ago, or a time such as 2026-01-31T12:00 (UTC without a zone), as seconds since 1970.
 
     Raises:

@@ -23,10 +23,10 @@ def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
                 place.storage.delete_prefix(place.key(kind, name))
     for version in place.names("log"):
         for hour in place.names("log", version):
-            if _parse_time(hour, "%Y-%m-%dT%H") + 3600 < oldest:
+            if _parse_hour_name(hour, "%Y-%m-%dT%H") + 3600 < oldest:
                 place.storage.delete_prefix(place.key("log", version, hour))
     for day in place.names("truth"):
-        if _parse_time(day, "%Y-%m-%d") + 86400 < oldest:
+        if _parse_hour_name(day, "%Y-%m-%d") + 86400 < oldest:
             place.storage.delete_prefix(place.key("truth", day))
     _delete_oldest_hours(place, parse_bytes(settings.max_size))
 
@@ -46,7 +46,7 @@ def _measure_hour(place: Place, version: str, hour: str) -> int:
     return place.storage.size(place.key("log", version, hour))
 
 
-def _parse_time(name: str, form: str) -> float:
+def _parse_hour_name(name: str, form: str) -> float:
     try:
         return datetime.strptime(name, form).replace(tzinfo=timezone.utc).timestamp()
     except ValueError:  # not a file of ours

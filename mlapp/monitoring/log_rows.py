@@ -12,7 +12,7 @@ import numpy as np
 from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import is_block
-from mlapp.monitoring.segments import make_table
+from mlapp.monitoring.segments import make_segment_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,10 +97,10 @@ def make_log_table(
     keys: list[Any] = []
     if answered.keys:
         pairs = zip(of.tolist(), rows.tolist(), strict=True)
-        keys = [_select_key(answered.keys[request], row) for request, row in pairs]
+        keys = [_select_business_key(answered.keys[request], row) for request, row in pairs]
     is_whole = len(chosen) == len(answered)
     predictions = answered.predictions if is_whole else [answered.predictions[at] for at in chosen.tolist()]
-    return make_table(columns, predictions, own, keys, rules)
+    return make_segment_table(columns, predictions, own, keys, rules)
 
 
 def own_columns(
@@ -146,7 +146,9 @@ def make_log_columns(features: Any, names: Sequence[str], chosen: NDArray[Any], 
         some = features if is_whole else features.iloc[chosen]
         return {str(name): values for name, values in some.items()}
     if isinstance(features, Mapping):
-        return {str(name): _to_row_values(part if is_whole else _take(part, chosen)) for name, part in features.items()}
+        return {
+            str(name): _list_row_values(part if is_whole else _take(part, chosen)) for name, part in features.items()
+        }
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
         some = (features if is_whole else features[chosen]).reshape(len(chosen), -1)
         if some.shape[1] == len(names):
@@ -169,10 +171,10 @@ def _take(part: Any, chosen: NDArray[Any]) -> Any:
     return part[chosen] if hasattr(part, "dtype") else [part[at] for at in chosen.tolist()]
 
 
-def _to_row_values(part: Any) -> Any:
+def _list_row_values(part: Any) -> Any:
     """An array of features as one value per row; several dimensions become lists."""
     return part.tolist() if getattr(part, "ndim", 1) > 1 else part
 
 
-def _select_key(keys: Any, row: int) -> Any:
+def _select_business_key(keys: Any, row: int) -> Any:
     return keys[row] if isinstance(keys, list) else keys

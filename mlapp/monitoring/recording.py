@@ -20,7 +20,7 @@ from mlapp.store import Store
 log = logging.getLogger("mlapp.monitoring")
 
 
-def find_place(settings: Monitor, store: Store, root: Path, app: str) -> Place | None:
+def open_recording_place(settings: Monitor, store: Store, root: Path, app: str) -> Place | None:
     """The place for counts and log; None, with a warning, if it cannot be opened. The server answers anyway."""
     try:
         return open_place(settings, store, root, app)

@@ -11,8 +11,8 @@ from mlapp.baseline import Baseline, Column
 from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_distance
-from mlapp.monitoring.history import read_baselines, read_counts
-from mlapp.monitoring.inspection import inspect_windows, place_of
+from mlapp.monitoring.history import read_baselines, read_window_counts
+from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 
@@ -32,10 +32,10 @@ def write_report(
         StoreError: the data cannot be read. OSError: the file cannot be written.
     """
     reports = inspect_windows(project, since=since, until=until, version=version)
-    place = place_of(project)
+    place = open_project_place(project)
     if reports:
         begin, end = reports[0].since.timestamp(), reports[-1].until.timestamp()
-        counts = read_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
+        counts = read_window_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
     else:
         counts = []
     baselines = read_baselines(project.store, project.name, (one.version for one in counts))
@@ -61,16 +61,16 @@ def render_page(
     last = next((report for report in reversed(reports) if report.state != "empty"), None)
     state = last.state if last else "empty"
     words = {"quiet": "Nothing is wrong", "alarm": "Something is wrong", "empty": "Nothing was predicted"}[state]
-    alarms = "".join(f"<li>{_format_value(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
+    alarms = "".join(f"<li>{_format_html(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
-        f"<h1>{_format_value(app)}</h1><p class=muted>Version {_format_value(version or 'none')}, {made}</p>",
+        f"<h1>{_format_html(app)}</h1><p class=muted>Version {_format_html(version or 'none')}, {made}</p>",
         f'<section id="state" class="{state}"><h2>{words}</h2><ul>{alarms}</ul></section>',
         _render_history(reports),
         _render_windows(reports),
         _render_features(baseline, newest, reports, version),
     ]
-    return PAGE.replace("{title}", _format_value(f"{app} monitoring")).replace("{body}", "".join(parts))
+    return PAGE.replace("{title}", _format_html(f"{app} monitoring")).replace("{body}", "".join(parts))
 
 
 def render_live(
@@ -114,8 +114,8 @@ def _render_chart(title: str, values: Sequence[float | None]) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2.5"/>'
     return (
-        f"<figure><figcaption>{_format_value(title)} <b>{known[-1]:.4g}</b></figcaption>"
-        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img"><title>{_format_value(title)}: {known[-1]:.4g}</title>'
+        f"<figure><figcaption>{_format_html(title)} <b>{known[-1]:.4g}</b></figcaption>"
+        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img"><title>{_format_html(title)}: {known[-1]:.4g}</title>'
         f'<polyline class="line" points="{line}"/>{dots}</svg></figure>'
     )
 
@@ -127,10 +127,10 @@ def _render_windows(reports: Sequence[WindowReport]) -> str:
     for report in reversed(reports):
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in report.metrics.items())
         lines.append(
-            f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_value(report.version)}'
+            f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_html(report.version)}'
             f"<td>{report.rows}"
             f"<td>{report.refused}<td>{report.truths}<td>{report.state}{'' if report.closed else ', open'}"
-            f"<td>{_format_value(metrics)}<td>{_format_value('; '.join(alarm.text for alarm in report.alarms))}</tr>"
+            f"<td>{_format_html(metrics)}<td>{_format_html('; '.join(alarm.text for alarm in report.alarms))}</tr>"
         )
     head = "<tr><th>since (UTC)<th>version<th>rows<th>refused<th>truths<th>state<th>quality<th>alarms</tr>"
     return f"<details open><summary>Windows</summary><table>{head}{''.join(lines)}</table></details>"
@@ -151,7 +151,7 @@ def _render_features(
         and column.kind != "text"
     ]
     ordered = [card for _, card in sorted(cards, key=lambda pair: -pair[0])]
-    fields = "".join(f"<li>{_format_value(field)}: {count}</li>" for field, count in counts.fields.items())
+    fields = "".join(f"<li>{_format_html(field)}: {count}</li>" for field, count in counts.fields.items())
     refused = f"<h2>Refused rows by field</h2><ul>{fields}</ul>" if fields else ""
     legend = "<p class=muted>Gray: training. Blue: live, all windows of this page. Most different first.</p>"
     return f'{refused}<h2>Predictions and features</h2>{legend}<div class="grid">{"".join(ordered)}</div>'
@@ -170,17 +170,17 @@ def _render_card(column: Column, live: list[int], reports: Sequence[WindowReport
         facts.append(f"new values {live[-3] / rows:.1%}")
     most = max(*before, *now, 1e-9)
     step = WIDTH / len(before)
-    old = _render_path(before, step, most)
-    new = _render_path(now, step, most)
+    old = _render_svg_path(before, step, most)
+    new = _render_svg_path(now, step, most)
     history = [report.distances.get(column.name) for report in reports]
     trend = _render_trend(history)
     mark = " alarming" if is_alarming else ""
-    name = _format_value(column.name)
+    name = _format_html(column.name)
     return (
         f'<figure class="feature{mark}"><figcaption>{name} <span class=muted>{", ".join(facts)}</span>'
-        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{_format_value(labels)}</title>'
+        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{_format_html(labels)}</title>'
         f'<path class="before" d="{old}"/><path class="now" d="{new}"/></svg>{trend}'
-        f"<p class=muted>{_format_value(labels)}</p></figure>"
+        f"<p class=muted>{_format_html(labels)}</p></figure>"
     )
 
 
@@ -220,7 +220,7 @@ def _spread_bin(low: float, high: float, begin: float, width: float) -> Iterable
     return [(at, 1 / (last - first + 1)) for at in range(first, last + 1)]
 
 
-def _render_path(shares: Sequence[float], step: float, most: float) -> str:
+def _render_svg_path(shares: Sequence[float], step: float, most: float) -> str:
     return "".join(
         f"M{at * step:.0f} {HEIGHT}V{HEIGHT - share / most * (HEIGHT - 2):.0f}H{(at + 1) * step - 1:.0f}V{HEIGHT}Z"
         for at, share in enumerate(shares)
@@ -239,7 +239,7 @@ def _render_trend(values: Sequence[float | None]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} 18"><title>distance over time</title>{shape}</svg>'
 
 
-def _format_value(value: str) -> str:
+def _format_html(value: str) -> str:
     return html.escape(value)
 
 

@@ -82,7 +82,7 @@ def require_pyarrow(what: str) -> None:
         raise MissingExtraError(what, "monitor")
 
 
-def make_table(
+def make_segment_table(
     columns: Mapping[str, Any],
     predictions: Sequence[Any],
     own: Mapping[str, Any],
@@ -114,11 +114,11 @@ def make_table(
         if not rules.is_dropped(name):
             values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
             arrays[f"key.{name}"] = pa.array(
-                [None if value is None else _format_text(value) for value in values], pa.string()
+                [None if value is None else _format_log_text(value) for value in values], pa.string()
             )
     for name, values in columns.items():
         if not rules.is_dropped(name):
-            arrays[log_column(name)] = rules.apply(name, _list_values(values)) if rules.changes([name]) else values
+            arrays[log_column(name)] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
     for name, values in _make_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
             arrays[name] = rules.apply(name, values) if rules.changes([name]) else values
@@ -191,13 +191,15 @@ def _as_arrow(values: Any) -> Any:
         found = None
     if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods become numbers in SQL
         return found
-    return pa.array([None if is_missing(value) else _format_text(value) for value in _list_values(values)], pa.string())
+    return pa.array(
+        [None if is_missing(value) else _format_log_text(value) for value in _list_log_values(values)], pa.string()
+    )
 
 
-def _format_text(value: Any) -> str:
+def _format_log_text(value: Any) -> str:
     text = value if isinstance(value, str) else write_text(value)
     return json.dumps(value, default=str) if text is None else text
 
 
-def _list_values(values: Any) -> list[Any]:
+def _list_log_values(values: Any) -> list[Any]:
     return list(values.tolist()) if hasattr(values, "tolist") else list(values)

@@ -9,19 +9,19 @@ import msgspec
 import numpy as np
 
 from mlapp import prediction
-from mlapp.baseline.build import build_columns, to_category_text
+from mlapp.baseline.build import build_baseline_columns, to_category_text
 from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import compute_distances
 from mlapp.monitoring.evaluation import restore_features
-from mlapp.monitoring.inspection import place_of
+from mlapp.monitoring.inspection import open_project_place
 from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
 from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
-from mlapp.training.reliability import list_rows
+from mlapp.training.reliability import list_prediction_rows
 
 CLOSE = 1e-6
 """Relative difference of numbers that is none."""
@@ -65,18 +65,18 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
             f"monitor.columns changes {', '.join(changed)} before it is logged.",
             "Only features that are logged as they are can be predicted again.",
         )
-    with open_database(place_of(project), version=str(number)) as database:
+    with open_database(open_project_place(project), version=str(number)) as database:
         table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
     if not len(table) or "prediction" not in table.columns:
         raise DataError(
             f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
         )
     features = restore_features(predictor, table)
-    again = list_rows(
+    again = list_prediction_rows(
         finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()
-    is_different = np.array([not _is_same(old, new) for old, new in zip(then, again, strict=True)])
+    is_different = np.array([not _is_same_answer(old, new) for old, new in zip(then, again, strict=True)])
     return Skew(str(number), len(table), int(is_different.sum()), _list_skewed_columns(features, is_different))
 
 
@@ -87,7 +87,7 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
         return []
     from mlapp.baseline import Baseline
 
-    baseline = Baseline(features=build_columns(features[~is_different]))
+    baseline = Baseline(features=build_baseline_columns(features[~is_different]))
     counter = Counter(baseline)
     counter.add_features(features[is_different])
     counts = Counts(version="", since=0, until=0, columns=counter.columns())
@@ -99,9 +99,9 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     ]
 
 
-def _is_same(old: Any, new: Any) -> bool:
+def _is_same_answer(old: Any, new: Any) -> bool:
     if isinstance(old, (list, tuple, np.ndarray)) and isinstance(new, (list, tuple)):
-        return len(old) == len(new) and all(_is_same(one, other) for one, other in zip(old, new, strict=True))
+        return len(old) == len(new) and all(_is_same_answer(one, other) for one, other in zip(old, new, strict=True))
     try:
         first, second = float(old), float(new)
     except (TypeError, ValueError):

@@ -60,7 +60,7 @@ class Truths:
         found: list[Truth] = []
         for at, entry in enumerate(entries):
             try:
-                found += self._parse_entry(entry)
+                found += self._parse_truth(entry)
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
                 if isinstance(given, list):
@@ -91,7 +91,7 @@ class Truths:
             self._place.storage.create_key(key, encode_truths(truths[start : start + MOST], now))
         return len(truths)
 
-    def _parse_entry(self, entry: Any) -> list[Truth]:
+    def _parse_truth(self, entry: Any) -> list[Truth]:
         if not isinstance(entry, dict):
             raise ValueError("truth|it is not an object with id or keys, and truth")
         unknown = [name for name in entry if name not in ("id", "keys", "truth")]
@@ -110,15 +110,15 @@ class Truths:
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
-            return [Truth(None, 0, format_keys(kept), self._format_key_value(value))]
+            return [Truth(None, 0, format_business_keys(kept), self._format_business_key(value))]
         request, _, row = str(entry["id"]).partition("#")
-        if not isinstance(entry["id"], (str, int)) or not request or not _is_row(row):
+        if not isinstance(entry["id"], (str, int)) or not request or not _is_row_number(row):
             raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW")
         if isinstance(value, list) and not row:
-            return [Truth(request, at, None, self._format_key_value(item)) for at, item in enumerate(value)]
-        return [Truth(request, int(row or 0), None, self._format_key_value(value))]
+            return [Truth(request, at, None, self._format_business_key(item)) for at, item in enumerate(value)]
+        return [Truth(request, int(row or 0), None, self._format_business_key(value))]
 
-    def _format_key_value(self, value: Any) -> str:
+    def _format_business_key(self, value: Any) -> str:
         kind = self._kind
         if value is None:
             raise ValueError("truth|truth is null")
@@ -134,7 +134,7 @@ class Truths:
         return msgspec.json.encode(value).decode()
 
 
-def from_table(table: Any) -> list[dict[str, Any]]:
+def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     """The entries of a table with the columns `id` and `truth`, or key columns and `truth`.
 
     Raises:
@@ -142,7 +142,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     """
     from mlapp.training import defaults
 
-    frame = defaults.load_table(table)
+    frame = defaults.load_default_table(table)
     names = [str(name) for name in frame.columns]
     keys = [name for name in names if name not in ("id", "truth")]
     if "truth" not in names or ("id" not in names and not keys):
@@ -161,7 +161,7 @@ def from_table(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-def format_keys(keys: Mapping[str, Any]) -> str:
+def format_business_keys(keys: Mapping[str, Any]) -> str:
     """Business keys as one text: sorted, every value a text."""
     texts = {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in keys.items()
@@ -193,7 +193,7 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     return out.getvalue()
 
 
-def _is_row(text: str) -> bool:
+def _is_row_number(text: str) -> bool:
     """Whether a text is a row number, or empty."""
     return not text or (text.isdecimal() and len(text) <= LONGEST_ROW)
 

@@ -21,10 +21,10 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
     Two functions in one file are different even if they have the same name.
     """
-    first, second = _get_code(old), _get_code(new)
+    first, second = _get_code_object(old), _get_code_object(new)
     if first is None or second is None:
         return has_same_name(old, new)
-    if not _is_file(second.co_filename):
+    if not _is_python_file(second.co_filename):
         return getattr(old, "__module__", "") == getattr(new, "__module__", "")
     if first.co_filename != second.co_filename or not has_same_name(old, new):
         return False
@@ -43,13 +43,13 @@ def _get_definition_key(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
-def _get_code(function: Callable[..., Any]) -> CodeType | None:
+def _get_code_object(function: Callable[..., Any]) -> CodeType | None:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(bare, "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 
-def _is_file(name: str) -> bool:
+def _is_python_file(name: str) -> bool:
     return name.endswith(".py") and Path(name).is_file()
 
 

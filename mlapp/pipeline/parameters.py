@@ -112,7 +112,7 @@ def bind_parameters(
     for key, parameter in known.items():
         value = wholes.get(key, parameter.default)
         if key in parts:
-            value = _with_parts(parameter, value, parts[key])
+            value = _replace_fields(parameter, value, parts[key])
         bound.setdefault(parameter.stage, {})[parameter.name] = _convert_parameter(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
@@ -139,7 +139,8 @@ def select_stage_values(
     return {
         name: value
         for name, value in _expand_stage_mappings(parameters, given).items()
-        if _find_matches(own, name) or (is_open and not _find_matches(parameters, name) and _open_name(stage, name))
+        if _find_matches(own, name)
+        or (is_open and not _find_matches(parameters, name) and _get_extra_keyword(stage, name))
     }
 
 
@@ -221,7 +222,7 @@ def _has_fields(parameter: Parameter) -> bool:
     return is_mapping or find_structure(kind) is not None
 
 
-def _open_name(stage: str, name: str) -> str:
+def _get_extra_keyword(stage: str, name: str) -> str:
     """The keyword of a value for a stage with `**kwargs`; empty if the name means another stage."""
     prefix, dot, short = name.rpartition(".")
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
@@ -236,13 +237,13 @@ def _find_parameter(
     if found:
         names = " or ".join(parameter.full_name for parameter, _ in found)
         raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Say which one: {names}.")
-    takers = [stage for stage in open_stages if _open_name(stage, name)]
+    takers = [stage for stage in open_stages if _get_extra_keyword(stage, name)]
     close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
             raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Say which one: {names}.")
-        return Parameter(takers[0], _open_name(takers[0], name), Any), ()
+        return Parameter(takers[0], _get_extra_keyword(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
     todo = f"Known parameters: {listed}."
@@ -251,7 +252,7 @@ def _find_parameter(
     raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, known)}", todo)
 
 
-def _with_parts(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
+def _replace_fields(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
     """The value with some fields replaced, as a mapping that is not converted yet."""
     if isinstance(value, Recorded):
         value = value.value

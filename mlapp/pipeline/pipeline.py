@@ -28,7 +28,7 @@ Options = TypeVar("Options", bound=TaskOptions)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
-def _list_names(app: str, parameter: str, names: Any) -> tuple[str, ...]:
+def _list_column_parameter(app: str, parameter: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
     try:
@@ -70,9 +70,11 @@ class Pipeline:
             )
         self.name = name
         self.target: str | tuple[str, ...] | None = (
-            target if target is None or isinstance(target, str) else _list_names(name, "target", target)
+            target if target is None or isinstance(target, str) else _list_column_parameter(name, "target", target)
         )
-        self.features: tuple[str, ...] | None = None if features is None else _list_names(name, "features", features)
+        self.features: tuple[str, ...] | None = (
+            None if features is None else _list_column_parameter(name, "features", features)
+        )
         both = set(self.targets) & set(self.features or ())
         if both:
             raise DeclarationError(

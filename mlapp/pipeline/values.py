@@ -209,7 +209,7 @@ def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> A
 
 
 def _convert_mapping(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
-    given = _parse_object(value)
+    given = _parse_mapping(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
         name if key_kind is Any else convert_value(name, key_kind): _convert_member(name, item, item_kind)
@@ -221,7 +221,7 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
         return value
     try:
-        given = _parse_object(value)
+        given = _parse_mapping(value)
     except (ValueError, TypeError):
         raise UnfitValueError(value, structure.kind) from None
     for name in given:
@@ -235,7 +235,7 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
-        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_first_line(error)}") from error
+        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_pydantic_message(error)}") from error
 
 
 def _convert_member(name: Any, value: Any, kind: Any) -> Any:
@@ -245,13 +245,13 @@ def _convert_member(name: Any, value: Any, kind: Any) -> Any:
         raise error.within(str(name)) from None
 
 
-def _parse_object(value: Any) -> Mapping[str, Any]:
+def _parse_mapping(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     return value if isinstance(value, Mapping) else _raise_value_error()
 
 
-def _take_first_line(error: Exception) -> str:
+def _take_pydantic_message(error: Exception) -> str:
     """pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]

@@ -14,7 +14,7 @@ MOST_COLUMNS = 5_000
 """Columns of a table beyond which nothing is looked for."""
 
 
-def find_columns(features: Any, table: Any) -> list[str]:
+def find_array_columns(features: Any, table: Any) -> list[str]:
     """The table column that each array column comes from, found by the values of some rows.
 
     Returns:
@@ -58,20 +58,20 @@ def order_columns(inputs: Any, schema: Schema) -> Any:
     if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):
         if not all(isinstance(name, str) for name in inputs.columns):
             return inputs
-        check_names(list(inputs.columns), schema)
+        check_array_names(list(inputs.columns), schema)
         return inputs[schema.columns].to_numpy()
     if isinstance(inputs, Mapping) and any(isinstance(value, (list, tuple)) for value in inputs.values()):
-        check_names(list(map(str, inputs)), schema)
+        check_array_names(list(map(str, inputs)), schema)
         return [list(row) for row in zip(*(inputs[name] for name in schema.columns), strict=False)]
     records = [inputs] if isinstance(inputs, Mapping) else inputs
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         return inputs
     for record in records:
-        check_names(list(map(str, record)), schema)
+        check_array_names(list(map(str, record)), schema)
     return [[record[name] for name in schema.columns] for record in records]
 
 
-def check_names(given: Sequence[str], schema: Schema) -> None:
+def check_array_names(given: Sequence[str], schema: Schema) -> None:
     """Check that the names are the array's columns, in any order, besides other columns of training's table.
 
     Raises:

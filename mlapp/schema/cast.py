@@ -47,7 +47,7 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
             return _cast_times(column, field)
         case "string":
             return (
-                _convert_to_objects(column, field, str)
+                _convert_to_object_column(column, field, str)
                 if field.dtype == "object"
                 else column.astype(_find_dtype(field))
             )
@@ -55,7 +55,7 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
             return _cast_numbers(column, field)
     if field.type in TEXT_FORMS:
         return read_values(column, field, choose_missing_marker(field))
-    return _convert_to_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
+    return _convert_to_object_column(column, field, None) if field.dtype == "object" else column.infer_objects()
 
 
 def choose_missing_marker(field: Field) -> Any:
@@ -98,7 +98,7 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
     make = NUMBERS[field.type]
     if field.dtype == "object":
-        return _convert_to_objects(column, field, make)
+        return _convert_to_object_column(column, field, make)
     dtype = _find_dtype(field)
     if isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any():
         return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
@@ -113,7 +113,9 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     return column.astype(dtype)
 
 
-def _convert_to_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
+def _convert_to_object_column(
+    column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None
+) -> pd.Series[Any]:
     """A column of Python objects, with training's marker for missing values."""
     import pandas as pd
 

@@ -78,7 +78,7 @@ def _are_texts(categories: list[Any] | None) -> bool:
     return bool(categories) and all(type(value) is str for value in categories or ())
 
 
-def make_column(field: Field, values: Sequence[Any]) -> Any:
+def make_pandas_column(field: Field, values: Sequence[Any]) -> Any:
     """The field's column in pandas' form."""
     import pandas as pd
 

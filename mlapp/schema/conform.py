@@ -260,23 +260,23 @@ def _describe_problem(value: Any, field: Field, row: int) -> Problem:
         detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
-        detail = f"column '{field.name}', row {row}: {_show_value(value)} is not one of {listed}"
+        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
     elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None:
-        detail = f"column '{field.name}', row {row}: {_show_value(value)} {_zone_problem(field)}"
+        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} {_zone_problem(field)}"
     elif _is_rounded(value, field):
         detail = (
-            f"column '{field.name}', row {row}: {_show_value(value)} is beyond the whole numbers that a float holds "
-            "exactly: send it as an integer"
+            f"column '{field.name}', row {row}: {_format_refused_value(value)} is beyond the whole numbers "
+            "that a float holds exactly: send it as an integer"
         )
     elif _is_too_large(value, field):
-        detail = f"column '{field.name}', row {row}: {_show_value(value)} is beyond {field.dtype}"
+        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is beyond {field.dtype}"
     else:
-        detail = f"column '{field.name}', row {row}: {_show_value(value)} is not {WANTED[field.type]}"
+        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is not {WANTED[field.type]}"
     return Problem(detail, field=field.name, row=row)
 
 
-def _show_value(value: Any) -> str:
+def _format_refused_value(value: Any) -> str:
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else f"{text[:57]}…"

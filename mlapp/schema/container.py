@@ -123,8 +123,8 @@ def _make_dataset(inputs: Any, schema: Schema) -> Any:
 def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     import numpy as np
 
-    inputs = [inputs] if _is_record(inputs, schema) else inputs
-    columns = inputs if isinstance(inputs, Mapping) else _split_columns(inputs, schema)
+    inputs = [inputs] if _is_container_record(inputs, schema) else inputs
+    columns = inputs if isinstance(inputs, Mapping) else _split_container_columns(inputs, schema)
     if set(columns) != set(schema.names):
         odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
         known = odd in schema.names
@@ -149,7 +149,7 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
     return found
 
 
-def _is_record(inputs: Any, schema: Schema) -> bool:
+def _is_container_record(inputs: Any, schema: Schema) -> bool:
     """Whether a mapping holds one row's values. An array of rows has one more dimension."""
     import numpy as np
 
@@ -161,7 +161,7 @@ def _is_record(inputs: Any, schema: Schema) -> bool:
         return False
 
 
-def _split_columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
+def _split_container_columns(inputs: Any, schema: Schema) -> dict[str, list[Any]]:
     rows = list(inputs) if hasattr(inputs, "__iter__") and not isinstance(inputs, str) else [inputs]
     for row, record in enumerate(rows):
         if not isinstance(record, Mapping) or record.keys() != set(schema.names):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
-from mlapp.schema.array_columns import check_names
+from mlapp.schema.array_columns import check_array_names
 from mlapp.schema.csv_cells import Cells, convert_column, convert_numbers, parse_number
 from mlapp.schema.csv_lines import MOST, CsvError, Lines, Records, detect_delimiter
 from mlapp.schema.fields import Schema
@@ -73,7 +73,7 @@ def read_csv_in_pieces(
         _refuse_twice(columns, names)
     order = None
     if schema.kind == "array" and has_header and schema.columns:
-        check_names(header, schema)
+        check_array_names(header, schema)
         order = [header.index(name) for name in schema.columns]
     before, count = 0, max(cells // max(width, 1), 1)
     while True:
@@ -84,11 +84,11 @@ def read_csv_in_pieces(
             raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
         if order is not None:
             body = [body[at] for at in order]
-        yield _make_table(body, columns, schema), rows * width
+        yield _make_csv_table(body, columns, schema), rows * width
         before += rows
 
 
-def _make_table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
+def _make_csv_table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
         arrays = [convert_numbers(cells, "int64") for cells in body]
         columns = [

@@ -74,7 +74,7 @@ class Lines:
         lines, self._lines = self._lines[:most], self._lines[most:]
         by = self._by
         counts = [line.count(by) + 1 for line in lines]
-        _check_counts(counts, width, before)
+        _check_cell_counts(counts, width, before)
         flat: list[str | None] = list(by.join(lines).split(by)) if lines else []
         columns: list[Cells] = [flat[at::width] for at in range(width)]
         return [_blank_to_none(cells) for cells in columns], len(lines)
@@ -112,7 +112,7 @@ class Records:
         """As `Lines.take_columns`."""
         rows = list(islice(self._rows, most))
         counts = list(map(len, rows))
-        _check_counts(counts, width, before)
+        _check_cell_counts(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
         return columns if self._may_be_empty else list(map(_blank_to_none, columns)), len(rows)
 
@@ -186,7 +186,7 @@ def _find_closing_quote(text: str, at: int) -> int:
     return -1
 
 
-def _check_counts(counts: Sequence[int], width: int, before: int) -> None:
+def _check_cell_counts(counts: Sequence[int], width: int, before: int) -> None:
     """Check that rows have as many cells as the header, where so many rows are before them."""
     if not counts or (min(counts) == width and max(counts) == width):
         return

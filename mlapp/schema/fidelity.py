@@ -38,12 +38,14 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
     for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
         if before.dtype is not after.dtype and _format_dtype_key(before) != _format_dtype_key(after):
             raise changed_column_error(
-                str(name), before, f"its dtype {_show_column(before)} becomes {_show_column(after)}"
+                str(name), before, f"its dtype {_format_column(before)} becomes {_format_column(after)}"
             )
         row = _find_first_difference(before, after)
         if row is not None:
             values = before.iloc[row], after.iloc[row]
-            raise changed_column_error(str(name), before, f"{_tell_value(values[0])} becomes {_tell_value(values[1])}")
+            raise changed_column_error(
+                str(name), before, f"{_format_sent_value(values[0])} becomes {_format_sent_value(values[1])}"
+            )
 
 
 def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataError:
@@ -80,7 +82,7 @@ def _format_dtype_key(column: pd.Series[Any]) -> str:
     return str(dtype)
 
 
-def _show_column(column: pd.Series[Any]) -> str:
+def _format_column(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     dtype = column.dtype
@@ -125,6 +127,6 @@ def _to_python_value(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 
-def _tell_value(value: Any) -> str:
+def _format_sent_value(value: Any) -> str:
     text = f"{value!r} ({type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:77]}…"

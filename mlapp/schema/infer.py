@@ -35,7 +35,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
-        has_integer_names = _check_names(list(features.columns))
+        has_integer_names = _check_column_labels(list(features.columns))
         example = _find_complete_row(features)
         known = infer_number_fields(features, example) if len(features) else {}
         fields = [
@@ -76,7 +76,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     return Schema(kind="any", example=to_json_value(first))
 
 
-def _check_names(names: list[Any]) -> bool:
+def _check_column_labels(names: list[Any]) -> bool:
     """Whether all names are integers.
 
     Raises:

@@ -34,7 +34,7 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
     for dtype, places in positions.items():
         ends = _find_ends(table, places)
         for at, nullable, low, high in zip(places, *(each.tolist() for each in ends), strict=True):
-            found[at] = _describe_numbers(names[at], dtype, nullable, low, high, example.get(names[at]))
+            found[at] = _describe_number_field(names[at], dtype, nullable, low, high, example.get(names[at]))
     return found
 
 
@@ -67,7 +67,9 @@ def sendable_example(example: Any, low: float | None) -> Any:
     return (0.0 if low is None else low) if is_infinite else example
 
 
-def _describe_numbers(name: str, dtype: np.dtype[Any], nullable: bool, low: float, high: float, example: Any) -> Field:
+def _describe_number_field(
+    name: str, dtype: np.dtype[Any], nullable: bool, low: float, high: float, example: Any
+) -> Field:
     if dtype.kind == "f":
         least, largest = _keep_finite(low), _keep_finite(high)
         return Field(

@@ -39,19 +39,19 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
                 _make_table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
             )
         return _make_table_from_records([inputs], schema, 0, ignore_unknown)
-    if not _is_list(inputs) or isinstance(inputs, (str, bytes)):
+    if not _is_column_list(inputs) or isinstance(inputs, (str, bytes)):
         raise _not_a_table_error(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
         return _make_table_from_records(items, schema, first, ignore_unknown)
-    if all(_is_list(item) for item in items):
+    if all(_is_column_list(item) for item in items):
         return conform_table(_make_table_from_rows(items, schema, first), schema, first)
-    if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_list(item) for item in items):
+    if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_column_list(item) for item in items):
         return conform_table(_make_table_from_rows([[item] for item in items], schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
-    if isinstance(items[odd], Mapping) or _is_list(items[odd]):
+    if isinstance(items[odd], Mapping) or _is_column_list(items[odd]):
         raise InputError(
             [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
             "Send all records or all rows.",
@@ -61,16 +61,16 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
 
 def _are_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
     """Whether a mapping has a list of values for each column. False for a record whose cells are lists."""
-    if not inputs or not all(_is_list(value) for value in inputs.values()):
+    if not inputs or not all(_is_column_list(value) for value in inputs.values()):
         return False
     of_lists = {field.name for field in schema.fields if isinstance(field.example, list)}
     return all(
-        str(name) not in of_lists or all(value is None or _is_list(value) for value in values)
+        str(name) not in of_lists or all(value is None or _is_column_list(value) for value in values)
         for name, values in inputs.items()
     )
 
 
-def _is_list(value: Any) -> bool:
+def _is_column_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
 
 

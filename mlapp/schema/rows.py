@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlapp.schema.cells import PACKED, find_cell_type, find_field_type, make_column, make_row_type
+from mlapp.schema.cells import PACKED, find_cell_type, find_field_type, make_pandas_column, make_row_type
 from mlapp.schema.fields import Schema
 from mlapp.schema.part import Part
 
@@ -171,7 +171,9 @@ class RowCodec:
 
         def join(parts: list[Part]) -> Any:
             columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
-            return self._make_table([make_column(field, cells) for field, cells in zip(fields, columns, strict=True)])
+            return self._make_table(
+                [make_pandas_column(field, cells) for field, cells in zip(fields, columns, strict=True)]
+            )
 
         self.join = join
         texts = sum(field.type in ("string", "category") for field in fields)

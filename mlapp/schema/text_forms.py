@@ -123,7 +123,7 @@ def _read_duration(value: Any, dtype: str) -> Any:
     return np.timedelta64(count, unit)
 
 
-def _read_time(value: Any, dtype: str) -> datetime.time:
+def _parse_time_text(value: Any, dtype: str) -> datetime.time:
     if isinstance(value, str):
         if not CLOCK.fullmatch(value):
             raise ValueError(value)
@@ -184,7 +184,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a time of day without a zone, as 12:30:00",
         placeholder="00:00:00",
         json_schema={"type": "string", "format": "time-local"},
-        read=_read_time,
+        read=_parse_time_text,
         is_ordered=True,
     ),
     "period": TextForm(

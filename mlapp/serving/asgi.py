@@ -7,7 +7,7 @@ from typing import Any
 from mlapp.app import App
 from mlapp.config import Serve
 from mlapp.model import TrainedModel
-from mlapp.monitoring.recording import find_place
+from mlapp.monitoring.recording import open_recording_place
 from mlapp.pipeline import Pipeline
 from mlapp.serving import routes
 from mlapp.serving.application import Application
@@ -53,7 +53,7 @@ def create_asgi(
         if isinstance(app, App):
             is_stored = not isinstance(model, TrainedModel)
             found = app.settings.monitor
-            place = find_place(found, app.store() if store is None else store, app.root, app.name)
+            place = open_recording_place(found, app.store() if store is None else store, app.root, app.name)
             monitor_endpoint(application, endpoint, found, place if is_stored else None)
 
     if isinstance(model, TrainedModel):

@@ -12,13 +12,13 @@ from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
-from mlapp.monitoring.history import read_counts
+from mlapp.monitoring.history import read_window_counts
 from mlapp.monitoring.place import Place, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
 from mlapp.monitoring.truth import Truths
 from mlapp.serving.application import Application
-from mlapp.serving.decoding.json_body import check_values, decode_json, encode_json
+from mlapp.serving.decoding.json_body import bound_json_values, decode_json, encode_json
 from mlapp.serving.decoding.json_chunks import cut_json_array
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.inference.endpoint import Endpoint
@@ -94,7 +94,7 @@ def _decode_truths(body: bytes, budget: Budget) -> Any:
     found: list[Any] = []
     for piece in cut_json_array(body):
         if len(piece) > LARGE:
-            check_values(piece, MOST_AT_ONCE)
+            bound_json_values(piece, MOST_AT_ONCE)
         given = decode_json(piece)
         if len(piece) == len(body):
             return given
@@ -127,7 +127,7 @@ def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
     if place is not None:
         seconds = parse_seconds(recorder.settings.window)
         try:
-            counts = read_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
+            counts = read_window_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
     baselines = recorder.baselines()

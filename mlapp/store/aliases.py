@@ -9,7 +9,7 @@ import msgspec
 from mlapp.errors import StoreError, UsageError
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.names import ALIAS, LATEST
-from mlapp.store.numbered_keys import current_time, parse_numbers
+from mlapp.store.numbered_keys import current_time, parse_version_numbers
 from mlapp.store.storage import Storage
 
 
@@ -51,7 +51,7 @@ class Aliases:
     def find_target(self, app: str, alias: str) -> int | None:
         """The version that an alias points at, or None."""
         prefix = f"{app}/aliases/{alias}"
-        last = max(parse_numbers(self._storage.list_names(prefix)), default=None)
+        last = max(parse_version_numbers(self._storage.list_names(prefix)), default=None)
         if last is None:
             return None
         return self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry).version
@@ -61,7 +61,7 @@ class Aliases:
         prefix = f"{app}/aliases/{alias}"
         return [
             self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
-            for at in sorted(parse_numbers(self._storage.list_names(prefix)))
+            for at in sorted(parse_version_numbers(self._storage.list_names(prefix)))
         ]
 
     def move(self, app: str, alias: str, number: int) -> None:
@@ -69,7 +69,7 @@ class Aliases:
         prefix = f"{app}/aliases/{alias}"
         entry = msgspec.json.encode(AliasEntry(number, current_time()))
         while True:
-            last = max(parse_numbers(self._storage.list_names(prefix)), default=0)
+            last = max(parse_version_numbers(self._storage.list_names(prefix)), default=0)
             if self._storage.create_key(f"{prefix}/{last + 1:06}.json", entry, from_reserve=True):
                 return
 

@@ -22,7 +22,7 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
         ModelError: the saver wrote a link, or a file name that is not valid on every system.
     """
     files = {}
-    for name in sorted(list_files(folder)):
+    for name in sorted(list_version_files(folder)):
         found = _hash_file(folder, name) if names.is_relative_path(name) else None
         if found is None:
             raise ModelError(
@@ -33,7 +33,7 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
     return files
 
 
-def check_files(manifest: Manifest, folder: Path) -> None:
+def check_version_files(manifest: Manifest, folder: Path) -> None:
     """Check that `folder` contains exactly the files of the manifest, unchanged.
 
     Raises:
@@ -46,7 +46,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
             if found is None:
                 state = "is a link" if os.path.lexists(folder / name) else "is missing"
             raise _unusable_file_error(manifest, folder / name, name, state)
-    for name in list_files(folder):
+    for name in list_version_files(folder):
         if name not in manifest.files:
             raise _unusable_file_error(manifest, folder / name, name, UNLISTED)
 
@@ -72,7 +72,7 @@ def _unusable_file_error(manifest: Manifest, path: Path | str, name: str, state:
     )
 
 
-def list_files(folder: Path) -> Iterator[str]:
+def list_version_files(folder: Path) -> Iterator[str]:
     """The paths of all files below a folder; a link to a folder counts as a file."""
     for at, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(at, name))]

@@ -16,7 +16,7 @@ from pathlib import Path
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import names
-from mlapp.store.file_hashes import list_files
+from mlapp.store.file_hashes import list_version_files
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
@@ -106,13 +106,13 @@ class FolderStorage:
         folder = self._copies / prefix
         with translate_os_errors(folder):
             for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
-                _copy_regular_file(_join_below(source, name), path)
+                _copy_regular_file(_join_inside_folder(source, name), path)
         return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
         if self._copies is None:
             return []  # the folder is the prefix
-        return sorted(set(list_files(self._locate_key(prefix))) - set(files))
+        return sorted(set(list_version_files(self._locate_key(prefix))) - set(files))
 
     def size(self, prefix: str) -> int:
         total = 0
@@ -150,7 +150,7 @@ class FolderStorage:
         Raises:
             StoreError: it is outside the store, because of its name or a link in the path.
         """
-        return _join_below(self.root, key) if key else self.root
+        return _join_inside_folder(self.root, key) if key else self.root
 
     def _release_reserve(self) -> bool:
         """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
@@ -171,7 +171,7 @@ class FolderStorage:
                     raise
 
 
-def _join_below(folder: Path, name: str) -> Path:
+def _join_inside_folder(folder: Path, name: str) -> Path:
     """The path of a name below a folder.
 
     Raises:

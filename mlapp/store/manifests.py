@@ -13,7 +13,7 @@ from mlapp.provenance import GitState
 from mlapp.schema.infer import to_json_value
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.numbered_keys import parse_numbers
+from mlapp.store.numbered_keys import parse_version_numbers
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
 
@@ -29,8 +29,8 @@ class Manifests:
         """The numbers of the existing versions, from old to new."""
         self._documents.check_format()
         return sorted(
-            parse_numbers(self._storage.list_names(f"{app}/versions"))
-            - parse_numbers(self._storage.list_names(f"{app}/deleted"))
+            parse_version_numbers(self._storage.list_names(f"{app}/versions"))
+            - parse_version_numbers(self._storage.list_names(f"{app}/deleted"))
         )
 
     def read_all(

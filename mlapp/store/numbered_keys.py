@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 
-def parse_numbers(names: Iterable[str]) -> set[int]:
+def parse_version_numbers(names: Iterable[str]) -> set[int]:
     """The numbers of the names that have one."""
     return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
 

@@ -119,19 +119,19 @@ def is_transient(error: Exception) -> bool:
     """Whether a retry can succeed: the connection broke, or the server failed."""
     from obstore.exceptions import BaseError
 
-    status = _error_status(str(error))
+    status = _get_http_status(str(error))
     return isinstance(error, BaseError) and (status is None or status in (408, 409, 429) or status >= 500)
 
 
 def is_missing_bucket(error: Exception) -> bool:
     text = str(error)
-    return _error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
+    return _get_s3_error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
 
 
 def translate_store_error(error: Exception, shown: str) -> StoreError:
     """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
     text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
-    code, status = _error_code(text), _error_status(text)
+    code, status = _get_s3_error_code(text), _get_http_status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket(error):
         return StoreError(
@@ -166,11 +166,11 @@ def translate_store_error(error: Exception, shown: str) -> StoreError:
     )
 
 
-def _error_code(text: str) -> str | None:
+def _get_s3_error_code(text: str) -> str | None:
     found = re.search(r"<Code>(\w+)</Code>", text)
     return found[1] if found else None
 
 
-def _error_status(text: str) -> int | None:
+def _get_http_status(text: str) -> int | None:
     found = re.search(r"status code: (\d{3})", text)
     return int(found[1]) if found else None

@@ -26,12 +26,12 @@ from mlapp.model import TrainedModel
 from mlapp.provenance import GitState
 from mlapp.reporting import Reporter
 from mlapp.store.aliases import AliasEntry, Aliases, is_alias, require_alias
-from mlapp.store.file_hashes import check_files, hash_files, refuse_unlisted_files
+from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
 from mlapp.store.manifests import Manifests, make_manifest, signatures_key
 from mlapp.store.names import APP, LATEST
-from mlapp.store.numbered_keys import current_time, parse_numbers
+from mlapp.store.numbered_keys import current_time, parse_version_numbers
 from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage
 
@@ -113,14 +113,14 @@ class Store:
         app = version.app
         self._documents.check_format()
         self._documents.write_format()
-        check_files(version.manifest, version.files)  # before anything is sent
+        check_version_files(version.manifest, version.files)  # before anything is sent
         identity = uuid.uuid4().hex
         with self.storage.upload_folder(f"{app}/files/{identity}", progress) as folder:
             for name in version.manifest.files:
                 copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(version.files / name, copy, follow_symlinks=False)
-            check_files(version.manifest, folder)
+            check_version_files(version.manifest, folder)
             manifest = version.manifest
             if self._signer is not None and self._signer.is_required:
                 manifest = self._sign_new(manifest, folder)
@@ -221,7 +221,7 @@ class Store:
             StoreError: the version is refused, or one of its files does not match the manifest.
         """
         if self._signer is not None and self._signer.is_required:
-            check_files(version.manifest, version.files)
+            check_version_files(version.manifest, version.files)
             self._signer.require_signature(version.manifest, version.files)
 
     def sign_version(self, app: str, reference: str | int = LATEST, *, keyless: bool = False) -> int:
@@ -234,7 +234,7 @@ class Store:
         text = self._require_signer().sign_version(version.manifest, version.files, keyless=keyless)
         prefix = signatures_key(app, version.version)
         while True:
-            last = max(parse_numbers(self.storage.list_names(prefix)), default=0)
+            last = max(parse_version_numbers(self.storage.list_names(prefix)), default=0)
             if self.storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
                 return version.version
 
@@ -266,10 +266,10 @@ class Store:
         refuse_unlisted_files(manifest, self.storage.list_unfetched(prefix, manifest.files), repr(self.storage))
         folder = self.storage.fetch_folder(prefix, manifest.files, progress)
         try:
-            check_files(manifest, folder)
+            check_version_files(manifest, folder)
         except StoreError:  # possibly only the local copy is damaged
             folder = self.storage.fetch_folder(prefix, manifest.files, progress, fresh=True)
-            check_files(manifest, folder)
+            check_version_files(manifest, folder)
         return ModelVersion(manifest, folder)
 
     def delete(self, app: str, reference: str | int) -> int:
@@ -352,12 +352,12 @@ class Store:
         """Whether a version is held until its promotion."""
         if HELD not in self.manifest(app, number).origin:
             return False
-        return number not in parse_numbers(self.storage.list_names(f"{app}/released"))
+        return number not in parse_version_numbers(self.storage.list_names(f"{app}/released"))
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
         """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""
         prefix = f"{manifest.app}/versions"
-        number = max(parse_numbers(self.storage.list_names(prefix)), default=0)
+        number = max(parse_version_numbers(self.storage.list_names(prefix)), default=0)
         while True:
             number += 1
             claimed = msgspec.structs.replace(manifest, version=number)

@@ -12,12 +12,12 @@ RELATIVE = 1e-4
 ABSOLUTE = 1e-6
 
 
-def to_rows(values: Any) -> list[Any] | None:
+def list_comparable_rows(values: Any) -> list[Any] | None:
     """Predictions or features as a list with one entry per row; None for values without comparable rows."""
     if isinstance(values, (list, tuple)):
         return list(values)
     if isinstance(values, dict):
-        parts = [to_rows(part) for part in values.values()]
+        parts = [list_comparable_rows(part) for part in values.values()]
         return None if None in parts else list(zip(*parts, strict=True))
     if hasattr(values, "columns") and hasattr(values, "itertuples"):
         return list(values.itertuples(index=False, name=None))
@@ -29,7 +29,7 @@ def to_rows(values: Any) -> list[Any] | None:
     return None
 
 
-def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
+def is_close_entry(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
     """Whether two entries are the same: numbers up to rounding, others exactly. Missing values are equal."""
     if is_missing(left) or is_missing(right):
         return is_missing(left) and is_missing(right)
@@ -38,13 +38,15 @@ def is_close(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return left == right or math.isclose(left, right, rel_tol=RELATIVE, abs_tol=absolute)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(is_close(a, b, absolute) for a, b in zip(left, right, strict=True))
+        return len(left) == len(right) and all(is_close_entry(a, b, absolute) for a, b in zip(left, right, strict=True))
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(is_close(value, right[key], absolute) for key, value in left.items())
+        return left.keys() == right.keys() and all(
+            is_close_entry(value, right[key], absolute) for key, value in left.items()
+        )
     if hasattr(left, "tolist") and hasattr(right, "tolist"):
-        return is_close(left.tolist(), right.tolist(), absolute)
+        return is_close_entry(left.tolist(), right.tolist(), absolute)
     if hasattr(left, "item") and hasattr(right, "item"):
-        return is_close(left.item(), right.item(), absolute)
+        return is_close_entry(left.item(), right.item(), absolute)
     if "__eq__" not in {name for kind in type(left).__mro__[:-1] for name in vars(kind)}:  # nothing to compare with
         return type(left) is type(right)
     try:

@@ -15,7 +15,7 @@ MOST_CLASSES = 100
 """A numeric target with more distinct values than this is taken for a quantity, and not stratified."""
 
 
-def load_table(data: Any) -> pd.DataFrame:
+def load_default_table(data: Any) -> pd.DataFrame:
     """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, JSON text, or an iterator of such parts.
 
     Raises:
@@ -28,7 +28,7 @@ def load_table(data: Any) -> pd.DataFrame:
     if isinstance(data, (str, bytes)):
         data = _parse_json_table(data)
     if isinstance(data, Iterator):
-        parts = [load_table(part) for part in data]
+        parts = [load_default_table(part) for part in data]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
         is_arrow = type(data).__module__.partition(".")[0] == "pyarrow"
@@ -44,7 +44,7 @@ def load_table(data: Any) -> pd.DataFrame:
     )
 
 
-def split_table(
+def split_default_table(
     table: pd.DataFrame,
     targets: tuple[str, ...],
     *,
@@ -77,7 +77,7 @@ def split_table(
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
-def parse_table(
+def parse_default_table(
     table: pd.DataFrame, features: tuple[str, ...] | None, target: str | tuple[str, ...] | None
 ) -> tuple[Any, Any]:
     """Features and target by the columns of `App`; the target is None for an app without one.

@@ -17,7 +17,7 @@ from mlapp.schema.container import count_rows, is_dataset, unwrap_row
 from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
-from mlapp.training.comparison import is_close
+from mlapp.training.comparison import is_close_entry
 
 CELLS = 50_000
 """Values that go through JSON."""
@@ -62,15 +62,15 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
     if schema.kind == "table":
-        decoded = _decode_inputs(predictor, features, _list_records(features))
+        decoded = _decode_inputs(predictor, features, _list_sent_records(features))
         if hasattr(decoded, "columns"):
             require_same_columns(features, decoded)
         else:
-            _require_same_rows(convert_to_array(features), decoded)
+            _require_unchanged_rows(convert_to_array(features), decoded)
     else:
         decoded = _decode_inputs(predictor, features, _to_client_rows(features))
         for name in features if isinstance(features, dict) else [None]:
-            _require_same_rows(*((each if name is None else each[name]) for each in (features, decoded)))
+            _require_unchanged_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
 
 
@@ -101,7 +101,7 @@ def _to_client_rows(features: Any) -> list[Any]:
     return [unwrap_row(features[row]) if is_dataset(features) else features[row] for row in range(len(features))]
 
 
-def _list_records(features: Any) -> list[dict[str, Any]]:
+def _list_sent_records(features: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in features.columns]
     columns = [column.tolist() for _, column in features.items()]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -123,7 +123,7 @@ def _select_sendable_rows(features: Any, schema: Schema) -> Any:
     return features[finite]
 
 
-def _require_same_rows(features: Any, decoded: Any) -> None:
+def _require_unchanged_rows(features: Any, decoded: Any) -> None:
     """Check that rows of an array, or JSON values, are unchanged.
 
     Raises:
@@ -138,7 +138,7 @@ def _require_same_rows(features: Any, decoded: Any) -> None:
     if is_dataset(features):
         before, after = map(_to_client_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
-        is_alike = type(left) is type(right) and is_close(left, right)
+        is_alike = type(left) is type(right) and is_close_entry(left, right)
         if not is_same(left, right) and not is_alike:
             raise DataError(
                 f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",

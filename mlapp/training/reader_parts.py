@@ -10,7 +10,9 @@ from mlapp.pipeline.parameters import list_parameters
 from mlapp.training import stage_calls
 
 
-def read_parts(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, rows: int = 50_000) -> Iterator[Any]:
+def iterate_reader_parts(
+    pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, rows: int = 50_000
+) -> Iterator[Any]:
     """The table in parts: of `rows` rows if the reader is a streaming source, otherwise as the reader yields them.
 
     Raises:

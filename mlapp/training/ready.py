@@ -35,7 +35,7 @@ def is_ready(pipeline: Pipeline) -> bool:
     return pipeline.model_options.is_trained and pipeline.stage("data_reader") is None
 
 
-def take_in(
+def adopt_ready_model(
     pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, to_keep: bool = False
 ) -> TrainedModel:
     """The model with what is known about its features: from the feature_loader's example or from the model.

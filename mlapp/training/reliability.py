@@ -175,13 +175,13 @@ def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, fea
         except MlappError as error:
             log.warning("The baseline has no distribution of predictions: %s", error.what)
             return []
-        found += list_rows(made)
+        found += list_prediction_rows(made)
         if time.perf_counter() - started > BUDGET:
             break
     return found
 
 
-def list_rows(predictions: Any) -> list[Any]:
+def list_prediction_rows(predictions: Any) -> list[Any]:
     """The result of a predictor as a list with one entry for each row."""
     title = "the predictor"
     return normalization.to_rows(normalization.normalize(predictions, title), title)

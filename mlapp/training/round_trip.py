@@ -22,7 +22,7 @@ from mlapp.prediction import Predictor
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_stream, normalize_prediction
 from mlapp.schema.container import count_rows, take_rows
 from mlapp.schema.infer import to_json_value
-from mlapp.training.comparison import ABSOLUTE, is_close, to_rows
+from mlapp.training.comparison import ABSOLUTE, is_close_entry, list_comparable_rows
 from mlapp.training.json_round_trip import Sample
 from mlapp.training.seeds import fix_seeds
 
@@ -72,7 +72,7 @@ def check_model(
             _load_saved_model(trained, folder) if folder is not None else _save_and_load(trained, to_keep) or original
         )
         return _Check(original, loaded, sample, trained.format, tell).run(
-            _list_rows(predictions, original), cost, budget
+            _list_prediction_rows(predictions, original), cost, budget
         )
 
 
@@ -103,11 +103,11 @@ class _Check:
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
-        first, alone = self._time_call()
+        first, alone = self._time_single_prediction()
         if is_stream(self._loaded.stage):
             return True
         if CALLS * alone > budget:  # the first call may have imported a library
-            first, alone = self._time_call()
+            first, alone = self._time_single_prediction()
         now = time.perf_counter()
         if 2 * alone > budget:
             self._tell(f"check one row only: {self._loaded.stage.title} takes {alone:.1f} s for it")
@@ -135,9 +135,11 @@ class _Check:
         """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
-        return to_rows(transformed), _list_rows(normalize_prediction(found, transformed, predictor.stage), predictor)
+        return list_comparable_rows(transformed), _list_prediction_rows(
+            normalize_prediction(found, transformed, predictor.stage), predictor
+        )
 
-    def _time_call(self) -> tuple[tuple[Any, Any], float]:
+    def _time_single_prediction(self) -> tuple[tuple[Any, Any], float]:
         """The first row, predicted alone by the loaded model, and the seconds that it took."""
         started = time.perf_counter()
         return self._predict_alone(0), time.perf_counter() - started
@@ -186,7 +188,7 @@ class _Check:
         transformer = self._loaded.pipeline.stage("feature_transformer")
         if transformer is not None and found[0] is not None and whole[0] is not None:
             expected = [whole[0][row] for row in rows] if len(whole[0]) > max(rows) else []
-            if len(found[0]) != len(rows) or not all(map(is_close, found[0], expected)):
+            if len(found[0]) != len(rows) or not all(map(is_close_entry, found[0], expected)):
                 return transformer.title
         expected = [whole[1][row] for row in rows]
         if self._find_first_difference(found[1], expected, rows) is None:
@@ -198,7 +200,7 @@ class _Check:
         if len(found) != len(expected):
             return 0
         for at, (left, right) in enumerate(zip(found, expected, strict=True)):
-            if not is_close(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
+            if not is_close_entry(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
                 return at
         return None
 
@@ -209,7 +211,7 @@ class _Check:
             return False
         try:
             features = self._loaded.transform_features(copy.copy(take_rows(self._sample.decoded, [row])))
-            likely = sorted(to_rows(probabilities(features))[0])  # type: ignore[index]
+            likely = sorted(list_comparable_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):
             return False
@@ -218,7 +220,7 @@ class _Check:
         """Whether two identical calls differ. Then no comparison is possible."""
         again = self._predict_rows(self._loaded, self._sample.decoded)
         return any(
-            one is not None and (two is None or len(one) != len(two) or not all(map(is_close, one, two)))
+            one is not None and (two is None or len(one) != len(two) or not all(map(is_close_entry, one, two)))
             for one, two in zip(whole, again, strict=True)
         )
 
@@ -263,7 +265,7 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     )
 
 
-def _list_rows(predictions: Any, predictor: Predictor) -> list[Any]:
+def _list_prediction_rows(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.to_rows(predictions, predictor.stage.title)
 
 

@@ -24,7 +24,7 @@ from mlapp.training import continuation, defaults, ready, round_trip, stage_call
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
-from mlapp.training.reliability import Reliability, list_rows, predict_sample
+from mlapp.training.reliability import Reliability, list_prediction_rows, predict_sample
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
@@ -66,7 +66,7 @@ def run(
     """
     tell = progress or (lambda step: None)
     if previous is None and ready.is_ready(pipeline):
-        return ready.take_in(pipeline, parameters or {}, tell, to_keep=to_keep)
+        return ready.adopt_ready_model(pipeline, parameters or {}, tell, to_keep=to_keep)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     values = dict(parameters or {})
@@ -80,7 +80,7 @@ def run(
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
-    data = _read_data(pipeline, trainer, bound, tell, rules)
+    data = _read_training_data(pipeline, trainer, bound, tell, rules)
     if check_schema is not None:
         check_schema(data.schema)
     if previous is not None:
@@ -106,7 +106,7 @@ def run(
     tell("check")
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
     is_fast = cost < FAST_SAMPLE
-    some = predict_sample(pipeline, framework, estimator, data.some) if is_fast else list_rows(predictions)
+    some = predict_sample(pipeline, framework, estimator, data.some) if is_fast else list_prediction_rows(predictions)
     baseline = reliability.complete(data.baseline, some, rules)
     schema = redact_schema(data.schema, rules)
     fingerprint, rows, columns = data.identity
@@ -134,7 +134,7 @@ def run(
     )
 
 
-def _read_data(
+def _read_training_data(
     pipeline: Pipeline,
     trainer: Stage | None,
     bound: Mapping[str, Mapping[str, Any]],
@@ -156,7 +156,7 @@ def _read_data(
     return Splits(pipeline, splits, identity, bound, rules)
 
 
-def read_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
+def read_and_load(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
     """Read and load the data: the result of the data_loader.
 
     Raises:
@@ -197,7 +197,7 @@ def read_features(
     if pipeline.stage("data_parser") is not None or not hasattr(table, "columns"):
         return stage_calls.call_parser(pipeline, table, bound.get("data_parser", {}))[0]
     if pipeline.features is not None:
-        return defaults.convert_decimals_to_floats(defaults.parse_table(table, pipeline.features, None)[0])
+        return defaults.convert_decimals_to_floats(defaults.parse_default_table(table, pipeline.features, None)[0])
     return defaults.convert_decimals_to_floats(
         table.drop(columns=[name for name in pipeline.targets if name in table.columns])
     )

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, build_columns, draw_rows, find_target_type
+from mlapp.baseline import Baseline, build_baseline_columns, draw_rows, find_target_type
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
-from mlapp.schema.array_columns import find_columns
+from mlapp.schema.array_columns import find_array_columns
 from mlapp.schema.container import count_rows
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
@@ -51,9 +51,9 @@ class Splits:
         self.identity = identity
         self._name = next(iter(splits))
         part = splits.pop(self._name)
-        columns = names_of(part)
+        columns = list_column_names(part)
         features, target = stage_calls.call_parser(pipeline, part, self._parameters)
-        self.schema = name_columns(infer_schema(features, columns), features, part)
+        self.schema = name_array_schema(infer_schema(features, columns), features, part)
         del part
         self.sample = sample_rows(features)
         self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
@@ -80,12 +80,12 @@ class Splits:
             del features, target
 
 
-def name_columns(schema: Schema, features: Any, table: Any) -> Schema:
+def name_array_schema(schema: Schema, features: Any, table: Any) -> Schema:
     """The schema of an array, with the names of the table's columns."""
     if schema.kind != "array":
         return schema
-    found = find_columns(features, table)
-    others = [name for name in names_of(table) if isinstance(name, str) and name not in found]
+    found = find_array_columns(features, table)
+    others = [name for name in list_column_names(table) if isinstance(name, str) and name not in found]
     return msgspec.structs.replace(schema, columns=found, unused=others) if found else schema
 
 
@@ -105,7 +105,7 @@ def identify_table(table: Any) -> tuple[str, int, int]:
     return "", count_rows(table) or 0, 0
 
 
-def names_of(table: Any) -> list[Any]:
+def list_column_names(table: Any) -> list[Any]:
     """The names of a table's columns. Call it before the parser, which may remove columns."""
     return list(getattr(table, "columns", ()))
 
@@ -127,7 +127,7 @@ def describe_split(
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
         rows=count_rows(features) or 0,
-        features=build_columns(features, rules),
-        transformed=build_columns(transformed, rules) if has_transformer else [],
+        features=build_baseline_columns(features, rules),
+        transformed=build_baseline_columns(transformed, rules) if has_transformer else [],
         target=find_target_type(target),
     )

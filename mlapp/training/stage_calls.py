@@ -48,7 +48,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
         table = call_stage(stage, data, **parameters)
     else:
         try:
-            table = defaults.load_table(data)
+            table = defaults.load_default_table(data)
         except DataError as error:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
     if table is None:
@@ -69,7 +69,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
         if not hasattr(table, "iloc"):
             return {"train": table}
         _check_target(pipeline, table)
-        return dict(defaults.split_table(table, pipeline.targets, **parameters))
+        return dict(defaults.split_default_table(table, pipeline.targets, **parameters))
     splits = call_stage(stage, table, **parameters)
     if isinstance(splits, tuple) and len(splits) == 2:
         splits = {"train": splits[0], "test": splits[1]}
@@ -105,7 +105,7 @@ def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any,
             f"A split of app '{pipeline.name}' is a {type(part).__name__}, not a table.",
             "Write an @app.data_parser that returns (features, target).",
         )
-    features, target = defaults.parse_table(part, pipeline.features, pipeline.target)
+    features, target = defaults.parse_default_table(part, pipeline.features, pipeline.target)
     return defaults.convert_decimals_to_floats(features), defaults.convert_decimals_to_floats(target)
 
 
@@ -160,7 +160,7 @@ def select_evaluator(pipeline: Pipeline, framework: Framework) -> Stage:
 
 def select_splitter(pipeline: Pipeline) -> Stage:
     """The splitter: the user's, or the default one with its `test_size`, `shuffle` and `random_state`."""
-    return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_table, 2)
+    return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_default_table, 2)
 
 
 def check_trainer_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
@@ -218,7 +218,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         return {}
     metrics = found if isinstance(found, Mapping) else {"score": found}
     try:
-        return {str(name): _to_number(value) for name, value in metrics.items()}
+        return {str(name): _convert_metric(value) for name, value in metrics.items()}
     except (TypeError, ValueError):
         raise DataError(
             f"{stage.title} returned {found!r:.80}.", "Let it return a float or a dict of floats, as {'accuracy': 0.9}."
@@ -255,7 +255,7 @@ def _is_empty(table: Any) -> bool:
     return len(table) == 0 if isinstance(table, Mapping) else count_rows(table) == 0
 
 
-def _to_number(value: Any) -> float:
+def _convert_metric(value: Any) -> float:
     if isinstance(value, (str, bytes, bool)) or value is None:
         raise TypeError
     return float(value)
@@ -268,7 +268,7 @@ def _check_target(pipeline: Pipeline, table: Any) -> None:
     reader = pipeline.stages["data_reader"]
     for name in pipeline.targets:
         if name not in table.columns:
-            defaults.parse_table(table, None, name)
+            defaults.parse_default_table(table, None, name)
         if all(part.nunique(dropna=False) < 2 for part in (table[name].head(1000), table[name])):
             raise DataError(
                 f"Target '{name}' has the same value in all {len(table)} rows of {reader.title}: nothing to learn.",

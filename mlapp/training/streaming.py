@@ -31,7 +31,7 @@ from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
 from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe_split, names_of
+from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe_split, list_column_names
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -66,7 +66,7 @@ class TrainingStream:
         self._held_rows: dict[str, int] = {}
         self._schema: Schema | None = None
         self._rows = self._columns = 0
-        tables = (table for table in map(defaults.load_table, parts) if len(table))
+        tables = (table for table in map(defaults.load_default_table, parts) if len(table))
         first = next(tables, None)
         if first is None:
             title = pipeline.stages["data_reader"].title
@@ -130,15 +130,15 @@ class TrainingStream:
         for table in tables:
             self._digest.update(fingerprint_table(table).encode())
             self._rows, self._columns = self._rows + len(table), len(table.columns)
-            yield self._note_part(table)
+            yield self._split_streamed_part(table)
 
-    def _note_part(self, table: Any) -> tuple[Any, Any]:
+    def _split_streamed_part(self, table: Any) -> tuple[Any, Any]:
         splits = stage_calls.call_splitter(self._pipeline, table, self._bound.get("data_splitter", {}))
         self._name, *others = splits
         if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
             splits = {self._name: table}
             others = []
-        parameters, columns = self._bound.get("data_parser", {}), names_of(table)
+        parameters, columns = self._bound.get("data_parser", {}), list_column_names(table)
         features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
         found = infer_schema(features, columns)
         self._schema = found if self._schema is None else merge_schemas(self._schema, found)

@@ -103,7 +103,7 @@ def _take_trials(load: Load, options: Options, question: Question, left: Any, wo
     pipeline = load()
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
     study = Study.open(pipeline, options, question, worker=worker)
-    while _take_one(left):
+    while _take_pending_trial(left):
         asked = study.ask()
         try:
             study.tell(asked, evaluate_trial(judge, asked, question))
@@ -155,7 +155,7 @@ def _progress_value(progress: Progress, question: Question) -> float | None:
     return loss if loss is None or question.minimize else -loss
 
 
-def _take_one(left: Any) -> bool:
+def _take_pending_trial(left: Any) -> bool:
     with left.get_lock():
         left.value -= 1
         return bool(left.value >= 0)

@@ -25,7 +25,7 @@ def write_page(found: Found, file: Path) -> Path:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", found.metric, *names))
     rows = "".join(
         "<tr>"
-        + "".join(f"<td>{html.escape(_format_cell(value))}</td>" for value in _trial_values(trial, names))
+        + "".join(f"<td>{html.escape(_format_trial_cell(value))}</td>" for value in _trial_values(trial, names))
         + "</tr>"
         for trial in found.rank_trials()[:10]
     )
@@ -53,5 +53,5 @@ def _trial_values(trial: Any, names: list[str]) -> list[Any]:
     return [trial.number, trial.value, *(trial.parameters.get(name) for name in names)]
 
 
-def _format_cell(value: Any) -> str:
+def _format_trial_cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data.files.formats import FORMATS, detect_format, read_format_tables
 from mlapp.data.files.locations import File, find_files
 from mlapp.data.files.path_values import NAME, fill_path
-from mlapp.data.frames import Types, check_chunk_rows, count_tables, join_tables, make_frame, make_frames
+from mlapp.data.frames import Types, check_chunk_rows, join_tables, make_frame, make_frames, report_table_rows
 from mlapp.data.secrets import Address, redact_secrets
 from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
@@ -137,7 +137,7 @@ def _stream_files(
                 sheet=sheet,
                 kinds=_resolve_arrow_types(types),
             )  # fmt: skip
-            for part in count_tables(parts):
+            for part in report_table_rows(parts):
                 if first is None:
                     first = (file, part.schema)
                 yield _add_partition_columns(_align_columns(part, file, first), values, columns)

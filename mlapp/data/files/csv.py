@@ -54,7 +54,7 @@ def read_csv_tables(
         if whole:
             parts: Any = [_read_whole_table(stream, read, parse, kinds)]
         else:
-            parts = _read_table_parts(stream, read, parse, kinds)
+            parts = _read_csv_blocks(stream, read, parse, kinds)
         for part in parts:
             if any(pa.types.is_binary(field.type) for field in part.schema):
                 raise UnicodeDecodeError(encoding, b"", 0, 1, "")
@@ -77,7 +77,9 @@ def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mappi
     if len(set(table.column_names)) < len(table.column_names):
         return table  # the caller reports it
     asked = [name for name in table.column_names if name not in kinds]
-    names = [name for name in table.column_names if _is_text(table.field(name).type) and table.column(name).null_count]
+    names = [
+        name for name in table.column_names if _is_text_column(table.field(name).type) and table.column(name).null_count
+    ]
     numbers = [name for name in asked if pa.types.is_integer(table.field(name).type) or _is_float(table, name)]
     if numbers and _may_have_leading_zeros(stream, parse.delimiter):
         names += numbers
@@ -98,7 +100,7 @@ def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mappi
     return table
 
 
-def _read_table_parts(
+def _read_csv_blocks(
     stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     """The rows block by block, with types from the first block. Here, quoted empty texts count as missing, too."""
@@ -109,20 +111,20 @@ def _read_table_parts(
     start = stream.read(BLOCK)
     first = start[: start.rfind(b"\n") + 1] if len(start) == BLOCK else start
     found = _read_whole_table(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
-    texts = [] if found is None else [field.name for field in found.schema if _is_text(field.type)]
+    texts = [] if found is None else [field.name for field in found.schema if _is_text_column(field.type)]
     stream.seek(0)
     types = {**dict.fromkeys(texts, pa.string()), **kinds}
     convert = arrow.ConvertOptions(strings_can_be_null=False, column_types=types)
     for batch in arrow.open_csv(stream, read, parse, convert):
         part = pa.Table.from_batches([batch])
         for at, field in enumerate(part.schema):
-            if _is_text(field.type):
+            if _is_text_column(field.type):
                 column = part.column(at)
                 part = part.set_column(at, field.name, pc.if_else(pc.equal(column, ""), None, column))
         yield part
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _is_text_column(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

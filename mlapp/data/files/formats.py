@@ -81,7 +81,7 @@ def read_format_tables(
                 case _:
                     parts = _read_excel(plain, file, sheet)
             for part in parts:
-                yield _select_columns(part, file, columns)
+                yield _select_wanted_columns(part, file, columns)
         except (pa.ArrowException, EOFError, OSError) as error:
             if isinstance(error, DataError):
                 raise
@@ -209,7 +209,7 @@ def _decompress_stream(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     return pa.BufferReader(pa.CompressedInputStream(stream, compression).read())
 
 
-def _select_columns(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
+def _select_wanted_columns(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
     if columns is None:
         return table
     for name in columns:

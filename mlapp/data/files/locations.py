@@ -81,7 +81,7 @@ def find_files(address: Address) -> Iterator[list[File]]:
             yield [file]
         return
     with translate_filesystem_error(address.shown, address.hide_secrets):
-        files = _list_files(address, scheme)
+        files = _list_folder_files(address, scheme)
     if not files:
         is_pattern = bool(_WILD.search(address.value))
         what = f"No file matches {address}." if is_pattern else f"There is no file {address}."
@@ -89,7 +89,7 @@ def find_files(address: Address) -> Iterator[list[File]]:
     yield files
 
 
-def _list_files(address: Address, scheme: str) -> list[File]:
+def _list_folder_files(address: Address, scheme: str) -> list[File]:
     from pyarrow import fs
 
     filesystem, path = _open_filesystem(address, scheme)

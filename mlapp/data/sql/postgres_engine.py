@@ -57,7 +57,7 @@ def stream_postgres(address: Address, query: str, values: Mapping[str, Any]) -> 
         text = _cast_unreadable_columns(cursor, bound.text)
         scales: dict[str, Any] = {}
         for batch in _stream_by_cursor(cursor, text, bound) if bound.values else _stream_by_copy(cursor, text):
-            yield _convert_columns(batch, scales)
+            yield _convert_postgres_columns(batch, scales)
 
 
 def _stream_by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
@@ -140,7 +140,7 @@ def _quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _convert_columns(table: pa.Table, scales: dict[str, Any]) -> pa.Table:
+def _convert_postgres_columns(table: pa.Table, scales: dict[str, Any]) -> pa.Table:
     """Convert texts to exact decimals, and `infinity` to missing values, as pandas has no infinite times."""
     import pyarrow as pa
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from mlapp.aws_lambda.settings import Triggers
 from mlapp.config import Serve
-from mlapp.deploy.aws_lambda.documents import LIVE, NO_TRIGGERS, make_record
-from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
+from mlapp.deploy.aws_lambda.documents import LIVE, NO_TRIGGERS, make_function_record
+from mlapp.deploy.aws_lambda.function import Function, read_version_record, read_weights
 from mlapp.deploy.aws_lambda.invocation import request_prediction, start_version
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
 from mlapp.deploy.target import DeployError, Shipment
@@ -148,7 +148,7 @@ class Deployment:
         is_new = function.find_configuration() is None
         known = {version["Version"] for version in function.list_versions()}
         self._progress(f"publish {shipment.image}")
-        version = function.publish(make_record(shipment, _read_user_name(), function.settings.triggers))
+        version = function.publish(make_function_record(shipment, _read_user_name(), function.settings.triggers))
         try:
             self._try_version(version, shipment)
         except DeployError as error:
@@ -178,7 +178,7 @@ class Deployment:
     def _read_triggers(self, qualifier: str) -> Triggers:
         """The triggers of a deployed version."""
         found = self._function.find_configuration(qualifier)
-        record = read_record(found) if found else None
+        record = read_version_record(found) if found else None
         return record.triggers if record else NO_TRIGGERS
 
     def _set_triggers(self, version: str, before: Triggers) -> None:

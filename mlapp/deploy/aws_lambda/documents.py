@@ -42,7 +42,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
 
-def make_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
+def make_function_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
     """The record of a shipment, with the triggers for when it goes live. An example that is too long is omitted."""
     example = None if shipment.example is None else list(shipment.example)
     if len(msgspec.json.encode(example)) > MOST_EXAMPLE:

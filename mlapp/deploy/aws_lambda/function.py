@@ -237,7 +237,7 @@ class _Translation:
         return self._inner.__exit__(kind, error, trace)
 
 
-def read_record(version: dict[str, Any]) -> ReleaseRecord | None:
+def read_version_record(version: dict[str, Any]) -> ReleaseRecord | None:
     """The description of a version; None if somebody else published it."""
     text = version.get("Environment", {}).get("Variables", {}).get(RECORD)
     try:

@@ -33,10 +33,10 @@ from mlapp.deploy.aws_lambda.documents import (
     RECORD,
     ReleaseRecord,
     make_configuration,
-    make_record,
+    make_function_record,
     make_template,
 )
-from mlapp.deploy.aws_lambda.function import Function, read_record, read_weights
+from mlapp.deploy.aws_lambda.function import Function, read_version_record, read_weights
 from mlapp.deploy.aws_lambda.iam import make_iam_template
 from mlapp.deploy.aws_lambda.invocation import request_prediction
 from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictions
@@ -87,11 +87,15 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of the deployment."""
-        return [make_template(self.function_name, self.settings, make_record(shipment, None, self.settings.triggers))]
+        return [
+            make_template(
+                self.function_name, self.settings, make_function_record(shipment, None, self.settings.triggers)
+            )
+        ]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The template with the alias's weights. Reads the live version from AWS, if it is reachable and has one."""
-        record = make_record(shipment, None, self.settings.triggers)
+        record = make_function_record(shipment, None, self.settings.triggers)
         alias = None
         with suppress(DeployError):
             alias = self._function.find_alias()
@@ -101,9 +105,9 @@ class LambdaTarget(Target[LambdaSettings]):
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
         live = function.find_configuration(LIVE) if function.find_alias() else None
-        planned = make_record(shipment, None, self.settings.triggers)
+        planned = make_function_record(shipment, None, self.settings.triggers)
         wanted = self._describe_configuration(make_configuration(self.settings, planned), planned)
-        running = {} if live is None else self._describe_configuration(live, read_record(live))
+        running = {} if live is None else self._describe_configuration(live, read_version_record(live))
         return diff_descriptions(self.function_name, running, wanted)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
@@ -188,7 +192,7 @@ class LambdaTarget(Target[LambdaSettings]):
         found = []
         for version in self._function.list_versions():
             number = version["Version"]
-            record = read_record(version)
+            record = read_version_record(version)
             if record is None:
                 continue
             state: State = "live" if number == live else "canary" if number in weights else "superseded"
@@ -231,12 +235,12 @@ class LambdaTarget(Target[LambdaSettings]):
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         seen: set[str] = set()
         start = time.time() - since if since is not None else None
-        lines = [_make_line(event) for event in self._function.read_log(start, seen)]
+        lines = [_make_log_line(event) for event in self._function.read_log(start, seen)]
         yield from lines[-tail:] if tail else lines if tail is None else []
         while follow:
             time.sleep(FOLLOW_PAUSE)
             start = max(start or 0.0, time.time() - 60)
-            yield from map(_make_line, self._function.read_log(start, seen))
+            yield from map(_make_log_line, self._function.read_log(start, seen))
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The live version's response."""
@@ -291,7 +295,7 @@ class LambdaTarget(Target[LambdaSettings]):
         }
 
 
-def _make_line(event: dict[str, Any]) -> LogLine:
+def _make_log_line(event: dict[str, Any]) -> LogLine:
     moment = datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc)
     replica = str(event.get("logStreamName", "")).rpartition("]")[2][:12]
     return LogLine(replica, str(event["message"]).rstrip("\n"), moment)

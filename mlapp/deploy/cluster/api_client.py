@@ -14,7 +14,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.connection import Connection
-from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_kind, object_title
+from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_object_kind, object_title
 from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
 
 MANAGER = "mlapp"
@@ -143,7 +143,7 @@ class Cluster:
         """The object, or None."""
         try:
             return self.transport.send_json(
-                "GET", self._make_path(kind, name), verb="get", object=f"{kind.kind}/{name}"
+                "GET", self._make_api_path(kind, name), verb="get", object=f"{kind.kind}/{name}"
             )
         except ApiError as error:
             if error.code == 404:
@@ -152,7 +152,9 @@ class Cluster:
 
     def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The current objects, and the resource version to start a watch from."""
-        answer = self.transport.send_json("GET", self._make_path(kind), query=query, verb="list", object=kind.plural)
+        answer = self.transport.send_json(
+            "GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural
+        )
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
     def list_objects(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
@@ -161,7 +163,7 @@ class Cluster:
             query["labelSelector"] = selector
         try:
             answer = self.transport.send_json(
-                "GET", self._make_path(kind), query=query, verb="list", object=kind.plural
+                "GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural
             )
         except ApiError as error:
             if error.code == 404 and not kind.core:
@@ -181,9 +183,9 @@ class Cluster:
         Raises:
             ConflictError: other managers own some of its fields, and `force` is False.
         """
-        kind = find_kind(dict(document))
+        kind = find_object_kind(dict(document))
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
-        path = self._make_path(kind, document["metadata"]["name"])
+        path = self._make_api_path(kind, document["metadata"]["name"])
         body = self._place_in_namespace(kind, document)
         return self.transport.send_json(
             "PATCH", path, query=query, body=body, content=APPLY, verb="patch", object=object_title(dict(document))
@@ -191,12 +193,12 @@ class Cluster:
 
     def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create an object; ApiError 409 if it exists."""
-        kind = find_kind(dict(document))
+        kind = find_object_kind(dict(document))
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = self._place_in_namespace(kind, document)
         return self.transport.send_json(
             "POST",
-            self._make_path(kind),
+            self._make_api_path(kind),
             query=query,
             body=body,
             verb="create",
@@ -206,8 +208,8 @@ class Cluster:
 
     def replace_object(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write an object back; ApiError 409 if it has changed since it was read."""
-        kind = find_kind(dict(document))
-        path = self._make_path(kind, document["metadata"]["name"])
+        kind = find_object_kind(dict(document))
+        path = self._make_api_path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
         return self.transport.send_json(
             "PUT", path, query=query, body=document, verb="update", object=object_title(dict(document)), again=False
@@ -215,7 +217,7 @@ class Cluster:
 
     def patch_object(self, kind: Kind, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
         """A JSON merge patch."""
-        path = self._make_path(kind, name)
+        path = self._make_api_path(kind, name)
         query = {"fieldManager": MANAGER}
         return self.transport.send_json(
             "PATCH", path, query=query, body=change, content=MERGE, verb="patch", object=f"{kind.kind}/{name}"
@@ -223,11 +225,11 @@ class Cluster:
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
         """Remove exactly this object, not a later one with its name; False if it no longer exists."""
-        kind = find_kind(dict(document))
+        kind = find_object_kind(dict(document))
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid := document["metadata"].get("uid"):
             body["preconditions"] = {"uid": uid}
-        path = self._make_path(kind, document["metadata"]["name"])
+        path = self._make_api_path(kind, document["metadata"]["name"])
         try:
             self.transport.send_json("DELETE", path, body=body, verb="delete", object=object_title(dict(document)))
         except ApiError as error:
@@ -243,7 +245,7 @@ class Cluster:
         """Each change since `version`: pairs of ADDED, MODIFIED, DELETED and the object."""
         seconds = str(max(1, int(timeout)))
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
-        path = self._make_path(kind)
+        path = self._make_api_path(kind)
         response = self.transport.send_call(
             "GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5
         )
@@ -254,13 +256,13 @@ class Cluster:
 
     def read_pod_log(self, pod: str, **query: str) -> Any:
         """The log of a pod's server, as a response to read line by line."""
-        path = f"{self._make_path(POD, pod)}/log"
+        path = f"{self._make_api_path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
         return self.transport.send_call(
             "GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0
         )
 
-    def _make_path(self, kind: Kind, name: str | None = None) -> str:
+    def _make_api_path(self, kind: Kind, name: str | None = None) -> str:
         return kind.api_path(self.namespace, name)
 
     def _place_in_namespace(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def request_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PORT) 
     return text.decode() if status == 200 else None
 
 
-def parse_counts(text: str) -> RequestCounts:
+def parse_request_counts(text: str) -> RequestCounts:
     """Counts from text in the Prometheus format."""
     from prometheus_client.parser import text_string_to_metric_families
 

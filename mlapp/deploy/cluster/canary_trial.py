@@ -46,7 +46,7 @@ def require_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecor
     return record, releases.find_live(records), records
 
 
-def create_record(
+def record_canary(
     job: DeploySession[Any],
     shipment: Shipment,
     goal: Sequence[dict[str, Any]],

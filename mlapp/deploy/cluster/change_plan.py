@@ -22,7 +22,7 @@ from mlapp.deploy.cluster.object_kinds import (
     DEPLOYMENT,
     NAMESPACE,
     Kind,
-    find_kind,
+    find_object_kind,
     object_title,
 )
 from mlapp.deploy.target import DeployError
@@ -111,7 +111,7 @@ def list_prunable_kinds(
     prunable: Iterable[Kind], documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()
 ) -> list[Kind]:
     """The prunable kinds, without those of operators that neither this release nor the previous one needs."""
-    used = {find_kind(document) for document in (*documents, *earlier)}
+    used = {find_object_kind(document) for document in (*documents, *earlier)}
     groups = {kind.group for kind in used if not kind.core}  # an operator provides all kinds of its group
     kinds = [kind for kind in prunable if kind.core or kind.group in groups]
     return [*kinds, CLAIM] if CLAIM in used else kinds
@@ -142,7 +142,7 @@ def plan_changes(
         ConflictError: others own some fields; the message lists all of them.
         DeployError: an object of that name is not ours; a policy, a quota or the server refuses an object.
     """
-    rest = [document for document in documents if find_kind(document) != NAMESPACE]
+    rest = [document for document in documents if find_object_kind(document) != NAMESPACE]
     live = list_own_objects(cluster, names, list_prunable_kinds(prunable, rest, earlier))
     rendered = {(document["kind"], document["metadata"]["name"]) for document in rest}
     obsolete = {key: item for key, item in live.items() if key not in rendered and key not in keep} if prune else {}
@@ -180,7 +180,7 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
-    kind = find_kind(document)
+    kind = find_object_kind(document)
     found = cluster.get_object(kind, document["metadata"]["name"]) or {"metadata": {}}
     if not take_over:
         makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})

@@ -15,7 +15,7 @@ from mlapp.deploy.abilities import CompareQuality
 from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.api_client import Cluster
-from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_counts, request_metrics
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_request_counts, request_metrics
 from mlapp.deploy.cluster.change_plan import (
     Change,
     ChangePlan,
@@ -88,7 +88,7 @@ class ClusterTarget(Target[S]):
             ApiError: the pod cannot be reached.
         """
         text = request_metrics(self.cluster, self.serve, pod)
-        return None if text is None else parse_counts(text)
+        return None if text is None else parse_request_counts(text)
 
     @abstractmethod
     def wait_for_release(

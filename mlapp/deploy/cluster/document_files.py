@@ -28,7 +28,7 @@ def _name_document_file(document: dict[str, Any]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", document["kind"]).lower().replace("h-t-t-p-", "http-") + ".yaml"
 
 
-def group_by_file(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def group_documents_by_file(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Documents by file name: the kind, or kind and name if there are several of a kind."""
     files: dict[str, dict[str, Any]] = {}
     for document in documents:

@@ -123,7 +123,7 @@ _BY_NAME = {
 }
 
 
-def find_kind(document: dict[str, Any]) -> Kind:
+def find_object_kind(document: dict[str, Any]) -> Kind:
     """The kind of a rendered or recorded document."""
     return _BY_NAME[document.get("apiVersion", "").rpartition("/")[0], document["kind"]]
 

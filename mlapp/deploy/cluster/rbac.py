@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from mlapp.deploy.cluster.naming import Names
-from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, NAMESPACE, Kind, find_kind
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, NAMESPACE, Kind, find_object_kind
 
 LOOK = ["get", "list"]
 WRITE = ["create", "patch"]
@@ -27,7 +27,7 @@ def make_rbac(
         watched: the kinds, besides pods and events, to watch while a release starts.
         namespace: the app's namespace.
     """
-    used = {find_kind(document) for document in documents} | {CONFIG_MAP}
+    used = {find_object_kind(document) for document in documents} | {CONFIG_MAP}
     groups = {kind.group for kind in used if not kind.core}
     looked_at = {kind for kind in prunable if kind.core or kind.group in groups}
     rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}

@@ -39,7 +39,7 @@ def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, si
             yield from _read_server_lines(server, follow=False, **options)
 
 
-def read_last_lines(container: Container) -> str:
+def read_last_log_lines(container: Container) -> str:
     """The last lines, joined into one."""
     said = container.logs(tail=SHOWN).decode(errors="replace").splitlines()
     return " | ".join(line.strip() for line in said if line.strip()) or "nothing"

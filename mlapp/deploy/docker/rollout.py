@@ -106,14 +106,15 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
             killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
                 f"{server.name} exited with code {state['ExitCode']}{killed}; its output: "
-                f"{logs.read_last_lines(server.container)}",
+                f"{logs.read_last_log_lines(server.container)}",
                 "Fix the error in its output. The previous release, if any, keeps serving.",
             )
         if state["Status"] == "running" and health.is_ready(server):
             return
         if time.monotonic() > ends:
             raise DeployError(
-                f"{server.name} was not ready in {timeout:g} s; its output: {logs.read_last_lines(server.container)}",
+                f"{server.name} was not ready in {timeout:g} s; its output: "
+                f"{logs.read_last_log_lines(server.container)}",
                 "Raise targets.docker.ready_timeout if it needs longer; the previous release, if any, keeps serving.",
             )
         time.sleep(POLL)
@@ -171,7 +172,7 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
                 if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
                     raise DeployError(
                         f"The front {front.name}, which listens on the port, does not run; its output: "
-                        f"{logs.read_last_lines(front)}",
+                        f"{logs.read_last_log_lines(front)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error
                 raise DeployError(

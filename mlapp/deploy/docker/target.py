@@ -173,4 +173,4 @@ def _find_problems(containers: Containers, live: Server | None) -> Iterator[str]
     if front is not None and front.status != "running":
         yield f"the front {front.name} is {front.status}: docker start {front.name}"
     if live is not None and not live.is_running:
-        yield f"{live.name} is {live.container.status}; it said: {logs.read_last_lines(live.container)}"
+        yield f"{live.name} is {live.container.status}; it said: {logs.read_last_log_lines(live.container)}"

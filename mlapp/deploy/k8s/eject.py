@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.deploy.cluster import labels
-from mlapp.deploy.cluster.document_files import group_by_file, strip_owner_labels
+from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_owner_labels
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
@@ -43,7 +43,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
 
 
 def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    return {name: to_yaml(document) for name, document in group_by_file(documents).items()}
+    return {name: to_yaml(document) for name, document in group_documents_by_file(documents).items()}
 
 
 def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
     rest = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"
     namespace = config["metadata"].get("namespace")
-    files = group_by_file(rest)
+    files = group_documents_by_file(rest)
     image = ""
     for document in files.values():
         document["metadata"].pop("namespace", None)
@@ -93,7 +93,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
     templates: dict[str, str] = {}
     old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
     config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
-    for name, document in group_by_file(documents).items():
+    for name, document in group_documents_by_file(documents).items():
         if document["kind"] == "Namespace":
             continue  # helm creates it: --create-namespace
         marks = _Marks()

@@ -22,7 +22,7 @@ from mlapp.deploy.k8s import service_address
 from mlapp.deploy.target import Status
 
 
-def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
+def read_kubernetes_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
     """The complete status, from five lists that are requested concurrently."""
     names = recorded_releases.names
     own = f"{labels.APP}={names.base}"

@@ -72,7 +72,9 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
 
     def status(self) -> Status:
         """The state of the app."""
-        found = standing.read_status(self.cluster, self.open_releases(), by_route=self.settings.gateway is not None)
+        found = standing.read_kubernetes_status(
+            self.cluster, self.open_releases(), by_route=self.settings.gateway is not None
+        )
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()
         return found

@@ -45,7 +45,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     before, records = canary_trial.require_live(job)
     context = KServeContext(shipment, job.settings, job.serve)
     method = choose_method(context)
-    route = _require_split(job, before, method)
+    route = _require_traffic_split(job, before, method)
     live = _select_service(before.documents)
     documents = render_workload(context, percent, method, live)
     try:
@@ -61,7 +61,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         traffic = apply_user_patches(context, [_copy_route(context, percent, route)])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = render_release(shipment, job.settings, job.serve)
-    record = canary_trial.create_record(job, shipment, goal, records, percent, before.release.url)
+    record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
@@ -88,12 +88,12 @@ def promote_canary(job: Session) -> ReleaseRecord:
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
         _select_service(keeping)["spec"]["canary"] = trials  # it serves until the live pods are ready
-    keep = [("HTTPRoute", _split_name(job)), ("InferenceService", job.names.canary)]
+    keep = [("HTTPRoute", _make_route_name(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
-    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_split(job)):
+    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_traffic_split(job)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(goal, record)
-    _remove_split(job)
+    _remove_traffic_split(job)
     _remove_second_service(job)
     if keeping is not goal:
         rest = job.plan_changes(goal, before, keep=keep)
@@ -109,7 +109,7 @@ def abort_canary(job: Session) -> ReleaseRecord:
     return job.releases.mark_state(record, "aborted")
 
 
-def _require_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
+def _require_traffic_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
     """Check that the traffic can be split; returns KServe's own HTTPRoute of the app, or None if Knative splits it.
 
     Raises:
@@ -182,7 +182,7 @@ def _wait_until_accepted(job: Session, name: str) -> None:
 
 def _remove_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
     """Route all traffic to the live release, then remove the canary's pods."""
-    _remove_split(job)
+    _remove_traffic_split(job)
     _remove_second_service(job)
     if before is None:
         return
@@ -214,18 +214,18 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
             time.sleep(1)
 
 
-def _remove_split(job: Session) -> None:
+def _remove_traffic_split(job: Session) -> None:
     """Leave the traffic to KServe's own route, and wait until the Gateway has updated."""
     if job.settings.mode == "knative":
         return
     try:
-        route = job.cluster.get_object(ROUTE, _split_name(job))
+        route = job.cluster.get_object(ROUTE, _make_route_name(job))
     except ApiError as error:
         if error.code != 404:
             raise
         route = None
     if route is not None and job.cluster.delete_object(route):
-        job.progress(f"HTTPRoute/{_split_name(job)} removed")
+        job.progress(f"HTTPRoute/{_make_route_name(job)} removed")
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
@@ -237,7 +237,7 @@ def _remove_second_service(job: Session) -> None:
         job.progress(f"InferenceService/{job.names.canary} removed")
 
 
-def _split_name(job: Session) -> str:
+def _make_route_name(job: Session) -> str:
     return f"{job.names.base}-split"
 
 

@@ -21,7 +21,7 @@ from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions
 from mlapp.deploy.target import Status
 
 
-def read_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
+def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
     """The complete status, from five lists that are requested concurrently; `by_route` if a route can split traffic."""
     names = recorded_releases.names
     own = f"{labels.APP}={names.base}"

@@ -19,7 +19,7 @@ from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
-from mlapp.deploy.kserve.status import read_status
+from mlapp.deploy.kserve.status import read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 
 INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
@@ -102,7 +102,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def status(self) -> Status:
         """The state of the app."""
-        found = read_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
+        found = read_kserve_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
         if found.release is None and not found.replicas:
             self.cluster.require_namespace()
         return found

@@ -115,7 +115,7 @@ class Deployment:
         with endpoint.session.translate_errors():
             author = endpoint.session.client("sts").get_caller_identity()["Arn"]
         number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
-        record = documents.make_record(shipment, number, author, note)
+        record = documents.make_release_tags(shipment, number, author, note)
         endpoint.create_model(self._serve, record)
         self._progress(f"release {number}: Model/{documents.release_name(endpoint.name, number)}")
         return record

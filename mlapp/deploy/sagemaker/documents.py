@@ -49,7 +49,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
 
-def make_record(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
+def make_release_tags(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
     """The record of a new release."""
     example = list(shipment.example) if shipment.example is not None else None
     now = datetime.now(timezone.utc).replace(microsecond=0)
@@ -221,7 +221,7 @@ def make_tags(app: str, settings: SageMakerSettings, record: ReleaseRecord | Non
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def read_record(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | None] | None:
+def read_release_tags(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | None] | None:
     """A release and its state, from a Model's tags; None if mlapp did not create the Model."""
     found = {tag["Key"]: tag["Value"] for tag in tags}
     parts = [key for key in found if key.startswith(RECORD_TAG)]

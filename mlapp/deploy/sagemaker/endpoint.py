@@ -71,7 +71,7 @@ class Endpoint:
                     if not model["ModelName"].startswith(f"{self.name}-r"):
                         continue
                     tags = self.client.list_tags(ResourceArn=model["ModelArn"])["Tags"]
-                    if (record := documents.read_record(tags)) is not None:
+                    if (record := documents.read_release_tags(tags)) is not None:
                         found.append(record)
         return sorted(found, key=lambda entry: entry[0].number)
 

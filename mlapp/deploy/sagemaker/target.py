@@ -85,7 +85,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
                 name = documents.release_name(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
             running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
-        model = documents.make_model(self._endpoint.name, self.settings, self.serve, documents.make_record(shipment, 0))
+        model = documents.make_model(
+            self._endpoint.name, self.settings, self.serve, documents.make_release_tags(shipment, 0)
+        )
         wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         return diff_descriptions(self._endpoint.name, running, wanted)
 
@@ -245,7 +247,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
         endpoint = documents.endpoint_name(self.app, self.settings)
-        record = documents.make_record(shipment, number)
+        record = documents.make_release_tags(shipment, number)
         return documents.make_template(endpoint, self.settings, self.serve, record, canary)
 
     def _describe_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.deploy_session import DeploySession
-from mlapp.deploy.cluster.object_kinds import find_kind, object_title
+from mlapp.deploy.cluster.object_kinds import find_object_kind, object_title
 from mlapp.deploy.cluster.rollout import RolloutError
 
 SETTLED = 5.0
@@ -38,7 +38,7 @@ def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]
         lock.check_held()
         for document in list(open_documents):
             title = object_title(document)
-            item = job.cluster.get_object(find_kind(document), document["metadata"]["name"]) or {}
+            item = job.cluster.get_object(find_object_kind(document), document["metadata"]["name"]) or {}
             ready = _find_condition(item, "Ready")
             words = describe_conditions(item)
             if told.get(title) != words:

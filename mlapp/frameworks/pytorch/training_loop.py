@@ -77,7 +77,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    learned, held_out = _split_rows(len(inputs), settings.validation, generator)
+    learned, held_out = _split_validation_rows(len(inputs), settings.validation, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
     state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
@@ -154,7 +154,7 @@ def _squared_error(outputs: Any, wanted: Any) -> Any:
     return mse_loss(outputs.reshape(wanted.shape), wanted)
 
 
-def _split_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
+def _split_validation_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
     """The indexes of the training rows and of the held-out rows."""
     import torch
 

@@ -43,7 +43,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or (isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid()):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
-        budget.take(found.num_rows * (OBJECT if _is_object(kind) else 1))
+        budget.take(found.num_rows * (OBJECT if _is_object_type(kind) else 1))
     for column in found.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_viewed_texts(chunk))
@@ -54,7 +54,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
     return found.to_pandas()
 
 
-def _is_object(kind: Any) -> bool:
+def _is_object_type(kind: Any) -> bool:
     """Whether pandas stores each value of the type as a Python object."""
     import pyarrow as pa
 

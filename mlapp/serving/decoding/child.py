@@ -62,14 +62,14 @@ def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool
     except ConnectionError:
         return False
     except BaseException as error:
-        sender.send(*_describe_error(error))
+        sender.send(*_describe_decoder_error(error))
         return isinstance(error, (HttpError, InputError, MemoryError))
     finally:
         codec.collect = Parts
     return True
 
 
-def _describe_error(error: BaseException) -> tuple[Outcome, Any]:
+def _describe_decoder_error(error: BaseException) -> tuple[Outcome, Any]:
     if isinstance(error, HttpError):
         return Outcome.HTTP, (error.status, error.detail, tuple(error.errors), tuple(error.headers))
     if isinstance(error, InputError):

@@ -175,7 +175,7 @@ class Codec:
             if part is not None:
                 return part
         try:
-            features = self.predictor.accept_inputs(self._name_columns(inputs), first)
+            features = self.predictor.accept_inputs(self._name_array_columns(inputs), first)
         except InputError as error:
             if self.on_refusal is not None:
                 self.on_refusal(error)
@@ -205,7 +205,7 @@ class Codec:
 
         return [select(record) for record in inputs] if isinstance(inputs, list) else select(inputs)
 
-    def _name_columns(self, inputs: Any) -> Any:
+    def _name_array_columns(self, inputs: Any) -> Any:
         """An array as a table, if its columns can only be the schema's."""
         schema = self.predictor.schema.features
         if schema.kind != "table" or getattr(inputs, "ndim", 0) != 2 or not hasattr(inputs, "strides"):

@@ -57,7 +57,7 @@ def _named_inputs_of(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
     if isinstance(content, list):
         return content, "", None
     if not isinstance(content, dict):
-        raise HttpError(422, f'The body is {_show_key(content)}. Send {{"inputs": […]}} or a list.')
+        raise HttpError(422, f'The body is {_format_object_key(content)}. Send {{"inputs": […]}} or a list.')
     given = [key for key in KEYS if key in content]
     if len(given) != 1:
         found = "both 'inputs' and 'features'" if given else "no 'inputs'"
@@ -85,7 +85,7 @@ def decode_json(body: bytes) -> Any:
     try:
         content = msgspec.json.decode(body)
         most = body.translate(None, SPACE).count(b'":')
-        if _count_keys(content, most) < most:
+        if _count_object_keys(content, most) < most:
             json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
         return content
     except RecursionError:
@@ -99,7 +99,7 @@ def decode_json(body: bytes) -> Any:
         raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
 
 
-def check_values(body: bytes, most: int = MOST_AT_ONCE) -> int:
+def bound_json_values(body: bytes, most: int = MOST_AT_ONCE) -> int:
     """An upper bound of the number of values in a JSON text: a comma, colon or bracket precedes each value.
 
     Raises:
@@ -169,7 +169,7 @@ def _are_plain(keys: dict[str, Any]) -> bool:
     return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
-def _count_keys(content: Any, most: int) -> int:
+def _count_object_keys(content: Any, most: int) -> int:
     """The number of keys of the objects in `content`, level by level until there are `most`.
 
     A duplicate key counts once. `most` is the maximum of the text: the number of quotes before a colon.
@@ -195,5 +195,5 @@ def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _show_key(value: Any) -> str:
+def _format_object_key(value: Any) -> str:
     return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -12,7 +12,7 @@ import msgspec
 from mlapp.errors import InputError
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import INPUTS, check_values, decode_json
+from mlapp.serving.decoding.json_body import INPUTS, bound_json_values, decode_json
 from mlapp.serving.decoding.json_chunks import LONGEST_START, PIECE, cut_json_array
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
@@ -33,10 +33,10 @@ def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] 
     Raises:
         InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
     """
-    array = find_list(body, keys)
+    array = find_inputs_list(body, keys)
     part = _decode_columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
     if part is None and len(body) >= LARGE:
-        budget.take(check_values(body))
+        budget.take(bound_json_values(body))
     return part
 
 
@@ -71,16 +71,16 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
         pieces: list[Any] = []
         for piece in cut_json_array(bytes(text)):
             if len(piece) > LARGE:
-                check_values(piece)
+                bound_json_values(piece)
             given = decode_json(piece)
             if not isinstance(given, list):
                 return None
             budget.take(len(given))
             pieces.append(_pack_values(given))
-        inputs[name] = _join_values(pieces)
+        inputs[name] = _join_column_chunks(pieces)
     lengths = set(map(len, inputs.values()))
     if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
-        return codec.accept_inputs({name: _list_values(values) for name, values in inputs.items()})
+        return codec.accept_inputs({name: _list_column_chunk(values) for name, values in inputs.items()})
     return _accept_arrays(codec, inputs, lengths.pop())
 
 
@@ -118,21 +118,21 @@ def _pack_values(values: list[Any]) -> Any:
         return values
 
 
-def _join_values(pieces: list[Any]) -> Any:
+def _join_column_chunks(pieces: list[Any]) -> Any:
     """The chunks of a column as one array if all have the same type, otherwise as one list."""
     import numpy as np
 
     if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
         return np.concatenate(pieces)
-    return list(itertools.chain.from_iterable(map(_list_values, pieces)))
+    return list(itertools.chain.from_iterable(map(_list_column_chunk, pieces)))
 
 
-def _list_values(values: Any) -> list[Any]:
+def _list_column_chunk(values: Any) -> list[Any]:
     found: list[Any] = values if isinstance(values, list) else values.tolist()
     return found
 
 
-def find_list(body: bytes, keys: Sequence[str]) -> bytes | None:
+def find_inputs_list(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The text of the list that `decode` searches. Does not check that it is JSON."""
     if len(body) < LARGE:
         return None
@@ -163,7 +163,7 @@ def decode_list(
         for piece in cut_json_array(array):
             budget.check()
             if len(piece) > LARGE:  # a row can be that large
-                check_values(piece)
+                bound_json_values(piece)
             part = (
                 codec.decode_json(piece, parts.rows)
                 if arranged is None

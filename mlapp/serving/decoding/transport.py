@@ -90,7 +90,7 @@ class SentParts(Parts):
             self._sender.send(Outcome.PIECE, (part.rows, pickle.PickleBuffer(part.packed), None), is_packed=True)
             return
         features = part.features
-        if self._codec.is_raw or not _has_objects(features):
+        if self._codec.is_raw or not _has_object_columns(features):
             self._sender.send(Outcome.PIECE, (part.rows, None, features))
             return
         for at in range(0, len(features), OBJECTS):
@@ -197,7 +197,7 @@ class Cells:
         return self._memory[: self._size] if self._is_whole and self._size else None
 
 
-def _has_objects(features: Any) -> bool:
+def _has_object_columns(features: Any) -> bool:
     """Whether features hold a Python object per value, and can be split."""
     if isinstance(features, list):
         return True

@@ -172,7 +172,7 @@ class Endpoint:
             predictions = await loaded.predictor.call_predictor(loaded.predictor.transform_features(features))
         else:
             predictions = await self._run_in_thread(
-                lambda: _first_item(loaded.predict_features(features), loaded.is_stream)
+                lambda: _take_first_stream_item(loaded.predict_features(features), loaded.is_stream)
             )
             if inspect.isasyncgen(predictions):
                 async with aclosing(predictions):
@@ -323,7 +323,7 @@ def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
             future.set_result(result)
 
 
-def _first_item(predictions: Any, is_stream: bool) -> Any:
+def _take_first_stream_item(predictions: Any, is_stream: bool) -> Any:
     """Take the first item of a synchronous stream, to check that it works."""
     if is_stream and inspect.isgenerator(predictions):
         next(predictions, None)

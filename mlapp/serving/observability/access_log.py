@@ -60,7 +60,7 @@ class AccessLog:
         try:
             file = sys.stdout.fileno() if self._file is None else self._file
             for content in _cut_writes(made):
-                _write_all(file, content)
+                _write_fully(file, content)
         except (OSError, ValueError):
             return
 
@@ -78,6 +78,6 @@ def _cut_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(piece)
 
 
-def _write_all(file: int, content: bytes) -> None:
+def _write_fully(file: int, content: bytes) -> None:
     while content:
         content = content[os.write(file, content) :]

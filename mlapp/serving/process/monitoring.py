@@ -12,7 +12,7 @@ import time
 from mlapp.config import Monitor
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.recording import find_place
+from mlapp.monitoring.recording import open_recording_place
 from mlapp.project import Project
 from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
@@ -32,7 +32,7 @@ def add(application: Application, endpoint: Endpoint, project: Project, bundle: 
     """
     settings = project.settings.monitor
     _warn_of_unknown_names(settings, endpoint)
-    place = find_place(settings, project.store, project.root, endpoint.name)
+    place = open_recording_place(settings, project.store, project.root, endpoint.name)
     recorder = monitor_endpoint(application, endpoint, settings, place)
     if recorder is not None and place is not None and settings.run is True:
         recorder.on_close(_Closer(project, place, bundle).close_soon)

@@ -83,7 +83,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_workers, number)
         loop.add_signal_handler(signal.SIGCHLD, self._notice_ends)
-        watcher = loop.create_task(self._watch_code()) if self._watched else None
+        watcher = loop.create_task(self._watch_code_changes()) if self._watched else None
         for place in range(self._plan.settings.workers):
             self._keep_task(asyncio.create_task(self._keep_worker(place)))
         while self._tasks:
@@ -196,7 +196,7 @@ class Supervisor:
         self._workers.pop(pid, None)
         mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
 
-    async def _watch_code(self) -> None:
+    async def _watch_code_changes(self) -> None:
         before = await asyncio.to_thread(_list_file_stamps, self._watched)
         while True:
             await asyncio.sleep(LOOK)

@@ -18,7 +18,7 @@ def run_worker() -> int:
     """Read the plan from standard input, and serve."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    plan = msgspec.json.decode(_read_first_line(), type=ServeSpec)
+    plan = msgspec.json.decode(_read_settings_line(), type=ServeSpec)
     try:
         plan = plan.with_fresh_settings() if plan.reload else plan
     except MlappError as error:
@@ -26,7 +26,7 @@ def run_worker() -> int:
     return serve_plan(plan, listener, pipe, parent=0)
 
 
-def _read_first_line() -> bytes:
+def _read_settings_line() -> bytes:
     """Byte by byte: data buffered after the line hides the end of the input."""
     line = b""
     while not line.endswith(b"\n"):

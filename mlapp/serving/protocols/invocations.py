@@ -15,7 +15,7 @@ import msgspec
 from mlapp.schema.part import Part
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import check_values, decode_json, encode_predictions, extract_inputs
+from mlapp.serving.decoding.json_body import bound_json_values, decode_json, encode_predictions, extract_inputs
 from mlapp.serving.decoding.media_types import is_json_type
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import decode_features, receive_body
@@ -69,7 +69,7 @@ def _decode_large_split(codec: Codec, body: bytes, budget: Budget) -> Part | Non
     try:
         text = bytes(msgspec.json.decode(body, type=_SplitBody).dataframe_split.data)
         rest = body.replace(text, b"0", 1)
-        check_values(rest)
+        bound_json_values(rest)
         columns = decode_json(rest)["dataframe_split"].get("columns")
         if columns is None:
             return large_json.decode_list(codec, text, budget)
@@ -96,13 +96,13 @@ def _make_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list
     """A function that arranges a split's rows in training order, or as records to report errors."""
     given = list(map(str, columns)) if isinstance(columns, list) else []
     if len(given) < 2 or sorted(given) != sorted(names):
-        return lambda rows: _parse_split({"columns": columns, "data": rows})
+        return lambda rows: _parse_pandas_split({"columns": columns, "data": rows})
     in_order = itemgetter(*map(given.index, names))
 
     def arrange_rows(rows: list[Any]) -> list[Any]:
         if set(map(type, rows)) == {list} and set(map(len, rows)) == {len(given)}:
             return list(map(in_order, rows))
-        return _parse_split({"columns": columns, "data": rows})
+        return _parse_pandas_split({"columns": columns, "data": rows})
 
     return arrange_rows
 
@@ -124,11 +124,11 @@ def _parse_inputs(body: bytes) -> Any:
         raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(given) or 'none'}.")
     value = content[given[0]]
     if given[0] == "dataframe_split":
-        return _parse_split(value)
+        return _parse_pandas_split(value)
     return value
 
 
-def _parse_split(value: Any) -> list[Any]:
+def _parse_pandas_split(value: Any) -> list[Any]:
     columns, data = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(data, list) or not all(isinstance(row, list) for row in data):
         raise HttpError(422, "dataframe_split has no 'data' with a list for each row.")

@@ -17,7 +17,7 @@ from mlapp import distribution
 from mlapp.normalization import to_rows
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import check_values, encode_json, encode_list
+from mlapp.serving.decoding.json_body import bound_json_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.media_types import check_width
 from mlapp.serving.inference.endpoint import Endpoint
@@ -252,7 +252,7 @@ def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferReques
             return asked, _read_tensors(asked, rest, budget)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
-        check_values(text)
+        bound_json_values(text)
     try:
         asked = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -16,7 +16,7 @@ import msgspec
 from mlapp.normalization import MANY
 from mlapp.schema import Field, Schema
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import MOST_AT_ONCE, check_values, encode_json
+from mlapp.serving.decoding.json_body import MOST_AT_ONCE, bound_json_values, encode_json
 from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
 from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.web.budget import Budget
@@ -109,7 +109,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
     arrays = []
     for piece in cut_json_array(text):
         if len(piece) > LONG_PIECE:
-            check_values(piece)
+            bound_json_values(piece)
         budget.take(piece.count(b",") + 1)
         array = read_numbers(piece, DTYPES[datatype]) if datatype in NUMBERS else None
         if array is not None:

@@ -112,7 +112,7 @@ def test_more_data_makes_a_new_version_because_tasks_get_more_memory(
     monkeypatch.setitem(admin.limits, "memory", "64Gi")
     engine = FlytekitEngine(Project.find(project(FLOWERS, mlapp__yaml="flyte: {image: registry.example/flowers:1}")))
     before = engine.register_project(engine.build_image(print), print)
-    monkeypatch.setattr(app_source, "read_data_size", lambda project: 10**8)
+    monkeypatch.setattr(app_source, "read_training_size", lambda project: 10**8)
     grown = FlytekitEngine(engine.project)
     after = grown.register_project(engine.build_image(print), print)
     assert after.created

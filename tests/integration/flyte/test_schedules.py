@@ -87,7 +87,7 @@ def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine, tmp_pa
         manifest = msgspec.structs.replace(
             base.manifest, metrics={"train": {}, "test": metrics}, origin={"engine": "flyte", "execution": execution}
         )
-        return promotion.keep_version(store, ModelVersion(manifest, base.files), metric)
+        return promotion.save_and_promote(store, ModelVersion(manifest, base.files), metric)
 
     first = arrive("a", "accuracy", accuracy=0.8)
     assert store.aliases("flowers")["production"] == first.version

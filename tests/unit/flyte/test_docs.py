@@ -120,7 +120,7 @@ def test_a_run_promotes_only_in_a_store_that_it_can_reach(
 ) -> None:
     taken: list[str] = []
     monkeypatch.setattr(promotion, "open_store", lambda settings, root: settings.url)
-    monkeypatch.setattr(promotion, "keep_version", lambda store, version, metric: taken.append(metric))
+    monkeypatch.setattr(promotion, "save_and_promote", lambda store, version, metric: taken.append(metric))
     promotion.keep_if_shared(Store(url=url), tmp_path, None, "accuracy")  # type: ignore[arg-type]
     assert taken == kept
 

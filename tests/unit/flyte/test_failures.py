@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlapp.flyte.failures import explain_failure, split_error
+from mlapp.flyte.failures import explain_failure, split_task_error
 from mlapp.flyte.interface import Run, TaskRun
 from mlapp.flyte.pod_reasons import describe_reason
 
@@ -38,7 +38,7 @@ Message:
 
 
 def test_the_traceback_keeps_the_causes_of_the_user_s_error_and_drops_our_own_frame() -> None:
-    trace, message = split_error(CHAINED)
+    trace, message = split_task_error(CHAINED)
     assert 'File "app.py", line 19, in read' in trace
     assert 'File "index.py"' in trace
     assert "StageError" not in trace

@@ -42,8 +42,8 @@ def splits(project: Callable[..., Path], tmp_path: Path) -> Path:
     app = Project.find(project(APP)).app
     for name in ("table", "splits"):
         (tmp_path / name).mkdir()
-    task_bodies.run_read(app, {}, tmp_path / "table")
-    task_bodies.run_split(app, {"data_splitter": {}}, tmp_path / "table", tmp_path / "splits")
+    task_bodies.run_read_step(app, {}, tmp_path / "table")
+    task_bodies.run_split_step(app, {"data_splitter": {}}, tmp_path / "table", tmp_path / "splits")
     return tmp_path / "splits"
 
 
@@ -73,5 +73,5 @@ def test_a_reader_that_yields_parts_is_read_to_its_end(project: Callable[..., Pa
     )
     app = Project.find(project(f"from collections.abc import Iterator\n{parts}")).app
     (tmp_path / "parts").mkdir()
-    task_bodies.run_read(app, {}, tmp_path / "parts")
-    assert list(data_folder.read_part(tmp_path / "parts", task_bodies.TABLE)["x"]) == list(range(9))
+    task_bodies.run_read_step(app, {}, tmp_path / "parts")
+    assert list(data_folder.read_task_value(tmp_path / "parts", task_bodies.TABLE)["x"]) == list(range(9))

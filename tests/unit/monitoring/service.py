@@ -58,7 +58,7 @@ class Service:
     """A server's recorder, and the clock that it goes by."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from mlapp.monitoring.inspection import place_of
+        from mlapp.monitoring.inspection import open_project_place
 
         self.project = Project.find(root)
         app = self.project.app
@@ -69,7 +69,7 @@ class Service:
         self.recorder = Recorder(
             app.name,
             self.settings,
-            place_of(self.project),
+            open_project_place(self.project),
             MonitorMetrics(self.registry, app.name),
             lambda: b"request-%d" % next(numbers),
         )

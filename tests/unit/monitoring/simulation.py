@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from mlapp.baseline import Baseline, MetricError, build_columns
+from mlapp.baseline import Baseline, MetricError, build_baseline_columns
 from mlapp.config import Drift
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.drift import Finding, find_drifted_columns
@@ -50,7 +50,7 @@ def windows(
     """What is found in each of `count` windows of `rows` rows."""
     random = np.random.default_rng(seed)
     draw = make or (lambda random, rows: table(random, rows, kinds=kinds))
-    baseline = Baseline(rows=trained, features=build_columns(draw(random, trained)))
+    baseline = Baseline(rows=trained, features=build_baseline_columns(draw(random, trained)))
     counter = Counter(baseline)
     for _ in range(count):
         counter.clear()

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from mlapp.baseline import Baseline, summarize_predictions
 from mlapp.baseline.predictions import split_predictions
-from mlapp.deploy.cluster.canary_analysis import RequestCounts, explain_worse, parse_counts
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, explain_worse, parse_request_counts
 from mlapp.deploy.cluster.settings import Canary
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.metrics import MonitorMetrics
@@ -22,7 +22,7 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     counter = Counter(baseline)
     counter.add_predictions(split_predictions(live))
     metrics.count(version, counter)
-    found = parse_counts(generate_latest(registry).decode())
+    found = parse_request_counts(generate_latest(registry).decode())
     return RequestCounts(100, 0, 1.0, 100, found.predictions)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.baseline import Baseline, build_columns, summarize_predictions
+from mlapp.baseline import Baseline, build_baseline_columns, summarize_predictions
 from mlapp.baseline.bins import KEYS, ORDER, encode_bins
 from mlapp.config import Drift
 from mlapp.monitoring.counts import Counter, Counts, merge_counts
@@ -34,7 +34,7 @@ def test_keys_sort_as_the_numbers_do() -> None:
 
 def test_training_rows_are_counted_into_the_bins_that_the_baseline_has() -> None:
     table = simulation.categories(np.random.default_rng(0), 5_000).assign(count=np.arange(5_000) % 7)
-    baseline = Baseline(features=build_columns(table))
+    baseline = Baseline(features=build_baseline_columns(table))
     counts = counted(baseline, table)
     for column in baseline.features:
         assert counts.columns[column.name] == [*column.counts, 0, 0, 0]
@@ -43,7 +43,7 @@ def test_training_rows_are_counted_into_the_bins_that_the_baseline_has() -> None
 def test_eight_replicas_add_up_to_what_one_counts() -> None:
     random = np.random.default_rng(0)
     table = simulation.rarely_missing(random, 8_000).assign(color=simulation.categories(random, 8_000)["color"])
-    baseline = Baseline(features=build_columns(table))
+    baseline = Baseline(features=build_baseline_columns(table))
     whole = counted(baseline, table)
     parts = [counted(baseline, part) for part in np.array_split(table, 8)]
     random.shuffle(parts)
@@ -54,7 +54,7 @@ def test_eight_replicas_add_up_to_what_one_counts() -> None:
 
 def test_an_array_counts_as_the_table_of_its_columns() -> None:
     table = simulation.table(np.random.default_rng(0), 1_000, 5).astype(float)
-    baseline = Baseline(features=build_columns(table.to_numpy()))
+    baseline = Baseline(features=build_baseline_columns(table.to_numpy()))
     counter = Counter(baseline)
     counter.add_features(table.to_numpy())
     assert counter.columns() == {str(at): [*column.counts, 0, 0, 0] for at, column in enumerate(baseline.features)}
@@ -62,16 +62,16 @@ def test_an_array_counts_as_the_table_of_its_columns() -> None:
 
 def test_values_of_unique_texts_are_not_stored() -> None:
     table = pd.DataFrame({"name": [f"person {at}" for at in range(1_000)], "city": ["Rome", "Oslo"] * 500})
-    name, city = build_columns(table)
+    name, city = build_baseline_columns(table)
     assert (name.kind, name.values) == ("text", [])
     assert city.values == ["Oslo", "Rome"]
-    assert build_columns(table, {"city": "drop"})[1].values == []
+    assert build_baseline_columns(table, {"city": "drop"})[1].values == []
 
 
 def test_a_wide_table_s_baseline_stays_small() -> None:
     random = np.random.default_rng(0)
     table = pd.DataFrame(random.normal(size=(20_000, 64)) * 1e6, columns=[f"a long name {at}" for at in range(64)])
-    columns = build_columns(table)
+    columns = build_baseline_columns(table)
     assert max(len(column.counts) for column in columns) == 200
     assert len(msgspec.json.encode(Baseline(features=columns, transformed=columns))) < 1_000_000
 
@@ -115,7 +115,7 @@ def test_refusals_of_a_field_are_seen_also_without_a_row_that_was_answered() -> 
 
 def test_a_value_out_of_the_range_of_training_is_seen() -> None:
     table = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 80, 5_000)})
-    baseline = Baseline(features=build_columns(table))
+    baseline = Baseline(features=build_baseline_columns(table))
     live = table.head(400).assign(age=lambda rows: rows["age"].where(rows.index > 20, 900))
     found = find_drifted_columns(baseline, counted(baseline, live), Drift())
     assert ("out_of_range", "age") in {(finding.kind, finding.column) for finding in found}

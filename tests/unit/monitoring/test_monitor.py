@@ -16,7 +16,7 @@ import pytest
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
-from mlapp.monitoring.inspection import place_of
+from mlapp.monitoring.inspection import open_project_place
 from mlapp.monitoring.segments import encode_table
 from tests.unit.monitoring.service import LOANS, YAML, Service, rows
 
@@ -324,7 +324,7 @@ def test_a_metric_that_is_no_number_is_left_out(
 def test_a_segment_with_another_schema_is_read_beside_the_others(mlapp: Callable[..., Any], service: Service) -> None:
     service.predict(rows(100), "r")
     service.stop()
-    place = place_of(service.project)
+    place = open_project_place(service.project)
     (hour,) = place.names("log", "1")
     (name,) = place.names("log", "1", hour)
     table = parquet.read_table(io.BytesIO(place.storage.read_key(place.key("log", "1", hour, name)) or b""))

@@ -75,7 +75,7 @@ def function_of(app: App, trained: Any, serve: Serve | None = None, **settings: 
     function = ModelFunction(host, LambdaSettings(**settings))
 
     with runtime_double() as double, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "open_function", lambda bundle: function)
+        patch.setattr(loop, "open_model_function", lambda bundle: function)
 
         def run() -> None:
             with pytest.raises(RuntimeApiError, match="500"):

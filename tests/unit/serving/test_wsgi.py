@@ -20,7 +20,7 @@ from mlapp import App
 from mlapp.config import Monitor, Serve, Settings
 from mlapp.errors import UsageError
 from mlapp.monitoring.database import query
-from mlapp.monitoring.history import read_counts
+from mlapp.monitoring.history import read_window_counts
 from mlapp.monitoring.place import open_place
 from mlapp.store import open_store
 from mlapp.wsgi import create_wsgi
@@ -316,5 +316,5 @@ def test_what_a_program_predicts_is_counted_logged_and_judged_by_the_truth(
     place = open_place(app.settings.monitor, store, tmp_path, app.name)
     _, rows = query(place, 'SELECT id, "key.order", weight FROM log ORDER BY id')
     assert rows == [("mine#0", "7", 1.0), ("mine#1", "7", 1.0)]
-    (counts,) = read_counts(place, since=0, until=2**40)
+    (counts,) = read_window_counts(place, since=0, until=2**40)
     assert (counts.version, counts.rows, counts.refused) == ("1", 2, 1)

@@ -215,17 +215,19 @@ def test_training_twice_in_one_process_gives_two_models() -> None:
 
 
 def test_the_same_seed_gives_the_same_splits() -> None:
-    from mlapp.training.defaults import split_table
+    from mlapp.training.defaults import split_default_table
 
-    first, same, other = (list(split_table(table(), ("y",), random_state=seed)["test"].index) for seed in (1, 1, 2))
+    first, same, other = (
+        list(split_default_table(table(), ("y",), random_state=seed)["test"].index) for seed in (1, 1, 2)
+    )
     assert first == same != other
 
 
 def test_a_class_keeps_its_share_in_both_splits() -> None:
-    from mlapp.training.defaults import split_table
+    from mlapp.training.defaults import split_default_table
 
     data = pd.DataFrame({"y": ["rare"] * 10 + ["common"] * 90})
-    splits = split_table(data, ("y",))
+    splits = split_default_table(data, ("y",))
     assert [(part["y"] == "rare").sum() for part in splits.values()] == [8, 2]
 
 
