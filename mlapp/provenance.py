@@ -43,6 +43,11 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def public_version(version: str) -> str:
+    """A version without its build, such as `+cpu` of PyTorch's own index: package indexes have no such versions."""
+    return version.partition("+")[0]
+
+
 def python_version() -> str:
     return platform.python_version()
 

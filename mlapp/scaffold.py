@@ -15,7 +15,7 @@ from typing import Any
 from mlapp import column_roles, distribution, foreign_template
 from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
-from mlapp.provenance import installed_versions
+from mlapp.provenance import installed_versions, public_version
 from mlapp.reporting import Reporter
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
@@ -282,6 +282,6 @@ def _pin_requirements(file: Path, project: Path) -> None:
             wheel = self_wheel.write_wheel(project / WHEELS, _templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
         found = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
-        version = self_wheel.format_pinned_version() if is_own else found
+        version = self_wheel.format_pinned_version() if is_own else found and public_version(found)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

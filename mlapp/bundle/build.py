@@ -29,6 +29,7 @@ from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
 from mlapp.errors import ConfigError
 from mlapp.project import Project
+from mlapp.provenance import public_version
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
@@ -300,7 +301,7 @@ def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], pyt
     locked = {package.name: package.version for package in packages}
     for library, trained in model.libraries.items():
         here = locked.get(canonicalize_name(library))
-        if here is not None and here != trained:
+        if here is not None and public_version(here) != public_version(trained):
             warn(f"The image has {library} {here}, but {trained} trained the model. Pin it, or train again.")
     if python.split(".") != model.python.split(".")[:2]:
         warn(f"The image has Python {python}, but {model.python} trained the model.")

@@ -23,6 +23,7 @@ from mlapp.deploy.kserve.canary_documents import (
     render_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
+from mlapp.deploy.kserve.installed_version import lacks_spec_canary
 from mlapp.deploy.kserve.readiness import read_newest_share
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
@@ -45,6 +46,8 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     before, records = canary_trial.require_live(job)
     context = KServeContext(shipment, job.settings, job.serve)
     method = choose_method(context)
+    if method == "spec" and lacks_spec_canary(job.cluster):
+        method = "second"
     route = _require_traffic_split(job, before, method)
     live = _select_service(before.documents)
     documents = render_workload(context, percent, method, live)

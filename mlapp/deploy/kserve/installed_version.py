@@ -16,6 +16,8 @@ from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
 
 OLDEST = (0, 17)
+SPEC_CANARY = (0, 20)
+"""The first version that runs `spec.canary`."""
 CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
 SCHEMA = "/openapi/v3/apis/serving.kserve.io/v1beta1"
 NEW_FIELD = "batchSize"
@@ -43,6 +45,12 @@ def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
         raise ApiError(
             f"KServe in {cluster.connection.context} is version {found}; mlapp needs {least} or later.", todo, 404
         )
+
+
+def lacks_spec_canary(cluster: Cluster) -> bool:
+    """Whether KServe is known to ignore `spec.canary`, which CRDs without a schema accept in every version."""
+    version = read_controller_version(cluster)
+    return version is not None and version < SPEC_CANARY
 
 
 def read_controller_version(cluster: Cluster) -> tuple[int, int] | None:

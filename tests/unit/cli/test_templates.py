@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp.provenance import installed_versions
 from tests import core_install
 
 FILES = {".gitignore", "README.md", "mlapp.yaml", "requirements.txt", "requirements-dev.txt", "test_app.py"}
@@ -52,12 +53,15 @@ def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()
     assert "1 passed" in done.stdout, done.stdout
 
 
-def test_basic(mlapp: Callable, tmp_path: Path) -> None:
+def test_basic(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = {"scikit-learn": "1.9.1+cpu"}  # a build from an index of its own, which package indexes do not have
+    monkeypatch.setattr("mlapp.scaffold.installed_versions", lambda names: {**installed_versions(names), **builds})
     mlapp("init", "digits", cwd=tmp_path)
     check(tmp_path / "digits")
     option, *requirements = (tmp_path / "digits/requirements.txt").read_text().splitlines()
     assert (option, bool(requirements)) == ("--find-links wheels", True)
     assert all("==" in line for line in requirements)
+    assert "scikit-learn==1.9.1" in requirements
 
 
 @pytest.mark.parametrize(

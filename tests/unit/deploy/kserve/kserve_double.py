@@ -19,7 +19,8 @@ WEBHOOK = 'admission webhook "inferenceservice.kserve-webhook-server.validator" 
 class KServeDouble(ApiDouble):
     """A cluster with KServe.
 
-    `minor`: 20 is KServe 0.20. `readable`: whether the controller may be read. `gateway`: whether KServe makes
+    `minor`: 20 is KServe 0.20. `readable`: whether the controller may be read.
+    `has_schema`: false for kserve-crd-minimal, which takes every field. `gateway`: whether KServe makes
     HTTPRoutes, and a Gateway accepts them. `weights`: whether its own route splits for `spec.canary`, as versions after
     0.20.0 do. `default_mode`: what an unknown annotation falls back to.
     """
@@ -34,6 +35,7 @@ class KServeDouble(ApiDouble):
         self.weights = False
         self.minor = 20
         self.readable = True
+        self.has_schema = True
         self.idle = False
         self.modes = {"Standard": "Standard", "Knative": "Knative"}
 
@@ -57,7 +59,7 @@ class KServeDouble(ApiDouble):
         if plural != "inferenceservices":
             return
         spec, mode = item["spec"], item["metadata"]["annotations"].get(MODE)
-        if "canary" in spec and self.minor < 20:
+        if "canary" in spec and self.minor < 20 and self.has_schema:
             raise Refused(500, "InternalError", "failed to create typed patch object: .spec.canary: field not declared")
         if live and live.get("status", {}).get("deploymentMode") not in (None, mode):
             old = live["status"]["deploymentMode"]

@@ -96,8 +96,9 @@ def test_a_model_in_a_bucket_is_tried_by_spec_canary(api, target, ship, split):
     assert "digits-split" not in api.names("httproutes")
 
 
-def test_a_kserve_without_spec_canary_gets_a_second_service(api, target, ship):
-    api.minor = 19
+@pytest.mark.parametrize("has_schema", [True, False])
+def test_a_kserve_without_spec_canary_gets_a_second_service(api, target, ship, has_schema):
+    api.minor, api.has_schema, api.readable = 19, has_schema, not has_schema
     place = target()
     place.apply(ship(ONE, **BUCKET))
 
