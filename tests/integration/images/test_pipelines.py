@@ -118,7 +118,7 @@ def run(repository, registry, tiny, tmp_path) -> Callable[..., str]:
         "python": f'[ "$2" != pip ] || exit 0\nexec {sys.executable} "$@"',
         "mlapp": f'echo "$*" >>{tmp_path}/mlapp.log\nIMAGE_NAME={registry.host}/team/imaged\n'
         f'case "$REPLACED" in *",$1,"*) case ",$1," in {cases} esac; exit;; esac\nexec {sys.executable} -m mlapp "$@"',
-        "gh": f'printf "%s\\n" "$*" >>{tmp_path}/gh.log\n[ -z "$NUMBER" ] || cp .mlapp/comment.md {tmp_path}/comment',
+        "gh": f'printf "%s\\n" "$*" >>{tmp_path}/gh.log\n[ -z "$NUMBER" ] || printf %s "$TEXT" >{tmp_path}/comment',
     }
     for name, text in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")

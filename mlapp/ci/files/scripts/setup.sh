@@ -34,5 +34,6 @@ users:
         interactiveMode: Never
 YAML
 elif [ -n "${EKS_CLUSTER:-}" ]; then
+  command -v aws >/dev/null || python -m pip install --quiet --disable-pip-version-check awscli
   aws eks update-kubeconfig --name "$EKS_CLUSTER"
 fi
