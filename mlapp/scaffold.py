@@ -193,12 +193,12 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
         raise DataError(
             f"'{path}' has the column {odd!r}, which looks like template code.", "Rename it, without braces."
         )
-    left_out = column_roles.find_identifier_columns(table, target)
+    dates = [str(name) for name in table.columns if name != target and _is_date_column(table[name])]
+    dates += [name for name in form.get("date_format", {}) if name != target and name not in dates]
+    left_out = column_roles.find_identifier_columns(table.drop(columns=dates), target)
     column = table[target]
     is_number = column.dtype.kind in "if"
     is_class = not is_number or (column.dtype.kind == "i" and column.nunique() <= 20)
-    dates = [str(name) for name in table.columns if name != target and _is_date_column(table[name])]
-    dates += [name for name in form.get("date_format", {}) if name != target and name not in dates]
     used = [str(name) for name in table.columns if name != target and name not in left_out]
     where = f"data/{path.name}" if path.stat().st_size <= COPIED else str(path.resolve())
     return path, {

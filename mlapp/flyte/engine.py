@@ -39,6 +39,9 @@ from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
 from mlapp.tuning import list_searchable
 
+NOT_BUILT = "built-when-applied:new"
+"""The image in the documents of a dry run: flytekit takes no name without a tag."""
+
 
 class FlytekitEngine(Engine):
     """Runs the app of a project on the Flyte instance in flytekit's configuration."""
@@ -61,7 +64,7 @@ class FlytekitEngine(Engine):
 
     def render_documents(self, image: str | None) -> list[dict[str, Any]]:
         named = image or self.project.settings.flyte.image
-        return register.render_documents(self.project, named or "built when it is applied")
+        return register.render_documents(self.project, named or NOT_BUILT)
 
     def build_image(self, tell: Reporter) -> str:
         if not self.project.settings.flyte.image:  # report errors before minutes of building

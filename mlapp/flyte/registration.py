@@ -20,6 +20,7 @@ from flytekit.models.admin import workflow as workflows
 from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.tools.translator import get_serializable
 
+from mlapp.errors import UsageError
 from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.default_resources import default_resources
@@ -95,6 +96,16 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
         schedules.schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)
     }
     schedules.deploy_schedules(connection, origin, version, lambda name: _create_entity(connection, found[name]), tell)
+
+
+def _parse_image(image: str) -> ImageConfig:
+    try:
+        return ImageConfig.auto(img_name=image)
+    except AssertionError:
+        raise UsageError(
+            f"The image '{image}' has no tag or digest, which Flyte needs.",
+            "Write one in mlapp.yaml, as flyte: {image: 'registry.example/app:1'}.",
+        ) from None
 
 
 def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
@@ -246,7 +257,7 @@ def _make_serialization_settings(
     project: Project, image: str, shipped: _CodeRelease, place: str
 ) -> SerializationSettings:
     return SerializationSettings(
-        image_config=ImageConfig.auto(img_name=image),
+        image_config=_parse_image(image),
         project=project.settings.flyte.project,
         domain=project.settings.flyte.domain,
         version=shipped.version,

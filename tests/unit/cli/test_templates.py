@@ -243,7 +243,7 @@ def test_one_wheel_serves_all_projects_of_a_template(mlapp: Callable, tmp_path: 
 
 def test_tabular_keeps_codes_reads_other_dates_and_leaves_identifiers_out(mlapp: Callable, tmp_path: Path) -> None:
     random, rows = np.random.default_rng(0), 60
-    days = pd.Timestamp("2025-01-01") + pd.to_timedelta(random.integers(0, 400, rows), "D")
+    days = pd.Timestamp("2025-01-01") + pd.to_timedelta(random.permutation(400)[:rows], "D")  # all different
     table = pd.DataFrame(
         {
             "customer_id": random.permutation(10_000)[:rows],

@@ -76,16 +76,26 @@ def test_what_is_not_declared_is_taken_from_the_task_with_the_same_data(tasks: d
 def test_the_settings_of_an_environment_hold_in_the_tasks_too(
     project: Callable[..., Path], mlapp: Callable[..., Any]
 ) -> None:
-    text = "flyte: {image: registry.example/a:1}\nenvironments: {staging: {flyte: {domain: staging}, store: elsewhere}}"
-    project(APP, mlapp__yaml=text)
+    project(APP, mlapp__yaml="environments: {staging: {flyte: {domain: staging}, store: elsewhere}}")
     ran = mlapp("deploy", "--target", "flyte", "--env", "staging", "--dry-run")
     assert ran.code == 0, ran.err
     found = list(yaml.safe_load_all(ran.out))
     assert {document["id"]["domain"] for document in found} == {"staging"}
-    arguments = found[0]["spec"]["template"]["container"]["args"]
+    container = found[0]["spec"]["template"]["container"]
+    assert container["image"] == "built-when-applied:new"
+    arguments = container["args"]
     named = arguments[arguments.index("app") :]
     assert named == ["app", "app.py", "env", "staging", "task", "read"]
     assert app_tasks.load_task(named).source.settings.store.url == "elsewhere"
+
+
+def test_an_image_without_a_tag_is_told(project: Callable[..., Path], mlapp: Callable[..., Any]) -> None:
+    project(APP, mlapp__yaml="flyte: {image: registry.example/a}")
+    ran = mlapp("deploy", "--target", "flyte", "--dry-run")
+    assert (ran.code, ran.err.splitlines()[-2]) == (
+        2,
+        "Error: The image 'registry.example/a' has no tag or digest, which Flyte needs.",
+    )
 
 
 def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) -> None:
