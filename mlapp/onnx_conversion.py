@@ -49,30 +49,44 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     return converted
 
 
-def load_converted(pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, extra: str = "refuse") -> Predictor:
+def load_converted(
+    pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, is_writable: bool = True, extra: str = "refuse"
+) -> Predictor:
     """A stored version, converted by `convert_to_onnx`. A stored conversion needs neither the model's framework nor the
     converter.
 
     Args:
         kept: the folder of stored conversions; None stores none.
+        is_writable: whether a new conversion is stored there.
         extra: `serve.extra`.
 
     Raises:
         ModelError, MissingExtraError: as `convert_to_onnx`, and as `prediction.load_predictor`.
     """
-    manifest = version.manifest
-    if kept is None or pipeline.stage("loader") is not None or manifest.model_format == "onnx":
+    if kept is None or not _is_kept(pipeline, version):
         return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
+    manifest = version.manifest
     file = kept / _name_conversion(version)
     require_declared(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
     try:
         content = file.read_bytes()
     except OSError:
         converted = convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
-        _keep_conversion(converted.estimator.content, file)
+        if is_writable:
+            _keep_conversion(converted.estimator.content, file)
         return converted
     model, framework = onnx.OnnxModel(content), frameworks.get_framework("onnx")
     return prediction.wrap_estimator(pipeline, version, model, framework, extra=extra)
+
+
+def find_conversion(pipeline: Pipeline, version: ModelVersion, kept: Path) -> Path | None:
+    """The stored conversion of a version; None if there is none, as for a model that the app itself loads."""
+    file = kept / _name_conversion(version)
+    return file if _is_kept(pipeline, version) and file.is_file() else None
+
+
+def _is_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
+    return pipeline.stage("loader") is None and version.manifest.model_format != "onnx"
 
 
 def _name_conversion(version: ModelVersion) -> str:

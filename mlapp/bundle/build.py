@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from mlapp import config, distribution, provenance
 from mlapp.bundle import bundle, sbom, secrets, self_wheel, source_wheels
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
+from mlapp.bundle.conversion import write_conversion
 from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.reader import open_bundle
 from mlapp.bundle.requirement_lines import LockedPackage
@@ -116,10 +117,9 @@ def _fill_bundle(
     _write_store(version, staging / bundle.MODEL)
     if version is not None and project.settings.serve.wsgi is not None:
         _write_aliases(project, version, staging / bundle.MODEL)
+    libraries = manifest.libraries if version is None else write_conversion(project, version, staging / bundle.MODEL)
     extra = "[sign]" if project.settings.store.has_signatures else ""
-    packages, source = write_requirements(
-        project, manifest.libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
-    )
+    packages, source = write_requirements(project, libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn)
     _warn_of_differences(manifest, packages, python, warn)
     model = version.manifest if version else None
     bill = sbom.make_cyclonedx(manifest.app, model, packages, distribution.version())

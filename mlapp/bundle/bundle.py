@@ -5,7 +5,8 @@
     requirements.txt      locked, with hashes; installable by pip and by uv
     sbom.cdx.json         the same as a CycloneDX bill of materials, and the model
     wheels/               mlapp itself, if this version is on no package index
-    model/                a model store with the one version, or without versions if a platform mounts it
+    model/                a model store with the one version, or without versions if a platform mounts it; in .onnx,
+                          the version's conversion for `serve.runtime: onnx`
     code/                 the project
 """
 
@@ -39,6 +40,8 @@ SBOM = "sbom.cdx.json"
 CODE = "code"
 MODEL = "model"
 WHEELS = "wheels"
+CONVERSIONS = ".onnx"
+"""The folder in `model/` with the model's conversion to ONNX, if `serve.runtime` is `onnx`."""
 NO_VERSION = 0
 """The version of a bundle without a model."""
 CODE_ONLY = "code"

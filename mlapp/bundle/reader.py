@@ -13,7 +13,9 @@ from mlapp.bundle.bundle import Bundle, BundleError, BundleManifest
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """Open the bundle in `folder` and check its code against the manifest; the store checks the model. Imports no code.
+    """Open the bundle in `folder` and check its code and its conversion to ONNX against the manifest.
+
+    The store checks the model. Imports no code.
 
     Raises:
         BundleError: it is not a bundle, is from a newer mlapp, or a file is missing or was changed.
@@ -21,7 +23,7 @@ def open_bundle(folder: Path | str) -> Bundle:
     place = Path(folder).resolve()
     manifest = _read_manifest(place / bundle.MANIFEST)
     for name, file in manifest.files.items():
-        if name.startswith(f"{bundle.CODE}/") and file.link is None:
+        if name.startswith((f"{bundle.CODE}/", f"{bundle.MODEL}/{bundle.CONVERSIONS}/")) and file.link is None:
             _check_file_hash(place / name, file.sha256, place)
     return Bundle(place, manifest)
 

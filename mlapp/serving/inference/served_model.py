@@ -16,7 +16,7 @@ import msgspec
 from mlapp import prediction
 from mlapp.app import App
 from mlapp.baseline import Baseline, read_baseline
-from mlapp.bundle.bundle import MANIFEST
+from mlapp.bundle.bundle import CONVERSIONS, MANIFEST, MODEL
 from mlapp.config import Serve
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
@@ -149,19 +149,26 @@ def serve_version(
     if runtime == "onnx":
         from mlapp.onnx_conversion import load_converted
 
-        predictor = load_converted(pipeline, version, _conversion_folder(pipeline), extra=extra)
+        folder, is_writable = _conversion_folder(pipeline)
+        predictor = load_converted(pipeline, version, folder, is_writable=is_writable, extra=extra)
         details["framework"] = f"{manifest.framework} as onnx"
     else:
         predictor = prediction.load_predictor(pipeline, version, extra=extra)
     return _make_served_model(predictor, manifest, details, manifest.batching, _load_baseline(version))
 
 
-def _conversion_folder(pipeline: Pipeline) -> Path | None:
-    """The folder of conversions to ONNX; None in a bundle, which never changes, and if files must be signed."""
+def _conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
+    """The folder of conversions to ONNX, and whether it is writable; None if files must be signed.
+
+    A bundle never changes: it has the conversion of its version, or none.
+    """
     if not isinstance(pipeline, App) or pipeline.settings.store.verify != "none":
-        return None
-    is_bundle = (pipeline.root.parent / MANIFEST).is_file()
-    return None if is_bundle else pipeline.root / ".mlapp" / "onnx"
+        return None, False
+    bundle = pipeline.root.parent
+    if (bundle / MANIFEST).is_file():
+        folder = bundle / MODEL / CONVERSIONS
+        return (folder if folder.is_dir() else None), False
+    return pipeline.root / ".mlapp" / "onnx", True
 
 
 def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:

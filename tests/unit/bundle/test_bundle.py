@@ -15,13 +15,35 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from mlapp import bundle, prediction, training
+from mlapp import bundle, onnx_conversion, prediction, training
 from mlapp.bundle import BundleError
 from mlapp.bundle.build import build_bundle
+from mlapp.bundle.requirement_lines import parse_locked_packages
 from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.images.build import format_image_reference
 from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
+from mlapp.serving.inference.served_model import serve_version
+
+LAZY = """
+import pandas as pd
+from mlapp import App
+
+app = App("flowers", target="kind")
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame({"length": [1.0, 1.2, 3.0, 3.3] * 5, "kind": ["a", "a", "b", "b"] * 5})
+
+
+@app.model
+def build():
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression()
+"""
+"""An app that needs scikit-learn for training alone."""
 
 
 def made(project, **options):
@@ -53,6 +75,50 @@ def test_the_same_project_gives_the_same_bundle_and_a_change_another(project, tm
         file.write("# changed\n")
     assert made(project).hash != first.hash
     assert [name for name in os.listdir(first.folder.parent) if name.startswith(".")] == []
+
+
+def test_builds_at_once_and_on_other_machines_make_one_bundle(project, tmp_path):
+    """Two in the same folder; all with other umasks, times, languages, time zones and orders of hashes."""
+    (project.root / "package").mkdir()
+    (project.root / "package" / "setup.py").write_text(
+        "import setuptools\nsetuptools.setup(name='once', version='1')\n"
+    )
+    (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
+    other = shutil.copytree(project.root, tmp_path / "other machine")
+    for file in other.glob("*.*"):
+        os.utime(file, (1e8, 1e8))
+    builds = []
+    for root, mask, language, zone, seed in (
+        (project.root, "022", "C", "UTC", "0"),
+        (project.root, "077", "C.UTF-8", "Pacific/Auckland", "1"),
+        (other, "002", "POSIX", "EST5", "random"),
+    ):
+        environ = {**os.environ, "LC_ALL": language, "TZ": zone, "PYTHONHASHSEED": seed}
+        command = ["sh", "-c", f'umask {mask}; exec "$0" -m mlapp build --bundle-only', sys.executable]
+        builds.append(subprocess.Popen(command, cwd=root, env=environ, stdout=subprocess.PIPE, text=True))
+    names = {os.path.basename(build.communicate()[0].strip()) for build in builds}
+    assert [build.returncode for build in builds] == [0, 0, 0]
+    assert (project.root / "package" / "once.egg-info").is_dir(), "setuptools left its files in the source folder"
+    assert names == {made(project).folder.name}
+
+
+def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project, monkeypatch):
+    (project.root / "app.py").write_text(LAZY)
+    (project.root / "requirements.txt").unlink()
+    (project.root / "mlapp.yaml").write_text("serve: {runtime: onnx}\n")
+    project = Project.find(project.root)
+    project.store.put(training.run(project.app))
+    found = made(project)
+    locked = {package.name for package in parse_locked_packages((found.folder / "requirements.txt").read_text())}
+    assert {"onnxruntime", "onnx"} <= locked
+    assert not {"scikit-learn", "scipy", "skops", "skl2onnx"} & locked
+    monkeypatch.setattr(onnx_conversion, "convert_to_onnx", None)
+    served = serve_version(found.app, found.model, "onnx")
+    assert list(served.predictor.predict([{"length": 1.1}, {"length": 3.1}])) == ["a", "b"]
+    (conversion,) = (found.folder / "model" / ".onnx").iterdir()
+    conversion.write_bytes(conversion.read_bytes() + b"x")
+    with pytest.raises(BundleError, match=r"model/\.onnx/.* was changed after the bundle was created"):
+        bundle.open(found.folder)
 
 
 def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
@@ -320,21 +386,6 @@ def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
     assert "code/gone.txt" not in made(project, warn=delete).manifest.files
     with pytest.raises(BundleError, match="Version 1 of flowers was deleted during bundling"):
         made(project, warn=lambda _: shutil.rmtree(version.files, ignore_errors=True))
-
-
-def test_several_builds_at_once_make_one_bundle(project):
-    (project.root / "package").mkdir()
-    (project.root / "package" / "setup.py").write_text(
-        "import setuptools\nsetuptools.setup(name='once', version='1')\n"
-    )
-    (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
-    command = [sys.executable, "-m", "mlapp", "build", "--bundle-only"]
-    processes = [subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    folders = {process.communicate()[0] for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    later = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
-    assert (project.root / "package" / "once.egg-info").is_dir(), "setuptools left its files in the source folder"
-    assert folders == {later.stdout}
 
 
 def test_where_nothing_may_be_written_the_error_says_so(project):

@@ -1,0 +1,80 @@
+"""The model's conversion to ONNX in a bundle, for `serve.runtime: onnx`.
+
+The bundle's server reads it, so that it starts without the model's framework and without the converter. The framework
+is left out of the bundle's requirements, unless the app itself imports it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from mlapp import provenance
+from mlapp.bundle.bundle import CONVERSIONS, BundleError
+from mlapp.project import Project
+from mlapp.store import ModelVersion
+
+RUNTIME = ("onnx", "onnxruntime")
+"""Packages that can be needed to run a conversion."""
+
+TIMEOUT = 600
+REPORT = "import sys; from mlapp.bundle import conversion; conversion.report_imports(*sys.argv[1:])"
+
+
+def write_conversion(project: Project, version: ModelVersion, target: Path) -> dict[str, str]:
+    """Write the conversion of a version to `target`, the bundle's model store, if `serve.runtime` is `onnx`.
+
+    Returns:
+        The libraries that the bundle needs for its model: name → version.
+
+    Raises:
+        ModelError: it cannot be converted, or its answers differ. MissingExtraError: the converter is not installed.
+        BundleError: the app does not start with the conversion.
+    """
+    libraries = version.manifest.libraries
+    if project.settings.serve.runtime != "onnx" or project.settings.store.verify != "none":
+        return libraries
+    from mlapp.onnx_conversion import find_conversion, load_converted
+
+    kept = project.root / ".mlapp" / "onnx"
+    load_converted(project.app, version, kept)
+    file = find_conversion(project.app, version, kept)
+    if file is None:
+        return libraries
+    (target / CONVERSIONS).mkdir()
+    (target / CONVERSIONS / file.name).write_bytes(file.read_bytes())
+    candidates = {**provenance.installed_versions(RUNTIME), **libraries}
+    return _select_imported(project, version, candidates)
+
+
+def report_imports(root: str, environment: str, version: str) -> None:
+    """Serve a few rows with the conversion; print the imported distributions as JSON in the last line."""
+    from importlib.metadata import packages_distributions
+
+    from mlapp.onnx_conversion import draw_rows, load_converted
+
+    project = Project.find(root, environment=environment or None)
+    stored = project.store.get(project.name, int(version))
+    predictor = load_converted(project.app, stored, project.root / ".mlapp" / "onnx")
+    predictor.predict(draw_rows(predictor.schema.features))
+    modules = {name.partition(".")[0] for name in sys.modules}
+    found = {each for name, owners in packages_distributions().items() if name in modules for each in owners}
+    sys.stdout.write(f"\n{msgspec.json.encode(sorted(found)).decode()}\n")
+
+
+def _select_imported(project: Project, version: ModelVersion, libraries: Mapping[str, str]) -> dict[str, str]:
+    """Those of the libraries that a new process imports to serve the conversion."""
+    command = [sys.executable, "-c", REPORT, str(project.root), project.environment or "", str(version.version)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)  # noqa: S603
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BundleError(
+            f"The app does not predict with its model as ONNX: {reason}",
+            "Try it: mlapp serve --runtime onnx. Or set serve.runtime to native in mlapp.yaml.",
+        )
+    imported = msgspec.json.decode(done.stdout.splitlines()[-1], type=set[str])
+    return {name: number for name, number in libraries.items() if name in imported}
