@@ -181,6 +181,9 @@ def test_a_dry_run_is_a_template_and_a_diff_names_what_changes(account: str) -> 
     routing = trial["Resources"]["Live"]["Properties"]["RoutingConfig"]["AdditionalVersionWeights"]
     assert routing[0]["FunctionWeight"] == 0.2
     assert "RoleArn" in make_target(None).render(shipment(1))[0]["Parameters"]
+    target.delete()
+    [first] = make_target(account).render_canary(shipment(2), 20)
+    assert first["Resources"]["Live"]["Properties"]["FunctionVersion"] == {"Ref": "LiveVersion"}, "nothing is live"
 
 
 def test_a_missing_right_is_named(target: LambdaTarget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +214,20 @@ def test_an_alias_that_another_moved_is_left_alone(target: LambdaTarget, monkeyp
     with pytest.raises(DeployError, match="was moved to version 1 concurrently"):
         target.apply(shipment(3))
     assert client().get_alias(FunctionName="digits", Name="live")["FunctionVersion"] == "1"
+
+
+def test_an_alias_of_a_version_that_mlapp_did_not_publish_is_told_and_rolled_back(target: LambdaTarget) -> None:
+    answer_with(ANSWER)
+    target.apply(shipment(1))
+    client().update_alias(FunctionName="digits", Name="live", FunctionVersion="$LATEST")
+    status = target.status()
+    assert (status.release, status.problems) == (
+        None,
+        ("The alias live means version $LATEST, which mlapp did not publish.",),
+    )
+    answer_with(ANSWER)
+    assert target.rollback().number == 1
+    assert target.status().problems == ()
 
 
 def test_the_registry_of_the_account_is_opened(target: LambdaTarget) -> None:
