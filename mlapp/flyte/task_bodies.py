@@ -239,9 +239,9 @@ def run_save_step(
 ) -> ModelVersion:
     """Write a version to `out` in the store's layout: `manifest.json` and `files/`. A store assigns the number later.
 
-    Flyte's maps are unordered: the order of the splits is restored, and metrics are sorted by name.
+    Flyte's maps are unordered: the order of the splits and of the evaluator's metrics is restored.
     """
-    fitted = _read_fitted(trained)
+    fitted, baseline = _read_fitted(trained), read_baseline(trained / FILES)
     model = SavedModel(
         pipeline=pipeline,
         estimator=None,
@@ -249,7 +249,7 @@ def run_save_step(
         files=trained / FILES,
         framework=frameworks.get_framework(fitted.framework),
         parameters=flatten_parameters(bound),
-        metrics={split: dict(sorted(metrics[split].items())) for split in fitted.splits},
+        metrics={split: _restore_order(metrics[split], baseline) for split in fitted.splits},
         schema=fitted.schema,
         fingerprint=fitted.identity.fingerprint,
         rows=fitted.identity.rows,
@@ -257,7 +257,7 @@ def run_save_step(
         started=fitted.started,
         duration=fitted.duration,
         batching=fitted.batching,
-        baseline=read_baseline(trained / FILES),
+        baseline=baseline,
     )
     with tempfile.TemporaryDirectory() as folder:
         store = Store(FolderStorage(Path(folder)), signer)
@@ -265,6 +265,13 @@ def run_save_step(
         (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
         shutil.copytree(version.files, out / FILES)
     return open_saved_version(out)
+
+
+def _restore_order(metrics: Mapping[str, float], baseline: Baseline | None) -> dict[str, float]:
+    """Metrics in the evaluator's order, as the baseline has their errors; others follow by name."""
+    errors = baseline.errors.values() if baseline else ()
+    first = list(dict.fromkeys(name for split in errors for name in split))
+    return {name: metrics[name] for name in (*first, *sorted({*metrics} - {*first})) if name in metrics}
 
 
 def open_saved_version(folder: Path) -> ModelVersion:

@@ -78,6 +78,7 @@ def compare(folder: Path, reading: dict[str, Any], **others: Any) -> None:
     version = local_run.train_locally(app_source.make_project_source(opened), parameters, opened.store)
 
     assert version.manifest.metrics == plain.metrics
+    assert [*version.manifest.headline] == [*[*plain.metrics.values()][-1]], "the evaluator's order: the first decides"
     assert version.manifest.data.fingerprint == plain.fingerprint
     assert version.manifest.parameters.keys() == plain.parameters.keys()
     assert version.manifest.origin == {"engine": "flyte-local"}
