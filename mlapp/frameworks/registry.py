@@ -33,6 +33,10 @@ def get_framework(name: str) -> Framework:
     Raises:
         ModelError: no installed adapter has that name.
     """
+    # An adapter is usually registered under its framework's name: the others need not be imported.
+    adapter = _load_adapter(name) if name in _list_adapter_names() else None
+    if adapter is not None and adapter.name == name:
+        return adapter
     known = {framework.name: framework for framework in (*_load_adapters(), PythonFramework())}
     if name not in known:
         raise ModelError(

@@ -59,7 +59,7 @@ def find_missing() -> list[str]:
         from uvicorn.server import ServerState
 
         protocol = httptools_impl.HttpToolsProtocol
-        config = Config(_answer_nothing, http="h11", ws="none", lifespan="off", log_config=None)
+        config = Config(_answer_nothing, http=protocol, ws="none", lifespan="off", log_config=None)
         loop = asyncio.new_event_loop()
         try:
             made = protocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)

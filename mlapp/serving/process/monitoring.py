@@ -17,7 +17,6 @@ from mlapp.project import Project
 from mlapp.serving.application import Application
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.monitoring import monitor_endpoint
-from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
 
 log = logging.getLogger("mlapp.serving")
 GRACE = 4.0
@@ -40,6 +39,10 @@ def add(application: Application, endpoint: Endpoint, project: Project, bundle: 
 
 def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
     """Log the names in `monitor:` that the model does not have. The server runs anyway."""
+    if not (settings.columns or settings.segments or settings.quality):
+        return
+    from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics  # lazy: loads all of training
+
     loaded = endpoint.current
     errors = find_unknown_columns(settings, loaded.predictor.schema.features)
     if loaded.manifest is not None:

@@ -37,7 +37,6 @@ LATER = (
     "uvloop",
     "httptools",
     "uvicorn.lifespan.off",
-    "uvicorn.protocols.http.h11_impl",
     "mlapp.serving.fast_path.protocol",
 )
 HARMLESS = frozenset(("jemalloc_bg_thd",))
