@@ -132,7 +132,12 @@ class ModelHost:
             UsageError: no such version or alias. ModelError, StoreError: the model cannot be loaded.
         """
         if self._loaded is None:
-            self._loaded = load_served_model(self.app, self._model, self._store, self.settings)
+            # In a thread that ends, and with it the threads that OpenMP keeps for each thread that used it. If the main
+            # thread had some, its first parallel loop in a forked child would wait for them forever.
+            with ThreadPoolExecutor(1) as thread:
+                self._loaded = thread.submit(
+                    load_served_model, self.app, self._model, self._store, self.settings
+                ).result()
 
     def close_model(self) -> None:
         """Stop the threads and unload the model. The next request loads it again."""

@@ -8,6 +8,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import current_thread
 from typing import Any
 from wsgiref.validate import validator
 
@@ -192,6 +194,21 @@ def test_threads_never_meet_in_the_predictor(numbers: tuple[App, Any]) -> None:
     with client_of(create_wsgi(app, model=app.train(), settings=Serve())) as client, ThreadPoolExecutor(8) as threads:
         found = threads.map(lambda row: client.post("/predict", content=b"[[%d, 1]]" % row).json(), range(80))
         assert [answer["predictions"] for answer in found] == [[row + 1.0] for row in range(80)]
+
+
+def test_a_model_that_is_loaded_before_a_fork_leaves_no_openmp_threads(stored: tuple[App, Any, Any]) -> None:
+    app, trained, store = stored
+    store.put(trained)
+    threads = []
+    load = app.stage("loader").function
+    app.stages["loader"] = replace(
+        app.stages["loader"], function=lambda path: threads.append(current_thread()) or load(path)
+    )
+
+    create_wsgi(app, store=store).load_model()
+
+    # OpenMP's threads belong to the thread that used it, and end with it.
+    assert [thread.is_alive() for thread in threads] == [False]
 
 
 @pytest.mark.parametrize("loads_first", [False, True], ids=["lazy", "loaded by the parent"])
