@@ -91,7 +91,7 @@ class NumberRows:
                     is_flat = body.rfind(b"[") - 1 == body.find(b"[") or body.count(b"[") == 2
                 else:
                     brackets = body.count(b"[") if size < LONG else count_byte(body, b"[")
-                    is_flat = brackets == count + 1 and all(len(row) == width for row in rows)
+                    is_flat = brackets == count + 1 and [*map(len, rows)].count(width) == count
                 if is_flat:
                     cells = bytes(rows.as_buffer(of_type=code))
                     if len(cells) == 8 * count * width and count:

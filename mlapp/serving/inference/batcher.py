@@ -126,10 +126,8 @@ class Batcher:
             raise
         seconds = time.perf_counter() - started
         # In the next turn, after the answer is sent: its client does not wait for it.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(self._note_batch, loaded, [(features, predictions)], part.rows, 0.0, seconds)
-        if self.recorder is not None:
-            loop.call_soon(self.recorder.add, loaded, (part,), [rows], part.rows, seconds)
+        call_soon = asyncio.get_running_loop().call_soon
+        call_soon(self._note_batch, loaded, [part], [rows], [(features, predictions)], part.rows, 0.0, seconds)
         return rows
 
     def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
@@ -393,9 +391,10 @@ class Batcher:
             results, after, seconds = self._run_batch(loaded, batch)
             self._returning.rows = rows if self._batch else 0
             deliver_results(batch, results)
-            self._record(loaded, batch, results, rows, seconds)
             # In the next turn, after the answers are sent: no client waits for it.
-            asyncio.get_running_loop().call_soon(self._note_batch, loaded, after, rows, waited, seconds)
+            call_soon = asyncio.get_running_loop().call_soon
+            parts = [item.part for item in batch]
+            call_soon(self._note_batch, loaded, parts, results, after, rows, waited, seconds)
         else:
             self._busy = True
             self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
@@ -472,8 +471,19 @@ class Batcher:
                 results, after = try_batch(loaded, batch, self._metrics.failed.inc)
         return results, after, time.perf_counter() - started
 
-    def _note_batch(self, loaded: ServedModel, after: list[Any], rows: int, waited: float, seconds: float) -> None:
+    def _note_batch(
+        self,
+        loaded: ServedModel,
+        parts: list[Part],
+        results: list[Any],
+        after: list[Any],
+        rows: int,
+        waited: float,
+        seconds: float,
+    ) -> None:
         """Called after a batch was answered."""
+        if self.recorder is not None:
+            self.recorder.add(loaded, parts, results, rows, seconds)
         self._offered = 0
         self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)
