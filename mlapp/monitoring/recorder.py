@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mlapp.baseline import Baseline
 from mlapp.config import Monitor
-from mlapp.errors import InputError
+from mlapp.errors import InputError, Problem
 from mlapp.monitoring.batch import RecordedBatch, make_batch
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
@@ -86,7 +86,7 @@ class Recorder:
         if settings.logs != "off" and self._writer is not None:
             self._log = RowLog(app, settings, self._writer, new_id)
         self._queue: deque[RecordedBatch] = deque()
-        self._refusals: deque[tuple[str, float, InputError]] = deque(maxlen=10_000)
+        self._refusals: deque[tuple[str, float, Sequence[Problem]]] = deque(maxlen=10_000)
         self._added = self._taken = 0  # each is changed by one thread alone
         self._most = MOST_CELLS
         self._rows_at_once = 1_000
@@ -123,7 +123,8 @@ class Recorder:
 
     def refuse(self, version: str | None, error: InputError) -> None:
         """Record a request that did not fit the schema."""
-        self._refusals.append((version or "unsaved", time.time(), error))
+        # The error itself would keep the request's body in memory, by the frames of its traceback.
+        self._refusals.append((version or "unsaved", time.time(), error.found))
 
     def start(self) -> None:
         if self._writer is not None:
@@ -244,10 +245,10 @@ class Recorder:
 
     def _count_refusals(self) -> None:
         while self._refusals:
-            version, at, error = self._refusals.popleft()
+            version, at, problems = self._refusals.popleft()
             live = self._windows.find(version, at)
             known = self._fields.get(version, ())
-            names = ((problem.field or "inputs", problem.row) for problem in error.found)
+            names = ((problem.field or "inputs", problem.row) for problem in problems)
             seen = {(name if name in known else OTHER, row) for name, row in names}
             live.counts.refused += max(1, len({row for _, row in seen}))
             fields = Counter(name for name, _ in seen)

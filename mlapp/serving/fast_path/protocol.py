@@ -150,14 +150,9 @@ class FastProtocol(HttpToolsProtocol):
         """A complete request, whose head needs no parser, on a connection without unanswered requests."""
         self.metrics.open_requests += 1
         endpoint, started = known.endpoint, time.perf_counter()
-        loaded = endpoint.current
-        try:
-            part, error = loaded.codec.decode_json(body), None
-        except Exception as caught:
-            part, error = NO_PART, caught
         cycle = FastCycle(
-            loaded,
-            part,
+            endpoint.current,
+            NO_PART,
             endpoint.settings.timeout,
             started,
             protocol=self,
@@ -167,10 +162,7 @@ class FastProtocol(HttpToolsProtocol):
             started=started,
         )
         self.cycle = cycle  # type: ignore[assignment]
-        if error is None:
-            cycle.enter_queue()
-        else:
-            cycle.finish_request(error)
+        cycle.begin_request(body)
 
     def _parse_data(self, data: bytes) -> None:
         """Give data to the parser, and watch that what is incomplete ends."""
@@ -301,7 +293,11 @@ class FastProtocol(HttpToolsProtocol):
         if type(cycle) is not FastCycle:
             super().on_message_complete()
         elif not cycle.response_complete:
-            cycle.begin_request()
+            cycle.more_body = False
+            cycle.loaded, cycle.arrived = cycle.endpoint.current, time.perf_counter()
+            body = b"".join(cycle.parts)
+            cycle.parts.clear()
+            cycle.begin_request(body)
 
     def _read_plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
         """The request's headers if it can take the fast path: it is plain, and no request is before it."""

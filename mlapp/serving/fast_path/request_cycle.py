@@ -69,26 +69,13 @@ class FastCycle(QueuedRequest, kw_only=True):
             self.endpoint.batcher.cancel_request(self)
         self._record_answer(499)
 
-    def begin_request(self) -> None:
-        """The body is complete: decode it and enter the queue."""
-        self.more_body = False
-        body = b"".join(self.parts)
-        self.parts.clear()
-        loaded = self.loaded = self.endpoint.current
+    def begin_request(self, body: bytes) -> None:
+        """Decode the body and enter the queue; a lone request is predicted at once if its model is fast."""
+        loaded, batcher = self.loaded, self.endpoint.batcher
         try:
-            self.part = loaded.codec.decode_json(body)
-        except Exception as error:
-            self.finish_request(error)
-            return
-        self.arrived = time.perf_counter()
-        self.enter_queue()
-
-    def enter_queue(self) -> None:
-        """Enter the queue of the batcher; a lone request is predicted at once if its model is fast."""
-        self.part.id = self.identity
-        batcher = self.endpoint.batcher
-        try:
-            rows = batcher.predict_at_once(self.loaded, self.part) if len(self.protocol.connections) == 1 else None
+            part = self.part = loaded.codec.decode_json(body)
+            part.id = self.identity
+            rows = batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
             if rows is None:
                 batcher.enqueue_request(self)
                 return

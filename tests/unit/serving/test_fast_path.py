@@ -124,10 +124,11 @@ async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(conne
     before = count_cycles()
     try:
         for _ in range(20):
-            for protocol, transport in connections:
-                transport.sent = b""
-                protocol.data_received(request([1, 2]))
-            await answers(*(transport for _, transport in connections))
+            for row in ([1, 2], [1, "wrong"]):
+                for protocol, transport in connections:
+                    transport.sent = b""
+                    protocol.data_received(request(row))
+                await answers(*(transport for _, transport in connections))
         assert count_cycles() - before == len(connections)
     finally:
         gc.enable()
