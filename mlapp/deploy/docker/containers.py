@@ -8,7 +8,6 @@ import re
 import tarfile
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ import msgspec
 from mlapp.config import Serve
 from mlapp.deploy.docker import compose, tcp_proxy
 from mlapp.deploy.docker.settings import DockerSettings
-from mlapp.deploy.target import Release, Shipment, State
+from mlapp.deploy.release_record import ReleaseRecord
+from mlapp.deploy.target import Release, State
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -33,25 +33,12 @@ AMBIGUOUS = 20
 PROGRAM = Path(tcp_proxy.__file__)
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Record of a release, stored in a container's label."""
-
-    number: int
-    created: datetime
-    image: str
-    model_version: str | None = None
-    code_revision: str | None = None
-    example: list[Any] | None = None
-    by: str | None = None
-    note: str | None = None
-
-
 @dataclass(frozen=True)
 class Server:
     """A container that serves, or served, a release."""
 
     container: Container
-    record: Record
+    record: ReleaseRecord
 
     @property
     def name(self) -> str:
@@ -81,7 +68,7 @@ class Containers:
     def list_servers(self) -> list[Server]:
         """The servers of all kept releases, oldest first."""
         found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=server"]})
-        servers = [Server(each, msgspec.json.decode(each.labels[RELEASE], type=Record)) for each in found]
+        servers = [Server(each, msgspec.json.decode(each.labels[RELEASE], type=ReleaseRecord)) for each in found]
         return sorted(servers, key=lambda server: server.record.number)
 
     def find_proxy(self) -> Container | None:
@@ -100,7 +87,7 @@ class Containers:
             name = file.read().decode().partition(":")[0] if file else ""
         return next((server for server in self.list_servers() if server.name == name), None)
 
-    def make_server(self, record: Record) -> Server:
+    def make_server(self, record: ReleaseRecord) -> Server:
         """Create the container of a release without starting it."""
         settings = self.settings
         limits: dict[str, Any] = {}
@@ -236,15 +223,6 @@ def make_container_name(app: str) -> str:
 
 def make_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
     """The release that a server runs."""
-    record = server.record
     is_live = live is not None and live.name == server.name
     state: State = "failed" if server.is_failed else "live" if is_live else "superseded"
-    shipment = Shipment(
-        app,
-        record.image,
-        model_version=record.model_version,
-        code_revision=record.code_revision,
-        example=record.example,
-    )
-    shown = url if is_live else None
-    return Release(record.number, app, "docker", shipment, record.created, state, record.by, record.note, shown)
+    return server.record.make_release(app, "docker", state, url if is_live else None)

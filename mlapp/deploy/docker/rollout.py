@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import FAILED, Containers, Record, Server
+from mlapp.deploy.docker.containers import FAILED, Containers, Server
+from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
@@ -21,7 +22,7 @@ ANSWER = 15.0
 """Seconds within which the front must answer at the published port."""
 
 
-def roll_out(containers: Containers, record: Record, progress: Reporter) -> Server:
+def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) -> Server:
     """Start the new server beside the old one, wait until it is ready, switch connections to it, then stop the old one.
 
     Raises:

@@ -14,9 +14,10 @@ from urllib.error import HTTPError
 import msgspec
 
 from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import Containers, Record, Server, make_container_name, make_release
+from mlapp.deploy.docker.containers import Containers, Server, make_container_name, make_release
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
+from mlapp.deploy.release_record import record_shipment
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, Status, Target, ignore_progress
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, connect_engine, find_engine_address
@@ -129,16 +130,8 @@ class DockerTarget(Target[DockerSettings]):
 
     def _apply_shipment(self, shipment: Shipment, progress: Reporter, note: str | None) -> Release:
         with self._open_containers() as containers:
-            record = Record(
-                max((server.record.number for server in containers.list_servers()), default=0) + 1,
-                datetime.now(timezone.utc),
-                shipment.image,
-                shipment.model_version,
-                shipment.code_revision,
-                list(shipment.example) if shipment.example is not None else None,
-                getpass.getuser(),
-                note,
-            )
+            number = max((server.record.number for server in containers.list_servers()), default=0) + 1
+            record = record_shipment(shipment, number, getpass.getuser(), note)
             server = roll_out(containers, record, progress)
             return make_release(server, self.app, server, containers.url)
 

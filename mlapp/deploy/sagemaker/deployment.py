@@ -7,8 +7,8 @@ endpoint busy (`UpdateEndpoint`), and changes nothing.
 from __future__ import annotations
 
 from mlapp.config import Serve
+from mlapp.deploy.release_record import ReleaseRecord, record_shipment
 from mlapp.deploy.sagemaker import documents
-from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.endpoint import BUSY, READY, ConcurrentDeployError, Endpoint
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.reporting import Reporter
@@ -115,7 +115,7 @@ class Deployment:
         with endpoint.session.translate_errors():
             author = endpoint.session.client("sts").get_caller_identity()["Arn"]
         number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
-        record = documents.make_release_tags(shipment, number, author, note)
+        record = record_shipment(shipment, number, author, note)
         endpoint.create_model(self._serve, record)
         self._progress(f"release {number}: Model/{documents.release_name(endpoint.name, number)}")
         return record

@@ -11,15 +11,14 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
 from mlapp.config import Serve
 from mlapp.deploy.cluster.server_environment import spell_setting
+from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
-from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
 from mlapp.secret_variables import refuse_secret_variables
 
@@ -30,30 +29,6 @@ RECORD_TAG = "mlapp:record:"
 CHUNK = 256
 """Maximum characters of a tag's value."""
 CHUNKS = 20
-
-
-class ReleaseRecord(msgspec.Struct, frozen=True):
-    """A release as stored in the tags of its Model."""
-
-    number: int
-    created: datetime
-    image: str
-    model_version: str | None = None
-    code_revision: str | None = None
-    example: list[Any] | None = None
-    by: str | None = None
-    note: str | None = None
-
-    def make_shipment(self, app: str) -> Shipment:
-        """The shipment."""
-        return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
-
-
-def make_release_tags(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
-    """The record of a new release."""
-    example = list(shipment.example) if shipment.example is not None else None
-    now = datetime.now(timezone.utc).replace(microsecond=0)
-    return ReleaseRecord(number, now, shipment.image, shipment.model_version, shipment.code_revision, example, by, note)
 
 
 def endpoint_name(app: str, settings: SageMakerSettings) -> str:

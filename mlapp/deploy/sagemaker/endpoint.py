@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mlapp.deploy.aws.session import AwsSession
+from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.sagemaker import documents
-from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter

@@ -21,9 +21,9 @@ from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import default_repository_name, open_repository
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.canary_watch import compare_releases
+from mlapp.deploy.release_record import ReleaseRecord, record_shipment
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.deployment import Deployment
-from mlapp.deploy.sagemaker.documents import ReleaseRecord
 from mlapp.deploy.sagemaker.endpoint import Endpoint
 from mlapp.deploy.sagemaker.iam import make_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
@@ -85,9 +85,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
                 name = documents.release_name(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
             running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
-        model = documents.make_model(
-            self._endpoint.name, self.settings, self.serve, documents.make_release_tags(shipment, 0)
-        )
+        model = documents.make_model(self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0))
         wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         return diff_descriptions(self._endpoint.name, running, wanted)
 
@@ -247,7 +245,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
         endpoint = documents.endpoint_name(self.app, self.settings)
-        record = documents.make_release_tags(shipment, number)
+        record = record_shipment(shipment, number)
         return documents.make_template(endpoint, self.settings, self.serve, record, canary)
 
     def _describe_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
@@ -273,17 +271,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return next(release for release in self.releases() if release.number == number)
 
     def _make_release(self, record: ReleaseRecord, state: State) -> Release:
-        return Release(
-            record.number,
-            self.app,
-            self.name,
-            record.make_shipment(self.app),
-            record.created,
-            state,
-            record.by,
-            record.note,
-            self._url,
-        )
+        return record.make_release(self.app, self.name, state, self._url)
 
     def _read_counts(self, number: int, start: datetime) -> MetricCounts:
         place = {"EndpointName": self._endpoint.name, "VariantName": documents.variant_name(number)}
