@@ -51,6 +51,11 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
             _require_sound_predictor(held)
         elif kind == PARTIAL and kind not in trusted:
             _require_known_function(held.value.func)
+        elif held.value is partial and PARTIAL not in trusted:  # the class, which would take any function
+            raise ModelError(
+                f"The model holds types that are not declared trusted: {PARTIAL}.",
+                f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}']).",
+            )
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
             _require_plain_content(held.value, kind)
 

@@ -97,6 +97,13 @@ def test_histogram_boosting_of_categories_needs_no_declaration(tmp_path: Path) -
     assert load(tmp_path / "model.skops").predict(table[:2]).tolist() == model.predict(table[:2]).tolist()
 
 
+def test_the_class_of_partials_is_no_function_of_an_estimator(tmp_path: Path) -> None:
+    io.dump(FunctionTransformer(functools.partial), tmp_path / "model.skops")
+    with pytest.raises(ModelError, match="not declared trusted: functools.partial"):
+        SklearnFramework().load_file(tmp_path / "model.skops", [])
+    assert SklearnFramework().load_file(tmp_path / "model.skops", ["functools.partial"]).func is functools.partial
+
+
 def test_a_partial_of_another_function_needs_a_declaration(tmp_path: Path) -> None:
     io.dump(FunctionTransformer(functools.partial(accuracy_score, normalize=False)), tmp_path / "model.skops")
     with pytest.raises(ModelError, match="a functools.partial of .*accuracy_score") as raised:
