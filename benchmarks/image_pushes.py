@@ -54,6 +54,8 @@ def main() -> None:
         with registry, count_traffic(port) as traffic:
             for label, sent, uploaded, mounted in measure_pushes(Ours(folder / "project"), traffic):
                 print(f"| {label} | {sent:,} | {uploaded} | {mounted} |", flush=True)
+        listed = run(["docker", "images", "--quiet", "--filter", "label=mlapp.app=bench-digits"], folder).split()
+        run(["docker", "rmi", "--force", *dict.fromkeys(listed)], folder)
 
 
 if __name__ == "__main__":
