@@ -12,12 +12,12 @@ from typing import Any
 
 from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
+from mlapp.metric_direction import is_lower_better
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import to_plain_value
 from mlapp.tuning.objective import Judge, read_metric
 from mlapp.tuning.spaces import Space, list_spaces
 
-LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "mape")
 RUN = "run"
 """Location of a remote trial: the run, and the position in it."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
@@ -134,8 +134,7 @@ class Question:
             UsageError: nothing to search.
         """
         searched = list_spaces(pipeline, options.fixed)
-        is_lower = any(word in metric.lower().split("_") for word in LOWER_IS_BETTER)
-        minimize = is_lower if options.minimize is None else options.minimize
+        minimize = is_lower_better(metric) if options.minimize is None else options.minimize
         # Different spaces, data, folds or directions result in a different study.
         what = [(space.name, space.choices, space.numbers) for space in searched]
         text = repr((what, metric, minimize, options.folds, sorted(options.fixed.items())))
