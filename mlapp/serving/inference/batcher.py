@@ -20,7 +20,9 @@ from typing import Any
 from mlapp.monitoring.recorder import Recorder
 from mlapp.schema.part import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
+from mlapp.serving.inference.deadline_timer import DeadlineTimer
 from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.overload import FEW, Overload
 from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_results
 from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
@@ -34,16 +36,6 @@ CLIENTS = 64
 """Maximum concurrent calls of an `async def` predictor, for any number of rows; and requests that can wait for
 their own call without counting as an overload.
 """
-FEW = 8
-"""Requests that share calls and never count as an overload."""
-GROWTH = 1.25
-"""Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
-CALLS = 2
-"""Calls in a row during which more, or no more, come than can be answered, until it is believed."""
-PATIENCE = 2
-"""Times `max_wait` that fewer than `FEW` requests can wait, until one is refused."""
-CALM = 4
-"""Calls in a row without a refusal, after which they can wait as long again. An empty queue has the same effect."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
@@ -56,9 +48,7 @@ class Batcher:
         wait: seconds that a request can wait for others.
         queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
             by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
-        max_wait: maximum expected seconds of waiting, by the measured pace of the model. `PATIENCE` times as
-            long while fewer than `FEW` requests wait and none was refused recently: clients that take turns send their
-            next request after an answer, so that their queue does not grow.
+        max_wait: maximum expected seconds of waiting, by the measured pace of the model; see `Overload`.
         spans: makes a span of each call of the model.
     """
 
@@ -77,20 +67,15 @@ class Batcher:
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
         metrics.wait = self.estimate_wait
-        self._max_wait = max_wait
+        self._overload = Overload(max_wait)
         self._started = self._expected = 0.0
-        self._offered = 0
-        self._is_overloaded = False
-        self._turns = 0
-        self._calls_since_refusal = CALM
         self._batch = batch
         self._max_batch = max_batch
         self._wait = wait
         self._queue = queue
         self._waiting: deque[QueuedRequest] = deque()
         self._running: list[QueuedRequest] = []
-        self._deadline: asyncio.TimerHandle | None = None
-        self._earliest = math.inf
+        self._deadlines = DeadlineTimer(self._expire_requests)
         self._rows = 0
         self._pace = Latency()
         self._scheduled = False
@@ -151,7 +136,7 @@ class Batcher:
         """
         own = item.part.rows
         rows = self._rows + own
-        self._offered += own
+        self._overload.offered += own
         if rows > self._unchecked:
             self._check_request(item)
         self._waiting.append(item)
@@ -163,8 +148,8 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
             asyncio.get_running_loop().call_soon(self._end_wait)
-        if self._is_held and item.expires < self._earliest:
-            self._set_deadline(item.expires)
+        if self._is_held:
+            self._deadlines.watch_deadline(item.expires)
 
     def _check_request(self, item: QueuedRequest) -> None:
         """Raises:
@@ -214,12 +199,12 @@ class Batcher:
         elif loaded.is_async:
             is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
         else:
-            is_full = waiting > 0 and wait > self._longest_wait(waiting)
-            if self._is_overloaded:  # more arrive than can be answered: an accepted request waits for at most one call
+            is_full = waiting > 0 and wait > self._overload.longest_wait(waiting)
+            if self._overload.is_lasting:  # an accepted request waits for at most one call
                 is_full |= waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
         if not is_full:
             return
-        self._calls_since_refusal = 0
+        self._overload.note_refusal()
         self._metrics.rejected.inc()
         after = max(math.ceil(wait), 1)
         raise HttpError(
@@ -227,20 +212,6 @@ class Batcher:
             f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {after}.",
             headers=((b"retry-after", b"%d" % after),),
         )
-
-    def _longest_wait(self, waiting: int) -> float:
-        """Expected seconds of waiting, beyond which a request is refused."""
-        takes_turns = waiting < FEW and self._calls_since_refusal >= CALM
-        return PATIENCE * self._max_wait if takes_turns else self._max_wait
-
-    def _watch_load(self, rows: int) -> None:
-        """Whether there is an overload, and not only clients that send a request after each answer."""
-        grows = self._offered > GROWTH * rows and len(self._waiting) >= self._most_clients()
-        self._offered = 0
-        self._calls_since_refusal = self._calls_since_refusal + 1 if self._waiting else CALM
-        self._turns = self._turns + 1 if grows != self._is_overloaded else 0
-        if self._turns >= CALLS:
-            self._is_overloaded, self._turns = grows, 0
 
     def cancel_request(self, item: QueuedRequest) -> None:
         """Release the place of a client that has left."""
@@ -265,8 +236,7 @@ class Batcher:
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._deadlines.close_timer()
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -303,31 +273,14 @@ class Batcher:
             self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
         self._flush_queue()
 
-    def _watch_deadlines(self, items: list[QueuedRequest]) -> None:
-        """Check the deadlines of requests that can wait longer than a turn of the event loop."""
-        earliest = min([item.expires for item in items])
-        if earliest < self._earliest:
-            self._set_deadline(earliest)
-
-    def _set_deadline(self, expires: float) -> None:
-        """Check the deadlines at a time of `perf_counter`. One timer for all requests is cheaper than one for each."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._earliest = expires
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_at(loop.time() + expires - time.perf_counter(), self._expire_requests)
-
     def _expire_requests(self) -> None:
-        """Fail requests that have waited too long, in the queue or in a call, and schedule the next check."""
-        self._deadline, self._earliest = None, math.inf
+        """Fail requests that have waited too long, in the queue or in a call, and watch the others."""
         now = time.perf_counter()
         for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
             if item.is_waiting and item.expires <= now:
                 self._expire_request(item)
-            elif item.is_waiting and item.expires < self._earliest:
-                self._earliest = item.expires
-        if self._earliest < math.inf:
-            self._set_deadline(self._earliest)
+            elif item.is_waiting:
+                self._deadlines.watch_deadline(item.expires)
 
     def _expire_request(self, item: QueuedRequest) -> None:
         self._remove_request(item)
@@ -383,7 +336,7 @@ class Batcher:
             self._calls[call] = batch
             self._called_rows += rows
             self._unchecked = 0
-            self._watch_deadlines(batch)
+            self._deadlines.watch_requests(batch)
             for item in batch:
                 item.call = call
             call.add_done_callback(self._finish_async_call)
@@ -400,7 +353,9 @@ class Batcher:
             self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
             self._running = batch
             self._is_held = True
-            self._watch_deadlines([*batch, *self._waiting])  # those that arrived while the model was fast have none yet
+            self._deadlines.watch_requests(
+                [*batch, *self._waiting]
+            )  # those that arrived while the model was fast have none yet
             self._metrics.schedule_update()
             loop = asyncio.get_running_loop()
             self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
@@ -453,7 +408,7 @@ class Batcher:
         """The thread is ready for the next batch."""
         self._busy = False
         self._running = []
-        self._watch_load(rows)
+        self._overload.note_call(rows, len(self._waiting), self._most_clients())
         if self._batch:
             self._returning.note_answers(rows + self._rows, asyncio.get_running_loop().time())
         if self._waiting and not self._scheduled:
@@ -484,7 +439,7 @@ class Batcher:
         """Called after a batch was answered."""
         if self.recorder is not None:
             self.recorder.add(loaded, parts, results, rows, seconds)
-        self._offered = 0
+        self._overload.offered = 0
         self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)
         self._call_on_predict(loaded, after)
