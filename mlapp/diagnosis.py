@@ -48,6 +48,8 @@ TOOLS = {
     "uv": ("fast image builds", "pip install uv"),
     "kubectl": ("a look at the cluster by hand; mlapp talks to it itself", "install kubectl"),
 }
+PLATFORMS = frozenset(("kserve", "knative", "lambda", "sagemaker", "seldon"))
+"""Targets that most projects do not use."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,19 @@ def _check_tools() -> list[Finding]:
 
 
 def _check_targets(start: Path) -> list[Finding]:
-    """Whether the engine or cluster of each target responds. Checks only targets whose extra is installed."""
+    """Whether the engine or cluster of each target responds. Checks only targets whose extra is installed, and a
+    platform only if mlapp.yaml has a section for it.
+    """
     try:
         project = Project.find(start)
         app, settings = project.name, project.settings
     except MlappError:
         app, settings = "app", Settings()
+    configured = {*settings.targets}.union(*(one.get("targets", ()) for one in settings.environments.values()))
     found = []
     for name in target_names():
+        if name in PLATFORMS and name not in configured:
+            continue
         try:
             target = open_target(name, app, settings)
             if isinstance(target, CheckTarget):

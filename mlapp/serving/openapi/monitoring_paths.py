@@ -46,7 +46,7 @@ def monitoring_paths(endpoint: Endpoint) -> Json:
     truth = {"$ref": "#/components/schemas/Truth"}
     body = {
         "schema": {"anyOf": [truth, {"type": "array", "items": truth, "minItems": 1}]},
-        "example": [{"id": "4f1c2a9be07d3356-00000001#0", "truth": 1}, {"keys": {"order": "A-17"}, "truth": 0}],
+        "example": [{"id": "4f1c2a9be07d3356-00000000002a#0", "truth": 1}, {"keys": {"order": "A-17"}, "truth": 0}],
     }
     found: Json = {
         f"{endpoint.prefix}/feedback": {

@@ -147,6 +147,12 @@ def test_doctor_says_whether_an_engine_and_a_cluster_answer(mlapp: Callable, pro
     assert findings["target docker"]["detail"] == "No Docker engine answers at tcp://127.0.0.1:1."
     assert findings["target k8s"]["detail"] == "There is no kubeconfig: nowhere.yaml does not exist."
     assert not findings["target k8s"]["works"]
+    assert "target kserve" not in findings
+
+    Path("mlapp.yaml").write_text("environments: {production: {targets: {kserve: {namespace: models}}}}")
+    findings = {finding["what"]: finding for finding in json.loads(mlapp("doctor", "--json").out)}
+    assert not findings["target kserve"]["works"]
+    assert "target seldon" not in findings
 
 
 def test_doctor_names_libraries_that_differ_from_those_that_trained(mlapp: Callable, project: Callable) -> None:
