@@ -10,6 +10,7 @@ from mlapp.aws_lambda.settings import LambdaSettings, Triggers
 from mlapp.deploy.aws_lambda.trigger_documents import make_trigger_resources
 from mlapp.deploy.target import Shipment
 from mlapp.images.image_spec import VENV
+from mlapp.secret_variables import refuse_secret_variables
 
 LIVE = "live"
 """The alias that the function's URL and callers use."""
@@ -50,8 +51,22 @@ def make_function_record(shipment: Shipment, by: str | None, triggers: Triggers 
     return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example, triggers)
 
 
+def refuse_plain_secrets(settings: LambdaSettings) -> None:
+    """Raises:
+    ConfigError: a variable of the function looks like a secret.
+    """
+    refuse_secret_variables(
+        "targets.lambda.env", settings.env, "in the function", "Read it from AWS Secrets Manager instead."
+    )
+
+
 def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
-    """Arguments of `UpdateFunctionConfiguration`, except the function's name."""
+    """Arguments of `UpdateFunctionConfiguration`, except the function's name.
+
+    Raises:
+        ConfigError: a variable looks like a secret: everyone with permission to describe the function can read it.
+    """
+    refuse_plain_secrets(settings)
     found: dict[str, Any] = {
         "Description": f"mlapp: model version {record.model_version or 'unknown'}",
         "Timeout": settings.timeout,

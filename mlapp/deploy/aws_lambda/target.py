@@ -35,6 +35,7 @@ from mlapp.deploy.aws_lambda.documents import (
     make_configuration,
     make_function_record,
     make_template,
+    refuse_plain_secrets,
 )
 from mlapp.deploy.aws_lambda.function import Function, read_version_record, read_weights
 from mlapp.deploy.aws_lambda.iam import make_iam_template
@@ -80,6 +81,7 @@ class LambdaTarget(Target[LambdaSettings]):
         session = self._function.session
         self._require_role()
         self._require_triggers()
+        refuse_plain_secrets(self.settings)
         return f"AWS account {session.account}, region {session.region}"
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:

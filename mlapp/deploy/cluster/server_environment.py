@@ -21,7 +21,6 @@ def server_variables(
     secrets: Collection[str],
     *,
     section: str,
-    place: str,
     grace: float = 0.0,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -31,28 +30,14 @@ def server_variables(
         env: the user's variables; they take precedence.
         secrets: names of the variables that come from Secrets.
         section: the key of the target's settings, for errors.
-        place: where the variables are stored, for errors: `in a ConfigMap`.
         grace: seconds after SIGTERM during which the server still answers; 0 for the server's default.
         more: additional variables of the target.
 
     Raises:
         ConfigError: `serve.api_keys` or a secret in `env` is in plain text, which every reader of the cluster sees.
     """
-    if serve.api_keys and KEYS not in secrets:
-        raise ConfigError(
-            "serve.api_keys would be stored in the cluster in plain text.",
-            f"Put the keys into a Secret, and name it: {section}.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
-        )
-    both = sorted(set(env) & set(secrets))
-    if both:
-        raise ConfigError(f"{section}: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")
+    refuse_plain_secrets(serve, env, secrets, section)
     own = {name: spell_setting(value) for name, value in env.items()}
-    refuse_secret_variables(
-        f"{section}.env",
-        own,
-        place,
-        f"Put it into a Secret, and name that: {section}.secrets: {{{{name}}: {{secret: NAME, key: KEY}}}}.",
-    )
     settings = msgspec.to_builtins(serve)
     default = msgspec.to_builtins(Serve())
     told = {
@@ -64,6 +49,28 @@ def server_variables(
         told["MLAPP_SERVE__GRACE"] = spell_setting(grace)
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
     return dict(sorted({**told, **(more or {}), **own}.items()))
+
+
+def refuse_plain_secrets(serve: Serve, env: Mapping[str, Any], secrets: Collection[str], section: str) -> None:
+    """Check the variables of a server. Arguments as for `server_variables`.
+
+    Raises:
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, or a variable is in `env` and `secrets`.
+    """
+    if serve.api_keys and KEYS not in secrets:
+        raise ConfigError(
+            "serve.api_keys would be stored in the cluster in plain text.",
+            f"Put the keys into a Secret, and name it: {section}.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
+        )
+    both = sorted(set(env) & set(secrets))
+    if both:
+        raise ConfigError(f"{section}: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")
+    refuse_secret_variables(
+        f"{section}.env",
+        {name: spell_setting(value) for name, value in env.items()},
+        "in the cluster",
+        f"Put it into a Secret, and name that: {section}.secrets: {{{{name}}: {{secret: NAME, key: KEY}}}}.",
+    )
 
 
 def spell_setting(value: Any) -> str:

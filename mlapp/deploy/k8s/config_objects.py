@@ -23,7 +23,6 @@ def make_variables(context: RenderContext) -> dict[str, str]:
         context.settings.env,
         context.settings.secrets,
         section="targets.k8s",
-        place="in a ConfigMap",
         grace=context.grace,
         # the CronJob closes the monitoring windows
         more={"MLAPP_MONITOR__RUN": "false"} if context.shipment.monitor_schedule else {},

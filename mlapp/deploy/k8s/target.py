@@ -12,6 +12,7 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
+from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
 from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as standing
 from mlapp.deploy.k8s.networking import find_app_address
@@ -30,6 +31,9 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     eject_formats: ClassVar[tuple[str, ...]] = eject.FORMATS
     prunable = object_kinds.PRUNED
     watched = (DEPLOYMENT,)
+
+    def check_variables(self) -> None:
+        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, "targets.k8s")
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""

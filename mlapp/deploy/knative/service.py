@@ -110,7 +110,7 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
 
 
 def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str, Any]]:
-    told = server_variables(serve, settings.env, settings.secrets, section=SECTION, place="in the Service of Knative")
+    told = server_variables(serve, settings.env, settings.secrets, section=SECTION)
     cpu = str(settings.resources.cpu_limit or settings.resources.cpu)
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))

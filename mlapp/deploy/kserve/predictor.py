@@ -145,7 +145,6 @@ def make_environment(context: KServeContext) -> list[dict[str, Any]]:
         settings.env,
         settings.secrets,
         section=SECTION,
-        place="in the InferenceService",
         grace=0.0 if context.is_knative else context.grace,
         more=more,
     )

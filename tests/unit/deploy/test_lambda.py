@@ -13,6 +13,7 @@ from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.config import Serve
 from mlapp.deploy import DeployError, Shipment
 from mlapp.deploy.aws_lambda import LambdaTarget
+from mlapp.errors import ConfigError
 from tests.operations import CODE, operate_without_code, write_log_group
 
 boto3 = pytest.importorskip("boto3")
@@ -249,6 +250,11 @@ def test_logs_come_from_cloudwatch(target: LambdaTarget) -> None:
     events = [{"timestamp": now + at, "message": f"line {at}"} for at in range(3)]
     logs.put_log_events(logGroupName="/aws/lambda/digits", logStreamName="2026/11/29/[1]abcdef", logEvents=events)
     assert [(line.replica, line.text) for line in target.logs(tail=2)] == [("abcdef", "line 1"), ("abcdef", "line 2")]
+
+
+def test_a_secret_in_plain_text_is_refused_before_an_image_is_built(account: str) -> None:
+    with pytest.raises(ConfigError, match="targets.lambda.env.DB_PASSWORD looks like a secret"):
+        make_target(account, env={"DB_PASSWORD": "hunter2"}).check()
 
 
 def test_no_role_is_told_before_an_image_is_built() -> None:

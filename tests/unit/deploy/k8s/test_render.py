@@ -17,8 +17,8 @@ import kubernetes_validate.utils
 import pytest
 import yaml
 
-from mlapp.config import Serve, decode_section
-from mlapp.deploy import Shipment
+from mlapp.config import Serve, Settings, decode_section
+from mlapp.deploy import Shipment, open_target
 from mlapp.deploy.k8s import KubernetesSettings
 from mlapp.deploy.k8s.networking import find_app_address
 from mlapp.deploy.k8s.render import render_canary, render_release
@@ -194,6 +194,8 @@ def test_a_secret_in_the_variables_is_refused_and_not_shown(name, value):
         rendered({"env": {name: value}})
     assert f"{{{name}: {{secret: NAME, key: KEY}}}}" in refused.value.todo
     assert "hunter2" not in refused.value.what
+    with pytest.raises(ConfigError, match=f"targets.k8s.env.{name} looks like a secret"):
+        open_target("k8s", "digits", Settings(targets={"k8s": {"env": {name: value}}})).check()
 
 
 def test_variables_that_only_sound_like_secrets_are_shipped():
