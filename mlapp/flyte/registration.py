@@ -27,6 +27,7 @@ from mlapp.flyte.default_resources import default_resources
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.failures import write_declaration
 from mlapp.flyte.interface import Registration
+from mlapp.flyte.launch_plans import MONITOR, list_schedules, make_launch_plans, schedule_name
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
 from mlapp.flyte.workflow import AppWorkflow, monitor_workflow, predict_workflow, train_workflow, tune_workflow
@@ -92,9 +93,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     origin = app_source.make_project_source(project)
     _, plans = compile_app(origin)
     settings = _make_reference_settings(project, version)
-    found = {
-        schedules.schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)
-    }
+    found = {schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)}
     schedules.deploy_schedules(connection, origin, version, lambda name: _create_entity(connection, found[name]), tell)
 
 
@@ -137,7 +136,7 @@ def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[Laun
         DeclarationError: there is no reader or no model, or Flyte does not support a schedule. UsageError: Flyte cannot
             represent a parameter, or no stage takes a schedule's parameter.
     """
-    return _list_workflows(origin), schedules.make_launch_plans(origin)
+    return _list_workflows(origin), make_launch_plans(origin)
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _list_workflows(origin: app_source.Source) -> list[AppWorkflow]:
     only where the app declares what to search.
     """
     made = [train_workflow(origin), predict_workflow(origin)]
-    if schedules.MONITOR in schedules.list_schedules(origin):
+    if MONITOR in list_schedules(origin):
         made.append(monitor_workflow(origin))
     return [*made, tune_workflow(origin)] if list_searchable(origin.app, {}) else made
 

@@ -1,4 +1,4 @@
-"""The app's schedules as launch plans of `<app>.train` and `<app>.predict`, and their state in Flyte."""
+"""The state of the schedules in Flyte: deploy, list, activate and stop them."""
 
 from __future__ import annotations
 
@@ -8,78 +8,23 @@ from typing import Any
 
 from flyteidl.admin import common_pb2
 from flytekit.clients.raw import RawSynchronousFlyteClient
-from flytekit.core.launch_plan import LaunchPlan
-from flytekit.core.schedule import CronSchedule, FixedRate
 from flytekit.models.admin.common import Sort
 from flytekit.models.common import NamedEntityIdentifier
 from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.models.launch_plan import LaunchPlanState
 from flytekit.models.schedule import Schedule as FlyteSchedule
 
-from mlapp.errors import ConfigError, DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.deployed_version import read_deployed_version, record_deployed_version
 from mlapp.flyte.errors import FlyteError
-from mlapp.flyte.inputs import Input
 from mlapp.flyte.interface import ScheduleState
-from mlapp.flyte.task_graph import VERSION, get_task_graph
-from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
-from mlapp.monitoring.run_schedule import make_cron
-from mlapp.pipeline import bind_parameters
-from mlapp.pipeline.parameters import select_stage_values
+from mlapp.flyte.launch_plans import list_schedules, plan_name, plan_names, schedule_name
 from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
-WORKFLOWS = ("train", "predict", "monitor")
-"""The workflows that schedules can run."""
-MONITOR = "monitor"
-"""The name of the schedule that runs `mlapp monitor run`."""
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
-
-
-class MonitorSchedule(Schedule):
-    """Runs `mlapp monitor run` instead of training or predicting."""
-
-    @property
-    def workflow(self) -> str:
-        return "monitor"
-
-
-def list_schedules(source: Source) -> dict[str, Schedule]:
-    """The schedules of the app, and the schedule of monitoring with `monitor: {run: flyte}`.
-
-    Raises:
-        DeclarationError: one of the app's has the name of monitoring's. ConfigError: Flyte cannot read what a server
-            records.
-    """
-    declared: dict[str, Schedule] = dict(source.app.schedules)
-    if source.settings.monitor.run != "flyte":
-        return declared
-    cron = make_cron(source.settings)
-    if cron is None:
-        raise ConfigError(
-            "mlapp.yaml: monitor.run is flyte, and Flyte cannot read what the server records: it is in a local folder.",
-            "Set monitor.url to a bucket, or leave monitor.run out.",
-        )
-    if MONITOR in declared:
-        raise DeclarationError(
-            f"Schedule '{MONITOR}' has the name of the one that runs `mlapp monitor run`.",
-            "Give it another name, or leave monitor.run out of mlapp.yaml.",
-        )
-    return {**declared, MONITOR: MonitorSchedule(MONITOR, cron=cron)}
-
-
-def make_launch_plans(source: Source) -> list[LaunchPlan]:
-    """One launch plan per schedule, `<app>.train.<schedule>` or `<app>.predict.<schedule>`; each is created only once.
-
-    Raises:
-        UsageError: a parameter is unknown or of the wrong type.
-        DeclarationError: the parameter for the scheduled time is not a datetime; or a schedule predicts, and the
-            cluster cannot reach the store.
-    """
-    return [_make_launch_plan(source, schedule) for schedule in list_schedules(source).values()]
 
 
 def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
@@ -223,91 +168,6 @@ def stop_schedules(connection: Connection, app: str) -> list[str]:
     return sorted(running)
 
 
-def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
-    made = get_task_graph(source).entities
-    if schedule.name not in made:
-        makers = {"train": train_workflow, "predict": predict_workflow, "monitor": monitor_workflow}
-        workflow = makers[schedule.workflow](source)
-        given = _encode_schedule_values(source, schedule)
-        made[schedule.name] = LaunchPlan.create(
-            f"{workflow.name}.{schedule.name}",
-            workflow,
-            default_inputs={
-                name: value
-                for name, value in workflow.python_interface.default_inputs_as_kwargs.items()
-                if name not in given and name != schedule.time
-            },
-            fixed_inputs=given,
-            schedule=_make_clock(source, schedule),
-        )
-    return made[schedule.name]
-
-
-def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any]:
-    """The schedule's parameter values, encoded for Flyte."""
-    if isinstance(schedule, MonitorSchedule):
-        return {}
-    own = _list_inputs(source, schedule)
-    given = dict(schedule.parameters)
-    if schedule.time is not None:
-        given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
-    bound = bind_parameters([input.parameter for input in own], given)
-    values = {
-        input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
-        for input in own
-        if select_stage_values(input.parameter.stage, [input.parameter], schedule.parameters)
-    }
-    if not schedule.predict:
-        return {**values, promotion.INPUT: schedule.promote_if or ""}
-    url = source.settings.store.url
-    if not promotion.is_shared_store(url):
-        raise DeclarationError(
-            f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {url}.",
-            "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
-        )
-    return {**values, VERSION: str(schedule.model)}
-
-
-def _list_inputs(source: Source, schedule: Schedule) -> list[Input]:
-    plan = get_task_graph(source)
-    return plan.list_task_inputs("batch") if schedule.predict else plan.inputs
-
-
-def _make_clock(source: Source, schedule: Schedule) -> Any:
-    if schedule.time is None:
-        return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
-    input = next(
-        (input for input in _list_inputs(source, schedule) if schedule.time in (input.name, input.parameter.name)), None
-    )
-    if input is None or input.kind is not datetime.datetime:
-        raise DeclarationError(
-            f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
-            f"Annotate it in a stage: {schedule.time}: datetime.",
-        )
-    return CronSchedule(schedule=schedule.cron or _convert_rate_to_cron(schedule), kickoff_time_input_arg=input.name)
-
-
-def _convert_rate_to_cron(schedule: Schedule) -> str:
-    """A fixed rate as a cron expression: Flyte's scheduler passes the scheduled time only to cron schedules.
-
-    Raises:
-        DeclarationError: no cron expression matches the rate, such as every seven hours.
-    """
-    assert schedule.every is not None
-    minutes = int(schedule.every.total_seconds()) // 60
-    hours, days = minutes // 60, minutes // (24 * 60)
-    if 60 % minutes == 0:
-        return f"*/{minutes} * * * *" if minutes < 60 else "0 * * * *"
-    if minutes % 60 == 0 and 24 % hours == 0:
-        return f"0 */{hours} * * *" if hours < 24 else "0 0 * * *"
-    if minutes % (24 * 60) == 0 and days == 7:
-        return "0 0 * * 0"
-    raise DeclarationError(
-        f"Schedule '{schedule.name}': runs every {schedule.every} are not told their time by Flyte.",
-        "Give a rate that divides an hour or a day, or cron= in its place, or leave time= out.",
-    )
-
-
 def _make_schedule_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
     return ScheduleState(schedule.name, schedule.description, is_active, version, schedule.promote_if or "")
 
@@ -335,21 +195,6 @@ def _list_deployed_names(connection: Connection, app: str) -> list[str]:
         found += [name for place in page if (name := schedule_name(app, place.name))]
         if not token:
             return list(dict.fromkeys(found))
-
-
-def plan_name(app: str, schedule: Schedule) -> str:
-    """The launch plan of a schedule."""
-    return f"{app}.{schedule.workflow}.{schedule.name}"
-
-
-def plan_names(app: str, name: str) -> list[str]:
-    """The possible launch plans of a schedule of that name."""
-    return [f"{app}.{workflow}.{name}" for workflow in WORKFLOWS]
-
-
-def schedule_name(app: str, plan: str) -> str:
-    """The schedule of a launch plan; empty if it belongs to none."""
-    return next((plan.removeprefix(prefix) for prefix in plan_names(app, "") if plan.startswith(prefix)), "")
 
 
 def _plan_identifier(connection: Connection, plan: str, version: str) -> Identifier:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlapp.errors import DeclarationError
-from mlapp.flyte import app_source, schedules, workflow
+from mlapp.flyte import app_source, launch_plans, workflow
 from mlapp.flyte.task_graph import TaskGraph, app_tasks, get_task_graph
 from mlapp.flyte.tasks import StageTask
 from mlapp.project import Project
@@ -105,7 +105,7 @@ def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) ->
     )
     scheduled += "\napp.schedule('often', every=datetime.timedelta(hours=6), time='now')\n"
     origin = app_source.make_project_source(Project.find(project(scheduled)))
-    (plan,) = schedules.make_launch_plans(origin)
+    (plan,) = launch_plans.make_launch_plans(origin)
     assert plan.schedule.to_flyte_idl().cron_schedule.schedule == "0 */6 * * *"  # rates are told no time
     assert plan.schedule.to_flyte_idl().kickoff_time_input_arg == "now"
     input = next(input for input in get_task_graph(origin).inputs if input.name == "now")
@@ -114,7 +114,7 @@ def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) ->
 
     origin.app.schedule("odd", every=timedelta(hours=7), time="now")
     with pytest.raises(DeclarationError, match=r"every 7:00:00 are not told their time"):
-        schedules.make_launch_plans(origin)
+        launch_plans.make_launch_plans(origin)
 
 
 def test_the_workflow_has_the_parameters_with_their_defaults(tasks: dict[str, StageTask]) -> None:
@@ -154,19 +154,19 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
         + "\napp.schedule('daily_scores', cron='@daily', predict=True, parameters={'limit': 9}, model='production')\n"
     )
     origin = app_source.make_project_source(Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n")))
-    (plan,) = schedules.make_launch_plans(origin)
+    (plan,) = launch_plans.make_launch_plans(origin)
     assert plan.name == "flowers.predict.daily_scores"
     assert plan.fixed_inputs.literals["model_version"].scalar.primitive.value == "production"
     assert plan.fixed_inputs.literals["limit"].scalar.union.value.scalar.primitive.value == 9
     assert not plan.parameters.parameters["model"].required
-    assert schedules.schedule_name("flowers", plan.name) == "daily_scores"
+    assert launch_plans.schedule_name("flowers", plan.name) == "daily_scores"
 
 
 def test_a_cluster_predicts_by_models_that_it_can_read(project: Callable[..., Path]) -> None:
     scheduled = APP + "\napp.schedule('daily', cron='@daily', predict=True)\n"
     origin = app_source.make_project_source(Project.find(project(scheduled)))
     with pytest.raises(DeclarationError, match="cannot read the store .mlapp/store"):
-        schedules.make_launch_plans(origin)
+        launch_plans.make_launch_plans(origin)
 
 
 def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
