@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.app_status import find_revision
-from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster.cluster_target import ClusterTarget, S
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.releases import ReleaseRecord
-from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
-from mlapp.deploy.cluster.settings import ServingPodSection
 from mlapp.reporting import Reporter
-
-S = TypeVar("S", bound=ServingPodSection)
 
 
 class RevisionTarget(ClusterTarget[S]):
@@ -21,9 +17,6 @@ class RevisionTarget(ClusterTarget[S]):
 
     service_kind: ClassVar[Kind]
     """The kind of the object."""
-
-    def check_variables(self) -> None:
-        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, f"targets.{self.name}")
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the platform assigned: `status.url`."""

@@ -11,6 +11,7 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
+from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
 from mlapp.deploy.kserve import canary, canary_documents
 from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve
@@ -44,6 +45,9 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         """The cluster's version and location. Checks that KServe's kinds exist and the settings are consistent."""
         refuse_contradictions(self.settings)
         return super().check()
+
+    def check_variables(self) -> None:
+        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, "targets.kserve")
 
     def require_cluster(self) -> None:
         """Check that the cluster is new enough and has KServe 0.17 or later."""

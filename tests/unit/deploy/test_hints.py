@@ -52,12 +52,10 @@ def list_users(path: Path) -> list[str]:
     if folder in ("aws", "aws_lambda"):
         return AWS if folder == "aws" else ["lambda"]
     imported = f"cluster.{path.stem} import"
+    if any(imported in each.read_text() for each in (ROOT / "deploy" / "cluster").glob("*.py")):
+        return CLUSTER
     sources = {name: "".join(each.read_text() for each in (ROOT / "deploy" / name).glob("*.py")) for name in CLUSTER}
-    users = {name for name, source in sources.items() if imported in source}
-    for each in (ROOT / "deploy" / "cluster").glob("*.py"):
-        if imported in each.read_text():
-            users.update(list_users(each))
-    return sorted(users) or CLUSTER
+    return [name for name, source in sources.items() if imported in source] or CLUSTER
 
 
 @cache
