@@ -12,6 +12,9 @@ from typing import Any
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import loaded_estimator, trusted_types
 
+ZONED_TIME = "pandas.Timestamp"
+"""skops calls its constructor without arguments. Times without a zone are saved as NumPy's."""
+
 
 @contextmanager
 def _hide_array_libraries() -> Iterator[None]:
@@ -82,6 +85,12 @@ def require_trusted_types(io: Any, source: Path | bytes, trusted: Sequence[str],
     given = {"data": source} if isinstance(source, bytes) else {"file": source}
     names = io.get_untrusted_types(**given)
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
+    if ZONED_TIME in names:
+        raise ModelError(
+            f"The model {what} holds times with a zone, such as an encoder's categories, which skops cannot load.",
+            "Make texts of that column, or times without a zone, in the feature_transformer; or opt in to pickle: "
+            "@app.model(format='joblib').",
+        )
     if nameless := [name for name in unknown if "<" in name]:
         raise ModelError(
             f"The model {what} holds '{nameless[0]}', which a file cannot name, so it could not be loaded.",

@@ -117,6 +117,13 @@ def test_an_encoder_of_intervals_needs_no_declaration(tmp_path: Path) -> None:
     assert load(tmp_path / "model.skops").transform(table).sum() == 9
 
 
+def test_an_encoder_of_times_with_a_zone_says_what_to_do_instead(tmp_path: Path) -> None:
+    times = pd.DataFrame({"when": pd.Categorical(pd.date_range("2026-01-01", periods=3, tz="Europe/Zurich"))})
+    with pytest.raises(ModelError, match="times with a zone") as refused:
+        SklearnFramework().save(OneHotEncoder().fit(times), tmp_path, "skops", ["pandas.Timestamp"])
+    assert "format='joblib'" in refused.value.todo
+
+
 def test_nothing_of_another_package_is_trusted_under_a_name_of_scikit_learn() -> None:
     foreign = [
         f"{name}.{attribute}"
