@@ -24,6 +24,8 @@ NEAR, FAR = 2.5, 15.0
 """Seconds after a window's end in which the replicas write their last counts, to a folder and to a bucket."""
 FEWEST = 20
 """Truths of a window below which it does not say that quality is well again."""
+UNDER_WAY = 10.0
+"""Seconds after which a run that has closed the newest window has also closed those before it."""
 
 
 @dataclass
@@ -65,13 +67,27 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
 def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[WindowReport]:
     """The windows that this run closes, oldest first: all open ones, or none while another run closes them.
 
-    The newest open window decides between two runs. An alarm that starts in one window and ends in another is then
-    sent by one run, in order.
+    The newest window decides between two runs. An alarm that starts in one window and ends in another is then sent by
+    one run, in order. Older windows that are open beside a closed newest one belong to the run that has just closed
+    that, or to one that was killed after it.
     """
-    waiting = [report for report in reports if not _is_closed(place, report)]
+    if not reports:
+        return []
+    *older, newest = reports
+    is_open = not _is_closed(place, newest)  # looked at first: another run closes it before the older ones
+    if not is_open and _was_closed_just_now(place, newest):
+        return []
+    waiting = [report for report in older if not _is_closed(place, report)] + [newest] * is_open
     if not waiting or not _store_reports(place, waiting[-1]):
         return []
     return [report for report in waiting[:-1] if _store_reports(place, report)] + waiting[-1:]
+
+
+def _was_closed_just_now(place: Place, report: WindowReport) -> bool:
+    """Whether another run may still be closing the windows before this one."""
+    content = place.storage.read_key(_make_report_key(place, report))
+    closed_at = 0 if content is None else msgspec.json.decode(content).get("closed_at", 0)
+    return bool(abs(time.time_ns() - closed_at) < UNDER_WAY * 10**9)
 
 
 def _is_closed(place: Place, report: WindowReport) -> bool:
@@ -80,10 +96,13 @@ def _is_closed(place: Place, report: WindowReport) -> bool:
 
 def _store_reports(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
-    key = place.key("windows", _find_window(report).name, f"{report.version}.json")
     # Includes a time, so that a second alarm with the same content is not treated as a repetition.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
-    return place.storage.create_key(key, content)
+    return place.storage.create_key(_make_report_key(place, report), content)
+
+
+def _make_report_key(place: Place, report: WindowReport) -> str:
+    return place.key("windows", _find_window(report).name, f"{report.version}.json")
 
 
 def _find_window(report: WindowReport) -> Window:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +15,10 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring import closing
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
-from mlapp.monitoring.inspection import open_project_place
+from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.segments import encode_table
 from tests.unit.monitoring.service import LOANS, YAML, Service, rows
 
@@ -304,6 +306,21 @@ def test_two_runs_at_once_tell_each_alarm_once(mlapp: Callable[..., Any], servic
     assert sorted(sent) == sorted(
         (column, status) for column in ("income", "prediction") for status in ("firing", "resolved")
     )
+
+
+def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        service.predict(rows(400, 0, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    place, now = open_project_place(service.project), time.time()
+    reports = [report for report in inspect_windows(service.project, now=now) if report.state != "empty"]
+    assert closing._store_reports(place, reports[-1])  # as far as a run came that was killed
+    assert close_windows(service.project).windows == 0
+    monkeypatch.setattr(closing, "UNDER_WAY", 0.0)
+    assert close_windows(service.project).windows == 1
 
 
 def test_a_metric_that_is_no_number_is_left_out(
