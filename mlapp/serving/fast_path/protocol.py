@@ -132,8 +132,7 @@ class FastProtocol(HttpToolsProtocol):
             if last is None:
                 self._parse_data(data)
                 return
-        cycle: Any = self.cycle
-        if not last.endpoint.is_plain or (cycle is not None and not cycle.response_complete) or self.flow.write_paused:
+        if not self._is_free_for(last.endpoint):
             self._parse_data(data)
             return
         self._last, self._used = last, True

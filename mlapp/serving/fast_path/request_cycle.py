@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
 START = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: "
+format_start = lru_cache(1024)(START.__mod__)
+"""`START` with a body's length. The cache is bounded: texts as predictions can have any length."""
 MIDDLE = b'\r\n\r\n{"predictions":['
 """With `START`, an answer with one prediction on a connection that stays open."""
 OPENING = len(b'{"predictions":[')
@@ -134,7 +137,7 @@ class FastCycle(QueuedRequest, kw_only=True):
                 protocol = item.protocol
                 transport = protocol.transport
                 if not transport.is_closing():
-                    transport.write(b"".join((_starts[around + len(text)], item.identity, MIDDLE, text, tail)))
+                    transport.write(b"".join((format_start(around + len(text)), item.identity, MIDDLE, text, tail)))
                     item.is_waiting = False
                     item.response_complete = True
                     answered.append(item)
@@ -163,17 +166,6 @@ def _record_answers(answered: list[FastCycle]) -> None:
     if application.access_log is not None:
         requests = [(now - item.started, item.identity, item.protocol.client) for item in answered]
         application.access_log.log_requests("POST", path, 200, requests)
-
-
-class _Starts(dict[int, bytes]):
-    """The start of an answer, up to the request's id, by the length of its body."""
-
-    def __missing__(self, length: int) -> bytes:
-        start = self[length] = START % length
-        return start
-
-
-_starts = _Starts()
 
 
 def encode_problem(problem: HttpError, identity: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
