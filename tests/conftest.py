@@ -38,6 +38,7 @@ def build(C: float = 1.0) -> LogisticRegression:
 
 
 INTEGRATION = Path(__file__).parent / "integration"
+START = Path.cwd()
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
@@ -57,6 +58,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }.items():
         if name not in os.environ:
             terminalreporter.write_line(f"{tests} was left out: {name} names none.")
+
+
+@pytest.fixture(autouse=True)
+def restore_process() -> Iterator[None]:
+    """Return to the folder and the variables that the tests were started with: an App outside a project reads both."""
+    environ = dict(os.environ)
+    yield
+    os.chdir(START)
+    if os.environ != environ:
+        os.environ.clear()
+        os.environ.update(environ)
 
 
 @dataclass(frozen=True)
