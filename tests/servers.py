@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pytest
 
 from tests.core_install import leave_out
 
+HANDED_OUT: set[int] = set()
 PASSWORD = "p@ss/word:1%"  # every character that an address must escape
 ENCODED = "p%40ss%2Fword%3A1%25"
 
@@ -280,13 +282,25 @@ def psql_ready(initdb: str, port: int) -> bool:
     return subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0
 
 
-def free_port(among: Iterable[int] = (0,)) -> int:
-    """The first port of these that is free; 0 stands for any."""
-    for port in among:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return probe.getsockname()[1]
-    raise OSError(f"no port is free among {among}")
+def free_port(count: int = 1) -> int:
+    """The first of so many free ports in a row, for a server that starts later.
+
+    Outside the range that the kernel takes ports of outgoing connections from: one could take the port meanwhile. Each
+    worker draws its own.
+    """
+    while True:
+        first = random.SystemRandom().randrange(10_000, 22_000)
+        ports = range(first, first + count)
+        if HANDED_OUT.isdisjoint(ports) and all(map(_can_bind, ports)):
+            HANDED_OUT.update(ports)
+            return first
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def is_open(port: int, address: str = "127.0.0.1") -> bool:

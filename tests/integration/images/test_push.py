@@ -63,7 +63,7 @@ def breaking(registry):
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", free_port(range(40300, 40400))), Passing) as server:
+    with Server(("127.0.0.1", free_port()), Passing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}", broken
         server.shutdown()

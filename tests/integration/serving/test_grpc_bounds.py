@@ -5,7 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from .conftest import PATIENCE, free_port, serving
+from tests.servers import free_port
+
+from .conftest import PATIENCE, serving
 
 KEY = "s3cret"
 INFER = "/inference.GRPCInferenceService/ModelInfer"

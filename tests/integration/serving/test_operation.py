@@ -13,8 +13,9 @@ import pytest
 from mlapp import App
 from mlapp.client import RemoteError
 from mlapp.errors import InputError
+from tests.servers import free_port
 
-from .conftest import free_port, until
+from .conftest import until
 
 pytestmark = pytest.mark.xdist_group("serving")
 BODY = {"inputs": [{"a": 1, "b": 2}]}

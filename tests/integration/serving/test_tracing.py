@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import free_port
+from tests.servers import free_port
 
 pytestmark = pytest.mark.xdist_group("serving")
 GATEWAY = """

@@ -21,7 +21,7 @@ from mlapp.errors import UsageError
 from mlapp.flyte.errors import RunFailedError
 from mlapp.frameworks import registry
 from mlapp.project import Project
-from tests.servers import free_port, is_open
+from tests.servers import free_port
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
 BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
@@ -115,7 +115,7 @@ def test_the_target_deploys_and_goes_back(project: Project) -> None:
 
 
 def test_the_target_with_every_command_runs_them_all(project: Project, mlapp: Any) -> None:
-    port = free_ports(5)
+    port = free_port(6)
     (project.root / "server.py").write_text(SERVER)
     source = Path(importlib.util.find_spec("acme_mlapp.machine").origin)
     source.write_text(source.read_text().replace('"-m", "mlapp", "serve"', '"server.py"'))
@@ -146,14 +146,6 @@ def test_the_target_with_every_command_runs_them_all(project: Project, mlapp: An
     finally:
         removed = run("delete", "--yes", "--json")
     assert removed == ["process of release 4"]
-
-
-def free_ports(count: int) -> int:
-    """A port after which so many are free."""
-    while True:
-        port = free_port()
-        if not any(is_open(port + 1 + at) for at in range(count)):
-            return port
 
 
 def test_the_engine_trains_in_another_process(project: Project) -> None:
