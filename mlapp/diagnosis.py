@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from mlapp import distribution, plugins, provenance
 from mlapp.config import Settings
-from mlapp.deploy import CheckTarget, open_target, target_names
+from mlapp.deploy import CheckTarget, find_target_class, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.project import Project
 from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
@@ -48,8 +48,6 @@ TOOLS = {
     "uv": ("fast image builds", "pip install uv"),
     "kubectl": ("a look at the cluster by hand; mlapp talks to it itself", "install kubectl"),
 }
-PLATFORMS = frozenset(("kserve", "knative", "lambda", "sagemaker", "seldon"))
-"""Targets that most projects do not use."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,9 @@ def _check_targets(start: Path) -> list[Finding]:
     configured = {*settings.targets}.union(*(one.get("targets", ()) for one in settings.environments.values()))
     found = []
     for name in target_names():
-        if name in PLATFORMS and name not in configured:
-            continue
         try:
+            if name not in configured and not find_target_class(name).checked_unconfigured:
+                continue
             target = open_target(name, app, settings)
             if isinstance(target, CheckTarget):
                 found.append(Finding(f"target {name}", True, target.check()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from mlapp.store import Manifest
 
 FOLDER = "MLAPP_MODEL_FOLDER"
 MANIFEST = "MLAPP_MODEL_MANIFEST"
+INIT_MODE = "MODEL_INIT_MODE"
+"""Set to `async` by KServe for a model in an OCI image: a sidecar makes the folder after the server has started."""
+APPEARS_WITHIN = 60.0
+"""Seconds to wait for that folder."""
 
 
 def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[str, str]) -> tuple[Path, int] | None:
@@ -35,7 +40,9 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     place = environment.get(FOLDER)
     if not place:
         return None
-    folder = Path(place)
+    folder = Path(os.path.abspath(place))
+    if environment.get(INIT_MODE) == "async":
+        _wait_for_folder(folder)
     if not folder.is_dir():
         raise StoreError(
             f"{FOLDER} names {folder}, and there is no such folder.",
@@ -61,6 +68,17 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     (root / app / "versions").mkdir(parents=True)
     (root / app / "versions" / f"{manifest.version:06}.json").write_bytes(content)
     (root / app / manifest.folder).parent.mkdir()
-    (root / app / manifest.folder).symlink_to(os.path.realpath(folder), target_is_directory=True)
+    (root / app / manifest.folder).symlink_to(folder, target_is_directory=True)
     (root / "store.json").write_bytes(msgspec.json.encode({"format": manifest.format}))
     return root, manifest.version
+
+
+def _wait_for_folder(folder: Path) -> None:
+    """Wait until `folder` is a folder, or the time is over.
+
+    KServe's folder is a link into the file system of another process, `/proc/7/root/models`. Resolving it would give
+    `/models`, which this container does not have.
+    """
+    end = time.monotonic() + APPEARS_WITHIN
+    while not folder.is_dir() and time.monotonic() < end:
+        time.sleep(0.2)

@@ -21,6 +21,7 @@ from mlapp.deploy.target import (
     Shipment,
     Status,
     Target,
+    find_target_class,
     open_target,
     target_names,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Shipment",
     "Status",
     "Target",
+    "find_target_class",
     "open_target",
     "target_names",
 ]

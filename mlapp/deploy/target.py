@@ -170,6 +170,8 @@ class Target(ABC, Generic[S]):
     """Whether the image must be in a registry, by digest, before `apply`."""
     ships_image: ClassVar[bool] = True
     """Whether the target runs the app's image; if not, no image is built."""
+    checked_unconfigured: ClassVar[bool] = True
+    """Whether `mlapp doctor` checks the target in projects without settings for it; False for special platforms."""
     flags_type: ClassVar[type[Section]] = Section
     """The target's own flags for every command with `--target`: a section with fields that become options (`region:
     str | None` becomes `--region`, its `Meta(description=…)` the help). A flag overrides the setting of that name."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 import msgspec
 
 from mlapp.errors import StoreError, UsageError
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.names import ALIAS, LATEST
-from mlapp.store.numbered_keys import current_time, parse_version_numbers
+from mlapp.store.numbered_keys import parse_version_numbers
 from mlapp.store.storage import Storage
 
 
@@ -67,7 +67,7 @@ class Aliases:
     def move(self, app: str, alias: str, number: int) -> None:
         """Point an alias at a version, atomically for every reader."""
         prefix = f"{app}/aliases/{alias}"
-        entry = msgspec.json.encode(AliasEntry(number, current_time()))
+        entry = msgspec.json.encode(AliasEntry(number, datetime.now(timezone.utc)))
         while True:
             last = max(parse_version_numbers(self._storage.list_names(prefix)), default=0)
             if self._storage.create_key(f"{prefix}/{last + 1:06}.json", entry, from_reserve=True):

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 
 
 def parse_version_numbers(names: Iterable[str]) -> set[int]:
     """The numbers of the names that have one."""
     return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
-
-
-def current_time() -> datetime:
-    """The time of an entry, in UTC."""
-    return datetime.now(timezone.utc)

@@ -16,6 +16,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
 from mlapp.store.manifests import Manifests, make_manifest, signatures_key
 from mlapp.store.names import APP, LATEST
-from mlapp.store.numbered_keys import current_time, parse_version_numbers
+from mlapp.store.numbered_keys import parse_version_numbers
 from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage
 
@@ -289,7 +290,7 @@ class Store:
             folder: str | None = self.manifest(app, number).folder
         except StoreError:  # its files cannot be identified, so they stay
             folder = None
-        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": current_time()})
+        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": datetime.now(timezone.utc)})
         try:
             is_ours = self.storage.create_key(*mark, from_reserve=True)
         except FullError:
@@ -345,7 +346,7 @@ class Store:
         """Allow a held version to be `latest`, as promoting it also does."""
         if self._is_held(app, number):
             self.storage.create_key(
-                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": current_time()})
+                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": datetime.now(timezone.utc)})
             )
 
     def _is_held(self, app: str, number: int) -> bool:

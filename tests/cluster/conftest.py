@@ -160,11 +160,13 @@ def ship(image) -> Callable[..., Any]:
 class Load:
     """Requests against a Service from a pod of the cluster, by its IP: it needs neither DNS nor a way in from here."""
 
-    def __init__(self, cluster: Any, image: str, seconds: float, rate: float = 300) -> None:
+    def __init__(self, cluster: Any, image: str, seconds: float, rate: float = 300, service: str = "digits") -> None:
         from mlapp.deploy.cluster.object_kinds import POD, SERVICE
 
         self._cluster, self._pod = cluster, POD
-        address = cluster.get_object(SERVICE, "digits")["spec"]["clusterIP"]
+        address = cluster.get_object(SERVICE, service)["spec"]["clusterIP"]
+        if address == "None":
+            pytest.skip(f"the Service {service} is headless, so that only DNS leads to its pods")
         self.name = f"load-{uuid.uuid4().hex[:6]}"
         command = ["python3", "/app/load.py", address, "80", str(rate), str(seconds)]
         container = {
@@ -201,4 +203,4 @@ class Load:
 @pytest.fixture
 def load(image, target) -> Callable[..., Load]:
     """Starts constant load on the app's Service, as soon as it is there."""
-    return lambda seconds, rate=300: Load(target().cluster, image("1"), seconds, rate)
+    return lambda seconds, rate=300, service="digits": Load(target().cluster, image("1"), seconds, rate, service)

@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
+from mlapp.deploy import DeployError
+from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
+from mlapp.deploy.kserve.installed_version import lacks_spec_canary
 from tests.cluster.conftest import KUBECONFIG
+
+PATIENCE = 5.0
+"""Seconds that a Gateway of the cluster has to accept a route, before the test does it in its place."""
 
 
 @pytest.fixture
-def kserve(api, namespace) -> Callable[..., Any]:
+def gateway(api, namespace) -> Iterator[None]:
+    """Accepts the namespace's HTTPRoutes that no Gateway accepts, so that the test needs none.
+
+    Without an accepted route, KServe never reports an InferenceService as ready.
+    """
+    path, done = f"/apis/{ROUTE.api_version}/namespaces/{namespace}/{ROUTE.plural}", threading.Event()
+
+    def accept() -> None:
+        while not done.wait(1):
+            try:
+                routes = api.transport.send_json("GET", path, verb="list", object="routes")["items"]
+                for route in routes:
+                    made = datetime.fromisoformat(route["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+                    is_old = (datetime.now(timezone.utc) - made).total_seconds() > PATIENCE
+                    if is_old and not route.get("status", {}).get("parents"):
+                        accept_route(route)
+            except DeployError:  # the cluster has no HTTPRoute, or the route is gone
+                continue
+
+    def accept_route(route: dict[str, Any]) -> None:
+        condition = {
+            "type": "Accepted",
+            "status": "True",
+            "reason": "Accepted",
+            "message": "accepted by a test",
+            "lastTransitionTime": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        parent = {
+            "parentRef": route["spec"]["parentRefs"][0],
+            "controllerName": "example.org/test",
+            "conditions": [condition],
+        }
+        api.transport.send_json(
+            "PATCH",
+            f"{path}/{route['metadata']['name']}/status",
+            body={"status": {"parents": [parent]}},
+            content="application/merge-patch+json",
+            verb="patch",
+            object="HTTPRoute",
+        )
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+@pytest.fixture
+def kserve(api, namespace, gateway) -> Callable[..., Any]:
     """The target in the test's namespace, which enforces Pod Security `restricted`."""
     from mlapp.config import Serve, Settings
-    from mlapp.deploy import DeployError, open_target
-    from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE
+    from mlapp.deploy import open_target
 
     try:
         api.require_kind(INFERENCE_SERVICE, "")
@@ -23,7 +79,7 @@ def kserve(api, namespace) -> Callable[..., Any]:
         pytest.skip(error.what)
 
     def opened(**settings: Any) -> Any:
-        resources = {"cpu": "20m", "cpu_limit": None, "memory": "64Mi"}
+        resources = {"cpu": "20m", "memory": "64Mi"}
         raw = {"kubeconfig": KUBECONFIG, "namespace": namespace, "resources": resources, **settings}
         return open_target("kserve", "digits", Settings(targets={"kserve": raw}, serve=Serve(drain=5)))
 
@@ -33,17 +89,52 @@ def kserve(api, namespace) -> Callable[..., Any]:
 def test_deploying_updating_and_going_back(kserve, ship):
     place = kserve()
     place.apply(ship("1"))
+    spent = len(place.cluster.calls)
     place.apply(ship("2"))
+    print({"calls of the first deploy": spent, "calls of its update": len(place.cluster.calls) - spent})
+    assert max(spent, len(place.cluster.calls) - spent) <= 40
 
     assert place.predict([{"x": 1}])["predictions"]
+    assert place.diff(ship("2")) == "", "what the webhooks add is no change"
     assert place.status().problems == ()
     assert place.rollback().note == "rollback to 1"
     assert "InferenceService/digits" in place.delete()
+    assert place.cluster.get_object(INFERENCE_SERVICE, "digits") is None
+    assert place.apply(ship("1")).state == "live", "its name is free at once"
+
+
+def test_an_update_loses_no_request(kserve, ship, load):
+    place = kserve(min_replicas=2)
+    place.apply(ship("1"))
+    running = load(60, service="digits-predictor")
+
+    place.apply(ship("2"))
+    place.rollback()
+
+    found = running.result()
+    print(found)
+    assert found["bad"] == {}
+    assert set(found["versions"]) == {"1", "2"}
+
+
+def test_a_canary_by_a_route_with_weights(kserve, ship):
+    place = kserve()
+    place.apply(ship("1"))
+    if place.cluster.list_objects(ROUTE) == []:
+        with pytest.raises(DeployError, match="needs the Gateway API"):
+            place.canary(ship("2"), 20)
+        pytest.skip("KServe makes no HTTPRoutes here")
+
+    place.canary(ship("2"), 20)
+    assert place.status().traffic == {1: 80, 2: 20}
+    place.abort()
+    place.canary(ship("2"), 20)
+    assert place.promote().state == "live"
+    assert place.predict([{"x": 1}])["version"] == "2"
+    assert place.cluster.get_object(INFERENCE_SERVICE, "digits-canary") is None
 
 
 def test_a_release_that_crashes_leaves_the_one_before_live(kserve, ship):
-    from mlapp.deploy import DeployError
-
     place = kserve(rollout={"timeout": 90})
     place.apply(ship("1"))
 
@@ -56,8 +147,12 @@ def test_every_document_is_accepted(kserve, ship):
     from dataclasses import replace
 
     bucket = replace(ship("1"), model_uri="s3://models/digits/a", manifest='{"version":1}')
-    for settings in ({}, {"max_replicas": 3}, {"gpus": 1, "timeout": 30, "concurrency": 4}):
+    scaled = {"max_replicas": 3, "autoscaler": "external"}
+    for settings in ({}, {"max_replicas": 3}, scaled, {"gpus": 1, "timeout": 30, "concurrency": 4}):
         place = kserve(**settings)
-        for shipment in (ship("1"), bucket):
-            for document in place.render(shipment):
+        documents = [*place.render(ship("1")), *place.render(bucket), *place.render_canary(ship("1"), 20)]
+        if not lacks_spec_canary(place.cluster):
+            documents += place.render_canary(bucket, 20)
+        for document in documents:
+            if document["kind"] != ROUTE.kind or place.cluster.list_objects(ROUTE):
                 place.cluster.create_object(document, dry_run=True)

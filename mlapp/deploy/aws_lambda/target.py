@@ -58,6 +58,7 @@ class LambdaTarget(Target[LambdaSettings]):
 
     name: ClassVar[str] = "lambda"
     settings_type = LambdaSettings
+    checked_unconfigured = False
 
     @cached_property
     def _function(self) -> Function:

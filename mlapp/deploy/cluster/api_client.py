@@ -7,6 +7,7 @@ kind, and documents are plain data here anyway.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -22,6 +23,9 @@ MANAGER = "mlapp"
 
 OLDEST = (1, 30)
 """The oldest version that accepts the rendered objects: they use the preStop `sleep` action of pods."""
+
+REMOVED_WITHIN = 30.0
+"""Seconds to wait for the removal of an object with finalizers."""
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -231,12 +235,25 @@ class Cluster:
             body["preconditions"] = {"uid": uid}
         path = self._make_api_path(kind, document["metadata"]["name"])
         try:
-            self.transport.send_json("DELETE", path, body=body, verb="delete", object=object_title(dict(document)))
+            left = self.transport.send_json(
+                "DELETE", path, body=body, verb="delete", object=object_title(dict(document))
+            )
         except ApiError as error:
             if error.code in (404, 409):
                 return False
             raise
+        if (left.get("metadata") or {}).get("finalizers"):
+            self._wait_until_removed(kind, left["metadata"])
         return True
+
+    def _wait_until_removed(self, kind: Kind, metadata: Mapping[str, Any]) -> None:
+        """Wait for the controller that has put a finalizer on an object, so that a new object can have its name."""
+        end = time.monotonic() + REMOVED_WITHIN
+        while time.monotonic() < end:
+            found = self.get_object(kind, metadata["name"])
+            if found is None or found["metadata"].get("uid") != metadata.get("uid"):
+                return
+            time.sleep(0.1)
 
     @contextmanager
     def watch_objects(

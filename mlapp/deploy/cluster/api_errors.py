@@ -104,10 +104,13 @@ def _explain_api_error(
             f"Change what it names: a setting of {section}, or {section}.patches.",
         )
     if "violates PodSecurity" in message:
-        return (
-            f"{object} was refused by Pod Security: {message[message.index('violates PodSecurity') :]}",
-            "Change what it names, or ask for a namespace of another level.",
-        )
+        todo = "Change what it names, or ask for a namespace of another level."
+        if "storage-initializer" in message:
+            todo = (
+                "The container is KServe's own: have a securityContext set in its ClusterStorageContainer, use a "
+                "namespace of level baseline, or serve the image's own model: targets.kserve.storage_uri: image."
+            )
+        return f"{object} was refused by Pod Security: {message[message.index('violates PodSecurity') :]}", todo
     if found := _FORBIDDEN.search(message):
         resource = found["resource"] + (f".{found['group']}" if found["group"] else "")
         where = f" in namespace {found['namespace']}" if found["namespace"] else ""

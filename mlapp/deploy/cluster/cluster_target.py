@@ -146,25 +146,16 @@ class ClusterTarget(Target[S]):
         return Releases(self.cluster, self.names, self.name)
 
     def check(self) -> str:
-        """The cluster's version, and the context and namespace to deploy to. Checks the server's variables first.
+        """The cluster's version, and the context and namespace to deploy to.
 
         Raises:
-            ConfigError: a variable of the server is a secret in plain text.
             DeployError: the cluster does not answer or is too old, or the namespace does not exist and mlapp does not
                 create it.
         """
-        self.check_variables()
         self.require_cluster()
         if self.make_namespace() is None:
             self.cluster.require_namespace()
         return "version {}.{}, {}".format(*self.cluster.read_server_version(), self.cluster.place)
-
-    def check_variables(self) -> None:
-        """Check the server's variables, where mlapp's server runs.
-
-        Raises:
-            ConfigError: one is a secret in plain text.
-        """
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff against the live objects, from a server-side dry run; changes nothing."""

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.app_status import find_revision
-from mlapp.deploy.cluster.cluster_target import ClusterTarget, S
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.releases import ReleaseRecord
+from mlapp.deploy.cluster.server_target import ServerTarget, V
 from mlapp.reporting import Reporter
 
 
-class RevisionTarget(ClusterTarget[S]):
+class RevisionTarget(ServerTarget[V]):
     """An app as one object of a platform that serves revisions, such as KServe or Knative."""
 
     service_kind: ClassVar[Kind]

@@ -92,7 +92,7 @@ class RolloutWait:
                 if self._is_complete() and self._has_every_answer():
                     return
                 if time.monotonic() > end:
-                    raise RolloutError(self._explain_timeout(timeout), "Look at `mlapp status` and `mlapp logs`.")
+                    raise RolloutError(self._explain_timeout(timeout), self._advise_on_timeout())
 
     def _add_watches(self, feed: ChangeFeed) -> None:
         feed.add_watch(DEPLOYMENT, fieldSelector=f"metadata.name={self.name}")
@@ -215,7 +215,7 @@ class RolloutWait:
             return
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-                raise RolloutError(self._explain_timeout(None), "Look at `mlapp status` and `mlapp logs`.")
+                raise RolloutError(self._explain_timeout(None), self._advise_on_timeout())
         refused = self._find_refusal()
         if refused is None:
             self._since.pop(REFUSAL, None)
@@ -248,6 +248,9 @@ class RolloutWait:
         after = f" after {timeout:.0f} s" if timeout else ""
         why = "; ".join(reasons) or "the cluster has made no pods of it"
         return f"{self._count_available()} of {wanted} new pods are available{after}: {why}"
+
+    def _advise_on_timeout(self) -> str:
+        return "Look at `mlapp status` and `mlapp logs`."
 
     def _read_crash_log(self, found: Trouble) -> str:
         """The last log lines of a crashed container, from its previous run if the current one has none yet."""

@@ -111,7 +111,15 @@ class ClusterSection(Section, frozen=True):
         return self.namespace.name if isinstance(self.namespace, Namespace) else self.namespace
 
 
-class ServingPodSection(ClusterSection, frozen=True):
+class ServerSection(ClusterSection, frozen=True):
+    """The settings of targets whose pods run mlapp's server."""
+
+    env: Annotated[dict[str, Text], Meta(description="Environment variables of the server.")] = {}
+    secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
+    image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []
+
+
+class ServingPodSection(ServerSection, frozen=True):
     """The settings of targets on platforms that create pods from our image, such as KServe and Knative."""
 
     concurrency: Annotated[
@@ -120,6 +128,3 @@ class ServingPodSection(ClusterSection, frozen=True):
     ] = None
     gpus: Annotated[int, Meta(ge=0, description="GPUs of each pod (`nvidia.com/gpu`).")] = 0
     resources: PodResources = msgspec.field(default_factory=PodResources)
-    env: Annotated[dict[str, Text], Meta(description="Environment variables of the server.")] = {}
-    secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
-    image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []

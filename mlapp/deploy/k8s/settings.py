@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config import Section
-from mlapp.deploy.cluster.settings import DNS_LABEL, ClusterSection, Quantity, SecretVariable, Text
+from mlapp.deploy.cluster.settings import DNS_LABEL, Quantity, ServerSection
 
 Percent = Annotated[int, Meta(ge=1, le=100)]
 
@@ -181,7 +181,7 @@ class ServiceAccount(Section, frozen=True):
     token: Annotated[bool, Meta(description="Whether to mount its token; serving needs none.")] = False
 
 
-class KubernetesSettings(ClusterSection, frozen=True):
+class KubernetesSettings(ServerSection, frozen=True):
     """`targets.k8s`: where and how the app runs on Kubernetes."""
 
     owner: Annotated[str | None, Meta(description="Owner of the app; the label mlapp/owner.")] = None
@@ -196,8 +196,6 @@ class KubernetesSettings(ClusterSection, frozen=True):
     gateway: Annotated[Gateway | None, Meta(description="An HTTPRoute; none when absent.")] = None
     network_policy: NetworkPolicy = msgspec.field(default_factory=NetworkPolicy)
     monitoring: Monitoring = msgspec.field(default_factory=Monitoring)
-    env: Annotated[dict[str, Text], Meta(description="Environment variables, in a ConfigMap.")] = {}
-    secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
     external_secret: Annotated[
         ExternalSecret | None, Meta(description="Environment variables from an external vault.")
     ] = None
@@ -206,7 +204,6 @@ class KubernetesSettings(ClusterSection, frozen=True):
     ] = {}
     model_pull: Annotated[ModelPull | None, Meta(description="Fetch the model at start.")] = None
     service_account: ServiceAccount = msgspec.field(default_factory=ServiceAccount)
-    image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []
     user: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Numeric user and group of the container; the image's when absent."),

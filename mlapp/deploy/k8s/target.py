@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlapp.deploy.cluster import labels, object_kinds
-from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
-from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
+from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as standing
 from mlapp.deploy.k8s.networking import find_app_address
@@ -23,7 +22,7 @@ from mlapp.deploy.target import Shipment, Status
 from mlapp.reporting import Reporter
 
 
-class KubernetesTarget(ClusterTarget[KubernetesSettings]):
+class KubernetesTarget(ServerTarget[KubernetesSettings]):
     """An app in one namespace of one cluster."""
 
     name = "k8s"
@@ -31,9 +30,6 @@ class KubernetesTarget(ClusterTarget[KubernetesSettings]):
     eject_formats: ClassVar[tuple[str, ...]] = eject.FORMATS
     prunable = object_kinds.PRUNED
     watched = (DEPLOYMENT,)
-
-    def check_variables(self) -> None:
-        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, "targets.k8s")
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""

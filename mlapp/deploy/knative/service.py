@@ -46,13 +46,20 @@ def render_release(
         ConfigError: settings contradict each other, or a patch does not fit.
     """
     _refuse_contradictions(settings)
+    draft = _make_service(shipment, settings, serve, "", live, percent)
+    return [_make_service(shipment, settings, serve, _digest_template(draft), live, percent)]
+
+
+def _make_service(
+    shipment: Shipment, settings: KnativeSettings, serve: Serve, digest: str, live: str | None, percent: int
+) -> dict[str, Any]:
+    """The Service with the user's patches; `digest` ends the revision's name."""
     names = Names(shipment.app)
     spec = _make_revision(shipment, settings, serve)
     own = labels.object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
     if settings.platform == "cloud_run":
         own = _to_google_labels(own)
     annotations = _scale_annotations(settings)
-    digest = short_digest(json.dumps([spec, annotations], sort_keys=True))
     pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
     if shipment.model_version:
         version = labels.VERSION if settings.platform == "knative" else "model-version"
@@ -66,7 +73,12 @@ def render_release(
         traffic = [{"revisionName": live, "percent": 100 - percent}, *traffic]
     content = {"spec": {"template": template, "traffic": traffic}}
     document = make_document(settings, KNATIVE_SERVICE, names.base, own, **content)
-    return apply_patches([document], settings.patches, SECTION)
+    return apply_patches([document], settings.patches, SECTION)[0]
+
+
+def _digest_template(draft: dict[str, Any]) -> str:
+    """A digest of everything in the revision's template: Knative refuses any change of it without a new name."""
+    return short_digest(json.dumps(draft["spec"]["template"], sort_keys=True))
 
 
 def find_revision_name(documents: list[dict[str, Any]]) -> str:

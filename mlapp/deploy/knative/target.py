@@ -18,7 +18,6 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
-from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
 from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
 from mlapp.deploy.knative.service import find_revision_name, render_release
 from mlapp.deploy.knative.settings import KnativeSettings
@@ -33,12 +32,10 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
 
     name = "knative"
     settings_type = KnativeSettings
+    checked_unconfigured = False
     service_kind = KNATIVE_SERVICE
     prunable = (KNATIVE_SERVICE,)
     watched = (KNATIVE_SERVICE,)
-
-    def check_variables(self) -> None:
-        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, "targets.knative")
 
     def require_cluster(self) -> None:
         """Check that the cluster is new enough and has Knative Serving."""

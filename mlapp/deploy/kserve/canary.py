@@ -14,12 +14,11 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.kserve.canary_documents import (
-    GATEWAY,
     Method,
+    add_canary,
     apply_user_patches,
     choose_method,
-    make_route,
-    name_canary_service,
+    make_split_route,
     render_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
@@ -61,7 +60,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
-        traffic = apply_user_patches(context, [_copy_route(context, percent, route)])
+        traffic = apply_user_patches(context, [make_split_route(context, percent, route["spec"])])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = render_release(shipment, job.settings, job.serve)
     record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
@@ -90,7 +89,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     current = _find_service(job)
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
-        _select_service(keeping)["spec"]["canary"] = trials  # it serves until the live pods are ready
+        add_canary(_select_service(keeping), trials)  # it serves until the live pods are ready
     keep = [("HTTPRoute", _make_route_name(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
     with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_traffic_split(job)):
@@ -141,14 +140,6 @@ def _require_traffic_split(job: Session, before: ReleaseRecord, method: Method) 
             "--canary.",
         )
     return route
-
-
-def _copy_route(context: KServeContext, percent: int, route: dict[str, Any]) -> dict[str, Any]:
-    """Our route, with the hosts and Gateways of KServe's route."""
-    spec = route["spec"]
-    return make_route(
-        context, percent, spec.get("parentRefs") or [GATEWAY], spec.get("hostnames") or [], name_canary_service(context)
-    )
 
 
 def _has_weights(job: Session) -> bool:

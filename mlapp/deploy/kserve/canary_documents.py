@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -34,6 +35,8 @@ GATEWAY: dict[str, Any] = {
 """KServe's default Gateway, for a dry run; a deploy uses the Gateway of KServe's own route for the app."""
 DOMAIN = "example.com"
 CANARY = "canary"
+EVERY_PATH = "^/.*$"
+"""KServe's match of every path."""
 
 
 def choose_method(context: KServeContext) -> Method:
@@ -53,7 +56,11 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
     documents = render_workload(context, percent, method, live)
     if method != "traffic":
         host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
-        documents.append(make_route(context, percent, [GATEWAY], [host], name_canary_service(context)))
+        backend = {"name": f"{context.names.base}-predictor", "port": 80}
+        matches = [{"path": {"type": "RegularExpression", "value": EVERY_PATH}}]
+        rules = [{"matches": matches, "backendRefs": [backend]}]
+        own = {"parentRefs": [GATEWAY], "hostnames": [host], "rules": rules}
+        documents.append(make_split_route(context, percent, own))
     return documents
 
 
@@ -73,32 +80,68 @@ def render_workload(
         service = copy.deepcopy(live) if live is not None else make_inference_service(context)
         predictor = make_predictor(trial)
         predictor["model"]["name"] = CONTAINER  # required here, forbidden in the stable one
-        service["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": CANARY, **predictor}}]
+        least = math.ceil(service["spec"]["predictor"]["minReplicas"] * percent / 100)
+        trial_predictor = {"name": CANARY, **predictor, "minReplicas": max(1, least)}
+        add_canary(service, [{"trafficPercent": percent, "predictor": trial_predictor}])
         return [*apply_user_patches(context, documents), service]
     return apply_user_patches(context, [*documents, service])
 
 
-def make_route(
-    context: KServeContext, percent: int, parents: list[dict[str, Any]], hosts: list[str], canary_service: str
-) -> dict[str, Any]:
+def add_canary(service: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+    """Add `spec.canary` to an InferenceService.
+
+    KServe takes the canary's pods out of the live predictor's `minReplicas`. It is raised by as many, so that the live
+    release keeps its own pods.
+    """
+    predictor = service["spec"]["predictor"]
+    predictor["minReplicas"] += sum(trial["predictor"]["minReplicas"] for trial in trials)
+    predictor["maxReplicas"] = max(predictor["maxReplicas"], predictor["minReplicas"])
+    service["spec"]["canary"] = trials
+
+
+def make_split_route(context: KServeContext, percent: int, own: dict[str, Any]) -> dict[str, Any]:
     """The HTTPRoute that splits the traffic of the app's host by weight, beside KServe's own route of that host.
 
-    KServe's route matches the regular expression `^/.*$`. Gateways differ in whether prefixes or regular expressions
-    take precedence, but prefer longer ones. This route has one match of each type, so it wins in both cases.
+    Each rule keeps KServe's timeouts, filters and ports; `own` is the spec of KServe's route. Gateways differ in
+    whether prefixes or regular expressions take precedence, but prefer longer ones. Each match exists in both forms,
+    and longer than KServe's regular expression, so this route wins in both cases.
     """
-    backends = [
-        {"name": f"{context.names.base}-predictor", "port": 80, "weight": 100 - percent},
-        {"name": canary_service, "port": 80, "weight": percent},
+    rules = [
+        {
+            **rule,
+            "matches": [form for match in rule.get("matches") or [] for form in _list_stronger_matches(match)],
+            "backendRefs": [
+                part for backend in rule.get("backendRefs") or [] for part in _split_backend(context, backend, percent)
+            ],
+        }
+        for rule in own.get("rules") or []
     ]
-    matches = [
-        {"path": {"type": "RegularExpression", "value": "^(/.*)$"}},
-        {"path": {"type": "PathPrefix", "value": "/"}},
+    spec = {"parentRefs": own.get("parentRefs") or [GATEWAY], "rules": rules}
+    if own.get("hostnames"):
+        spec["hostnames"] = own["hostnames"]
+    return context.make_document(ROUTE, f"{context.names.base}-split", spec=spec)
+
+
+def _split_backend(context: KServeContext, backend: dict[str, Any], percent: int) -> list[dict[str, Any]]:
+    """The live release's backend with its share, and the canary's on the same port."""
+    if backend["name"] != f"{context.names.base}-predictor":
+        return [backend]
+    trial = {**backend, "name": name_canary_service(context), "weight": percent}
+    return [{**backend, "weight": 100 - percent}, trial]
+
+
+def _list_stronger_matches(match: dict[str, Any]) -> list[dict[str, Any]]:
+    """A match by a longer regular expression for the same paths, and one by the expression's literal prefix."""
+    path = match.get("path") or {}
+    if path.get("type") != "RegularExpression":
+        return [match]
+    longer = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", path["value"])
+    literal = re.match(r"(?:[^\\.*+?()\[{|$]|\\\W)*", path["value"].removeprefix("^"))
+    prefix = re.sub(r"\\(\W)", r"\1", literal[0] if literal else "")
+    return [
+        {**match, "path": {"type": "RegularExpression", "value": longer}},
+        {**match, "path": {"type": "PathPrefix", "value": prefix[: prefix.rfind("/") + 1] or "/"}},
     ]
-    spec: dict[str, Any] = {"parentRefs": parents, "rules": [{"matches": matches, "backendRefs": backends}]}
-    if hosts:
-        spec["hostnames"] = hosts
-    name = f"{context.names.base}-split"
-    return context.make_document(ROUTE, name, spec=spec)
 
 
 def name_canary_service(context: KServeContext) -> str:

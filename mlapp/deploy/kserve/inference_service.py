@@ -21,6 +21,8 @@ MODE = "serving.kserve.io/deploymentMode"
 MODES = {"standard": "Standard", "knative": "Knative"}
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
 VISIBILITY = "networking.kserve.io/visibility"
+INTERNAL = "cluster-local"
+"""Value of the label `VISIBILITY` with which KServe creates no route: the Service in the cluster is the address."""
 
 
 def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -> list[dict[str, Any]]:
@@ -49,6 +51,6 @@ def make_inference_service(context: KServeContext, *, min_replicas: int | None =
     if context.shipment.code_revision:
         annotations[labels.CODE] = context.shipment.code_revision
     if context.track == "canary":  # reached through the app's own route, without its own host
-        document["metadata"]["labels"][VISIBILITY] = "cluster-local"
+        document["metadata"]["labels"][VISIBILITY] = INTERNAL
     document["spec"] = {"predictor": {**make_predictor(context), **make_scaling(settings, min_replicas)}}
     return document

@@ -25,6 +25,7 @@ from mlapp.deploy.cluster.server_container import (
 from mlapp.deploy.cluster.server_environment import server_variables
 from mlapp.deploy.kserve.render_context import SECTION, KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.errors import ConfigError
 
 CONTAINER = "kserve-container"
 """The container name by which KServe identifies the server in a pod."""
@@ -33,6 +34,8 @@ MODELS = "/mnt/models"
 """Where KServe's storage initializer puts the files."""
 MANIFEST_FOLDER = "/etc/mlapp"
 MANIFEST = "version.json"
+DEFAULT_CPU_LIMIT = 1.0
+"""The limit in KServe's ConfigMap as shipped (`inferenceService.resource.cpuLimit`)."""
 CPU_TARGET = 70
 """Target of the Standard mode's autoscaler, in percent of the requested CPU."""
 
@@ -77,7 +80,7 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
     own = {labels.INSTANCE: context.instance}
     if context.shipment.model_version:
         own[labels.VERSION] = make_label_value(context.shipment.model_version)
-    own[labels.REVISION] = short_digest(json.dumps({**pod, "app": context.shipment.app}, sort_keys=True))
+    own[labels.REVISION] = short_digest(json.dumps({**pod, **_list_pod_metadata(context)}, sort_keys=True))
     annotations = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORT),
@@ -85,6 +88,22 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
     return {"labels": own, "annotations": annotations, **pod}
+
+
+def _list_pod_metadata(context: KServeContext) -> dict[str, Any]:
+    """What KServe copies from an InferenceService's metadata to its pods, apart from the track's own labels.
+
+    A change of it starts new pods, so the revision must change with it.
+    """
+    shipment, settings = context.shipment, context.settings
+    return {
+        "app": shipment.app,
+        "own labels": {**settings.labels, **shipment.labels},
+        "own annotations": settings.annotations,
+        "version": shipment.model_version,
+        "code": shipment.code_revision,
+        "autoscaler": settings.scaler,
+    }
 
 
 def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
@@ -110,6 +129,8 @@ def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> d
 def make_container(context: KServeContext) -> dict[str, Any]:
     """The server's container, compliant with Pod Security `restricted`."""
     settings, serve = context.settings, context.serve
+    if context.storage_uri is None:
+        _refuse_default_limit(settings)
     ports: list[dict[str, Any]] = [{"containerPort": PORT}]
     if serve.grpc_port and not context.is_knative:  # Knative allows only one port
         ports = [
@@ -167,6 +188,22 @@ def make_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
     return {"requests": requests, "limits": limits}
 
 
+def _refuse_default_limit(settings: KServeSettings) -> None:
+    """Check that the CPU limit that KServe's webhook adds where there is none leaves room for the request.
+
+    Raises:
+        ConfigError: the request is above it, so that KServe could create no pod.
+    """
+    resources = make_resources(settings)
+    wanted = resources["requests"]["cpu"]
+    if "cpu" not in resources["limits"] and _count_cores(wanted) > DEFAULT_CPU_LIMIT:
+        raise ConfigError(
+            f"{SECTION}.resources: no CPU limit is set, so KServe adds its own of {DEFAULT_CPU_LIMIT:g} CPU, which is "
+            f"less than the request of {wanted}.",
+            f"Set {SECTION}.resources.cpu_limit to at least {wanted}.",
+        )
+
+
 def make_runtime(context: KServeContext) -> dict[str, Any]:
     """A ServingRuntime of the image, named by its content, so that releases with the same content share it."""
     container = make_container(context)
@@ -179,10 +216,19 @@ def make_runtime(context: KServeContext) -> dict[str, Any]:
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
         "protocolVersions": ["v1", "v2"],
         "multiModel": False,
-        "containers": [container],
+        "containers": [_escape_placeholders(container)],
     }
     name = f"{context.names.base}-{short_digest(json.dumps(spec, sort_keys=True))}"
     return context.make_document(SERVING_RUNTIME, name, spec=spec)
+
+
+def _escape_placeholders(value: Any) -> Any:
+    """A container without placeholders: KServe executes the containers of a ServingRuntime as Go templates."""
+    if isinstance(value, dict):
+        return {key: _escape_placeholders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape_placeholders(item) for item in value]
+    return value.replace("{{", "{{`{{`}}") if isinstance(value, str) else value
 
 
 def make_manifest(context: KServeContext) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, KNATIVE_REVISION, POD, Kind
 from mlapp.deploy.cluster.pods import is_ready
 from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
-from mlapp.deploy.kserve.inference_service import MODES
+from mlapp.deploy.kserve.inference_service import INTERNAL, MODES, VISIBILITY
 
 NO_PARENT = "ParentStatusNotAvailable"
 OLD_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
@@ -24,6 +24,7 @@ OLD_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
 FAILED_FOR = 10.0
 """Seconds to tolerate failed reconciles: KServe retries, and may be waiting for another object."""
 FATAL_REASONS = frozenset({"ReconcileFailed", "InvalidPredictorSpec", "RevisionFailed", "RevisionMissing"})
+FAILED_TRANSITIONS = frozenset({"InvalidSpec", "BlockedByFailedLoad"})
 FATAL_EVENTS = frozenset({"ServerlessModeRejected"})
 
 
@@ -128,11 +129,8 @@ class ServiceWait(RolloutWait):
 
     def _find_failure(self) -> str | None:
         """KServe's message about a spec that it cannot run."""
-        model = self.item.get("status", {}).get("modelStatus", {})
-        info = model.get("lastFailureInfo") or {}
-        if model.get("transitionStatus") in ("InvalidSpec", "BlockedByFailedLoad") and info:
-            words = info.get("message") or ""
-            return f"KServe cannot run the model ({info.get('reason')}): {words}".rstrip(": ")
+        if info := find_model_failure(self.item):
+            return f"KServe cannot run the model ({info.get('reason')}): {info.get('message') or ''}".rstrip(": ")
         for condition in self._read_conditions().values():
             if condition.get("status") == "False" and condition.get("reason") in FATAL_REASONS:
                 return (
@@ -145,8 +143,8 @@ class ServiceWait(RolloutWait):
         conditions = self._read_conditions()
         if not self.item.get("status"):
             return f"KServe has not begun with InferenceService/{self.service}{after}: is its controller running?"
-        ingress = conditions.get("IngressReady", {})
-        if conditions.get("PredictorReady", {}).get("status") == "True" and ingress.get("status") != "True":
+        if self._lacks_address():
+            ingress = conditions.get("IngressReady", {})
             return f"The pods of {self.service} answer, but it has no address{after}: {explain_ingress(ingress)}"
         told = [
             f"{kind} is {condition.get('status')} ({_describe_condition(condition)})"
@@ -164,6 +162,20 @@ class ServiceWait(RolloutWait):
             told += [found for pod in self.pods.values() if (found := self._describe_trouble(pod))]
         return "; ".join(told)
 
+    def _advise_on_timeout(self) -> str:
+        if self._lacks_address():
+            return (
+                "Have that repaired, or serve inside the cluster only: "
+                f"targets.kserve.labels: {{{VISIBILITY}: {INTERNAL}}}."
+            )
+        return super()._advise_on_timeout()
+
+    def _lacks_address(self) -> bool:
+        """Whether the pods are ready, but no Gateway or Ingress leads to them."""
+        conditions = self._read_conditions()
+        is_up = conditions.get("PredictorReady", {}).get("status") == "True"
+        return is_up and conditions.get("IngressReady", {}).get("status") != "True"
+
     def _describe_trouble(self, pod: dict[str, Any]) -> str | None:
         from mlapp.deploy.cluster.pods import find_trouble
 
@@ -180,6 +192,12 @@ def read_newest_share(service: dict[str, Any], default: int) -> int:
     if not found:
         return default
     return sum(int(entry.get("percent") or 0) for entry in found if entry.get("latestRevision"))
+
+
+def find_model_failure(item: dict[str, Any]) -> dict[str, Any] | None:
+    """KServe's current failure to run the model. KServe never clears `lastFailureInfo`, so it can be of the past."""
+    model = item.get("status", {}).get("modelStatus", {})
+    return model.get("lastFailureInfo") if model.get("transitionStatus") in FAILED_TRANSITIONS else None
 
 
 def find_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.cluster.track_context import TrackContext
-from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable
 
 SECTION = "targets.kserve"
@@ -28,6 +28,8 @@ class KServeContext(TrackContext[KServeSettings]):
     def storage_uri(self) -> str | None:
         """Where KServe downloads the model version from; None if the image's own model is served."""
         shipment, given = self.shipment, self.settings.storage_uri
+        if given == IMAGE:
+            return None
         if given is not None:
             return fill_storage_uri(given, shipment, SECTION)
         return shipment.model_uri if is_readable(shipment.model_uri) else None

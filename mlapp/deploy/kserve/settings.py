@@ -8,6 +8,9 @@ from msgspec import Meta
 
 from mlapp.deploy.cluster.settings import ServingPodSection
 
+IMAGE = "image"
+"""`storage_uri` for the image's own model."""
+
 
 class KServeSettings(ServingPodSection, frozen=True):
     """`targets.kserve`: where and how the app runs on KServe."""
@@ -27,18 +30,18 @@ class KServeSettings(ServingPodSection, frozen=True):
         Meta(description="Maximum seconds of a request; KServe's default when absent."),
     ] = None
     autoscaler: Annotated[
-        Literal["hpa", "keda", "knative", "none"] | None,
+        Literal["hpa", "keda", "external", "knative", "none"] | None,
         Meta(
             description="What changes the number of pods. When absent: `knative` in Knative mode; otherwise `hpa` if "
-            "`max_replicas` is more than `min_replicas`, and `none` if not."
+            "`max_replicas` is more than `min_replicas`, and `none` if not. `external` is one of your own."
         ),
     ] = None
     storage_uri: Annotated[
         str | None,
         Meta(
             description="Folder of the model version that KServe downloads: s3, gs, pvc, oci, https or hf. `{version}` "
-            "stands for the version. When absent: the version in the model store, if that is in a bucket that KServe "
-            "reads, and the image's own model otherwise."
+            "stands for the version. `image` serves the image's own model. When absent: the version in the model "
+            "store, if that is in a bucket that KServe reads, and the image's own model otherwise."
         ),
     ] = None
     service_account: Annotated[
@@ -53,7 +56,7 @@ class KServeSettings(ServingPodSection, frozen=True):
         return max(self.max_replicas or self.min_replicas, 1)
 
     @property
-    def scaler(self) -> Literal["hpa", "keda", "knative", "none"]:
+    def scaler(self) -> Literal["hpa", "keda", "external", "knative", "none"]:
         """The autoscaler of the pods."""
         if self.autoscaler is not None:
             return self.autoscaler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlapp.deploy.cluster.replica_range import refuse_reversed_range
-from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.errors import ConfigError
 
 SCHEMES = (
@@ -42,9 +42,10 @@ def refuse_contradictions(settings: KServeSettings) -> None:
         raise ConfigError(
             "targets.kserve: `autoscaler: knative` needs `mode: knative`.", "Set the mode, or use hpa, keda or none."
         )
-    if settings.autoscaler == "keda" and knative:
+    if settings.autoscaler in ("keda", "external") and knative:
         raise ConfigError(
-            "targets.kserve: `autoscaler: keda` works in Standard mode only.", "Use `mode: standard`, hpa or knative."
+            f"targets.kserve: `autoscaler: {settings.autoscaler}` works in Standard mode only.",
+            "Use `mode: standard`, hpa or knative.",
         )
     if settings.min_replicas == 0 and settings.scaler in ("hpa", "none"):
         raise ConfigError(
@@ -52,8 +53,8 @@ def refuse_contradictions(settings: KServeSettings) -> None:
             "Use `autoscaler: knative`, or at least 1.",
         )
     uri = settings.storage_uri
-    if uri is not None and not is_readable(uri):
+    if uri not in (None, IMAGE) and not is_readable(uri):
         raise ConfigError(
             f"targets.kserve.storage_uri: KServe does not read {uri}.",
-            "Use s3://, gs://, pvc://, oci://, https:// or hf://.",
+            "Use s3://, gs://, pvc://, oci://, https:// or hf://, or `image` for the image's own model.",
         )

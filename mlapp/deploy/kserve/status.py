@@ -17,7 +17,8 @@ from mlapp.deploy.cluster.app_status import (
 )
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
-from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions
+from mlapp.deploy.kserve.inference_service import INTERNAL, VISIBILITY
+from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions, find_model_failure
 from mlapp.deploy.target import Status
 
 
@@ -43,12 +44,21 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
         ready=sum(pods.is_ready(pod) for pod in all_pods),
         replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
         traffic=_split_traffic(live, trial, service, [route for each in routes for route in each], names.base),
-        url=(service or {}).get("status", {}).get("url") or (live.release.url if live else None),
+        url=find_service_url(service or {}) or (live.release.url if live else None),
         scaling=_describe_scaling(predictor),
         events=list_events(events, names),
         problems=tuple(_find_problems(services, records, all_pods, events)),
         place=cluster.place,
     )
+
+
+def find_service_url(service: dict[str, Any]) -> str | None:
+    """The URL that KServe reports: inside the cluster if the service has no route."""
+    status = service.get("status", {})
+    own = (status.get("address") or {}).get("url")
+    is_internal = (service.get("metadata", {}).get("labels") or {}).get(VISIBILITY) == INTERNAL
+    url = own if is_internal and own else status.get("url")
+    return str(url) if url else None
 
 
 def _split_traffic(
@@ -94,7 +104,6 @@ def _find_problems(
             elif kind == "PredictorReady" and condition.get("status") == "False":
                 said = condition.get("message") or condition.get("reason") or "no reason given"
                 found.append(f"{object_name(item)}: PredictorReady is False: {said}")
-        failure = item.get("status", {}).get("modelStatus", {}).get("lastFailureInfo")
-        if failure:
+        if failure := find_model_failure(item):
             found.append(f"{object_name(item)}: {failure.get('reason')}: {failure.get('message')}")
     return list(dict.fromkeys([*found, *find_pod_problems(all_pods, events)]))

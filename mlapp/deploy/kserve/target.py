@@ -11,17 +11,17 @@ from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
 from mlapp.deploy.cluster.revision_target import RevisionTarget
-from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
 from mlapp.deploy.kserve import canary, canary_documents
 from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve
 from mlapp.deploy.kserve.predictor import CONTAINER
 from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.render_context import KServeContext
-from mlapp.deploy.kserve.settings import KServeSettings
+from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
-from mlapp.deploy.kserve.status import read_kserve_status
+from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
+from mlapp.reporting import Reporter
 
 INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
 
@@ -31,6 +31,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     name = "kserve"
     settings_type = KServeSettings
+    checked_unconfigured = False
     service_kind = INFERENCE_SERVICE
     prunable = (
         object_kinds.ROUTE,
@@ -46,20 +47,18 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         refuse_contradictions(self.settings)
         return super().check()
 
-    def check_variables(self) -> None:
-        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, "targets.kserve")
-
     def require_cluster(self) -> None:
         """Check that the cluster is new enough and has KServe 0.17 or later."""
         super().require_cluster()
         self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
         refuse_old_kserve(self.cluster, INSTALL)
-        if self.settings.storage_uri is not None:
+        if self.settings.storage_uri not in (None, IMAGE):
             self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
 
     def fetches_model(self, model_uri: str | None) -> bool:
         """Whether KServe's storage initializer downloads the version into /mnt/models."""
-        return self.settings.storage_uri is not None or is_readable(model_uri)
+        given = self.settings.storage_uri
+        return given != IMAGE and (given is not None or is_readable(model_uri))
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
@@ -103,6 +102,10 @@ class KServeTarget(RevisionTarget[KServeSettings]):
             may_sleep=predictor.get("minReplicas") == 0,
         )
         wait.wait_until_complete(self.rollout.timeout, job.lock)
+
+    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+        """The URL that KServe reports; the one inside the cluster if the service has no route."""
+        return find_service_url(self.cluster.get_object(INFERENCE_SERVICE, self.names.base) or {})
 
     def status(self) -> Status:
         """The state of the app."""

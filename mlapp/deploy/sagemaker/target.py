@@ -41,6 +41,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     name: ClassVar[str] = "sagemaker"
     settings_type = SageMakerSettings
+    checked_unconfigured = False
     platforms: Sequence[str] = ("linux/amd64",)
 
     @cached_property

@@ -43,6 +43,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     name = "seldon"
     settings_type = SeldonSettings
+    checked_unconfigured = False
     needs_registry = False
     ships_image = False
     prunable = (SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 
 import msgspec
@@ -140,6 +141,14 @@ def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project,
 
     assert bundle.open(folder).model.version == other.version == 2
     assert bundle.open(folder).settings.serve.model == "2"
+
+    link = tmp_path / "modelcar"  # made late, into another process's file system: what it resolves to is not here
+    threading.Timer(0.3, link.symlink_to, (mounted,)).start()
+    monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(link))
+    monkeypatch.setenv("MODEL_INIT_MODE", "async")
+    assert bundle.open(folder).model.files.readlink() == link
+    monkeypatch.delenv("MODEL_INIT_MODE")
+    monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))
 
     (mounted / sorted(other.manifest.files)[0]).write_bytes(b"changed")
     with pytest.raises(StoreError, match="was changed after it was stored"):

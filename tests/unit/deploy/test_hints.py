@@ -18,6 +18,7 @@ from mlapp.cli.main import cli
 from mlapp.config import Section
 from mlapp.deploy import target_names
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
+from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.target import find_target_class
 
 ROOT = Path(mlapp.__file__).parent
@@ -52,7 +53,10 @@ def list_users(path: Path) -> list[str]:
     if folder in ("aws", "aws_lambda"):
         return AWS if folder == "aws" else ["lambda"]
     imported = f"cluster.{path.stem} import"
-    if any(imported in each.read_text() for each in (ROOT / "deploy" / "cluster").glob("*.py")):
+    shared = {each.stem for each in (ROOT / "deploy" / "cluster").glob("*.py") if imported in each.read_text()}
+    if shared == {"server_target"}:
+        return [name for name in CLUSTER if issubclass(TARGETS[name], ServerTarget)]
+    if shared:
         return CLUSTER
     sources = {name: "".join(each.read_text() for each in (ROOT / "deploy" / name).glob("*.py")) for name in CLUSTER}
     return [name for name, source in sources.items() if imported in source] or CLUSTER

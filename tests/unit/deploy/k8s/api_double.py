@@ -93,6 +93,7 @@ class ApiDouble:
         self.user = "ada"
         self.refuse: Callable[[str, str, dict[str, Any]], None] = lambda verb, plural, document: None
         self.away = 0
+        self.finalizing = 0.02
         self.ahead = 0
         self.controllers: dict[str, Controller] = {}
         self.validate: Callable[[str, dict[str, Any], dict[str, Any] | None], None] = lambda plural, item, live: None
@@ -227,6 +228,11 @@ class ApiDouble:
             uid = (body.get("preconditions") or {}).get("uid")
             if uid and uid != item["metadata"]["uid"]:
                 raise Refused(409, "Conflict", "the UID in the precondition does not match")
+            if item["metadata"].get("finalizers"):  # the controller takes its own off, and then it is gone
+                item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+                self._note("MODIFIED", key, item)
+                threading.Timer(self.finalizing, self._finalize, (key, item["metadata"]["uid"])).start()
+                return item
             del self.objects[key]
             self.managers.pop(key, None)
             self._note("DELETED", key, item)
@@ -238,6 +244,13 @@ class ApiDouble:
                 if other in self.objects and any(owner["uid"] == item["metadata"]["uid"] for owner in owners):
                     self.delete(other, {})
             return {"kind": "Status", "status": "Success"}
+
+    def _finalize(self, key: Key, uid: str) -> None:
+        with self._lock:
+            item = self.objects.get(key)
+            if item is not None and item["metadata"]["uid"] == uid:
+                del item["metadata"]["finalizers"]
+                self.delete(key, {})
 
     def watch(self, plural: str, namespace: str, query: dict[str, str], send: Callable[[Any], None]) -> None:
         """What changes from a version on."""
@@ -335,7 +348,7 @@ class ApiDouble:
         template = spec["template"]
         image = template["spec"]["containers"][0]["image"]
         trouble = self.trouble.get(image)
-        old = [pod for pod in self._pods_of(deployment) if pod["metadata"]["labels"] != template["metadata"]["labels"]]
+        old = [pod for pod in self._pods_of(deployment) if not _is_of(pod, template)]
         same = [pod for pod in self._pods_of(deployment) if pod not in old]
         wanted = spec["replicas"]
         for pod in [] if trouble else [*old, *same[wanted:]]:
@@ -378,7 +391,7 @@ class ApiDouble:
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": template["metadata"]["labels"], "uid": name},
+            "metadata": {**template["metadata"], "name": name, "uid": name},
             "spec": {**template["spec"], "nodeName": "node-1"},
             "status": {"phase": "Running", "conditions": conditions, "containerStatuses": [container]},
         }
@@ -394,6 +407,13 @@ class ApiDouble:
             }
             self.objects[("events", namespace, f"{name}.1")] = event
             self._note("ADDED", ("events", namespace, f"{name}.1"), event)
+
+
+def _is_of(pod: dict[str, Any], template: dict[str, Any]) -> bool:
+    """Whether a pod was made from the template as it is now, with the same metadata."""
+    return all(
+        pod["metadata"].get(name, {}) == template["metadata"].get(name, {}) for name in ("labels", "annotations")
+    )
 
 
 def _plain(item: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from api_double import ONE, TWO, ApiDouble, Key, kubeconfig
+from api_double import ONE, TWO, ApiDouble, Key, Refused, kubeconfig
 
 from mlapp.config import Serve, Settings, decode_section
 from mlapp.deploy import DeployError, Shipment, open_target
@@ -31,6 +31,17 @@ class KnativeDouble(ApiDouble):
         self.operators |= {PLURAL, "revisions"}
         self.served["serving.knative.dev"] = ["v1"]
         self.controllers[PLURAL] = KnativeDouble.reconcile
+        self.validate = self.admit
+
+    def admit(self, plural: str, item: dict[str, Any], live: dict[str, Any] | None) -> None:
+        """The webhook: pkg/apis/serving/v1/revision_validation.go, VerifyNameChange."""
+        if plural != PLURAL or live is None:
+            return
+        new, old = item["spec"]["template"], live["spec"]["template"]
+        if new["metadata"]["name"] == old["metadata"]["name"] and new != old:
+            words = "validation failed: Saw the following changes without a name change (-old +new)"
+            webhook = 'admission webhook "validation.webhook.serving.knative.dev" denied the request: '
+            raise Refused(400, "BadRequest", f"{webhook}{words}: spec.template.metadata.name")
 
     def reconcile(self, key: Key, item: dict[str, Any]) -> None:
         template, ready = item["spec"]["template"], True
@@ -94,6 +105,22 @@ def test_a_release_is_a_named_revision_with_all_traffic(api, target):
     assert next(line.text for line in place.logs(tail=1))
     assert place.rollback().note == "rollback to 1"
     assert place.delete()[0] == "Service/digits"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"team": "a"}},
+        {"patches": [{"kind": "Service", "merge": {"spec": {"template": {"metadata": {"labels": {"tier": "b"}}}}}}]},
+    ],
+)
+def test_every_change_of_the_template_is_a_revision_of_its_own(api, target, change):
+    target().apply(ship(ONE))
+
+    target(**change).apply(ship(ONE))
+
+    assert len(api.names("revisions")) == 2
+    assert target(**change).status().traffic == {2: 100}
 
 
 def test_a_canary_gets_its_percent_and_is_promoted_without_a_new_pod(api, target):

@@ -55,10 +55,17 @@ class KServeDouble(ApiDouble):
         return super().read(key)
 
     def admit(self, plural: str, item: dict[str, Any], live: dict[str, Any] | None) -> None:
-        """The validating webhook."""
+        """The webhooks: what they set, and what they refuse."""
         if plural != "inferenceservices":
             return
         spec, mode = item["spec"], item["metadata"]["annotations"].get(MODE)
+        for container in spec["predictor"].get("containers", ()):
+            container["resources"] = {
+                name: {"cpu": "1", "memory": "2Gi", **container["resources"].get(name, {})}
+                for name in ("requests", "limits")
+            }
+        if "model" in spec["predictor"]:
+            item["metadata"]["annotations"]["modelFormat"] = spec["predictor"]["model"]["modelFormat"]["name"]
         if "canary" in spec and self.minor < 20 and self.has_schema:
             raise Refused(500, "InternalError", "failed to create typed patch object: .spec.canary: field not declared")
         if live and live.get("status", {}).get("deploymentMode") not in (None, mode):
@@ -73,21 +80,24 @@ class KServeDouble(ApiDouble):
                 raise Refused(403, "Forbidden", f"{WEBHOOK}canary requires a stable predictor with a model")
             assert trial["predictor"]["name"]
             assert "maxReplicas" not in trial["predictor"]
+            assert trial["predictor"].get("minReplicas", 1) <= spec["predictor"]["minReplicas"]
 
     def reconcile(self, key: Key, item: dict[str, Any]) -> None:
         """What the controller makes of an InferenceService, and what it reports."""
         if self.idle:
             return
+        item["metadata"]["finalizers"] = ["inferenceservice.finalizers"]
         mode = self.modes[item["metadata"]["annotations"][MODE]]
         (self._reconcile_knative if mode == "Knative" else self._reconcile_standard)(key, item, mode)
 
     def _reconcile_standard(self, key: Key, item: dict[str, Any], mode: str) -> None:
         name, spec = key[2], item["spec"]
-        ready = self._deploy(key, item, spec["predictor"], f"{name}-predictor", spec["predictor"]["minReplicas"])
+        own = spec["predictor"]["minReplicas"] - sum(_count_replicas(spec, trial) for trial in spec.get("canary", ()))
+        ready = self._deploy(key, item, spec["predictor"], f"{name}-predictor", max(own, 1))
         statuses, names = [], {f"{name}-predictor"}
         for trial in spec.get("canary", ()):
             predictor = {**spec["predictor"], **trial["predictor"]}
-            replicas = math.ceil(spec["predictor"]["minReplicas"] * trial["trafficPercent"] / 100)
+            replicas = _count_replicas(spec, trial)
             made = f"{name}-{predictor['name']}-predictor"
             up = self._deploy(key, item, predictor, made, replicas)
             names.add(made)
@@ -104,11 +114,10 @@ class KServeDouble(ApiDouble):
                     {**backends[0], "weight": 100 - statuses[0]["trafficPercent"]},
                     {"name": f"{name}-canary-predictor", "port": 80, "weight": statuses[0]["trafficPercent"]},
                 ]
-            matches = [{"path": {"type": "RegularExpression", "value": "^/.*$"}}]
             route = {
                 "parentRefs": [{"name": "shared", "namespace": "gateways", "kind": "Gateway"}],
                 "hostnames": [f"{name}-{key[1]}.models.example"],
-                "rules": [{"matches": matches, "backendRefs": backends}],
+                "rules": _make_rules(spec["predictor"], backends),
             }
             own = {"name": name, "labels": item["metadata"]["labels"]}
             self.make_for(key, "httproutes", {"kind": "HTTPRoute", "metadata": own, "spec": route})
@@ -124,8 +133,14 @@ class KServeDouble(ApiDouble):
             "deploymentMode": mode,
             "observedGeneration": self.get("deployments", f"{name}-predictor", key[1])["metadata"]["generation"],
         }
-        if both and not local:
+        if both:
             status["url"] = f"http://{name}-{key[1]}.models.example"
+            status["address"] = {"url": f"http://{name}-predictor.{key[1]}.svc.cluster.local"}
+        model = copy.deepcopy(item.get("status", {}).get("modelStatus", {}))  # lastFailureInfo is never cleared
+        model["transitionStatus"] = "UpToDate" if ready else "InProgress"
+        if not ready and not item.get("status", {}).get("url"):  # an update keeps `Available`, and tells nothing
+            model.update(transitionStatus="BlockedByFailedLoad", lastFailureInfo={"reason": "ModelLoadFailed"})
+        status["modelStatus"] = model
         if statuses:
             status["canaryStatuses"] = statuses
         self.set_status(key, status)
@@ -154,7 +169,10 @@ class KServeDouble(ApiDouble):
             uri = predictor["model"]["storageUri"]
             pod["initContainers"] = [{"name": "storage-initializer", "args": [uri, "/mnt/models"]}]
         own = {**item["metadata"]["labels"], **predictor.get("labels", {})}
-        return {"metadata": {"labels": {**own, "serving.kserve.io/inferenceservice": key[2]}}, "spec": pod}
+        notes = {**item["metadata"]["annotations"], **predictor.get("annotations", {})}
+        notes.pop("modelFormat", None)
+        labels = {**own, "serving.kserve.io/inferenceservice": key[2]}
+        return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
 
     def _reconcile_knative(self, key: Key, item: dict[str, Any], mode: str) -> None:
         predictor = item["spec"]["predictor"]
@@ -200,3 +218,28 @@ class KServeDouble(ApiDouble):
                 "url": f"http://{key[2]}.{key[1]}.models.example",
             },
         )
+
+
+def _count_replicas(spec: dict[str, Any], trial: dict[str, Any]) -> int:
+    """The pods of a canary, which the controller takes from those of the live predictor."""
+    own = math.ceil(spec["predictor"]["minReplicas"] * trial["trafficPercent"] / 100)
+    return int(trial["predictor"].get("minReplicas", own))
+
+
+def _make_rules(predictor: dict[str, Any], backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rules of KServe's route: gRPC on the port of that name, and everything else."""
+    every = [{"path": {"type": "RegularExpression", "value": "^/.*$"}}]
+    common = {
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "KServe-Isvc-Name"}]}}
+        ],
+        "timeouts": {"request": f"{predictor.get('timeout', 60)}s"},
+    }
+    rules = [{**common, "matches": every, "backendRefs": backends}]
+    ports = [port for one in predictor.get("containers", ()) for port in one["ports"] if port.get("name") == "grpc"]
+    for port in ports:
+        path = {"type": "RegularExpression", "value": "^/inference\\.GRPCInferenceService/.*$"}
+        matches = [{"path": path, "headers": [{"name": "content-type", "value": "^application/grpc.*"}]}]
+        own = [{**backend, "port": port["containerPort"]} for backend in backends]
+        rules.insert(0, {**common, "matches": matches, "backendRefs": own})
+    return rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import yaml
 from api_double import ONE, TWO
@@ -34,6 +35,24 @@ def test_standard_mode_splits_between_two_services_by_a_route(api, target, ship)
     assert api.names("inferenceservices") == ["digits"]
     assert "digits-split" not in api.names("httproutes")
     assert api.get("inferenceservices", "digits")["spec"]["predictor"]["containers"][0]["image"] == TWO
+
+
+def test_the_split_keeps_kserve_s_timeouts_filters_and_the_port_of_grpc(api, target, ship):
+    place = target(timeout=7)
+    place.serve = msgspec.structs.replace(place.serve, grpc_port=9000)
+    place.apply(ship(ONE))
+
+    place.canary(ship(TWO, "2"), 20)
+
+    own, split = (api.get("httproutes", name)["spec"]["rules"] for name in ("digits", "digits-split"))
+    for theirs, ours in zip(own, split, strict=True):
+        assert (ours["timeouts"], ours["filters"]) == (theirs["timeouts"], theirs["filters"])
+        assert {backend["port"] for backend in ours["backendRefs"]} == {theirs["backendRefs"][0]["port"]}
+        forms = [match["path"] for match in ours["matches"]]
+        assert len(forms[0]["value"]) > len(theirs["matches"][0]["path"]["value"]), "longer ones win"
+        assert forms[1]["type"] == "PathPrefix"
+    assert [rule["matches"][1]["path"]["value"] for rule in split] == ["/inference.GRPCInferenceService/", "/"]
+    assert all("headers" in match for match in split[0]["matches"])
 
 
 def test_an_aborted_canary_leaves_no_trace(api, target, ship):
@@ -82,6 +101,7 @@ def test_a_model_in_a_bucket_is_tried_by_spec_canary(api, target, ship, split):
 
     service = api.get("inferenceservices", "digits")
     (trial,) = service["spec"]["canary"]
+    assert api.get("deployments", "digits-predictor")["spec"]["replicas"] == 2, "the live release keeps its pods"
     assert (trial["trafficPercent"], trial["predictor"]["model"]["storageUri"]) == (30, "s3://models/digits/b")
     assert service["spec"]["predictor"]["model"]["storageUri"] == "s3://models/digits/a", "the live one stays"
     name = "digits" if api.weights else "digits-split"

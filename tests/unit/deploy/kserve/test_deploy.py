@@ -7,11 +7,14 @@ import pytest
 from api_double import ONE, TWO, Refused
 
 from mlapp.deploy import DeployError
+from mlapp.deploy.cluster.api_errors import make_api_error
 from mlapp.deploy.shipping import make_shipment
+from mlapp.errors import ConfigError
 from mlapp.images.build import Image
 from mlapp.project import Project
 from tests.operations import CODE, operate_without_code
 
+BUCKET = {"model_uri": "s3://models/digits/a", "manifest": '{"version":1}'}
 MANIFEST = '{"app":"digits","version":1}'
 
 
@@ -147,6 +150,85 @@ def test_a_route_that_no_gateway_accepts_is_told_as_that(api, target, ship):
     assert "The pods of digits answer, but it has no address" in what
     assert "no Gateway has accepted its HTTPRoute (ParentStatusNotAvailable)" in what
     assert "ParentStatusNotAvailable" in target().status().problems[-1]
+
+
+def test_without_a_gateway_it_can_be_served_inside_the_cluster(api, target, ship):
+    api.accepting = False
+    internal = {"networking.kserve.io/visibility": "cluster-local"}
+
+    with pytest.raises(DeployError) as caught:
+        target(seconds=1).apply(ship(ONE))
+    assert "targets.kserve.labels: {networking.kserve.io/visibility: cluster-local}" in caught.value.todo
+
+    place = target(labels=internal)
+    assert place.apply(ship(ONE)).url == "http://digits-predictor.team-a.svc.cluster.local"
+    assert place.status().problems == ()
+
+
+def test_a_failure_of_the_past_is_no_problem(api, target, ship):
+    api.trouble[ONE] = "crash"
+    assert "crashes" in said(lambda: target().apply(ship(ONE)))
+
+    target().apply(ship(TWO, "2"))
+
+    assert api.get("inferenceservices", "digits")["status"]["modelStatus"]["lastFailureInfo"]
+    assert target().status().problems == ()
+
+
+def test_a_request_above_the_limit_that_kserve_adds_is_refused_first(api, target, ship):
+    over = {"cpu": "2", "cpu_limit": None}
+    with pytest.raises(ConfigError, match="KServe adds its own of 1 CPU, which is less than the request of 2"):
+        target(resources=over).render(ship(ONE))
+    assert target(resources=over).render(ship(ONE, **BUCKET))[-1]["kind"] == "InferenceService", "no default there"
+    assert target(resources={"cpu": "2", "cpu_limit": "3"}).render(ship(ONE))
+
+
+@pytest.mark.parametrize("change", [{"labels": {"team": "a"}}, {"annotations": {"team": "a"}}])
+def test_metadata_that_kserve_copies_to_the_pods_is_waited_for(api, target, ship, change):
+    target().apply(ship(ONE))
+    old = api.names("pods")
+
+    target(**change).apply(ship(ONE))
+
+    (pod,) = api.names("pods")
+    assert pod not in old
+    assert target(**change).status().replicas[0].release == 2
+
+
+def test_an_app_can_be_deployed_right_after_it_was_deleted(api, target, ship):
+    api.finalizing = 0.4
+    target().apply(ship(ONE))
+
+    target().delete()
+
+    assert api.names("inferenceservices") == []
+    assert target().apply(ship(ONE)).state == "live"
+
+
+def test_values_that_look_like_placeholders_stay_values(target, ship):
+    runtime = target(env={"PATTERN": "{{name}}"}).render(ship(ONE, **BUCKET))[1]
+
+    (value,) = [each["value"] for each in runtime["spec"]["containers"][0]["env"] if each["name"] == "PATTERN"]
+    assert value == "{{`{{`}}name}}", "the Go template of {{name}}"
+
+
+def test_the_image_s_own_model_can_be_served_although_the_store_is_in_a_bucket(target, ship):
+    place = target(storage_uri="image")
+
+    (service,) = place.render(ship(ONE, **BUCKET))
+    assert "containers" in service["spec"]["predictor"]
+    assert place.fetches_model("s3://models/digits/a") is False
+
+
+def test_pod_security_that_refuses_kserve_s_own_container_says_what_helps(api, target, ship):
+    message = (
+        'pods "digits-predictor-1" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation '
+        '!= false (container "storage-initializer" must set securityContext.allowPrivilegeEscalation=false)'
+    )
+    error = make_api_error(403, message, "create", "a pod", target().cluster.connection)
+
+    assert "storage-initializer" in error.what
+    assert "targets.kserve.storage_uri: image" in error.todo
 
 
 def test_a_cluster_without_kserve_or_with_an_old_one_is_told_before_anything_is_written(api, target, ship):

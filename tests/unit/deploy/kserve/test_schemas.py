@@ -165,5 +165,6 @@ def test_pods_roll_for_their_content_and_not_for_their_number():
         chosen = decode_section(KServeSettings, settings, "targets.kserve")
         return render_release(shipment(), chosen, Serve())[0]["spec"]["predictor"]["labels"]["mlapp/revision"]
 
-    assert revision() == revision(max_replicas=5)
+    assert revision(max_replicas=4) == revision(max_replicas=5)
+    assert revision() != revision(max_replicas=5), "KServe copies the autoscaler's annotation to the pods"
     assert revision() != revision(gpus=1)
