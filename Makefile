@@ -13,7 +13,7 @@ demo: .venv-demo/ready
 
 test: .venv/ready
 	@# The tests share the cores: libraries that spin on all of them would wait for each other.
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-3} --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-3} --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -27,11 +27,11 @@ RESOLUTION ?= highest
 test-core: | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-core
 	$(UV) pip install --quiet --resolution $(RESOLUTION) --python .venv-core --editable ".[sklearn]" --group dev-core
-	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup tests/unit $(ARGS)
+	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup --no-loadscope-reorder tests/unit $(ARGS)
 
 # The unit tests, with the share of the lines that they run. It may not fall.
 coverage: .venv/ready
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup --cov --cov-report=term:skip-covered tests/unit $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered tests/unit $(ARGS)
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import textwrap
@@ -37,17 +38,50 @@ def build(C: float = 1.0) -> LogisticRegression:
 """
 
 
-INTEGRATION = Path(__file__).parent / "integration"
+TESTS = Path(__file__).parent
 START = Path.cwd()
+LONGEST = (
+    "docker",
+    "flyte",
+    "unit.cli.test_templates",
+    "integration.frameworks.test_templates",
+    "unit.deploy.k8s.test_ship",
+    "unit.flyte.test_local",
+    "unit.bundle.test_bundle",
+    "integration.serving.test_openapi",
+    "unit.deploy.kserve.test_deploy",
+    "unit.tuning.test_tuning",
+    "integration.serving.test_mlserver",
+    "integration.serving.test_gunicorn",
+    "unit.monitoring.test_monitor",
+    "serving",
+    "unit.deploy.k8s.test_operations",
+    "unit.training.test_round_trip",
+)
+"""The groups that start first. A long one at the end would run while the other cores have nothing to do."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module of integration tests, and all of Flyte's, in one worker: each starts its servers once."""
+    """Keep a module in one worker: it imports, trains and starts its servers once. All of Flyte's share a group."""
+    ranks = {group: rank for rank, group in enumerate(LONGEST)}
+
+    def rank_group(item: pytest.Item) -> int:
+        group = item.get_closest_marker("xdist_group")
+        return ranks.get(group.args[0], len(ranks)) if group else len(ranks)
+
     for item in items:
-        if item.path.is_relative_to(INTEGRATION) and item.get_closest_marker("xdist_group") is None:
-            folder, module = item.path.parent.name, item.path.stem
-            item.add_marker(pytest.mark.xdist_group("flyte" if folder == "flyte" else f"{folder}.{module}"))
+        kind, *folders, _ = item.path.relative_to(TESTS).parts
+        if kind != "cluster" and item.get_closest_marker("xdist_group") is None:
+            is_flyte = (kind, *folders) == ("integration", "flyte")
+            group = "flyte" if is_flyte else ".".join((kind, *folders, item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=rank_group)
+
+
+def pytest_collection_finish() -> None:
+    """Spare each garbage collection during the tests a million objects that stay."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

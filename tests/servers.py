@@ -80,7 +80,7 @@ def mongo() -> Iterator[str]:
     port = free_port()
     with folder_of() as folder:
         server = [binary("secantusd-py"), "--port", port, "--storage-path", folder / "data", "--enable-test-commands"]
-        with running(server, folder, lambda: is_open(port)):
+        with running(server, folder, lambda: is_open(port), stop=signal.SIGKILL):  # on SIGTERM it waits for 15 s
             yield f"mongodb://127.0.0.1:{port}/?directConnection=true"
 
 
