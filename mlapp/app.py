@@ -119,12 +119,14 @@ class App(Pipeline):
 
         if isinstance(trained, (str, Path)):
             raise UsageError(
-                f"app.save('{trained}'): it takes a trained model, and no path.",
+                f"app.save('{trained}'): it takes a trained model, not a path.",
                 "app.save() stores the model as the next version; `mlapp models pull` copies it to another store.",
             )
         trained = trained or self._trained
         if trained is None:
-            raise DeclarationError(f"App '{self.name}' has trained nothing in this process.", "Call app.train() first.")
+            raise DeclarationError(
+                f"App '{self.name}' has not trained a model in this process.", "Call app.train() first."
+            )
         return self.store().put(trained, git=provenance.read_git_state(self.root))
 
     def load(self, version: str | int = "latest") -> Predictor:

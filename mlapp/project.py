@@ -252,5 +252,5 @@ def _find_app(module: ModuleType, name: str, path: Path) -> App:
     listed = ", ".join(apps)
     raise ProjectError(
         f"{path} holds {len(distinct)} Apps: {listed}.",
-        f"Say which one in mlapp.yaml: `app: {path.name}:{next(iter(apps))}`.",
+        f"Name one in mlapp.yaml: `app: {path.name}:{next(iter(apps))}`.",
     )

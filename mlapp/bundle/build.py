@@ -177,7 +177,7 @@ def _warn_of_credentials(code: Path, warn: Reporter) -> None:
         is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
         if is_looked_at and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
             name = file.relative_to(code).as_posix()
-            warn(f"{name} holds a password in an address and is part of the bundle: write ${{VARIABLE}} instead.")
+            warn(f"{name} contains a password in a URL and is part of the bundle: write ${{VARIABLE}} instead.")
 
 
 def _write_store(version: ModelVersion | None, target: Path) -> None:

@@ -80,7 +80,7 @@ def load_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file.name} is not TOML: {error}", "Fix that line, or make the lock again.") from None
+        raise BundleError(f"{file.name} is not TOML: {error}", "Fix that line, or regenerate the lock file.") from None
 
 
 def _find_uv_lock(root: Path) -> Path | None:

@@ -45,7 +45,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         _wait_for_folder(folder)
     if not folder.is_dir():
         raise StoreError(
-            f"{FOLDER} names {folder}, and there is no such folder.",
+            f"{FOLDER} names {folder}, but that folder does not exist.",
             "Check that the platform has downloaded the model: `mlapp status` and the log of its init container.",
         )
     if version == 0 and not environment.get(MANIFEST):

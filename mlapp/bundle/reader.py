@@ -33,7 +33,7 @@ def _read_manifest(path: Path) -> BundleManifest:
         content = path.read_bytes()
     except FileNotFoundError:
         raise BundleError(
-            f"{path.parent} is not a bundle: it has no {path.name}.", "Make one: mlapp build --bundle-only."
+            f"{path.parent} is not a bundle: it has no {path.name}.", "Create one: mlapp build --bundle-only."
         ) from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
@@ -46,7 +46,7 @@ def _read_manifest(path: Path) -> BundleManifest:
             )
         return msgspec.convert(raw, BundleManifest)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        raise BundleError(f"{path} is damaged: {error}", "Make the bundle again: mlapp build --bundle-only.") from None
+        raise BundleError(f"{path} is damaged: {error}", "Build the bundle again: mlapp build --bundle-only.") from None
 
 
 def _check_file_hash(path: Path, sha256: str, folder: Path) -> None:
@@ -57,7 +57,8 @@ def _check_file_hash(path: Path, sha256: str, folder: Path) -> None:
                 digest.update(chunk)
     except OSError:
         raise BundleError(
-            f"{path.relative_to(folder)} is missing from {folder}.", "Make the bundle again: mlapp build --bundle-only."
+            f"{path.relative_to(folder)} is missing from {folder}.",
+            "Build the bundle again: mlapp build --bundle-only.",
         ) from None
     if digest.hexdigest() != sha256:
         raise BundleError(

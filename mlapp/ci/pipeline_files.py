@@ -149,7 +149,7 @@ def _refuse_unusable_names(values: dict[str, str]) -> None:
     for key, what in UNQUOTED.items():
         if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
             raise UsageError(
-                f"The {what} {values[key]!r} cannot stand in a pipeline's files.",
+                f"The {what} {values[key]!r} cannot be used in a pipeline's files.",
                 "Rename it: letters, digits, '.', '_', '-' and '/'.",
             )
 

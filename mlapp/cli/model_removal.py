@@ -60,7 +60,7 @@ def prune_versions(
         return
     if not going:
         output.print_note(
-            f"Nothing goes: {project.name} has no version beside the newest {keep} and those with an alias."
+            f"Nothing to delete: {project.name} has no version besides the newest {keep} and those with an alias."
         )
     elif dry_run:
         output.print_note(f"Versions to delete: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")

@@ -81,7 +81,7 @@ def list_versions(
     if not versions:
         output.print_note(f"{project.name} has no such version. Train one: mlapp train")
     if len(manifests) == newest:
-        output.print_note(f"These are the newest {newest}. List all: mlapp models list --all")
+        output.print_note(f"Showing the newest {newest}. List all: mlapp models list --all")
 
 
 def show_version(version: Version = "latest", json: Json = False) -> None:

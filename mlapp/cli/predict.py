@@ -64,14 +64,14 @@ def print_predictions(
     if features is not None and values:
         raise UsageError("--features and -p are both given.", "Give either a file or the reader's parameters.")
     if no_wait and not remote:
-        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
+        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte continues without this command.")
     if target is not None and url is not None:
         raise UsageError("--target and --url are both given.", "Give one of them.")
     asked = "--target" if target is not None else "--url" if url is not None else None
     if remote and asked:
         raise UsageError(f"{asked} and --remote are both given.", "Either use a deployed model or run on Flyte.")
     if asked and model is not None:
-        raise UsageError(f"{asked} and --model are both given.", "The deployed version answers: leave --model out.")
+        raise UsageError(f"{asked} and --model are both given.", "The deployed version answers: leave out --model.")
     if remote and features is not None:
         raise UsageError(
             "--features and --remote are both given.",

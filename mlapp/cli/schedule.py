@@ -29,7 +29,7 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
     try:
         found = engine.list_schedules()
     except (ProjectError, UserCodeError, DeclarationError) as error:
-        output.print_note(f"What the app declares is not known, only what is deployed: {error.what}")
+        output.print_note(f"The app cannot be read, so only deployed schedules are listed: {error.what}")
         found = engine.deployed_schedules()
     if json:
         output.print_json([dataclasses.asdict(state) for state in found])

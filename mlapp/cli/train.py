@@ -69,7 +69,7 @@ def train_model(
             "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
         )
     if no_wait and not remote:
-        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte can be left alone.")
+        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte continues without this command.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
         raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
     project = Project.find(environment=environment)
@@ -80,7 +80,7 @@ def train_model(
         if recorded.parent is not None and start_from is None and not remote:
             start_from = str(recorded.parent)
             output.print_note(
-                f"version {recorded.version} went on from version {recorded.parent}, and so does this training"
+                f"version {recorded.version} continued from version {recorded.parent}; so does this training"
             )
     if remote:
         version = _train_on_flyte(project, values, is_followed=not no_wait, json=json)

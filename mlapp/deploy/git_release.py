@@ -74,7 +74,7 @@ def commit_release(
             mlapp's; another push changed the same folder.
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
-        raise UsageError(f"--git-path {path} is no folder of the repository.", "Give it as digits/production.")
+        raise UsageError(f"--git-path {path} is not a folder of the repository.", "Give it as digits/production.")
     texts = {name: f"{MARK}\n{to_yaml(strip)}" for name, strip in _name_documents(documents).items()}
     message = describe_release(shipment, path)
     folder = Path(repository).expanduser()

@@ -150,7 +150,7 @@ class Connection:
         status = grpc.StatusCode
         if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login_error(found) for found in chain):
             return FlyteError(
-                f"Flyte at {self.endpoint} refuses you: {details or 'the login has expired'}.",
+                f"Flyte at {self.endpoint} rejects the login: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         if code == status.RESOURCE_EXHAUSTED and any(words in details for words in TOO_LARGE):
@@ -173,7 +173,7 @@ class Connection:
             )
         if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
             return FlyteError(  # the error is not from Flyte: getting a token failed
-                f"Flyte at {self.endpoint} refuses you, and logging in failed: {chain[-1]}",
+                f"Flyte at {self.endpoint} rejects the login, and logging in again failed: {chain[-1]}",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
         if code is not None:

@@ -97,7 +97,7 @@ def check_annotation(stage: Stage) -> None:
     """
     kind = _find_unformatted_type(stage.signature.return_annotation)
     if kind is not None:
-        raise UsageError(f"{stage.title} returns a {format_type(kind)}, which Flyte cannot carry.", OPT_IN)
+        raise UsageError(f"{stage.title} returns a {format_type(kind)}, which Flyte cannot pass between tasks.", OPT_IN)
 
 
 def hash_folder(folder: Path) -> str:
@@ -230,7 +230,8 @@ def _encode_exact_json(value: Any) -> bytes | None:
 def _write_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
     if not allowed:
         raise DataError(
-            f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, which has no format to travel in.",
+            f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, "
+            "which has no format for the transfer between tasks.",
             OPT_IN,
         )
     import cloudpickle

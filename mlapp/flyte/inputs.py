@@ -62,7 +62,7 @@ class Input:
         written = self._write_input(converted)
         if self.kind is str and to_json_value(self._read_input(written)) != to_json_value(converted):
             raise UsageError(
-                f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot carry {converted!r:.60}.",
+                f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot pass {converted!r:.60}.",
                 "Give a number, a text, a date, or a list or dict of them, and build other objects in the function.",
             )
         return written
@@ -124,7 +124,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
             if parameter.is_required and not _has_text_form(parameter.kind):
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a {format_type(parameter.kind)}, "
-                    "which Flyte cannot carry.",
+                    "which Flyte cannot pass between tasks.",
                     "Take a number, a text, a date, or a list or dict of them; or give it a default.",
                 )
             kind = str

@@ -148,8 +148,8 @@ def _convert_rate_to_cron(schedule: Schedule) -> str:
     if minutes % (24 * 60) == 0 and days == 7:
         return "0 0 * * 0"
     raise DeclarationError(
-        f"Schedule '{schedule.name}': runs every {schedule.every} are not told their time by Flyte.",
-        "Give a rate that divides an hour or a day, or cron= in its place, or leave time= out.",
+        f"Schedule '{schedule.name}': runs every {schedule.every} do not get their time from Flyte.",
+        "Give a rate that divides an hour or a day, use cron= instead, or leave out time=.",
     )
 
 

@@ -40,7 +40,7 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
         if manifest.app != app:
             raise UsageError(
                 f"Run {run} trained '{manifest.app}', but this project is '{app}'.",
-                "Fetch it in the folder of that project.",
+                "Fetch it in that project's folder.",
             )
         files = [f"{task_bodies.FILES}/{file}" for file in manifest.files]
         file_transfer.download_files(connection, url, files, folder)

@@ -28,21 +28,21 @@ def require_column_types(library: str, features: Any, *, category_kinds: str, ta
             kind = dtype.categories.dtype
             if kind.kind not in category_kinds or (kind.kind == "O" and not pd.api.types.is_string_dtype(kind)):
                 raise DataError(
-                    f"{library} takes no categories of {kind}: column '{name}'.",
-                    f"Make texts of them: table['{name}'] = table['{name}'].cat.rename_categories(str).",
+                    f"{library} does not accept categories of {kind}: column '{name}'.",
+                    f"Convert them to text: table['{name}'] = table['{name}'].cat.rename_categories(str).",
                 )
         elif pd.api.types.is_string_dtype(dtype) and not column.map(lambda value: not isinstance(value, str)).all():
             raise DataError(
-                f"{library} takes no texts: column '{name}'.",
-                f"Make categories of them: table['{name}'] = table['{name}'].astype('category').",
+                f"{library} does not accept text: column '{name}'.",
+                f"Convert them to categories: table['{name}'] = table['{name}'].astype('category').",
             )
         elif isinstance(dtype, pd.ArrowDtype) and not takes_arrow:
             raise DataError(
-                f"{library} takes no columns of Arrow's types: column '{name}' is {dtype}.",
-                f"Make numbers of NumPy of it: table['{name}'] = table['{name}'].astype('float64').",
+                f"{library} does not accept Arrow types: column '{name}' is {dtype}.",
+                f"Convert it to NumPy numbers: table['{name}'] = table['{name}'].astype('float64').",
             )
         elif dtype.kind in "mM":
             raise DataError(
-                f"{library} takes no times: column '{name}'.",
-                f"Make a number of it: table['{name}'].dt.dayofweek, or the seconds since a day.",
+                f"{library} does not accept times: column '{name}'.",
+                f"Convert it to a number: table['{name}'].dt.dayofweek, or the seconds since a day.",
             )

@@ -35,13 +35,14 @@ def require_valid_parameters(parameters: Mapping[str, Any]) -> None:
     for name in ("epochs", "batch_size", "patience"):
         count = parameters.get(name, 1)
         if count < 1:
-            raise UsageError(f"{name} is {count}; it is a number from 1 on.", f"Give it as -p {name}=10.")
+            raise UsageError(f"{name} is {count}; it must be 1 or more.", f"Give it as -p {name}=10.")
     for name in ("learning_rate", "weight_decay", "checkpoint_every"):
         amount = parameters.get(name)
         if amount is not None and not amount >= 0:
-            raise UsageError(f"{name} is {amount:g}; it is a number from 0 on.", f"Give it as -p {name}=0.001.")
+            raise UsageError(f"{name} is {amount:g}; it must be 0 or more.", f"Give it as -p {name}=0.001.")
     share = parameters.get("validation", 0.0)
     if not 0 <= share < 1:
         raise UsageError(
-            f"validation is {share:g}; it is a share of the rows.", "Give it as -p validation=0.1, from 0 to below 1."
+            f"validation is {share:g}; it must be a fraction of the rows.",
+            "Give it as -p validation=0.1, from 0 to below 1.",
         )

@@ -195,7 +195,7 @@ def will_have_method(model: Any, name: str) -> bool:
 def no_probabilities_error(model: Any) -> ModelError:
     """The error for a model without the requested probabilities by class name."""
     return ModelError(
-        f"The App says predict='proba'; a {type(model).__name__} does not return probabilities with class names.",
+        f"The App sets predict='proba', but a {type(model).__name__} does not return probabilities with class names.",
         "Choose a model with predict_proba, as SVC(probability=True); or write an @app.predictor that returns them.",
     )
 

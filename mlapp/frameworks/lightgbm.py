@@ -83,7 +83,7 @@ class LightGBMFramework(Framework):
             except NotFittedError as error:
                 raise ModelError(
                     f"The model, a {type(model).__name__}, is not fitted.",
-                    "Let the @app.trainer return the fitted model.",
+                    "Return the fitted model from the @app.trainer.",
                 ) from error
             classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
             kind, has_names = _find_public_class(type(model)), hasattr(model, "feature_names_in_")
@@ -119,7 +119,8 @@ def _require_lightgbm_names(features: Any) -> None:
     names = [str(name) for name in getattr(features, "columns", ())]
     if bad := [name for name in names if set(name) & set('",:[]{}')]:
         raise DataError(
-            f"LightGBM takes no column names with quotes, commas, colons or brackets: {', '.join(map(repr, bad[:5]))}.",
+            "LightGBM does not accept column names with quotes, commas, colons or brackets: "
+            f"{', '.join(map(repr, bad[:5]))}.",
             r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[^\w ]', '_', regex=True)",
         )
     read_as: dict[str, str] = {}

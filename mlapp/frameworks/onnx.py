@@ -224,7 +224,7 @@ def _require_close_outputs(what: str, original: Any, converted: Any) -> None:
 
 def _difference_error(how: str) -> ModelError:
     return ModelError(
-        f"The ONNX model does not answer as the original: {how}.",
+        f"The ONNX model does not predict as the original does: {how}.",
         "Serve the original; or scale the features, because ONNX models compute with 32 bits.",
     )
 

@@ -88,7 +88,7 @@ def require_trusted_types(io: Any, source: Path | bytes, trusted: Sequence[str],
     if ZONED_TIME in names:
         raise ModelError(
             f"The model {what} holds times with a zone, such as an encoder's categories, which skops cannot load.",
-            "Make texts of that column, or times without a zone, in the feature_transformer; or opt in to pickle: "
+            "Convert that column to text or to times without a zone in the feature_transformer, or opt in to pickle: "
             "@app.model(format='joblib').",
         )
     if nameless := [name for name in unknown if "<" in name]:

@@ -134,7 +134,7 @@ def _get_booster(model: Any) -> Any:
         return model.get_booster()
     except NotFittedError as error:
         raise ModelError(
-            f"The model, a {type(model).__name__}, is not fitted.", "Let the @app.trainer return the fitted model."
+            f"The model, a {type(model).__name__}, is not fitted.", "Return the fitted model from the @app.trainer."
         ) from error
 
 
@@ -169,7 +169,7 @@ def _require_class_numbers(model: Any, target: Any) -> None:
         return
     classes = ", ".join(map(repr, map(_to_plain_value, found[:4]))) + (", …" if len(found) > 4 else "")
     raise DataError(
-        f"XGBoost's classifiers take classes as numbers from 0 on; the target holds {classes}.",
+        f"XGBoost's classifiers need classes numbered from 0; the target has {classes}.",
         "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
     )
 
@@ -191,6 +191,6 @@ def _require_xgboost_names(features: Any) -> None:
     bad = [str(name) for name in getattr(features, "columns", ()) if set(str(name)) & set("[]<")]
     if bad:
         raise DataError(
-            f"XGBoost takes no column names with [, ] or <: {', '.join(map(repr, bad[:5]))}.",
+            f"XGBoost does not accept column names with [, ] or <: {', '.join(map(repr, bad[:5]))}.",
             r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[\[\]<]', '_', regex=True)",
         )

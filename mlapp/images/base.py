@@ -77,7 +77,7 @@ def find_python_home(client: DockerClient, base: Base, python: str) -> str:
             if _path_exists(client, container, "/etc/alpine-release"):
                 raise ImageError(
                     "The base image is Alpine Linux, for which most packages have no wheels.",
-                    "Choose one with glibc, as python:3-slim: image.base in mlapp.yaml.",
+                    "Choose one with glibc, such as python:3-slim: image.base in mlapp.yaml.",
                 )
             folders = base.environment["PATH"].split(":")
             for folder in folders:

@@ -47,7 +47,7 @@ def eject_dockerfile(
         for_ = choose_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
         base = find_base(client, what, for_, progress)
         home = find_python_home(client, base, what.python)
-        progress(f"lay out the dependencies for {for_}")
+        progress(f"prepare the dependencies for {for_}")
         try:
             shutil.rmtree(layout, ignore_errors=True)
             compile = make_compiler(client, base, home, bundle, progress)

@@ -90,8 +90,8 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
             "Check that it still runs (docker info), and retry.",
         )
     if "timed out" in detail.lower():
-        return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Look at its load and its log.")
-    return EngineError(f"{doing}: {_take_last_output_line(detail)}", "Look at the engine's log: journalctl -u docker.")
+        return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Check its load and its log.")
+    return EngineError(f"{doing}: {_take_last_output_line(detail)}", "Check the engine's log: journalctl -u docker.")
 
 
 def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:

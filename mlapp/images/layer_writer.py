@@ -96,7 +96,7 @@ def _write_layers(
 
 def _install_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
     home = find_python_home(job.client, base, job.spec.python)
-    job.progress(f"lay out the dependencies for {job.platform}")
+    job.progress(f"prepare the dependencies for {job.platform}")
     compile = make_compiler(job.client, base, home, job.bundle, job.progress)
     dependencies.install_environment(job.bundle, job.platform, home, environment, job.warn, compile)
     packages = dependencies.find_packages_folder(environment, job.bundle.manifest.python)

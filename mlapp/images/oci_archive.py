@@ -98,7 +98,7 @@ def load_oci_image(
         with translate_engine_errors("Loading the image"):
             for message in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
                 if "Error unpacking" in message.get("stream", ""):
-                    raise ImageError(f"Loading the image: {message['stream'].strip()}", "Look at the engine's log.")
+                    raise ImageError(f"Loading the image: {message['stream'].strip()}", "Check the engine's log.")
             repository, _, name = tag.rpartition(":")
             client.api.tag(target["digest"], repository, name)
     return str(target["digest"])

@@ -31,7 +31,7 @@ def build_from_dockerfile(job: BuildJob) -> str:
         layout = Path(folder, "layout")
         if LAYOUT in text:
             base = find_base(client, _use_dockerfile_base(spec, text), job.platform, job.progress)
-            job.progress(f"lay out the dependencies for {job.platform}")
+            job.progress(f"prepare the dependencies for {job.platform}")
             home = find_python_home(client, base, spec.python)
             compile = make_compiler(client, base, home, bundle, job.progress)
             lay_out_layers(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)

@@ -236,13 +236,13 @@ def _find_parameter(
         return found[0]
     if found:
         names = " or ".join(parameter.full_name for parameter, _ in found)
-        raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Say which one: {names}.")
+        raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Name one: {names}.")
     takers = [stage for stage in open_stages if _get_extra_keyword(stage, name)]
     close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
-            raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Say which one: {names}.")
+            raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Name one: {names}.")
         return Parameter(takers[0], _get_extra_keyword(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"

@@ -145,7 +145,7 @@ class Pipeline:
             return
         if role.name == "predictor" and self.predict_what == "proba":
             raise DeclarationError(
-                f"App '{self.name}' says predict='proba', and has a predictor of its own: {stage.title}.",
+                f"App '{self.name}' sets predict='proba' but has its own predictor: {stage.title}.",
                 "Remove one of them: predict= applies to the default predictor.",
             )
         old = self.stages.get(role.name)

@@ -80,6 +80,6 @@ def check_array_names(given: Sequence[str], schema: Schema) -> None:
     problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in given]
     known = {*schema.columns, *schema.unused}
     problems += [Problem(f"column '{name}' is unknown", field=name) for name in given if name not in known]
-    problems += [Problem(f"column '{name}' is there twice", field=name) for name in set(given) if given.count(name) > 1]
+    problems += [Problem(f"column '{name}' appears twice", field=name) for name in set(given) if given.count(name) > 1]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(schema.columns)}; or rows without names.")

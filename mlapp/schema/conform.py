@@ -109,7 +109,7 @@ def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: 
     unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
     problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
     twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
-    problems += [Problem(f"column '{name}' is there twice", field=name) for name in twice]
+    problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
 

@@ -124,7 +124,7 @@ def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
     counts = Counter(header)
     twice = [name for name in names if counts[name] > 1]
     if twice:
-        raise InputError([Problem(f"column '{name}' is there twice", field=name) for name in twice[:MOST]])
+        raise InputError([Problem(f"column '{name}' appears twice", field=name) for name in twice[:MOST]])
 
 
 def _refuse_untyped(header: Sequence[str], schema: Schema) -> None:

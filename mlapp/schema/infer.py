@@ -99,7 +99,7 @@ def _check_column_labels(names: list[Any]) -> bool:
             is_sent = False
         if not is_sent:
             raise DataError(
-                f"A column is named {name!r}, which JSON cannot hold.", "Use a string: table.columns = [names]."
+                f"A column is named {name!r}, which JSON cannot represent.", "Use a string: table.columns = [names]."
             )
     return bool(kinds) and all(kinds)
 

@@ -181,7 +181,7 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
     is_below = Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
     if not is_below or not names.is_relative_path(name):
         raise StoreError(
-            f"{name!r} is no place in the model store {folder}.",
+            f"{name!r} is not a path inside the model store {folder}.",
             "Do not trust the file that names it: the path leads outside the store.",
         )
     return path

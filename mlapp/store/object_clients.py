@@ -135,7 +135,7 @@ def translate_store_error(error: Exception, shown: str) -> StoreError:
     said = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket(error):
         return StoreError(
-            f"The model store {shown} is not there: no such bucket.", "Create the bucket, or fix `store:`."
+            f"The model store {shown} does not exist: no such bucket.", "Create the bucket, or fix `store:`."
         )
     if code in _WRONG_KEYS or status == 401:
         return StoreError(

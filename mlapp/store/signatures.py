@@ -102,7 +102,7 @@ class Signer:
         verifiers = list(self._iterate_verifiers())
         if not verifiers:
             raise ConfigError(
-                "Nothing says whose signatures count.",
+                "No trusted signer is configured.",
                 "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
             )
         reasons = []

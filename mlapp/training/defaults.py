@@ -63,7 +63,8 @@ def split_default_table(
 
     if not 0 <= test_size < 1:
         raise DataError(
-            f"test_size is {test_size}; it is a share of the rows.", "Give it as -p test_size=0.2, from 0 to below 1."
+            f"test_size is {test_size}; it must be a fraction of the rows.",
+            "Give it as -p test_size=0.2, from 0 to below 1.",
         )
     rows = len(table)
     test_rows = round(rows * test_size)

@@ -76,7 +76,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
     if not isinstance(splits, Mapping) or not splits:
         raise DataError(
             f"{stage.title} returned a {type(splits).__name__}.",
-            'Let it return {"train": …, "test": …}, or the two as a tuple.',
+            'Return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
         if part is None or _is_empty(part):
@@ -221,7 +221,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         return {str(name): _convert_metric(value) for name, value in metrics.items()}
     except (TypeError, ValueError):
         raise DataError(
-            f"{stage.title} returned {found!r:.80}.", "Let it return a float or a dict of floats, as {'accuracy': 0.9}."
+            f"{stage.title} returned {found!r:.80}.", "Return a float or a dict of floats, such as {'accuracy': 0.9}."
         ) from None
 
 

@@ -41,9 +41,7 @@ def detect_format(file: File) -> str:
     plain = [suffix.lower() for suffix in suffixes if suffix.lower() not in _COMPRESSED]
     if plain and plain[-1] in _SUFFIXES:
         return _SUFFIXES[plain[-1]]
-    raise DataError(
-        f"The name of {file.shown} does not say its format.", f"Give it: format= one of {', '.join(FORMATS)}."
-    )
+    raise DataError(f"The name of {file.shown} has no known suffix.", f"Give it: format= one of {', '.join(FORMATS)}.")
 
 
 def read_format_tables(
@@ -64,7 +62,7 @@ def read_format_tables(
     import pyarrow as pa
 
     if file.size == 0:
-        raise DataError(f"{file.shown} is empty.", "Check what wrote it.")
+        raise DataError(f"{file.shown} is empty.", "Check the program that wrote it.")
     with file.open_stream() as stream:
         try:
             if kind == "parquet":
@@ -146,7 +144,7 @@ def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     start = stream.read(1024).lstrip()
     stream.seek(0)
     if not start:
-        raise DataError(f"{file.shown} is empty.", "Check what wrote it.")
+        raise DataError(f"{file.shown} is empty.", "Check the program that wrote it.")
     if start[:1] == b"[":
         try:
             records = json.loads(stream.read())

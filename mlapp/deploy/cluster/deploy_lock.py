@@ -96,7 +96,7 @@ def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any
         return cluster.replace_object(document)
     except ApiError as error:
         if error.code == 409:
-            raise DeployError(f"Another deploy of {names.app} has just begun.", "Wait until it has ended.") from None
+            raise DeployError(f"Another deploy of {names.app} has just started.", "Wait until it has ended.") from None
         raise
 
 

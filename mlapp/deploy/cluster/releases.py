@@ -104,7 +104,7 @@ class Releases:
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 raise DeployError(
-                    f"Release {number} of {shipment.app} was made by another deploy just now; nothing was changed.",
+                    f"Release {number} of {shipment.app} was created by another deploy just now; nothing was changed.",
                     "Look at `mlapp releases`, and deploy again.",
                 ) from None
             raise

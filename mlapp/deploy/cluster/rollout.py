@@ -172,7 +172,7 @@ class RolloutWait:
             except ApiError as error:
                 self._unasked[name] = self._unasked.get(name, 0) + 1
                 if error.code in UNCHECKED or self._unasked[name] >= ASKED:
-                    raise RolloutError(f"pod {name} cannot be asked: {error.what}", error.todo) from None
+                    raise RolloutError(f"pod {name} cannot be queried: {error.what}", error.todo) from None
                 continue
             else:
                 self.progress(f"pod {name} answers: {str(answer['predictions'])[:60]}")

@@ -172,7 +172,7 @@ def _wait_for_answer(containers: Containers, server: Server) -> None:
                 front = containers.find_proxy()
                 if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
                     raise DeployError(
-                        f"The front {front.name}, which listens on the port, does not run; its output: "
+                        f"The proxy {front.name}, which listens on the port, is not running; its output: "
                         f"{logs.read_last_log_lines(front)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error

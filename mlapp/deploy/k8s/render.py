@@ -96,7 +96,7 @@ def _refuse_contradictions(context: RenderContext) -> None:
     scaling = settings.autoscaling
     if scaling and scaling.min > scaling.max:
         raise ConfigError(
-            f"targets.k8s.autoscaling: min {scaling.min} is more than max {scaling.max}.", "Make max at least min."
+            f"targets.k8s.autoscaling: min {scaling.min} is more than max {scaling.max}.", "Set max to at least min."
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
         raise ConfigError("targets.k8s.autoscaling has no goal.", "Give it cpu, memory or metrics.")

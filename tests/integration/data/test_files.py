@@ -184,7 +184,7 @@ def test_a_compressed_file_of_nothing_is_empty(tmp_path):
     [
         ("no.csv", {}, "There is no file .*no.csv"),
         ("no/*.csv", {}, "No file matches"),
-        ("t.dat", {}, "does not say its format"),
+        ("t.dat", {}, "has no known suffix"),
         ("t.csv", {"columns": ["nme"]}, r"t.csv has no column 'nme'. Did you mean 'name'"),
         ("t.csv", {"format": "cvs"}, r"'cvs' is not a format. Did you mean 'csv'"),
         ("ftp://host/t.csv", {}, "begins with ftp://"),

@@ -249,7 +249,7 @@ def test_what_stands_in_the_way_is_told_without_secrets(
 
 
 def test_a_bucket_that_is_not_there(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="s3://nowhere/x is not there: no such bucket") as caught:
+    with pytest.raises(StoreError, match="s3://nowhere/x does not exist: no such bucket") as caught:
         open_store("s3://nowhere/x", tmp_path).list_numbers("numbers")
     assert "Create the bucket" in caught.value.todo
 

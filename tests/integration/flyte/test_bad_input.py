@@ -56,7 +56,7 @@ def test_an_expired_login(engine: FlytekitEngine, admin: Flyteadmin, monkeypatch
     monkeypatch.setattr(PKCEAuthenticator, "refresh_credentials", no_browser)
     with (
         admin.refusing("*", grpc.StatusCode.UNAUTHENTICATED, "token is expired"),
-        pytest.raises(FlyteError, match="refuses you") as raised,
+        pytest.raises(FlyteError, match="rejects the login") as raised,
     ):
         engine.list_runs()
     assert raised.value.todo.startswith("Log in again")

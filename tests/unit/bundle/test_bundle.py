@@ -154,7 +154,7 @@ def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project,
     with pytest.raises(StoreError, match="was changed after it was stored"):
         _ = bundle.open(folder).model
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(tmp_path / "none"))
-    with pytest.raises(StoreError, match="there is no such folder"):
+    with pytest.raises(StoreError, match="that folder does not exist"):
         _ = bundle.open(folder).model
 
 

@@ -157,7 +157,7 @@ def test_a_clone_gets_a_commit_that_the_user_pushes(deploy, bare, tmp_path):
     ("more", "message"),
     [
         (["--canary", "10"], "--canary is given with --to-git."),
-        (["--git-path", "../other"], "--git-path ../other is no folder of the repository."),
+        (["--git-path", "../other"], "--git-path ../other is not a folder of the repository."),
         (["--git-branch", "trunk"], "has no branch trunk."),
     ],
 )

@@ -71,7 +71,9 @@ def test_a_type_that_flyte_cannot_carry_is_named() -> None:
     class Database:
         pass
 
-    with pytest.raises(UsageError, match="'x' of trainer is a Database, which Flyte cannot carry") as raised:
+    with pytest.raises(
+        UsageError, match="'x' of trainer is a Database, which Flyte cannot pass between tasks"
+    ) as raised:
         make_inputs([Parameter("trainer", "x", Database)])
     assert "give it a default" in raised.value.todo
 

@@ -73,7 +73,7 @@ def test_lightgbm_keeps_labels_and_where_it_stopped_early(tmp_path: Path) -> Non
 
 
 def test_xgboost_says_how_to_number_text_classes() -> None:
-    with pytest.raises(DataError, match="the target holds 'setosa', 'versicolor', 'virginica'") as raised:
+    with pytest.raises(DataError, match="the target has 'setosa', 'versicolor', 'virginica'") as raised:
         frameworks.get_framework("xgboost").trainer(xgboost.XGBClassifier(), IRIS.data, NAMES)
     assert "cat.codes" in raised.value.todo
 
@@ -94,9 +94,13 @@ def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "rename", "told"),
     [
-        (lightgbm.LGBMClassifier, {"a": 'size "in"'}, "LightGBM takes no column names with quotes"),
+        (lightgbm.LGBMClassifier, {"a": 'size "in"'}, "LightGBM does not accept column names with quotes"),
         (lightgbm.LGBMClassifier, {"a": "a b", "b": "a_b"}, "reads the columns 'a b' and 'a_b' as one"),
-        (xgboost.XGBClassifier, {"a": "size [cm]"}, r"XGBoost takes no column names with \[, \] or <: 'size \[cm\]'"),
+        (
+            xgboost.XGBClassifier,
+            {"a": "size [cm]"},
+            r"XGBoost does not accept column names with \[, \] or <: 'size \[cm\]'",
+        ),
     ],
 )
 def test_names_that_a_library_does_not_take_are_told(model, rename, told):
@@ -112,20 +116,20 @@ def test_xgboost_s_classes_begin_at_0():
     app = App("labels", target="y")
     app.data_reader(lambda: pd.DataFrame({"a": [1.0, 2.0] * 20, "y": [1, 2] * 20}))
     app.model(xgboost.XGBClassifier)
-    with pytest.raises(DataError, match="from 0 on; the target holds 1, 2"):
+    with pytest.raises(DataError, match="numbered from 0; the target has 1, 2"):
         app.train()
 
 
 @pytest.mark.parametrize(
     ("model", "column", "told"),
     [
-        (xgboost.XGBRegressor, ["a", "b"] * 10, "XGBoost takes no texts: column 'x'"),
-        (lightgbm.LGBMRegressor, ["a", "b"] * 10, "LightGBM takes no texts: column 'x'"),
-        (xgboost.XGBRegressor, pd.cut(pd.Series(range(20)), 2), "XGBoost takes no categories of interval"),
-        (lightgbm.LGBMRegressor, pd.cut(pd.Series(range(20)), 2), "LightGBM takes no categories of interval"),
-        (xgboost.XGBRegressor, pd.Categorical([True, False] * 10), "XGBoost takes no categories of bool"),
-        (lightgbm.LGBMRegressor, pd.array(range(20), "int64[pyarrow]"), "LightGBM takes no columns of Arrow's types"),
-        (xgboost.XGBRegressor, pd.date_range("2024-01-01", periods=20), "XGBoost takes no times"),
+        (xgboost.XGBRegressor, ["a", "b"] * 10, "XGBoost does not accept text: column 'x'"),
+        (lightgbm.LGBMRegressor, ["a", "b"] * 10, "LightGBM does not accept text: column 'x'"),
+        (xgboost.XGBRegressor, pd.cut(pd.Series(range(20)), 2), "XGBoost does not accept categories of interval"),
+        (lightgbm.LGBMRegressor, pd.cut(pd.Series(range(20)), 2), "LightGBM does not accept categories of interval"),
+        (xgboost.XGBRegressor, pd.Categorical([True, False] * 10), "XGBoost does not accept categories of bool"),
+        (lightgbm.LGBMRegressor, pd.array(range(20), "int64[pyarrow]"), "LightGBM does not accept Arrow types"),
+        (xgboost.XGBRegressor, pd.date_range("2024-01-01", periods=20), "XGBoost does not accept times"),
     ],
 )
 def test_a_column_that_the_library_does_not_take_is_named(model: Any, column: Any, told: str) -> None:

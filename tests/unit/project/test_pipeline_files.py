@@ -57,7 +57,7 @@ def test_a_folder_that_the_shell_would_read_as_commands_is_refused(shop, tmp_pat
     for name in ("mlapp.yaml", "app.py"):
         (root / name).write_text((shop / "models/shop" / name).read_text())
     refused = mlapp("eject", "ci", "--format", "gitlab", cwd=root)
-    assert (refused.code, "cannot stand in a pipeline's files" in refused.err) == (2, True), refused.err
+    assert (refused.code, "cannot be used in a pipeline's files" in refused.err) == (2, True), refused.err
     assert sorted(path.name for path in root.iterdir()) == ["app.py", "mlapp.yaml"]
 
 

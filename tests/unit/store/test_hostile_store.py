@@ -222,9 +222,9 @@ def test_a_link_in_the_place_of_a_versions_folder(store: Store, root: Path, tmp_
     victim = tmp_path / "victim"
     files_of(root).parent.rename(victim)
     (root / "files").symlink_to(victim)
-    with pytest.raises(StoreError, match="is no place in the model store"):
+    with pytest.raises(StoreError, match="is not a path inside the model store"):
         store.get("numbers", 1)
-    with pytest.raises(StoreError, match="is no place in the model store"):
+    with pytest.raises(StoreError, match="is not a path inside the model store"):
         store.delete("numbers", 1)
     assert any(victim.iterdir())
 

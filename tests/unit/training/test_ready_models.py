@@ -83,7 +83,7 @@ def test_a_model_to_train_still_needs_a_reader() -> None:
 
 def test_a_path_in_the_place_of_a_model_or_a_version_gives_advice() -> None:
     app = App("flowers")
-    with pytest.raises(UsageError, match="takes a trained model, and no path") as error:
+    with pytest.raises(UsageError, match="takes a trained model, not a path") as error:
         app.save("model.joblib")  # type: ignore[arg-type]
     assert "app.save() stores the model as the next version" in error.value.todo
     with pytest.raises(UsageError, match="a version, an alias or 'latest'") as error:

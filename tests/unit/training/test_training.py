@@ -445,10 +445,10 @@ def _stream(model: Any, features: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "value", "what"),
     [
-        ("epochs", 0, "epochs is 0; it is a number from 1 on"),
+        ("epochs", 0, "epochs is 0; it must be 1 or more"),
         ("batch_size", -8, "batch_size is -8"),
-        ("learning_rate", -0.1, "learning_rate is -0.1; it is a number from 0 on"),
-        ("validation", 1.0, "validation is 1; it is a share"),
+        ("learning_rate", -0.1, "learning_rate is -0.1; it must be 0 or more"),
+        ("validation", 1.0, "validation is 1; it must be a fraction"),
         ("device", "cuda:99", "The device 'cuda:99' cannot be used here"),
     ],
 )
