@@ -127,6 +127,8 @@ class Application:
             await callback()
 
     async def close_models(self) -> None:
+        for endpoint in self.endpoints:
+            endpoint.batcher.note_calls()
         callbacks, self.on_close = self.on_close, []
         for callback in callbacks:
             await callback()

@@ -14,7 +14,6 @@ import logging
 import math
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp.monitoring.recorder import Recorder
@@ -22,6 +21,7 @@ from mlapp.schema.part import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.deadline_timer import DeadlineTimer
 from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.model_thread import ModelThread
 from mlapp.serving.inference.overload import FEW, Overload
 from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_results
 from mlapp.serving.inference.returning_clients import ReturningClients
@@ -37,6 +37,8 @@ CLIENTS = 64
 their own call without counting as an overload.
 """
 RETRY_AFTER = ((b"retry-after", b"1"),)
+NOTE_DELAY = 0.002
+"""Seconds after which a call in the thread is recorded: while the next one runs, and the event loop has time."""
 
 
 class Batcher:
@@ -67,6 +69,7 @@ class Batcher:
         self._metrics = metrics
         metrics.depth = lambda: len(self._waiting)
         metrics.wait = self.estimate_wait
+        metrics.note_calls = self.note_calls
         self._overload = Overload(max_wait)
         self._started = self._expected = 0.0
         self._batch = batch
@@ -83,7 +86,10 @@ class Batcher:
         self._enough = 0
         self._returning = ReturningClients()
         self._busy = False
-        self._thread: ThreadPoolExecutor | None = None
+        self.thread = ModelThread()
+        """A synchronous predictor is never called by two threads at once."""
+        self._ended: list[tuple[ServedModel, list[QueuedRequest], list[Any], int, float, float]] = []
+        self._note_timer: asyncio.TimerHandle | None = None
         self.recorder: Recorder | None = None
         """Gets each batch once it was answered."""
         self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
@@ -224,21 +230,14 @@ class Batcher:
         """Whether a request can wait longer than a turn of the event loop."""
         return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
 
-    @property
-    def thread(self) -> ThreadPoolExecutor:
-        """The model's thread. A synchronous predictor is never called by two threads at once."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        return self._thread
-
     def record_call(self, seconds: float, rows: int) -> None:
         """Record the duration of a call, to decide where the next one runs."""
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
+        self.note_calls()
         self._deadlines.close_timer()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     def _schedule_flush(self) -> None:
         """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up."""
@@ -349,16 +348,13 @@ class Batcher:
             parts = [item.part for item in batch]
             call_soon(self._note_batch, loaded, parts, results, after, rows, waited, seconds)
         else:
-            self._busy = True
-            self._started, self._expected = asyncio.get_running_loop().time(), self._pace.seconds(rows)
-            self._running = batch
-            self._is_held = True
-            self._deadlines.watch_requests(
-                [*batch, *self._waiting]
-            )  # those that arrived while the model was fast have none yet
-            self._metrics.schedule_update()
+            self._busy = self._is_held = True
             loop = asyncio.get_running_loop()
-            self.thread.submit(self._run_in_thread, loop, loaded, batch, rows, waited)
+            self.thread.run_soon(self._run_in_thread, loop, loaded, batch, rows, waited)
+            # While the thread wakes up.
+            self._running = batch
+            self._started, self._expected = loop.time(), self._pace.seconds(rows)
+            self._note_later()
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule_flush()
 
@@ -378,7 +374,7 @@ class Batcher:
         loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
         if has_callback:
             self._call_on_predict(loaded, after)
-            loop.call_soon_threadsafe(self._free_thread, rows, waited, seconds)
+            loop.call_soon_threadsafe(self._free_thread, rows, seconds)
 
     def _end_batch(
         self,
@@ -397,14 +393,15 @@ class Batcher:
         """
         has_full_batch = is_free and self._rows >= self._max_batch
         if has_full_batch:  # it runs while these answers are encoded
-            self._free_thread(rows, waited, seconds)
+            self._free_thread(rows, seconds)
             self._flush_queue()
         deliver_results(batch, results)
         if is_free and not has_full_batch:
-            self._free_thread(rows, waited, seconds)
-        self._record(loaded, batch, results, rows, seconds)
+            self._free_thread(rows, seconds)
+        self._ended.append((loaded, batch, results, rows, waited, seconds))
+        self._note_later()
 
-    def _free_thread(self, rows: int, waited: float, seconds: float) -> None:
+    def _free_thread(self, rows: int, seconds: float) -> None:
         """The thread is ready for the next batch."""
         self._busy = False
         self._running = []
@@ -413,8 +410,24 @@ class Batcher:
             self._returning.note_answers(rows + self._rows, asyncio.get_running_loop().time())
         if self._waiting and not self._scheduled:
             self._schedule_flush()
-        self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)
+
+    def _note_later(self) -> None:
+        if self._note_timer is None:
+            self._note_timer = asyncio.get_running_loop().call_later(NOTE_DELAY, self.note_calls)
+
+    def note_calls(self) -> None:
+        """Record the calls that have ended in the thread, and watch the deadlines of the running one."""
+        if self._note_timer is not None:
+            self._note_timer.cancel()
+            self._note_timer = None
+        ended, self._ended = self._ended, []
+        for loaded, batch, results, rows, waited, seconds in ended:
+            self._metrics.note_batch(rows, waited, seconds)
+            self._record(loaded, batch, results, rows, seconds)
+        if self._busy:  # those that arrived while the model was fast have no deadline yet
+            self._metrics.schedule_update()
+            self._deadlines.watch_requests([*self._running, *self._waiting])
 
     def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> tuple[list[Any], list[Any], float]:
         """Predict a batch. Returns the result of each request, the due calls of on_predict, and the seconds."""

@@ -37,6 +37,8 @@ class ModelMetrics:
         """Gives the requests that wait."""
         self.wait: Callable[[], float] = float
         """Gives the seconds that another would wait."""
+        self.note_calls: Callable[[], None] = lambda: None
+        """Records the calls that have just ended."""
         self._expected_wait = metrics.estimate_wait.labels(model)
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
@@ -68,6 +70,7 @@ class ModelMetrics:
 
     def update_metrics(self) -> None:
         """Bring the metrics up to date."""
+        self.note_calls()
         batches, self._batches = self._batches, []
         if batches:
             rows, waited, seconds = zip(*batches, strict=True)
