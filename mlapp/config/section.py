@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -97,9 +98,12 @@ def list_section_fields(kind: Any) -> dict[str, Any]:
     return {field.encode_name: field.type for field in bare.fields}
 
 
+_describe_type = cache(msgspec.inspect.type_info)
+
+
 def strip_optional(kind: Any) -> msgspec.inspect.Type:
     """The type without metadata and without `| None`."""
-    bare = kind if isinstance(kind, msgspec.inspect.Type) else msgspec.inspect.type_info(kind)
+    bare = kind if isinstance(kind, msgspec.inspect.Type) else _describe_type(kind)
     while isinstance(bare, msgspec.inspect.Metadata):
         bare = bare.type
     if isinstance(bare, msgspec.inspect.UnionType):
