@@ -76,4 +76,4 @@ def test_it_is_operated_while_the_code_is_broken(
         (root / "app.py").write_text(code)
     state = next(state for state in json.loads(ran.out) if state["name"] == "nightly")
     assert (state["when"], state["promote_if"]) == ("0 3 * * *", "accuracy")
-    assert "What the app declares is not known" in ran.err
+    assert "The app cannot be read" in ran.err

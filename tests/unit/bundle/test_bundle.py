@@ -313,7 +313,7 @@ def test_a_password_that_would_be_shipped_is_named(project, monkeypatch):
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:hunter2@127.0.0.1:9\npandas\n")
     with contextlib.suppress(BundleError):
         build_bundle(project, warn=warnings.append)
-    assert any("requirements.txt holds a password" in warning and "hunter2" not in warning for warning in warnings)
+    assert any("requirements.txt contains a password" in warning and "hunter2" not in warning for warning in warnings)
 
 
 def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):

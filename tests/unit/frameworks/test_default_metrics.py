@@ -130,7 +130,7 @@ def test_probabilities_that_a_model_does_not_give_are_refused_before_the_data_is
     app.model(RandomForestRegressor)
     with pytest.raises(ModelError, match="RandomForestRegressor does not return probabilities"):
         app.train()
-    with pytest.raises(DeclarationError, match="has a predictor of its own"):
+    with pytest.raises(DeclarationError, match="has its own predictor"):
         app.predictor(lambda model, features: [])
     with pytest.raises(DeclarationError, match="predict='prob' is not known"):
         App("none", predict="prob")

@@ -145,7 +145,7 @@ def test_code_in_a_model_is_not_saved_and_not_loaded(tmp_path: Path) -> None:
         KERAS.save(model, tmp_path, "keras", ())
     assert "Lambda" in raised.value.todo
     model.save(tmp_path / "elsewhere.keras")
-    with pytest.raises(ModelError, match="no Keras model that can be loaded safely"):
+    with pytest.raises(ModelError, match="not a Keras model that can be loaded safely"):
         KERAS.load_file(tmp_path / "elsewhere.keras", ())
 
 
@@ -153,5 +153,5 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     KERAS.save(net(), tmp_path, "keras", ())
     file = tmp_path / "model.keras"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ModelError, match=r"model\.keras is no Keras model"):
+    with pytest.raises(ModelError, match=r"model\.keras is not a Keras model"):
         KERAS.load(tmp_path, "keras", ())

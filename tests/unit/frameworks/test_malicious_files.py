@@ -287,7 +287,7 @@ def keras_layers(ran: Path) -> dict[str, dict[str, Any]]:
 def test_a_keras_layer_that_runs_code_or_reads_files(trick: str, folder: Path, ran: Path) -> None:
     (ran.parent / "secret.txt").write_text("secret\n")
     keras_file(folder, keras_layers(ran)[trick])
-    refused("keras", folder, "is no Keras model that can be loaded safely")
+    refused("keras", folder, "is not a Keras model that can be loaded safely")
     assert not ran.exists()
 
 
@@ -310,13 +310,13 @@ def test_weights_of_keras_that_are_another_file(by_link: bool, folder: Path) -> 
     with h5py.File(secret, "w") as file:
         file["secret"] = np.ones((4, 2), np.float32)
     keras_file(folder, change=weights_from(secret, by_link=by_link))
-    refused("keras", folder, "is no Keras model that can be loaded safely")
+    refused("keras", folder, "is not a Keras model that can be loaded safely")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x05\x06" + b"\0" * 18])
 def test_another_form_under_the_name_of_a_keras_file(content: bytes, folder: Path) -> None:
     (folder / "model.keras").write_bytes(content)
-    refused("keras", folder, "is no Keras model that can be loaded safely")
+    refused("keras", folder, "is not a Keras model that can be loaded safely")
 
 
 def test_labels_of_keras_that_are_no_labels(folder: Path) -> None:
