@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.errors import InputError, Problem
 from mlapp.schema.array_columns import check_array_names
 from mlapp.schema.csv_cells import Cells, convert_column, convert_numbers, parse_number
-from mlapp.schema.csv_lines import MOST, CsvError, Lines, Records, detect_delimiter
+from mlapp.schema.csv_lines import MOST, CsvError, detect_delimiter, open_rows
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def read_csv_in_pieces(
     """
     text = _decode_text(content)
     by = detect_delimiter(text.partition("\n")[0], len(schema.fields))
-    source = Records(text, by) if '"' in text else Lines(text, by)
+    source = open_rows(text, by)
     first = source.take_first()
     if first is None:
         raise InputError([Problem("the CSV is empty")], "Send a header line, and a line for each row.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ WHOLE_NUMBER = re.compile(r"(?:^|\n)[+-]?\d+(?:\n|$)")
 LEADING_ZERO = re.compile(r"(?:^|\n)[+-]?0\d")
 ZERO_FIRST = re.compile(r"[+-]?0\d+(\.\d*)?")
 """A number with leading zeros, such as a postal code, is a text."""
+TEXT_STARTS = frozenset(string.ascii_letters) - frozenset("fFiInNtT")
+"""Letters with which only texts begin: no number, no truth value and no missing value."""
 Cells = Sequence["str | None"]
 
 
@@ -130,9 +133,9 @@ def _parse_boolean(cell: str | None) -> Any:
 
 def _parse_untyped(cell: str | None) -> Any:
     """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
-    if cell is None:
-        return None
-    if ZERO_FIRST.fullmatch(cell):
+    if cell is None or cell[:1] in TEXT_STARTS:
         return cell
-    value = TRUTH.get(cell.lower(), cell)
+    if cell[:1] in "+-0" and ZERO_FIRST.fullmatch(cell):
+        return cell
+    value = TRUTH.get(cell.lower(), cell) if cell[:1] in "tTfF" else cell
     return parse_number(cell) if value is cell and cell not in MISSING else value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,22 +22,38 @@ LONGEST_HEADER = 1_000_000
 """Characters of the first line in which its delimiter is looked for."""
 BLOCK = 200_000
 """Characters of lines that are cut together."""
+MARK = "\0"
+"""What stands for an empty text in quotes while Python's reader splits a text."""
 QUOTES = re.compile('"+')
 LINE = re.compile(r"[^\r\n]+")
 LINE_END = re.compile(r"[\r\n]")
-WHOLE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
 class CsvError(ValueError):
     """The bytes are not CSV."""
 
 
-class Lines:
-    """The cells of a text without quotes."""
+def open_rows(text: str, by: str) -> Lines | Records:
+    """The rows of a CSV text."""
+    if '"' not in text:
+        return Lines(text, by, _blank_to_none)
+    marked = _mark_empty_texts(text, by)
+    if marked is not None and '"' not in marked:
+        return Lines(marked, by, _unmark_cells)
+    return Records(text, by, marked)
 
-    def __init__(self, text: str, by: str) -> None:
+
+class Lines:
+    """The cells of a text without quotes.
+
+    Args:
+        convert: returns the cells of a column with None for missing ones.
+    """
+
+    def __init__(self, text: str, by: str, convert: Callable[[Cells], Cells]) -> None:
         self._text = text
         self._by = by
+        self._convert = convert
         self._at = 0
         self._lines: list[str] = []
 
@@ -48,7 +65,7 @@ class Lines:
         self._at = found.end()
         if found[0].count(self._by) >= LONGEST_ROW:
             raise CsvError(TOO_LONG)
-        return [cell or None for cell in found[0].split(self._by)]
+        return list(self._convert(found[0].split(self._by)))
 
     def restart(self) -> None:
         """Let the first line be a row."""
@@ -77,7 +94,7 @@ class Lines:
         _check_cell_counts(counts, width, before)
         flat: list[str | None] = list(by.join(lines).split(by)) if lines else []
         columns: list[Cells] = [flat[at::width] for at in range(width)]
-        return [_blank_to_none(cells) for cells in columns], len(lines)
+        return list(map(self._convert, columns)), len(lines)
 
     def _end_of_block(self) -> int:
         """Where the line ends that is some way ahead."""
@@ -86,15 +103,17 @@ class Lines:
 
 
 class Records:
-    """The cells of a text with quotes: by Python's reader, which does not tell an empty text from a missing one; where
-    one of them may be in quotes, or is too long for it, by our own.
+    """The cells of a text with quotes: by Python's reader, which does not tell an empty text from a missing one, so the
+    former are marked; where that cannot be done, or a cell is too long for it, by our own.
+
+    Args:
+        marked: the text with marks; None if it cannot have any.
     """
 
-    def __init__(self, text: str, by: str) -> None:
+    def __init__(self, text: str, by: str, marked: str | None) -> None:
         self._text = text
         self._by = by
-        by = re.escape(by)
-        self._may_be_empty = re.search(rf'(?:^|[{by}\r\n])""(?:[{by}\r\n]|$)', text) is not None
+        self._marked = marked
         self.restart()
 
     def take_first(self) -> list[str | None] | None:
@@ -102,11 +121,12 @@ class Records:
         first = next(self._rows, None)
         if first is not None and len(first) > LONGEST_ROW:
             raise CsvError(TOO_LONG)
-        return first
+        return first if first is None or self._marked is None else list(_unmark_cells(first))
 
     def restart(self) -> None:
         """As `Lines.restart`."""
-        self._rows = _iterate_rows(self._text, self._by) if self._may_be_empty else self._read_plain_rows()
+        marked = self._marked
+        self._rows = _iterate_rows(self._text, self._by) if marked is None else self._read_marked_rows(marked)
 
     def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
         """As `Lines.take_columns`."""
@@ -114,18 +134,59 @@ class Records:
         counts = list(map(len, rows))
         _check_cell_counts(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
-        return columns if self._may_be_empty else list(map(_blank_to_none, columns)), len(rows)
+        return columns if self._marked is None else list(map(_unmark_cells, columns)), len(rows)
 
-    def _read_plain_rows(self) -> Iterator[list[Any]]:
-        lines = (found[0] for found in WHOLE_LINE.finditer(self._text))
+    def _read_marked_rows(self, text: str) -> Iterator[list[Any]]:
+        """Rows in which missing cells are empty, and empty texts are `MARK`."""
         taken = 0
         try:
-            for row in csv.reader(lines, delimiter=self._by, strict=True):
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._by, strict=True):
                 if row:
                     taken += 1
                     yield row
         except csv.Error:
-            yield from islice(_iterate_rows(self._text, self._by), taken, None)
+            for found in islice(_iterate_rows(self._text, self._by), taken, None):
+                yield [MARK if cell == "" else cell or "" for cell in found]
+
+
+def _mark_empty_texts(text: str, by: str) -> str | None:
+    """The text with `MARK` in place of each empty text in quotes; None if what looks like one may be part of a cell."""
+    end = rf"[{re.escape(by)}\r\n]"
+    empty = rf'(?:(?<={end})|\A)""(?={end}|\Z)'
+    if re.search(empty, text) is None:
+        return text
+    if MARK in text:
+        return None
+    marked, count = re.subn(empty, MARK, text)
+    return marked if _count_empty_texts(text.encode(), by) == count else None
+
+
+def _count_empty_texts(text: bytes, by: str) -> int | None:
+    """The number of empty texts in quotes; None if a quote is neither at an end of a cell nor doubled."""
+    import numpy as np
+
+    codes = np.frombuffer(text, "uint8")
+    quotes = np.flatnonzero(codes == ord('"'))
+    if len(quotes) % 2:
+        return None
+    first, last = quotes[::2], quotes[1::2]
+    is_end = np.zeros(256, dtype=bool)
+    is_end[[ord(by), ord("\r"), ord("\n")]] = True
+    is_doubled = last[:-1] + 1 == first[1:]  # a quote in a cell: seems to end one part and to begin the next
+    begins = is_end[codes[first - 1]]
+    begins[0] |= first[0] == 0
+    ends = is_end[codes[np.minimum(last + 1, len(codes) - 1)]]
+    ends[-1] |= last[-1] == len(codes) - 1
+    if not ((begins[1:] | is_doubled).all() and (ends[:-1] | is_doubled).all() and begins[0] and ends[-1]):
+        return None
+    return int(np.count_nonzero((first + 1 == last) & begins & ends))
+
+
+def _unmark_cells(cells: Cells) -> Cells:
+    """The cells, with None for missing ones, and empty texts for marks."""
+    if MARK in cells:
+        return ["" if cell == MARK else cell or None for cell in cells]
+    return _blank_to_none(cells)
 
 
 def _blank_to_none(cells: Sequence[str | None]) -> Cells:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import re
@@ -17,7 +18,7 @@ from mlapp.serving.decoding.codec import Codec, Parts, Recipe
 from mlapp.serving.decoding.transport import Outcome
 from mlapp.serving.web.problems import HttpError
 
-IDLE = 5.0
+IDLE = 30.0
 """Seconds after which a decoder without work ends: its memory is needed elsewhere."""
 GROWTH = 512 * 1024 * 1024
 """Bytes that decoding may take beyond what the process has when it begins."""
@@ -31,7 +32,8 @@ def serve_bodies() -> None:
     """Decode bodies one after another until the server ends, or sends none for a long time."""
     with contextlib.suppress(OSError):  # if memory is short, the system ends this process and not the server
         Path("/proc/self/oom_score_adj").write_text("1000")
-    with socket.socket(fileno=os.dup(0)) as server:
+    gc.disable()  # it would look at all cells of a body again and again, and double the time
+    with _open_server_socket() as server:
         while True:
             server.settimeout(IDLE)
             try:
@@ -42,6 +44,15 @@ def serve_bodies() -> None:
             if not _decode_body(server, task, buffers):
                 return
             _free_memory()
+
+
+def _open_server_socket() -> socket.socket:
+    """The socket at standard input. Closing it closes the connection, as nothing else has it open."""
+    server = socket.socket(fileno=os.dup(0))
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return server
 
 
 def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool:
@@ -96,7 +107,8 @@ def _limit_memory() -> None:
 
 
 def _free_memory() -> None:
-    """Return freed memory to the system. The C library keeps it otherwise."""
+    """Free what the last body left, and return it to the system. The C library keeps it otherwise."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 

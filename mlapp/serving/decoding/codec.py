@@ -25,6 +25,11 @@ from mlapp.schema.rows import RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
 from mlapp.serving.web.problems import HttpError
 
+WIDEST = 1000
+"""Most columns of a body, or tensors, unless the model takes more."""
+WIDEST_LOADED = 10_000
+"""The same for a feature_loader, which may take what the model does not."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -120,6 +125,11 @@ class Codec:
         schema = self.predictor.schema.features
         return max(len(schema.fields), math.prod(schema.shape), 1)
 
+    @property
+    def widest(self) -> int:
+        """The maximum number of columns that make sense. Each one costs as much as thousands of rows."""
+        return max(WIDEST_LOADED if self.has_loader else WIDEST, 2 * len(self.predictor.schema.features.names))
+
     def decode_json(self, body: bytes, first: int = 0) -> Part:
         """The features in the JSON body of `/predict`.
 
@@ -168,7 +178,8 @@ class Codec:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
         """
         if self.is_raw:
-            return Part(1, features=_limit_objects(inputs))
+            count_objects(inputs)
+            return Part(1, features=inputs)
         rows = self._rows
         if rows is not None:
             part = rows.convert(inputs) if isinstance(inputs, list) else rows.from_matrix(inputs)
@@ -296,18 +307,17 @@ class Parts:
         self._parts.append(part)
 
 
-def _limit_objects(inputs: Any) -> Any:
-    """The same inputs.
+def count_objects(inputs: Any, before: int = 0) -> int:
+    """The number of values of a table's columns of objects, and of those before it.
 
     Raises:
-        HttpError: 413, a table has too many texts to transfer without blocking the server.
+        HttpError: 413, they are too many to transfer without blocking the server.
     """
-    objects = 0
     if hasattr(inputs, "iloc"):
-        objects = len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)
-    if objects > MOST_AT_ONCE:
+        before += len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)
+    if before > MOST_AT_ONCE:
         raise HttpError(413, f"The body has more than {MOST_AT_ONCE} texts for a feature_loader. Send fewer rows.")
-    return inputs
+    return before
 
 
 def concatenate_features(features: list[Any]) -> Any:

@@ -56,6 +56,8 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
     if len(found) != 1 or next(iter(found)) not in keys:
         return None
     columns = next(iter(found.values()))
+    if len(columns) > codec.widest:
+        return None
     if any(memoryview(text).tobytes().count(b"[") != 1 for text in columns.values()):  # a list within a list
         return None
     quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +15,10 @@ from mlapp.schema.csv_lines import CsvError
 from mlapp.schema.part import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
-from mlapp.serving.decoding.codec import Codec
+from mlapp.serving.decoding.codec import Codec, count_objects
 from mlapp.serving.web.budget import OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
-WIDEST = 1000
-"""Most columns of a CSV or Arrow body, or tensors, unless the model takes more."""
-WIDEST_LOADED = 10_000
-"""The same for a feature_loader, which may take what the model does not."""
 CHUNK = 100_000
 """Cells of a CSV that become features together; none of them is kept as an object."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
@@ -63,33 +60,61 @@ def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
         HttpError: 400, not CSV, or too many columns; 413, too many cells. InputError: rows of different lengths, a
             duplicate column, a row that does not fit the schema.
     """
-    schema = codec.predictor.schema.features
-    parts = codec.collect(codec)
+    pieces = read_csv_in_pieces(
+        body,
+        UNKNOWN if codec.has_loader else codec.predictor.schema.features,
+        widest=codec.widest,
+        cells=CHUNK if codec.is_by_row or codec.is_raw else len(body) + 1,
+    )
     try:
-        pieces = read_csv_in_pieces(
-            body,
-            UNKNOWN if codec.has_loader else schema,
-            widest=count_widest_columns(codec),
-            cells=CHUNK if codec.is_by_row else len(body) + 1,
-        )
+        if codec.is_raw:
+            return codec.accept_inputs(_join_raw_pieces(pieces, budget))
+        parts = codec.collect(codec)
         for table, cells in pieces:
             budget.take(cells)
             parts.add(codec.accept_inputs(table, parts.rows))
+        return parts.join()
     except CsvError as error:
         raise HttpError(400, f"The body is not CSV: {error}.") from None
-    return parts.join()
 
 
-def count_widest_columns(codec: Codec) -> int:
-    """The maximum number of columns that make sense. Each one costs as much as thousands of rows."""
-    return max(WIDEST_LOADED if codec.has_loader else WIDEST, 2 * len(codec.predictor.schema.features.names))
+def _join_raw_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) -> Any:
+    """The table or list that a CSV makes if it is read at once.
+
+    Raises:
+        HttpError: 413, too many cells, or too many texts.
+    """
+    read: list[Any] = []
+    objects = 0
+    for piece, cells in pieces:
+        budget.take(cells)
+        objects = count_objects(piece, objects)
+        read.append(piece)
+    if len(read) == 1:
+        return read[0]
+    if isinstance(read[0], list):
+        return list(itertools.chain.from_iterable(read))
+    import pandas as pd
+
+    return pd.DataFrame({name: _join_values([table[name] for table in read]) for name in read[0].columns})
+
+
+def _join_values(parts: Sequence[Any]) -> Any:
+    """The values of one column: an array if all parts have the same dtype, objects of their own types otherwise."""
+    import numpy as np
+    import pandas as pd
+
+    dtypes = {part.dtype for part in parts}
+    if len(dtypes) == 1 and dtypes != {np.dtype("object")}:
+        return np.concatenate(parts)
+    return pd.Series(list(itertools.chain.from_iterable(part.tolist() for part in parts)), dtype=object)
 
 
 def check_width(columns: int, codec: Codec) -> None:
     """Raises:
     HttpError: 400, too many columns.
     """
-    if columns > count_widest_columns(codec):
+    if columns > codec.widest:
         names = codec.predictor.schema.features.names
         raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
 

@@ -90,6 +90,8 @@ class _Decoder:
     """A decoder process and its socket."""
 
     def __init__(self) -> None:
+        self.is_used = False
+        """Whether it has decoded a body."""
         self.socket, other = socket.socketpair()
         with other:
             path = json.dumps([place or os.getcwd() for place in sys.path])
@@ -113,6 +115,13 @@ class _Decoder:
         waiting = select.poll()
         waiting.register(self.socket, select.POLLIN)
         return self.process.poll() is None and not waiting.poll(0)
+
+    @property
+    def has_retired(self) -> bool:
+        """Whether it ended by itself, because it was idle. Waits for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(MOMENT) == 0 and self.is_used
+        return False
 
     def end(self) -> None:
         self.socket.close()
@@ -155,9 +164,16 @@ class _Pool:
         Raises:
             HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: the client has left.
         """
-        decoder = self._take_decoder()
-        if decoder is None:
-            return Outcome.UNFIT, None
+        while (decoder := self._take_decoder()) is not None:
+            found = self._run_in_decoder(decoder, codec, task, body, budget)
+            if found is not None:
+                return found
+        return Outcome.UNFIT, None
+
+    def _run_in_decoder(
+        self, decoder: _Decoder, codec: Codec, task: bytes, body: bytes, budget: Budget
+    ) -> tuple[Outcome, Any] | None:
+        """As `run_task`; None if the decoder was idle for long and ended before it saw the task."""
         is_well = False
         check = _Patience(budget).check
         try:
@@ -168,10 +184,13 @@ class _Pool:
             return found
         except (ConnectionError, EOFError):
             budget.check()
+            if decoder.has_retired:
+                return None
             log.error("a decoder process ended while it read a body of %d bytes", len(body))
             raise HttpError(400, "The body cannot be read: it needs too much memory, or is damaged.") from None
         finally:
             if is_well:
+                decoder.is_used = True
                 with self._lock:
                     self._idle.append(decoder)
             else:

@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp import App
 from mlapp.config import Serve
+from mlapp.serving.decoding import codec, media_types
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.web.budget import Budget, CancelledBudgetError
 from mlapp.serving.web.http import ClientLeft
+from tests.unit.serving.conftest import Sums
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +225,38 @@ async def test_columns_are_read_in_pieces(numbers, serve):
             assert answer.json()["predictions"] == [2 * value for value in values]
         twice = '{"inputs":{"a":%s,"b":%s,"a":%s}}' % ((json.dumps(values),) * 3)
         assert "'a' twice" in (await send(client, "application/json", twice.encode())).json()["detail"]
+
+
+async def test_unknown_columns_are_refused_before_they_are_read(numbers, serve, monkeypatch):
+    monkeypatch.setattr("mlapp.serving.decoding.large_json.decode_json", None)
+    names = {f"column number {at}": [1] for at in range(12_000)}
+    async with serve(*numbers) as client:
+        answer = await client.post("/predict", json={"inputs": names})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 10)
+    assert "column 'a' is missing" in answer.json()["detail"]
+
+
+async def test_a_csv_for_a_feature_loader_is_read_in_pieces_as_if_at_once(serve, monkeypatch):
+    app, given = App("raw", target="y"), []
+    app.data_reader(lambda: {"a": [1.0, 2.0] * 10, "y": [0, 1] * 10})
+    app.model(Sums)
+
+    @app.feature_loader
+    def load(inputs) -> pd.DataFrame:
+        given.append(inputs)
+        return pd.DataFrame({"a": [1.0]})
+
+    rows = [f"{at},{at / 2},{at if at < 90 else 'x'},{at % 2 == 0},{'' if at == 5 else at},0{at}" for at in range(100)]
+    body = "\n".join(["whole,part,mixed,truth,missing,code", *rows]).encode()
+    async with serve(app) as client:
+        for cells in (10**6, 60):
+            monkeypatch.setattr(media_types, "CHUNK", cells)
+            assert (await send(client, "text/csv", body)).status_code == 200
+        whole, joined = given[-2:]
+        pd.testing.assert_frame_equal(joined, whole)
+        assert list(map(type, joined["mixed"])) == [int] * 90 + [str] * 10
+        monkeypatch.setattr(codec, "MOST_AT_ONCE", 150)
+        assert (await send(client, "text/csv", body)).status_code == 413
 
 
 async def test_more_values_than_may_be_are_refused_in_every_format(numbers, serve):

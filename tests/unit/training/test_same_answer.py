@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,6 +137,8 @@ DTYPES: dict[str, tuple[Any, list[Any]]] = {
     "interval": ("interval", FLOATS),
     "interval of times": ("interval", TIMES),
 }
+ALONE = ("alone and at once", "app.predict record by record")
+"""The ways in that send one row at a time."""
 LIMITED = {
     "new.csv": ("objects of lists", "objects of records", "objects of all"),
     "new.parquet": ("objects of records", "category of timedeltas", "category of UUIDs"),
@@ -387,7 +390,10 @@ def test_the_same_row_gets_the_same_answer_by_every_way_in(data: st.DataObject, 
         except MlappError:
             return  # one refusal, in training
         seen = convert_decimals_to_floats(table)
-        expected = fingerprint(None, seen) if model == "exact" else trained.estimator.predict(seen)
+        predict = partial(fingerprint, None) if model == "exact" else trained.estimator.predict
+        expected = predict(seen)
+        # A sum of 32-bit floats depends on the number of rows: in the model's library, without mlapp too.
+        alone = np.concatenate([predict(seen.iloc[[at]]) for at in range(ROWS)])
         with tempfile.TemporaryDirectory() as folder:
             answers = Answers(app, trained, table).collect(Path(folder))
     for way, predictions in answers.items():
@@ -398,5 +404,9 @@ def test_the_same_row_gets_the_same_answer_by_every_way_in(data: st.DataObject, 
             assert set(limits) & set(kinds), (way, kinds, predictions)
             continue
         np.testing.assert_allclose(
-            np.asarray(predictions, dtype=float), expected, rtol=1e-4, atol=1e-5, err_msg=f"{way} {kinds}"
+            np.asarray(predictions, dtype=float),
+            alone if way in ALONE else expected,
+            rtol=1e-4,
+            atol=1e-5,
+            err_msg=f"{way} {kinds}",
         )
