@@ -87,8 +87,8 @@ admin:
 
 @pytest.fixture(scope="session")
 def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flyteadmin]:
-    with preloaded() as processes, Flyteadmin(tmp_path_factory.mktemp("flyte")).serving() as admin:
-        admin.propeller.start = processes.start
+    with preloaded() as start, Flyteadmin(tmp_path_factory.mktemp("flyte")).serving() as admin:
+        admin.propeller.start = start
         yield admin
 
 

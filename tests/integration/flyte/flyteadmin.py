@@ -427,7 +427,7 @@ def _get(message: Any, path: str) -> Any:
 
 
 if __name__ == "__main__":
-    with preloaded() as processes, Flyteadmin(Path(sys.argv[1])).serving() as admin:
-        admin.propeller.start = processes.start
+    with preloaded() as start, Flyteadmin(Path(sys.argv[1])).serving() as admin:
+        admin.propeller.start = start
         print(admin.address, admin.web, os.getpid(), flush=True)
         threading.Event().wait()

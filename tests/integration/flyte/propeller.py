@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from flyteidl.core import compiler_pb2, errors_pb2, identifier_pb2, literals_pb2
 from flyteidl.core import execution_pb2 as core_execution_pb2
 
 from tests.integration.flyte.nodes import Nodes, Pod, PodError, read_quantities
-from tests.integration.flyte.preloaded import Process
+from tests.integration.flyte.preloaded import Process, Start
 
 WorkflowPhase = core_execution_pb2.WorkflowExecution
 NodePhase = core_execution_pb2.NodeExecution
@@ -79,7 +79,7 @@ class Propeller:
         self.cache: dict[str, Literals] = {}
         self.environment: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
-        self.start: Callable[[Sequence[str], Path, Mapping[str, str], Path], Process] = new_process
+        self.start: Start = new_process
 
     def run(self, execution: Execution, spec: Any) -> None:
         """Run the workflow of a launch plan to its end."""

@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
 
+from tests.preloaded import Fork, preload_commands
 from tests.servers import free_port
+
+Process = Fork | subprocess.Popen[bytes]
 
 MLAPP = Path(sys.executable).with_name("mlapp")
 APP = '''
@@ -97,7 +101,7 @@ def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
 class Server:
     """A running `mlapp serve`."""
 
-    process: subprocess.Popen[str]
+    process: Process
     project: Path
     log: Path
     urls: list[str] = field(default_factory=list)
@@ -142,18 +146,24 @@ class Server:
         return self.process.wait(PATIENCE)
 
 
+def start_program(command: Sequence[str], cwd: Path, environ: Mapping[str, str], log: IO[str]) -> Process:
+    """The command as a shell starts it. A fork, the default, is the same without the seconds of its imports."""
+    return subprocess.Popen([MLAPP, *command[1:]], cwd=cwd, env=environ, stdout=log, stderr=subprocess.STDOUT)
+
+
 @contextlib.contextmanager
-def serving(project: Path, *arguments: str, **environ: str) -> Iterator[Server]:
+def serving(
+    project: Path, *arguments: str, start: Callable[..., Process] | None = None, **environ: str
+) -> Iterator[Server]:
+    """A server of a project.
+
+    Args:
+        start: `start_program` where the start or the memory is tested.
+    """
     log = project.parent / f"{project.name}-{time.monotonic_ns()}.log"
+    start = start or preload_commands().start
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [MLAPP, "serve", "--port", "0", *arguments],
-            cwd=project,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **environ},
-        )
+        process = start(["mlapp", "serve", "--port", "0", *arguments], project, {**os.environ, **environ}, output)
     server = Server(process, project, log)
     try:
         until(lambda: bool(re.search(r"answers at http\S+\n", server.text())) or process.poll() is not None)
@@ -167,7 +177,7 @@ def serving(project: Path, *arguments: str, **environ: str) -> Iterator[Server]:
 
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([MLAPP, *arguments], cwd=project, capture_output=True, text=True, timeout=120)
+    return preload_commands().run(["mlapp", *arguments], project, os.environ)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import PATIENCE, until
+from .conftest import PATIENCE, start_program, until
 
 BODY = {"inputs": [{"a": 1.0, "b": 2.0}]}
 
@@ -25,7 +25,7 @@ def is_closed(url: str) -> bool:
 
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(serve, new_project) -> None:
-    with serve(new_project()) as server:
+    with serve(new_project(), start=start_program) as server:
         with server.busy():
             server.process.send_signal(signal.SIGTERM)
             until(lambda: is_closed(server.url))

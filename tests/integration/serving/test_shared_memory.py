@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from mlapp.project import Project
-from tests.integration.serving.conftest import until
+from tests.integration.serving.conftest import start_program, until
 
 APP = """
 import numpy as np
@@ -71,7 +71,8 @@ def shares_memory(pid: int) -> bool:
 
 
 def test_workers_share_the_model_and_replace_each_other(serve, project: Path) -> None:
-    with serve(project, "--workers", "2", "--model", "production", MLAPP_SERVE__REFRESH="0.2") as server:
+    options = ("--workers", "2", "--model", "production")
+    with serve(project, *options, start=start_program, MLAPP_SERVE__REFRESH="0.2") as server:
 
         def ask() -> tuple[str, int]:
             answer = httpx.post(f"{server.url}/predict", json=BODY, timeout=40).json()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 
+from .conftest import start_program
+
 APP = """
 from mlapp import App
 
@@ -59,7 +61,7 @@ def test_a_kept_conversion_starts_without_the_framework_and_pandas(serve, tmp_pa
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "mlapp.yaml").write_text("app: app.py\n")
     subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, check=True)
-    with serve(tmp_path, "--runtime", "onnx", PYTHONPROFILEIMPORTTIME="1") as server:
+    with serve(tmp_path, "--runtime", "onnx", start=start_program, PYTHONPROFILEIMPORTTIME="1") as server:
         ready = server.text()
         body = httpx.get(f"{server.url}/model").json()["example"]
         answer = httpx.post(f"{server.url}/predict", json=body)
