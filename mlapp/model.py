@@ -12,6 +12,7 @@ from mlapp import frameworks
 from mlapp.baseline import Baseline
 from mlapp.errors import DeclarationError, ModelError, UserCodeError
 from mlapp.frameworks import Framework
+from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.parameters import bind_one_stage, list_parameters
@@ -171,7 +172,12 @@ def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> N
         )
     safe = framework.formats[0]
     chosen = pipeline.model_options.format
-    if format not in {safe, chosen} - {None, ""}:
+    if not format:
+        raise ModelError(
+            f"App '{pipeline.name}' declares no format, and no framework can save its model safely.",
+            SAVE_OTHERWISE,
+        )
+    if format not in {safe, chosen}:
         declared = f"'{chosen or safe}'" if chosen or safe else "none"
         raise ModelError(
             f"The model is saved as '{format}'; app '{pipeline.name}' declares {declared} for {framework.name}.",

@@ -198,10 +198,10 @@ def summarize_categories(name: str, texts: list[str | None], most: int = MOST_BI
 
 
 def find_target_type(target: Any) -> str | None:
-    """The JSON type of a target's values; None for several columns or another type."""
+    """The JSON type of a target's values; None for several columns or fields, or another type."""
     from mlapp.schema import infer_schema
 
-    if target is None or getattr(target, "ndim", 1) > 1:
+    if target is None or getattr(target, "ndim", 1) > 1 or getattr(getattr(target, "dtype", None), "names", None):
         return None
     import numpy as np
     import pandas as pd

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 from mlapp.errors import ModelError
 from mlapp.frameworks import metrics
 
+SAVE_OTHERWISE = "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib')."
+"""What to do with a model that no framework saves."""
+
 
 class Framework(ABC):
     """One framework. Its packages are imported only inside the methods.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DeclarationError, ModelError
 from mlapp.frameworks import joblib_files
-from mlapp.frameworks.framework import Framework
+from mlapp.frameworks.framework import SAVE_OTHERWISE, Framework
 
 
 class PythonFramework(Framework):
@@ -57,7 +57,7 @@ class PythonFramework(Framework):
         if format != "joblib":
             raise ModelError(
                 f"The model, a {type(model).__name__}, belongs to no framework that mlapp can save safely.",
-                "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib').",
+                SAVE_OTHERWISE,
             )
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:

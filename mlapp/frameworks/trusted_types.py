@@ -92,7 +92,20 @@ PARTIAL = "functools.partial"
 """Histogram boosting holds one of `check_array` after it was fitted on categories. It calls nothing when it is loaded;
 `loaded_estimator` looks at what it would call.
 """
-VALUES = frozenset(("datetime.date", "datetime.time", "pandas.Interval", "pandas._libs.interval.Interval", "uuid.UUID"))
+ABSTRACT = frozenset(
+    ("number", "integer", "signedinteger", "unsignedinteger", "inexact", "floating", "complexfloating", "character")
+)
+"""NumPy's abstract types, which have no values: `make_column_selector(dtype_include=np.number)` holds one."""
+VALUES = frozenset(
+    (
+        "builtins.object",
+        "datetime.date",
+        "datetime.time",
+        "pandas.Interval",
+        "pandas._libs.interval.Interval",
+        "uuid.UUID",
+    )
+)
 """Plain values that an encoder's categories are, as of `pd.cut`. skops calls the constructor with what the file holds,
 and both take plain values only. They are trusted by name, as neither package re-exports the name for anything else.
 """
@@ -115,7 +128,7 @@ def is_trusted(name: str) -> bool:
     found = resolve_name(name)
     if found is None or (found.__module__, getattr(found, "__qualname__", attribute)) != (module, attribute):
         return False
-    if name in TYPES:
+    if name in TYPES or (module == "numpy" and attribute in ABSTRACT):
         return isinstance(found, type)
     if isinstance(found, type):
         return attribute.startswith("PyFunc") is False and issubclass(found, _list_base_classes(package))

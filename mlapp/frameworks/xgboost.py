@@ -14,6 +14,9 @@ from mlapp.frameworks.framework import Framework, cannot_proceed_error
 FILES = {"ubj": "model.ubj", "json": "model.json"}
 KIND = "class"
 """The attribute of the stored booster that names the class of the model."""
+MISSING = "missing"
+"""The attribute with the value that means "missing", which XGBoost's own files do not hold."""
+ATTRIBUTES = (KIND, MISSING)
 
 
 class XGBoostFramework(Framework):
@@ -80,11 +83,13 @@ class XGBoostFramework(Framework):
         import xgboost
 
         booster = model if isinstance(model, xgboost.Booster) else _get_booster(model)
-        booster.set_attr(**{KIND: _find_public_class(type(model))})
+        missing = getattr(model, "missing", None)
+        marked = None if missing is None or missing != missing else repr(float(missing))
+        booster.set_attr(**{KIND: _find_public_class(type(model)), MISSING: marked})
         try:
             model.save_model(folder / FILES[format])
         finally:
-            booster.set_attr(**{KIND: None})
+            booster.set_attr(**dict.fromkeys(ATTRIBUTES))
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         return self.load_file(folder / FILES[format], trusted)
@@ -97,13 +102,16 @@ class XGBoostFramework(Framework):
         try:
             booster = xgboost.Booster(model_file=file)
             kind = _find_model_class(xgboost, booster.attr(KIND) or "Booster", file)
-            booster.set_attr(**{KIND: None})
+            missing = booster.attr(MISSING)
+            booster.set_attr(**dict.fromkeys(ATTRIBUTES))
             tree_structure.require_sound_xgboost(booster)
             if kind is xgboost.Booster:
                 return booster
             model = kind(n_jobs=threads.count_cores())
             model.load_model(file)
-            model.get_booster().set_attr(**{KIND: None})
+            model.get_booster().set_attr(**dict.fromkeys(ATTRIBUTES))
+            if missing is not None:
+                model.missing = float(missing)
             return model
         except (ValueError, KeyError, TypeError) as error:  # XGBoostError is a ValueError
             reason = next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__)

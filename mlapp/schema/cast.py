@@ -18,16 +18,22 @@ MASKED = frozenset(
     (*(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "Float32", "Float64", "boolean")
 )
 ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
+SPARSE = re.compile(r"Sparse\[(?P<kind>(?:float|u?int)\d+|bool), (?P<fill>[\w.+-]+)\]")
 
 
 def parse_pandas_dtype(name: str) -> Any:
     """The dtype with a name from `str(dtype)`. Arrow's texts need care, as they share the name of another dtype."""
+    import numpy as np
     import pandas as pd
 
     if name == "string[pyarrow]":
         import pyarrow as pa
 
         return pd.ArrowDtype(pa.string())
+    if (sparse := SPARSE.fullmatch(name)) is not None:  # pandas reads only the usual fill of each type
+        kind: Any = np.dtype(sparse["kind"])
+        fill = sparse["fill"] == "True" if kind.kind == "b" else kind.type(sparse["fill"]).item()
+        return pd.SparseDtype(kind, fill)
     return pd.api.types.pandas_dtype(name)
 
 

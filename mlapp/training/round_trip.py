@@ -17,6 +17,7 @@ from typing import Any
 
 from mlapp import frameworks, normalization, prediction
 from mlapp.errors import DataError, MlappError, ModelError
+from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_stream, normalize_prediction
@@ -24,6 +25,7 @@ from mlapp.schema.container import count_rows, take_rows
 from mlapp.schema.infer import to_json_value
 from mlapp.training.comparison import ABSOLUTE, is_close_entry, list_comparable_rows
 from mlapp.training.json_round_trip import Sample
+from mlapp.training.row_order import require_row_order
 from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
@@ -37,8 +39,12 @@ DEPENDENT = (
     "gives a row another value beside other rows than alone. A server of this version does not batch requests, so that "
     "no client's answer depends on another's."
 )
+ALONE_TODO = (
+    "A server predicts single rows: compute each row's values from that row alone, and give one row as many columns as "
+    "many rows."
+)
+NO_INDEX = "A server's features have no index: make it a column in the data_reader, table.reset_index()."
 INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
-SAVE_OTHERWISE = "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib')."
 
 
 def check_model(
@@ -135,6 +141,7 @@ class _Check:
         """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
+        require_row_order(transformed, found, predictor.stage.title)
         return list_comparable_rows(transformed), _list_prediction_rows(
             normalize_prediction(found, transformed, predictor.stage), predictor
         )
@@ -165,8 +172,7 @@ class _Check:
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
-                "A server predicts single rows: compute each row's values from that row alone, and give one row "
-                "as many columns as many rows.",
+                NO_INDEX if "RangeIndex" in error.what else ALONE_TODO,
             ) from error
 
     def _find_dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:

@@ -18,6 +18,7 @@ from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema.container import count_rows
 from mlapp.training import defaults, seeds
+from mlapp.training.row_order import require_row_order
 
 log = logging.getLogger("mlapp")
 Values = Mapping[str, Any]
@@ -121,6 +122,7 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
     transformed = call_stage(stage, convert_to_array(features) if wants_array(stage) else features)
     if transformed is None:
         raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
+    require_row_order(features, transformed, stage.title)
     return transformed
 
 

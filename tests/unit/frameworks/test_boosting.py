@@ -42,6 +42,16 @@ def test_a_model_is_saved_and_loaded_as_it_was(model, tmp_path: Path) -> None:
     assert list(loaded.feature_names_in_) == list(fitted.feature_names_in_)
 
 
+def test_xgboost_keeps_the_value_that_means_missing(tmp_path: Path) -> None:
+    framework = frameworks.get_framework("xgboost")
+    features = IRIS.data.where(IRIS.data > 2, -999.0)
+    model = xgboost.XGBClassifier(n_estimators=4, missing=-999.0).fit(features, IRIS.target)
+    framework.save(model, tmp_path, "ubj", ())
+    loaded = framework.load(tmp_path, "ubj", ())
+    assert np.array_equal(loaded.predict_proba(features), model.predict_proba(features))
+    assert (loaded.missing, loaded.get_booster().attributes(), model.get_booster().attributes()) == (-999.0, {}, {})
+
+
 def test_boosters_without_the_scikit_learn_classes(tmp_path: Path) -> None:
     for booster, folder in (
         (xgboost.train({"max_depth": 2}, xgboost.DMatrix(IRIS.data, IRIS.target), 3), tmp_path / "xgboost"),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.gaussian_process.kernels import RBF
@@ -122,6 +123,13 @@ def test_an_encoder_of_times_with_a_zone_says_what_to_do_instead(tmp_path: Path)
     with pytest.raises(ModelError, match="times with a zone") as refused:
         SklearnFramework().save(OneHotEncoder().fit(times), tmp_path, "skops", ["pandas.Timestamp"])
     assert "format='joblib'" in refused.value.todo
+
+
+def test_a_selector_of_columns_by_their_type_needs_no_declaration(tmp_path: Path) -> None:
+    numbers, texts = (make_column_selector(dtype_include=kind) for kind in (np.number, [object, np.integer]))
+    estimator = make_column_transformer((OneHotEncoder(), texts), ("passthrough", numbers))
+    SklearnFramework().save(estimator, tmp_path, "skops", ())
+    assert SklearnFramework().load(tmp_path, "skops", ()).transformers[1][2].dtype_include is np.number
 
 
 def test_nothing_of_another_package_is_trusted_under_a_name_of_scikit_learn() -> None:

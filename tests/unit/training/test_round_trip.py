@@ -168,6 +168,42 @@ def test_a_model_that_cannot_predict_one_row_is_refused() -> None:
     with pytest.raises(ModelError, match="cannot predict one row alone"):
         app.train()
 
+    app = App("checked", target="y")
+    app.data_reader(lambda: table().set_index(pd.date_range("2024-01-01", periods=ROWS)))
+    app.model(LogisticRegression)
+    app.feature_transformer(lambda features: features.assign(month=features.index.month))
+    with pytest.raises(ModelError, match="'RangeIndex' object has no attribute 'month'") as raised:
+        app.train()
+    assert "reset_index" in raised.value.todo
+
+
+def test_rows_in_another_order_are_refused() -> None:
+    app = an_app()
+    app.feature_transformer(lambda features: features.sort_values("x"))
+    with pytest.raises(DataError, match="feature_transformer .* returned the rows in another order"):
+        app.train()
+
+    app = an_app()
+    app.predictor(lambda model, features: features["x"].sort_values())
+    with pytest.raises(DataError, match="predictor .* returned the rows in another order"):
+        app.train()
+
+
+def test_a_target_of_several_fields_is_trained_on() -> None:
+    """As libraries for survival take it: whether the event was seen, and when."""
+    app = App("survival")
+    app.data_reader(table)
+
+    @app.data_parser
+    def parse(data: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
+        seen = np.array(list(zip(data["y"] == "low", data["z"], strict=True)), dtype=[("seen", bool), ("time", float)])
+        return data[["x", "z"]], seen
+
+    app.model(LinearRegression)
+    app.trainer(lambda model, features, target: model.fit(features, target["time"]))
+    app.evaluator(lambda model, features, target: 0.0)
+    assert app.train().batching
+
 
 def test_a_row_that_lacks_a_value_is_predicted_alone_too() -> None:
     app = an_app(z=[None if row % 5 == 1 else row * 0.1 for row in range(ROWS)])
@@ -292,6 +328,18 @@ def test_a_function_of_a_module_can_be_saved_when_it_is_trusted(module: Any) -> 
         return make_pipeline(FunctionTransformer(top_level), LogisticRegression())
 
     assert app.train().batching
+
+
+def test_a_model_of_an_own_trainer_without_a_format_is_told() -> None:
+    app = App("checked", target="y")
+    app.data_reader(table)
+    app.model(lambda: {})
+    app.trainer(lambda model, features, target: {"models": [1, 2]})
+    app.predictor(lambda model, features: [0] * len(features))
+    app.evaluator(lambda model, features, target: 0.0)
+    with pytest.raises(ModelError, match="declares no format") as raised:
+        training.run(app, {}, to_keep=True)
+    assert "@app.saver" in raised.value.todo
 
 
 def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version() -> None:
