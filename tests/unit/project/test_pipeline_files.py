@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlapp.ci.pipeline_files import FILES
 from mlapp.config import load_settings
 
 
@@ -97,7 +99,7 @@ def run_script(root: Path, name: str, **tools: str) -> subprocess.CompletedProce
 PYTHON = f'case "$1" in -m) exit 5;; *) exec {sys.executable} "$@";; esac'
 
 
-def test_a_release_is_signed_by_the_identity_of_the_job_alone(shop, mlapp):
+def test_a_release_is_signed_by_the_identity_of_the_job_alone(shop, mlapp, tmp_path, monkeypatch):
     root = shop / "models/shop"
     mlapp("eject", "ci", "--format", "github", cwd=root)
     workflow = yaml.safe_load((shop / ".github/workflows/shop-deploy.yml").read_text())
@@ -119,7 +121,10 @@ def test_a_release_is_signed_by_the_identity_of_the_job_alone(shop, mlapp):
     assert "cosign sign --yes registry/shop@sha256:1\n" in calls
     assert "IMAGE=registry/shop@sha256:1" in (root / ".mlapp/release.env").read_text()
     (root / "tools/cosign").unlink()
-    assert "the image is not signed" in run_script(root, "release", mlapp=trained, python=PYTHON).stderr
+    monkeypatch.setenv("COSIGN_URL", tmp_path.as_uri())
+    refused = run_script(root, "release", mlapp=trained, python=PYTHON)
+    assert (refused.returncode, "the image is not signed" in refused.stderr) == (1, True)
+    assert "build" not in (root / "calls").read_text(), "before anything is pushed"
 
 
 def test_a_first_model_is_compared_with_none(shop, mlapp):
@@ -169,3 +174,22 @@ def test_an_unknown_system_is_refused_before_anything_is_written(tmp_path, mlapp
     assert refused.code == 2
     assert "There is no CI system 'gitlub'. Did you mean 'gitlab'?" in refused.err
     assert not (tmp_path / "digits").exists()
+
+
+def test_cosign_is_installed_only_with_the_content_that_is_pinned(tmp_path):
+    script = FILES / "scripts" / "cosign.sh"
+    mirror, folder = tmp_path / "mirror", tmp_path / "bin"
+    mirror.mkdir()
+    for machine in ("amd64", "arm64"):
+        (mirror / f"cosign-linux-{machine}").write_text("#!/bin/sh\necho another\n")
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "COSIGN_URL": mirror.as_uri()}
+
+    done = subprocess.run([script, folder], env=environment, capture_output=True, text=True)
+    assert (done.returncode, list(folder.iterdir())) == (1, [])
+    assert "is not the pinned cosign: its SHA-256 differs" in done.stderr
+
+    own = hashlib.sha256((mirror / "cosign-linux-amd64").read_bytes()).hexdigest()
+    pinned = tmp_path / "cosign.sh"
+    pinned.write_text(re.sub("sum=[0-9a-f]{64}", f"sum={own}", script.read_text()))
+    subprocess.run(["bash", pinned, folder], env=environment, check=True)
+    assert subprocess.run([folder / "cosign"], capture_output=True, text=True).stdout == "another\n"
