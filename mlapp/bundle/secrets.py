@@ -6,6 +6,7 @@ tokens by their format. Detectors by entropy or variable name have too many fals
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -25,18 +26,34 @@ NAMES = (
     *(".dockercfg", ".s3cfg", ".boto", ".vault-token", ".databrickscfg", "kaggle.json", "rclone.conf"),
     *("kubeconfig", "kubeconfig.*", "*.kubeconfig", "terraform.tfstate*", "*.tfstate", "*.tfstate.*"),
     *("*service-account*.json", "*service_account*.json", "*serviceaccount*.json", "client_secret*.json"),
-    *("application_default_credentials.json", "credentials.json", "credentials.yaml", "credentials.yml"),
+    *("application_default_credentials.json", "credentials", "*credentials.json"),
+    *("*credentials.csv", *(f"credentials.{kind}" for kind in ("yaml", "yml", "toml", "ini", "cfg", "txt"))),
+    *("*accesskeys.csv", "rootkey.csv", "token.json", "token.pickle", "auth.json", ".smbcredentials", "*.keytab"),
+    *(".passwd-s3fs", "passwd-s3fs", ".vault_pass*", ".vault-pass*", ".fernet_key", ".terraformrc", "*.tfrc.json"),
+    *("kube.config", ".modal.toml", ".python_history", ".bash_history", ".zsh_history", ".psql_history"),
 )
 """Names of files with secrets, in lower case; the match is case-insensitive."""
 
 PLACES = (
     *(".aws/*", ".ssh/*", ".kube/*", ".azure/*", ".gnupg/*", ".config/gcloud/*"),
-    *(".docker/config.json", ".streamlit/secrets.toml", ".dbt/profiles.yml"),
+    *(".docker/config.json", ".streamlit/secrets.toml", ".dbt/profiles.yml", ".dvc/config.local", ".config/gh/*"),
+    *(
+        ".huggingface/token",
+        ".cache/huggingface/token",
+        ".snowflake/*",
+        ".snowsql/*",
+        ".oci/*",
+        ".prefect/profiles.toml",
+    ),
+    *(".jupyter/jupyter_server_config.json", ".fly/config.yml", ".terraform.d/*"),
 )
 """Folders and files with credentials of programs, at any depth in the project."""
 
 HARMLESS = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env", "sample.env", "*.py", "*.md")
 """Names that match the above but contain no secrets: public keys, examples, and code such as `secrets.py`."""
+
+BACKUP = re.compile(r"(~|\.(bak|backup|old|orig|save|copy|swp|tmp|\d{1,2}))$")
+"""The end of the name of a copy that an editor or a person keeps of a file."""
 
 DETECTORS = {
     "aws": "AWSKeyDetector",
@@ -65,6 +82,15 @@ OWN_RULES = {
     "AWS Secret Key": re.compile(
         r"aws_?secret_?access_?key['\"]?\s*[=:]\s*['\"]?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])", re.IGNORECASE
     ),
+    "Databricks Token": re.compile(r"\bdapi[0-9a-f]{32}(-\d)?\b"),
+    "Docker Hub Token": re.compile(r"\bdckr_(?:pat|oat)_[A-Za-z0-9_\-]{27,}"),
+    "Vault Token": re.compile(r"\bhv[sb]\.[A-Za-z0-9_\-]{24,}"),
+    "DigitalOcean Token": re.compile(r"\bdo[opr]_v1_[0-9a-f]{64}\b"),
+    "OpenAI Project Key": re.compile(r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_\-]{40,}"),
+    "Google OAuth Secret": re.compile(r"\bGOCSPX-[A-Za-z0-9_\-]{28}"),
+    "Azure Shared Access Key": re.compile(r"SharedAccessKey=[A-Za-z0-9+/]{42,}="),
+    "age Key": re.compile(r"\bAGE-SECRET-KEY-1[0-9A-Z]{58}\b"),
+    "PuTTY Key": re.compile(r"^PuTTY-User-Key-File-\d:[^\0]{0,2000}^Private-Lines:", re.MULTILINE),
     "Kubernetes Credential": re.compile(r"client-key-data['\"]?:\s*['\"]?[A-Za-z0-9+/=]{32}"),
     "Docker Credential": re.compile(
         r"\"auths\"\s*:\s*\{[^{}]*\{[^{}]*\"(?:auth|identitytoken|password)\"\s*:\s*\"[^\"]+\""
@@ -88,6 +114,8 @@ def detect_secret_by_name(path: Path) -> str | None:
         path: relative to the project.
     """
     name, place = path.name.lower(), path.as_posix().lower()
+    while (copy := BACKUP.search(name)) is not None:
+        name, place = name[: copy.start()], place[: copy.start() - len(name)]
     if any(fnmatch(name, pattern) for pattern in HARMLESS):
         return None
     if any(fnmatch(name, pattern) for pattern in NAMES):
@@ -105,9 +133,10 @@ def detect_secret_by_content(file: Path) -> str | None:
     """
     with file.open("rb") as stream:
         content = stream.read(READ)
-    if b"\0" in content[:8192]:
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes texts
+    if b"\0" in content[:8192] and not is_wide:
         return None
-    text = content.decode("utf-8", errors="replace")
+    text = content.decode("utf-16" if is_wide else "utf-8", errors="replace")
     for kind, expression in _load_secret_rules():
         found = expression.search(text)
         if found is not None:

@@ -16,6 +16,7 @@ NAMED = [
     *(".pypirc", ".pgpass", "service-account.json", "application_default_credentials.json", "terraform.tfstate"),
     *("store.p12", "store.pfx", "store.jks", "secrets.yaml", ".streamlit/secrets.toml", ".envrc", "prod.env"),
     *(".ENV", "id_rsa.bak", ".env", "conf/.env.production", "deep/.aws/config", "terraform.tfstate.backup"),
+    *(".env~", "prod.env.bak", "secrets.yaml.old", ".aws.bak/credentials", "admin_accessKeys.csv", ".oci/config"),
 ]
 HARMLESS = [
     "app.py",
@@ -24,6 +25,9 @@ HARMLESS = [
     "id_rsa.pub",
     "environment.yml",
     "keys.csv",
+    "env.yml",
+    "tokenizer.json",
+    "credentials.html",
     "README.md",
     "monkey.json",
 ]
@@ -36,6 +40,8 @@ HELD = [
         '{"type": "service_account", "private_key": "-----BEGIN ' + 'PRIVATE KEY-----\\nMIIE"}',
         "line 1: Private Key",
     ),
+    ("windows.txt", "\ufefftoken = ghp_" + "a1" * 18 + "\n", "line 1: GitHub Token"),
+    ("lake.cfg", "token = dapi" + "a1" * 16 + "\n", "line 1: Databricks Token"),
     ("cluster.yaml", "users:\n- user:\n    client-key-data: " + "LS0t" * 10, "line 3: Kubernetes Credential"),
     ("server.pem", "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE\n", "line 1: Private Key"),
     ("mlapp.yaml", "serve:\n  api_keys: [hunter2]\n", "serve.api_keys"),
@@ -72,7 +78,7 @@ def test_names_that_hold_secrets_and_names_that_only_look_like_it() -> None:
 
 @pytest.mark.parametrize(("name", "text", "reason"), HELD)
 def test_a_secret_in_the_content_is_named_by_line_and_kind(root: Path, name: str, text: str, reason: str) -> None:
-    write(root, name, text)
+    (root / name).write_text(text, encoding="utf-16-le" if text.startswith("\ufeff") else "utf-8")
     assert detect_secret_by_content(root / name) == reason
 
 
