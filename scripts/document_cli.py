@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from mlapp.cli.main import cli
+from mlapp.cli.commands import cli
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reference" / "cli.md"
 HEAD = """# Command line

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mlapp.cli import output
 from mlapp.cli.options import Environment
+from mlapp.cli.plain_serve import start_server
 
 
 class Runtime(str, enum.Enum):
@@ -67,41 +66,16 @@ def serve_model(
 
       mlapp serve --bundle .mlapp/bundles/digits-3-8c1f29d0a7b4
     """
-    import msgspec
-
-    from mlapp.serving import serve_spec as plans
-    from mlapp.serving.process import sockets
-
-    what: dict[str, Any] = {
-        "apps": tuple(apps or ()),
-        "bundle": str(bundle) if bundle else None,
-        "environment": environment,
-    }
-    found = plans.find_projects(**what)
-    settings = plans.read_serve_settings(found, environment)
-    given: dict[str, Any] = {
-        "host": host or settings.host or sockets.choose_default_host(),
-        "port": sockets.choose_port(settings, os.environ) if port is None else port,
-    }
-    flags: dict[str, Any] = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace}
-    flags["runtime"] = runtime.value if runtime else None
-    given |= {name: value for name, value in flags.items() if value is not None}
-    if reload:
-        given |= {"workers": 1, "refresh": 1.0}
-    settings = msgspec.structs.replace(settings, **given)
-    plan = plans.ServeSpec(**what, settings=settings, flags=given, reload=reload)
-    if settings.wsgi is not None:
-        from mlapp.serving.process.wsgi_site import run_site
-
-        run_site(settings.wsgi, plan, found[0])
-    listener = sockets.bind_socket(given["host"], settings.port)
-    url = sockets.server_url(listener, settings.tls_cert is not None)
-    if settings.workers > 1 or reload:
-        from mlapp.serving.process.supervisor import Supervisor
-
-        watched = [project.root for project in found] if reload else []
-        Supervisor(plan, listener, lambda line: output.print_note(line.replace("{url}", url)), watched).run_workers()
-    else:
-        from mlapp.serving.process.launch import launch_server
-
-        launch_server(plan, listener, lambda lines: output.print_note("\n".join(lines).replace("{url}", url)))
+    start_server(
+        apps=apps or (),
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        workers=workers,
+        model=model,
+        runtime=runtime.value if runtime else None,
+        reload=reload,
+        grace=grace,
+        bundle=bundle,
+        environment=environment,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from mlapp.serving.process.server import run_server
 from mlapp.serving.serve_spec import ServeSpec
 
 Told = Callable[[list[str]], None]
+GARBAGE = (20_000, 5, 5)
+"""Thresholds of the garbage collector. Imports and models make many objects and hardly any cycle, requests none."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def launch_server(
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
     """
+    gc.set_threshold(*GARBAGE)
     made = build_application(plan, preloaded, switched)
 
     def announce_start() -> None:

@@ -53,6 +53,7 @@ NEEDLESS = {
         "kubernetes",
         "rich",
         "gunicorn",
+        "typer",
     ),
 }
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import typer
 
-from mlapp.cli.main import cli
+from mlapp.cli.commands import cli
 
 
 def test_from_an_empty_folder_to_predictions(mlapp: Callable, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_shell_completes_commands() -> None:
 
 def test_importing_mlapp_imports_none_of_the_heavy_packages() -> None:
     code = (
-        "import sys, mlapp, mlapp.cli.main; "
+        "import sys, mlapp, mlapp.cli.commands; "
         "print([name for name in ('pandas', 'numpy', 'fastapi', 'pydantic', 'cookiecutter', 'docker', 'kubernetes',"
         " 'flytekit', 'sklearn') if name in sys.modules])"
     )

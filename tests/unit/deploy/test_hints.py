@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 import mlapp
-from mlapp.cli.main import cli
+from mlapp.cli.commands import cli
 from mlapp.config import Section
 from mlapp.deploy import target_names
 from mlapp.deploy.cluster.cluster_target import ClusterTarget

@@ -16,7 +16,7 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from mlapp import App, Resources, training
-from mlapp.cli.main import cli
+from mlapp.cli.commands import cli
 from mlapp.config import Store
 from mlapp.flyte import promotion
 from mlapp.flyte.registration import render_documents
