@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEYS = 1 << 16
+CENTER = 1 << 15
+"""Key of the center: of the distance 0."""
+OCTAVE = 128
+"""Keys from one power of two to the next."""
 
 
 def encode_bins(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
@@ -63,17 +67,25 @@ def compute_upper_ends(keys: NDArray[Any], center: float) -> list[float]:
 def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
     """The last key of each bin, and the rows in it: one bin per key if there are few keys, otherwise quantiles.
 
+    A bin that ends at the center's own key ends halfway to the next value instead: an edge next to the center would
+    have all keys of tiny distances between itself and the others.
+
     Args:
         keys: ordered keys of the training rows.
         most: maximum number of bins.
     """
     found, counts = np.unique(keys, return_counts=True)
+    values = found
     if len(found) > most:
         total = np.cumsum(counts)
         quantile = np.minimum(((total - counts / 2) / total[-1] * most).astype(np.int64), most - 1)
         last = np.flatnonzero(np.append(quantile[1:] != quantile[:-1], True))
         ends = total[last]
         found, counts = found[last], np.diff(ends, prepend=0)
+    at = int(np.searchsorted(found, CENTER))
+    if at < len(found) - 1 and found[at] == CENTER:
+        above = int(values[np.searchsorted(values, CENTER) + 1])
+        found[at] = max(CENTER, above - OCTAVE)
     return [int(key) for key in found], [int(count) for count in counts]
 
 
@@ -85,7 +97,11 @@ def build_slot_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]
         keys: last key of each bin.
         first: the slot of the first bin.
     """
-    of_key = np.searchsorted(np.asarray(keys, dtype=np.int64), np.arange(KEYS)).astype(np.int32)
+    ends = np.asarray(keys, dtype=np.int64)
+    at = int(np.searchsorted(ends, CENTER))
+    if at < len(ends) - 1 and ends[at] == CENTER:  # of an mlapp whose `make_bins` allowed it
+        ends[at] = max(CENTER, ends[at + 1] - 7 * OCTAVE)
+    of_key = np.searchsorted(ends, np.arange(KEYS)).astype(np.int32)
     table = of_key[ORDER]  # beyond the last bin it is len(keys), corrected next
     table[np.greater(ORDER, keys[-1] if keys else -1)] = len(keys) + 1
     table[np.less(ORDER, low)] = len(keys)

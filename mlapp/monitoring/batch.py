@@ -7,6 +7,20 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 
+class JoinedResults(list[Any]):
+    """The predictions of each request, of one call of a model that answered all of them.
+
+    Args:
+        results: for each request its predictions.
+        parts: the features of the requests, joined where that is possible.
+        rows: the predictions of all requests, in order.
+    """
+
+    def __init__(self, results: list[Any], parts: Sequence[Any], rows: Sequence[Any]) -> None:
+        super().__init__(results)
+        self.parts, self.rows = parts, rows
+
+
 class RequestNames(NamedTuple):
     """The log's data of the requests of a batch, in order.
 
@@ -49,20 +63,25 @@ def make_batch(
         results: the predictions, or an error, of each part.
         is_logged: keep the log's data.
     """
-    try:
-        predictions = list(chain.from_iterable(results))
-    except TypeError:  # an error is no list
-        answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
-        if not answered:
-            return None
-        parts, results = [part for part, _ in answered], [result for _, result in answered]
-        predictions = list(chain.from_iterable(results))
+    requests = parts
+    predictions: Sequence[Any]
+    if isinstance(results, JoinedResults):
+        parts, predictions = results.parts, results.rows
+    else:
+        try:
+            predictions = list(chain.from_iterable(results))
+        except TypeError:  # an error is no list
+            answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
+            if not answered:
+                return None
+            parts = requests = [part for part, _ in answered]
+            predictions = list(chain.from_iterable([result for _, result in answered]))
     names = None
     if is_logged:
-        keys = [part.keys for part in parts]
+        keys = [part.keys for part in requests]
         names = RequestNames(
-            [part.id for part in parts],
-            None if len(parts) == len(predictions) else [part.rows for part in parts],
+            [part.id for part in requests],
+            None if len(requests) == len(predictions) else [part.rows for part in requests],
             keys if any(keys) else None,
         )
     return RecordedBatch(model, model.strip_parts(parts), predictions, names, seconds, at)

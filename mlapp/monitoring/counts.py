@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from mlapp.baseline import Baseline
 from mlapp.baseline.build import convert_to_numbers, count_category_texts, count_missing
+from mlapp.baseline.fine_bins import FineCounts, group_columns
 from mlapp.baseline.predictions import NAME, split_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
 
@@ -25,6 +26,7 @@ class Counts(msgspec.Struct, kw_only=True):
         since, until: start and end of the window, in seconds since 1970.
         rows: number of predicted rows.
         refused: number of refused rows; `fields` by field.
+        squares: sum of the squared weights of the counted rows; 0 if every row was counted. See `effective_share`.
         columns: per feature and prediction, the rows in each bin or value, then below, above and missing of a number,
             or new, 0 and missing of a category.
     """
@@ -36,11 +38,29 @@ class Counts(msgspec.Struct, kw_only=True):
     rows: int = 0
     refused: int = 0
     dropped: int = 0
+    squares: int = 0
     fields: dict[str, int] = {}
     columns: dict[str, list[int]] = {}
 
+    def add_rows(self, rows: int, counted: Sequence[tuple[int, int]]) -> None:
+        """Add rows, of which some are counted.
+
+        Args:
+            counted: numbers of rows, and the weight of each of them.
+        """
+        if self.squares or sum(number for number, _ in counted) < rows:
+            self.squares = (self.squares or self.rows) + sum(number * weight**2 for number, weight in counted)
+        self.rows += rows
+
+    @property
+    def effective_share(self) -> float:
+        """How many rows drawn alike say as much as one row of `columns`: Kish's effective sample size, as a share."""
+        return self.rows / self.squares if self.squares > self.rows else 1.0
+
     def add(self, other: Counts) -> None:
         """Add the counts of another replica for the same version and window."""
+        if self.squares or other.squares:
+            self.squares = (self.squares or self.rows) + (other.squares or other.rows)
         self.rows += other.rows
         self.refused += other.refused
         self.dropped += other.dropped
@@ -76,18 +96,22 @@ class Counter:
         self.features.clear()
         self.predictions.clear()
 
-    def add_features(self, features: Any) -> None:
-        """Count rows of features in the schema's form: a DataFrame, an array of numbers, or a dict of arrays."""
-        self.features.add(features)
+    def add_features(self, features: Any, weight: int = 1) -> None:
+        """Count rows of features in the schema's form: a DataFrame, an array of numbers, or a dict of arrays.
 
-    def add_predictions(self, columns: dict[str, list[Any]]) -> None:
+        Args:
+            weight: the number of rows that each one stands for.
+        """
+        self.features.add(features, weight)
+
+    def add_predictions(self, columns: dict[str, list[Any]], weight: int = 1) -> None:
         """Count predictions in the form of `split_predictions`."""
-        self.predictions.add_columns(columns)
+        self.predictions.add_columns(columns, weight)
 
-    def add_answers(self, rows: Sequence[Any]) -> None:
+    def add_answers(self, rows: Sequence[Any], weight: int = 1) -> None:
         """Count predictions, one per row, as in an answer."""
-        if not self.predictions.add_floats(rows):
-            self.add_predictions(split_predictions(rows))
+        if not self.predictions.add_floats(rows, weight):
+            self.add_predictions(split_predictions(rows), weight)
 
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column so far."""
@@ -98,19 +122,26 @@ class Slots:
     """The counts of several columns in one array.
 
     Attributes:
-        counts: of each slot, column after column.
         first: column → its first slot.
         cleared: number of resets to zero.
     """
 
     def __init__(self, layout: SlotLayout) -> None:
         self.first = layout.first
-        self.counts: NDArray[np.int64] = np.zeros(layout.size, dtype=np.int64)
         self.cleared = 0
-        self._columns, self._numbers, self._codes = layout.columns, layout.numbers, layout.codes
-        self._centers, self._steps = layout.centers, layout.steps
+        self._counts: NDArray[np.int64] = np.zeros(layout.size, dtype=np.int64)
+        self._columns, self._codes, self._steps = layout.columns, layout.codes, layout.steps
+        self._numbers = {column.name: column for column in layout.numbers}
+        self._fine = [FineCounts(group) for group in layout.groups]
+        self._single: dict[str, FineCounts] = {}
         self._rounded = np.flatnonzero(self._steps)
-        self._table, self._offsets = layout.table, layout.offsets
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The counts of all slots. The array is the same for all calls."""
+        for fine in (*self._fine, *self._single.values()):
+            fine.move_to(self._counts)
+        return self._counts
 
     def __len__(self) -> int:
         """The number of counted columns."""
@@ -118,84 +149,92 @@ class Slots:
 
     def clear(self) -> None:
         """Reset the counts to zero."""
-        self.counts[:] = 0
+        for fine in (*self._fine, *self._single.values()):
+            fine.clear()
+        self._counts[:] = 0
         self.cleared += 1
 
-    def add(self, features: Any) -> None:
+    def add(self, features: Any, weight: int = 1) -> None:
         """Count rows of a DataFrame, an array or a dict of arrays. Other forms are ignored."""
-        if not len(self.counts):
+        if not self._columns:
             return
         if hasattr(features, "columns"):
             if len(self._numbers) == len(self._columns) == features.shape[1] and is_block(features):
-                self._add_numbers(features.to_numpy())
+                self._add_numbers(features.to_numpy(), weight)
             else:
-                self.add_columns({str(name): values for name, values in features.items()})
+                self.add_columns({str(name): values for name, values in features.items()}, weight)
             return
         if isinstance(features, Mapping):
-            self.add_columns({str(name): part for name, part in features.items() if getattr(part, "ndim", 0) == 1})
+            flat = {str(name): part for name, part in features.items() if getattr(part, "ndim", 0) == 1}
+            self.add_columns(flat, weight)
             return
         array = features if isinstance(features, np.ndarray) else np.asarray(features)
         if array.dtype.kind not in "biufO" or not array.size:
             return
         cells = array.reshape(len(array), -1)
         if cells.dtype.kind != "O" and len(self._numbers) == len(self._columns) == cells.shape[1]:
-            self._add_numbers(cells)
+            self._add_numbers(cells, weight)
         elif cells.shape[1] == len(self._columns):
-            self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)})
+            self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)}, weight)
 
-    def add_floats(self, values: Sequence[Any]) -> bool:
+    def add_floats(self, values: Sequence[Any], weight: int = 1) -> bool:
         """Count numbers if there is one column of numbers. Returns whether they were counted."""
-        if self._numbers != [NAME] or len(self._columns) != 1:
+        if len(self._columns) != 1 or NAME not in self._numbers:
             return False
         try:
-            numbers = np.frombuffer(array("d", values))
-        except (TypeError, ValueError, OverflowError):
+            numbers = np.frombuffer(struct.pack(f"={len(values)}d", *values))
+        except (struct.error, OverflowError):
             return False
-        self._add_numbers(numbers[:, None])
+        self._add_numbers(numbers[:, None], weight)
         return True
 
-    def add_columns(self, columns: Mapping[str, Any]) -> None:
+    def add_columns(self, columns: Mapping[str, Any], weight: int = 1) -> None:
         """Count rows column by column. Unknown columns are ignored."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
-            self._add_numbers(np.stack([convert_to_numbers(columns[name]) for name in numbers], axis=1))
+            self._add_numbers(np.stack([convert_to_numbers(columns[name]) for name in numbers], axis=1), weight)
         else:
             for name in numbers:
-                which = self._numbers.index(name)
-                self._add_numbers(convert_to_numbers(columns[name])[:, None], slice(which, which + 1))
+                self._add_single_column(name, convert_to_numbers(columns[name]), weight)
         for name, codes in self._codes.items():
             if name in columns:
-                self._add_category(name, codes, count_category_texts(columns[name]))
+                self._add_category(name, codes, count_category_texts(columns[name]), weight)
         for name, column in self._columns.items():
             if column.kind == "text" and name in columns:
                 missing = count_missing(columns[name])
-                self.counts[self.first[name] + 2] += missing
-                self.counts[self.first[name]] += len(columns[name]) - missing
+                self._counts[self.first[name] + 2] += missing * weight
+                self._counts[self.first[name]] += (len(columns[name]) - missing) * weight
 
-    def _add_numbers(self, cells: NDArray[Any], which: slice = slice(None)) -> None:
-        """Rows of all number columns, or a slice of them, in order."""
-        from mlapp.baseline.bins import encode_bins
-
+    def _add_numbers(self, cells: NDArray[Any], weight: int) -> None:
+        """Count rows of all columns of numbers, in order."""
         cells = cells.astype(np.float64, copy=False)
         if len(self._rounded):
-            steps = self._steps[which]
-            rounded = np.flatnonzero(steps)
+            steps = self._steps[self._rounded]
             cells = cells.copy()
-            cells[:, rounded] = np.round(cells[:, rounded] / steps[rounded]) * steps[rounded]
-        places = encode_bins(cells, self._centers[which])
-        places += self._offsets[which]
-        slots = self._table.take(places.ravel().astype(np.intp))
-        self.counts += np.bincount(slots, minlength=len(self.counts))
+            cells[:, self._rounded] = np.round(cells[:, self._rounded] / steps) * steps
+        for fine in self._fine:
+            fine.add(cells, weight)
 
-    def _add_category(self, name: str, codes: Mapping[str, int], texts: Mapping[str | None, int]) -> None:
+    def _add_single_column(self, name: str, values: NDArray[np.float64], weight: int) -> None:
+        """Count one column of numbers, where others are absent."""
+        column = self._numbers[name]
+        if name not in self._single:
+            (group,) = group_columns([column], self.first)
+            self._single[name] = FineCounts(group)
+        if column.step:
+            values = np.round(values / column.step) * column.step
+        self._single[name].add(values[:, None], weight)
+
+    def _add_category(self, name: str, codes: Mapping[str, int], texts: Mapping[str | None, int], weight: int) -> None:
         first, width = self.first[name], len(codes)
         for text, count in texts.items():
-            self.counts[first + (width + 2 if text is None else codes.get(text, width))] += count
+            self._counts[first + (width + 2 if text is None else codes.get(text, width))] += count * weight
 
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column."""
+        counts = self.counts
         return {
-            name: self.counts[first : first + count_slots(self._columns[name])].tolist()
+            name: counts[first : first + count_slots(self._columns[name])].tolist()
             for name, first in self.first.items()
         }
 

@@ -72,7 +72,7 @@ def find_drift(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding
         for column in (*baseline.features, *baseline.predictions):
             live = counts.columns.get(column.name)
             if live is not None and len(live) == len(column.counts) + 3:
-                found += _test_column(column, live, tests)
+                found += _test_column(column, _scale_counts(live, counts.effective_share), tests)
     if counts.rows + counts.refused >= tests.min_rows:
         found += _find_refusals(counts)
     return found
@@ -93,6 +93,11 @@ def compute_distance(column: Column, live: list[int]) -> float:
     if column.kind == "number":
         return compute_ks_distance(*_order_rows(column, live))
     return compute_js_distance(np.array([*column.counts, column.others]), np.array(live[:-2]))
+
+
+def _scale_counts(live: list[int], share: float) -> list[int]:
+    """The counts of as many rows as the counted ones say as much as."""
+    return live if share == 1 else [round(count * share) for count in live]
 
 
 def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:

@@ -80,6 +80,13 @@ class MonitorMetrics:
         self.dropped = _get_or_create_metric(
             registry, Total, "mlapp_monitor_dropped_rows_total", "Rows that were not recorded.", ["model"]
         ).labels(model)
+        self.uncounted = _get_or_create_metric(
+            registry,
+            Total,
+            "mlapp_monitor_uncounted_rows_total",
+            "Predicted rows that others stand for in the counts, because more arrived than are counted.",
+            ["model"],
+        ).labels(model)
         self._ends: dict[str, dict[str, list[tuple[str, str, int]]]] = {}
         self._series: dict[str, _Series] = {}
 

@@ -15,25 +15,31 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from mlapp.baseline import Baseline
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.batch import RecordedBatch, make_batch
+from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
+from mlapp.schema.container import take_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_CELLS = 2_000_000
 """Cells of features that may wait."""
-CELLS_AT_ONCE = 65_536
-"""Cells that are counted at once. Twice as many take twice as long for each: their arrays no longer stay in memory that
-is mapped and cached."""
+CELLS_AT_ONCE = 262_144
+"""Cells that are counted at once: fewer cost more for each, more make requests wait longer."""
 PAUSE = 0.0005
 """Seconds between two of these, in which the event loop gets the interpreter."""
 OTHER = "other"
@@ -90,6 +96,7 @@ class Recorder:
         self._added = self._taken = 0  # each is changed by one thread alone
         self._most = MOST_CELLS
         self._rows_at_once = 1_000
+        self._limit = CountLimit()
         self._fields: dict[str, frozenset[str]] = {}
         self._dropped = 0
         self._lock = threading.Lock()
@@ -193,6 +200,7 @@ class Recorder:
             batches.append(batch)
         for group in self._group_batches(batches):
             for part in _cut(group, self._rows_at_once):
+                self._limit.add_seconds(passed)
                 with self._lock:
                     self._count(part)
                     if self._log is not None:
@@ -234,14 +242,22 @@ class Recorder:
         model = batches[0].model
         version = model.version or "unsaved"
         predictions = list(chain.from_iterable([batch.predictions for batch in batches]))
+        rows = len(predictions)
         live = self._windows.find(version, batches[0].at)
-        live.counts.rows += len(predictions)
-        self.metrics.rows(version, len(predictions))
+        chosen = self._limit.choose_rows(rows, len(model.feature_names))
+        live.counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
+        self.metrics.rows(version, rows)
+        features: Any = None
         if live.counter.features:
-            parts = list(chain.from_iterable([batch.parts for batch in batches]))
-            live.counter.add_features(model.combine_stripped(parts))
-        if live.counter.predictions:
-            live.counter.add_answers(predictions)
+            features = model.combine_stripped(list(chain.from_iterable([batch.parts for batch in batches])))
+        for some, weight in chosen:
+            is_whole = len(some) == rows
+            if features is not None:
+                live.counter.add_features(features if is_whole else _take(features, some), weight)
+            if live.counter.predictions:
+                own = predictions if is_whole else [predictions[at] for at in some.tolist()]
+                live.counter.add_answers(own, weight)
+        self.metrics.uncounted.inc(rows - sum(len(some) for some, _ in chosen))
 
     def _count_refusals(self) -> None:
         while self._refusals:
@@ -283,6 +299,10 @@ def _stop(recorder: weakref.ref[Recorder]) -> None:
     live = recorder()
     if live is not None:
         live.stop()
+
+
+def _take(features: Any, rows: NDArray[np.int64]) -> Any:
+    return features[rows] if isinstance(features, np.ndarray) else take_rows(features, rows)
 
 
 def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:

@@ -241,6 +241,16 @@ class Codec:
                 features += [join(group)] if is_raw else [part.features for part in group]
         return features[0] if len(features) == 1 else concatenate_features(features)
 
+    @staticmethod
+    def join_parts(parts: list[Part], rows: int) -> list[Part]:
+        """The parts, of so many rows, as one, if all are packed; otherwise the same parts."""
+        if len(parts) == 1:
+            return parts
+        try:
+            return [Part(rows, b"".join([part.packed for part in parts]))]  # type: ignore[misc]
+        except TypeError:
+            return parts
+
     def can_slice(self, part: Part) -> bool:
         """Whether `slice_part` can give some rows of a part."""
         features = part.features

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from mlapp.errors import MlappError, UserCodeError
+from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
 from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiter, split_rows
@@ -63,7 +64,9 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[
     try:
         if _is_sliced(loaded, parts):
             return predict_in_slices(loaded, items[0])
-        rows, features, predictions = predict_batch(loaded, parts, sum(part.rows for part in parts))
+        count = sum(part.rows for part in parts)
+        joined = loaded.codec.join_parts(parts, count)
+        rows, features, predictions = predict_batch(loaded, joined, count)
     except Exception as error:
         if len(items) == 1 or has_no_waiter(items):
             failed()
@@ -71,7 +74,7 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[
         middle = len(items) // 2
         first, second = (try_batch(loaded, half, failed) for half in (items[:middle], items[middle:]))
         return first[0] + second[0], first[1] + second[1]
-    return split_rows(rows, parts), [(features, predictions)]
+    return JoinedResults(split_rows(rows, parts), joined, rows), [(features, predictions)]
 
 
 async def try_batch_async(

@@ -1,0 +1,237 @@
+"""Counts numbers by key, and adds up the counts of the keys of each bin only when they are read.
+
+A bin is a range of keys (see `mlapp.baseline.bins`). Looking up the bin of each value costs more than everything else
+together, so live values are counted by key. The keys of a column that matter are few: those from the edge that is
+nearest to its center to the one that is farthest. Each column's distances are multiplied by a power of two that moves
+the nearest edge to the smallest exponent of a float64; what is nearer becomes subnormal, and what is farther than all
+edges is limited. The upper 19 bits of the product (sign, 11 bits of exponent, 7 of mantissa) plus an offset for each
+column are then the index of a count. Rounding is that of a conversion to float32, so each value gets its key's bin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mlapp.baseline.bins import KEYS, OCTAVE, build_slot_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlapp.baseline.baseline import Column
+
+NEGATIVE = 1 << 18
+"""Index of the first count of negative distances: the sign is the highest of the 19 bits."""
+SHIFT = np.uint64(45)
+HALF = np.uint64(1 << 28)
+"""Half of the last place of a float32's mantissa, in the bits of a float64."""
+INFINITE = 0x7F80
+"""Upper bits of an infinite float32."""
+CELLS_AT_ONCE = 1 << 16
+"""Cells that stay in the processor's cache while they are converted."""
+TILE = 1024
+"""Cells of a tile: NumPy adds a row of constants to a matrix faster when the rows are long."""
+
+
+class FineColumns(NamedTuple):
+    """Some neighboring columns of numbers, whose counts by key are one array.
+
+    Attributes:
+        first, last: of the columns; `last` is not included.
+        rows: number of rows in a tile. `centers`, `scales` (one or two arrays) and `offsets` are tiles. `offsets` are
+            added to the bits of a float64; they round it too.
+        limit: what larger distances become, and `missing`: what NaN becomes.
+        size: number of counts for each sign.
+        starts, slots: for positive and for negative distances: the first index of each bin, and the bin's slot.
+    """
+
+    first: int
+    last: int
+    rows: int
+    centers: NDArray[np.float64]
+    scales: list[NDArray[np.float64]]
+    offsets: NDArray[np.uint64]
+    limit: float
+    missing: float
+    size: int
+    starts: tuple[NDArray[np.int64], NDArray[np.int64]]
+    slots: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.last - self.first
+
+
+def group_columns(columns: Sequence[Column], first: Mapping[str, int]) -> list[FineColumns]:
+    """The columns in groups whose counts have indexes below `NEGATIVE`.
+
+    Args:
+        columns: of numbers.
+        first: name → the column's first slot.
+    """
+    tables = [build_slot_table(column.low, column.keys, first[column.name]) for column in columns]
+    spans = [_find_span(table) for table in tables]
+    stride = max((span.end for span in spans), default=0) + 3
+    most = NEGATIVE // stride
+    groups = []
+    for begin in range(0, len(columns), most):
+        end = min(begin + most, len(columns))
+        centers = np.array([column.center for column in columns[begin:end]])
+        groups.append(_make_group(begin, end, centers, tables[begin:end], spans[begin:end], stride))
+    return groups
+
+
+class _Span(NamedTuple):
+    """The magnitudes (upper bits of a float32 without the sign) between which a column's bins change.
+
+    Attributes:
+        octave: exponent of the smallest, at least 1.
+        end: index of the count of the largest.
+    """
+
+    octave: int
+    end: int
+
+
+def _find_span(table: NDArray[np.int32]) -> _Span:
+    changes = [np.flatnonzero(np.diff(half[: INFINITE + 1])) + 1 for half in (table, table[KEYS // 2 :])]
+    if not any(map(len, changes)):
+        return _Span(1, 0)
+    low = min(int(found[0]) for found in changes if len(found))
+    high = max(int(found[-1]) for found in changes if len(found))
+    octave = max(1, low // OCTAVE)
+    return _Span(octave, high - (octave - 1) * OCTAVE)
+
+
+def _make_group(
+    first: int,
+    last: int,
+    centers: NDArray[np.float64],
+    tables: Sequence[NDArray[np.int32]],
+    spans: Sequence[_Span],
+    stride: int,
+) -> FineColumns:
+    width = last - first
+    rows = max(1, TILE // width)
+    exponents = [-895 - span.octave for span in spans]  # 2 to the power of octave - 127 becomes the smallest normal one
+    scales = [np.array([math.ldexp(1.0, max(exponent, -1022)) for exponent in exponents])]
+    if min(exponents) < -1022:
+        scales.append(np.array([math.ldexp(1.0, min(0, exponent + 1022)) for exponent in exponents]))
+    halves = [
+        _find_runs(
+            [_select_slots(table, span, stride, half * KEYS // 2) for table, span in zip(tables, spans, strict=True)]
+        )
+        for half in (0, 1)
+    ]
+    limit, missing = (float(np.uint64(at << int(SHIFT)).view(np.float64)) for at in (stride - 2, stride - 1))
+    return FineColumns(
+        first,
+        last,
+        rows,
+        np.tile(centers, rows),
+        [np.tile(scale, rows) for scale in scales],
+        np.tile((np.arange(width, dtype=np.uint64) * np.uint64(stride) << SHIFT) + HALF, rows),
+        limit,
+        missing,
+        width * stride,
+        (halves[0][0], halves[1][0]),
+        (halves[0][1], halves[1][1]),
+    )
+
+
+def _select_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
+    """The slot of each count of one column and sign; the last one is for missing values."""
+    magnitudes = np.arange(stride) + (span.octave - 1) * OCTAVE
+    magnitudes[:OCTAVE] = magnitudes[:OCTAVE] if span.octave == 1 else 0
+    magnitudes[stride - 2 :] = INFINITE
+    magnitudes = np.minimum(magnitudes, INFINITE)
+    found = table[half + magnitudes]
+    found[stride - 1] = table[INFINITE + 1]
+    return found
+
+
+def _find_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a run of one slot begins, and its slot."""
+    joined = np.concatenate(slots).astype(np.int64)
+    starts = np.flatnonzero(np.diff(joined, prepend=-1))
+    return starts, joined[starts]
+
+
+class FineCounts:
+    """Counts of a group's columns by key."""
+
+    def __init__(self, columns: FineColumns) -> None:
+        self._columns = columns
+        self._counts: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def add(self, cells: NDArray[np.float64], weight: int = 1) -> None:
+        """Count rows of all columns of the layout, of which the group's are counted.
+
+        Args:
+            weight: the number of rows that each one stands for.
+        """
+        columns = self._columns
+        if cells.shape[1] != columns.width:
+            cells = cells[:, columns.first : columns.last]
+        values = np.ascontiguousarray(cells).reshape(-1)
+        distances = np.empty(len(values))
+        step = max(1, CELLS_AT_ONCE // len(columns.centers)) * len(columns.centers)
+        with np.errstate(all="ignore"):
+            for start in range(0, len(values), step):
+                _convert_to_indexes(columns, values[start : start + step], distances[start : start + step])
+        size, indexes = columns.size, distances.view(np.int64)
+        first = NEGATIVE
+        if size * 8 < NEGATIVE:  # so few columns that the counts in between cost more than their removal
+            first = size
+            indexes[indexes >= NEGATIVE] -= NEGATIVE - size
+        found = np.bincount(indexes, minlength=first + size)
+        positive, negative = found[:size], found[first : first + size]
+        if weight != 1:
+            positive, negative = positive * weight, negative * weight
+        if self._counts is None:
+            self._counts = positive.copy(), negative.copy()
+        else:
+            self._counts[0][...] += positive
+            self._counts[1][...] += negative
+
+    def move_to(self, slots: NDArray[np.int64]) -> None:
+        """Add the counts to those of the bins, and reset them to zero."""
+        if self._counts is None:
+            return
+        for counts, starts, targets in zip(self._counts, self._columns.starts, self._columns.slots, strict=True):
+            slots += np.bincount(targets, np.add.reduceat(counts, starts), len(slots)).astype(np.int64)
+        self._counts = None
+
+    def clear(self) -> None:
+        """Reset the counts to zero."""
+        self._counts = None
+
+
+def _convert_to_indexes(columns: FineColumns, values: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Write the index of each value's count into the bits of `out`.
+
+    Args:
+        values: rows of the group's columns, one after the other.
+    """
+    whole = len(values) // len(columns.centers) * len(columns.centers)
+    parts = [(values[:whole].reshape(-1, len(columns.centers)), out[:whole].reshape(-1, len(columns.centers)))]
+    if whole < len(values):
+        parts.append((values[whole:], out[whole:]))
+    for cells, found in parts:
+        if not cells.size:
+            continue
+        width = cells.shape[-1]
+        np.subtract(cells, columns.centers[:width], out=found)
+        for scale in columns.scales:
+            np.multiply(found, scale[:width], out=found)
+        if not (found.max() <= columns.limit and found.min() >= -columns.limit):
+            missing = np.isnan(found)
+            np.clip(found, -columns.limit, columns.limit, out=found)
+            found[missing] = columns.missing
+        bits = found.view(np.uint64)
+        np.add(bits, columns.offsets[:width], out=bits)
+        np.right_shift(bits, SHIFT, out=bits)
