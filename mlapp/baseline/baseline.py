@@ -89,6 +89,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         predictions: of the model on training rows.
         errors: split → metric → its error.
         target: JSON type of the target: integer, number, boolean or string; None if unknown.
+        classes: a classifier's target values, as texts of categories; empty if unknown, private, or very many.
         calibration: only for a classifier with probabilities.
     """
 
@@ -99,6 +100,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     predictions: list[Column] = []
     errors: dict[str, dict[str, MetricError]] = {}
     target: str | None = None
+    classes: list[str] = []
     calibration: Calibration | None = None
 
     @cached_property

@@ -28,6 +28,7 @@ UNIQUE = 0.5
 """A text column in which a larger share of the values is distinct holds names or sentences, and is not binned."""
 NUMBERS = frozenset((int, float, bool, type(None)))
 """Types that NumPy converts to floats."""
+MOST_CLASSES = 1_000
 LONGEST = 64
 """Maximum number of characters of a category."""
 
@@ -216,6 +217,18 @@ def find_target_type(target: Any) -> str | None:
         names = {str: "string", int: "integer", float: "number", bool: "boolean"}
         return names.get(kinds.pop()) if len(kinds) == 1 else None
     return None
+
+
+def list_classes(target: Any, name: str | None, rules: Mapping[str, str] = NO_RULES) -> list[str]:
+    """The values of a target that can be a class, as texts; empty for numbers, private values, and very many.
+
+    Args:
+        name: of the target's column.
+    """
+    if is_private(rules, name or "") or find_target_type(target) not in ("integer", "boolean", "string"):
+        return []
+    found = count_category_texts(target)
+    return sorted(text for text in found if text is not None) if len(found) <= MOST_CLASSES else []
 
 
 def _list_column_values(values: Any) -> Iterable[Any]:

@@ -162,11 +162,11 @@ def _find_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], N
 
 
 class FineCounts:
-    """Counts of a group's columns by key."""
+    """Counts of a group's columns by key, for each weight of rows."""
 
     def __init__(self, columns: FineColumns) -> None:
         self._columns = columns
-        self._counts: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._counts: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def add(self, cells: NDArray[np.float64], weight: int = 1) -> None:
         """Count rows of all columns of the layout, of which the group's are counted.
@@ -190,25 +190,24 @@ class FineCounts:
             indexes[indexes >= NEGATIVE] -= NEGATIVE - size
         found = np.bincount(indexes, minlength=first + size)
         positive, negative = found[:size], found[first : first + size]
-        if weight != 1:
-            positive, negative = positive * weight, negative * weight
-        if self._counts is None:
-            self._counts = positive.copy(), negative.copy()
+        counts = self._counts.get(weight)
+        if counts is None:
+            self._counts[weight] = positive.copy(), negative.copy()
         else:
-            self._counts[0][...] += positive
-            self._counts[1][...] += negative
+            counts[0][...] += positive
+            counts[1][...] += negative
 
     def move_to(self, slots: NDArray[np.int64]) -> None:
         """Add the counts to those of the bins, and reset them to zero."""
-        if self._counts is None:
-            return
-        for counts, starts, targets in zip(self._counts, self._columns.starts, self._columns.slots, strict=True):
-            slots += np.bincount(targets, np.add.reduceat(counts, starts), len(slots)).astype(np.int64)
-        self._counts = None
+        for weight, halves in self._counts.items():
+            for counts, starts, targets in zip(halves, self._columns.starts, self._columns.slots, strict=True):
+                found = np.add.reduceat(counts, starts) * weight
+                slots += np.bincount(targets, found, len(slots)).astype(np.int64)
+        self._counts = {}
 
     def clear(self) -> None:
         """Reset the counts to zero."""
-        self._counts = None
+        self._counts = {}
 
 
 def _convert_to_indexes(columns: FineColumns, values: NDArray[np.float64], out: NDArray[np.float64]) -> None:

@@ -31,22 +31,26 @@ def feedback(
     from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.history import read_baselines
     from mlapp.monitoring.inspection import open_project_place
-    from mlapp.monitoring.truth import Truths, make_truths_from_table
+    from mlapp.monitoring.truth import Truths, describe_unknown_classes, make_truths_from_table
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     numbers = project.store.list_numbers(project.name)
     baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
-    kind = next((baseline.target for baseline in baselines.values()), None)
-    truths = Truths(open_project_place(project), ColumnPrivacy(project.settings.monitor.columns, project.name), kind)
+    rules = ColumnPrivacy(project.settings.monitor.columns, project.name)
+    truths = Truths(open_project_place(project), rules, next(iter(baselines.values()), None))
     found = _read_truths_file(file)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     try:
-        accepted = truths.write(truths.check(found if is_entries else make_truths_from_table(found)))
+        checked = truths.check(found if is_entries else make_truths_from_table(found))
+        accepted = truths.write(checked)
     except TruthError as error:
         raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
+    answer = truths.describe_accepted(accepted, checked)
+    if "unknown_classes" in answer:
+        output.print_note(describe_unknown_classes(answer["unknown_classes"]))
     if json:
-        output.print_json({"accepted": accepted})
+        output.print_json(answer)
     else:
         typer.echo(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
 

@@ -219,6 +219,17 @@ def _print_windows(reports: Sequence[WindowReport]) -> None:
         rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
     output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
     _print_alarms([report for report, _ in shown])
+    _print_unknown_classes([report for report, _ in shown])
+
+
+def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
+    from mlapp.monitoring.truth import describe_unknown_classes
+
+    for report in reports:
+        if report.unknown_classes:
+            begin = f"Window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
+            text = describe_unknown_classes(report.unknown_classes)
+            typer.echo(f"\n{begin}: {output.escape_controls(text)}")
 
 
 def _print_alarms(reports: Sequence[WindowReport]) -> None:

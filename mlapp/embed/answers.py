@@ -195,15 +195,15 @@ class ModelSite:
             raise HttpError(503, "This program cannot store true values: set monitor.url.")
         body = self._read_body(request)
         try:
-            baseline = endpoint.current.baseline
-            truths = Truths(place, rules, None if baseline is None else baseline.target)
-            accepted = truths.write(truths.check(decode_json(body)))
+            truths = Truths(place, rules, endpoint.current.baseline)
+            checked = truths.check(decode_json(body))
+            accepted = truths.write(checked)
         except (StoreError, MissingExtraError) as error:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         finally:
             self._count_bytes(-len(body))
-        return Answer(200, encode_json({"accepted": accepted}))
+        return Answer(200, encode_json(truths.describe_accepted(accepted, checked)))
 
     def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
         settings = self.host.settings

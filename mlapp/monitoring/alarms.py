@@ -69,6 +69,7 @@ def judge_windows(
                 alarms=alarms,
                 closed=counts.until <= now,
                 quality=known.details,
+                unknown_classes=known.unknown_classes,
                 distances={} if baseline is None else compute_distances(baseline, counts),
             )
         )

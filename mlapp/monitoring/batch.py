@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import msgspec
+
 
 class JoinedResults(list[Any]):
     """The predictions of each request, of one call of a model that answered all of them.
@@ -35,11 +37,11 @@ class RequestNames(NamedTuple):
     keys: list[Any] | None
 
 
-class RecordedBatch(NamedTuple):
+class RecordedBatch(msgspec.Struct, gc=False):
     """Features and predictions of one call of a model.
 
     Attributes:
-        parts: the features of the answered requests, in order, from `strip_parts`.
+        parts: the features of the answered requests, in order: joined, or from `strip_parts`.
         predictions: one per row of the parts.
         requests: None if nothing is logged.
         seconds: duration of the call.
@@ -66,7 +68,7 @@ def make_batch(
     requests = parts
     predictions: Sequence[Any]
     if isinstance(results, JoinedResults):
-        parts, predictions = results.parts, results.rows
+        features, predictions = results.parts, results.rows
     else:
         try:
             predictions = list(chain.from_iterable(results))
@@ -74,14 +76,15 @@ def make_batch(
             answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
             if not answered:
                 return None
-            parts = requests = [part for part, _ in answered]
+            requests = [part for part, _ in answered]
             predictions = list(chain.from_iterable([result for _, result in answered]))
+        features = model.strip_parts(requests)
     names = None
     if is_logged:
-        keys = [part.keys for part in requests]
-        names = RequestNames(
-            [part.id for part in requests],
-            None if len(requests) == len(predictions) else [part.rows for part in requests],
-            keys if any(keys) else None,
-        )
-    return RecordedBatch(model, model.strip_parts(parts), predictions, names, seconds, at)
+        ids = [part.id for part in requests if part.keys is None]
+        keys = None
+        if len(ids) < len(requests):
+            ids, keys = [part.id for part in requests], [part.keys for part in requests]
+        rows = None if len(requests) == len(predictions) else [part.rows for part in requests]
+        names = RequestNames(ids, rows, keys)
+    return RecordedBatch(model, features, predictions, names, seconds, at)

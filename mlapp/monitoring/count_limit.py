@@ -10,9 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CELLS_PER_SECOND = 524_288
-"""8,192 rows of 64 columns."""
-BURST = 10.0
+CELLS_PER_SECOND = 262_144
+"""4,096 rows of 64 columns."""
+BURST = 20.0
 """Seconds of the rate that may be counted at once, after a quiet time."""
 MOST = 256
 """Largest weight of a row."""

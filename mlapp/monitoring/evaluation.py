@@ -23,7 +23,7 @@ from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_error
 from mlapp.monitoring.segments import log_column
-from mlapp.monitoring.truth import Truth
+from mlapp.monitoring.truth import Truth, count_unknown_classes
 from mlapp.monitoring.windows import Metric, Quality
 from mlapp.pipeline import Pipeline, bind_parameters
 from mlapp.pipeline.parameters import list_parameters
@@ -88,6 +88,7 @@ class Evaluation:
         if has_truth:
             table, quality.truths = read_live_rows(database, version, window, MOST)
             if loaded is not None and len(table):
+                quality.unknown_classes = count_unknown_classes(loaded.baseline, table["truth"])
                 self._evaluate_metrics(quality, loaded, table)
         if loaded is not None and not quality.truths:
             self._estimate_accuracy(quality, loaded, database, window)

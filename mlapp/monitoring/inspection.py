@@ -86,7 +86,7 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
 
 
 def read_truths(
-    pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, kind: str | None
+    pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, baseline: Baseline | None
 ) -> list[Truth]:
     """Truths of the app's truth_reader in a time interval.
 
@@ -102,7 +102,7 @@ def read_truths(
     taken = set(stage.signature.parameters)
     table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in taken})
     entries = make_truths_from_table(table)
-    return Truths(place, rules, kind).check(entries) if entries else []
+    return Truths(place, rules, baseline).check(entries) if entries else []
 
 
 def parse_moment(text: str | None, now: float | None = None) -> float | None:
@@ -134,10 +134,10 @@ def _evaluate_quality(
     shown = [(one.version, Window(int(one.since), int(one.until - one.since))) for one in counts][-EVALUATED:]
     try:
         app = project.app
-        kind = next((baseline.target for baseline in baselines.values()), None)
+        baseline = next(iter(baselines.values()), None)
         rules = ColumnPrivacy(settings.columns, app.name)
         since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
-        truths = read_truths(app, rules, place, since, until, kind)
+        truths = read_truths(app, rules, place, since, until, baseline)
         return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
     except MissingExtraError as error:
         log.warning("Quality is not known: %s %s", error.what, error.todo)

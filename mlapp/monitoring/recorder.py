@@ -14,6 +14,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -255,7 +256,7 @@ class Recorder:
             if features is not None:
                 live.counter.add_features(features if is_whole else _take(features, some), weight)
             if live.counter.predictions:
-                own = predictions if is_whole else [predictions[at] for at in some.tolist()]
+                own = predictions if is_whole else _select(predictions, some)
                 live.counter.add_answers(own, weight)
         self.metrics.uncounted.inc(rows - sum(len(some) for some, _ in chosen))
 
@@ -299,6 +300,10 @@ def _stop(recorder: weakref.ref[Recorder]) -> None:
     live = recorder()
     if live is not None:
         live.stop()
+
+
+def _select(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
+    return itemgetter(*rows.tolist())(values) if len(rows) > 1 else [values[rows[0]]]
 
 
 def _take(features: Any, rows: NDArray[np.int64]) -> Any:

@@ -13,6 +13,7 @@ from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_distance
 from mlapp.monitoring.history import read_baselines, read_window_counts
 from mlapp.monitoring.inspection import inspect_windows, open_project_place
+from mlapp.monitoring.truth import describe_unknown_classes
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 
@@ -126,11 +127,14 @@ def _render_windows(reports: Sequence[WindowReport]) -> str:
     lines = []
     for report in reversed(reports):
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in report.metrics.items())
+        texts = [alarm.text for alarm in report.alarms]
+        if report.unknown_classes:
+            texts.append(describe_unknown_classes(report.unknown_classes))
         lines.append(
             f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_html(report.version)}'
             f"<td>{report.rows}"
             f"<td>{report.refused}<td>{report.truths}<td>{report.state}{'' if report.closed else ', open'}"
-            f"<td>{_format_html(metrics)}<td>{_format_html('; '.join(alarm.text for alarm in report.alarms))}</tr>"
+            f"<td>{_format_html(metrics)}<td>{_format_html('; '.join(texts))}</tr>"
         )
     head = "<tr><th>since (UTC)<th>version<th>rows<th>refused<th>truths<th>state<th>quality<th>alarms</tr>"
     return f"<details open><summary>Windows</summary><table>{head}{''.join(lines)}</table></details>"

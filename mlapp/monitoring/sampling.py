@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,28 +12,48 @@ if TYPE_CHECKING:
 
 BURST = 60.0
 """Seconds of the rate that may be kept at once, after a quiet time."""
-SPREAD = 0x9E3779B1
+SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """Increment of a request's hash from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
+WORD = 8
+"""Bytes of an id that are hashed together."""
 
 
 def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of 32 bits of each row's id, the rows of each request in order.
-
-    CRC-32 of similar texts differs in few bits, so it is mixed (the finalizer of a multiplicative hash).
 
     Args:
         requests: ids.
         rows: the number of rows of each request.
     """
     counts = np.asarray(rows, dtype=np.int64)
-    mixed = np.fromiter(map(zlib.crc32, requests), dtype=np.uint64, count=len(requests))
+    sums = _sum_words(requests)
     total = int(counts.sum())
     if total != len(counts):
         place = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-        mixed = (np.repeat(mixed, counts) + place.astype(np.uint64) * np.uint64(SPREAD)) & np.uint64(0xFFFFFFFF)
-    for _ in range(2):
-        mixed = ((mixed ^ (mixed >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
-    return mixed ^ (mixed >> np.uint64(16))
+        sums = np.repeat(sums, counts) + place.astype(np.uint64) * SPREAD
+    # The finalizer of SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators).
+    mixed = (sums ^ (sums >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)
+
+
+def _sum_words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The sum of each text's words, each multiplied by a number of its place (multilinear hashing)."""
+    lengths = set(map(len, texts))
+    if len(lengths) > 1:
+        found = np.empty(len(texts), dtype=np.uint64)
+        for length in lengths:
+            places = [at for at, text in enumerate(texts) if len(text) == length]
+            found[places] = _sum_words([texts[at] for at in places])
+        return found
+    length = max(lengths, default=0)
+    words = -(-length // WORD)
+    letters = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), length)
+    if length % WORD:
+        letters = np.pad(letters, ((0, 0), (0, words * WORD - length)))
+    factors = [(2 * at + 1) * int(SPREAD) & 0xFFFFFFFFFFFFFFFF for at in range(words)]
+    columns = letters.view("<u8").T
+    return sum((columns[at] * np.uint64(factor) for at, factor in enumerate(factors)), np.zeros(len(texts), np.uint64))
 
 
 class Sampler:
@@ -63,10 +82,10 @@ class Sampler:
         if self._rate is None:
             return np.arange(len(hashes)), 1.0
         self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
-        _, bits = np.frexp(hashes.astype(np.float64))  # a hash is less than 2 to the power of its bits
-        below = np.cumsum(np.bincount(bits, minlength=33))
-        fitting = int(np.searchsorted(below, self._tokens, side="right")) - 1
-        if fitting < 0:
-            return np.zeros(0, dtype=np.int64), 1.0
-        self._tokens -= int(below[fitting])
-        return np.flatnonzero(bits <= fitting), float(1 << (32 - fitting))
+        for bits in range(32, -1, -1):
+            is_kept = hashes < np.uint64(1 << bits)
+            kept = int(np.count_nonzero(is_kept))
+            if kept <= self._tokens:
+                self._tokens -= kept
+                return np.flatnonzero(is_kept), float(1 << (32 - bits))
+        return np.zeros(0, dtype=np.int64), 1.0

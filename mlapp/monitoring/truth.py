@@ -1,7 +1,8 @@
 """Truths about predictions, by a request's id or by business keys.
 
 A truth can come at any time after its prediction (late) and again (repeated or corrected). The last one counts. One
-whose id or keys are not in the log is kept, because the log can be written later; it is counted as unknown.
+whose id or keys are not in the log is kept, because the log can be written later; it is counted as unknown. A class
+that training never saw is kept and reported: the world has changed.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import io
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
+from mlapp.baseline import Baseline
+from mlapp.baseline.build import to_category_text
 from mlapp.errors import Problem, TruthError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
@@ -33,6 +37,8 @@ class Truth(msgspec.Struct, frozen=True):
     truth: str
 
 
+SHOWN_CLASSES = 10
+"""Unknown classes that are named: the most frequent ones."""
 FAULTS = 10
 """Number of wrong entries to report."""
 LONGEST_ROW = 9
@@ -43,11 +49,17 @@ class Truths:
     """Checks truths and writes them.
 
     Args:
-        kind: JSON type of the target, if known.
+        baseline: of the version whose target they have, if known.
     """
 
-    def __init__(self, place: Place, rules: ColumnPrivacy, kind: str | None = None) -> None:
-        self._place, self._rules, self._kind = place, rules, kind
+    def __init__(self, place: Place, rules: ColumnPrivacy, baseline: Baseline | None = None) -> None:
+        self._place, self._rules, self._baseline = place, rules, baseline
+        self._kind = None if baseline is None else baseline.target
+
+    def describe_accepted(self, accepted: int, truths: Sequence[Truth]) -> dict[str, Any]:
+        """The answer to stored truths: their number, and the classes among them that training never saw."""
+        unknown = count_unknown_classes(self._baseline, (truth.truth for truth in truths))
+        return {"accepted": accepted, "unknown_classes": unknown} if unknown else {"accepted": accepted}
 
     def check(self, given: Any) -> list[Truth]:
         """Check a request's body: one object or a list of `{"id" | "keys", "truth"}`.
@@ -132,6 +144,34 @@ class Truths:
         if kind in types and type(value) is not types[kind]:
             raise ValueError(f"truth|truth is not of type {kind}, as the target is")
         return msgspec.json.encode(value).decode()
+
+
+def count_unknown_classes(baseline: Baseline | None, truths: Iterable[str]) -> dict[str, int]:
+    """The classes that training never saw, with the number of their truths, most frequent first.
+
+    Empty for a model that is no classifier, and for a version that does not list its classes.
+
+    Args:
+        truths: as JSON.
+    """
+    if baseline is None or not baseline.classes or [column.kind for column in baseline.predictions] != ["category"]:
+        return {}
+    known = set(baseline.classes)
+    found: Counter[str] = Counter()
+    for text, count in Counter(truths).items():
+        name = to_category_text(msgspec.json.decode(text)) or ""
+        if name not in known:
+            found[name] += count
+    return dict(found.most_common(SHOWN_CLASSES))
+
+
+def describe_unknown_classes(found: Mapping[str, int]) -> str:
+    """What to say about them: how many truths, and which classes."""
+    total, names = sum(found.values()), ", ".join(f"{name:.40} ({count})" for name, count in found.items())
+    return (
+        f"{total} truth{' has a class' if total == 1 else 's have classes'} that training never saw: {names}. "
+        "The model cannot predict them, so they count as wrong."
+    )
 
 
 def make_truths_from_table(table: Any) -> list[dict[str, Any]]:

@@ -61,12 +61,14 @@ class Quality(msgspec.Struct, kw_only=True):
         truths: number of rows with known truth.
         metrics: of the app's evaluator on them.
         details: the metrics with their errors, the estimates, and the metrics of segments.
+        unknown_classes: class that training never saw → number of its truths.
     """
 
     truths: int = 0
     metrics: dict[str, float] = {}
     details: dict[str, Metric] = {}
     findings: list[Finding] = []
+    unknown_classes: dict[str, int] = {}
 
 
 class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,3 +86,4 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool = True
     quality: dict[str, Metric] = {}
     distances: dict[str, float] = {}
+    unknown_classes: dict[str, int] = {}

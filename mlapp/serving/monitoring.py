@@ -70,8 +70,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         if place is None:
             raise HttpError(503, "This server cannot store true values: set monitor.url.")
         body, budget = await receive_body(endpoint, request)
-        baseline = endpoint.current.baseline
-        truths = Truths(place, rules, None if baseline is None else baseline.target)
+        truths = Truths(place, rules, endpoint.current.baseline)
         checked = await endpoint.run_decoder(
             lambda: truths.check(_decode_truths(body, budget)), len(body), budget, request.wait_until_left
         )
@@ -80,7 +79,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
         except (StoreError, MissingExtraError) as error:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
-        return Response(encode_json({"accepted": accepted}))
+        return Response(encode_json(await asyncio.to_thread(truths.describe_accepted, accepted, checked)))
 
     application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
 

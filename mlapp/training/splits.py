@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, build_baseline_columns, draw_rows, find_target_type
+from mlapp.baseline import Baseline, build_baseline_columns, draw_rows, find_target_type, list_classes
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
@@ -130,4 +130,5 @@ def describe_split(
         features=build_baseline_columns(features, rules),
         transformed=build_baseline_columns(transformed, rules) if has_transformer else [],
         target=find_target_type(target),
+        classes=list_classes(target, pipeline.target if isinstance(pipeline.target, str) else None, rules),
     )

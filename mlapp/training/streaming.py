@@ -108,7 +108,7 @@ class TrainingStream:
         found = describe_split(
             self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._rules
         )
-        return msgspec.structs.replace(found, rows=self._rows)
+        return msgspec.structs.replace(found, rows=self._rows, classes=[])  # of a sample: others may exist
 
     @property
     def schema(self) -> Schema:

@@ -36,7 +36,14 @@ TRUTH: Json = {
 }
 ACCEPTED: Json = {
     "type": "object",
-    "properties": {"accepted": {"type": "integer", "description": "How many truths are kept."}},
+    "properties": {
+        "accepted": {"type": "integer", "description": "How many truths are kept."},
+        "unknown_classes": {
+            "type": "object",
+            "description": "Classes that training never saw, with the number of their truths; absent without any.",
+            "additionalProperties": {"type": "integer"},
+        },
+    },
     "required": ["accepted"],
 }
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from mlapp.baseline import Baseline, build_baseline_columns, summarize_predictions
-from mlapp.baseline.bins import KEYS, ORDER, encode_bins
+from mlapp.baseline.bins import KEYS, ORDER, build_slot_table, encode_bins
 from mlapp.config import Drift
-from mlapp.monitoring.counts import Counter, Counts, merge_counts
+from mlapp.monitoring.count_limit import CountLimit
+from mlapp.monitoring.counts import Counter, Counts, Slots, merge_counts
 from mlapp.monitoring.drift import find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.sampling import Sampler, hash_rows
@@ -58,6 +59,62 @@ def test_an_array_counts_as_the_table_of_its_columns() -> None:
     counter = Counter(baseline)
     counter.add_features(table.to_numpy())
     assert counter.columns() == {str(at): [*column.counts, 0, 0, 0] for at, column in enumerate(baseline.features)}
+
+
+def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
+    random, rows = np.random.default_rng(0), 2_000
+    table = simulation.table(random, rows, 5).astype(float)
+    table = table.assign(
+        big=random.normal(1e18, 1e17, rows),
+        huge=random.normal(0, 1e200, rows),
+        tiny=random.normal(0, 1e-40, rows),
+        tenths=random.integers(0, 20, rows) / 10,
+        often_zero=np.where(random.random(rows) < 0.6, 0, random.exponential(1, rows)),
+    )
+    baseline = Baseline(features=build_baseline_columns(table))
+    live = np.concatenate(
+        [table, table * 1.5, np.nextafter(table, np.inf), np.where(random.random(table.shape) < 0.1, np.nan, table)]
+        + [np.full((1, 10), value) for value in (np.inf, -np.inf, 0.0)]
+        + [np.array([column.edges[len(column.edges) // 2] for column in baseline.features])[None]]
+    )
+    slots = Slots(baseline.feature_slots)
+    slots.add(live)
+    expected = np.zeros_like(slots.counts)
+    for at, column in enumerate(baseline.features):
+        found = build_slot_table(column.low, column.keys, slots.first[column.name])
+        expected += np.bincount(found[encode_bins(live[:, at], column.center)], minlength=len(expected))
+    assert slots.counts.tolist() == expected.tolist()
+
+
+def test_of_more_rows_than_the_limit_a_part_is_counted_and_stands_for_all() -> None:
+    limit, counts = CountLimit(), Counts(version="1", since=0, until=1)
+    limit.add_seconds(60)
+    for rows in (50_000, 50_001, 20_000, 20_000):  # the first are the allowance of a quiet time
+        chosen = limit.choose_rows(rows, 64)
+        counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
+        assert sum(len(some) * weight for some, weight in chosen) == rows
+        assert all(len(np.unique(some)) == len(some) and some.max() < rows for some, _ in chosen)
+        assert (len(chosen[0][0]) == rows) == (rows == 50_000)
+        limit.add_seconds(0.5)
+    assert counts.rows == 140_001
+    assert 50_000 < counts.rows * counts.effective_share < 70_000
+    whole = Counts(version="1", since=0, until=1, rows=1_000)
+    whole.add(counts)
+    assert (whole.rows, whole.squares) == (141_001, counts.squares + 1_000)
+
+
+def test_a_part_of_the_rows_raises_no_other_alarms_than_all_of_them() -> None:
+    random = np.random.default_rng(0)
+    baseline = Baseline(features=build_baseline_columns(simulation.rarely_missing(random, 20_000)))
+    for change, alarms in ((lambda live, random: live, 0), (simulation.with_missing(0.05), 10)):
+        found = 0
+        for _ in range(10):
+            counter, rows = Counter(baseline), change(simulation.rarely_missing(random, 400), random)
+            counter.add_features(rows, 30)
+            counts = Counts(version="1", since=0, until=1, columns=counter.columns())
+            counts.add_rows(12_000, [(400, 30)])
+            found += bool(find_drifted_columns(baseline, counts, Drift()))
+        assert found >= alarms if alarms else found == 0
 
 
 def test_values_of_unique_texts_are_not_stored() -> None:

@@ -96,14 +96,20 @@ def test_truth_by_id_and_by_keys_is_evaluated_by_the_app_s_own_evaluator(
     service.stop()
     truths = pd.DataFrame({"id": [f"known#{at}" for at in range(200)], "truth": first})
     truths.loc[:9, "truth"] = 1 - truths["truth"]
+    truths.loc[:2, "truth"] = 7  # a class that training never saw
     truths.to_csv(tmp_path / "ids.csv", index=False)
     pd.DataFrame({"loan": range(200), "truth": second}).to_parquet(tmp_path / "keys.parquet")
     (tmp_path / "unknown.json").write_text('[{"id": "nobody", "truth": 1}, {"keys": {"loan": "x"}, "truth": 0}]')
-    for name, count in {"ids.csv": 200, "keys.parquet": 200, "unknown.json": 2}.items():
+    told = mlapp("feedback", str(tmp_path / "ids.csv"), "--json")
+    assert json.loads(told.out) == {"accepted": 200, "unknown_classes": {"7": 3}}
+    assert "3 truths have classes that training never saw: 7 (3)." in told.err
+    for name, count in {"keys.parquet": 200, "unknown.json": 2}.items():
         assert json.loads(mlapp("feedback", str(tmp_path / name), "--json").out) == {"accepted": count}
     (window,) = windows(mlapp)
     assert window["truths"] == 400
     assert window["metrics"]["accuracy"] == pytest.approx(390 / 400)
+    assert window["unknown_classes"] == {"7": 3}
+    assert "3 truths have classes that training never saw" in mlapp("monitor").out
     assert {"accuracy[city=Oslo]", "accuracy[city=Rome]"} <= set(window["quality"])
 
 
