@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -33,6 +34,7 @@ COMMANDS = (
     "mlapp.training",
     "pandas",
     "prometheus_client",
+    "pytest",
     "sklearn.linear_model",
     "uvicorn.protocols.http.httptools_impl",
 )
@@ -140,16 +142,24 @@ class Preloaded:
 
 @functools.cache
 def preload_commands() -> Preloaded:
-    """Forks that run `mlapp` with the arguments of a command. One process serves a whole test process."""
+    """Forks that run `mlapp`, `pytest`, or the module whose name a command starts with."""
     preloaded = Preloaded(COMMANDS, "tests.preloaded:run_command")
     atexit.register(preloaded.close)
     return preloaded
 
 
 def run_command(command: Sequence[str]) -> None:
-    from mlapp.cli import main
+    program, *arguments = command
+    if program == "mlapp":
+        from mlapp.cli import main
 
-    main.run(command[1:])
+        main.run(arguments)
+    sys.path.insert(0, "")  # as `python -m` does
+    if program == "pytest":
+        import pytest
+
+        sys.exit(pytest.main(arguments))
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 def serve_forks(descriptor: int, modules: Sequence[str], function: str) -> None:

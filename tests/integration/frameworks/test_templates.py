@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.preloaded import preload_commands
+
 # Template → the parameters of a short training.
 TEMPLATES = {
     "xgboost": ["n_estimators=20"],
@@ -31,7 +33,7 @@ def test_trained_stored_loaded_served(mlapp: Callable, tmp_path: Path, template:
     assert mlapp("init", "digits", "--template", template, cwd=tmp_path).code == 0
     root = tmp_path / "digits"
     given = [part for parameter in ("limit=600", *TEMPLATES[template]) for part in ("-p", parameter)]
-    train = subprocess.run(command("train", "--json", *given), cwd=root, capture_output=True, text=True)
+    train = preload_commands().run(["mlapp", "train", "--json", *given], root, os.environ)
     assert train.returncode == 0, train.stderr
     manifest = json.loads(train.stdout)
     assert manifest["metrics"]["test"]["accuracy"] > 0.8
@@ -81,10 +83,7 @@ def answer_in_every_program(root: Path) -> list[dict]:
     """The server's answers to the model's example in a clean process, which those of WSGI, Flask, Django and Lambda
     must equal bit by bit.
     """
-    folder = str(Path(__file__).parents[3])
-    variables = {**os.environ, "PYTHONPATH": folder}
-    asked = [sys.executable, "-m", "tests.template_answers", str(root)]
-    done = subprocess.run(asked, env=variables, capture_output=True, text=True)
+    done = preload_commands().run(["tests.template_answers", str(root)], Path(__file__).parents[3], os.environ)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])["programs"]
     server = found.pop("server")

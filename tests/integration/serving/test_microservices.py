@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def project(mlapp, tmp_path_factory) -> Path:
 
 def test_two_models_and_a_gateway_answer(project: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
     assert "1 passed" in ran.stdout, ran.stdout
     assert not list(project.glob("*/.mlapp"))
 

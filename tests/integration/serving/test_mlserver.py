@@ -19,6 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from mlapp.cli.main import run
 from mlapp.project import Project
 from mlapp.serving import create_asgi
+from tests.preloaded import preload_commands
 from tests.servers import free_port, running
 from tests.unit.cli.test_templates import mixed_table
 
@@ -189,9 +190,8 @@ async def test_mlserver_answers_as_the_server(project: Path, server: tuple[str, 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_mlserver_answers_as_the_server_for_a_template(project: Path, server: tuple[str, str], template: str) -> None:
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    asked = [sys.executable, "-m", "tests.template_answers", str(project / template)]
-    done = subprocess.run(asked, env=variables, capture_output=True, text=True)
+    command = ["tests.template_answers", str(project / template)]
+    done = preload_commands().run(command, Path(__file__).parents[3], os.environ)
     assert done.returncode == 0, done.stderr
     ours = json.loads(done.stdout.splitlines()[-1])
     found = httpx.post(f"{server[0]}/v2/models/{template}/infer", json=ours["tensors"], timeout=60)

@@ -15,6 +15,7 @@ import pytest
 
 from mlapp.provenance import installed_versions
 from tests import core_install
+from tests.preloaded import preload_commands
 
 FILES = {".gitignore", "README.md", "mlapp.yaml", "requirements.txt", "requirements-dev.txt", "test_app.py"}
 EXPECTED = FILES | {"wheels"}  # mlapp comes from no package index here
@@ -42,22 +43,24 @@ def mixed_table(target: str) -> pd.DataFrame:
     return table if target == "bought" else table.drop(columns="bought").dropna(subset=[target])
 
 
-def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()) -> None:
+def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset(), is_new: bool = False) -> None:
+    """The project has these files, and its test passes: in a new process, or in one that has imported pandas."""
     assert {path.name for path in root.iterdir()} - {"data"} == EXPECTED | {app} | more
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WARNINGS],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert "1 passed" in done.stdout, done.stdout
+    options = ["-q", "-p", "no:cacheprovider", *WARNINGS]
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    if is_new:
+        command = [sys.executable, "-m", "pytest", *options]
+        done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True)
+    else:
+        done = preload_commands().run(["pytest", *options], root, environ)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_basic(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds = {"scikit-learn": "1.9.1+cpu"}  # a build from an index of its own, which package indexes do not have
     monkeypatch.setattr("mlapp.scaffold.installed_versions", lambda names: {**installed_versions(names), **builds})
     mlapp("init", "digits", cwd=tmp_path)
-    check(tmp_path / "digits")
+    check(tmp_path / "digits", is_new=True)
     option, *requirements = (tmp_path / "digits/requirements.txt").read_text().splitlines()
     assert (option, bool(requirements)) == ("--find-links wheels", True)
     assert all("==" in line for line in requirements)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from api_double import ONE, ApiDouble, kubeconfig
@@ -29,10 +30,12 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KubernetesTarget]:
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
-    def opened(app: str = "digits", **settings: Any) -> KubernetesTarget:
+    def opened(app: str = "digits", *, seconds: int = 5, **settings: Any) -> KubernetesTarget:
         settings.setdefault("rollout", {}).setdefault("leave", 0)
-        settings["rollout"].setdefault("timeout", 5)
-        return open_target("k8s", app, Settings(targets={"k8s": settings}))
+        place = open_target("k8s", app, Settings(targets={"k8s": settings}))
+        rollout = msgspec.structs.replace(place.settings.rollout, timeout=seconds)  # less than a user may set
+        place.settings = msgspec.structs.replace(place.settings, rollout=rollout)
+        return place
 
     return opened
 

@@ -185,7 +185,7 @@ def test_a_release_that_does_not_come_up_says_why_and_is_taken_back(api, target,
     told = []
 
     with pytest.raises(DeployError) as caught:
-        target(rollout={"timeout": 5}, env={"A": "1"}).apply(ship(TWO), progress=told.append)
+        target(seconds=2, env={"A": "1"}).apply(ship(TWO), progress=told.append)
 
     assert said in caught.value.what
     assert not [line for line in told if line.startswith("pod ") and "Startup probe" in line], "no news while it loads"
@@ -260,7 +260,7 @@ def test_only_so_many_releases_are_kept(api, target, ship):
 
 
 def test_releases_that_failed_do_not_take_away_the_way_back(api, target, ship):
-    few = {"rollout": {"history": 2, "timeout": 5}}
+    few = {"rollout": {"history": 2}}
     target(**few).apply(ship())
     target(**few).apply(ship(TWO))
     for number in "345":
@@ -283,7 +283,7 @@ def test_a_second_deploy_at_once_is_refused(api, target, ship):
 
     def deploy():
         with suppress(DeployError):
-            target().apply(ship())
+            target(seconds=2).apply(ship())
 
     first = threading.Thread(target=deploy)
     first.start()
