@@ -240,12 +240,14 @@ class Store:
                 return version.version
 
     def verify_version(self, app: str, reference: str | int = LATEST) -> int:
-        """Check a version's files and signatures, whether or not the settings require it; returns its number.
+        """Check a version's files in the store, not their copies, and its signatures; returns its number.
+
+        Checks them whether or not the settings require it.
 
         Raises:
             UsageError, ConfigError, StoreError: see `get`.
         """
-        version = self._fetch_version(app, reference, None)
+        version = self._fetch_version(app, reference, None, fresh=True)
         self._require_signer().require_signature(version.manifest, version.files)
         return version.version
 
@@ -260,12 +262,18 @@ class Store:
             return manifest
         return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
 
-    def _fetch_version(self, app: str, reference: str | int, progress: Reporter | None) -> ModelVersion:
-        """A version with its files, each checked against its SHA-256, and with all of its signatures."""
+    def _fetch_version(
+        self, app: str, reference: str | int, progress: Reporter | None, *, fresh: bool = False
+    ) -> ModelVersion:
+        """A version with its files, each checked against its SHA-256, and with all of its signatures.
+
+        Args:
+            fresh: replace local copies.
+        """
         manifest = self.signed_manifest(app, self.resolve(app, reference))
         prefix = f"{app}/{manifest.folder}"
         refuse_unlisted_files(manifest, self.storage.list_unfetched(prefix, manifest.files), repr(self.storage))
-        folder = self.storage.fetch_folder(prefix, manifest.files, progress)
+        folder = self.storage.fetch_folder(prefix, manifest.files, progress, fresh=fresh)
         try:
             check_version_files(manifest, folder)
         except StoreError:  # possibly only the local copy is damaged

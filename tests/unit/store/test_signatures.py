@@ -163,6 +163,8 @@ def test_what_was_verified_is_what_is_loaded(
     place = tmp_path / "models/numbers" / stored.manifest.folder
     (place / name).write_bytes(b"of somebody who may write to the store, after the signature was checked")
     assert (loaded.files / name).read_bytes() == before
+    with pytest.raises(StoreError, match="was changed after it was stored"):
+        opened(**REQUIRED).verify_version("numbers", 1)
     (place / "more").write_text("beside it")
     with pytest.raises(StoreError, match="its file more is not in its manifest"):
         opened(**REQUIRED).get("numbers", 1)
