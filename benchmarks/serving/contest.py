@@ -67,6 +67,8 @@ class Server:
         reply = load.ask(self.port, self.peer.path, self.body(number))
         if self.peer.answer is None:
             return None
+        if self.scenario.streams:
+            return max(range(len(reply)), key=reply.__getitem__)
         found = self.peer.answer(reply)
         return found[0] if len(found) == self.scenario.rows else f"{len(found)} predictions"
 
@@ -217,11 +219,9 @@ def hold(
                 print(f"{scenario.name}: {server.peer.name}: {error}", file=sys.stderr)
                 continue
             running.append(server)
-            if {one.peer.name for one in running} == {
-                LIMIT,
-                EMPTY,
-                MLAPP,
-            } and 1 in scenario.connections:  # before the others: some are busy even when idle
+            is_complete = {one.peer.name for one in running} == {LIMIT, EMPTY, MLAPP}
+            if is_complete and 1 in scenario.connections and not scenario.streams:
+                # Before the others: some are busy even when idle.
                 print(f"{scenario.name}: a lone request …", file=sys.stderr)
                 alone = _alone(models, scenario, running, rounds * seconds * 2)
         # A number of connections at a time: BentoML's batching takes long to forget the load that it had before.

@@ -6,7 +6,7 @@ import http.client
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,7 +75,7 @@ def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> 
 
 
 def ask(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
-    """One request's parsed answer.
+    """One request's parsed answer; the list of the events' data for a stream of server-sent events.
 
     Raises:
         OSError, http.client.HTTPException: no connection, or an answer that is not 200; the text says what it was.
@@ -89,7 +89,17 @@ def ask(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
         connection.close()
     if response.status != 200:
         raise http.client.HTTPException(f"HTTP {response.status}: {content[:300].decode(errors='replace')}")
+    if content.startswith((b"data:", b"event:")):
+        return list(_iterate_events(content))
     return json.loads(content)
+
+
+def _iterate_events(content: bytes) -> Iterator[Any]:
+    """The JSON data of the server-sent events in a body, without those that end it."""
+    for event in content.replace(b"\r\n", b"\n").split(b"\n\n"):
+        fields = dict(line.split(b":", 1) for line in event.splitlines())
+        if b"data" in fields and fields.get(b"event", b"message").strip() == b"message":
+            yield json.loads(fields[b"data"])
 
 
 def check(questions: Sequence[Callable[[], Any]], expected: Sequence[Any], concurrency: int = 16) -> None:

@@ -12,7 +12,7 @@ class Scenario:
     """One payload and one model.
 
     Attributes:
-        model: `rows`, `records` or `sleep`: the model and the app, when they are not named as the scenario.
+        model: `rows`, `records`, `sleep` or `stream`: the model and the app, when they are not named as the scenario.
         rows: of a request.
         bodies: that are sent in turn, each with other numbers.
         connections: of wrk, one run for each.
@@ -35,6 +35,11 @@ class Scenario:
         return self.model or self.name
 
     @property
+    def streams(self) -> bool:
+        """Whether an answer is a stream with a score for each digit; else it is one prediction a row."""
+        return self.kind == "stream"
+
+    @property
     def records(self) -> bool:
         """Whether a row is a record of 64 named columns, and the predictor gets a DataFrame; else an array."""
         return self.kind == "records"
@@ -52,6 +57,10 @@ SCENARIOS = (
         connections=(32,),
         workers=2,
         folders=("limit", "asgi", "mlapp", "mosec"),
+    ),
+    Scenario(
+        *("stream", "As rows, the score of each of ten digits as a server-sent event"),
+        folders=("limit", "asgi", "mlapp", "mosec", "litserve", "fastapi"),
     ),
 )
 

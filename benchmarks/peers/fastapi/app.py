@@ -5,11 +5,13 @@ the pool, as FastAPI's documentation says.
 """
 
 import os
+from collections.abc import AsyncIterator
 
 import joblib
 import numpy as np
 import pandas as pd
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 app = FastAPI()
@@ -40,4 +42,16 @@ def sleep(body: Rows) -> Predictions:
     return Predictions(predictions=model.predict(np.array(body.inputs)).tolist())
 
 
-app.post("/predict")({"rows": rows, "records": records, "sleep": sleep}[os.environ["SCENARIO"]])
+async def stream(body: Rows) -> StreamingResponse:
+    """A row's score for each digit, one after another, as server-sent events."""
+    scores = model.decision_function(np.array(body.inputs))[0].tolist()
+
+    async def iterate_events() -> AsyncIterator[str]:
+        for score in scores:
+            yield f"data: {score}\n\n"
+
+    return StreamingResponse(iterate_events(), media_type="text/event-stream")
+
+
+routes = {"rows": rows, "records": records, "sleep": sleep, "stream": stream}
+app.post("/predict", response_model=None)(routes[os.environ["SCENARIO"]])

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 import joblib
 import litserve
@@ -31,8 +32,19 @@ class Digits(litserve.LitAPI):
         return {"predictions": [output]}
 
 
+class Scores(Digits):
+    """Streams a row's score for each digit, one after another. LitServe batches no streams of different lengths."""
+
+    def predict(self, row: list[float]) -> Iterator[float]:
+        yield from self.model.decision_function(np.array([row]))[0].tolist()
+
+    def encode_response(self, output):  # LitServe would take an annotation for the model of the response
+        for score in output:
+            yield f"data: {score}\n\n"
+
+
 if __name__ == "__main__":
-    api = Digits(max_batch_size=32)
+    api = Scores(stream=True) if os.environ["SCENARIO"] == "stream" else Digits(max_batch_size=32)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(
         host="127.0.0.1",

@@ -1,7 +1,8 @@
 """The model that every server serves: logistic regression on scikit-learn's digits.
 
-`python digits.py FOLDER` fits it on every row and writes rows.joblib (fitted on an array), records.joblib (fitted on
-a DataFrame), sleep.joblib (rows, on a pretended device) and samples.json (rows with the answers to expect).
+`python digits.py FOLDER` fits it on every row and writes rows.joblib and stream.joblib (fitted on an array),
+records.joblib (fitted on a DataFrame), sleep.joblib (rows, on a pretended device) and samples.json (rows with the
+answers to expect).
 """
 
 import json
@@ -39,6 +40,7 @@ def main(folder: Path) -> None:
         "records": LogisticRegression(**PARAMETERS).fit(table, target),
         "sleep": OnDevice(**PARAMETERS).fit(array, target),
     }
+    models["stream"] = models["rows"]
     for name, model in models.items():
         joblib.dump(model, folder / f"{name}.joblib")
     samples = {

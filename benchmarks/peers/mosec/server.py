@@ -9,7 +9,7 @@ import joblib
 import msgspec
 import numpy as np
 import pandas as pd
-from mosec import Server, ValidationError, Worker
+from mosec import Server, SSEWorker, ValidationError, Worker
 
 RECORDS = os.environ["SCENARIO"] == "records"
 
@@ -44,10 +44,22 @@ class Digits(Worker):
         return answers
 
 
+class Scores(Digits, SSEWorker):
+    """Streams a row's score for each digit, one after another."""
+
+    def forward(self, data: list) -> list:
+        found = self.model.decision_function(np.array([part[0] for part in data])).tolist()
+        for digit in range(len(found[0])):
+            for at, scores in enumerate(found):
+                self.send_stream_event(str(scores[digit]), index=at)
+        return data
+
+
 if __name__ == "__main__":
     server = Server()
     batch, wait = int(os.environ.get("MAX_BATCH", "32")), int(os.environ.get("MAX_WAIT", "1"))
+    worker = Scores if os.environ["SCENARIO"] == "stream" else Digits
     server.append_worker(
-        Digits, num=int(os.environ["WORKERS"]), max_batch_size=batch, max_wait_time=wait, route="/predict"
+        worker, num=int(os.environ["WORKERS"]), max_batch_size=batch, max_wait_time=wait, route="/predict"
     )
     server.run()
