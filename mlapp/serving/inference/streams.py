@@ -56,10 +56,10 @@ class Streams:
         self._running += 1
         try:
             source = await self._begin_stream(loaded, part)
-            async with aclosing(source if is_async else self._iterate_in_thread(source)) as items:
+            async with aclosing(source if is_async else self._iterate_in_thread(source, timeout)) as items:
                 while True:
                     try:
-                        item = await _wait_for_item(items, timeout)
+                        item = await (_wait_for_item(items, timeout) if is_async else anext(items))
                     except StopAsyncIteration:
                         break
                     except asyncio.TimeoutError:
@@ -93,14 +93,24 @@ class Streams:
             return start_generator()
         return await asyncio.wrap_future(self._submit_call(start_generator))
 
-    async def _iterate_in_thread(self, source: Any) -> AsyncGenerator[Any, None]:
-        """A synchronous iterator as an async one, with each step in a thread."""
-        end = object()
+    async def _iterate_in_thread(self, source: Any, timeout: float) -> AsyncGenerator[Any, None]:
+        """A synchronous iterator as an async one, with each step in a thread.
+
+        Raises:
+            asyncio.TimeoutError: a step takes longer than `timeout` seconds.
+        """
+        loop, end = asyncio.get_running_loop(), object()
         step: Future[Any] | None = None
         try:
             while True:
-                step = self._submit_call(next, source, end)
-                item = await asyncio.wrap_future(step)
+                # One future and one timer: a task for each step, as for an async iterator, takes a third more.
+                ready: asyncio.Future[Any] = loop.create_future()
+                timer = loop.call_later(timeout, _settle_future, ready, None, asyncio.TimeoutError())
+                step = self._submit_call(_run_step, source, end, loop, ready)
+                try:
+                    item = await ready
+                finally:
+                    timer.cancel()
                 if item is end:
                     return
                 yield item
@@ -115,6 +125,25 @@ class Streams:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
         return self._threads.submit(call, *arguments)
+
+
+def _run_step(source: Any, end: object, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Any]) -> None:
+    """Take the next item in a thread."""
+    try:
+        item = next(source, end)
+    except BaseException as error:
+        loop.call_soon_threadsafe(_settle_future, ready, None, error)
+    else:
+        loop.call_soon_threadsafe(_settle_future, ready, item, None)
+
+
+def _settle_future(future: asyncio.Future[Any], item: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(item)
+    else:
+        future.set_exception(error)
 
 
 async def _wait_for_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
