@@ -52,7 +52,7 @@ class App(Pipeline):
         predict: Literal["labels", "proba"] = "labels",
     ) -> None:
         super().__init__(name, target=target, features=features, predict=predict)
-        self._file = _find_defining_file(self, sys._getframe(1))
+        self._file = _find_app_defining_file(self, sys._getframe(1))
 
     @property
     def root(self) -> Path:
@@ -104,7 +104,7 @@ class App(Pipeline):
             self,
             {**recorded, **(parameters or {}), **named},
             previous=previous,
-            rules=training.read_column_rules(self.root),
+            rules=training.read_monitored_columns(self.root),
             check_schema=lambda schema: training.check_monitored_columns(schema, self.root),
         )
         return self._trained
@@ -198,7 +198,7 @@ class App(Pipeline):
         return open_store(self.settings.store, self.root)
 
 
-def _find_defining_file(app: App, frame: FrameType | None) -> str | None:
+def _find_app_defining_file(app: App, frame: FrameType | None) -> str | None:
     """The file that creates the app, ignoring constructors of App's subclasses; None in a notebook or a console."""
     while frame is not None and frame.f_locals.get("self") is app:
         frame = frame.f_back

@@ -33,24 +33,24 @@ class AppLocation:
         return "." in self.module or self.file.name == "__init__.py"
 
 
-def locate(setting: str, root: Path) -> AppLocation:
+def locate_app(setting: str, root: Path) -> AppLocation:
     """The location that `app.py`, `src/shop/main.py:app` or `shop.main:app` names in the project in `root`.
 
     A file with relative imports, or in a folder with `__init__.py`, is imported as a module of its package.
     """
     named, _, variable = setting.partition(":")
     is_file = named.endswith(SUFFIXES) or "/" in named
-    file = root / named if is_file else _locate_module_file(named, root)
+    file = root / named if is_file else _locate_app_module(named, root)
     if file.suffix == ".ipynb":
         return AppLocation(file, file.stem, variable, file.parent)
-    folder = _find_package_folder(file, root)
+    folder = _find_app_package_folder(file, root)
     if not is_file and not file.is_file():
         return AppLocation(file, named, variable, folder)
     parts = [*file.parent.relative_to(folder).parts, *([] if file.name == "__init__.py" else [file.stem])]
     return AppLocation(file, ".".join(parts), variable, folder)
 
 
-def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
+def find_import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
     """Where the modules of the project in `root` are found: in it, in `src` where packages lie there, and beside the
     app.
 
@@ -58,7 +58,7 @@ def import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
     """
     folders = [root]
     source = root / SOURCE_FOLDER
-    if _holds_packages(root, source):
+    if _is_src_layout(root, source):
         folders.append(source)
     if location is not None and location.folder not in folders:
         folders.append(location.folder)
@@ -71,21 +71,21 @@ def find_project_root(folder: Path) -> Path | None:
     An app.py within a package belongs to the project whose mlapp.yaml names something there.
     """
     upwards = (folder, *folder.parents)
-    nearest_one = next((each for each in upwards if _is_project(each)), None)
+    nearest_one = next((each for each in upwards if _is_project_folder(each)), None)
     if nearest_one is None or (nearest_one / config.FILE).is_file():
         return nearest_one
     for parent in nearest_one.parents:
         if (parent / config.FILE).is_file():
-            named = locate(config.load_settings(parent, environ={}).app, parent).file
+            named = locate_app(config.load_settings(parent, environ={}).app, parent).file
             return parent if named.is_relative_to(nearest_one) else nearest_one
     return nearest_one
 
 
-def _is_project(folder: Path) -> bool:
+def _is_project_folder(folder: Path) -> bool:
     return (folder / config.FILE).is_file() or (folder / "app.py").is_file()
 
 
-def _locate_module_file(name: str, root: Path) -> Path:
+def _locate_app_module(name: str, root: Path) -> Path:
     path = Path(*name.split("."))
     candidates = [
         base / file
@@ -95,7 +95,7 @@ def _locate_module_file(name: str, root: Path) -> Path:
     return next((file for file in candidates if file.is_file()), candidates[0])
 
 
-def _find_package_folder(file: Path, root: Path) -> Path:
+def _find_app_package_folder(file: Path, root: Path) -> Path:
     """The folder that holds the file's top-level package; the file's own folder when it is in no package.
 
     It is never above the project, because the project's folder can be renamed when it is shipped.
@@ -107,13 +107,13 @@ def _find_package_folder(file: Path, root: Path) -> Path:
         while folder != root and (folder / "__init__.py").is_file():
             folder = folder.parent
         return folder
-    if not _has_relative_imports(file):
+    if not _has_app_relative_imports(file):
         return folder
     source = root / SOURCE_FOLDER
     return source if folder != source and folder.is_relative_to(source) else root
 
 
-def _has_relative_imports(file: Path) -> bool:
+def _has_app_relative_imports(file: Path) -> bool:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -121,7 +121,7 @@ def _has_relative_imports(file: Path) -> bool:
     return any(isinstance(node, ast.ImportFrom) and node.level > 0 for node in ast.walk(tree))
 
 
-def _holds_packages(root: Path, source: Path) -> bool:
+def _is_src_layout(root: Path, source: Path) -> bool:
     """Whether `src` is a folder of packages, and not a package itself."""
     if not source.is_dir():
         return False

@@ -45,13 +45,13 @@ def _find_app_names(body: Sequence[ast.stmt], variable: str) -> Iterator[str | N
     for node in _iterate_import_statements(body):
         if isinstance(node, ast.ImportFrom):
             aliases |= {each.asname for each in node.names if each.name == "App" and each.asname}
-        value, targets = _find_assignment(node)
+        value, targets = _find_app_assignment(node)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             constants.update(dict.fromkeys(targets, value.value))
         if isinstance(value, ast.Call) and (not variable or variable in targets):
             called = value.func
             if (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) in aliases:
-                yield _name_given(value, constants)
+                yield _read_app_name_argument(value, constants)
 
 
 def _iterate_import_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -64,7 +64,7 @@ def _iterate_import_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _iterate_import_statements(inner)
 
 
-def _find_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
+def _find_app_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
     """The value of an assignment, and the names it is assigned to."""
     if isinstance(node, ast.Assign):
         return node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]
@@ -73,7 +73,7 @@ def _find_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
     return None, []
 
 
-def _name_given(call: ast.Call, constants: dict[str, str]) -> str | None:
+def _read_app_name_argument(call: ast.Call, constants: dict[str, str]) -> str | None:
     named = (keyword.value for keyword in call.keywords if keyword.arg == "name")
     value = call.args[0] if call.args else next(named, None)
     if isinstance(value, ast.Name):

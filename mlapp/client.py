@@ -50,8 +50,8 @@ class Remote:
         Raises:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
         """
-        status, content = self._post_with_retry(
-            inputs if isinstance(inputs, RequestBody) else _encode_json_body(inputs)
+        status, content = self._post_to_server_with_retry(
+            inputs if isinstance(inputs, RequestBody) else _encode_remote_inputs(inputs)
         )
         try:
             answer = msgspec.json.decode(content)
@@ -70,25 +70,25 @@ class Remote:
         """`predict` for an `async def` predictor: calls to several models run concurrently."""
         return await asyncio.to_thread(self.predict, inputs)
 
-    def _post_with_retry(self, body: RequestBody) -> tuple[int, bytes]:
+    def _post_to_server_with_retry(self, body: RequestBody) -> tuple[int, bytes]:
         """Send over the thread's open connection; if the server has closed it, send once more over a new one."""
         is_new = getattr(self._local, "connection", None) is None
         try:
-            return self._post_inputs(body)
+            return self._post_inputs_to_server(body)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self._local.connection = None
             if is_new:
-                raise self._explain_unreachable(error) from None
+                raise self._explain_unreachable_server(error) from None
         except (OSError, http.client.HTTPException) as error:
             self._local.connection = None
-            raise self._explain_unreachable(error) from None
+            raise self._explain_unreachable_server(error) from None
         try:
-            return self._post_inputs(body)
+            return self._post_inputs_to_server(body)
         except (OSError, http.client.HTTPException) as error:
             self._local.connection = None
-            raise self._explain_unreachable(error) from None
+            raise self._explain_unreachable_server(error) from None
 
-    def _post_inputs(self, body: RequestBody) -> tuple[int, bytes]:
+    def _post_inputs_to_server(self, body: RequestBody) -> tuple[int, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
@@ -97,11 +97,11 @@ class Remote:
         response = connection.getresponse()
         return response.status, response.read()
 
-    def _explain_unreachable(self, error: Exception) -> RemoteError:
+    def _explain_unreachable_server(self, error: Exception) -> RemoteError:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check the URL and that the server runs.")
 
 
-def _encode_json_body(inputs: Any) -> RequestBody:
+def _encode_remote_inputs(inputs: Any) -> RequestBody:
     from mlapp.schema.infer import to_json_value
 
     if hasattr(inputs, "columns"):

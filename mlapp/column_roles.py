@@ -58,12 +58,12 @@ def find_identifier_columns(table: pd.DataFrame, target: str) -> dict[str, str]:
             continue
         if re.fullmatch(r"Unnamed: \d+", name):
             found[name] = "without a name, as the row numbers that pandas writes"
-        elif _is_identifier(name, table[name]):
+        elif _is_identifier_column(name, table[name]):
             found[name] = "different in each row"
     return found
 
 
-def infer_read_options(texts: pd.DataFrame) -> Mapping[str, Any]:
+def infer_column_read_options(texts: pd.DataFrame) -> Mapping[str, Any]:
     """The options of `pandas.read_csv` for the codes and dates of a table of texts."""
     codes, formats = find_code_columns(texts), find_date_formats(texts)
     options: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def infer_read_options(texts: pd.DataFrame) -> Mapping[str, Any]:
     return options
 
 
-def _is_identifier(name: str, column: pd.Series[Any]) -> bool:
+def _is_identifier_column(name: str, column: pd.Series[Any]) -> bool:
     rows = len(column)
     if rows < FEWEST_ROWS or column.dtype.kind in "fMb" or column.isna().any() or column.nunique() < rows:
         return False

@@ -14,7 +14,7 @@ from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, find_target_class, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.project import Project
-from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
+from mlapp.training.monitored_names import find_unknown_monitored_columns, find_unknown_monitored_metrics
 
 ENABLES = {
     "docker": "mlapp build, mlapp deploy --target docker",
@@ -63,8 +63,8 @@ class Finding:
 def examine_machine(start: Path) -> list[Finding]:
     """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
-        Finding("python", True, provenance.python_version()),
-        *_find_foreign_packages(),
+        Finding("python", True, provenance.read_python_version()),
+        *_check_foreign_packages(),
         *_check_extras(),
         *_check_plugins(),
         *_check_tools(),
@@ -73,18 +73,18 @@ def examine_machine(start: Path) -> list[Finding]:
     ]
 
 
-def _find_foreign_packages() -> list[Finding]:
-    found = distribution.find_foreign()
+def _check_foreign_packages() -> list[Finding]:
+    found = distribution.find_foreign_distribution()
     if found is None:
         return []
     detail = f"the unrelated package '{distribution.FOREIGN}' {found} is installed too, and overwrites files"
-    return [Finding("mlapp", False, detail, distribution.repair_command())]
+    return [Finding("mlapp", False, detail, distribution.make_repair_command())]
 
 
 def _check_extras() -> list[Finding]:
     findings = []
     for extra, names in sorted(_read_extra_requirements().items()):
-        installed = provenance.installed_versions(names)
+        installed = provenance.read_installed_versions(names)
         missing = [name for name in names if name not in installed]
         enables = ENABLES[extra]
         if missing:
@@ -171,14 +171,14 @@ def _check_project(start: Path) -> list[Finding]:
 def _check_monitored_names(project: Project, number: int) -> list[Finding]:
     """The names in `monitor:` that the newest version does not have."""
     manifest, settings = project.store.manifest(project.name, number), project.settings.monitor
-    errors = find_unknown_columns(settings, manifest.schema.features)
-    errors += find_unknown_metrics(settings, manifest.headline)
+    errors = find_unknown_monitored_columns(settings, manifest.schema.features)
+    errors += find_unknown_monitored_metrics(settings, manifest.headline)
     return [Finding("monitor", False, error.what, error.todo) for error in errors]
 
 
 def _check_libraries(project: Project, number: int) -> Finding:
     manifest = project.store.manifest(project.name, number)
-    found = provenance.compare_libraries(manifest.libraries, manifest.python)
+    found = provenance.compare_trained_libraries(manifest.libraries, manifest.python)
     if not found:
         return Finding("libraries", True, f"those that trained version {number}")
     return Finding(

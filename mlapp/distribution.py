@@ -30,7 +30,7 @@ def version() -> str:
         return ""
 
 
-def find_foreign() -> str | None:
+def find_foreign_distribution() -> str | None:
     """The version of the unrelated `mlapp` if it is installed too, or None."""
     import importlib.metadata
 
@@ -49,15 +49,15 @@ def require_own_package() -> None:
 
     package = sys.modules["mlapp"]
     if not hasattr(package, "_PLACES"):
-        version = find_foreign()
+        version = find_foreign_distribution()
         sys.exit(
             f"Error: {package.__file__} belongs to another package: "
             f"'{FOREIGN}' {f'{version} ' if version else ''}on PyPI is not this one, which is '{NAME}'.\n"
-            f"Uninstall it, and restore ours: {repair_command()}"
+            f"Uninstall it, and restore ours: {make_repair_command()}"
         )
 
 
-def repair_command() -> str:
+def make_repair_command() -> str:
     """The command that uninstalls the unrelated package and restores the files that both contain."""
     return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_find_install_source()}"
 

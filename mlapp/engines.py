@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlapp.project import Project
 
 
-def open_engine(project: Project) -> Engine:
+def open_project_engine(project: Project) -> Engine:
     """The engine that `engine:` in mlapp.yaml names. Makes no request.
 
     Raises:

@@ -99,7 +99,7 @@ class UserCodeError(MlappError):
     """A function of the user raised. `__cause__` is the original error; the message names the user's line."""
 
     def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
-        where = _find_user_line(error, root)
+        where = _find_user_error_line(error, root)
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         super().__init__(
             f"{function} raised {detail}", f"Fix it at {where}." if where else "Run again with --debug to see where."
@@ -107,7 +107,7 @@ class UserCodeError(MlappError):
         self.__cause__ = error
 
 
-def _find_user_line(error: BaseException, root: Path | None) -> str | None:
+def _find_user_error_line(error: BaseException, root: Path | None) -> str | None:
     """`file:line` of the innermost frame that belongs to the user rather than to a library."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_user_file(Path(frame.filename), root)]

@@ -66,15 +66,15 @@ class MlappRuntime(MLModel):
             if self._endpoint.current.is_stream:
                 place = f"/v2/models/{self.name}/infer_stream"
                 raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
-            budget = self._open_budget()
+            budget = self._open_mlserver_budget()
             endpoint, loaded = self._endpoint, self._endpoint.current
-            part = await self._accept_payload(loaded, payload, budget)
+            part = await self._accept_mlserver_payload(loaded, payload, budget)
             found = await predict_part_as_tensors(endpoint, loaded, part, budget)
-            return self._make_answer(payload, found, loaded.version or "")
+            return self._make_mlserver_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise
         except Exception as error:
-            raise _translate_error(error) from error
+            raise _translate_mlserver_error(error) from error
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -90,30 +90,30 @@ class MlappRuntime(MLModel):
             yield await self.predict(payload)
             return
         try:
-            budget = self._open_budget()
-            part = await self._accept_payload(loaded, payload, budget)
+            budget = self._open_mlserver_budget()
+            part = await self._accept_mlserver_payload(loaded, payload, budget)
             schema = loaded.predictor.schema.predictions
             async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
                 async for item in items:
                     found = tensors.convert_predictions_to_tensors([item], schema)
-                    yield self._make_answer(payload, found, loaded.version or "")
+                    yield self._make_mlserver_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise
         except Exception as error:
-            raise _translate_error(error) from error
+            raise _translate_mlserver_error(error) from error
 
-    async def _accept_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
+    async def _accept_mlserver_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
         """The features in a request's tensors."""
-        codec, given = loaded.codec, _read_tensors(payload, budget)
+        codec, given = loaded.codec, _read_mlserver_tensors(payload, budget)
         size = sum(tensor.array.nbytes for tensor in given)
         raw = await self._endpoint.run_decoder(lambda: accept_tensors(codec.reader, given), size, budget)
         return await self._endpoint.load_features(codec, raw, size, budget)
 
-    def _open_budget(self) -> Budget:
+    def _open_mlserver_budget(self) -> Budget:
         settings = self._endpoint.settings
         return Budget(settings, settings.timeout)
 
-    def _make_answer(self, payload: InferenceRequest, found: list[Tensor], version: str) -> InferenceResponse:
+    def _make_mlserver_answer(self, payload: InferenceRequest, found: list[Tensor], version: str) -> InferenceResponse:
         if payload.outputs:
             wanted = [output.name for output in payload.outputs]
             known = {tensor.name: tensor for tensor in found}
@@ -122,14 +122,14 @@ class MlappRuntime(MLModel):
             found = [tensor for tensor in found if tensor.name in wanted]
         outputs = [
             ResponseOutput(
-                name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_tensor_values(tensor)
+                name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_mlserver_values(tensor)
             )
             for tensor in found
         ]
         return InferenceResponse(model_name=self.name, model_version=version or None, id=payload.id, outputs=outputs)
 
 
-def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
+def _read_mlserver_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
     """The request's tensors.
 
     Raises:
@@ -137,24 +137,24 @@ def _read_tensors(payload: InferenceRequest, budget: Budget) -> list[Tensor]:
     """
     return [
         tensors.make_tensor_from_values(
-            given.name, _read_datatype(given), given.shape, _read_tensor_values(given), budget
+            given.name, _read_mlserver_datatype(given), given.shape, _read_mlserver_values(given), budget
         )
         for given in payload.inputs
     ]
 
 
-def _read_datatype(given: RequestInput) -> str:
+def _read_mlserver_datatype(given: RequestInput) -> str:
     """The datatype's name. It is an enumeration over HTTP and a text over gRPC."""
     return str(getattr(given.datatype, "value", given.datatype))
 
 
-def _read_tensor_values(given: RequestInput) -> Any:
+def _read_mlserver_values(given: RequestInput) -> Any:
     """The tensor's values, without MLServer's wrapper. gRPC's raw bytes have no wrapper."""
     values = getattr(given.data, "root", given.data)
     return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)
 
 
-def _list_tensor_values(tensor: Tensor) -> list[Any]:
+def _list_mlserver_values(tensor: Tensor) -> list[Any]:
     """The values as a flat list; texts as bytes, which both of MLServer's protocols take."""
     if tensor.datatype == "BYTES":
         return [str(text).encode() for text in tensor.array.ravel()]
@@ -162,7 +162,7 @@ def _list_tensor_values(tensor: Tensor) -> list[Any]:
     return values
 
 
-def _translate_error(error: Exception) -> BaseException:
+def _translate_mlserver_error(error: Exception) -> BaseException:
     """The error in MLServer's form: the text, and the protocol's status for wrong inputs."""
     problem = make_http_error(error)
     found: BaseException = MLServerError(problem.detail, 400 if problem.status == 422 else problem.status)

@@ -75,7 +75,7 @@ def export_to_mlserver(
         MlappError: the project cannot be bundled.
     """
     folder = folder.absolute()
-    if folder.exists() and not _may_replace(folder):
+    if folder.exists() and not _may_replace_export(folder):
         raise UsageError(f"{folder} is there already, and is no export of mlapp.", "Give another folder: --to FOLDER.")
     bundle = bundle_project(project, model=model, settings_of=settings_of, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +84,15 @@ def export_to_mlserver(
         shutil.copytree(bundle.folder, staging / BUNDLE, symlinks=True)
         earlier = folder / f"{RUNTIME}.py"
         (staging / f"{RUNTIME}.py").write_text(earlier.read_text() if earlier.is_file() else RUNTIME_SOURCE)
-        (staging / REQUIREMENTS).write_text(_list_requirements(bundle))
-        settings = msgspec.json.encode(_make_settings(bundle))
+        (staging / REQUIREMENTS).write_text(_list_export_requirements(bundle))
+        settings = msgspec.json.encode(_make_mlserver_settings(bundle))
         (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
         (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
-        _replace_folder(folder, staging, Path(made) / "previous")
+        _replace_export_folder(folder, staging, Path(made) / "previous")
     return bundle
 
 
-def _replace_folder(folder: Path, staging: Path, previous: Path) -> None:
+def _replace_export_folder(folder: Path, staging: Path, previous: Path) -> None:
     if folder.exists():
         folder.rename(previous)
     try:
@@ -103,14 +103,14 @@ def _replace_folder(folder: Path, staging: Path, previous: Path) -> None:
         raise
 
 
-def _may_replace(folder: Path) -> bool:
+def _may_replace_export(folder: Path) -> bool:
     """Whether a folder holds nothing but an export."""
     if not folder.is_dir():
         return False
     return not any(folder.iterdir()) or ((folder / f"{RUNTIME}.py").is_file() and (folder / SETTINGS).is_file())
 
 
-def _make_settings(bundle: Bundle) -> dict[str, Any]:
+def _make_mlserver_settings(bundle: Bundle) -> dict[str, Any]:
     """The content of model-settings.json. The runtime makes batches, or MLServer if `serve.batch_wait` is set."""
     manifest, serve = bundle.model.manifest, bundle.settings.serve
     version = str(manifest.version)
@@ -127,7 +127,7 @@ def _make_settings(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _list_requirements(bundle: Bundle) -> str:
+def _list_export_requirements(bundle: Bundle) -> str:
     """The bundle's pinned requirements, without those that MLServer installs."""
     lines = (bundle.folder / REQUIREMENTS).read_text()
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []

@@ -15,7 +15,7 @@ from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.parameters import bind_one_stage, list_parameters
+from mlapp.pipeline.parameters import bind_stage_parameters, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
@@ -59,7 +59,7 @@ class TrainedModel:
     @property
     def format(self) -> str:
         """The format in which the model is saved: the user's `saver`, the chosen format, or the framework's own."""
-        return model_format(self.pipeline, self.framework)
+        return choose_model_format(self.pipeline, self.framework)
 
     @property
     def kind_name(self) -> str:
@@ -79,8 +79,8 @@ class TrainedModel:
     def _save_estimator(self, folder: Path) -> None:
         saver = self.pipeline.stage("saver")
         if saver is None:
-            require_declared(self.pipeline, self.framework, self.format)
-            self.framework.save(self.estimator, folder, self.format, _list_trusted_types(self.pipeline))
+            require_declared_format(self.pipeline, self.framework, self.format)
+            self.framework.save(self.estimator, folder, self.format, _list_trusted_model_types(self.pipeline))
             return
         try:
             saver(self.estimator, folder)
@@ -113,17 +113,17 @@ def load_estimator(
                 "Write an @app.loader that reads it.",
             )
         adapter = frameworks.get_framework(framework)
-        require_declared(pipeline, adapter, format)
+        require_declared_format(pipeline, adapter, format)
         if adapter.weights_only:
-            return adapter.restore(_build_unfitted(pipeline, parameters or {}), folder)
-        return adapter.load(folder, format, _list_trusted_types(pipeline))
+            return adapter.restore(_build_unfitted_model(pipeline, parameters or {}), folder)
+        return adapter.load(folder, format, _list_trusted_model_types(pipeline))
     try:
         return loader(folder)
     except Exception as error:
         raise UserCodeError(loader.title, error) from error
 
 
-def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
+def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
     """Check, before data is read, that a model built by the app can be saved and loaded after it is fitted.
 
     Args:
@@ -132,7 +132,7 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
     Raises:
         ModelError: it can never be saved and loaded.
     """
-    format = model_format(pipeline, framework)
+    format = choose_model_format(pipeline, framework)
     if format == "own" or pipeline.model_options.is_trained:
         return
     if isinstance(model, NOT_A_MODEL):
@@ -140,7 +140,7 @@ def require_savable(pipeline: Pipeline, framework: Framework, model: Any, to_kee
             raise _no_model_error(pipeline.stages["model"], model)
         return  # parameters, which the trainer turns into a model
     if to_keep or format not in ("", "joblib"):
-        framework.require_savable(model, format, _list_trusted_types(pipeline))
+        framework.require_savable(model, format, _list_trusted_model_types(pipeline))
 
 
 def _no_model_error(stage: Stage, value: Any) -> DeclarationError:
@@ -155,7 +155,7 @@ def _no_model_error(stage: Stage, value: Any) -> DeclarationError:
     )
 
 
-def require_declared(pipeline: Pipeline, framework: Framework, format: str) -> None:
+def require_declared_format(pipeline: Pipeline, framework: Framework, format: str) -> None:
     """Check that the app declares this way of loading. A manifest is not trusted: writers of the store write it.
 
     The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
@@ -203,7 +203,7 @@ def _find_declared_framework(pipeline: Pipeline) -> str | None:
     return None if found == PythonFramework.name else found
 
 
-def model_format(pipeline: Pipeline, framework: Framework) -> str:
+def choose_model_format(pipeline: Pipeline, framework: Framework) -> str:
     """`own` for an app with a saver; otherwise the format of `@app.model(format=…)`, or the framework's default.
 
     Raises:
@@ -218,19 +218,19 @@ def model_format(pipeline: Pipeline, framework: Framework) -> str:
     return chosen or framework.formats[0]
 
 
-def _build_unfitted(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
+def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
     pipeline.require_stages("model")
     stage = pipeline.stages["model"]
     own = list_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind_one_stage(stage, own, mine)
+    values = bind_stage_parameters(stage, own, mine)
     try:
         return stage(**values)
     except Exception as error:
         raise UserCodeError(stage.title, error) from error
 
 
-def _list_trusted_types(pipeline: Pipeline) -> Sequence[str]:
+def _list_trusted_model_types(pipeline: Pipeline) -> Sequence[str]:
     return pipeline.model_options.trusted

@@ -1,9 +1,9 @@
 """Normalizes the result of a predictor to one form for every output.
 
 A predictor may return what its library gives: a list, an array, a DataFrame, a sparse matrix, an Arrow or polars
-table, a tensor, objects of its own classes. `normalize` makes a list, an array, a Series or a DataFrame of it, with one
-entry a row; `to_rows` makes values that JSON holds of those. HTTP in each protocol, gRPC, the command line, Python and
-batch prediction start from these, so that all of them answer the same.
+table, a tensor, objects of its own classes. `normalize_predictions` makes a list, an array, a Series or a DataFrame of
+it, with one entry a row; `normalize_to_rows` makes values that JSON holds of those. HTTP in each protocol, gRPC, the
+command line, Python and batch prediction start from these, so that all of them answer the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _NoJsonError(TypeError):
     """A value that JSON cannot represent."""
 
 
-def normalize(predictions: Any, title: str) -> Any:
+def normalize_predictions(predictions: Any, title: str) -> Any:
     """The result of a predictor as a list, a NumPy array, a Series or a DataFrame with unique text names.
 
     Args:
@@ -74,10 +74,10 @@ def normalize(predictions: Any, title: str) -> Any:
         return _normalize_array(np.asarray(predictions), title)
     if isinstance(predictions, Collection) and not isinstance(predictions, (str, bytes, bytearray, Mapping, Set)):
         return list(predictions)
-    raise _no_rows_error(predictions, title)
+    raise _no_prediction_rows_error(predictions, title)
 
 
-def to_rows(predictions: Any, title: str) -> list[Any]:
+def normalize_to_rows(predictions: Any, title: str) -> list[Any]:
     """Normalized predictions as a list of JSON values, one per row. NaN stays: JSON's encoder writes null.
 
     Dates and times are ISO 8601 texts, durations too; decimals are floats; UUIDs, paths and intervals are texts; an
@@ -89,15 +89,15 @@ def to_rows(predictions: Any, title: str) -> list[Any]:
     """
     try:
         if type(predictions) is list:
-            return predictions if _is_plain(predictions) else [_normalize_value(row) for row in predictions]
+            return predictions if _are_plain_rows(predictions) else [_normalize_value(row) for row in predictions]
         if hasattr(predictions, "columns"):
-            return _list_table_records(predictions)
-        return _list_json_values(predictions)
+            return _list_normalized_records(predictions)
+        return _list_normalized_values(predictions)
     except _NoJsonError as error:
         raise _unsupported_value_error(predictions, title, error) from None
 
 
-def _is_plain(rows: list[Any]) -> bool:
+def _are_plain_rows(rows: list[Any]) -> bool:
     """Whether rows are JSON values, or lists or records of them. Runs in C."""
     kinds = set(map(type, rows))
     if JSON_TYPES.issuperset(kinds):
@@ -109,8 +109,8 @@ def _is_plain(rows: list[Any]) -> bool:
     return kinds == {list} and JSON_TYPES.issuperset(map(type, chain.from_iterable(rows)))
 
 
-def to_json_value(value: Any, title: str) -> Any:
-    """One value, for example of a stream, as a JSON value; see `to_rows`.
+def normalize_to_json(value: Any, title: str) -> Any:
+    """One value, for example of a stream, as a JSON value; see `normalize_to_rows`.
 
     Raises:
         DataError: JSON cannot represent it.
@@ -121,11 +121,11 @@ def to_json_value(value: Any, title: str) -> Any:
         raise _unsupported_value_error([value], title, error) from None
 
 
-def to_table(predictions: Any, title: str) -> pd.DataFrame:
+def normalize_to_table(predictions: Any, title: str) -> pd.DataFrame:
     """Normalized predictions as a DataFrame: their own columns, those of their records, or one column `prediction`.
 
     Raises:
-        DataError: as for `to_rows`.
+        DataError: as for `normalize_to_rows`.
     """
     import pandas as pd
 
@@ -134,11 +134,11 @@ def to_table(predictions: Any, title: str) -> pd.DataFrame:
         return pd.DataFrame({name: _normalize_column(table[name], title) for name in table.columns}, index=table.index)
     if getattr(predictions, "ndim", 0) == 1:
         return pd.DataFrame({PREDICTION: _normalize_column(pd.Series(predictions).reset_index(drop=True), title)})
-    rows = to_rows(predictions, title)
+    rows = normalize_to_rows(predictions, title)
     if rows and all(type(row) is dict for row in rows):
         table = pd.DataFrame(rows)
-        return pd.DataFrame({name: _unify_types(table[name]) for name in table.columns})
-    return pd.DataFrame({PREDICTION: _unify_types(pd.Series(rows, dtype=None if rows else object))})
+        return pd.DataFrame({name: _unify_column_types(table[name]) for name in table.columns})
+    return pd.DataFrame({PREDICTION: _unify_column_types(pd.Series(rows, dtype=None if rows else object))})
 
 
 def _normalize_column(column: pd.Series[Any], title: str) -> Any:
@@ -146,10 +146,10 @@ def _normalize_column(column: pd.Series[Any], title: str) -> Any:
         return column
     import pandas as pd
 
-    return _unify_types(pd.Series(to_rows(column, title), index=column.index))
+    return _unify_column_types(pd.Series(normalize_to_rows(column, title), index=column.index))
 
 
-def _unify_types(column: pd.Series[Any]) -> pd.Series[Any]:
+def _unify_column_types(column: pd.Series[Any]) -> pd.Series[Any]:
     """A column with values of one type, as files need it; values of several types become their JSON text."""
     if column.dtype != object or len({type(value) for value in column.dropna()}) < 2:
         return column
@@ -160,7 +160,7 @@ def _normalize_array(array: Any, title: str) -> Any:
     import numpy as np
 
     if not array.ndim:
-        raise _no_rows_error(array, title)
+        raise _no_prediction_rows_error(array, title)
     if array.dtype.names:
         import pandas as pd
 
@@ -176,14 +176,14 @@ def _normalize_pandas(predictions: Any, title: str) -> Any:
     import pandas as pd
 
     if isinstance(predictions, pd.DataFrame):
-        return _rename_columns_to_text(predictions, title)
+        return _rename_normalized_columns(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
-    raise _no_rows_error(predictions, title)  # one value, as a Timestamp
+    raise _no_prediction_rows_error(predictions, title)  # one value, as a Timestamp
 
 
-def _rename_columns_to_text(table: pd.DataFrame, title: str) -> pd.DataFrame:
-    names = [_format_column_name(name) for name in table.columns]
+def _rename_normalized_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
+    names = [_format_normalized_name(name) for name in table.columns]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(
@@ -196,7 +196,7 @@ def _rename_columns_to_text(table: pd.DataFrame, title: str) -> pd.DataFrame:
     return named
 
 
-def _format_column_name(name: Any) -> str:
+def _format_normalized_name(name: Any) -> str:
     """A column's name as text; several levels are joined by points."""
     return ".".join(map(str, name)) if isinstance(name, tuple) else str(_normalize_value(name))
 
@@ -210,7 +210,7 @@ def _normalize_arrow(predictions: Any, title: str) -> Any:
     if type(predictions).__module__.partition(".")[0] == "polars":
         if hasattr(predictions, "get_columns"):
             return pd.DataFrame({column.name: _normalize_polars(column) for column in predictions.get_columns()})
-        return predictions.to_list() if hasattr(predictions, "to_list") else _refuse(predictions, title)
+        return predictions.to_list() if hasattr(predictions, "to_list") else _refuse_predictions(predictions, title)
     import pyarrow as pa
 
     from mlapp.data.frames import make_frame
@@ -221,7 +221,7 @@ def _normalize_arrow(predictions: Any, title: str) -> Any:
         return make_frame(predictions)
     if isinstance(predictions, (pa.Array, pa.ChunkedArray)):
         return predictions.to_pylist()
-    return _refuse(predictions, title)
+    return _refuse_predictions(predictions, title)
 
 
 def _normalize_polars(column: Any) -> Any:
@@ -231,16 +231,16 @@ def _normalize_polars(column: Any) -> Any:
     return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
 
 
-def _list_table_records(table: pd.DataFrame) -> list[Any]:
+def _list_normalized_records(table: pd.DataFrame) -> list[Any]:
     names = list(table.columns)
-    columns = [_list_json_values(table.iloc[:, at]) for at in range(len(names))]
+    columns = [_list_normalized_values(table.iloc[:, at]) for at in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [{}] * len(table)
 
 
-def _list_json_values(column: Any) -> list[Any]:
+def _list_normalized_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
-    if kind in "biufU" and len(column) <= MANY and _is_numpy(column):
+    if kind in "biufU" and len(column) <= MANY and _is_numpy_column(column):
         values: list[Any] = column.tolist()
         return values
     if kind in "cV" and column.dtype != object:
@@ -252,12 +252,12 @@ def _list_json_values(column: Any) -> list[Any]:
     values = []
     for at in range(0, len(column), MANY):
         values += rows[at : at + MANY].tolist()
-    if kind in "biufU" and _is_numpy(column):
+    if kind in "biufU" and _is_numpy_column(column):
         return values
     return values if JSON_TYPES.issuperset(map(type, values)) else [_normalize_value(value) for value in values]
 
 
-def _is_numpy(column: Any) -> bool:
+def _is_numpy_column(column: Any) -> bool:
     """Whether the values are plain NumPy values. pandas' nullable types can hold NA."""
     return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
 
@@ -353,9 +353,9 @@ def _normalize_structure(value: Any) -> Any:
     if isinstance(value, Set):
         return [_normalize_value(item) for item in value]
     try:
-        rows = normalize(value, "")
+        rows = normalize_predictions(value, "")
         return (
-            _list_table_records(rows)
+            _list_normalized_records(rows)
             if hasattr(rows, "columns")
             else [_normalize_value(row) for row in _list_normalized_rows(rows)]
         )
@@ -364,21 +364,21 @@ def _normalize_structure(value: Any) -> Any:
 
 
 def _list_normalized_rows(rows: Any) -> list[Any]:
-    return rows if isinstance(rows, list) else _list_json_values(rows)
+    return rows if isinstance(rows, list) else _list_normalized_values(rows)
 
 
 def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {_format_column_name(name): _normalize_value(value) for name, value in record.items()}
+    found = {_format_normalized_name(name): _normalize_value(value) for name, value in record.items()}
     if len(found) < len(record):
         raise _NoJsonError("dict with two keys of one text")
     return found
 
 
-def _refuse(predictions: Any, title: str) -> Any:
-    raise _no_rows_error(predictions, title)
+def _refuse_predictions(predictions: Any, title: str) -> Any:
+    raise _no_prediction_rows_error(predictions, title)
 
 
-def _no_rows_error(predictions: Any, title: str) -> DataError:
+def _no_prediction_rows_error(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
     return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")
 

@@ -13,7 +13,7 @@ import msgspec
 
 from mlapp import distribution, frameworks, prediction
 from mlapp.frameworks import onnx
-from mlapp.model import require_declared
+from mlapp.model import require_declared_format
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import finish_predictions
@@ -36,7 +36,9 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     """
     if isinstance(predictor.estimator, onnx.OnnxModel):
         return predictor
-    transformed = predictor.transform_features(draw_rows(predictor.schema.features) if features is None else features)
+    transformed = predictor.transform_features(
+        draw_conversion_rows(predictor.schema.features) if features is None else features
+    )
     model = onnx.OnnxModel(predictor.framework.to_onnx(predictor.estimator, transformed))
     converted = dataclasses.replace(predictor, estimator=model, framework=frameworks.get_framework("onnx"))
     probabilities = None
@@ -45,11 +47,11 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     expected, found = (
         finish_predictions(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
     )
-    onnx.require_same_predictions(expected, found, probabilities)
+    onnx.require_same_onnx_predictions(expected, found, probabilities)
     return converted
 
 
-def load_converted(
+def load_converted_version(
     pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, is_writable: bool = True, extra: str = "refuse"
 ) -> Predictor:
     """A stored version, converted by `convert_to_onnx`. A stored conversion needs neither the model's framework nor the
@@ -63,11 +65,11 @@ def load_converted(
     Raises:
         ModelError, MissingExtraError: as `convert_to_onnx`, and as `prediction.load_predictor`.
     """
-    if kept is None or not _is_kept(pipeline, version):
+    if kept is None or not _is_conversion_kept(pipeline, version):
         return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
     manifest = version.manifest
     file = kept / _name_conversion(version)
-    require_declared(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
+    require_declared_format(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
     try:
         content = file.read_bytes()
     except OSError:
@@ -76,16 +78,16 @@ def load_converted(
             _keep_conversion(converted.estimator.content, file)
         return converted
     model, framework = onnx.OnnxModel(content), frameworks.get_framework("onnx")
-    return prediction.wrap_estimator(pipeline, version, model, framework, extra=extra)
+    return prediction.make_version_predictor(pipeline, version, model, framework, extra=extra)
 
 
 def find_conversion(pipeline: Pipeline, version: ModelVersion, kept: Path) -> Path | None:
     """The stored conversion of a version; None if there is none, as for a model that the app itself loads."""
     file = kept / _name_conversion(version)
-    return file if _is_kept(pipeline, version) and file.is_file() else None
+    return file if _is_conversion_kept(pipeline, version) and file.is_file() else None
 
 
-def _is_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
+def _is_conversion_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
     return pipeline.stage("loader") is None and version.manifest.model_format != "onnx"
 
 
@@ -108,20 +110,20 @@ def _keep_conversion(content: bytes, file: Path) -> None:
         log.info("the conversion to ONNX is not kept: %s", error)
 
 
-def draw_rows(schema: Schema) -> Any:
+def draw_conversion_rows(schema: Schema) -> Any:
     """Rows within the ranges of the training data, the same at each call."""
     import numpy as np
     import pandas as pd
 
     random = np.random.default_rng(0)
     if schema.kind == "table":
-        return pd.DataFrame({field.name: _draw_column(field, random) for field in schema.fields})
+        return pd.DataFrame({field.name: _draw_conversion_column(field, random) for field in schema.fields})
     if schema.kind == "array":
         return random.random((ROWS, *schema.shape)).astype(schema.dtype or "float32")
     return [schema.example] * 2
 
 
-def _draw_column(field: Field, random: Any) -> Any:
+def _draw_conversion_column(field: Field, random: Any) -> Any:
     import pandas as pd
 
     low, high = field.minimum, field.maximum

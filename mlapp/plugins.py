@@ -87,7 +87,7 @@ def load_plugins(group: str) -> Iterator[tuple[str, Any]]:
         try:
             plugin = _load_entry_point(entry)
         except PluginError as error:
-            _warn_once(f"{error.what} {error.todo}")
+            _warn_of_plugin_once(f"{error.what} {error.todo}")
             continue
         yield name, plugin
 
@@ -119,5 +119,5 @@ def _load_entry_point(entry: EntryPoint) -> Any:
 
 
 @cache
-def _warn_once(text: str) -> None:
+def _warn_of_plugin_once(text: str) -> None:
     log.warning(text)

@@ -16,14 +16,14 @@ from mlapp.frameworks import Framework
 from mlapp.frameworks.onnx import OnnxModel
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.feature_format import convert_to_array, wants_array
+from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.array_columns import order_columns
-from mlapp.schema.container import build_features
-from mlapp.schema.request_table import to_table
+from mlapp.schema.array_columns import order_array_columns
+from mlapp.schema.container import build_container_features
+from mlapp.schema.request_table import make_request_table
 from mlapp.schema.rows import RowCodec
 from mlapp.schema.typed_array import to_typed_array
 from mlapp.store import ModelVersion
@@ -60,7 +60,7 @@ class Predictor:
     def takes_array(self) -> bool:
         """Whether the first function that receives the features takes an array, so that no DataFrame is needed."""
         first = self.pipeline.stage("feature_transformer") or self.stage
-        return wants_array(first) or self._is_tensor_model(first)
+        return wants_array_features(first) or self._is_tensor_model(first)
 
     def _is_tensor_model(self, stage: Stage) -> bool:
         """Whether the features go directly into the only tensor of an ONNX model, without a function of the app."""
@@ -69,7 +69,7 @@ class Predictor:
 
     @cached_property
     def _wants_array(self) -> bool:
-        return wants_array(self.stage)
+        return wants_array_features(self.stage)
 
     def accept_inputs(self, inputs: Any, first: int = 0) -> Any:
         """One request's inputs as features: loaded by the feature_loader, or checked against the schema.
@@ -106,12 +106,12 @@ class Predictor:
         """
         schema = self.schema.features
         if type(inputs).__module__.partition(".")[0] in ("polars", "pyarrow"):
-            inputs = normalization.normalize(inputs, "The caller")
+            inputs = normalization.normalize_predictions(inputs, "The caller")
         if schema.kind == "table":
-            return to_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
+            return make_request_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
-            return to_typed_array(order_columns(inputs, schema), schema.shape, schema.dtype)
-        return build_features(inputs, schema)
+            return to_typed_array(order_array_columns(inputs, schema), schema.shape, schema.dtype)
+        return build_container_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:
         """The predictor's input: the features after the feature_transformer, which runs once.
@@ -122,12 +122,12 @@ class Predictor:
         stage = self.pipeline.stage("feature_transformer")
         if stage is not None:
             try:
-                features = stage(convert_to_array(features) if wants_array(stage) else features)
+                features = stage(convert_features_to_array(features) if wants_array_features(stage) else features)
             except MlappError:
                 raise
             except Exception as error:
                 raise UserCodeError(stage.title, error) from error
-        return convert_to_array(features) if self._wants_array else features
+        return convert_features_to_array(features) if self._wants_array else features
 
     def call_predictor(self, features: Any) -> Any:
         """The predictor's result for transformed features; can be a coroutine or an iterator.
@@ -183,7 +183,7 @@ class Predictor:
         """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:
-            rows = _convert_columns_to_rows(inputs, self.schema.features)
+            rows = _convert_input_columns_to_rows(inputs, self.schema.features)
         part = self._codec.convert(rows) if type(rows) is list else None
         if part is None or self._codec.join is None:
             return self.check(inputs)
@@ -212,7 +212,7 @@ class Predictor:
         return is_well
 
 
-def _convert_columns_to_rows(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
+def _convert_input_columns_to_rows(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
     """One record, or columns of one length, as records or rows; None for anything else."""
     lists = sum(isinstance(value, (list, tuple)) for value in inputs.values())
     if not lists:
@@ -234,10 +234,12 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
     """
     manifest = version.manifest
     estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
-    return wrap_estimator(pipeline, version, estimator, frameworks.get_framework(manifest.framework), extra=extra)
+    return make_version_predictor(
+        pipeline, version, estimator, frameworks.get_framework(manifest.framework), extra=extra
+    )
 
 
-def wrap_estimator(
+def make_version_predictor(
     pipeline: Pipeline, version: ModelVersion, estimator: Any, framework: Framework, *, extra: str = "refuse"
 ) -> Predictor:
     """The model of a stored version, or its conversion, with the app's functions. `extra` as for `load`."""
@@ -276,11 +278,13 @@ def select_predictor(pipeline: Pipeline, framework: Framework) -> Stage:
     if pipeline.predict_what == "proba":
         function = framework.probabilities
     elif len(pipeline.targets) > 1:
-        function = partial(_predict_named, framework.predictor, pipeline.targets)
+        function = partial(_predict_named_targets, framework.predictor, pipeline.targets)
     return Stage(ROLES["predictor"], function, 2, DefaultOptions(framework=framework.name))
 
 
-def _predict_named(predict: Callable[[Any, Any], Any], names: tuple[str, ...], model: Any, features: Any) -> Any:
+def _predict_named_targets(
+    predict: Callable[[Any, Any], Any], names: tuple[str, ...], model: Any, features: Any
+) -> Any:
     """A table with a column per target if the model predicts a value for each; otherwise unchanged."""
     found = predict(model, features)
     if getattr(found, "ndim", 0) != 2 or found.shape[1] != len(names):
@@ -307,6 +311,6 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     predictions = normalize_prediction(
         finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
     )
-    rows = normalization.to_rows(predictions, stage.title)
+    rows = normalization.normalize_to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
     return predictions if has_types else rows, time.perf_counter() - started

@@ -11,7 +11,7 @@ from typing import Any
 from mlapp import normalization
 from mlapp.errors import DataError, MlappError, UserCodeError
 from mlapp.pipeline import Stage
-from mlapp.schema.container import count_rows
+from mlapp.schema.container import count_feature_rows
 
 SAMPLED_ITEMS = 100
 """Items of a stream that training looks at: a stream may have no end."""
@@ -29,10 +29,10 @@ def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) ->
     try:
         if inspect.isawaitable(result):
             with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
-                return thread.submit(lambda: asyncio.run(_await_result(result))).result()
+                return thread.submit(lambda: asyncio.run(_await_predictor_result(result))).result()
         if inspect.isasyncgen(result):
             with ThreadPoolExecutor(1) as thread:
-                return thread.submit(lambda: asyncio.run(_collect_stream_items(result, most))).result()
+                return thread.submit(lambda: asyncio.run(_collect_predictor_stream(result, most))).result()
         return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
     except MlappError:
         raise
@@ -46,30 +46,30 @@ def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
     Raises:
         DataError: not one prediction per row; names the predictor and both counts.
     """
-    if is_stream(stage):
+    if is_streaming_predictor(stage):
         return found
-    predictions = normalization.normalize(found, stage.title)
-    rows = count_rows(features)
+    predictions = normalization.normalize_predictions(found, stage.title)
+    rows = count_feature_rows(features)
     if rows is not None and len(predictions) != rows:
-        raise wrong_count_error(stage, len(predictions), rows)
+        raise wrong_prediction_count_error(stage, len(predictions), rows)
     return predictions
 
 
-def is_stream(stage: Stage) -> bool:
+def is_streaming_predictor(stage: Stage) -> bool:
     """Whether the predictor yields."""
     return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
 
 
-def wrong_count_error(stage: Stage, found: int, rows: int) -> DataError:
+def wrong_prediction_count_error(stage: Stage, found: int, rows: int) -> DataError:
     """The error for a wrong number of predictions."""
     return DataError(f"{stage.title} returned {found} predictions for {rows} rows.", "Return one prediction per row.")
 
 
-async def _await_result(result: Any) -> Any:
+async def _await_predictor_result(result: Any) -> Any:
     return await result
 
 
-async def _collect_stream_items(stream: Any, most: int | None) -> list[Any]:
+async def _collect_predictor_stream(stream: Any, most: int | None) -> list[Any]:
     found: list[Any] = []
     async for item in stream:
         found.append(item)

@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp import config, notebook_source
 from mlapp.app import App
-from mlapp.app_location import SUFFIXES, AppLocation, find_project_root, import_paths, locate
+from mlapp.app_location import SUFFIXES, AppLocation, find_import_paths, find_project_root, locate_app
 from mlapp.app_name import read_app_name
 from mlapp.config import Settings
 from mlapp.errors import MlappError, ProjectError, UserCodeError, suggest_nearest
@@ -70,12 +70,12 @@ class Project:
     @cached_property
     def location(self) -> AppLocation:
         """The file that `app:` names, and its module."""
-        return locate(self.settings.app, self.root)
+        return locate_app(self.settings.app, self.root)
 
     @property
     def import_paths(self) -> list[str]:
         """The folders that contain the project's modules."""
-        return import_paths(self.root, self.location)
+        return find_import_paths(self.root, self.location)
 
     @cached_property
     def app(self) -> App:
@@ -93,7 +93,7 @@ class Project:
             )
         # The user's paths (data, ready models) are relative to the project, wherever a command runs.
         os.chdir(self.root)
-        app = _find_app(_import_file(location, self.root), location.variable, location.file)
+        app = _find_app_in_module(_import_project_file(location, self.root), location.variable, location.file)
         if self.settings.name not in (None, app.name):
             raise ProjectError(
                 f"The App in {self.settings.app} is '{app.name}', but {config.FILE} says `name: {self.settings.name}`.",
@@ -132,17 +132,17 @@ class Project:
         return open_store(settings, self.root)
 
 
-def load_attribute(place: str, root: Path) -> Any:
+def load_project_attribute(place: str, root: Path) -> Any:
     """The object that `FILE:NAME` names in a project's folder.
 
     Raises:
         ProjectError: no such file, or no such name in it. UserCodeError: the import raised.
     """
-    location = locate(place, root)
+    location = locate_app(place, root)
     named, name = place.partition(":")[0], location.variable
     if not location.file.is_file():
         raise ProjectError(f"There is no {named} in {root}.", "Name it as `routes.py:api`.")
-    module = _import_file(location, root)
+    module = _import_project_file(location, root)
     if not name or not hasattr(module, name):
         raise ProjectError(
             f"{named} has no '{name}'.{suggest_nearest(name, vars(module))}",
@@ -151,21 +151,21 @@ def load_attribute(place: str, root: Path) -> Any:
     return getattr(module, name)
 
 
-def _import_file(location: AppLocation, root: Path) -> ModuleType:
+def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
     """Import the file under its own name, so that a pickle or skops file of its classes can be loaded."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
     if loaded is not None and _is_same_app_file(loaded, path):
         return loaded
-    paths = import_paths(root, location)
+    paths = find_import_paths(root, location)
     sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
     if location.is_in_package:
-        _forget_package(name.partition(".")[0], location.folder)
+        _forget_other_project_package(name.partition(".")[0], location.folder)
     try:
         module = importlib.import_module(name) if location.is_in_package else _import_app_file(name, path)
     except BaseException as error:
         sys.modules.pop(name, None)
-        raise _import_error(error, path, root) from error
+        raise _app_import_error(error, path, root) from error
     if not _is_same_app_file(module, path):
         raise ProjectError(
             f"{path} is the module '{name}', but Python imports that from {getattr(module, '__file__', None)}.",
@@ -174,7 +174,7 @@ def _import_file(location: AppLocation, root: Path) -> ModuleType:
     return module
 
 
-def _forget_package(name: str, folder: Path) -> None:
+def _forget_other_project_package(name: str, folder: Path) -> None:
     """Let a package be imported from `folder` if another project's package of that name is loaded."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
@@ -210,7 +210,7 @@ def _is_same_app_file(module: ModuleType, path: Path) -> bool:
     return isinstance(file, str) and Path(file).resolve() == path.resolve()
 
 
-def _import_error(error: BaseException, path: Path, root: Path) -> BaseException:
+def _app_import_error(error: BaseException, path: Path, root: Path) -> BaseException:
     if isinstance(error, MlappError) or not isinstance(error, Exception | SystemExit):
         return error
     if isinstance(error, SyntaxError):
@@ -233,7 +233,7 @@ def _import_error(error: BaseException, path: Path, root: Path) -> BaseException
     return UserCodeError(f"Importing {path.name}", error, root)
 
 
-def _find_app(module: ModuleType, name: str, path: Path) -> App:
+def _find_app_in_module(module: ModuleType, name: str, path: Path) -> App:
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name not in apps:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlapp.app_location import import_paths
+from mlapp.app_location import find_import_paths
 
 _import = builtins.__import__
 _lock = threading.RLock()
@@ -31,7 +31,7 @@ class ProjectModules:
 
     def __init__(self, root: Path, paths: Sequence[str] = ()) -> None:
         self._root = str(root)
-        self._paths = list(paths) or import_paths(root)
+        self._paths = list(paths) or find_import_paths(root)
         self._modules: dict[str, ModuleType] = {}
 
     @classmethod
@@ -43,7 +43,7 @@ class ProjectModules:
                 found = cls(root, paths)
                 _all.append(found)
                 _all.sort(key=lambda known: len(known._root), reverse=True)  # a folder within another comes first
-            builtins.__import__ = _import_for_caller
+            builtins.__import__ = _import_for_project
             return found
 
     @contextmanager
@@ -72,7 +72,7 @@ class ProjectModules:
         return name in self._modules
 
 
-def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
+def _find_owning_project(namespace: Mapping[str, Any]) -> ProjectModules | None:
     """The project that a module belongs to, or None for installed packages."""
     file = namespace.get("__file__")
     if not isinstance(file, str) or f"{os.sep}site-packages{os.sep}" in file:
@@ -82,11 +82,14 @@ def _find_owner(namespace: Mapping[str, Any]) -> ProjectModules | None:
 
 def _list_owned_modules() -> list[tuple[str, ModuleType, ProjectModules]]:
     """The modules of all projects in `sys.modules`, each with its project."""
-    found = ((name, module, _find_owner(getattr(module, "__dict__", {}))) for name, module in list(sys.modules.items()))
+    found = (
+        (name, module, _find_owning_project(getattr(module, "__dict__", {})))
+        for name, module in list(sys.modules.items())
+    )
     return [(name, module, owner) for name, module, owner in found if owner is not None]
 
 
-def _import_for_caller(
+def _import_for_project(
     name: str,
     globals: Mapping[str, Any] | None = None,
     locals: Mapping[str, Any] | None = None,
@@ -96,7 +99,7 @@ def _import_for_caller(
     """Python's `import`, but code of a project finds that project's modules."""
     first = name.partition(".")[0]
     if globals is not None and (level or first not in sys.modules or any(one.has_module(first) for one in _all)):
-        owner = _find_owner(globals)
+        owner = _find_owning_project(globals)
         if owner is not None:
             with owner.activate_modules():
                 return _import(name, globals, locals, fromlist, level)

@@ -30,7 +30,7 @@ class Difference:
         return f"{self.library} {self.here or 'is not installed'} here, {self.trained} in training"
 
 
-def installed_versions(names: Iterable[str]) -> dict[str, str]:
+def read_installed_versions(names: Iterable[str]) -> dict[str, str]:
     """The version of each installed distribution."""
     import importlib.metadata
 
@@ -43,23 +43,23 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def public_version(version: str) -> str:
+def strip_build_version(version: str) -> str:
     """A version without its build, such as `+cpu` of PyTorch's own index: package indexes have no such versions."""
     return version.partition("+")[0]
 
 
-def python_version() -> str:
+def read_python_version() -> str:
     return platform.python_version()
 
 
-def compare_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
+def compare_trained_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
     """Differences between a version's libraries and Python (minor version) and the installed ones."""
-    here = installed_versions(trained)
+    here = read_installed_versions(trained)
     found = [
         Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
     ]
-    if python.split(".")[:2] != python_version().split(".")[:2]:
-        found.append(Difference("python", python, python_version()))
+    if python.split(".")[:2] != read_python_version().split(".")[:2]:
+        found.append(Difference("python", python, read_python_version()))
     return found
 
 

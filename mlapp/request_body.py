@@ -39,10 +39,10 @@ def read_request_body(name: str) -> RequestBody:
         DataError: it is empty, not JSON, or not Parquet.
     """
     if name == "-":
-        return _make_json_body(sys.stdin.buffer.read(), "standard input")
+        return _make_json_request_body(sys.stdin.buffer.read(), "standard input")
     path = Path(name)
     if path.is_fifo():
-        return _make_json_body(path.read_bytes(), name)
+        return _make_json_request_body(path.read_bytes(), name)
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     suffix = path.suffix.lower()
@@ -60,20 +60,20 @@ def read_request_body(name: str) -> RequestBody:
             is_file = content.startswith(b"ARROW1")
             return RequestBody(content, "application/vnd.apache.arrow.file" if is_file else ARROW)
         case ".parquet":
-            return RequestBody(_convert_parquet_to_arrow(path), ARROW)
+            return RequestBody(_convert_parquet_request_body(path), ARROW)
         case ".json":
-            return _make_json_body(content, name)
+            return _make_json_request_body(content, name)
     lines = [line.strip() for line in content.splitlines()]
     for number, line in enumerate(lines, start=1):
         if line:
-            _check_json(line, f"{name}:{number}")
+            _check_json_request_body(line, f"{name}:{number}")
     return RequestBody(b'{"inputs":[' + b",".join(line for line in lines if line) + b"]}")
 
 
-def _make_json_body(content: bytes, name: str) -> RequestBody:
+def _make_json_request_body(content: bytes, name: str) -> RequestBody:
     """The JSON text, with bare data under `inputs`. Numbers keep every digit."""
     content = content.removeprefix(b"\xef\xbb\xbf")
-    _check_json(content, name)
+    _check_json_request_body(content, name)
     try:
         keys = set(msgspec.json.decode(content, type=dict[str, msgspec.Raw]))
     except msgspec.ValidationError:
@@ -82,7 +82,7 @@ def _make_json_body(content: bytes, name: str) -> RequestBody:
     return RequestBody(content if is_request else b'{"inputs":' + content + b"}")
 
 
-def _check_json(content: bytes, name: str) -> None:
+def _check_json_request_body(content: bytes, name: str) -> None:
     if not content.strip():
         raise DataError(f"{name} is empty.", 'Give JSON, as [{"name": value}].')
     try:
@@ -91,7 +91,7 @@ def _check_json(content: bytes, name: str) -> None:
         raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
 
 
-def _convert_parquet_to_arrow(path: Path) -> bytes:
+def _convert_parquet_request_body(path: Path) -> bytes:
     try:
         import pyarrow as pa
         from pyarrow import parquet

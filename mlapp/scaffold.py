@@ -15,7 +15,7 @@ from typing import Any
 from mlapp import column_roles, distribution, foreign_template
 from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
-from mlapp.provenance import installed_versions, public_version
+from mlapp.provenance import read_installed_versions, strip_build_version
 from mlapp.reporting import Reporter
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
@@ -40,7 +40,7 @@ class Template:
 def list_templates() -> list[Template]:
     """The templates that come with mlapp."""
     found = []
-    for folder in sorted(_templates_folder().iterdir()):
+    for folder in sorted(_find_templates_folder().iterdir()):
         file = folder / "cookiecutter.json"
         if file.is_file():
             found.append(Template(folder.name, json.loads(file.read_text(encoding="utf-8"))["_description"], folder))
@@ -90,35 +90,35 @@ def create_project(
     data: Path | None = None
     if template in own_templates:
         defaults = json.loads((own_templates[template].folder / "cookiecutter.json").read_text(encoding="utf-8"))
-        _refuse_unknown_values(values, defaults, template)
+        _refuse_unknown_template_values(values, defaults, template)
         name = name or str(defaults["name"])
-        _refuse_existing_folder(parent / name)
+        _refuse_existing_project(parent / name)
         if "data" in defaults:
             data, described = _describe_user_table(values)
             context.update(described)
             if described["left_out"]:
                 tell(f"Columns that are no features are left out: {described['left_out']}.")
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        made = _render_asking(own_templates.get(template), template, context, Path(temporary), consent)
+        made = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
         for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
             shutil.copyfile(data, made / context["data"])
         for file in made.rglob("requirements*.txt"):
-            _pin_requirements(file, made)
+            _pin_template_requirements(file, made)
         target = parent / made.name
-        _refuse_existing_folder(target)
+        _refuse_existing_project(target)
         made.rename(target)
     return target
 
 
-def _templates_folder() -> Path:
+def _find_templates_folder() -> Path:
     shipped = Path(__file__).parent / "templates"
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / "templates"
 
 
-def _render_asking(
+def _render_template_asking(
     own_template: Template | None, template: str, context: Mapping[str, Any], folder: Path, consent: Consent
 ) -> Path:
     if own_template is not None:
@@ -154,7 +154,7 @@ def _render_template(template: str, context: Mapping[str, Any], folder: Path) ->
     return Path(made)
 
 
-def _refuse_unknown_values(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
+def _refuse_unknown_template_values(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
     known = [key for key in defaults if not key.startswith("_")]
     for key in values:
         if key not in known:
@@ -164,7 +164,7 @@ def _refuse_unknown_values(values: Mapping[str, str], defaults: Mapping[str, Any
             )
 
 
-def _refuse_existing_folder(target: Path) -> None:
+def _refuse_existing_project(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
@@ -179,9 +179,9 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
             "Give both: mlapp init NAME --template tabular --set data=table.csv --set target=column.",
         )
     path, target = Path(values["data"]).expanduser(), values["target"]
-    form = _detect_csv_format(path)
+    form = _detect_user_table_format(path)
     if path.suffix.lower() != ".parquet":
-        form = {**form, **column_roles.infer_read_options(_read_user_table(path, {**form, "dtype": "str"}))}
+        form = {**form, **column_roles.infer_column_read_options(_read_user_table(path, {**form, "dtype": "str"}))}
     table = _read_user_table(path, {name: value for name, value in form.items() if name != "date_format"})
     if target not in table.columns:
         raise UsageError(
@@ -193,7 +193,7 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
         raise DataError(
             f"'{path}' has the column {odd!r}, which looks like template code.", "Rename it, without braces."
         )
-    dates = [str(name) for name in table.columns if name != target and _is_date_column(table[name])]
+    dates = [str(name) for name in table.columns if name != target and _is_user_date_column(table[name])]
     dates += [name for name in form.get("date_format", {}) if name != target and name not in dates]
     left_out = column_roles.find_identifier_columns(table.drop(columns=dates), target)
     column = table[target]
@@ -212,7 +212,7 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
     }
 
 
-def _detect_csv_format(path: Path) -> dict[str, Any]:
+def _detect_user_table_format(path: Path) -> dict[str, Any]:
     """The options of `pandas.read_csv` for a CSV without commas, as many spreadsheets write it."""
     import pandas as pd
 
@@ -256,7 +256,7 @@ def _read_user_table(path: Path, form: Mapping[str, Any]) -> Any:
     return table
 
 
-def _is_date_column(column: Any) -> bool:
+def _is_user_date_column(column: Any) -> bool:
     import pandas as pd
 
     if column.dtype.kind == "M":
@@ -269,7 +269,7 @@ def _is_date_column(column: Any) -> bool:
     return bool(pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all())
 
 
-def _pin_requirements(file: Path, project: Path) -> None:
+def _pin_template_requirements(file: Path, project: Path) -> None:
     """Pin each requirement to the installed version. One that is not installed keeps the template's range.
 
     An mlapp that is not from a package index is copied into the project as a wheel.
@@ -278,10 +278,10 @@ def _pin_requirements(file: Path, project: Path) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
         is_own = name is not None and name.group() == distribution.NAME
-        if is_own and not self_wheel.is_from_index():
-            wheel = self_wheel.write_wheel(project / WHEELS, _templates_folder())
+        if is_own and not self_wheel.is_installed_from_index():
+            wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
-        found = installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
-        version = self_wheel.format_pinned_version() if is_own else found and public_version(found)
+        found = read_installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        version = self_wheel.format_own_version() if is_own else found and strip_build_version(found)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from mlapp.aws_lambda.loop import ADDRESS, run_loop
+from mlapp.aws_lambda.loop import ADDRESS, run_lambda_loop
 from mlapp.aws_lambda.runtime_api import RuntimeApi
 from mlapp.errors import MlappError
 
@@ -34,7 +34,7 @@ def main() -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     try:
-        run_loop(RuntimeApi(address), bundle)
+        run_lambda_loop(RuntimeApi(address), bundle)
     except MlappError as error:
         print(f"{error.what}\n{error.todo}", file=sys.stderr)
     except OSError as error:

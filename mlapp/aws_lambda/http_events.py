@@ -47,7 +47,7 @@ class HttpEvent:
         limit = limits.BALANCER_ANSWER if self.is_balancer else limits.ANSWER
         if len(encoded) <= limit:
             return encoded
-        problem = HttpError(406, limits.explain_response_size(len(encoded), limit))
+        problem = HttpError(406, limits.explain_response_limit(len(encoded), limit))
         return self._encode_answer(Answer(406, problem.problem_body(), MEDIA, answer.headers))
 
     def _encode_answer(self, answer: Answer) -> bytes:
@@ -93,7 +93,7 @@ def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
         method, path = str(event["httpMethod"]), str(event.get("path", "/"))
     else:
         return None
-    request = WebRequest(method, find_model_path(path), headers, _read_event_body(event, headers))
+    request = WebRequest(method, find_event_path(path), headers, _read_event_body(event, headers))
     return HttpEvent(
         request,
         is_balancer="elb" in context,
@@ -102,7 +102,7 @@ def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
     )
 
 
-def find_model_path(path: str) -> str:
+def find_event_path(path: str) -> str:
     """The model's path at the end of a URL, after a stage or the function's mount point."""
     return next((known for known in sorted(PATHS, key=len, reverse=True) if path.endswith(known)), path)
 

@@ -21,7 +21,7 @@ MARGIN = 0.25
 """Seconds before the timeout at which a running invocation is logged."""
 
 
-def explain_response_size(size: int, limit: int) -> str:
+def explain_response_limit(size: int, limit: int) -> str:
     """Explanation for a response that is too large."""
     most = f"{limit // (1024 * 1024)} MB"
     return (
@@ -30,17 +30,17 @@ def explain_response_size(size: int, limit: int) -> str:
     )
 
 
-def read_memory_limit_mb() -> int:
+def read_lambda_memory_mb() -> int:
     """The function's memory in MB; 0 outside Lambda."""
     return int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
 
 
-def warn_of_memory() -> bool:
+def warn_of_lambda_memory() -> bool:
     """Log a warning if the process has used nearly all of the function's memory; returns whether it has.
 
     Lambda kills the process at the limit without a message.
     """
-    limit = read_memory_limit_mb()
+    limit = read_lambda_memory_mb()
     unit = 1 if sys.platform == "darwin" else 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
     if not limit or used < NEARLY_ALL * limit:

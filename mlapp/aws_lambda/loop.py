@@ -50,7 +50,7 @@ def _disable_monitoring(project: Project) -> Project:
     return dataclasses.replace(project, settings=settings)
 
 
-def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
+def run_lambda_loop(api: RuntimeApi, bundle: Path | None) -> None:
     """Answer events forever. If the model cannot be loaded, report that to Lambda and end the process.
 
     Raises:
@@ -65,19 +65,19 @@ def run_loop(api: RuntimeApi, bundle: Path | None) -> None:
         api.send_init_error(type(error).__name__, str(error))
         raise
     watch = limits.DeadlineWatch()
-    has_warned = limits.warn_of_memory()
+    has_warned = limits.warn_of_lambda_memory()
     while True:
         invocation = api.wait_for_invocation()
         os.environ[TRACE] = invocation.trace
         watch.begin(invocation.remaining)
         try:
-            answer_invocation(api, function, invocation)
+            answer_lambda_invocation(api, function, invocation)
         finally:
             watch.end()
-        has_warned = has_warned or limits.warn_of_memory()
+        has_warned = has_warned or limits.warn_of_lambda_memory()
 
 
-def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invocation) -> None:
+def answer_lambda_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invocation) -> None:
     """Answer one event. An error is returned to the caller, and the function continues.
 
     Raises:
@@ -98,22 +98,22 @@ def answer_invocation(api: RuntimeApi, function: ModelFunction, invocation: Invo
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
-        _send_unexpected(api, invocation, error)
+        _send_unexpected_error(api, invocation, error)
     except MlappError as error:
         log.error("%s %s", error.what, error.todo)
         api.send_error(invocation, type(error).__name__, f"{error.what} {error.todo}")
     except MemoryError:
         text = (
-            f"The function has no memory left of its {limits.read_memory_limit_mb()} MB. Raise targets.lambda.memory."
+            f"The function has no memory left of its {limits.read_lambda_memory_mb()} MB. Raise targets.lambda.memory."
         )
         log.error("%s", text)
         api.send_error(invocation, "OutOfMemory", text)
     except msgspec.DecodeError as error:
         api.send_error(invocation, "InvalidRequest", f"The event is not JSON: {error}")
     except Exception as error:
-        _send_unexpected(api, invocation, error)
+        _send_unexpected_error(api, invocation, error)
 
 
-def _send_unexpected(api: RuntimeApi, invocation: Invocation, error: Exception) -> None:
+def _send_unexpected_error(api: RuntimeApi, invocation: Invocation, error: Exception) -> None:
     log.exception("request %s", invocation.identity)
     api.send_error(invocation, type(error).__name__, str(error) or type(error).__name__)

@@ -65,43 +65,43 @@ class ModelFunction:
         """
         event = msgspec.json.decode(body)
         if not isinstance(event, dict):
-            return self._answer_direct(body, remaining)
+            return self._answer_direct_event(body, remaining)
         http = read_http_event(event)
         if http is not None:
-            return self._answer_http(http, remaining)
+            return self._answer_http_event(http, remaining)
         objects = stored_events.list_event_objects(event)
         if objects is not None:
-            return self._answer_objects(objects, remaining)
+            return self._answer_s3_objects(objects, remaining)
         messages = stored_events.list_event_records(event, "aws:sqs")
         if messages is not None:
-            return self._answer_messages(messages, remaining)
-        if stored_events.is_schedule(event):
-            return self._answer_schedule(stored_events.schedule_name(event))
-        return self._answer_direct(body, remaining)
+            return self._answer_sqs_messages(messages, remaining)
+        if stored_events.is_schedule_event(event):
+            return self._answer_schedule(stored_events.name_scheduled_output(event))
+        return self._answer_direct_event(body, remaining)
 
-    def _answer_http(self, event: HttpEvent, remaining: float) -> bytes | Stream:
+    def _answer_http_event(self, event: HttpEvent, remaining: float) -> bytes | Stream:
         does_stream = self._settings.streaming and event.is_function_url
         request = event.request
-        headers = _limit_time(request.headers, remaining)
+        headers = _limit_event_time(request.headers, remaining)
         if not does_stream:
             headers = {**headers, b"accept": b"application/json"}
         answer = self._site.answer_request(WebRequest(request.method, request.path, headers, request.read))
         return Stream(event.stream_answer(answer)) if does_stream else event.encode_answer(answer)
 
-    def _answer_direct(self, body: bytes, remaining: float) -> bytes:
-        answer = self._predict_body(body, {}, remaining)
+    def _answer_direct_event(self, body: bytes, remaining: float) -> bytes:
+        answer = self._predict_event_body(body, {}, remaining)
         if len(answer) > limits.ANSWER:
-            raise InvocationError(KINDS[406], limits.explain_response_size(len(answer), limits.ANSWER))
+            raise InvocationError(KINDS[406], limits.explain_response_limit(len(answer), limits.ANSWER))
         return answer
 
-    def _answer_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
+    def _answer_s3_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
         """Predict each file. A failing file does not stop the others."""
         written, failed = [], []
         for found in objects:
-            if self._bucket.is_own(found):
+            if self._bucket.is_own_output(found):
                 continue
             try:
-                answer = self._predict_body(self._bucket.read(found), found.headers, remaining)
+                answer = self._predict_event_body(self._bucket.read(found), found.headers, remaining)
             except InvocationError as error:
                 log.error("%s: %s", found, error)
                 failed.append((f"{found}: {error}", error.kind))
@@ -111,24 +111,24 @@ class ModelFunction:
             raise InvocationError(failed[0][1], "; ".join(text for text, _ in failed))
         return msgspec.json.encode({"written": written})
 
-    def _answer_messages(self, messages: list[dict[str, Any]], remaining: float) -> bytes:
+    def _answer_sqs_messages(self, messages: list[dict[str, Any]], remaining: float) -> bytes:
         """Predict each message. SQS retries the messages in the response, or sends them to the dead-letter queue."""
         failures = []
         for message in messages:
             identity = str(message.get("messageId"))
             try:
-                self._answer_message(identity, str(message.get("body", "")).encode(), remaining)
+                self._answer_sqs_message(identity, str(message.get("body", "")).encode(), remaining)
             except Exception as error:
                 log.error("message %s: %s", identity, error)
                 failures.append({"itemIdentifier": identity})
         return msgspec.json.encode({"batchItemFailures": failures})
 
-    def _answer_message(self, identity: str, body: bytes, remaining: float) -> None:
-        objects = _parse_queued_objects(body)
+    def _answer_sqs_message(self, identity: str, body: bytes, remaining: float) -> None:
+        objects = _parse_queued_s3_objects(body)
         if objects is not None:
-            self._answer_objects(objects, remaining)
+            self._answer_s3_objects(objects, remaining)
             return
-        answer = self._predict_body(body, {}, remaining)
+        answer = self._predict_event_body(body, {}, remaining)
         if self._bucket.has_destination:
             self._bucket.write(identity, answer)
 
@@ -152,14 +152,14 @@ class ModelFunction:
         place = self._bucket.write(f"schedule/{name}", encode_predictions(rows, loaded.tail))
         return msgspec.json.encode({"written": [str(place)], "rows": len(rows)})
 
-    def _predict_body(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
+    def _predict_event_body(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
         """The body of the response to `POST /predict`.
 
         Raises:
             InvocationError: the response is not a prediction.
         """
         headers = {
-            **_limit_time(headers, remaining),
+            **_limit_event_time(headers, remaining),
             b"accept": b"application/json",
             b"content-length": str(len(body)).encode(),
         }
@@ -171,7 +171,7 @@ class ModelFunction:
         return answer.body
 
 
-def _limit_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
+def _limit_event_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
     """The headers with the function's remaining time, unless the client's limit is shorter."""
     most = max(remaining - MARGIN, 0.001)
     try:
@@ -181,7 +181,7 @@ def _limit_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
     return {**headers, b"x-request-timeout": b"%f" % most} if not given < most else dict(headers)
 
 
-def _parse_queued_objects(body: bytes) -> list[StoredObject] | None:
+def _parse_queued_s3_objects(body: bytes) -> list[StoredObject] | None:
     """The objects of an S3 notification that came through a queue; None for any other message."""
     try:
         content = msgspec.json.decode(body)

@@ -87,7 +87,9 @@ class RuntimeApi:
         Raises:
             RuntimeApiError: 413 if it is too large.
         """
-        self._post_body(f"invocation/{invocation.identity}/response", body, {"Content-Type": "application/json"})
+        self._post_to_runtime_api(
+            f"invocation/{invocation.identity}/response", body, {"Content-Type": "application/json"}
+        )
 
     def send_stream(self, invocation: Invocation, media: str, parts: Iterable[bytes]) -> None:
         """Send a response in parts. An error in between is reported in the trailers, as the Runtime API requires."""
@@ -109,34 +111,36 @@ class RuntimeApi:
         except OSError:
             raise
         except Exception as error:
-            told = base64.b64encode(encode_error(type(error).__name__, str(error)))
+            told = base64.b64encode(encode_runtime_error(type(error).__name__, str(error)))
             trailers = (
                 f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode() + ERROR_BODY.encode() + b": " + told + b"\r\n"
             )
         connection.send(b"0\r\n" + trailers + b"\r\n")
-        self._read_answer()
+        self._read_runtime_answer()
 
     def send_error(self, invocation: Invocation, kind: str, message: str) -> None:
         """Report that the invocation failed."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post_body(f"invocation/{invocation.identity}/error", encode_error(kind, message), headers)
+        self._post_to_runtime_api(
+            f"invocation/{invocation.identity}/error", encode_runtime_error(kind, message), headers
+        )
 
     def send_init_error(self, kind: str, message: str) -> None:
         """Report that the function cannot start."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post_body("init/error", encode_error(kind, message), headers)
+        self._post_to_runtime_api("init/error", encode_runtime_error(kind, message), headers)
 
-    def _post_body(self, path: str, body: bytes, headers: dict[str, str]) -> None:
+    def _post_to_runtime_api(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         self._connection.request("POST", f"{VERSION}/{path}", body, headers)
-        self._read_answer()
+        self._read_runtime_answer()
 
-    def _read_answer(self) -> None:
+    def _read_runtime_answer(self) -> None:
         response = self._connection.getresponse()
         text = response.read()
         if response.status >= 400:
             raise RuntimeApiError(response.status, text.decode(errors="replace"))
 
 
-def encode_error(kind: str, message: str) -> bytes:
+def encode_runtime_error(kind: str, message: str) -> bytes:
     """An error in the format that Lambda returns to the caller."""
     return msgspec.json.encode({"errorMessage": message, "errorType": kind, "stackTrace": []})

@@ -60,23 +60,23 @@ class Bucket:
         """Whether there is a destination for predictions on inputs that come from no bucket."""
         return self._place is not None
 
-    def is_own(self, found: StoredObject) -> bool:
+    def is_own_output(self, found: StoredObject) -> bool:
         """Whether the function wrote the object: its own outputs would invoke it forever."""
         is_here = found.bucket == (self._place or found.bucket) and found.key.startswith(self._prefix)
         return is_here and found.key.endswith(ANSWER)
 
     def read(self, found: StoredObject) -> bytes:
-        content: bytes = self._open_client().get_object(Bucket=found.bucket, Key=found.key)["Body"].read()
+        content: bytes = self._open_s3_client().get_object(Bucket=found.bucket, Key=found.key)["Body"].read()
         return content
 
     def write(self, name: str, body: bytes, bucket: str | None = None) -> StoredObject:
         """Write predictions as `name`; to `bucket` if `targets.lambda.output` is not set."""
         made = StoredObject(self._place or str(bucket), f"{self._prefix}{name}{ANSWER}")
-        self._open_client().put_object(Bucket=made.bucket, Key=made.key, Body=body, ContentType="application/json")
+        self._open_s3_client().put_object(Bucket=made.bucket, Key=made.key, Body=body, ContentType="application/json")
         log.info("wrote %s", made)
         return made
 
-    def _open_client(self) -> Any:
+    def _open_s3_client(self) -> Any:
         if self._client is None:
             try:
                 import boto3
@@ -107,20 +107,20 @@ def list_event_objects(event: dict[str, Any]) -> list[StoredObject] | None:
         detail = event["detail"]
         return [StoredObject(detail["bucket"]["name"], detail["object"]["key"])]
     records = list_event_records(event, "aws:s3")
-    return None if records is None else list(_iterate_stored_objects(records))
+    return None if records is None else list(_iterate_stored_s3_objects(records))
 
 
-def _iterate_stored_objects(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
+def _iterate_stored_s3_objects(records: list[dict[str, Any]]) -> Iterator[StoredObject]:
     for record in records:
         if not str(record.get("eventName", "ObjectCreated")).startswith("ObjectRemoved"):
             yield StoredObject(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
 
 
-def is_schedule(event: dict[str, Any]) -> bool:
+def is_schedule_event(event: dict[str, Any]) -> bool:
     """Whether an EventBridge schedule sent the event."""
     return event.get("source") in ("aws.events", "aws.scheduler") and "detail-type" in event
 
 
-def schedule_name(event: dict[str, Any]) -> str:
+def name_scheduled_output(event: dict[str, Any]) -> str:
     """File name of a scheduled event's predictions: its time, so that a retry overwrites them."""
     return str(event.get("time") or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))

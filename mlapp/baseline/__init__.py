@@ -1,7 +1,7 @@
 """The baseline of a version: the distributions of the training data and of the model's predictions on them."""
 
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
-from mlapp.baseline.build import build_baseline_columns, draw_rows, find_target_type, list_classes
+from mlapp.baseline.build import build_baseline_columns, draw_baseline_rows, find_target_json_type, list_classes
 from mlapp.baseline.predictions import summarize_predictions
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "Column",
     "MetricError",
     "build_baseline_columns",
-    "draw_rows",
-    "find_target_type",
+    "draw_baseline_rows",
+    "find_target_json_type",
     "list_classes",
     "read_baseline",
     "summarize_predictions",

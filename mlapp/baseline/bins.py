@@ -37,24 +37,24 @@ def encode_bins(values: NDArray[Any], center: Any) -> NDArray[np.uint32]:
     return codes
 
 
-def _make_sortable() -> NDArray[np.uint16]:
+def _make_sortable_bin_codes() -> NDArray[np.uint16]:
     """Map the upper bits of a float32 to a number that sorts as the float does; raw negative floats sort backwards."""
     codes = np.arange(KEYS, dtype=np.uint32)
     return np.where(codes < KEYS // 2, codes + KEYS // 2, KEYS - 1 - codes).astype(np.uint16)
 
 
-ORDER = _make_sortable()
+ORDER = _make_sortable_bin_codes()
 """Raw upper bits → key."""
 _CODES = np.argsort(ORDER).astype(np.uint32)
 """Key → raw upper bits."""
 
 
-def is_missing_code() -> NDArray[np.bool_]:
+def is_missing_bin_code() -> NDArray[np.bool_]:
     """A mask of the raw upper bits that mean NaN."""
     return np.isnan((np.arange(KEYS, dtype=np.uint32) << np.uint32(16)).view(np.float32))
 
 
-def compute_upper_ends(keys: NDArray[Any], center: float) -> list[float]:
+def compute_bin_ends(keys: NDArray[Any], center: float) -> list[float]:
     """The largest value of each key, in the column's unit."""
     codes = _CODES[np.asarray(keys, dtype=np.int64)]
     negative = codes >= KEYS // 2
@@ -105,5 +105,5 @@ def build_slot_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]
     table = of_key[ORDER]  # beyond the last bin it is len(keys), corrected next
     table[np.greater(ORDER, keys[-1] if keys else -1)] = len(keys) + 1
     table[np.less(ORDER, low)] = len(keys)
-    table[is_missing_code()] = len(keys) + 2
+    table[is_missing_bin_code()] = len(keys) + 2
     return table + np.int32(first)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
-from mlapp.baseline.redaction import NO_RULES, find_rounding_step, is_private
-from mlapp.schema.container import count_rows, take_rows
+from mlapp.baseline.redaction import NO_RULES, find_redaction_step, is_redacted_column
+from mlapp.schema.container import count_feature_rows, take_feature_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,16 +33,16 @@ LONGEST = 64
 """Maximum number of characters of a category."""
 
 
-def draw_rows(features: Any, most: int = MOST_ROWS) -> Any:
+def draw_baseline_rows(features: Any, most: int = MOST_ROWS) -> Any:
     """At most so many rows, drawn with a fixed seed: the same ones of two tables of one length. The features themselves
     where they are fewer.
     """
     import numpy as np
 
-    rows = count_rows(features) or 0
+    rows = count_feature_rows(features) or 0
     if rows <= most:
         return features
-    return take_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
+    return take_feature_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
 
 
 def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
@@ -54,17 +54,19 @@ def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -
     """
     import pandas as pd
 
-    features = draw_rows(features)
+    features = draw_baseline_rows(features)
     if isinstance(features, pd.Series):
         features = features.to_frame()
-    table = features if isinstance(features, pd.DataFrame) else _to_frame(features)
+    table = features if isinstance(features, pd.DataFrame) else _features_to_frame(features)
     if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
         return []
     most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
-    return [summarize_column(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)]
+    return [
+        summarize_baseline_column(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)
+    ]
 
 
-def summarize_column(
+def summarize_baseline_column(
     name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES
 ) -> Column:
     """The distribution of one column.
@@ -76,16 +78,18 @@ def summarize_column(
     from pandas.api import types
 
     rows, missing = len(values), int(values.isna().sum())
-    if is_private(rules, name):
+    if is_redacted_column(rules, name):
         return Column(name=name, kind="text", rows=rows, missing=missing)
     is_bool = types.is_bool_dtype(values.dtype)
     is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
     if not is_bool and (is_number or _is_duration(values.dtype)):
-        return _summarize_numbers(name, convert_to_numbers(values), most, find_rounding_step(rules, name))
-    return summarize_categories(name, to_category_texts(values), most)
+        return _summarize_baseline_numbers(
+            name, convert_baseline_numbers(values), most, find_redaction_step(rules, name)
+        )
+    return summarize_baseline_categories(name, to_category_texts(values), most)
 
 
-def convert_to_numbers(values: Any) -> NDArray[np.float64]:
+def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
     """Values as float64: numbers, dates as seconds since 1970, durations as seconds; anything else as NaN."""
     import numpy as np
     import pandas as pd
@@ -131,7 +135,7 @@ def count_category_texts(values: Any) -> dict[str | None, int]:
         found = zip(texts, np.roll(np.bincount(codes + 1, minlength=len(texts)), -1).tolist(), strict=True)
         return {text: count for text, count in found if count}
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    if not _can_be_grouped(set(map(type, listed))):
+    if not _can_count_as_texts(set(map(type, listed))):
         return dict(Counter(map(to_category_text, listed)))
     counts: dict[str | None, int] = {}
     for value, count in Counter(listed).items():
@@ -140,14 +144,14 @@ def count_category_texts(values: Any) -> dict[str | None, int]:
     return counts
 
 
-def count_missing(values: Any) -> int:
+def count_missing_values(values: Any) -> int:
     """The number of missing values."""
     import pandas as pd
 
     return int(pd.Series(values, dtype=None if hasattr(values, "dtype") else object).isna().sum())
 
 
-def _can_be_grouped(kinds: set[type]) -> bool:
+def _can_count_as_texts(kinds: set[type]) -> bool:
     """Whether equal values of these types have the same text. 1 and True are equal, but their texts differ."""
     numbers = kinds - {str, type(None)}
     return numbers <= {int, float} or numbers == {bool}
@@ -170,7 +174,7 @@ def to_category_text(value: Any) -> str | None:
     return str(value)
 
 
-def summarize_categories(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
+def summarize_baseline_categories(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
     """The counts of each value; a column of unique or long texts has none."""
     import numpy as np
     import pandas as pd
@@ -198,7 +202,7 @@ def summarize_categories(name: str, texts: list[str | None], most: int = MOST_BI
     )
 
 
-def find_target_type(target: Any) -> str | None:
+def find_target_json_type(target: Any) -> str | None:
     """The JSON type of a target's values; None for several columns or fields, or another type."""
     from mlapp.schema import infer_schema
 
@@ -225,7 +229,7 @@ def list_classes(target: Any, name: str | None, rules: Mapping[str, str] = NO_RU
     Args:
         name: of the target's column.
     """
-    if is_private(rules, name or "") or find_target_type(target) not in ("integer", "boolean", "string"):
+    if is_redacted_column(rules, name or "") or find_target_json_type(target) not in ("integer", "boolean", "string"):
         return []
     found = count_category_texts(target)
     return sorted(text for text in found if text is not None) if len(found) <= MOST_CLASSES else []
@@ -236,10 +240,10 @@ def _list_column_values(values: Any) -> Iterable[Any]:
     return listed
 
 
-def _summarize_numbers(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
+def _summarize_baseline_numbers(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
     import numpy as np
 
-    from mlapp.baseline.bins import ORDER, compute_upper_ends, encode_bins, make_bins
+    from mlapp.baseline.bins import ORDER, compute_bin_ends, encode_bins, make_bins
 
     values = values if step is None else np.round(values / step) * step
     known = values[np.isfinite(values)]
@@ -258,7 +262,7 @@ def _summarize_numbers(name: str, values: NDArray[np.float64], most: int, step: 
         center=center,
         low=int(ordered.min()),
         keys=keys,
-        edges=compute_upper_ends(np.asarray(keys), center),
+        edges=compute_bin_ends(np.asarray(keys), center),
         minimum=float(known.min()),
         maximum=float(known.max()),
         counts=counts,
@@ -266,7 +270,7 @@ def _summarize_numbers(name: str, values: NDArray[np.float64], most: int, step: 
     )
 
 
-def _to_frame(features: Any) -> pd.DataFrame | None:
+def _features_to_frame(features: Any) -> pd.DataFrame | None:
     import numpy as np
     import pandas as pd
 

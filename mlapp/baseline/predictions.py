@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlapp.baseline.baseline import Column
-from mlapp.baseline.build import MOST_BINS, summarize_categories, summarize_column, to_category_texts
-from mlapp.baseline.redaction import NO_RULES, is_private
+from mlapp.baseline.build import MOST_BINS, summarize_baseline_categories, summarize_baseline_column, to_category_texts
+from mlapp.baseline.redaction import NO_RULES, is_redacted_column
 
 NAME = "prediction"
 MOST_ENTRIES = 32
@@ -34,7 +34,7 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     if isinstance(first, dict):
         names = [str(name) for name in list(first)[:MOST_ENTRIES]]
         return {
-            f"{NAME}.{name}": _to_plain_values([row.get(name) if isinstance(row, dict) else None for row in rows])
+            f"{NAME}.{name}": _to_plain_predictions([row.get(name) if isinstance(row, dict) else None for row in rows])
             for name in names
         }
     if isinstance(first, (list, tuple)):
@@ -42,10 +42,12 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
         if not 0 < width <= MOST_ENTRIES:
             return {}
         listed = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
-        return {f"{NAME}[{at}]": _to_plain_values(list(values)) for at, values in enumerate(zip(*listed, strict=True))}
+        return {
+            f"{NAME}[{at}]": _to_plain_predictions(list(values)) for at, values in enumerate(zip(*listed, strict=True))
+        }
     if getattr(first, "ndim", 0):
         return split_predictions([row.tolist() for row in rows])
-    return {NAME: _to_plain_values(list(rows))}
+    return {NAME: _to_plain_predictions(list(rows))}
 
 
 def summarize_predictions(rows: Sequence[Any], rules: Mapping[str, str] = NO_RULES) -> list[Column]:
@@ -60,19 +62,19 @@ def summarize_predictions(rows: Sequence[Any], rules: Mapping[str, str] = NO_RUL
 def _summarize_prediction_column(name: str, values: list[Any], rules: Mapping[str, str]) -> Column:
     import pandas as pd
 
-    if is_private(rules, name):
+    if is_redacted_column(rules, name):
         return Column(name=name, kind="text", rows=len(values), missing=sum(value is None for value in values))
     kinds = {type(value) for value in values if value is not None}
     if kinds and kinds <= {int, float} and (float in kinds or len(set(values)) > MOST_LABELS):
-        return summarize_column(name, pd.Series(values, dtype="float64"), rules=rules)
-    return summarize_categories(name, to_category_texts(values), MOST_BINS)
+        return summarize_baseline_column(name, pd.Series(values, dtype="float64"), rules=rules)
+    return summarize_baseline_categories(name, to_category_texts(values), MOST_BINS)
 
 
-def _to_plain_values(values: list[Any]) -> list[Any]:
-    return values if set(map(type, values)) <= PLAIN else [_to_plain_scalar(value) for value in values]
+def _to_plain_predictions(values: list[Any]) -> list[Any]:
+    return values if set(map(type, values)) <= PLAIN else [_to_plain_prediction(value) for value in values]
 
 
-def _to_plain_scalar(value: Any) -> Any:
+def _to_plain_prediction(value: Any) -> Any:
     """A scalar as a plain Python value; None for anything else, which has no distribution."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()

@@ -26,18 +26,18 @@ PLACEHOLDERS: dict[str, Any] = {
 """JSON type → the example of a column whose values may not be stored."""
 
 
-def is_private(rules: Mapping[str, str], column: str) -> bool:
+def is_redacted_column(rules: Mapping[str, str], column: str) -> bool:
     """Whether the column's values may not be stored unchanged."""
     return rules.get(column) in ("drop", "hash")
 
 
-def find_rounding_step(rules: Mapping[str, str], column: str) -> float | None:
+def find_redaction_step(rules: Mapping[str, str], column: str) -> float | None:
     """The step to which the column's numbers are rounded, or None."""
     found = ROUND.fullmatch(rules.get(column, ""))
     return float(found[1]) if found else None
 
 
-def round_to_step(value: Any, step: float) -> Any:
+def round_to_redaction_step(value: Any, step: float) -> Any:
     """The nearest multiple of `step`; None for a value that is not a finite number."""
     try:
         number = float(value)
@@ -60,11 +60,11 @@ def redact_schema(schema: Schema, rules: Mapping[str, str]) -> Schema:
 
 
 def _redact_field(field: Field, rules: Mapping[str, str]) -> Field:
-    step = find_rounding_step(rules, field.name)
+    step = find_redaction_step(rules, field.name)
     if step is not None and field.type in ("integer", "number"):
-        ends = {name: round_to_step(getattr(field, name), step) for name in ("minimum", "maximum", "example")}
+        ends = {name: round_to_redaction_step(getattr(field, name), step) for name in ("minimum", "maximum", "example")}
         return msgspec.structs.replace(field, **ends)
-    if not is_private(rules, field.name):
+    if not is_redacted_column(rules, field.name):
         return field
     if field.type == "category":
         return msgspec.structs.replace(field, example=(field.categories or [None])[0])

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from mlapp import config, distribution, provenance
 from mlapp.bundle import bundle, sbom, secrets, self_wheel, source_wheels
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
-from mlapp.bundle.conversion import write_conversion
+from mlapp.bundle.conversion import write_bundle_conversion
 from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.reader import open_bundle
 from mlapp.bundle.requirement_lines import LockedPackage
@@ -30,7 +30,7 @@ from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
 from mlapp.errors import ConfigError
 from mlapp.project import Project
-from mlapp.provenance import public_version
+from mlapp.provenance import strip_build_version
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
@@ -112,33 +112,37 @@ def _fill_bundle(
     upgrade: bool,
     warn: Reporter,
 ) -> Bundle:
-    _copy_code(project, staging / bundle.CODE, warn)
+    _copy_project_code(project, staging / bundle.CODE, warn)
     _warn_of_credentials(staging / bundle.CODE, warn)
-    _write_store(version, staging / bundle.MODEL)
+    _write_bundle_store(version, staging / bundle.MODEL)
     if version is not None and project.settings.serve.wsgi is not None:
-        _write_aliases(project, version, staging / bundle.MODEL)
-    libraries = manifest.libraries if version is None else write_conversion(project, version, staging / bundle.MODEL)
+        _write_bundle_aliases(project, version, staging / bundle.MODEL)
+    libraries = (
+        manifest.libraries if version is None else write_bundle_conversion(project, version, staging / bundle.MODEL)
+    )
     extra = "[sign]" if project.settings.store.has_signatures else ""
-    packages, source = write_requirements(project, libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn)
-    _warn_of_differences(manifest, packages, python, warn)
+    packages, source = write_bundle_requirements(
+        project, libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
+    )
+    _warn_of_library_differences(manifest, packages, python, warn)
     model = version.manifest if version else None
-    bill = sbom.make_cyclonedx(manifest.app, model, packages, distribution.version())
+    bill = sbom.make_sbom(manifest.app, model, packages, distribution.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
     content = BundleManifest(
         format=bundle.FORMAT,
         app=manifest.app,
         version=model.version if model else bundle.NO_VERSION,
-        created=_compute_creation_time(project.root, model),
+        created=_compute_bundle_time(project.root, model),
         python=python,
         mlapp=distribution.version(),
         requirements=source,
         environment=settings_of,
         git=provenance.read_git_state(project.root),
-        source=_read_git_remote(project.root),
+        source=_read_bundle_git_remote(project.root),
         files=describe_bundle_files(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-    folder = parent / f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_manifest(content)}"
+    folder = parent / f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_bundle_manifest(content)}"
     if not folder.exists():
         staging.chmod(0o755)
         try:
@@ -149,7 +153,7 @@ def _fill_bundle(
     return open_bundle(folder)
 
 
-def _copy_code(project: Project, target: Path, warn: Reporter) -> None:
+def _copy_project_code(project: Project, target: Path, warn: Reporter) -> None:
     root, image = project.root, project.settings.image
     store = (root / project.settings.store.url).resolve() if "://" not in project.settings.store.url else None
     app = project.location.file.relative_to(root)
@@ -180,7 +184,7 @@ def _warn_of_credentials(code: Path, warn: Reporter) -> None:
             warn(f"{name} contains a password in a URL and is part of the bundle: write ${{VARIABLE}} instead.")
 
 
-def _write_store(version: ModelVersion | None, target: Path) -> None:
+def _write_bundle_store(version: ModelVersion | None, target: Path) -> None:
     """Write a store with only this version, or without versions.
 
     Its files are hard links if the file system allows it, because a store never modifies files.
@@ -206,7 +210,7 @@ def _write_store(version: ModelVersion | None, target: Path) -> None:
     entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
 
 
-def _write_aliases(project: Project, version: ModelVersion, target: Path) -> None:
+def _write_bundle_aliases(project: Project, version: ModelVersion, target: Path) -> None:
     """Point every alias of the store at the version in the bundle, because a site requests its model by alias."""
     entry = msgspec.json.encode(AliasEntry(version.version, version.manifest.created))
     for alias in {PRODUCTION, *project.store.aliases(version.app, [])}:
@@ -215,7 +219,7 @@ def _write_aliases(project: Project, version: ModelVersion, target: Path) -> Non
         file.write_bytes(entry)
 
 
-def write_requirements(
+def write_bundle_requirements(
     project: Project,
     libraries: Mapping[str, str],
     python: str,
@@ -249,10 +253,10 @@ def write_requirements(
             f"Replace it with {distribution.NAME}, with the same extras.",
         )
     entries = []
-    if self_wheel.is_from_index():
-        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_pinned_version()}"
+    if self_wheel.is_installed_from_index():
+        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
     else:
-        wheel = self_wheel.write_wheel(staging / bundle.WHEELS)
+        wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
         requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
         entries.append(wheel)
     locked = resolve_requirements(
@@ -278,56 +282,58 @@ def write_requirements(
         packages.append(LockedPackage(Requirement(f"{built.name}=={built.version}"), ()))
     lines = [
         *(found.indexes if found else ()),
-        *_copy_local_wheels(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
-        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_file(wheel)}" for wheel in entries),
+        *_copy_local_wheels_to_bundle(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_bundle_file(wheel)}" for wheel in entries),
         *map(str, locked.packages),
     ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
     return packages, found.source if found else "the model"
 
 
-def _copy_local_wheels(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
+def _copy_local_wheels_to_bundle(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
     """Copy the packages' files from local folders into the bundle; returns the requirements option for them."""
     needed = {digest for package in packages for digest in package.hashes}
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
-    found = [file for file in files if _hash_file(file) in needed]
+    found = [file for file in files if _hash_bundle_file(file) in needed]
     for file in found:
         target.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.name)
     return [f"--find-links ./{bundle.WHEELS}"] if found else []
 
 
-def _warn_of_differences(model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Reporter) -> None:
+def _warn_of_library_differences(
+    model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Reporter
+) -> None:
     locked = {package.name: package.version for package in packages}
     for library, trained in model.libraries.items():
         here = locked.get(canonicalize_name(library))
-        if here is not None and public_version(here) != public_version(trained):
+        if here is not None and strip_build_version(here) != strip_build_version(trained):
             warn(f"The image has {library} {here}, but {trained} trained the model. Pin it, or train again.")
     if python.split(".") != model.python.split(".")[:2]:
         warn(f"The image has Python {python}, but {model.python} trained the model.")
 
 
-def _compute_creation_time(root: Path, model: Manifest | None) -> int:
+def _compute_bundle_time(root: Path, model: Manifest | None) -> int:
     """The bundle's creation time as Unix time in seconds, computed from its content instead of the clock."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is not None:
         if not given.isdecimal():
             raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
         return int(given)
-    committed = _query_git(root, "log", "-1", "--format=%ct")
+    committed = _query_bundle_git(root, "log", "-1", "--format=%ct")
     trained = int(model.created.timestamp()) if model else 0
     return max(trained, int(committed) if committed and committed.isdecimal() else 0)
 
 
-def _read_git_remote(root: Path) -> str | None:
-    url = _query_git(root, "remote", "get-url", "origin")
+def _read_bundle_git_remote(root: Path) -> str | None:
+    url = _query_bundle_git(root, "remote", "get-url", "origin")
     if not url or "://" not in url:
         return url
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _query_git(root: Path, *arguments: str) -> str | None:
+def _query_bundle_git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
     except (OSError, subprocess.TimeoutExpired):
@@ -345,10 +351,10 @@ def _make_bundle_file(path: Path) -> BundleFile:
     if path.is_symlink():
         return BundleFile(link=os.readlink(path))
     status = path.stat()
-    return BundleFile(_hash_file(path), status.st_size, bool(status.st_mode & 0o100))
+    return BundleFile(_hash_bundle_file(path), status.st_size, bool(status.st_mode & 0o100))
 
 
-def _hash_file(path: Path) -> str:
+def _hash_bundle_file(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

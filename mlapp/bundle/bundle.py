@@ -98,7 +98,7 @@ class Bundle:
     @property
     def hash(self) -> str:
         """The bundle's identifier: the first 12 hex digits of the hash of its content."""
-        return hash_manifest(self.manifest)
+        return hash_bundle_manifest(self.manifest)
 
     @property
     def root(self) -> Path:
@@ -160,6 +160,6 @@ class Bundle:
         return self.project.app
 
 
-def hash_manifest(manifest: BundleManifest) -> str:
+def hash_bundle_manifest(manifest: BundleManifest) -> str:
     """The first 12 hex digits of the SHA-256 of the manifest, which contains the hashes of all files."""
     return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()[:12]

@@ -22,10 +22,10 @@ RUNTIME = ("onnx", "onnxruntime")
 """Packages that can be needed to run a conversion."""
 
 TIMEOUT = 600
-REPORT = "import sys; from mlapp.bundle import conversion; conversion.report_imports(*sys.argv[1:])"
+REPORT = "import sys; from mlapp.bundle import conversion; conversion.report_conversion_imports(*sys.argv[1:])"
 
 
-def write_conversion(project: Project, version: ModelVersion, target: Path) -> dict[str, str]:
+def write_bundle_conversion(project: Project, version: ModelVersion, target: Path) -> dict[str, str]:
     """Write the conversion of a version to `target`, the bundle's model store, if `serve.runtime` is `onnx`.
 
     Returns:
@@ -38,35 +38,37 @@ def write_conversion(project: Project, version: ModelVersion, target: Path) -> d
     libraries = version.manifest.libraries
     if project.settings.serve.runtime != "onnx" or project.settings.store.verify != "none":
         return libraries
-    from mlapp.onnx_conversion import find_conversion, load_converted
+    from mlapp.onnx_conversion import find_conversion, load_converted_version
 
     kept = project.root / ".mlapp" / "onnx"
-    load_converted(project.app, version, kept)
+    load_converted_version(project.app, version, kept)
     file = find_conversion(project.app, version, kept)
     if file is None:
         return libraries
     (target / CONVERSIONS).mkdir()
     (target / CONVERSIONS / file.name).write_bytes(file.read_bytes())
-    candidates = {**provenance.installed_versions(RUNTIME), **libraries}
-    return _select_imported(project, version, candidates)
+    candidates = {**provenance.read_installed_versions(RUNTIME), **libraries}
+    return _select_conversion_libraries(project, version, candidates)
 
 
-def report_imports(root: str, environment: str, version: str) -> None:
+def report_conversion_imports(root: str, environment: str, version: str) -> None:
     """Serve a few rows with the conversion; print the imported distributions as JSON in the last line."""
     from importlib.metadata import packages_distributions
 
-    from mlapp.onnx_conversion import draw_rows, load_converted
+    from mlapp.onnx_conversion import draw_conversion_rows, load_converted_version
 
     project = Project.find(root, environment=environment or None)
     stored = project.store.get(project.name, int(version))
-    predictor = load_converted(project.app, stored, project.root / ".mlapp" / "onnx")
-    predictor.predict(draw_rows(predictor.schema.features))
+    predictor = load_converted_version(project.app, stored, project.root / ".mlapp" / "onnx")
+    predictor.predict(draw_conversion_rows(predictor.schema.features))
     modules = {name.partition(".")[0] for name in sys.modules}
     found = {each for name, owners in packages_distributions().items() if name in modules for each in owners}
     sys.stdout.write(f"\n{msgspec.json.encode(sorted(found)).decode()}\n")
 
 
-def _select_imported(project: Project, version: ModelVersion, libraries: Mapping[str, str]) -> dict[str, str]:
+def _select_conversion_libraries(
+    project: Project, version: ModelVersion, libraries: Mapping[str, str]
+) -> dict[str, str]:
     """Those of the libraries that a new process imports to serve the conversion."""
     command = [sys.executable, "-c", REPORT, str(project.root), project.environment or "", str(version.version)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)  # noqa: S603

@@ -15,10 +15,10 @@ from mlapp.bundle import uv
 from mlapp.bundle.bundle import BundleError
 from mlapp.bundle.requirement_lines import (
     MACHINES,
-    is_marker_true,
+    is_requirement_marker_true,
     list_source_lines,
     parse_locked_packages,
-    resolve_source_folder,
+    resolve_requirement_folder,
 )
 from mlapp.config import Image
 
@@ -66,7 +66,9 @@ def read_lockfile(root: Path, image: Image, python: str) -> tuple[Path, list[Pin
     if (root / "pdm.lock").is_file():
         file = root / "pdm.lock"
         return file, [
-            _pin_package(package, root) for package in load_toml(file).get("package", []) if _is_needed(package)
+            _pin_locked_package(package, root)
+            for package in load_toml(file).get("package", [])
+            if _is_lock_entry_needed(package)
         ]
     return None
 
@@ -105,21 +107,21 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
         index = indexes.get((each.name, each.version))
         yield PinnedPackage(str(each.requirement), each.name, each.version, each.hashes, index)
     for source in list_source_lines(text):
-        yield PinnedPackage(str(resolve_source_folder(source, lock.parent) or source))
+        yield PinnedPackage(str(resolve_requirement_folder(source, lock.parent) or source))
 
 
 def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
     """Read Poetry's lock, which has groups per package since 2.0, one category until 1.4, and neither in between."""
     packages = load_toml(lock).get("package", [])
     if packages and not any("groups" in package or "category" in package for package in packages):
-        needed = _collect_reachable(lock.with_name("pyproject.toml"), packages, python)
+        needed = _collect_locked_names(lock.with_name("pyproject.toml"), packages, python)
         packages = [package for package in packages if canonicalize_name(package["name"]) in needed]
     for package in packages:
-        if _is_needed(package):
-            yield _pin_package(package, lock.parent)
+        if _is_lock_entry_needed(package):
+            yield _pin_locked_package(package, lock.parent)
 
 
-def _collect_reachable(pyproject: Path, packages: list[dict[str, Any]], python: str) -> set[str]:
+def _collect_locked_names(pyproject: Path, packages: list[dict[str, Any]], python: str) -> set[str]:
     """The names of the requirements in pyproject.toml and of their transitive dependencies on Linux."""
     asked = (
         load_toml(pyproject).get("tool", {}).get("poetry", {}).get("dependencies", {}) if pyproject.is_file() else {}
@@ -134,7 +136,7 @@ def _collect_reachable(pyproject: Path, packages: list[dict[str, Any]], python: 
         for table in wanted if isinstance(wanted, list) else [wanted]:
             if not isinstance(table, Mapping):
                 table = {}
-            if not _is_marker_true(table.get("markers"), python, of_extra):
+            if not _is_lock_marker_true(table.get("markers"), python, of_extra):
                 continue
             for extra in ("", *table.get("extras", ())):
                 known = canonicalize_name(name), extra
@@ -144,16 +146,18 @@ def _collect_reachable(pyproject: Path, packages: list[dict[str, Any]], python: 
     return {name for name, _ in found}
 
 
-def _is_marker_true(marker: str | None, python: str, extra: str) -> bool:
-    return marker is None or any(is_marker_true(Marker(marker), f"{python}.99", machine, extra) for machine in MACHINES)
+def _is_lock_marker_true(marker: str | None, python: str, extra: str) -> bool:
+    return marker is None or any(
+        is_requirement_marker_true(Marker(marker), f"{python}.99", machine, extra) for machine in MACHINES
+    )
 
 
-def _is_needed(package: Mapping[str, Any]) -> bool:
+def _is_lock_entry_needed(package: Mapping[str, Any]) -> bool:
     groups = package.get("groups") or [package.get("category", "main")]
     return bool({"main", "default"} & set(groups)) and not package.get("optional")
 
 
-def _pin_package(package: Mapping[str, Any], root: Path) -> PinnedPackage:
+def _pin_locked_package(package: Mapping[str, Any], root: Path) -> PinnedPackage:
     """A package in a lock of Poetry or PDM, which use slightly different keys."""
     name, version = canonicalize_name(package["name"]), str(package["version"])
     source = package.get("source") or {}

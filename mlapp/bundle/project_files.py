@@ -53,17 +53,17 @@ def find_project_files(
         BundleError: git is missing, a file is unreadable, a name is not UTF-8, or git tracks a file with a secret.
         MissingExtraError: detect-secrets is not installed.
     """
-    included = {path.relative_to(root) for glob in include for path in _expand_glob(root, glob)}
+    included = {path.relative_to(root) for glob in include for path in _expand_project_glob(root, glob)}
     tracked, others = _list_git_files(root)
     dockerignored = _read_dockerignore(root) if dockerignore else lambda _: False
     found, refused = [], []
     for path in sorted(tracked | others | included):
         absolute = root / path
-        if _is_generated(path) or (leave_out and absolute.is_relative_to(leave_out)):
+        if _is_generated_file(path) or (leave_out and absolute.is_relative_to(leave_out)):
             continue
         if path not in included and dockerignored(path):
             continue
-        if not _is_shippable(root, path, path in included, warn):
+        if not _is_shippable_file(root, path, path in included, warn):
             continue
         reason = None if path in included else _find_secret_reason(root, path)
         if reason is None or (path in tracked and not refuse_tracked_secrets):
@@ -95,18 +95,18 @@ def _find_secret_reason(root: Path, path: Path) -> str | None:
         return None
 
 
-def _is_generated(path: Path) -> bool:
+def _is_generated_file(path: Path) -> bool:
     return any(fnmatch(part, pattern) for part in path.parts for pattern in NEVER)
 
 
-def _is_shippable(root: Path, path: Path, is_included: bool, warn: Reporter) -> bool:
+def _is_shippable_file(root: Path, path: Path, is_included: bool, warn: Reporter) -> bool:
     absolute = root / path
     try:
         path.as_posix().encode("utf-8")
     except UnicodeEncodeError:
         raise BundleError(f"The file name {os.fsencode(path)!r} is not UTF-8.", "Rename it, or ignore it.") from None
     if absolute.is_symlink():
-        return _is_within(root, path, warn)
+        return _is_within_project(root, path, warn)
     if not absolute.is_file():
         return False  # tracked, but deleted
     size = absolute.stat().st_size
@@ -123,7 +123,7 @@ def _is_shippable(root: Path, path: Path, is_included: bool, warn: Reporter) -> 
     return True
 
 
-def _is_within(root: Path, path: Path, warn: Reporter) -> bool:
+def _is_within_project(root: Path, path: Path, warn: Reporter) -> bool:
     target = Path(os.path.realpath(root / path))
     if not target.is_relative_to(os.path.realpath(root)):
         warn(f"{path} is a link that leaves the project, to {target}, and is left out. Copy the file in.")
@@ -134,7 +134,7 @@ def _is_within(root: Path, path: Path, warn: Reporter) -> bool:
     return True
 
 
-def _expand_glob(root: Path, glob: str) -> list[Path]:
+def _expand_project_glob(root: Path, glob: str) -> list[Path]:
     found = [file for path in root.glob(glob) for file in _walk_project_files(path)]
     if not found:
         raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Fix the glob in mlapp.yaml.")
@@ -148,22 +148,24 @@ def _walk_project_files(path: Path) -> Iterable[Path]:
 
 def _list_git_files(root: Path) -> tuple[set[Path], set[Path]]:
     """The tracked files, and the untracked files that are not ignored."""
-    if _run_git(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
-        tracked = _split_git_output(_run_git(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
+    if _run_git_in_project(root, ["rev-parse", "--is-inside-work-tree"], check=False).strip() == b"true":
+        tracked = _split_git_output(_run_git_in_project(root, ["ls-files", "-z", "--cached", "--recurse-submodules"]))
         return tracked, _split_git_output(
-            _run_git(root, ["ls-files", "-z", "--others", "--exclude-standard"])
+            _run_git_in_project(root, ["ls-files", "-z", "--others", "--exclude-standard"])
         ) - tracked
     with tempfile.TemporaryDirectory() as folder:  # an empty repository, so that git evaluates .gitignore
-        _run_git(Path(folder), ["init", "--quiet", "--bare", "."])
+        _run_git_in_project(Path(folder), ["init", "--quiet", "--bare", "."])
         options = [f"--git-dir={folder}", f"--work-tree={root}"]
-        return set(), _split_git_output(_run_git(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"]))
+        return set(), _split_git_output(
+            _run_git_in_project(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"])
+        )
 
 
 def _split_git_output(listing: bytes) -> set[Path]:
     return {Path(os.fsdecode(name)) for name in listing.split(b"\0") if name and not name.endswith(b"/")}
 
 
-def _run_git(folder: Path, arguments: list[str], check: bool = True) -> bytes:
+def _run_git_in_project(folder: Path, arguments: list[str], check: bool = True) -> bytes:
     command = ["git", *arguments]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)  # noqa: S603
@@ -185,7 +187,7 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
         pattern = line.strip()
         if pattern and not pattern.startswith("#"):
             negated = pattern.startswith("!")
-            rules.append((_compile_pattern(pattern.lstrip("!").strip().strip("/")), negated))
+            rules.append((_compile_dockerignore_pattern(pattern.lstrip("!").strip().strip("/")), negated))
 
     def is_ignored(path: Path) -> bool:
         ignored = False
@@ -198,7 +200,7 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
     return is_ignored
 
 
-def _compile_pattern(pattern: str) -> re.Pattern[str]:
+def _compile_dockerignore_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a pattern of Go's filepath.Match, with `**` for any number of folders, to a regex for full paths."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", os.path.normpath(pattern))
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}

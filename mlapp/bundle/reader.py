@@ -21,14 +21,14 @@ def open_bundle(folder: Path | str) -> Bundle:
         BundleError: it is not a bundle, is from a newer mlapp, or a file is missing or was changed.
     """
     place = Path(folder).resolve()
-    manifest = _read_manifest(place / bundle.MANIFEST)
+    manifest = _read_bundle_manifest(place / bundle.MANIFEST)
     for name, file in manifest.files.items():
         if name.startswith((f"{bundle.CODE}/", f"{bundle.MODEL}/{bundle.CONVERSIONS}/")) and file.link is None:
-            _check_file_hash(place / name, file.sha256, place)
+            _check_bundle_file(place / name, file.sha256, place)
     return Bundle(place, manifest)
 
 
-def _read_manifest(path: Path) -> BundleManifest:
+def _read_bundle_manifest(path: Path) -> BundleManifest:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def _read_manifest(path: Path) -> BundleManifest:
         raise BundleError(f"{path} is damaged: {error}", "Build the bundle again: mlapp build --bundle-only.") from None
 
 
-def _check_file_hash(path: Path, sha256: str, folder: Path) -> None:
+def _check_bundle_file(path: Path, sha256: str, folder: Path) -> None:
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()

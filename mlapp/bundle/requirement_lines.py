@@ -41,7 +41,7 @@ class LockedPackage:
     @property
     def version(self) -> str:
         if self.requirement.url:
-            return _parse_file_version(PurePosixPath(urlsplit(self.requirement.url).path).name)
+            return _parse_wheel_version(PurePosixPath(urlsplit(self.requirement.url).path).name)
         return next(iter(self.requirement.specifier)).version if self.requirement.specifier else ""
 
     def __str__(self) -> str:
@@ -51,45 +51,45 @@ class LockedPackage:
 def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
     """The packages of a requirements file with hashes, except those that come from no index."""
     for line, hashes in _join_continued_lines(text):
-        requirement = _parse_requirement(line)
-        if requirement is not None and not _is_source(requirement):
+        requirement = _parse_requirement_line(line)
+        if requirement is not None and not _is_source_line(requirement):
             yield LockedPackage(requirement, hashes)
 
 
 def list_source_lines(text: str) -> Iterator[str]:
     """Requirements that come from no index, in uv's form: a path, or `name @ git+https://…@commit`."""
     for line, _ in _join_continued_lines(text):
-        requirement = _parse_requirement(line)
+        requirement = _parse_requirement_line(line)
         if requirement is None and (named := PLACE.fullmatch(line)):
             yield named.group(1)
-        elif requirement is not None and _is_source(requirement):
+        elif requirement is not None and _is_source_line(requirement):
             requirement.marker = None
             yield str(requirement)
 
 
-def resolve_source_folder(source: str, root: Path) -> Path | None:
+def resolve_requirement_folder(source: str, root: Path) -> Path | None:
     """The folder or file of a source, relative to the project in `root`; None for a git URL."""
-    named = expand_variables(source.partition(" @ ")[2] or source, root)
+    named = expand_requirement_variables(source.partition(" @ ")[2] or source, root)
     if "://" not in named and not named.startswith("file:"):
         return (root / named).resolve()
     address = urlsplit(named)
     return (root / unquote(address.path)).resolve() if address.scheme == "file" else None
 
 
-def expand_variables(place: str, root: Path) -> str:
+def expand_requirement_variables(place: str, root: Path) -> str:
     """Expand environment variables in a location in a requirements file; as in uv, only the form `${NAME}`."""
     known = {"PROJECT_ROOT": str(root), **os.environ}
     return re.sub(r"\$\{([A-Z0-9_]+)\}", lambda match: known.get(match.group(1), match.group()), place)
 
 
-def select_for_python(packages: list[LockedPackage], python: str) -> Iterator[LockedPackage]:
+def select_requirements_for_python(packages: list[LockedPackage], python: str) -> Iterator[LockedPackage]:
     """The packages that Linux with this Python needs; markers are kept only if machines differ.
 
     The base image's patch release is unknown, so packages for early patch releases, such as backports, are included.
     """
-    late = {package.name for package in packages if any(_evaluate_marker(package, f"{python}.99").values())}
+    late = {package.name for package in packages if any(_evaluate_requirement_marker(package, f"{python}.99").values())}
     for package in packages:
-        answers = _evaluate_marker(package, f"{python}.99" if package.name in late else f"{python}.0")
+        answers = _evaluate_requirement_marker(package, f"{python}.99" if package.name in late else f"{python}.0")
         if not any(answers.values()):
             continue
         if all(answers.values()):
@@ -97,12 +97,12 @@ def select_for_python(packages: list[LockedPackage], python: str) -> Iterator[Lo
         yield package
 
 
-def is_needed_on(package: LockedPackage, python: str, machine: str) -> bool:
+def is_requirement_needed_on(package: LockedPackage, python: str, machine: str) -> bool:
     """Whether a machine (`x86_64`, `aarch64`) needs the package."""
-    return is_marker_true(package.requirement.marker, f"{python}.99", machine)
+    return is_requirement_marker_true(package.requirement.marker, f"{python}.99", machine)
 
 
-def is_marker_true(marker: Marker | None, python: str, machine: str, extra: str = "") -> bool:
+def is_requirement_marker_true(marker: Marker | None, python: str, machine: str, extra: str = "") -> bool:
     """Whether a marker holds on Linux.
 
     Args:
@@ -130,7 +130,7 @@ def _join_continued_lines(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield line.strip(), tuple(sorted(digest.strip() for digest in hashes))
 
 
-def _parse_requirement(line: str) -> Requirement | None:
+def _parse_requirement_line(line: str) -> Requirement | None:
     try:
         requirement = Requirement(line)
     except InvalidRequirement:
@@ -138,15 +138,15 @@ def _parse_requirement(line: str) -> Requirement | None:
     return None if requirement.name.endswith(ARCHIVES) else requirement
 
 
-def _is_source(requirement: Requirement) -> bool:
+def _is_source_line(requirement: Requirement) -> bool:
     return bool(requirement.url) and not str(requirement.url).startswith(("https://", "http://"))
 
 
-def _evaluate_marker(package: LockedPackage, python: str) -> dict[str, bool]:
-    return {machine: is_marker_true(package.requirement.marker, python, machine) for machine in MACHINES}
+def _evaluate_requirement_marker(package: LockedPackage, python: str) -> dict[str, bool]:
+    return {machine: is_requirement_marker_true(package.requirement.marker, python, machine) for machine in MACHINES}
 
 
-def _parse_file_version(file: str) -> str:
+def _parse_wheel_version(file: str) -> str:
     try:
         return str(parse_wheel_filename(file)[1] if file.endswith(".whl") else parse_sdist_filename(file)[1])
     except (InvalidWheelFilename, InvalidSdistFilename):

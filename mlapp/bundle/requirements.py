@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlapp.bundle import lockfiles
 from mlapp.bundle.bundle import BundleError
-from mlapp.bundle.requirement_lines import expand_variables
+from mlapp.bundle.requirement_lines import expand_requirement_variables
 from mlapp.config import Image
 
 INCLUDED = re.compile(
@@ -68,13 +68,13 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
         )
     if (root / "requirements.txt").is_file():
         file = root / "requirements.txt"
-        text = _inline_included_files(file, root)
+        text = _inline_included_requirements(file, root)
         return DeclaredRequirements(
             file.name,
             text,
             file=file,
-            indexes=tuple(_find_index_options(text)),
-            folders=tuple(_find_link_folders(text, root)),
+            indexes=tuple(_find_requirement_index_options(text)),
+            folders=tuple(_find_requirement_link_folders(text, root)),
         )
     file = root / "pyproject.toml"
     if not file.is_file():
@@ -89,7 +89,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
     return None
 
 
-def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
+def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
     """The text of a requirements file with its local includes; remote includes are left to uv."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -98,23 +98,23 @@ def _inline_included_files(file: Path, root: Path, seen: tuple[Path, ...] = ()) 
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror}.", "Fix its name or its permissions.") from None
     for _, name in INCLUDED.findall(text):
-        included = file.parent / expand_variables(name, root)
+        included = file.parent / expand_requirement_variables(name, root)
         if "://" in name or included in (*seen, file):
             continue
         if not included.is_file():
             raise BundleError(f"{file.name} includes {name}, which does not exist.", "Fix that line.")
-        text += _inline_included_files(included, root, (*seen, file))
+        text += _inline_included_requirements(included, root, (*seen, file))
     return text
 
 
-def _find_index_options(text: str) -> Iterator[str]:
+def _find_requirement_index_options(text: str) -> Iterator[str]:
     """The options with locations of packages."""
     for option, place in INDEX.findall(text):
         if "://" in place:
             yield f"{LONG.get(option, option)} {place}"
 
 
-def _find_link_folders(text: str, root: Path) -> Iterator[Path]:
+def _find_requirement_link_folders(text: str, root: Path) -> Iterator[Path]:
     """The local folders in which uv searches for packages."""
     for option, place in INDEX.findall(text):
         if LONG.get(option, option) == "--find-links" and (root / place).is_dir():

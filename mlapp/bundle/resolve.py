@@ -16,8 +16,8 @@ from mlapp.bundle.requirement_lines import (
     LockedPackage,
     list_source_lines,
     parse_locked_packages,
-    resolve_source_folder,
-    select_for_python,
+    resolve_requirement_folder,
+    select_requirements_for_python,
 )
 from mlapp.bundle.requirements import DeclaredRequirements
 from mlapp.config import Image
@@ -59,30 +59,30 @@ def resolve_requirements(
     """
     wanted = [own, *sorted(trained), *(declared.lines if declared else ())]
     known = [own.partition(" @ ")[0], wanted[1:], declared.text if declared else "", dict(trained), python]
-    wheel = resolve_source_folder(own, root) if " @ " in own else None
+    wheel = resolve_requirement_folder(own, root) if " @ " in own else None
     hash_of_own = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else ""
     key = json.dumps(
         [*known, hash_of_own, image.index_url, image.extra_index_urls, uv.read_uv_version()], sort_keys=True
     )
     kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     text = "" if upgrade or not kept.is_file() else kept.read_text()
-    if not text.startswith(_stamp_sources(text, root)):
+    if not text.startswith(_stamp_source_requirements(text, root)):
         text = _compile_requirements(declared, wanted, trained, own, root, python, image)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
-            file.write(_stamp_sources(text, root) + text)
+            file.write(_stamp_source_requirements(text, root) + text)
         os.replace(file.name, kept)
     hashes = declared.hashes if declared else {}
     packages = (
         replace(each, hashes=hashes.get((each.name, each.version), each.hashes)) for each in parse_locked_packages(text)
     )
-    return Lock(tuple(select_for_python(list(packages), python)), tuple(list_source_lines(text)))
+    return Lock(tuple(select_requirements_for_python(list(packages), python)), tuple(list_source_lines(text)))
 
 
-def _stamp_sources(text: str, root: Path) -> str:
+def _stamp_source_requirements(text: str, root: Path) -> str:
     """A comment that changes if the requirements of local folders and files in a resolution change."""
     digest = hashlib.sha256()
-    for place in (resolve_source_folder(source, root) for source in list_source_lines(text)):
+    for place in (resolve_requirement_folder(source, root) for source in list_source_lines(text)):
         for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
             digest.update(file.read_bytes() if file.is_file() else b"-")
     return f"# {digest.hexdigest()}\n"
@@ -112,5 +112,5 @@ def _compile_requirements(
             arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""
-        uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), doing=f"Resolving {source}")
+        uv.run_uv(arguments, folder=root, image=uv.add_uv_indexes(image, indexes), doing=f"Resolving {source}")
         return result.read_text()

@@ -11,9 +11,7 @@ from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.store import Manifest
 
 
-def make_cyclonedx(
-    app_name: str, model: Manifest | None, packages: Iterable[LockedPackage], own: str
-) -> dict[str, Any]:
+def make_sbom(app_name: str, model: Manifest | None, packages: Iterable[LockedPackage], own: str) -> dict[str, Any]:
     """The document, as plain data. It is reproducible: it has no timestamp, and its serial number is a content hash.
 
     Args:

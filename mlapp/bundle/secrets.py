@@ -143,7 +143,7 @@ def detect_secret_by_content(file: Path) -> str | None:
             return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
     if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
         return BY_NAME
-    return next(_find_api_keys(text), None) if file.name == config.FILE else None
+    return next(_find_secret_api_keys(text), None) if file.name == config.FILE else None
 
 
 @cache
@@ -160,7 +160,7 @@ def _load_secret_rules() -> Sequence[tuple[str, re.Pattern[str]]]:
     return tuple(rules)
 
 
-def _find_api_keys(text: str) -> Iterator[str]:
+def _find_secret_api_keys(text: str) -> Iterator[str]:
     """The locations of plain-text API keys in mlapp.yaml."""
     import yaml
 

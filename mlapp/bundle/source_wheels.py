@@ -18,7 +18,7 @@ from pathlib import Path
 from mlapp.bundle import uv, wheel
 from mlapp.bundle.bundle import BundleError
 from mlapp.bundle.project_files import find_project_files
-from mlapp.bundle.requirement_lines import resolve_source_folder
+from mlapp.bundle.requirement_lines import resolve_requirement_folder
 from mlapp.config import Image
 
 HERE = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
@@ -49,7 +49,7 @@ def build_source_wheels(
         BundleError: a source does not build, or contains compiled code.
     """
     for source in sources:
-        place = resolve_source_folder(source, root)
+        place = resolve_requirement_folder(source, root)
         if place == root.resolve():
             continue
         if place is not None and not place.exists():
@@ -63,7 +63,7 @@ def build_source_wheels(
         if not kept.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as at:
-                named = source if place is None else str(_copy_source(place, Path(at, place.name)))
+                named = source if place is None else str(_copy_wheel_source(place, Path(at, place.name)))
                 made = _build_source_wheel(source, named, Path(at, "installed"), Path(at, "wheel"), python, image)
                 with contextlib.suppress(OSError):  # another build was faster
                     made.parent.rename(kept)
@@ -83,7 +83,7 @@ def _fingerprint_source(source: str, place: Path | None) -> str:
     return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)])
 
 
-def _copy_source(place: Path, target: Path) -> Path:
+def _copy_wheel_source(place: Path, target: Path) -> Path:
     """Copy a source for building, as most build tools leave files behind. Includes .git for tools that use it."""
     if place.is_file():
         shutil.copyfile(place, target)
@@ -120,12 +120,12 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
             continue
         if path.parts[0] != "bin":
             members[path.as_posix()] = file.read_bytes()
-        elif not _is_entry_point(path.name, info):
+        elif not _is_entry_point_script(path.name, info):
             members[f"{name}-{version}.data/scripts/{path.name}"] = file.read_bytes()
     return wheel.pack_wheel(folder, name, version, members)
 
 
-def _is_entry_point(script: str, info: Path) -> bool:
+def _is_entry_point_script(script: str, info: Path) -> bool:
     """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
     file = info / "entry_points.txt"
     return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

@@ -39,7 +39,7 @@ def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) 
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
     secrets: list[str] = []
-    environ = {**os.environ, **index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ = {**os.environ, **make_uv_index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [_find_uv(), *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -67,7 +67,7 @@ def _find_uv() -> str:
         return found
 
 
-def index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
+def make_uv_index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
     """uv's environment variables for the indexes, including credentials, which are also added to `secrets`.
 
     Raises:
@@ -76,31 +76,31 @@ def index_variables(image: Image, secrets: list[str] | None = None) -> dict[str,
     secrets = [] if secrets is None else secrets
     environ = {}
     if image.index_url:
-        environ["UV_DEFAULT_INDEX"] = _expand_url(image.index_url, secrets)
+        environ["UV_DEFAULT_INDEX"] = _expand_index_url(image.index_url, secrets)
     if image.extra_index_urls:
-        environ["UV_INDEX"] = " ".join(_expand_url(url, secrets) for url in image.extra_index_urls)
+        environ["UV_INDEX"] = " ".join(_expand_index_url(url, secrets) for url in image.extra_index_urls)
     return environ
 
 
-def add_indexes(image: Image, text: str) -> Image:
+def add_uv_indexes(image: Image, text: str) -> Image:
     """`image:` extended by the indexes in a requirements file."""
     url, extra = image.index_url, list(image.extra_index_urls)
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
             url = url or named
-        elif _strip_credentials(named) not in map(
-            _strip_credentials, extra
+        elif _strip_index_credentials(named) not in map(
+            _strip_index_credentials, extra
         ):  # the setting can contain the credentials of the same index
             extra.append(named)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
-def _strip_credentials(url: str) -> str:
+def _strip_index_credentials(url: str) -> str:
     """An index's URL without credentials."""
     return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
-def _expand_url(url: str, secrets: list[str]) -> str:
+def _expand_index_url(url: str, secrets: list[str]) -> str:
     def expand_variable(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
@@ -117,7 +117,7 @@ def _expand_url(url: str, secrets: list[str]) -> str:
 def _explain_uv_error(doing: str, said: str) -> UvError:
     text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", said.replace("×", "error:")).strip()
     lines = [line for line in text.splitlines() if not line.startswith(("warning:", "Resolved", "Using", "Prepared"))]
-    lines = _strip_traceback(lines)
+    lines = _strip_uv_traceback(lines)
     flat = " ".join(lines)
     because = re.search(r"Because .*", flat)
     if because:
@@ -126,7 +126,7 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
         if absent:
             todo = "Check the spelling of its name. If another index has it, set image.index_url in mlapp.yaml."
             return UvError(f"{doing}: {absent.group(1)} was not found in the package index.", todo, said)
-        return UvError(f"{doing}: {_shorten_text(reason)}", "Change one of the versions named above.", said)
+        return UvError(f"{doing}: {_shorten_uv_text(reason)}", "Change one of the versions named above.", said)
     if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
         where = re.search(r"https?://\S+", flat)
         status = re.search(r"HTTP status \w+ \w+ \((\d+ [\w ]+)\)", flat)
@@ -134,10 +134,10 @@ def _explain_uv_error(doing: str, said: str) -> UvError:
         todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
         return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
-    return UvError(f"{doing}: {_shorten_text(reason)}", "Fix the requirement named above.", said)
+    return UvError(f"{doing}: {_shorten_uv_text(reason)}", "Fix the requirement named above.", said)
 
 
-def _strip_traceback(lines: list[str]) -> list[str]:
+def _strip_uv_traceback(lines: list[str]) -> list[str]:
     """The error at the end of a build backend's traceback."""
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
@@ -147,5 +147,5 @@ def _strip_traceback(lines: list[str]) -> list[str]:
     return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 
 
-def _shorten_text(text: str) -> str:
+def _shorten_uv_text(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"

@@ -22,7 +22,9 @@ def pack_wheel(folder: Path, name: str, version: str, members: Mapping[str, byte
     """
     info = f"{name}-{version}.dist-info"
     packed = {**members, f"{info}/WHEEL": WHEEL}
-    record = "".join(f"{path},{_hash_content(content)},{len(content)}\n" for path, content in sorted(packed.items()))
+    record = "".join(
+        f"{path},{_hash_wheel_content(content)},{len(content)}\n" for path, content in sorted(packed.items())
+    )
     packed[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     archived = io.BytesIO()
     with zipfile.ZipFile(archived, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -34,6 +36,6 @@ def pack_wheel(folder: Path, name: str, version: str, members: Mapping[str, byte
     return wheel
 
 
-def _hash_content(content: bytes) -> str:
+def _hash_wheel_content(content: bytes) -> str:
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
     return f"sha256={digest.decode()}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlapp import distribution
-from mlapp.app_location import locate
+from mlapp.app_location import locate_app
 from mlapp.config import FILE, Settings
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.project import Project
@@ -168,7 +168,7 @@ def _list_extras(settings: Settings) -> list[str]:
 
 def _has_reader_limit(project: Project) -> bool:
     """Whether the data reader has a parameter `limit`, by its source. Does not run it."""
-    file = locate(project.settings.app, project.root).file
+    file = locate_app(project.settings.app, project.root).file
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):

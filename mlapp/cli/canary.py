@@ -26,7 +26,7 @@ def promote_canary(
       mlapp promote --target k8s
     """
     place = open_canary_target(environment, target, namespace, context)
-    _print_release(place.promote(progress=output.print_note), "is live", json)
+    _print_canary_release(place.promote(progress=output.print_note), "is live", json)
 
 
 def abort_canary(
@@ -43,10 +43,10 @@ def abort_canary(
       mlapp abort --target k8s
     """
     place = open_canary_target(environment, target, namespace, context)
-    _print_release(place.abort(progress=output.print_note), "was taken away", json)
+    _print_canary_release(place.abort(progress=output.print_note), "was taken away", json)
 
 
-def _print_release(release: Release, outcome: str, json: bool) -> None:
+def _print_canary_release(release: Release, outcome: str, json: bool) -> None:
     if json:
         output.print_json(release)
     else:

@@ -18,7 +18,7 @@ cli = typer.Typer(help="Inspect and export the data of the data_reader.", no_arg
 
 
 @cli.callback()
-def describe_group() -> None:
+def describe_data_commands() -> None:
     """Show, check and export the data that the data_reader reads."""
 
 
@@ -42,7 +42,7 @@ def show_data(
     from mlapp.project import Project
     from mlapp.schema.infer import to_json_value
 
-    with _show_row_count():
+    with _show_read_row_count():
         table = training.read_and_load(Project.find().app, parse_parameters(parameter))
     columns = profile_table(table)
     head = table.head(rows)
@@ -99,7 +99,7 @@ def export_data(
     from mlapp.project import Project
 
     target = Path.cwd() / to  # loading the app changes to the project's folder
-    with _show_row_count():
+    with _show_read_row_count():
         rows = export_table(training.iterate_reader_parts(Project.find().app, parse_parameters(parameter)), target)
     if json:
         output.print_json({"file": str(target), "rows": rows, "bytes": os.path.getsize(target)})
@@ -130,7 +130,7 @@ def check_data(
 
     project = Project.find()
     version = project.store.get(project.name, model)
-    with _show_row_count():
+    with _show_read_row_count():
         trained_with = list_recorded_parameters(version.manifest)
         features = training.read_features(project.app, parse_parameters(parameter), trained_with=trained_with)
     found = compare_schemas(version.manifest.schema.features, infer_schema(features))
@@ -153,7 +153,7 @@ def check_data(
 
 
 @contextmanager
-def _show_row_count() -> Iterator[None]:
+def _show_read_row_count() -> Iterator[None]:
     """Show the number of received rows: a counter on a terminal, one line elsewhere."""
     from mlapp.data.source import watch_received_rows
 

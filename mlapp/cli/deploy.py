@@ -91,7 +91,7 @@ def deploy_app(
             f"{other} is given with --to-git.",
             "Git holds one release: review the diff there, and use Argo Rollouts for canaries (mlapp eject gitops).",
         )
-    seconds = _parse_duration(auto_promote) if auto_promote else None
+    seconds = _parse_promotion_time(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
@@ -110,13 +110,13 @@ def deploy_app(
         project, place, model=model, image=image, settings_of=environment, progress=output.print_note
     )
     if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
-        _print_documents(place.render_canary(shipment, canary))
+        _print_deployed_documents(place.render_canary(shipment, canary))
         return
     if dry_run:
-        _print_documents(place.render(shipment))
+        _print_deployed_documents(place.render(shipment))
         return
     if to_git is not None:
-        _commit_release(
+        _commit_deployed_release(
             place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
         )
         return
@@ -145,7 +145,7 @@ def deploy_app(
         output.print_note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
 
 
-def _commit_release(
+def _commit_deployed_release(
     place: Target[Any], shipment: Shipment, repository: str, path: str, branch: str | None, json: bool
 ) -> None:
     from mlapp.deploy.git_release import commit_release
@@ -163,14 +163,14 @@ def _commit_release(
     output.print_result(found.commit)
 
 
-def _parse_duration(text: str) -> float:
+def _parse_promotion_time(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found:
         raise UsageError(f"--auto-promote {text} is not a time.", "Give it as 90s, 10m or 1h.")
     return float(found[1]) * UNITS[found[2]]
 
 
-def _print_documents(documents: list[dict[str, Any]]) -> None:
+def _print_deployed_documents(documents: list[dict[str, Any]]) -> None:
     from mlapp.deploy.yaml_dump import to_yaml_all
 
     typer.echo(to_yaml_all(documents), nl=False)

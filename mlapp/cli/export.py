@@ -78,14 +78,14 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
 
 def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environment: str | None, json: bool) -> None:
     from mlapp import onnx_conversion, prediction, training
-    from mlapp.data.export import replace_file
+    from mlapp.data.export import replace_exported_file
     from mlapp.project import Project
 
     here = Path.cwd()  # loading the app changes to the project's folder
     project = Project.find(environment=environment)
     version = project.store.get(project.name, model)
     file = to or Path(f"{project.name}-{version.version}.onnx")
-    with replace_file(here / file) as unfinished:
+    with replace_exported_file(here / file) as unfinished:
         predictor = prediction.load_predictor(project.app, version)
         features = training.read_features(project.app, values, trained_with=predictor.parameters)[:MOST_ROWS]
         converted = onnx_conversion.convert_to_onnx(predictor, features)

@@ -43,9 +43,9 @@ def sign_version(
 
     project = Project.find()
     given = {
-        "private_key": _resolve_here(private_key),
-        "signing_certificate": _resolve_here(signing_certificate),
-        "certificate_chain": [_resolve_here(name) for name in certificate_chain or []],
+        "private_key": _resolve_key_path(private_key),
+        "signing_certificate": _resolve_key_path(signing_certificate),
+        "certificate_chain": [_resolve_key_path(name) for name in certificate_chain or []],
     }
     store = _open_store_with_keys(project, given)
     number = store.sign_version(project.name, version, keyless=keyless)
@@ -78,8 +78,8 @@ def verify_version(
 
     project = Project.find()
     given = {
-        "public_key": _resolve_here(public_key),
-        "certificate_chain": [_resolve_here(name) for name in certificate_chain or []],
+        "public_key": _resolve_key_path(public_key),
+        "certificate_chain": [_resolve_key_path(name) for name in certificate_chain or []],
         "identity": identity,
         "identity_provider": identity_provider,
     }
@@ -91,7 +91,7 @@ def verify_version(
     output.print_result(str(number))
 
 
-def _resolve_here(name: str | None) -> str | None:
+def _resolve_key_path(name: str | None) -> str | None:
     """Resolve a path from the command line relative to the current folder, not the project's."""
     return None if name is None else str(Path(name).expanduser().absolute())
 

@@ -35,7 +35,7 @@ def pull_version(
         with output.show_progress() as tell:
             output.print_result(str(project.store.get(project.name, version, progress=tell).files))
         return
-    _copy_version(project.name, project.store, version, project.open_store(to))
+    _transfer_version(project.name, project.store, version, project.open_store(to))
 
 
 def push_version(
@@ -60,10 +60,10 @@ def push_version(
 
     project = Project.find()
     source = project.open_store(Settings().store.url) if to is None else project.store
-    _copy_version(project.name, source, version, project.store if to is None else project.open_store(to))
+    _transfer_version(project.name, source, version, project.store if to is None else project.open_store(to))
 
 
-def _copy_version(app: str, source: Store, version: str, target: Store) -> None:
+def _transfer_version(app: str, source: Store, version: str, target: Store) -> None:
     if repr(source.storage) == repr(target.storage):
         raise UsageError(
             f"The version is in {source.storage!r} already.", "Give another store: --to s3://bucket/prefix."

@@ -52,8 +52,8 @@ def show_windows(
     if json:
         output.print_json({"app": project.name, "windows": reports})
     else:
-        _print_windows(reports)
-    if check and _is_alarming(reports):
+        _print_monitor_windows(reports)
+    if check and _are_alarming_windows(reports):
         raise typer.Exit(1)
 
 
@@ -193,12 +193,12 @@ def _parse_person_key(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _is_alarming(reports: Sequence[WindowReport]) -> bool:
+def _are_alarming_windows(reports: Sequence[WindowReport]) -> bool:
     closed = [report for report in reports if report.closed and report.state != "empty"]
     return any(report.state == "alarm" for report in closed if report.until == closed[-1].until)
 
 
-def _print_windows(reports: Sequence[WindowReport]) -> None:
+def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
     if not reports:
         typer.echo("There were no predictions in this period.")
         return
@@ -218,7 +218,7 @@ def _print_windows(reports: Sequence[WindowReport]) -> None:
         begin = report.since.strftime("%Y-%m-%d %H:%M:%S")
         rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
     output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
-    _print_alarms([report for report, _ in shown])
+    _print_monitor_alarms([report for report, _ in shown])
     _print_unknown_classes([report for report, _ in shown])
 
 
@@ -229,10 +229,10 @@ def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
         if report.unknown_classes:
             begin = f"Window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
             text = describe_unknown_classes(report.unknown_classes)
-            typer.echo(f"\n{begin}: {output.escape_controls(text)}")
+            typer.echo(f"\n{begin}: {output.escape_control_characters(text)}")
 
 
-def _print_alarms(reports: Sequence[WindowReport]) -> None:
+def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
     """Each alarm in the window in which it starts, or in the first displayed window."""
     active: dict[str, set[tuple[str, str]]] = {}
     for report in reports:

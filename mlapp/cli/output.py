@@ -15,14 +15,14 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters in texts of clients, models and stores, except tabs and line ends."""
 
 
-def escape_controls(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """A text without characters that control a terminal."""
     return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def print_note(text: str) -> None:
     """Print a line for the user, on stderr."""
-    print(escape_controls(text), file=sys.stderr, flush=True)
+    print(escape_control_characters(text), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
@@ -34,8 +34,8 @@ def print_error(error: MlappError) -> None:
     """Print what happened and what to do, on two lines of stderr, without passwords and tokens."""
     from mlapp.data.secrets import redact_secrets
 
-    red, plain = ("\033[31m", "\033[0m") if _has_color(sys.stderr) else ("", "")
-    print(f"{red}Error:{plain} {escape_controls(redact_secrets(error.what))}", file=sys.stderr)
+    red, plain = ("\033[31m", "\033[0m") if _has_color_output(sys.stderr) else ("", "")
+    print(f"{red}Error:{plain} {escape_control_characters(redact_secrets(error.what))}", file=sys.stderr)
     print_note(f"{error.todo}")
 
 
@@ -52,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a result for people, on stdout: aligned columns that fit their content."""
     cells = [list(columns), *([_format_table_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
-    bold, plain = ("\033[1m", "\033[0m") if _has_color(sys.stdout) else ("", "")
+    bold, plain = ("\033[1m", "\033[0m") if _has_color_output(sys.stdout) else ("", "")
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
@@ -98,8 +98,8 @@ def _format_table_cell(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return escape_controls(text.replace("\n", "\\n"))
+    return escape_control_characters(text.replace("\n", "\\n"))
 
 
-def _has_color(stream: Any) -> bool:
+def _has_color_output(stream: Any) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")

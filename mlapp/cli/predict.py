@@ -10,9 +10,16 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.parameters import Parameters, parse_parameters
-from mlapp.cli.remote import NoWait, Remote, announce_run, follow_run, print_run_id, register_project
+from mlapp.cli.remote import (
+    NoWait,
+    Remote,
+    announce_remote_run,
+    follow_remote_run,
+    print_remote_run_id,
+    register_remote_project,
+)
 from mlapp.cli.target_options import Context, Namespace, open_command_target
-from mlapp.engines import open_engine
+from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 from mlapp.request_body import RequestBody, read_request_body
 
@@ -57,7 +64,7 @@ def print_predictions(
 
       mlapp predict --remote -p day=2026-01-31
     """
-    from mlapp.normalization import to_rows
+    from mlapp.normalization import normalize_to_rows
     from mlapp.project import Project
 
     values = parse_parameters(parameter)
@@ -79,7 +86,7 @@ def print_predictions(
         )
     project = Project.find(environment=environment)
     if asked:
-        body = read_request_body(features) if features is not None else _read_reader_body(project, values)
+        body = read_request_body(features) if features is not None else _read_body_from_reader(project, values)
         output.print_json(
             _predict_at_url(project, url, body)
             if url is not None
@@ -105,18 +112,18 @@ def print_predictions(
             has_loader = project.app.stage("feature_loader") is not None
             schema = prediction.UNKNOWN if has_loader else predictor.schema.features
             predictions = predictor.predict(read_features_file(features, schema, here))
-    output.print_json(to_rows(predictions, f"The predictor of {project.name}"))
+    output.print_json(normalize_to_rows(predictions, f"The predictor of {project.name}"))
 
 
 def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
     """The predictions of a run on Flyte; None if the command does not wait for it."""
-    engine = open_engine(project)
+    engine = open_project_engine(project)
     version = project.store.get(project.name, model)
-    run = announce_run(engine.start_run("predict", values, register_project(engine), version=version))
+    run = announce_remote_run(engine.start_run("predict", values, register_remote_project(engine), version=version))
     if no_wait:
-        print_run_id(run)
+        print_remote_run_id(run)
         return None
-    follow_run(engine, run.id)
+    follow_remote_run(engine, run.id)
     predicted = engine.fetch_predictions(run.id)
     return predicted["prediction"] if list(predicted.columns) == ["prediction"] else predicted
 
@@ -150,7 +157,7 @@ def _predict_at_url(project: Project, url: str, body: RequestBody) -> Any:
     return Remote(url, timeout=serve.timeout, api_key=key).predict(body)
 
 
-def _read_reader_body(project: Project, values: dict[str, Any]) -> RequestBody:
+def _read_body_from_reader(project: Project, values: dict[str, Any]) -> RequestBody:
     """The data of the app's reader, as a request.
 
     Raises:

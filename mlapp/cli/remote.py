@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlapp.cli import output
-from mlapp.engines import open_engine
+from mlapp.engines import open_project_engine
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine, Registration, Run, TaskRun
@@ -21,7 +21,7 @@ Remote = Annotated[bool, typer.Option("--remote", help="Run on Flyte and fetch t
 NoWait = Annotated[bool, typer.Option("--no-wait", help="With --remote: start the run, print its id, and exit.")]
 
 
-def open_project(environment: str | None) -> Engine:
+def open_remote_project(environment: str | None) -> Engine:
     """The engine of the current folder's project.
 
     Raises:
@@ -29,10 +29,10 @@ def open_project(environment: str | None) -> Engine:
     """
     from mlapp.project import Project
 
-    return open_engine(Project.find(environment=environment))
+    return open_project_engine(Project.find(environment=environment))
 
 
-def register_project(engine: Engine) -> Registration:
+def register_remote_project(engine: Engine) -> Registration:
     """Build what changed, and register what is new.
 
     Raises:
@@ -45,22 +45,22 @@ def register_project(engine: Engine) -> Registration:
     return registration
 
 
-def announce_run(run: Run) -> Run:
+def announce_remote_run(run: Run) -> Run:
     """Print the ID and URL of the started run."""
     output.print_note(f"run {run.id}: {run.url}")
     return run
 
 
-def print_run_id(run: Run, *, json: bool = False) -> None:
+def print_remote_run_id(run: Run, *, json: bool = False) -> None:
     """Print the result of a command that does not follow its run: the run's ID, and how to follow it later."""
     if json:
-        output.print_json(summarize_run(run))
+        output.print_json(summarize_remote_run(run))
     else:
         output.print_result(run.id)
     output.print_note(f"Come back: mlapp runs wait {run.id}")
 
 
-def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
+def follow_remote_run(engine: Engine, run: str, back: str | None = None) -> Run:
     """Follow a run to its end. Ctrl-C leaves it running, and prints how to follow it again.
 
     Args:
@@ -72,7 +72,7 @@ def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
     from mlapp.flyte.errors import RunFailedError
 
     try:
-        with _show_run_progress() as tell:
+        with _show_remote_progress() as tell:
             return engine.follow_run(run, tell, output.print_note)
     except RunFailedError as error:
         if error.trace:
@@ -84,7 +84,7 @@ def follow_run(engine: Engine, run: str, back: str | None = None) -> Run:
         sys.exit(130)
 
 
-def fetch_run_model(engine: Engine, run: str) -> ModelVersion:
+def fetch_remote_model(engine: Engine, run: str) -> ModelVersion:
     """Store the model of a successful run.
 
     Raises:
@@ -99,13 +99,13 @@ def fetch_run_model(engine: Engine, run: str) -> ModelVersion:
         raise UnreachableError(error.what, f"The run is done. Fetch its model later: mlapp runs wait {run}") from error
 
 
-def summarize_run(run: Run) -> dict[str, Any]:
+def summarize_remote_run(run: Run) -> dict[str, Any]:
     """A run as JSON."""
     return dataclasses.asdict(run)
 
 
 @contextmanager
-def _show_run_progress() -> Iterator[Callable[[Run], None]]:
+def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
     """Show the tasks of a run: a line for each change, and on a terminal a clock while a task runs."""
     told: dict[str, tuple[str, str | None]] = {}
     if not sys.stderr.isatty():
@@ -114,7 +114,7 @@ def _show_run_progress() -> Iterator[Callable[[Run], None]]:
             for step in run.steps:
                 if told.get(step.name) != (step.phase, step.waits_for):
                     told[step.name] = step.phase, step.waits_for
-                    output.print_note(_format_task_line(step))
+                    output.print_note(_format_remote_task(step))
 
         yield print_task_lines
         return
@@ -132,11 +132,11 @@ def _show_run_progress() -> Iterator[Callable[[Run], None]]:
                     continue
                 told[step.name] = step.phase, step.waits_for
                 if step.name in running and step.phase == "running":
-                    clocks.update(running[step.name], description=_format_task_line(step))
+                    clocks.update(running[step.name], description=_format_remote_task(step))
                 elif step.phase == "running":
-                    running[step.name] = clocks.add_task(_format_task_line(step))
+                    running[step.name] = clocks.add_task(_format_remote_task(step))
                 elif step.phase != "queued":
-                    output.print_note(_format_task_line(step))
+                    output.print_note(_format_remote_task(step))
                     if step.name in running:
                         clocks.remove_task(running.pop(step.name))
             clocks.update(whole, description=f"the run: {run.phase}")
@@ -144,7 +144,7 @@ def _show_run_progress() -> Iterator[Callable[[Run], None]]:
         yield update_live_table
 
 
-def _format_task_line(step: TaskRun) -> str:
+def _format_remote_task(step: TaskRun) -> str:
     if step.phase == "running" and step.waits_for:
         return f"{step.name} waits: {step.waits_for}"
     seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""

@@ -8,7 +8,13 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import announce_run, follow_run, open_project, print_run_id, summarize_run
+from mlapp.cli.remote import (
+    announce_remote_run,
+    follow_remote_run,
+    open_remote_project,
+    print_remote_run_id,
+    summarize_remote_run,
+)
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import TaskRun
@@ -29,9 +35,9 @@ def list_runs(
 
       mlapp runs list --limit 5
     """
-    runs = open_project(environment).list_runs(limit=limit)
+    runs = open_remote_project(environment).list_runs(limit=limit)
     if json:
-        output.print_json([summarize_run(run) for run in runs])
+        output.print_json([summarize_remote_run(run) for run in runs])
         return
     output.print_table(
         ["run", "workflow", "phase", "started", "seconds", "schedule"],
@@ -59,10 +65,10 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
 
       mlapp runs show abc123
     """
-    engine = open_project(environment)
+    engine = open_remote_project(environment)
     found = engine.read_run(run)
     if json:
-        output.print_json(summarize_run(found))
+        output.print_json(summarize_remote_run(found))
         return
     output.print_table(
         ["task", "phase", "seconds", ""],
@@ -90,8 +96,8 @@ def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -
 
       mlapp runs wait f3c0d7
     """
-    engine = open_project(environment)
-    done = follow_run(engine, run)
+    engine = open_remote_project(environment)
+    done = follow_remote_run(engine, run)
     if done.workflow.endswith((".tune", ".tune_split")):
         output.print_note("Its trials are done. Continue with the same `mlapp tune --remote` command.")
         return
@@ -117,7 +123,7 @@ def abort_run(
 
       mlapp runs abort abc123
     """
-    open_project(environment).abort_run(run, reason)
+    open_remote_project(environment).abort_run(run, reason)
     output.print_note(f"Run {run} is being stopped.")
 
 
@@ -136,10 +142,10 @@ def recover(
 
       mlapp runs recover abc123
     """
-    engine = open_project(environment)
-    again = announce_run(engine.recover(run))
+    engine = open_remote_project(environment)
+    again = announce_remote_run(engine.recover(run))
     if no_wait:
-        print_run_id(again, json=json)
+        print_remote_run_id(again, json=json)
         return
     wait_for_run(again.id, environment, json)
 
@@ -154,7 +160,7 @@ def print_run_logs(run: Id, environment: Environment = None, json: Json = False)
 
       mlapp runs logs abc123
     """
-    engine = open_project(environment)
+    engine = open_remote_project(environment)
     links = engine.list_logs(run)
     texts = [] if links else list(engine.read_logs(run))
     if json:

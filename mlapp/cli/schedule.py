@@ -10,7 +10,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import open_project, summarize_run
+from mlapp.cli.remote import open_remote_project, summarize_remote_run
 from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
 cli = typer.Typer(help="Scheduled training and batch prediction on Flyte.", no_args_is_help=True)
@@ -25,7 +25,7 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
 
       mlapp schedule list
     """
-    engine = open_project(environment)
+    engine = open_remote_project(environment)
     try:
         found = engine.list_schedules()
     except (ProjectError, UserCodeError, DeclarationError) as error:
@@ -59,7 +59,7 @@ def activate_schedule(name: Name, environment: Environment = None) -> None:
 
       mlapp schedule activate nightly
     """
-    state = open_project(environment).switch_schedule(name, True)
+    state = open_remote_project(environment).switch_schedule(name, True)
     output.print_note(f"{name} is active: {state.when}.")
 
 
@@ -73,7 +73,7 @@ def deactivate_schedule(name: Name, environment: Environment = None) -> None:
 
       mlapp schedule deactivate nightly
     """
-    open_project(environment).switch_schedule(name, False)
+    open_remote_project(environment).switch_schedule(name, False)
     output.print_note(f"{name} is inactive. Activate it again: mlapp schedule activate {name}")
 
 
@@ -99,7 +99,7 @@ def list_schedule_runs(
       mlapp schedule runs nightly --fetch
     """
     here = Path.cwd()  # loading the app changes to the project's folder
-    engine = open_project(environment)
+    engine = open_remote_project(environment)
     found = engine.list_runs(limit=limit, schedule=name)
     if fetch:
         for run in reversed(found):
@@ -112,7 +112,7 @@ def list_schedule_runs(
                 version = engine.fetch_model(run.id, schedule=name)
                 output.print_note(f"{run.id} is version {version.version}")
     if json:
-        output.print_json([summarize_run(run) for run in found])
+        output.print_json([summarize_remote_run(run) for run in found])
         return
     output.print_table(
         ["run", "phase", "started", "seconds"],

@@ -42,7 +42,8 @@ def show_status(
             rows.append(
                 [
                     "release",
-                    f"{release.number}, {_format_age(release.created)} ago{by}{_format_release_note(release.note)}",
+                    f"{release.number}, {_format_status_age(release.created)} ago{by}"
+                    f"{_format_release_note(release.note)}",
                 ]
             )
             if shipped.image:  # otherwise the release is scheduled code without model, URL and replicas
@@ -74,7 +75,7 @@ def show_status(
                         "Ready" if each.ready else each.state,
                         each.release,
                         each.restarts,
-                        _format_age(each.started) if each.started else None,
+                        _format_status_age(each.started) if each.started else None,
                         each.node,
                     ]
                     for each in found.replicas
@@ -85,7 +86,7 @@ def show_status(
             output.print_table(
                 ["event", "about", "ago", "message"],
                 [
-                    [each.reason, each.subject, _format_age(each.time), " ".join(each.message.split())[:160]]
+                    [each.reason, each.subject, _format_status_age(each.time), " ".join(each.message.split())[:160]]
                     for each in found.events
                 ],
             )
@@ -99,7 +100,7 @@ def _format_release_note(note: str | None) -> str:
     return f" ({note})" if note else ""
 
 
-def _format_age(time: datetime) -> str:
+def _format_status_age(time: datetime) -> str:
     """The elapsed time in its largest unit, like kubectl's AGE: 5d, 3h, 20m, 45s."""
     seconds = max(0, int((datetime.now(timezone.utc) - time).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):

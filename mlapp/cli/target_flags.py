@@ -24,10 +24,10 @@ class TargetCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _flags.set({})
-        name = self.target or _find_target_name(args) or _find_only_target()
+        name = self.target or _find_flag_target(args) or _find_only_flag_target()
         if name is not None:
             own = {parameter.name for parameter in self.params}
-            ctx.meta[PARAMETERS] = [option for option in _make_options(name) if option.name not in own]
+            ctx.meta[PARAMETERS] = [option for option in _make_flag_options(name) if option.name not in own]
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -39,7 +39,7 @@ def read_target_flags() -> dict[str, Any]:
     return dict(_flags.get({}))
 
 
-def _find_target_name(args: list[str]) -> str | None:
+def _find_flag_target(args: list[str]) -> str | None:
     for at, argument in enumerate(args):
         if argument in ("--target", "-t"):
             return args[at + 1] if at + 1 < len(args) else None
@@ -48,7 +48,7 @@ def _find_target_name(args: list[str]) -> str | None:
     return None
 
 
-def _find_only_target() -> str | None:
+def _find_only_flag_target() -> str | None:
     from mlapp.project import Project
 
     try:
@@ -58,7 +58,7 @@ def _find_only_target() -> str | None:
     return targets[0] if len(targets) == 1 else None
 
 
-def _make_options(name: str) -> Iterator[TyperOption]:
+def _make_flag_options(name: str) -> Iterator[TyperOption]:
     """An option per field of the target's flags; none if the target cannot be loaded, which the command reports."""
     from mlapp.deploy.target import find_target_class
 
@@ -69,13 +69,13 @@ def _make_options(name: str) -> Iterator[TyperOption]:
     kind = msgspec.inspect.type_info(flags)
     assert isinstance(kind, msgspec.inspect.StructType)
     for field in kind.fields:
-        types = _list_union_types(field.type)
+        types = _list_flag_types(field.type)
         is_list = any(isinstance(one, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)) for one in types)
         is_flag = any(isinstance(one, msgspec.inspect.BoolType) for one in types)
         flag = "--" + field.encode_name.replace("_", "-")
         yield TyperOption(
             param_decls=[field.encode_name, f"{flag}/--no-{flag[2:]}" if is_flag else flag],
-            help=_find_description(field.type) or f"targets.{name}.{field.encode_name}.",
+            help=_find_flag_description(field.type) or f"targets.{name}.{field.encode_name}.",
             is_flag=is_flag or None,
             multiple=is_list,
             default=None,
@@ -90,17 +90,17 @@ def _store_flag(context: Any, parameter: Any, value: Any) -> Any:
     return value
 
 
-def _list_union_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+def _list_flag_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
     """The types of a union, without their metadata."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return _list_union_types(kind.type)
+        return _list_flag_types(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
-        return [one for part in kind.types for one in _list_union_types(part)]
+        return [one for part in kind.types for one in _list_flag_types(part)]
     return [kind]
 
 
-def _find_description(kind: msgspec.inspect.Type) -> str | None:
+def _find_flag_description(kind: msgspec.inspect.Type) -> str | None:
     if isinstance(kind, msgspec.inspect.Metadata):
         description = (kind.extra_json_schema or {}).get("description")
-        return description or _find_description(kind.type)
+        return description or _find_flag_description(kind.type)
     return None

@@ -11,8 +11,16 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
-from mlapp.cli.remote import NoWait, Remote, announce_run, fetch_run_model, follow_run, print_run_id, register_project
-from mlapp.engines import open_engine
+from mlapp.cli.remote import (
+    NoWait,
+    Remote,
+    announce_remote_run,
+    fetch_remote_model,
+    follow_remote_run,
+    print_remote_run_id,
+    register_remote_project,
+)
+from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,11 +101,11 @@ def train_model(
     if json:
         output.print_json(version.manifest)
         return
-    from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics
+    from mlapp.training.monitored_names import find_unknown_monitored_columns, find_unknown_monitored_metrics
 
     settings, manifest = project.settings.monitor, version.manifest
-    unknown = find_unknown_columns(settings, manifest.schema.features)
-    for error in unknown + find_unknown_metrics(settings, manifest.headline):
+    unknown = find_unknown_monitored_columns(settings, manifest.schema.features)
+    for error in unknown + find_unknown_monitored_metrics(settings, manifest.headline):
         output.print_note(f"Warning: {error.what} {error.todo}")
     found = version.manifest.metrics
     if not found:
@@ -117,7 +125,7 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
-        rules = training.read_column_rules(project.root)
+        rules = training.read_monitored_columns(project.root)
         check = partial(training.check_monitored_columns, root=project.root)
         trained = training.run(
             app, values, progress=tell, previous=previous, to_keep=True, rules=rules, check_schema=check
@@ -128,14 +136,14 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
 
 def _train_flyte_local(project: Project, values: dict[str, Any]) -> ModelVersion:
     with output.show_progress() as tell:
-        return open_engine(project).run_here(values, tell)
+        return open_project_engine(project).run_here(values, tell)
 
 
 def _train_on_flyte(project: Project, values: dict[str, Any], *, is_followed: bool, json: bool) -> ModelVersion | None:
-    engine = open_engine(project)
-    run = announce_run(engine.start_run("train", values, register_project(engine)))
+    engine = open_project_engine(project)
+    run = announce_remote_run(engine.start_run("train", values, register_remote_project(engine)))
     if not is_followed:
-        print_run_id(run, json=json)
+        print_remote_run_id(run, json=json)
         return None
-    follow_run(engine, run.id)
-    return fetch_run_model(engine, run.id)
+    follow_remote_run(engine, run.id)
+    return fetch_remote_model(engine, run.id)

@@ -15,8 +15,8 @@ import typer
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
-from mlapp.cli.remote import announce_run, fetch_run_model, follow_run, register_project
-from mlapp.engines import open_engine
+from mlapp.cli.remote import announce_remote_run, fetch_remote_model, follow_remote_run, register_remote_project
+from mlapp.engines import open_project_engine
 
 if TYPE_CHECKING:
     from mlapp.app import App
@@ -70,11 +70,11 @@ def tune_model(
         trials=trials, metric=metric, minimize=minimize, folds=folds, workers=workers, fixed=fixed, folder=folder
     )
     found, version = _tune_on_flyte(project, options) if remote else _tune_here(project, options, environment)
-    page = tuning.write_page(found, folder / f"{found.study.study_name}.html")
+    page = tuning.write_search_page(found, folder / f"{found.study.study_name}.html")
     if json:
         output.print_json(version.manifest)
         return
-    _print_search(found)
+    _print_search_result(found)
     output.print_note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
     output.print_note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
 
@@ -93,7 +93,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
     with show_trial_table() as tell:
         try:
-            found = tuning.search_parameters(partial(_load_app, project.root, environment), options, count_trials)
+            found = tuning.search_parameters(partial(_load_tuned_app, project.root, environment), options, count_trials)
         except KeyboardInterrupt:
             output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise
@@ -103,13 +103,13 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
 
 def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
-    engine = open_engine(project)
+    engine = open_project_engine(project)
     from mlapp.flyte.remote_search import check_search, choose_metric, search_on_flyte
 
     check_search(project.app, options)
     metric = choose_metric(project.store, project.name, options.metric)
     output.print_note(f"trials are compared by {metric}")
-    registration = register_project(engine)
+    registration = register_remote_project(engine)
     again = "the same `mlapp tune --remote`"
     begun: list[Run] = []
     with show_trial_table() as tell:
@@ -119,18 +119,18 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
             options,
             metric,
             registration,
-            follow=lambda run: follow_run(engine, run, again),
-            started=lambda run: begun.append(announce_run(run)),
+            follow=lambda run: follow_remote_run(engine, run, again),
+            started=lambda run: begun.append(announce_remote_run(run)),
             tell=tell,
         )
     values = {**options.fixed, **found.best.parameters}
     data_of = begun[0].id if begun else None  # an interrupted search can have no trials left
-    run = announce_run(engine.start_run("train", values, registration, tuning=found.record(), data_of=data_of))
-    follow_run(engine, run.id)
-    return found, fetch_run_model(engine, run.id)
+    run = announce_remote_run(engine.start_run("train", values, registration, tuning=found.record(), data_of=data_of))
+    follow_remote_run(engine, run.id)
+    return found, fetch_remote_model(engine, run.id)
 
 
-def _load_app(root: Path, environment: str | None) -> App:
+def _load_tuned_app(root: Path, environment: str | None) -> App:
     from mlapp.project import Project
 
     return Project.find(root, environment).app
@@ -185,7 +185,7 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
         yield update_trial_table
 
 
-def _print_search(found: Found) -> None:
+def _print_search_result(found: Found) -> None:
     output.print_table(*_format_trial_rows(found))
 
 

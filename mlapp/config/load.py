@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional
+from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional_type
 from mlapp.config.settings import Settings
 from mlapp.errors import ConfigError, suggest_nearest
 
@@ -30,7 +30,7 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
     Raises:
         ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
     """
-    raw = _expand_store(_read_yaml(root / FILE))
+    raw = _expand_store_setting(_read_settings_file(root / FILE))
     if environment is not None:
         environments = raw.get("environments") or {}
         if environment not in environments:
@@ -40,13 +40,13 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
                 f"{suggest_nearest(environment, environments)}",
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
-        raw = merge_settings(raw, _expand_store(environments[environment] or {}))
-    raw = merge_settings(raw, _read_environment(os.environ if environ is None else environ))
-    _refuse_blank(raw.get("serve"))
+        raw = merge_settings(raw, _expand_store_setting(environments[environment] or {}))
+    raw = merge_settings(raw, _read_settings_variables(os.environ if environ is None else environ))
+    _refuse_blank_settings(raw.get("serve"))
     return decode_section(Settings, raw)
 
 
-def _refuse_blank(serve: object) -> None:
+def _refuse_blank_settings(serve: object) -> None:
     """Refuse blank values of settings whose absence would open the server.
 
     Raises:
@@ -86,13 +86,13 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _expand_store(raw: dict[str, Any]) -> dict[str, Any]:
+def _expand_store_setting(raw: dict[str, Any]) -> dict[str, Any]:
     """`store: URL` as `store: {url: URL}`, so that overriding the URL keeps the other settings of the store."""
     store = raw.get("store") if isinstance(raw, dict) else None
     return {**raw, "store": {"url": store}} if isinstance(store, str) else raw
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_settings_file(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -113,20 +113,20 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
         )
-    return {key: _with_texts_as_keys(value) for key, value in raw.items()}
+    return {key: _convert_settings_keys(value) for key, value in raw.items()}
 
 
-def _with_texts_as_keys(value: Any) -> Any:
+def _convert_settings_keys(value: Any) -> Any:
     """PyYAML implements YAML 1.1, which reads the key `on` as true and `off` as false."""
     if isinstance(value, dict):
         return {
-            ("on" if key else "off") if isinstance(key, bool) else key: _with_texts_as_keys(inner)
+            ("on" if key else "off") if isinstance(key, bool) else key: _convert_settings_keys(inner)
             for key, inner in value.items()
         }
-    return [_with_texts_as_keys(inner) for inner in value] if isinstance(value, list) else value
+    return [_convert_settings_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _read_settings_variables(environ: Mapping[str, str]) -> dict[str, Any]:
     """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`. Commas separate the items of a list."""
     raw: dict[str, Any] = {}
     known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
@@ -141,14 +141,14 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         place = raw
         for key in path[:-1]:
             place = place.setdefault(key, {})
-        place[path[-1]] = _split_environment_list(known.get(path[0]), path[1:], text)
+        place[path[-1]] = _split_settings_variable(known.get(path[0]), path[1:], text)
     return raw
 
 
-def _split_environment_list(kind: Any, path: list[str], text: str) -> Any:
+def _split_settings_variable(kind: Any, path: list[str], text: str) -> Any:
     for key in path:
         fields = list_section_fields(kind)
         kind = fields.get(key) if fields else None
-    if kind is not None and isinstance(strip_optional(kind), msgspec.inspect.ListType):
+    if kind is not None and isinstance(strip_optional_type(kind), msgspec.inspect.ListType):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
+from mlapp.data.source import (
+    Reader,
+    declared,
+    reader,
+    refuse_misfit_parameters,
+    refuse_undeclared_parameters,
+    to_python_value,
+)
 from mlapp.errors import DataError, MissingExtraError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -85,10 +92,10 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `dynamodb` are not installed.
     """
-    refuse_misfits(_find_expression_parameters(filter, key), parameters, "the expressions")
+    refuse_misfit_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
 
     def stream_items() -> Iterator[pa.Table]:
-        return _scan_table(table, filter, key, index, fields, parameters)
+        return _scan_dynamodb_table(table, filter, key, index, fields, parameters)
 
     return reconnect.read_with_retries(f"DynamoDB's table {table}", stream_items, chunks, types)
 
@@ -110,7 +117,7 @@ def source(
         DeclarationError: a parameter has neither a type nor a value, or is not in the expressions.
     """
     check_chunk_rows(chunks)
-    refuse_undeclared(_find_expression_parameters(filter, key), parameters, "the expressions")
+    refuse_undeclared_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
 
     options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
 
@@ -120,11 +127,11 @@ def source(
     return reader("dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items)
 
 
-def _find_expression_parameters(*expressions: str | None) -> list[str]:
+def _find_dynamodb_parameters(*expressions: str | None) -> list[str]:
     return list(dict.fromkeys(name for expression in expressions for name in _VALUE.findall(expression or "")))
 
 
-def _scan_table(
+def _scan_dynamodb_table(
     table: str,
     filter: str | None,
     key: str | None,
@@ -138,19 +145,19 @@ def _scan_table(
         aliases: dict[str, str] = {}
         request: dict[str, Any] = {"TableName": table}
         if filter:
-            request["FilterExpression"] = _alias_attributes(filter, aliases)
+            request["FilterExpression"] = _alias_dynamodb_attributes(filter, aliases)
         if key:
-            request["KeyConditionExpression"] = _alias_attributes(key, aliases)
+            request["KeyConditionExpression"] = _alias_dynamodb_attributes(key, aliases)
         if index:
             request["IndexName"] = index
         if fields:
-            request["ProjectionExpression"] = ", ".join(_alias_attributes(field, aliases) for field in fields)
+            request["ProjectionExpression"] = ", ".join(_alias_dynamodb_attributes(field, aliases) for field in fields)
         if aliases:
             request["ExpressionAttributeNames"] = aliases
         if values:
             ask = TypeSerializer().serialize
             request["ExpressionAttributeValues"] = {
-                f":{name}": ask(_to_dynamodb_value(to_python(value))) for name, value in values.items()
+                f":{name}": ask(_to_dynamodb_value(to_python_value(value))) for name, value in values.items()
             }
         pages = client.get_paginator("query" if key else "scan").paginate(**request)
         answer = TypeDeserializer().deserialize
@@ -158,7 +165,7 @@ def _scan_table(
         yield from flatten.flatten_documents(rows, _from_dynamodb_value)
 
 
-def _alias_attributes(expression: str, aliases: dict[str, str]) -> str:
+def _alias_dynamodb_attributes(expression: str, aliases: dict[str, str]) -> str:
     """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, such as `day`."""
 
     def alias_match(match: re.Match[str]) -> str:

@@ -43,17 +43,17 @@ def export_table(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.Pat
     import pandas as pd
 
     file = Path(path)
-    open_writer = _choose_writer(file)
+    open_writer = _choose_export_writer(file)
     parts = [data] if isinstance(data, pd.DataFrame) else data
     rows = 0
-    with replace_file(file) as unfinished, open_writer(unfinished) as write:
+    with replace_exported_file(file) as unfinished, open_writer(unfinished) as write:
         for part in parts:
             write(part)
             rows += len(part)
     return rows
 
 
-def _choose_writer(file: Path) -> Any:
+def _choose_export_writer(file: Path) -> Any:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes[-1:] == [".parquet"]:
         return _open_parquet_writer
@@ -73,18 +73,18 @@ def _open_csv_writer(file: Path) -> Iterator[Writer]:
         text = stack.enter_context(io.TextIOWrapper(target, encoding="utf-8", newline=""))
 
         def write_csv_part(part: pd.DataFrame) -> None:
-            _refuse_other_columns(part, columns)
-            _write_csv(part, text, header=not columns)
+            _refuse_changed_export_columns(part, columns)
+            _write_csv_export(part, text, header=not columns)
             columns[:] = map(str, part.columns)
 
         yield write_csv_part
 
 
-def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
+def _write_csv_export(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
     """Write rows. Empty texts are quoted to distinguish them from missing values, and bytes are base64."""
     import io
 
-    part = _encode_bytes(part)
+    part = _encode_exported_bytes(part)
     texts = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind in "OU"]
     if not any((part.iloc[:, at] == "").any() for at in texts):
         part.to_csv(text, index=False, header=header)
@@ -98,9 +98,9 @@ def _write_csv(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
     text.write(rows.getvalue().replace(EMPTY_TEXT, '""'))
 
 
-def _encode_bytes(part: pd.DataFrame) -> pd.DataFrame:
+def _encode_exported_bytes(part: pd.DataFrame) -> pd.DataFrame:
     """The table with bytes replaced by their text form in requests."""
-    from mlapp.schema.text_forms import write_text
+    from mlapp.schema.text_forms import write_text_form
 
     objects = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O"]
     encoded = part
@@ -108,7 +108,7 @@ def _encode_bytes(part: pd.DataFrame) -> pd.DataFrame:
         column = part.iloc[:, at].astype(object)
         if any(isinstance(value, bytes) for value in column):
             encoded = encoded.copy(deep=False) if encoded is part else encoded
-            encoded.isetitem(at, [write_text(value) if isinstance(value, bytes) else value for value in column])
+            encoded.isetitem(at, [write_text_form(value) if isinstance(value, bytes) else value for value in column])
     return encoded
 
 
@@ -128,9 +128,9 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
                     table = pa.Table.from_pandas(part, preserve_index=False)
                     writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
                 except (pa.ArrowException, TypeError) as error:
-                    raise _unfit_for_parquet(error) from None
+                    raise _unfit_for_parquet_error(error) from None
             else:
-                _refuse_other_columns(part, writers[0].schema.names)
+                _refuse_changed_export_columns(part, writers[0].schema.names)
                 try:
                     table = pa.Table.from_pandas(part, preserve_index=False).cast(writers[0].schema)
                 except (pa.ArrowException, ValueError) as error:
@@ -140,18 +140,18 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
             try:
                 writers[0].write_table(table)
             except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-                raise _unfit_for_parquet(error) from None
+                raise _unfit_for_parquet_error(error) from None
 
         yield write_parquet_part
 
 
-def _unfit_for_parquet(error: Exception) -> DataError:
+def _unfit_for_parquet_error(error: Exception) -> DataError:
     return DataError(
         f"Parquet does not hold a column of the data: {str(error).rstrip('.')}.", "Export a CSV, or change its type."
     )
 
 
-def _refuse_other_columns(part: pd.DataFrame, columns: list[str]) -> None:
+def _refuse_changed_export_columns(part: pd.DataFrame, columns: list[str]) -> None:
     if columns and list(map(str, part.columns)) != list(columns):
         raise DataError(
             f"A later part of the data has the columns {', '.join(map(str, part.columns))}.",
@@ -160,7 +160,7 @@ def _refuse_other_columns(part: pd.DataFrame, columns: list[str]) -> None:
 
 
 @contextmanager
-def replace_file(file: Path) -> Iterator[Path]:
+def replace_exported_file(file: Path) -> Iterator[Path]:
     """A temporary file in the same folder, which replaces `file` on success and is deleted on failure.
 
     Raises:

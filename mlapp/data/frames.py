@@ -45,7 +45,7 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
     import pandas as pd
 
     names = table.column_names
-    _refuse_duplicate_columns(names)
+    _refuse_duplicate_frame_columns(names)
     for name in types or {}:
         if name not in names:
             raise UsageError(
@@ -54,10 +54,10 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
             )
     rows, waiting = table.num_rows, table.columns[::-1]
     del table
-    columns = {name: _make_series(name, waiting.pop(), always_nullable) for name in names}
+    columns = {name: _make_frame_column(name, waiting.pop(), always_nullable) for name in names}
     made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(rows))
     for name, wanted in (types or {}).items():
-        made[name] = _cast_series(made[name], wanted)
+        made[name] = _cast_frame_column(made[name], wanted)
     return made
 
 
@@ -81,17 +81,17 @@ def make_frames(
     import pyarrow as pa
 
     kinds: dict[str, pa.DataType] | None = None
-    for table in resize_tables(tables, rows):
+    for table in resize_arrow_tables(tables, rows):
         if kinds is None:
             part = infer(table) if infer else table
             kinds = {field.name: field.type for field in part.schema}
         else:
-            part = _cast_like_first(table, kinds)
+            part = _cast_like_first_frame(table, kinds)
         kinds |= {field.name: field.type for field in part.schema if pa.types.is_null(kinds[field.name])}
         yield make_frame(part, types, always_nullable=True)
 
 
-def _cast_like_first(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _cast_like_first_frame(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """The table with the columns of the first part; columns that it lacks have missing values."""
     import pyarrow as pa
 
@@ -103,12 +103,12 @@ def _cast_like_first(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Ta
     for name, kind in kinds.items():
         if name not in table.column_names:
             table = table.append_column(pa.field(name, kind), pa.nulls(table.num_rows, kind))
-    return _cast_table(
+    return _cast_arrow_table(
         table.select(list(kinds)), {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)}
     )
 
 
-def resize_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def resize_arrow_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Split and join tables to `rows` rows each, except the last. A stream without rows yields one empty table."""
     waiting: list[pa.Table] = []
     held = 0
@@ -118,16 +118,16 @@ def resize_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         held += table.num_rows
         if held < rows:
             continue
-        whole = join_tables(waiting)
+        whole = join_arrow_tables(waiting)
         for start in range(0, held - held % rows, rows):
             yield whole.slice(start, rows)
         rest = whole.slice(held - held % rows)
         waiting, held, given = [rest], rest.num_rows, True
     if held or not given:
-        yield join_tables(waiting)
+        yield join_arrow_tables(waiting)
 
 
-def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
+def join_arrow_tables(tables: Iterable[pa.Table]) -> pa.Table:
     """One table with all rows. A column with several types gets a common type, in the worst case text."""
     import pyarrow as pa
 
@@ -137,13 +137,13 @@ def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
         return pa.concat_tables(parts)
     names = dict.fromkeys(name for schema in schemas for name in schema.names)
     kinds = {
-        name: _find_widest_type([schema.field(name).type for schema in schemas if name in schema.names])
+        name: _find_widest_arrow_type([schema.field(name).type for schema in schemas if name in schema.names])
         for name in names
     }
-    return pa.concat_tables([_cast_table(part, kinds) for part in parts], promote_options="default")
+    return pa.concat_tables([_cast_arrow_table(part, kinds) for part in parts], promote_options="default")
 
 
-def make_array(values: Sequence[Any]) -> pa.Array:
+def make_arrow_array(values: Sequence[Any]) -> pa.Array:
     """Python values as an Arrow array of their type, or as text if they have several types."""
     import pyarrow as pa
 
@@ -153,7 +153,7 @@ def make_array(values: Sequence[Any]) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values])
 
 
-def _find_widest_type(kinds: list[pa.DataType]) -> pa.DataType:
+def _find_widest_arrow_type(kinds: list[pa.DataType]) -> pa.DataType:
     import pyarrow as pa
 
     known = {kind for kind in kinds if not pa.types.is_null(kind)}
@@ -169,7 +169,7 @@ def _find_widest_type(kinds: list[pa.DataType]) -> pa.DataType:
         return pa.string()
 
 
-def _cast_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _cast_arrow_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     for at, field in enumerate(table.schema):
@@ -203,18 +203,20 @@ def check_chunk_rows(chunks: int | None) -> None:
         raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
 
 
-def _make_series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
+def _make_frame_column(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
     import pandas as pd
     import pyarrow as pa
 
     try:
-        column = _to_plain_column(column)
+        column = _to_plain_arrow_column(column)
         kind = column.type
         if pa.types.is_decimal(kind):
             return pd.Series(pd.array(column, dtype=pd.ArrowDtype(kind)))
         nullable = always_nullable or column.null_count > 0
         mapper = (
-            _map_nullable_types().get if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) else None
+            _map_nullable_frame_types().get
+            if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+            else None
         )
         made: pd.Series = column.to_pandas(types_mapper=mapper)
         return made
@@ -222,7 +224,7 @@ def _make_series(name: str, column: pa.ChunkedArray, always_nullable: bool) -> p
         raise DataError(f"The column '{name}' does not fit into a DataFrame: {error}", "Read it as text.") from None
 
 
-def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_plain_arrow_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert dates to midnight, UUIDs to text, and other extension types to their storage types."""
     import pyarrow as pa
 
@@ -230,7 +232,7 @@ def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if isinstance(kind, pa.BaseExtensionType):
         storage = pa.chunked_array([chunk.storage for chunk in column.chunks], type=kind.storage_type)
         if kind.extension_name != "arrow.uuid":
-            return _to_plain_column(storage)
+            return _to_plain_arrow_column(storage)
         from uuid import UUID
 
         texts = [None if value is None else str(UUID(bytes=value)) for value in storage.to_pylist()]
@@ -244,7 +246,7 @@ def _to_plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _map_nullable_types() -> dict[Any, Any]:
+def _map_nullable_frame_types() -> dict[Any, Any]:
     import pandas as pd
     import pyarrow as pa
 
@@ -254,7 +256,7 @@ def _map_nullable_types() -> dict[Any, Any]:
     return made | {pa.bool_(): pd.BooleanDtype()}
 
 
-def _cast_series(column: pd.Series, wanted: Any) -> pd.Series:
+def _cast_frame_column(column: pd.Series, wanted: Any) -> pd.Series:
     try:
         return column.astype(wanted)
     except (ValueError, TypeError, OverflowError) as error:
@@ -264,7 +266,7 @@ def _cast_series(column: pd.Series, wanted: Any) -> pd.Series:
         ) from None
 
 
-def _refuse_duplicate_columns(names: list[str]) -> None:
+def _refuse_duplicate_frame_columns(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(

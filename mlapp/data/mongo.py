@@ -15,7 +15,14 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared, to_python
+from mlapp.data.source import (
+    Reader,
+    declared,
+    reader,
+    refuse_misfit_parameters,
+    refuse_undeclared_parameters,
+    to_python_value,
+)
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -78,12 +85,15 @@ def read(
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
     check_chunk_rows(chunks)
-    refuse_misfits(flatten.find_parameters(query), parameters, "the query")
-    values = {name: _to_safe_value(name, flatten.convert_date(to_python(value))) for name, value in parameters.items()}
-    filled = _fill_query(query, values)
+    refuse_misfit_parameters(flatten.find_document_query_parameters(query), parameters, "the query")
+    values = {
+        name: _to_safe_mongo_value(name, flatten.convert_document_date(to_python_value(value)))
+        for name, value in parameters.items()
+    }
+    filled = _fill_mongo_query(query, values)
     address = expand_address(url)
     return reconnect.read_with_retries(
-        address.shown, lambda: _stream_documents(address, collection, filled, fields), chunks, types
+        address.shown, lambda: _stream_mongo_documents(address, collection, filled, fields), chunks, types
     )
 
 
@@ -103,7 +113,7 @@ def source(
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
     check_chunk_rows(chunks)
-    refuse_undeclared(flatten.find_parameters(query), parameters, "the query")
+    refuse_undeclared_parameters(flatten.find_document_query_parameters(query), parameters, "the query")
 
     def read_documents(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
@@ -118,7 +128,7 @@ def source(
     )
 
 
-def _to_safe_value(name: str, value: Any) -> Any:
+def _to_safe_mongo_value(name: str, value: Any) -> Any:
     """A parameter's value, which must not change the query.
 
     Raises:
@@ -133,59 +143,59 @@ def _to_safe_value(name: str, value: Any) -> Any:
     return value
 
 
-def _fill_query(query: Query | None, values: Mapping[str, Any]) -> Any:
+def _fill_mongo_query(query: Query | None, values: Mapping[str, Any]) -> Any:
     """The query with its parameters. In expressions, texts like `$name` are escaped, as they would be fields."""
     if isinstance(query, list | tuple):
         return [
-            {name: _fill_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
+            {name: _fill_mongo_query_part(part, values, is_expression=name != "$match") for name, part in stage.items()}
             for stage in query
         ]
-    return _fill_part(query, values, is_expression=False)
+    return _fill_mongo_query_part(query, values, is_expression=False)
 
 
-def _fill_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool) -> Any:
+def _fill_mongo_query_part(pattern: Any, values: Mapping[str, Any], *, is_expression: bool) -> Any:
     if isinstance(pattern, Mapping):
         return {
-            name: _fill_part(part, values, is_expression=is_expression or name == "$expr")
+            name: _fill_mongo_query_part(part, values, is_expression=is_expression or name == "$expr")
             for name, part in pattern.items()
         }
     if isinstance(pattern, list | tuple):
-        return [_fill_part(part, values, is_expression=is_expression) for part in pattern]
-    value = flatten.fill_parameters(pattern, values)
+        return [_fill_mongo_query_part(part, values, is_expression=is_expression) for part in pattern]
+    value = flatten.fill_document_query(pattern, values)
     is_parameter = isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values
     if is_expression and is_parameter and isinstance(value, str) and value.startswith("$"):
         return {"$literal": value}
     return value
 
 
-def _stream_documents(
+def _stream_mongo_documents(
     address: Address, collection: str, query: Any, fields: Sequence[str] | None
 ) -> Iterator[pa.Table]:
-    with _open_collection(address, collection) as found, _translate_mongo_errors(address):
+    with _open_mongo_collection(address, collection) as found, _translate_mongo_errors(address):
         if isinstance(query, list | tuple):
-            cursor = found.aggregate([*query, {"$project": _make_projection(fields)}] if fields else query)
+            cursor = found.aggregate([*query, {"$project": _make_mongo_projection(fields)}] if fields else query)
         else:
-            cursor = found.find(query or {}, _make_projection(fields))
+            cursor = found.find(query or {}, _make_mongo_projection(fields))
         with cursor:
             first = next(cursor, None)
             if first is None:
-                _refuse_unknown_collection(found)
-            yield from flatten.flatten_documents(_iterate_documents(first, cursor), _from_bson_value)
+                _refuse_unknown_mongo_collection(found)
+            yield from flatten.flatten_documents(_iterate_mongo_documents(first, cursor), _from_mongo_value)
 
 
-def _make_projection(fields: Sequence[str] | None) -> dict[str, int]:
+def _make_mongo_projection(fields: Sequence[str] | None) -> dict[str, int]:
     if fields is None:
         return {"_id": 0}
     return {**dict.fromkeys(fields, 1), **({} if "_id" in fields else {"_id": 0})}
 
 
-def _iterate_documents(first: Any, rest: Any) -> Iterator[Any]:
+def _iterate_mongo_documents(first: Any, rest: Any) -> Iterator[Any]:
     if first is not None:
         yield first
         yield from rest
 
 
-def _from_bson_value(value: Any) -> Any:
+def _from_mongo_value(value: Any) -> Any:
     """Convert a value of a BSON type to a plain Python value."""
     from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex
 
@@ -199,7 +209,7 @@ def _from_bson_value(value: Any) -> Any:
 
 
 @contextmanager
-def _open_collection(address: Address, name: str) -> Iterator[Any]:
+def _open_mongo_collection(address: Address, name: str) -> Iterator[Any]:
     try:
         import pymongo
         from pymongo import errors
@@ -249,7 +259,7 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
         raise DataError(f"The query failed: {address.hide_secrets(error)}", "Fix the query.") from None
 
 
-def _refuse_unknown_collection(collection: Any) -> None:
+def _refuse_unknown_mongo_collection(collection: Any) -> None:
     """Raise an error for an unknown collection, which MongoDB treats as empty."""
     known = sorted(collection.database.list_collection_names())
     if collection.name not in known:

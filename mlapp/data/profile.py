@@ -67,7 +67,7 @@ def _profile_column(name: str, column: pd.Series) -> Column:
     is_time = types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype)
     is_number = types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype)
     if is_time or is_number:
-        counts = _count_bins(values, is_time)
+        counts = _count_profile_bins(values, is_time)
         return Column(name, str(dtype), missing, distinct, values.min(), values.max(), counts)
     top = tuple((value, int(count)) for value, count in values.value_counts().head(MOST).items())
     if distinct > len(values) / 2 and distinct > MOST:  # such as names: none of them is informative
@@ -77,7 +77,7 @@ def _profile_column(name: str, column: pd.Series) -> Column:
     return Column(name, str(dtype), missing, distinct, low, high, (), top)
 
 
-def _count_bins(values: pd.Series, is_time: bool) -> tuple[int, ...]:
+def _count_profile_bins(values: pd.Series, is_time: bool) -> tuple[int, ...]:
     import numpy as np
 
     numbers = (values - values.min()).dt.total_seconds().to_numpy() if is_time else values.to_numpy(dtype="float64")

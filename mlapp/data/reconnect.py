@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mlapp.data.frames import Types, check_chunk_rows, join_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.frames import Types, check_chunk_rows, join_arrow_tables, make_frame, make_frames, report_table_rows
 from mlapp.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _iterate_with_retries(
         try:
             tables = report_table_rows(stream())
             if chunks is None:
-                yield make_frame(infer(join_tables(tables)) if infer else join_tables(tables), types)
+                yield make_frame(infer(join_arrow_tables(tables)) if infer else join_arrow_tables(tables), types)
                 return
             for part in make_frames(tables, chunks, types, infer):
                 yield part

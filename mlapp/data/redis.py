@@ -20,7 +20,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfit_parameters, refuse_undeclared_parameters
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `redis` are not installed.
     """
-    refuse_misfits(_NAME.findall(keys), parameters, "the pattern of keys")
-    pattern = _NAME.sub(lambda match: _escape_pattern(str(parameters[match[1]])), keys)
+    refuse_misfit_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
+    pattern = _NAME.sub(lambda match: _escape_redis_pattern(str(parameters[match[1]])), keys)
     address = expand_address(url)
     kept = list(types or {})
     return reconnect.read_with_retries(
         address.shown,
-        lambda: _stream_rows(address, pattern, fields),
+        lambda: _stream_redis_rows(address, pattern, fields),
         chunks,
         types,
-        infer=lambda table: flatten.convert_text_columns(table, kept),
+        infer=lambda table: flatten.convert_flattened_texts(table, kept),
     )
 
 
@@ -107,7 +107,7 @@ def source(
         DeclarationError: a name in the pattern has neither a type nor a value, or a parameter is not in the pattern.
     """
     check_chunk_rows(chunks)
-    refuse_undeclared(_NAME.findall(keys), parameters, "the pattern of keys")
+    refuse_undeclared_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
 
     def read_keys(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
@@ -122,12 +122,12 @@ def source(
     )
 
 
-def _escape_pattern(text: str) -> str:
+def _escape_redis_pattern(text: str) -> str:
     """Escape `*` and other wildcards of a value in a key pattern (https://redis.io/docs/latest/commands/keys/)."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
-def _stream_rows(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:
+def _stream_redis_rows(address: Address, pattern: str, fields: Sequence[str] | None) -> Iterator[pa.Table]:
     with _open_redis(address) as client:
         keys = sorted(set(client.scan_iter(pattern, count=KEYS)))
         if not keys:
@@ -136,13 +136,13 @@ def _stream_rows(address: Address, pattern: str, fields: Sequence[str] | None) -
             )
         remaining = iter(keys)
         rows = itertools.chain.from_iterable(
-            _fetch_rows(client, part) for part in iter(lambda: list(itertools.islice(remaining, KEYS)), [])
+            _fetch_redis_rows(client, part) for part in iter(lambda: list(itertools.islice(remaining, KEYS)), [])
         )
         for table in flatten.flatten_documents(rows):
             yield table.select([name for name in fields if name in table.column_names]) if fields else table
 
 
-def _fetch_rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
+def _fetch_redis_rows(client: Any, keys: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of these keys, in two round trips: first their types, then their values."""
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
@@ -173,9 +173,9 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
         case "hash":
             yield value
         case "string":
-            yield _parse_json_object(key, value)
+            yield _parse_redis_object(key, value)
         case "list":
-            yield from (_parse_json_object(key, item) for item in value)
+            yield from (_parse_redis_object(key, item) for item in value)
         case "stream":
             yield from ({"id": entry, **row} for entry, row in value)
         case "zset":
@@ -191,7 +191,7 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
             )
 
 
-def _parse_json_object(key: str, text: str) -> dict[str, Any]:
+def _parse_redis_object(key: str, text: str) -> dict[str, Any]:
     """The fields of a JSON object; any other text becomes the column `value`."""
     try:
         found = json.loads(text)

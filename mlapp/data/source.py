@@ -88,7 +88,7 @@ def reader(
     return read_with_values
 
 
-def refuse_undeclared(
+def refuse_undeclared_parameters(
     wanted: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
 ) -> None:
     """Check, when an app is declared, that the parameters match those in `where`, such as "the query".
@@ -111,7 +111,7 @@ def refuse_undeclared(
             )
 
 
-def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
+def refuse_misfit_parameters(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
     """Check, when data is read, that each parameter has a value and each value a parameter.
 
     Raises:
@@ -130,21 +130,21 @@ def refuse_misfits(wanted: Sequence[str], values: Mapping[str, Any], where: str)
             )
 
 
-def to_python(value: Any) -> Any:
+def to_python_value(value: Any) -> Any:
     """Convert NumPy and pandas values to plain Python values for database drivers, also in lists and dicts.
 
     A driver without support for NumPy integers can bind their bytes and find no rows. Missing values (NaT, NA) are
     None.
     """
     if isinstance(value, Mapping):
-        return {name: to_python(item) for name, item in value.items()}
+        return {name: to_python_value(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(map(to_python, value))
+        return type(value)(map(to_python_value, value))
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert) and getattr(value, "ndim", 0) == 0:  # pandas' Timestamp and Timedelta
-            return _drop_nanoseconds(value, convert)
+            return _drop_source_nanoseconds(value, convert)
     if type(value).__module__.partition(".")[0] not in ("numpy", "pandas") or not hasattr(value, "dtype"):
         return value
     if value.dtype.kind in "mM":
@@ -152,10 +152,10 @@ def to_python(value: Any) -> Any:
 
         value = np.asarray(value).astype(f"{value.dtype.kind}8[us]")
     found = value.tolist()
-    return [to_python(item) for item in found] if isinstance(found, list) else found
+    return [to_python_value(item) for item in found] if isinstance(found, list) else found
 
 
-def _drop_nanoseconds(value: Any, convert: str) -> Any:
+def _drop_source_nanoseconds(value: Any, convert: str) -> Any:
     return getattr(value.floor("us"), convert)()
 
 

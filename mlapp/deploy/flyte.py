@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlapp.config import Section
 from mlapp.deploy.target import DeployError, Event, Release, Shipment, Status, Target, ignore_progress
-from mlapp.engines import open_engine
+from mlapp.engines import open_project_engine
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 
@@ -34,7 +34,7 @@ class FlyteTarget(Target[FlyteSettings]):
 
     @cached_property
     def engine(self) -> Engine:
-        return open_engine(self.project or Project.find())
+        return open_project_engine(self.project or Project.find())
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         return self.engine.render_documents(shipment.image)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mlapp import distribution
-from mlapp.provenance import GitState, installed_versions
+from mlapp.provenance import GitState, read_installed_versions
 
 SIMPLE = (str, bytes, int, float, bool, type(None))
 TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
@@ -43,7 +43,7 @@ def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, d
 def compute_registration_version(archive: str, image: str, settings: Mapping[str, Any], git: GitState | None) -> str:
     """The version of a registration, from code archive, image and settings. It is marked if git is dirty."""
     text = msgspec.json.encode(
-        [archive, image, settings, installed_versions([distribution.NAME, "flytekit"])], order="sorted"
+        [archive, image, settings, read_installed_versions([distribution.NAME, "flytekit"])], order="sorted"
     )
     digest = hashlib.sha256(text).hexdigest()[:16]
     return f"{digest}-dirty" if git is not None and git.dirty else digest

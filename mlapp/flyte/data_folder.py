@@ -20,7 +20,7 @@ import msgspec
 from mlapp.errors import DataError, UsageError
 from mlapp.flyte.frame_format import FrameDetails, decode_frame, encode_frame
 from mlapp.pipeline import Stage
-from mlapp.pipeline.values import format_type
+from mlapp.pipeline.values import format_parameter_type
 
 INDEX = "dataset.json"
 OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."
@@ -97,7 +97,9 @@ def check_annotation(stage: Stage) -> None:
     """
     kind = _find_unformatted_type(stage.signature.return_annotation)
     if kind is not None:
-        raise UsageError(f"{stage.title} returns a {format_type(kind)}, which Flyte cannot pass between tasks.", OPT_IN)
+        raise UsageError(
+            f"{stage.title} returns a {format_parameter_type(kind)}, which Flyte cannot pass between tasks.", OPT_IN
+        )
 
 
 def hash_folder(folder: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mlapp.flyte.task_specs import STEPS, make_task_options
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.resources import Task, merge_tasks
+from mlapp.pipeline.resources import Task, merge_stage_tasks
 
 TRAINING = ("read", "split", "train", "evaluate", "save")
 """The steps of `<app>.train`, in order."""
@@ -71,7 +71,7 @@ def list_inputs(steps: Sequence[str]) -> list[str]:
 
 def declare_group(pipeline: Pipeline, steps: Sequence[str]) -> Task:
     """The task's declared options. Steps that share a task declare at most secrets."""
-    return merge_tasks([make_task_options(pipeline, step) for step in steps])
+    return merge_stage_tasks([make_task_options(pipeline, step) for step in steps])
 
 
 def _has_own_task(pipeline: Pipeline, step: str) -> bool:

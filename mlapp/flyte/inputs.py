@@ -15,7 +15,7 @@ from mlapp.errors import UsageError
 from mlapp.pipeline import bind_parameters
 from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import find_structure, is_structure
-from mlapp.pipeline.values import format_type, to_plain_value
+from mlapp.pipeline.values import format_parameter_type, to_plain_value
 from mlapp.schema.infer import to_json_value
 
 RESERVED = frozenset(
@@ -123,7 +123,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         if kind is None:
             if parameter.is_required and not _has_text_form(parameter.kind):
                 raise UsageError(
-                    f"Parameter '{parameter.name}' of {parameter.stage} is a {format_type(parameter.kind)}, "
+                    f"Parameter '{parameter.name}' of {parameter.stage} is a {format_parameter_type(parameter.kind)}, "
                     "which Flyte cannot pass between tasks.",
                     "Take a number, a text, a date, or a list or dict of them; or give it a default.",
                 )

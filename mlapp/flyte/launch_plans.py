@@ -16,7 +16,7 @@ from mlapp.flyte.task_graph import VERSION, get_task_graph
 from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
 from mlapp.monitoring.run_schedule import make_cron
 from mlapp.pipeline import bind_parameters
-from mlapp.pipeline.parameters import select_stage_values
+from mlapp.pipeline.parameters import select_stage_parameters
 from mlapp.pipeline.schedule import Schedule
 
 WORKFLOWS = ("train", "predict", "monitor")
@@ -100,7 +100,7 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     values = {
         input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
         for input in own
-        if select_stage_values(input.parameter.stage, [input.parameter], schedule.parameters)
+        if select_stage_parameters(input.parameter.stage, [input.parameter], schedule.parameters)
     }
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}

@@ -18,37 +18,37 @@ from typing import Any
 import msgspec
 
 from mlapp import frameworks, normalization, prediction, training
-from mlapp.baseline import Baseline, draw_rows, read_baseline
+from mlapp.baseline import Baseline, draw_baseline_rows, read_baseline
 from mlapp.baseline.redaction import redact_schema
 from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
 from mlapp.flyte.interface import TrialResult
 from mlapp.flyte.task_errors import format_trace, shorten_paths
-from mlapp.model import TrainedModel, load_estimator, require_savable
+from mlapp.model import TrainedModel, load_estimator, require_savable_model
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, flatten_parameters, list_parameters
 from mlapp.project import Project
 from mlapp.provenance import GitState
-from mlapp.schema import ModelSchema, Schema, infer_predictions, infer_schema
+from mlapp.schema import ModelSchema, Schema, infer_prediction_schema, infer_schema
 from mlapp.schema.infer import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
 from mlapp.training.json_round_trip import send_through_json
-from mlapp.training.monitored_names import check_monitored_columns, read_column_rules
+from mlapp.training.monitored_names import check_monitored_columns, read_monitored_columns
 from mlapp.training.raw_inputs import make_raw_inputs
-from mlapp.training.reliability import Reliability, predict_sample
-from mlapp.training.sampling import sample_rows
+from mlapp.training.reliability import Reliability, predict_reliability_sample
+from mlapp.training.sampling import sample_feature_rows
 from mlapp.training.splits import (
     PREDICTED_ROWS,
-    copy_rows,
+    copy_split_rows,
     describe_split,
     identify_table,
-    list_column_names,
+    list_table_columns,
     name_array_schema,
-    widen_schema,
+    widen_schema_by_split,
 )
 from mlapp.tuning import Judge
 
@@ -122,19 +122,19 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     declared = frameworks.find_framework(type(model))
     trainer = stage_calls.select_trainer(pipeline, declared)
     stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
-    require_savable(pipeline, declared, model)
+    require_savable_model(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
     index = data_folder.open_index(splits)
     part = data_folder.read_task_value(splits, index.names[0])
-    columns = list_column_names(part)
+    columns = list_table_columns(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
     features_schema = name_array_schema(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(features_schema)
-    sample = send_through_json(pipeline, declared, features_schema, sample_rows(features))
-    some = copy_rows(draw_rows(features, PREDICTED_ROWS))
+    sample = send_through_json(pipeline, declared, features_schema, sample_feature_rows(features))
+    some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
-    rules = read_column_rules()
+    rules = read_monitored_columns()
     baseline = describe_split(pipeline, features, transformed, target, rules)
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
@@ -149,7 +149,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
         metrics={},
         schema=ModelSchema(
             features=features_schema,
-            predictions=infer_predictions(predictions),
+            predictions=infer_prediction_schema(predictions),
             inputs=make_raw_inputs(pipeline, features_schema),
         ),
         fingerprint=index.identity.fingerprint,
@@ -161,7 +161,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
-    batching = round_trip.check_model(trained, sample, predictions, cost, folder=out / FILES)
+    batching = round_trip.check_model_round_trip(trained, sample, predictions, cost, folder=out / FILES)
     fitted = FittedModel(
         framework.name,
         trained.format,
@@ -180,7 +180,7 @@ def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: P
     """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
     for name in data_folder.open_index(splits).names[1:]:
         part = data_folder.read_task_value(splits, name)
-        schema = widen_schema(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
+        schema = widen_schema_by_split(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
 
 
@@ -205,7 +205,9 @@ def _measure_baseline(
             pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
         )
         reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
-    return reliability.complete(baseline, predict_sample(pipeline, framework, estimator, some), read_column_rules())
+    return reliability.complete(
+        baseline, predict_reliability_sample(pipeline, framework, estimator, some), read_monitored_columns()
+    )
 
 
 def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
@@ -285,7 +287,7 @@ def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Pa
     values = _choose_changed_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
     predictions = predictor.predict_features(features)
-    normalization.to_table(predictions, predictor.stage.title).to_parquet(out)
+    normalization.normalize_to_table(predictions, predictor.stage.title).to_parquet(out)
 
 
 def _choose_changed_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.resources import Task, merge_tasks
+from mlapp.pipeline.resources import Task, merge_stage_tasks
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_task_options(pipeline: Pipeline, name: str) -> Task:
     without its GPU.
     """
     step = STEPS[name]
-    own = merge_tasks(
+    own = merge_stage_tasks(
         [stage.options.task for stage in _select_stages(pipeline, step.declares) if stage.options.task is not None]
     )
     if not step.is_cached:

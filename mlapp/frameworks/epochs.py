@@ -15,7 +15,7 @@ CHECKPOINTS = Path(".mlapp/checkpoints")
 
 
 @contextmanager
-def replace_checkpoint(file: Path) -> Iterator[Path]:
+def replace_checkpoint_file(file: Path) -> Iterator[Path]:
     """A path to write a checkpoint to. It atomically replaces `file` at the end of the block."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}")
@@ -26,7 +26,7 @@ def replace_checkpoint(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def require_valid_parameters(parameters: Mapping[str, Any]) -> None:
+def require_valid_epoch_parameters(parameters: Mapping[str, Any]) -> None:
     """Check those parameters of a trainer that are given.
 
     Raises:

@@ -20,19 +20,19 @@ def save_joblib(model: Any, folder: Path) -> None:
     Raises:
         ModelError: a part of the model cannot be pickled.
     """
-    _dump_model(model, folder / FILE)
+    _dump_joblib(model, folder / FILE)
 
 
-def require_picklable(model: Any) -> None:
+def require_joblib_savable(model: Any) -> None:
     """Check that an unfitted model can be pickled.
 
     Raises:
         ModelError: a part of it cannot be pickled.
     """
-    _dump_model(model, io.BytesIO())
+    _dump_joblib(model, io.BytesIO())
 
 
-def _dump_model(model: Any, to: Path | io.BytesIO) -> None:
+def _dump_joblib(model: Any, to: Path | io.BytesIO) -> None:
     joblib = _import_joblib()
     try:
         joblib.dump(model, to)

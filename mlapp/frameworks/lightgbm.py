@@ -69,7 +69,7 @@ class LightGBMFramework(Framework):
         return model.predict(features, num_threads=threads.choose_thread_count(len(features)))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return onnx_export.export_lightgbm(model, features)
+        return onnx_export.export_lightgbm_to_onnx(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import lightgbm
@@ -86,7 +86,7 @@ class LightGBMFramework(Framework):
                     "Return the fitted model from the @app.trainer.",
                 ) from error
             classes = model.classes_.tolist() if hasattr(model, "predict_proba") else None
-            kind, has_names = _find_public_class(type(model)), hasattr(model, "feature_names_in_")
+            kind, has_names = _find_lightgbm_class(type(model)), hasattr(model, "feature_names_in_")
             wrapper = _Wrapper(kind, booster.best_iteration, has_names, classes)
         # num_iteration=-1 keeps every tree: continuing from this version also needs those after the best one.
         booster.save_model(folder / FILE, num_iteration=-1)
@@ -112,7 +112,7 @@ class LightGBMFramework(Framework):
                 f"{folder / FILE} is not a LightGBM model, or is truncated: {error}", "Train again here, or restore it."
             ) from error
         booster.best_iteration = wrapper.best_iteration
-        return booster if wrapper.kind == "Booster" else _wrap_booster(lightgbm, wrapper, booster)
+        return booster if wrapper.kind == "Booster" else _wrap_lightgbm_booster(lightgbm, wrapper, booster)
 
 
 def _require_lightgbm_names(features: Any) -> None:
@@ -133,7 +133,7 @@ def _require_lightgbm_names(features: Any) -> None:
             )
 
 
-def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
+def _wrap_lightgbm_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
     """The scikit-learn model for a loaded booster, with the attributes that `fit` sets."""
     import numpy as np
     from sklearn.preprocessing import LabelEncoder
@@ -160,7 +160,7 @@ def _wrap_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> Any:
     return model
 
 
-def _find_public_class(kind: type) -> str:
+def _find_lightgbm_class(kind: type) -> str:
     """The name of the model's LightGBM class, or of its nearest LightGBM base."""
     import lightgbm
 

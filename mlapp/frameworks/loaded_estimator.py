@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.tree_structure import damaged_model_error, is_walk_finite, is_within
-from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL, resolve_name
+from mlapp.frameworks.tree_structure import are_tree_numbers_within, damaged_tree_error, is_tree_walk_finite
+from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL, resolve_trusted_name
 
 LEAF = -1
 """What scikit-learn's `Tree` has for the children of a leaf."""
@@ -32,7 +32,7 @@ class Held:
     limit: int | None = None
 
 
-def require_sound(model: Any, trusted: Sequence[str]) -> None:
+def require_sound_estimator(model: Any, trusted: Sequence[str]) -> None:
     """Check the content of an estimator recursively.
 
     Raises:
@@ -41,26 +41,26 @@ def require_sound(model: Any, trusted: Sequence[str]) -> None:
             `trusted`, calls anything but the functions that estimators hold by default; or an attribute hides a method
             of scikit-learn, which may be the one that checks the number of columns.
     """
-    for held in _walk_members(model):
+    for held in _walk_estimator_members(model):
         kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
         if kind.startswith("sklearn.") and kind not in trusted:
-            _require_own_methods(held.value)
+            _require_own_estimator_methods(held.value)
         if kind == "sklearn.tree._tree.Tree":
-            _require_sound_tree(held)
+            _require_sound_estimator_tree(held)
         elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
             _require_sound_predictor(held)
         elif kind == PARTIAL and kind not in trusted:
-            _require_known_function(held.value.func)
+            _require_known_estimator_function(held.value.func)
         elif held.value is partial and PARTIAL not in trusted:  # the class, which would take any function
             raise ModelError(
                 f"The model holds types that are not declared trusted: {PARTIAL}.",
                 f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}']).",
             )
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
-            _require_plain_content(held.value, kind)
+            _require_plain_vectorizer(held.value, kind)
 
 
-def _walk_members(model: Any) -> Iterator[Held]:
+def _walk_estimator_members(model: Any) -> Iterator[Held]:
     seen: set[int] = set()
     waiting = [Held(model)]
     while waiting:
@@ -69,10 +69,10 @@ def _walk_members(model: Any) -> Iterator[Held]:
             continue
         seen.add(id(held.value))
         yield held
-        waiting.extend(_iterate_tree_members(held))
+        waiting.extend(_iterate_estimator_trees(held))
 
 
-def _iterate_tree_members(held: Held) -> Iterator[Held]:
+def _iterate_estimator_trees(held: Held) -> Iterator[Held]:
     import numpy as np
 
     value = held.value
@@ -85,12 +85,12 @@ def _iterate_tree_members(held: Held) -> Iterator[Held]:
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
     else:
-        yield from _iterate_attributes(held)
+        yield from _iterate_estimator_attributes(held)
         return
     yield from (Held(part, held.columns, held.limit) for part in parts)
 
 
-def _iterate_attributes(held: Held) -> Iterator[Held]:
+def _iterate_estimator_attributes(held: Held) -> Iterator[Held]:
     attributes = getattr(held.value, "__dict__", {})
     own, module = attributes.get("n_features_in_"), type(held.value).__module__
     columns, limit = (own if isinstance(own, int) else held.columns), None
@@ -101,17 +101,17 @@ def _iterate_attributes(held: Held) -> Iterator[Held]:
     yield from (Held(part, columns, limit) for part in attributes.values())
 
 
-def _require_sound_tree(held: Held) -> None:
+def _require_sound_estimator_tree(held: Held) -> None:
     import numpy as np
 
     nodes = held.value.__getstate__()["nodes"]
     left, right = nodes["left_child"].astype(np.int64), nodes["right_child"].astype(np.int64)
     inner = left != LEAF
-    if not len(nodes) or not is_walk_finite(np.concatenate([left[inner], right[inner]]), len(nodes)):
-        raise damaged_model_error()
+    if not len(nodes) or not is_tree_walk_finite(np.concatenate([left[inner], right[inner]]), len(nodes)):
+        raise damaged_tree_error()
     columns = held.value.n_features if held.columns is None else min(held.value.n_features, held.columns)
-    if not is_within(nodes["feature"].astype(np.int64)[inner], columns):
-        raise damaged_model_error()
+    if not are_tree_numbers_within(nodes["feature"].astype(np.int64)[inner], columns):
+        raise damaged_tree_error()
 
 
 def _require_sound_predictor(held: Held) -> None:
@@ -120,31 +120,33 @@ def _require_sound_predictor(held: Held) -> None:
     nodes = held.value.nodes
     inner = nodes["is_leaf"] == 0
     children = np.concatenate([nodes["left"], nodes["right"]]).astype(np.int64)[np.concatenate([inner, inner])]
-    if not len(nodes) or not is_walk_finite(children, len(nodes)):
-        raise damaged_model_error()
-    if not is_within(nodes["feature_idx"].astype(np.int64)[inner], held.columns):
-        raise damaged_model_error()
+    if not len(nodes) or not is_tree_walk_finite(children, len(nodes)):
+        raise damaged_tree_error()
+    if not are_tree_numbers_within(nodes["feature_idx"].astype(np.int64)[inner], held.columns):
+        raise damaged_tree_error()
     sets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
-    if not is_within(sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))):
-        raise damaged_model_error()
+    if not are_tree_numbers_within(
+        sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))
+    ):
+        raise damaged_tree_error()
 
 
-def _require_known_function(function: Any) -> None:
+def _require_known_estimator_function(function: Any) -> None:
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    if name not in FUNCTIONS or resolve_name(name) is not function:  # an object can claim to be one of them
+    if name not in FUNCTIONS or resolve_trusted_name(name) is not function:  # an object can claim to be one of them
         raise ModelError(
             f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
             f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
         )
 
 
-def _require_own_methods(value: Any) -> None:
+def _require_own_estimator_methods(value: Any) -> None:
     for name in getattr(value, "__dict__", {}):
         if callable(getattr(type(value), name, None)):
-            raise damaged_model_error()
+            raise damaged_tree_error()
 
 
-def _require_plain_content(vectorizer: Any, kind: str) -> None:
+def _require_plain_vectorizer(vectorizer: Any, kind: str) -> None:
     if getattr(vectorizer, "input", "content") != "content":
         raise ModelError(
             f"The model holds a {type(vectorizer).__name__} that opens the files that a request names.",

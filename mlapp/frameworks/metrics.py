@@ -20,7 +20,7 @@ def compute_classification_metrics(target: Any, predicted: Any, scores: Any = No
     """
     import numpy as np
 
-    names, target, predicted = _list_target_names(target), np.asarray(target), np.asarray(predicted)
+    names, target, predicted = _list_metric_targets(target), np.asarray(target), np.asarray(predicted)
     if target.ndim == 2 and target.shape[1] > 1:
         found = {"accuracy": float(np.mean(np.all(target == predicted, axis=1)))}
         for at, name in enumerate(names):
@@ -32,8 +32,8 @@ def compute_classification_metrics(target: Any, predicted: Any, scores: Any = No
     classes = np.unique(target)
     if scores is not None and len(classes) == 2:
         is_second = target == classes[1]
-        found["roc_auc"] = roc_auc(is_second, np.asarray(scores, dtype=float))
-        found["average_precision"] = average_precision(is_second, np.asarray(scores, dtype=float))
+        found["roc_auc"] = compute_roc_auc(is_second, np.asarray(scores, dtype=float))
+        found["average_precision"] = compute_average_precision(is_second, np.asarray(scores, dtype=float))
     return found
 
 
@@ -44,7 +44,7 @@ def compute_regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
     """
     import numpy as np
 
-    names, target = _list_target_names(target), np.asarray(target, dtype=float)
+    names, target = _list_metric_targets(target), np.asarray(target, dtype=float)
     target = target.reshape(len(target), -1)
     error = np.asarray(predicted, dtype=float).reshape(target.shape) - target
     squares, spread = np.sum(error**2, axis=0), np.sum((target - target.mean(axis=0)) ** 2, axis=0)
@@ -64,7 +64,7 @@ def compute_regression_metrics(target: Any, predicted: Any) -> dict[str, float]:
     return found
 
 
-def roc_auc(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+def compute_roc_auc(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
     """The area under the ROC curve: how often a row of the second class has the higher score; a tie counts half."""
     import numpy as np
 
@@ -75,7 +75,7 @@ def roc_auc(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> fl
     return float(above / (positives * (len(scores) - positives)))
 
 
-def average_precision(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+def compute_average_precision(is_second: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
     """The precision at each threshold, weighted by the rise of the recall: scikit-learn's `average_precision_score`."""
     import numpy as np
 
@@ -96,7 +96,7 @@ def _compute_class_metrics(target: np.ndarray[Any, Any], predicted: np.ndarray[A
     return {"accuracy": float(np.mean(target == predicted)), "f1_macro": float(np.mean(scores))}
 
 
-def _list_target_names(target: Any) -> list[str]:
+def _list_metric_targets(target: Any) -> list[str]:
     """The names of several targets; none for one target, or for targets without names."""
     names = list(map(str, getattr(target, "columns", ())))
     return names if len(names) > 1 else []

@@ -43,7 +43,7 @@ class OnnxModel:
         options.intra_op_num_threads = threads.count_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        _require_self_contained(content)
+        _require_self_contained_onnx(content)
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors have no common public base
@@ -54,14 +54,14 @@ class OnnxModel:
         self.inputs = self.session.get_inputs()
         self.outputs = [output.name for output in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.labels = _read_labels(metadata.get(LABELS))
-        self.classes_ = _read_labels(metadata.get(CLASSES))
+        self.labels = _read_onnx_labels(metadata.get(LABELS))
+        self.classes_ = _read_onnx_labels(metadata.get(CLASSES))
 
     def predict(self, features: Any) -> Any:
         """The first output, one entry per row: a label, a number, or several numbers."""
         import numpy as np
 
-        found = np.asarray(self.session.run(self.outputs[:1], self._make_feed(features))[0])
+        found = np.asarray(self.session.run(self.outputs[:1], self._make_onnx_feed(features))[0])
         if self.labels is not None:
             return np.asarray(self.labels)[found.argmax(axis=1)]
         return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
@@ -74,7 +74,7 @@ class OnnxModel:
     def __getattr__(self, name: str) -> Any:
         # hasattr(model, "predict_proba") tells callers whether this model has probabilities.
         if name == "predict_proba" and self._probabilities:
-            return lambda features: self.session.run(["probabilities"], self._make_feed(features))[0]
+            return lambda features: self.session.run(["probabilities"], self._make_onnx_feed(features))[0]
         raise AttributeError(f"This ONNX model has no {name}.")
 
     @cached_property
@@ -87,13 +87,13 @@ class OnnxModel:
         kind: str = self.session.get_outputs()[0].type
         return self.labels is not None or kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")
 
-    def _make_feed(self, features: Any) -> dict[str, Any]:
+    def _make_onnx_feed(self, features: Any) -> dict[str, Any]:
         import numpy as np
 
         if len(self.inputs) == 1:
-            return {self.inputs[0].name: np.asarray(features, dtype=_numpy_dtype(self.inputs[0].type))}
+            return {self.inputs[0].name: np.asarray(features, dtype=_find_onnx_dtype(self.inputs[0].type))}
         return {
-            column.name: np.asarray(features[column.name], dtype=_numpy_dtype(column.type)).reshape(-1, 1)
+            column.name: np.asarray(features[column.name], dtype=_find_onnx_dtype(column.type)).reshape(-1, 1)
             for column in self.inputs
         }
 
@@ -135,7 +135,7 @@ class OnnxFramework(Framework):
             raise ModelError(f"{file}: {error.what}", error.todo) from error
 
 
-def _require_self_contained(content: bytes) -> None:
+def _require_self_contained_onnx(content: bytes) -> None:
     """Check that no tensor's data is in another file. ONNX Runtime reads such files from the working directory.
 
     Raises:
@@ -151,7 +151,7 @@ def _require_self_contained(content: bytes) -> None:
         raise ModelError(
             f"It is not an ONNX model, or is truncated: {error}", "Export it again, or restore the file."
         ) from error
-    for tensor in _iterate_tensors(model):
+    for tensor in _iterate_onnx_tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
                 f"The data of '{tensor.name}' is in another file: an ONNX model must hold all of its weights.",
@@ -159,7 +159,7 @@ def _require_self_contained(content: bytes) -> None:
             )
 
 
-def _iterate_tensors(message: Any) -> Iterator[Any]:
+def _iterate_onnx_tensors(message: Any) -> Iterator[Any]:
     """Every tensor in a message of ONNX, recursively: of graphs, functions and attributes."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
@@ -167,10 +167,10 @@ def _iterate_tensors(message: Any) -> Iterator[Any]:
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in [value] if hasattr(value, "ListFields") else value:
-                yield from _iterate_tensors(part)
+                yield from _iterate_onnx_tensors(part)
 
 
-def _read_labels(text: str | None) -> list[Any] | None:
+def _read_onnx_labels(text: str | None) -> list[Any] | None:
     """The classes in the metadata of a model.
 
     Raises:
@@ -182,7 +182,7 @@ def _read_labels(text: str | None) -> list[Any] | None:
         raise ModelError(f"The labels in its metadata are damaged: {error}", "Export it again.") from error
 
 
-def require_same_predictions(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:
+def require_same_onnx_predictions(original: Any, converted: Any, probabilities: tuple[Any, Any] | None = None) -> None:
     """Compare the predictions of a model with those of its conversion.
 
     Args:
@@ -195,41 +195,43 @@ def require_same_predictions(original: Any, converted: Any, probabilities: tuple
 
     expected, found = np.asarray(original), np.asarray(converted)
     if probabilities is not None:
-        _require_close_outputs("probabilities", *probabilities)
+        _require_close_onnx_outputs("probabilities", *probabilities)
     if expected.shape != found.shape:
-        raise _difference_error(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
+        raise _onnx_difference_error(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
     if expected.dtype.kind == "f":
-        return _require_close_outputs("predictions", expected, found)
+        return _require_close_onnx_outputs("predictions", expected, found)
     wrong = np.flatnonzero((expected != found).reshape(len(expected), -1).any(axis=1))
     if probabilities is not None and len(wrong):
         best = np.sort(np.asarray(probabilities[0])[wrong], axis=1)
         wrong = wrong[best[:, -1] - best[:, -2] > TOLERANCE]
     if len(wrong):
         row = wrong[0]
-        raise _difference_error(f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}")
+        raise _onnx_difference_error(
+            f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}"
+        )
 
 
-def _require_close_outputs(what: str, original: Any, converted: Any) -> None:
+def _require_close_onnx_outputs(what: str, original: Any, converted: Any) -> None:
     import numpy as np
 
     expected, found = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)
     if expected.shape != found.shape:
-        raise _difference_error(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
+        raise _onnx_difference_error(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
     off = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
     off = np.where(np.isnan(expected) & np.isnan(found), 0.0, off)
     if off.size and not off.max() <= TOLERANCE:
         at = np.unravel_index(np.nanargmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-        raise _difference_error(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
+        raise _onnx_difference_error(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
 
 
-def _difference_error(how: str) -> ModelError:
+def _onnx_difference_error(how: str) -> ModelError:
     return ModelError(
         f"The ONNX model does not predict as the original does: {how}.",
         "Serve the original; or scale the features, because ONNX models compute with 32 bits.",
     )
 
 
-def _numpy_dtype(kind: str) -> Any:
+def _find_onnx_dtype(kind: str) -> Any:
     import numpy as np
 
     kinds = {

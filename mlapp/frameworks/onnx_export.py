@@ -18,18 +18,18 @@ OPSET = 15
 """The newest that onnxmltools writes."""
 
 
-def export_sklearn(model: Any, features: Any) -> bytes:
+def export_sklearn_to_onnx(model: Any, features: Any) -> bytes:
     """Convert with skl2onnx. A ColumnTransformer gets one input per column, other models one tensor.
 
     Raises:
         ModelError: a part of the model has no converter.
     """
-    with _quiet_conversion(model):
+    with _quiet_onnx_export(model):
         from skl2onnx import to_onnx
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
         is_mixed = hasattr(features, "dtypes") and any(dtype.kind not in "biuf" for dtype in features.dtypes)
-        if is_mixed or _takes_columns(model):
+        if is_mixed or _takes_named_columns(model):
             types = [
                 (str(name), (FloatTensorType if dtype.kind in "biuf" else StringTensorType)([None, 1]))
                 for name, dtype in features.dtypes.items()
@@ -37,53 +37,53 @@ def export_sklearn(model: Any, features: Any) -> bytes:
         else:
             types = [("features", FloatTensorType([None, features.shape[1]]))]
         options = {"zipmap": False} if hasattr(model, "predict_proba") else None
-        proto = _name_classes(to_onnx(model, initial_types=types, options=options), model)
+        proto = _name_onnx_classes(to_onnx(model, initial_types=types, options=options), model)
         content: bytes = proto.SerializeToString()
         return content
 
 
-def export_xgboost(model: Any, features: Any) -> bytes:
+def export_xgboost_to_onnx(model: Any, features: Any) -> bytes:
     """With onnxmltools.
 
     Raises:
         ModelError: it has no converter.
     """
-    with _quiet_conversion(model):
+    with _quiet_onnx_export(model):
         from onnxmltools.convert import convert_xgboost
 
         # The converter does not accept column names.
         nameless = copy.deepcopy(model)
         nameless.get_booster().feature_names = None
-        proto = _name_classes(
-            convert_xgboost(nameless, initial_types=_make_tensor_type(features), target_opset=OPSET), model
+        proto = _name_onnx_classes(
+            convert_xgboost(nameless, initial_types=_make_onnx_tensor_type(features), target_opset=OPSET), model
         )
         content: bytes = proto.SerializeToString()
         return content
 
 
-def export_lightgbm(model: Any, features: Any) -> bytes:
+def export_lightgbm_to_onnx(model: Any, features: Any) -> bytes:
     """With onnxmltools.
 
     Raises:
         ModelError: it has no converter.
     """
-    with _quiet_conversion(model):
+    with _quiet_onnx_export(model):
         from onnxmltools.convert import convert_lightgbm
 
         zipmap = {"zipmap": False} if hasattr(model, "predict_proba") else {}
-        proto = convert_lightgbm(model, initial_types=_make_tensor_type(features), target_opset=OPSET, **zipmap)
-        proto = _name_classes(proto, model)
+        proto = convert_lightgbm(model, initial_types=_make_onnx_tensor_type(features), target_opset=OPSET, **zipmap)
+        proto = _name_onnx_classes(proto, model)
         content: bytes = proto.SerializeToString()
         return content
 
 
-def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
+def export_pytorch_to_onnx(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
     """Convert with PyTorch's exporter. The metadata holds the labels.
 
     Raises:
         ModelError: ONNX cannot express the module.
     """
-    with _quiet_conversion(model):
+    with _quiet_onnx_export(model):
         import onnxscript  # noqa: F401  # PyTorch's exporter needs it, and says so in a long traceback
         import torch
 
@@ -103,7 +103,7 @@ def export_pytorch(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
         return content
 
 
-def _name_classes(proto: Any, model: Any) -> Any:
+def _name_onnx_classes(proto: Any, model: Any) -> Any:
     """The ONNX model with its class names in the metadata, because the matrix of probabilities has none."""
     classes = getattr(model, "classes_", None)
     if classes is not None and hasattr(classes, "tolist"):
@@ -111,20 +111,20 @@ def _name_classes(proto: Any, model: Any) -> Any:
     return proto
 
 
-def _make_tensor_type(features: Any) -> list[Any]:
+def _make_onnx_tensor_type(features: Any) -> list[Any]:
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     return [("features", FloatTensorType([None, features.shape[1]]))]
 
 
-def _takes_columns(model: Any) -> bool:
+def _takes_named_columns(model: Any) -> bool:
     """Whether the model, or a step of it, chooses columns by their names."""
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     return any(hasattr(step, "transformers") and hasattr(step, "remainder") for step in steps)
 
 
 @contextmanager
-def _quiet_conversion(model: Any) -> Iterator[None]:
+def _quiet_onnx_export(model: Any) -> Iterator[None]:
     """Converters print much, and raise many types."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

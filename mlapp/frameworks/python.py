@@ -51,7 +51,7 @@ class PythonFramework(Framework):
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
         self._require_joblib_format(model, format)
-        joblib_files.require_picklable(model)
+        joblib_files.require_joblib_savable(model)
 
     def _require_joblib_format(self, model: Any, format: str) -> None:
         if format != "joblib":

@@ -21,7 +21,7 @@ def find_framework(kind: type) -> Framework:
     The nearest base decides: XGBoost's classifier is also scikit-learn's, but XGBoost's base is nearer.
     """
     for base in kind.__mro__[:-1]:
-        for framework in _load_adapters():
+        for framework in _load_framework_adapters():
             if framework.owns(base):
                 return framework
     return PythonFramework()
@@ -34,10 +34,10 @@ def get_framework(name: str) -> Framework:
         ModelError: no installed adapter has that name.
     """
     # An adapter is usually registered under its framework's name: the others need not be imported.
-    adapter = _load_adapter(name) if name in _list_adapter_names() else None
+    adapter = _load_framework_adapter(name) if name in _list_framework_names() else None
     if adapter is not None and adapter.name == name:
         return adapter
-    known = {framework.name: framework for framework in (*_load_adapters(), PythonFramework())}
+    known = {framework.name: framework for framework in (*_load_framework_adapters(), PythonFramework())}
     if name not in known:
         raise ModelError(
             f"The model is of the framework '{name}', for which no adapter is installed.{suggest_nearest(name, known)}",
@@ -52,7 +52,7 @@ def find_framework_for_file(file: Path) -> Framework:
     Raises:
         ModelError: no adapter reads files of that suffix.
     """
-    frameworks = (*_load_adapters(), PythonFramework())
+    frameworks = (*_load_framework_adapters(), PythonFramework())
     for framework in frameworks:
         if file.suffix in framework.suffixes:
             return framework
@@ -62,20 +62,20 @@ def find_framework_for_file(file: Path) -> Framework:
     )
 
 
-def _load_adapters() -> Iterator[Framework]:
-    for name in _list_adapter_names():
-        adapter = _load_adapter(name)
+def _load_framework_adapters() -> Iterator[Framework]:
+    for name in _list_framework_names():
+        adapter = _load_framework_adapter(name)
         if adapter is not None:
             yield adapter
 
 
 @cache
-def _list_adapter_names() -> tuple[str, ...]:
+def _list_framework_names() -> tuple[str, ...]:
     return tuple(plugins.list_plugins(plugins.FRAMEWORKS))
 
 
 @cache
-def _load_adapter(name: str) -> Framework | None:
+def _load_framework_adapter(name: str) -> Framework | None:
     """None, with a warning, if its package cannot be imported."""
     try:
         adapter: Framework = plugins.load_plugin(plugins.FRAMEWORKS, name)()

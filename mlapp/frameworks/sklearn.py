@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export
-from mlapp.frameworks.documents import select_documents
+from mlapp.frameworks.documents import select_text_documents
 from mlapp.frameworks.framework import (
     Framework,
     cannot_proceed_error,
@@ -16,7 +16,7 @@ from mlapp.frameworks.framework import (
     unreadable_file_error,
     will_have_method,
 )
-from mlapp.frameworks.skops_files import dump_model, import_skops, require_savable, require_trusted_types
+from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_types
 
 FILE = "model.skops"
 
@@ -45,11 +45,13 @@ class SklearnFramework(Framework):
             DataError: texts, missing or infinite values, or targets of several types, that the model does not support;
                 names the columns.
         """
-        features = select_documents(model, features)
+        features = select_text_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
-            told = _explain_mixed_targets(model, target) or _explain_column_error(model, features, error)
+            told = _explain_mixed_sklearn_targets(model, target) or _explain_sklearn_column_error(
+                model, features, error
+            )
             if told is None:
                 raise
             raise told from error
@@ -62,9 +64,9 @@ class SklearnFramework(Framework):
         """
         from sklearn.pipeline import Pipeline
 
-        features = select_documents(model, features)
+        features = select_text_documents(model, features)
         if isinstance(previous, Pipeline) and isinstance(model, Pipeline):
-            return self._continue_last_step(model, previous, features, target)
+            return self._continue_last_sklearn_step(model, previous, features, target)
         if not hasattr(previous, "partial_fit") and not hasattr(model, "warm_start"):
             raise cannot_proceed_error(model, "it has neither partial_fit nor warm_start")
         settings = model.get_params()
@@ -81,9 +83,9 @@ class SklearnFramework(Framework):
         except ValueError as error:
             raise cannot_proceed_error(model, error) from error
 
-    def _continue_last_step(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
+    def _continue_last_sklearn_step(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
         *_, (name, last) = previous.steps
-        if changed := _find_changed_step(model, previous):
+        if changed := _find_changed_sklearn_step(model, previous):
             raise cannot_proceed_error(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
         if len(previous.steps) > 1:
             features = previous[:-1].transform(features)
@@ -96,12 +98,12 @@ class SklearnFramework(Framework):
         """
         from sklearn import base
 
-        features = select_documents(model, features)
+        features = select_text_documents(model, features)
         if target is None:
             return (
                 _compute_clustering_metrics(model, features)
                 if base.is_clusterer(model)
-                else _own_score(model, features)
+                else _call_own_sklearn_score(model, features)
             )
         if base.is_classifier(model):
             return metrics.compute_classification_metrics(target, model.predict(features), self.scores(model, features))
@@ -110,7 +112,7 @@ class SklearnFramework(Framework):
         return {"score": float(model.score(features, target))} if hasattr(model, "score") else {}
 
     def predictor(self, model: Any, features: Any) -> Any:
-        return model.predict(select_documents(model, features))
+        return model.predict(select_text_documents(model, features))
 
     def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:
         if gives_probabilities and not will_have_method(model, "predict_proba"):
@@ -126,21 +128,21 @@ class SklearnFramework(Framework):
             return joblib_files.save_joblib(model, folder)
         if format == "onnx":
             # A model that was saved and loaded, as between Flyte's tasks, is ONNX already.
-            content = model.content if isinstance(model, onnx.OnnxModel) else _convert_and_compare(model)
+            content = model.content if isinstance(model, onnx.OnnxModel) else _convert_sklearn_to_onnx(model)
             (folder / onnx.FILE).write_bytes(content)
             return None
-        dump_model(model, folder / FILE)
+        dump_skops(model, folder / FILE)
         require_trusted_types(import_skops(), folder / FILE, trusted, type(model).__name__)
-        loaded_estimator.require_sound(model, trusted)
+        loaded_estimator.require_sound_estimator(model, trusted)
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
         if format == "joblib":
-            joblib_files.require_picklable(model)
+            joblib_files.require_joblib_savable(model)
         elif format == "skops":
-            require_savable(model, trusted)
+            require_skops_savable(model, trusted)
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return onnx_export.export_sklearn(model, features)
+        return onnx_export.export_sklearn_to_onnx(model, features)
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         """The estimator, or an `OnnxModel` with the same answers if it was saved as ONNX."""
@@ -154,7 +156,7 @@ class SklearnFramework(Framework):
         io = import_skops()
         try:
             model = io.load(file, trusted=require_trusted_types(io, file, trusted, file.name))
-            loaded_estimator.require_sound(model, trusted)
+            loaded_estimator.require_sound_estimator(model, trusted)
             return model
         except (OSError, ModelError):
             raise
@@ -162,7 +164,7 @@ class SklearnFramework(Framework):
             raise unreadable_file_error(file, error) from error
 
 
-def _explain_mixed_targets(model: Any, target: Any) -> DataError | None:
+def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
     """The error for several targets, some of them texts, which scikit-learn takes as one array."""
     types = {} if getattr(target, "ndim", 1) < 2 else dict(getattr(target, "dtypes", {}))
     is_number = {str(name): dtype.kind in "biuf" for name, dtype in types.items()}
@@ -178,7 +180,7 @@ def _explain_mixed_targets(model: Any, target: Any) -> DataError | None:
     )
 
 
-def _explain_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
+def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
     """The error with the column's name, if it is about texts, missing or infinite values."""
     import numpy as np
 
@@ -194,7 +196,7 @@ def _explain_column_error(model: Any, features: Any, error: Exception) -> DataEr
             "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
         )
     if "NAType" in told or "boolean value of NA is ambiguous" in told:
-        return _missing_text_error(model, features)
+        return _missing_sklearn_text_error(model, features)
     if not told.startswith("Input X contains"):
         return None
     bad = features.isna() | features.isin([np.inf, -np.inf])
@@ -208,7 +210,7 @@ def _explain_column_error(model: Any, features: Any, error: Exception) -> DataEr
     )
 
 
-def _missing_text_error(model: Any, features: Any) -> DataError | None:
+def _missing_sklearn_text_error(model: Any, features: Any) -> DataError | None:
     """The error for a column with pandas' NA, which scikit-learn's encoders cannot sort."""
     import pandas as pd
 
@@ -223,18 +225,18 @@ def _missing_text_error(model: Any, features: Any) -> DataError | None:
     return None
 
 
-def _find_changed_step(model: Any, previous: Any) -> str | None:
+def _find_changed_sklearn_step(model: Any, previous: Any) -> str | None:
     """The first step, except the last, whose type or plain settings differ."""
     names: list[list[str]] = [[name for name, _ in pipeline.steps] for pipeline in (model, previous)]
     if names[0] != names[1]:
         return next((name for name in names[0] if name not in names[1]), names[0][-1])
     for (name, now), (_, then) in list(zip(model.steps, previous.steps, strict=True))[:-1]:
-        if type(now) is not type(then) or _list_plain_settings(now) != _list_plain_settings(then):
+        if type(now) is not type(then) or _list_plain_sklearn_settings(now) != _list_plain_sklearn_settings(then):
             return str(name)
     return None
 
 
-def _list_plain_settings(step: Any) -> dict[str, str]:
+def _list_plain_sklearn_settings(step: Any) -> dict[str, str]:
     settings = step.get_params() if hasattr(step, "get_params") else {}
     return {name: repr(value) for name, value in settings.items() if isinstance(value, (int, float, str, type(None)))}
 
@@ -244,7 +246,7 @@ def _counts_fitted_members(model: Any, count: str) -> bool:
     return count == "n_estimators" or type(model).__name__.startswith("HistGradientBoosting")
 
 
-def _convert_and_compare(model: Any) -> bytes:
+def _convert_sklearn_to_onnx(model: Any) -> bytes:
     """The model as ONNX, checked against the original on random rows."""
     import numpy as np
     import pandas as pd
@@ -252,12 +254,12 @@ def _convert_and_compare(model: Any) -> bytes:
     rows = np.random.default_rng(0).normal(scale=10, size=(256, model.n_features_in_))
     names = getattr(model, "feature_names_in_", None)
     features = rows if names is None else pd.DataFrame(rows, columns=names)
-    content = onnx_export.export_sklearn(model, features)
+    content = onnx_export.export_sklearn_to_onnx(model, features)
     converted = onnx.OnnxModel(content)
     probabilities = None
     if hasattr(model, "predict_proba") and hasattr(converted, "predict_proba"):
         probabilities = (model.predict_proba(features), converted.predict_proba(features))
-    onnx.require_same_predictions(model.predict(features), converted.predict(features), probabilities)
+    onnx.require_same_onnx_predictions(model.predict(features), converted.predict(features), probabilities)
     return content
 
 
@@ -277,5 +279,5 @@ def _compute_clustering_metrics(model: Any, features: Any) -> dict[str, float]:
     return metrics
 
 
-def _own_score(model: Any, features: Any) -> dict[str, float]:
+def _call_own_sklearn_score(model: Any, features: Any) -> dict[str, float]:
     return {"score": float(model.score(features))} if hasattr(model, "score") else {}

@@ -17,7 +17,7 @@ ZONED_TIME = "pandas.Timestamp"
 
 
 @contextmanager
-def _hide_array_libraries() -> Iterator[None]:
+def _hide_libraries_from_skops() -> Iterator[None]:
     """Block imports of PyTorch and similar packages while skops walks through scikit-learn's modules.
 
     Importing PyTorch takes longer than the rest. The walk skips modules that cannot be imported.
@@ -35,24 +35,24 @@ def _hide_array_libraries() -> Iterator[None]:
 
 def import_skops() -> Any:
     try:
-        with _hide_array_libraries():
+        with _hide_libraries_from_skops():
             from skops import io
     except ImportError:
         raise MissingExtraError("Saving and loading scikit-learn models", "sklearn") from None
     return io
 
 
-def require_savable(model: Any, trusted: Sequence[str]) -> None:
+def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
     """Save and load an unfitted model in memory.
 
     Raises:
         ModelError: it cannot be saved or loaded.
     """
     content = io.BytesIO()
-    dump_model(model, content)
+    dump_skops(model, content)
     skops = import_skops()
     names = require_trusted_types(skops, content.getvalue(), trusted, type(model).__name__)
-    loaded_estimator.require_sound(model, trusted)
+    loaded_estimator.require_sound_estimator(model, trusted)
     try:
         skops.loads(content.getvalue(), trusted=names)
     except Exception as error:
@@ -62,7 +62,7 @@ def require_savable(model: Any, trusted: Sequence[str]) -> None:
         ) from error
 
 
-def dump_model(model: Any, to: Path | io.BytesIO) -> None:
+def dump_skops(model: Any, to: Path | io.BytesIO) -> None:
     skops = import_skops()
     try:
         skops.dump(model, to)
@@ -84,7 +84,7 @@ def require_trusted_types(io: Any, source: Path | bytes, trusted: Sequence[str],
     """
     given = {"data": source} if isinstance(source, bytes) else {"file": source}
     names = io.get_untrusted_types(**given)
-    unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted(name)]
+    unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted_type(name)]
     if ZONED_TIME in names:
         raise ModelError(
             f"The model {what} holds times with a zone, such as an encoder's categories, which skops cannot load.",

@@ -17,14 +17,14 @@ UNTIL_TREES = "\nTree="
 AFTER_TREES = "\nend of trees\n"
 
 
-def damaged_model_error(
+def damaged_tree_error(
     what: str = "A tree in the model refers to a node or a feature that does not exist.",
 ) -> ModelError:
     """The error for a model with a damaged structure."""
     return ModelError(what, "The file is damaged, or was made to end the process: restore it, or train again.")
 
 
-def is_walk_finite(children: Any, count: int) -> bool:
+def is_tree_walk_finite(children: Any, count: int) -> bool:
     """Whether each walk from the root, node 0, ends and stays in bounds.
 
     Args:
@@ -38,7 +38,7 @@ def is_walk_finite(children: Any, count: int) -> bool:
     )
 
 
-def is_within(numbers: Any, count: int | None) -> bool:
+def are_tree_numbers_within(numbers: Any, count: int | None) -> bool:
     """Whether all numbers are at least 0 and less than `count`; None means no bound."""
     return not numbers.size or bool(numbers.min() >= 0 and (count is None or numbers.max() < count))
 
@@ -53,26 +53,26 @@ def require_sound_xgboost(booster: Any) -> None:
     parameters = learner["learner_model_param"]
     columns = int(parameters["num_feature"])
     outputs = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
-    for model in _iterate_models(learner["gradient_booster"]):
+    for model in _iterate_xgboost_models(learner["gradient_booster"]):
         trees = model.get("trees")
         if trees is None:
             if len(model.get("weights", [])) != (columns + 1) * outputs:
-                raise damaged_model_error("The linear model has another number of weights than its features need.")
+                raise damaged_tree_error("The linear model has another number of weights than its features need.")
             continue
         bounds = model.get("iteration_indptr", [0])
         if len(model["tree_info"]) != len(trees) or any(not 0 <= at < outputs for at in model["tree_info"]):
-            raise damaged_model_error("A tree in the model belongs to an output that does not exist.")
+            raise damaged_tree_error("A tree in the model belongs to an output that does not exist.")
         if bounds[0] != 0 or bounds != sorted(bounds) or bounds[-1] > len(trees):
-            raise damaged_model_error("The rounds of the model refer to trees that do not exist.")
+            raise damaged_tree_error("The rounds of the model refer to trees that do not exist.")
         for tree in trees:
             _require_sound_xgboost_tree(tree, columns)
 
 
-def _iterate_models(booster: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iterate_xgboost_models(booster: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The models in a gradient booster: the booster itself, or the trees inside a DART booster."""
     if "gbtree" in booster:
         if len(booster["weight_drop"]) != len(booster["gbtree"]["model"]["trees"]):
-            raise damaged_model_error("The model has another number of weights than of trees.")
+            raise damaged_tree_error("The model has another number of weights than of trees.")
         yield booster["gbtree"]["model"]
     else:
         yield booster["model"]
@@ -85,15 +85,19 @@ def _require_sound_xgboost_tree(tree: Mapping[str, Any], columns: int) -> None:
     features = np.array(tree["split_indices"], np.int64)
     inner = left != -1
     if not len(left) == len(right) == len(features) == int(tree["tree_param"]["num_nodes"]) > 0:
-        raise damaged_model_error()
-    if not is_walk_finite(np.concatenate([left[inner], right[inner]]), len(left)):
-        raise damaged_model_error()
-    if not is_within(features[inner], columns):
-        raise damaged_model_error()
+        raise damaged_tree_error()
+    if not is_tree_walk_finite(np.concatenate([left[inner], right[inner]]), len(left)):
+        raise damaged_tree_error()
+    if not are_tree_numbers_within(features[inner], columns):
+        raise damaged_tree_error()
     first, sizes = np.array(tree["categories_segments"], np.int64), np.array(tree["categories_sizes"], np.int64)
     ends = first + sizes
-    if not (is_within(first, None) and is_within(sizes, None) and is_within(ends, len(tree["categories"]) + 1)):
-        raise damaged_model_error("A tree in the model refers to categories that do not exist.")
+    if not (
+        are_tree_numbers_within(first, None)
+        and are_tree_numbers_within(sizes, None)
+        and are_tree_numbers_within(ends, len(tree["categories"]) + 1)
+    ):
+        raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
 
 
 def require_sound_lightgbm(text: str) -> None:
@@ -110,17 +114,17 @@ def require_sound_lightgbm(text: str) -> None:
         sizes = [int(size) for size in known["tree_sizes"].split()]
         blocks = [f"Tree={block}" for block in trees.split(UNTIL_TREES)] if sizes else []
         if set(told) != {outputs} or len(blocks) % outputs:
-            raise damaged_model_error("The model has another number of outputs than of trees for each.")
+            raise damaged_tree_error("The model has another number of outputs than of trees for each.")
         # LightGBM reads by these sizes, in bytes including the line feeds.
         if len(sizes) != len(blocks) or any(
             len(block.strip("\n").encode()) > size or size > len(block.encode()) + 3
             for size, block in zip(sizes, blocks, strict=True)
         ):
-            raise damaged_model_error("The sizes of the model's trees are wrong.")
+            raise damaged_tree_error("The sizes of the model's trees are wrong.")
         for block in blocks:
             _require_sound_lightgbm_tree(dict(line.partition("=")[::2] for line in block.splitlines()), columns)
     except (KeyError, ValueError) as error:
-        raise damaged_model_error(f"The trees of the model cannot be read: {error}.") from error
+        raise damaged_tree_error(f"The trees of the model cannot be read: {error}.") from error
 
 
 def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
@@ -134,27 +138,27 @@ def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
         lengths |= {name: leaves for name in ("leaf_weight", "leaf_count") if tree.get(name)}
         lengths |= dict.fromkeys((*required, *(name for name in optional if tree.get(name))), leaves - 1)
     if leaves < 1 or any(len(tree[name].split()) != length for name, length in lengths.items()):
-        raise damaged_model_error()
+        raise damaged_tree_error()
     if leaves == 1:
         return
     children = _parse_tree_numbers(tree["left_child"] + " " + tree["right_child"])
     is_leaf = children < 0
     found = ~children[is_leaf]
-    if not is_walk_finite(children[~is_leaf], leaves - 1) or not is_within(found, leaves):
-        raise damaged_model_error()
-    if not is_within(_parse_tree_numbers(tree["split_feature"]), columns):
-        raise damaged_model_error()
+    if not is_tree_walk_finite(children[~is_leaf], leaves - 1) or not are_tree_numbers_within(found, leaves):
+        raise damaged_tree_error()
+    if not are_tree_numbers_within(_parse_tree_numbers(tree["split_feature"]), columns):
+        raise damaged_tree_error()
     kinds = _parse_tree_numbers(tree["decision_type"]) & 1 == 1
     chosen = np.array([float(value) for value in tree["threshold"].split()])[kinds]
-    if not is_within(chosen, categorical):
-        raise damaged_model_error("A tree in the model refers to categories that do not exist.")
+    if not are_tree_numbers_within(chosen, categorical):
+        raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
     if categorical:
         bounds, words = _parse_tree_numbers(tree["cat_boundaries"]), tree["cat_threshold"].split()
         is_rising = len(bounds) == categorical + 1 and bounds[0] == 0 and bool((np.diff(bounds) >= 0).all())
         if not is_rising or bounds[-1] != len(words):
-            raise damaged_model_error("A tree in the model refers to categories that do not exist.")
-    if not is_within(_parse_tree_numbers(tree.get("leaf_features", "")), columns):
-        raise damaged_model_error()
+            raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
+    if not are_tree_numbers_within(_parse_tree_numbers(tree.get("leaf_features", "")), columns):
+        raise damaged_tree_error()
 
 
 def _parse_tree_numbers(text: str) -> Any:

@@ -113,7 +113,7 @@ METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklea
 """Modules whose public functions are the metrics that a scorer calls."""
 
 
-def is_trusted(name: str) -> bool:
+def is_trusted_type(name: str) -> bool:
     """Whether the name refers to a type or function of `PACKAGES` that cannot run code chosen by the file.
 
     Args:
@@ -125,17 +125,17 @@ def is_trusted(name: str) -> bool:
     package = module.partition(".")[0]
     if package not in PACKAGES:
         return False
-    found = resolve_name(name)
+    found = resolve_trusted_name(name)
     if found is None or (found.__module__, getattr(found, "__qualname__", attribute)) != (module, attribute):
         return False
     if name in TYPES or (module == "numpy" and attribute in ABSTRACT):
         return isinstance(found, type)
     if isinstance(found, type):
-        return attribute.startswith("PyFunc") is False and issubclass(found, _list_base_classes(package))
+        return attribute.startswith("PyFunc") is False and issubclass(found, _list_trusted_base_classes(package))
     return name in FUNCTIONS or (module in METRICS and callable(found) and not attribute.startswith("_"))
 
 
-def resolve_name(name: str) -> Any:
+def resolve_trusted_name(name: str) -> Any:
     """The object of a name `module.Name` of `PACKAGES`; None where there is none."""
     module, _, attribute = name.rpartition(".")
     try:
@@ -145,7 +145,7 @@ def resolve_name(name: str) -> Any:
     return found if getattr(found, "__module__", None) else None
 
 
-def _list_base_classes(package: str) -> tuple[type, ...]:
+def _list_trusted_base_classes(package: str) -> tuple[type, ...]:
     """The classes of `BASES` that the installed release has."""
-    resolved = (resolve_name(name) for name in BASES.get(package, ()))
+    resolved = (resolve_trusted_name(name) for name in BASES.get(package, ()))
     return tuple(base for base in resolved if isinstance(base, type))

@@ -41,10 +41,10 @@ class XGBoostFramework(Framework):
         Raises:
             DataError: the target has other classes, or a column has a name that XGBoost does not support.
         """
-        _require_class_numbers(model, target)
+        _require_xgboost_class_numbers(model, target)
         _require_xgboost_names(features)
         if getattr(model, "enable_categorical", True) is False:
-            _require_no_categories(features)
+            _require_no_xgboost_categories(features)
         require_column_types("XGBoost", features, category_kinds="Oiu", takes_arrow=True)
         return model.fit(features, target)
 
@@ -52,14 +52,14 @@ class XGBoostFramework(Framework):
         """Add the trees of `model` to those of `previous`."""
         if not hasattr(model, "get_booster"):
             raise cannot_proceed_error(model, "only XGBoost's scikit-learn classes can")
-        _require_class_numbers(model, target)
+        _require_xgboost_class_numbers(model, target)
         try:
             return model.fit(features, target, xgb_model=previous.get_booster())
         except ValueError as error:  # XGBoostError is one
             raise cannot_proceed_error(model, str(error).strip().splitlines()[0]) from error
 
     def classifies(self, model: Any) -> bool:
-        return hasattr(model, "predict_proba") or _is_class_booster(model)
+        return hasattr(model, "predict_proba") or _is_xgboost_class_booster(model)
 
     def predictor(self, model: Any, features: Any) -> Any:
         count = threads.choose_thread_count(len(features))
@@ -77,15 +77,15 @@ class XGBoostFramework(Framework):
     def to_onnx(self, model: Any, features: Any) -> bytes:
         if not hasattr(model, "get_booster"):
             return super().to_onnx(model, features)
-        return onnx_export.export_xgboost(model, features)
+        return onnx_export.export_xgboost_to_onnx(model, features)
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         import xgboost
 
-        booster = model if isinstance(model, xgboost.Booster) else _get_booster(model)
+        booster = model if isinstance(model, xgboost.Booster) else _get_xgboost_booster(model)
         missing = getattr(model, "missing", None)
         marked = None if missing is None or missing != missing else repr(float(missing))
-        booster.set_attr(**{KIND: _find_public_class(type(model)), MISSING: marked})
+        booster.set_attr(**{KIND: _find_xgboost_class(type(model)), MISSING: marked})
         try:
             model.save_model(folder / FILES[format])
         finally:
@@ -101,7 +101,7 @@ class XGBoostFramework(Framework):
             raise MissingExtraError("Loading XGBoost models", "xgboost") from None
         try:
             booster = xgboost.Booster(model_file=file)
-            kind = _find_model_class(xgboost, booster.attr(KIND) or "Booster", file)
+            kind = _find_xgboost_model_class(xgboost, booster.attr(KIND) or "Booster", file)
             missing = booster.attr(MISSING)
             booster.set_attr(**dict.fromkeys(ATTRIBUTES))
             tree_structure.require_sound_xgboost(booster)
@@ -121,7 +121,7 @@ class XGBoostFramework(Framework):
             ) from error
 
 
-def _find_model_class(xgboost: Any, name: str, file: Path) -> Any:
+def _find_xgboost_model_class(xgboost: Any, name: str, file: Path) -> Any:
     """XGBoost's model class of that name. The name comes from an untrusted file, and the class is called.
 
     Raises:
@@ -135,7 +135,7 @@ def _find_model_class(xgboost: Any, name: str, file: Path) -> Any:
     )
 
 
-def _get_booster(model: Any) -> Any:
+def _get_xgboost_booster(model: Any) -> Any:
     from sklearn.exceptions import NotFittedError
 
     try:
@@ -146,7 +146,7 @@ def _get_booster(model: Any) -> Any:
         ) from error
 
 
-def _find_public_class(kind: type) -> str:
+def _find_xgboost_class(kind: type) -> str:
     """The name of the model's XGBoost class, or of its nearest XGBoost base."""
     import xgboost
 
@@ -154,7 +154,7 @@ def _find_public_class(kind: type) -> str:
     return own.__name__
 
 
-def _is_class_booster(model: Any) -> bool:
+def _is_xgboost_class_booster(model: Any) -> bool:
     """Whether a Booster predicts classes: `multi:softmax` does, other objectives predict numbers."""
     if not hasattr(model, "save_config"):
         return False
@@ -164,7 +164,7 @@ def _is_class_booster(model: Any) -> bool:
     return objective in ("multi:softmax", "binary:hinge")
 
 
-def _require_class_numbers(model: Any, target: Any) -> None:
+def _require_xgboost_class_numbers(model: Any, target: Any) -> None:
     if not hasattr(model, "predict_proba") or target is None:
         return
     import pandas as pd
@@ -175,18 +175,18 @@ def _require_class_numbers(model: Any, target: Any) -> None:
     found = sorted(values.unique()) if values.dtype.kind in "iu" else sorted(map(str, values.unique()))
     if values.dtype.kind in "iu" and found == list(range(len(found))):
         return
-    classes = ", ".join(map(repr, map(_to_plain_value, found[:4]))) + (", …" if len(found) > 4 else "")
+    classes = ", ".join(map(repr, map(_to_plain_xgboost_value, found[:4]))) + (", …" if len(found) > 4 else "")
     raise DataError(
         f"XGBoost's classifiers need classes numbered from 0; the target has {classes}.",
         "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
     )
 
 
-def _to_plain_value(value: Any) -> Any:
+def _to_plain_xgboost_value(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _require_no_categories(features: Any) -> None:
+def _require_no_xgboost_categories(features: Any) -> None:
     found = [str(name) for name, dtype in getattr(features, "dtypes", {}).items() if str(dtype) == "category"]
     if found:
         raise DataError(

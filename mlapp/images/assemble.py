@@ -18,9 +18,9 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from mlapp.images.base import Base
-from mlapp.images.engine import check_messages, translate_engine_errors
+from mlapp.images.engine import check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
-from mlapp.images.layer_reuse import PACKAGES, parse_packages
+from mlapp.images.layer_reuse import PACKAGES, parse_package_layers
 from mlapp.images.tar_layer import END, TIME, FolderLayer, Layer
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer
         "Labels": {**(inherited.get("Labels") or {}), **plan.labels, **labels},
     }
     packages, *others = (f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers)
-    copies = [(packages, title) for title in parse_packages(labels)] + [(copy, "mlapp") for copy in others]
+    copies = [(packages, title) for title in parse_package_layers(labels)] + [(copy, "mlapp") for copy in others]
     history = [{"created": created, "created_by": f"FROM {plan.base}"} for _ in base.layers]
     history += [{"created": created, "created_by": copy, "comment": comment} for copy, comment in copies]
     document = {
@@ -69,7 +69,7 @@ def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer
     return json.dumps(document, sort_keys=True).encode()
 
 
-def load_image(
+def load_docker_image(
     client: DockerClient,
     plan: ImageSpec,
     base: Base,
@@ -94,18 +94,18 @@ def load_image(
                 ready = list(takewhile(lambda layer: layer.is_complete, waiting))
                 if any(isinstance(layer, FolderLayer) for layer in ready):
                     configure = partial(_make_nameless_configuration, base, ready, labels)
-                    nameless.append(_send_image(client, base, ready, configure, None, cleaner))
+                    nameless.append(_send_image_to_engine(client, base, ready, configure, None, cleaner))
                     waiting[: len(ready)] = [Layer(layer.digest) for layer in ready]
                 else:
                     waiting[len(ready)].wait()
             configure = partial(make_image_configuration, plan, base, waiting, labels)
-            return _send_image(client, base, waiting, configure, tag, cleaner)
+            return _send_image_to_engine(client, base, waiting, configure, tag, cleaner)
         finally:
             for identity in nameless:
                 _remove_nameless_image(client, identity)
 
 
-def _send_image(
+def _send_image_to_engine(
     client: DockerClient,
     base: Base,
     layers: Sequence[Layer],
@@ -129,7 +129,7 @@ def _send_image(
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield from stream_tar_member(members[-1], _read_ahead(layer.stream_tar()), layer.size)
+                yield from stream_tar_member(members[-1], _read_layers_ahead(layer.stream_tar()), layer.size)
         configuration = configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag] if tag else None, "Layers": members}]).encode()
@@ -140,14 +140,14 @@ def _send_image(
         yield END
 
     with translate_engine_errors("Loading the image"):
-        for _ in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
+        for _ in check_engine_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
             pass
     return f"sha256:{hashlib.sha256(configuration).hexdigest()}"
 
 
 def _make_nameless_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The configuration of an image with the first layers, whose label lets another build find them."""
-    packages = dict(islice(parse_packages(labels).items(), len(layers)))
+    packages = dict(islice(parse_package_layers(labels).items(), len(layers)))
     document = {
         "architecture": base.inspected["Architecture"],
         "os": base.inspected["Os"],
@@ -166,7 +166,7 @@ def _remove_nameless_image(client: DockerClient, identity: str) -> None:
         client.api.remove_image(identity)
 
 
-def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _read_layers_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same chunks, each read and hashed while the engine processes the previous one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlapp.images import registry
-from mlapp.images.dockerfile import install_instruction
-from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
+from mlapp.images.dockerfile import format_install_instruction
+from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.reporting import Reporter
 
@@ -45,27 +45,27 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
         ImageError: the image does not exist for the platform, or its packages cannot be installed.
     """
     with translate_engine_errors():
-        local = _find_local_image(client, plan.base, platform)
-    base = local or _pull_image(client, plan.base, platform, progress)
+        local = _find_local_base_image(client, plan.base, platform)
+    base = local or _pull_base_image(client, plan.base, platform, progress)
     if not plan.system_packages:
         return base
     progress(f"install {', '.join(plan.system_packages)}")
     import io
 
-    text = f"FROM {base.id}\n{install_instruction(plan.system_packages)}\n"
+    text = f"FROM {base.id}\n{format_install_instruction(plan.system_packages)}\n"
     with translate_engine_errors("Installing image.system_packages"):
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
         )
         built = None
-        for message in check_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
+        for message in check_engine_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
             built = (message.get("aux") or {}).get("ID") or built
-    found = _find_local_image(client, str(built), platform)
+    found = _find_local_base_image(client, str(built), platform)
     assert found is not None
     return found
 
 
-def find_python_home(client: DockerClient, base: Base, python: str) -> str:
+def find_base_python(client: DockerClient, base: Base, python: str) -> str:
     """The folder of the base's Python of this minor version. Runs nothing in the image, whose platform can differ.
 
     Raises:
@@ -74,16 +74,16 @@ def find_python_home(client: DockerClient, base: Base, python: str) -> str:
     with translate_engine_errors(f"Looking into {base.id}"):
         container = client.api.create_container(base.id, ["true"])["Id"]
         try:
-            if _path_exists(client, container, "/etc/alpine-release"):
+            if _base_path_exists(client, container, "/etc/alpine-release"):
                 raise ImageError(
                     "The base image is Alpine Linux, for which most packages have no wheels.",
                     "Choose one with glibc, such as python:3-slim: image.base in mlapp.yaml.",
                 )
             folders = base.environment["PATH"].split(":")
             for folder in folders:
-                if _path_exists(client, container, f"{folder}/python{python}"):
+                if _base_path_exists(client, container, f"{folder}/python{python}"):
                     return folder
-            names = {_read_link(client, container, f"{folder}/python3") for folder in folders}
+            names = {_read_base_link(client, container, f"{folder}/python3") for folder in folders}
             found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
         finally:
             client.api.remove_container(container, force=True)
@@ -94,16 +94,16 @@ def find_python_home(client: DockerClient, base: Base, python: str) -> str:
     )
 
 
-def _path_exists(client: DockerClient, container: str, path: str) -> bool:
-    return _stat_path(client, container, path) is not None
+def _base_path_exists(client: DockerClient, container: str, path: str) -> bool:
+    return _stat_base_path(client, container, path) is not None
 
 
-def _read_link(client: DockerClient, container: str, path: str) -> str:
+def _read_base_link(client: DockerClient, container: str, path: str) -> str:
     """The target of a symbolic link, such as `python3` to its minor version; empty if it is not a link."""
-    return str((_stat_path(client, container, path) or {}).get("linkTarget") or "")
+    return str((_stat_base_path(client, container, path) or {}).get("linkTarget") or "")
 
 
-def _stat_path(client: DockerClient, container: str, path: str) -> dict[str, Any] | None:
+def _stat_base_path(client: DockerClient, container: str, path: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
@@ -114,19 +114,19 @@ def _stat_path(client: DockerClient, container: str, path: str) -> dict[str, Any
     return dict(status)
 
 
-def _find_local_image(client: DockerClient, reference: str, platform: str) -> Base | None:
+def _find_local_base_image(client: DockerClient, reference: str, platform: str) -> Base | None:
     """An image in the engine, if it is for the platform."""
-    inspected = _inspect_image(client, reference)
+    inspected = _inspect_base_image(client, reference)
     if inspected is None or f"{inspected['Os']}/{inspected['Architecture']}" != platform:
         return None
     return Base(inspected["Id"], platform, inspected)
 
 
-def _has_image(client: DockerClient, reference: str) -> bool:
-    return _inspect_image(client, reference) is not None
+def _has_base_image(client: DockerClient, reference: str) -> bool:
+    return _inspect_base_image(client, reference) is not None
 
 
-def _inspect_image(client: DockerClient, reference: str) -> dict[str, Any] | None:
+def _inspect_base_image(client: DockerClient, reference: str) -> dict[str, Any] | None:
     import docker.errors
 
     try:
@@ -135,7 +135,7 @@ def _inspect_image(client: DockerClient, reference: str) -> dict[str, Any] | Non
         return None
 
 
-def _pull_image(client: DockerClient, reference: str, platform: str, progress: Reporter) -> Base:
+def _pull_base_image(client: DockerClient, reference: str, platform: str, progress: Reporter) -> Base:
     """Pull by digest, so that no user's tag moves to another platform; the image is tagged only if the tag is free.
 
     For the digest of an image index, an engine keeps the image of only one platform, so images of other platforms are
@@ -149,17 +149,17 @@ def _pull_image(client: DockerClient, reference: str, platform: str, progress: R
     repository = name[: -len(last)] + last.partition(":")[0]
     try:
         digest = client.api.inspect_distribution(reference)["Descriptor"]["digest"]
-        found = _find_local_image(client, f"{repository}@{digest}", platform)
-        if found is None and _has_image(client, f"{repository}@{digest}"):
-            digest = registry.find_platform_digest(repository, digest, platform)
-            found = _find_local_image(client, f"{repository}@{digest}", platform)
+        found = _find_local_base_image(client, f"{repository}@{digest}", platform)
+        if found is None and _has_base_image(client, f"{repository}@{digest}"):
+            digest = registry.find_registry_platform_digest(repository, digest, platform)
+            found = _find_local_base_image(client, f"{repository}@{digest}", platform)
         if found is None:
             stream = client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True)
-            for message in check_messages(stream, f"Pulling {reference}"):
+            for message in check_engine_messages(stream, f"Pulling {reference}"):
                 if message.get("status", "").startswith("Status:"):
                     progress(message["status"].removeprefix("Status: "))
-            found = _find_local_image(client, f"{repository}@{digest}", platform)
-        if found is not None and "@" not in reference and not _has_image(client, reference):
+            found = _find_local_base_image(client, f"{repository}@{digest}", platform)
+        if found is not None and "@" not in reference and not _has_base_image(client, reference):
             client.api.tag(found.id, repository, last.partition(":")[2] or "latest")
     except docker.errors.APIError as error:
         if registry.PLAIN.search(str(error.explanation)):

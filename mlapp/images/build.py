@@ -15,7 +15,7 @@ from mlapp.images import assemble, oci_archive, user_dockerfile
 from mlapp.images.base import find_base
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
-from mlapp.images.image_spec import ImageSpec, choose_platforms, make_image_spec
+from mlapp.images.image_spec import ImageSpec, choose_image_platforms, make_image_spec
 from mlapp.images.layer_writer import write_layers
 from mlapp.reporting import Reporter
 
@@ -49,7 +49,7 @@ class Image:
 
     @property
     def repository(self) -> str:
-        return split_reference(self.reference)[0]
+        return split_image_reference(self.reference)[0]
 
     @property
     def pinned(self) -> str:
@@ -83,12 +83,12 @@ def build_images(
     with connect_engine() as client:
         with translate_engine_errors():
             version = client.version()
-        wanted = choose_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
+        wanted = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
         images = []
         for each in wanted:
             own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
             job = BuildJob(client, bundle, what, each, own, project_root, progress, warn)
-            images.append(_build_platform(job))
+            images.append(_build_platform_image(job))
         return images
 
 
@@ -105,25 +105,25 @@ def format_image_reference(bundle: Bundle, tag: str | None = None) -> str:
             f"'{name}' cannot be the name of an image.",
             "Use lowercase letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
         )
-    repository, given = split_reference(name)
+    repository, given = split_image_reference(name)
     return f"{repository}:{given or default}"
 
 
-def split_reference(reference: str) -> tuple[str, str]:
+def split_image_reference(reference: str) -> tuple[str, str]:
     """Repository and tag; the tag is empty if there is none."""
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
     return f"{head}{slash}{name}", tag
 
 
-def _build_platform(job: BuildJob) -> Image:
-    image_id = user_dockerfile.build_from_dockerfile(job) if job.dockerfile else _assemble_image(job)
+def _build_platform_image(job: BuildJob) -> Image:
+    image_id = user_dockerfile.build_user_dockerfile(job) if job.dockerfile else _assemble_image(job)
     with translate_engine_errors():
         inspected = job.client.api.inspect_image(image_id)
     return Image(job.reference, inspected["Id"], job.platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
 
 
-def _keeps_layers_apart(client: DockerClient) -> bool:
+def _engine_keeps_layers_apart(client: DockerClient) -> bool:
     """Whether the engine uses its own store with uncompressed layers, rather than containerd's image store."""
     with translate_engine_errors():
         status = client.info().get("DriverStatus") or []
@@ -133,11 +133,11 @@ def _keeps_layers_apart(client: DockerClient) -> bool:
 def _assemble_image(job: BuildJob) -> str:
     client = job.client
     base = find_base(client, job.spec, job.platform, job.progress)
-    keeps_apart = _keeps_layers_apart(client)
+    keeps_apart = _engine_keeps_layers_apart(client)
     for has_reuse in (True, False):
         needs = None if keeps_apart else oci_archive.BLOBS
         with write_layers(job, base, needs=needs, has_reuse=has_reuse) as image:
-            load = assemble.load_image if keeps_apart else partial(oci_archive.load_oci_image, known=image.known)
+            load = assemble.load_docker_image if keeps_apart else partial(oci_archive.load_oci_image, known=image.known)
             job.progress("load the image")
             try:
                 return load(client, job.spec, base, image.layers, labels=image.labels, tag=job.reference)

@@ -49,7 +49,7 @@ FORMAT = "1"
 TESTS = ("tests", "test")
 
 
-def compile_packages(packages: Path, shown: str, python: str) -> None:
+def compile_package_bytecode(packages: Path, shown: str, python: str) -> None:
     """Write the bytecode of all distributions in the site-packages folder `packages` next to their sources.
 
     Args:
@@ -57,24 +57,28 @@ def compile_packages(packages: Path, shown: str, python: str) -> None:
         python: an interpreter of the image's minor version.
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for compiled in start_compiling(pool, packages, shown, python):
+        for compiled in start_bytecode_compilation(pool, packages, shown, python):
             compiled.result()
 
 
-def start_compiling(pool: Executor, packages: Path, shown: str, python: str) -> list[Future[None]]:
-    """As `compile_packages`, in threads of `pool`: one future per distribution."""
-    tag, version = _cache_tag(python), _read_python_version(python)
+def start_bytecode_compilation(pool: Executor, packages: Path, shown: str, python: str) -> list[Future[None]]:
+    """As `compile_package_bytecode`, in threads of `pool`: one future per distribution."""
+    tag, version = _read_bytecode_tag(python), _read_python_version(python)
     # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
-    return [pool.submit(_compile_distribution, record, packages, shown, python, tag, version) for record in records]
+    return [
+        pool.submit(_compile_distribution_bytecode, record, packages, shown, python, tag, version) for record in records
+    ]
 
 
-def compile_files(files: list[Path], root: Path, shown: str, python: str) -> None:
+def compile_python_files(files: list[Path], root: Path, shown: str, python: str) -> None:
     """Write the bytecode of `files`, which are relative to `root`; in the image, `root` is at `shown`."""
-    _compile_to_folder(files, root, root, shown, python, _cache_tag(python))
+    _compile_bytecode_to_folder(files, root, root, shown, python, _read_bytecode_tag(python))
 
 
-def _compile_distribution(record: Path, packages: Path, shown: str, python: str, tag: str, version: str) -> None:
+def _compile_distribution_bytecode(
+    record: Path, packages: Path, shown: str, python: str, tag: str, version: str
+) -> None:
     listed = record.read_text(encoding="utf-8")
     names = [line.partition(",")[0].strip('"') for line in listed.splitlines()]
     files = sorted(Path(name) for name in names if name.endswith(".py") and not set(Path(name).parts) & set(TESTS))
@@ -87,16 +91,16 @@ def _compile_distribution(record: Path, packages: Path, shown: str, python: str,
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
                 compiled = Path(folder) / "compiled"
-                _compile_to_folder(files, packages, compiled, shown, python, tag)
+                _compile_bytecode_to_folder(files, packages, compiled, shown, python, tag)
                 with contextlib.suppress(OSError):  # another build was faster, with the same bytes
                     compiled.rename(kept)
     except OSError:  # the cache is full or read-only
-        _compile_to_folder(files, packages, packages, shown, python, tag)
+        _compile_bytecode_to_folder(files, packages, packages, shown, python, tag)
     else:
         shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
-def _compile_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
+def _compile_bytecode_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
     parts: list[str | Path] = []
     for file in files:
         compiled = target / file.parent / "__pycache__" / f"{file.stem}.{tag}.pyc"
@@ -118,7 +122,7 @@ def _find_bytecode_cache() -> Path:
 
 
 @cache
-def _cache_tag(python: str) -> str:
+def _read_bytecode_tag(python: str) -> str:
     """The cache tag of a Python, such as cpython-311."""
     if python == sys.executable:
         return str(sys.implementation.cache_tag)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.requirement_lines import LockedPackage, is_needed_on, parse_locked_packages
+from mlapp.bundle.requirement_lines import LockedPackage, is_requirement_needed_on, parse_locked_packages
 from mlapp.config import Image
 from mlapp.images import bytecode
 from mlapp.images.image_spec import PLATFORMS, VENV
@@ -39,10 +39,10 @@ def lay_out_environment(
     The arguments and errors are those of `install_environment`.
     """
     install_environment(bundle, platform, home, folder, warn, compile)
-    compiler = find_compiler(bundle, warn)
+    compiler = find_bytecode_compiler(bundle, warn)
     if compiler is not None:
         python = bundle.manifest.python
-        bytecode.compile_packages(find_packages_folder(folder, python), format_packages_path(python), compiler)
+        bytecode.compile_package_bytecode(find_packages_folder(folder, python), format_packages_path(python), compiler)
 
 
 def install_environment(
@@ -65,12 +65,12 @@ def install_environment(
     python = bundle.manifest.python
     packages = find_packages_folder(folder, python)
     packages.mkdir(parents=True)
-    _install_wheels(bundle, platform, packages, warn, compile)
+    _install_dependency_wheels(bundle, platform, packages, warn, compile)
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
     (packages / ".lock").unlink(missing_ok=True)  # uv's own
-    _move_scripts(packages, folder / "bin")
+    _move_environment_scripts(packages, folder / "bin")
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
     for name in ("python", "python3", f"python{python}"):
         (folder / "bin" / name).symlink_to(f"{home}/python{python}")
@@ -86,10 +86,10 @@ def format_packages_path(python: str) -> str:
     return find_packages_folder(Path(VENV), python).as_posix()
 
 
-def find_compiler(bundle: Bundle, warn: Reporter) -> str | None:
+def find_bytecode_compiler(bundle: Bundle, warn: Reporter) -> str | None:
     """The Python of this machine that compiles the image's bytecode; None, with a warning, if it has none."""
     python = bundle.manifest.python
-    found = find_interpreter(python, bundle.settings.image)
+    found = find_bytecode_interpreter(python, bundle.settings.image)
     if found is None:
         warn(
             f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
@@ -98,7 +98,7 @@ def find_compiler(bundle: Bundle, warn: Reporter) -> str | None:
     return found
 
 
-def find_interpreter(python: str, image: Image) -> str | None:
+def find_bytecode_interpreter(python: str, image: Image) -> str | None:
     """A Python of this minor version on this machine, or None."""
     if python == "{}.{}".format(*sys.version_info):
         return sys.executable
@@ -109,27 +109,29 @@ def find_interpreter(python: str, image: Image) -> str | None:
         return None
 
 
-def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
+def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
     """Install the wheels. Packages without one are built here if they are pure Python, else on the base image."""
     machine = PLATFORMS[platform]
     locked = {package.name: package for package in parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())}
-    needed = {name for name, package in locked.items() if is_needed_on(package, bundle.manifest.python, machine)}
+    needed = {
+        name for name, package in locked.items() if is_requirement_needed_on(package, bundle.manifest.python, machine)
+    }
     here: set[str] = set()
     there: set[str] = set()
     while True:
         try:
-            _run_uv(bundle, platform, target, here, there)
+            _run_uv_for_image(bundle, platform, target, here, there)
         except uv.UvError as error:
-            if (found := _find_package_names(NO_WHEEL, error) & needed - here - there) and not _find_package_names(
+            if (found := _find_missing_wheels(NO_WHEEL, error) & needed - here - there) and not _find_missing_wheels(
                 NO_BUILD, error
             ):
                 here |= found
-            elif found := _find_package_names(NO_BUILD, error) & here:
+            elif found := _find_missing_wheels(NO_BUILD, error) & here:
                 here, there = here - found, there | found
             else:
                 raise
             continue
-        compiled = {name for name in here if not _is_pure_python(target, name)}
+        compiled = {name for name in here if not _is_pure_python_package(target, name)}
         if not compiled:
             break
         here, there = here - compiled, there | compiled
@@ -140,11 +142,11 @@ def _install_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter,
         shutil.copytree(compile([locked[name] for name in sorted(there)]), target, dirs_exist_ok=True)
 
 
-def _find_package_names(pattern: str, error: uv.UvError) -> set[str]:
+def _find_missing_wheels(pattern: str, error: uv.UvError) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(pattern, error.detail)}
 
 
-def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
+def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
     text = (bundle.folder / REQUIREMENTS).read_text()
     packages = [package for package in parse_locked_packages(text) if package.name not in there]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
@@ -165,12 +167,12 @@ def _run_uv(bundle: Bundle, platform: str, target: Path, here: set[str], there: 
         uv.run_uv(
             [*arguments, "--requirements", file.name],
             folder=bundle.folder,
-            image=uv.add_indexes(bundle.settings.image, text),
+            image=uv.add_uv_indexes(bundle.settings.image, text),
             doing=f"Fetching the dependencies for {platform}",
         )
 
 
-def _is_pure_python(packages: Path, name: str) -> bool:
+def _is_pure_python_package(packages: Path, name: str) -> bool:
     """Whether a package that was built here contains no compiled code, and therefore fits any image."""
     for info in packages.glob("*.dist-info"):
         if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
@@ -178,7 +180,7 @@ def _is_pure_python(packages: Path, name: str) -> bool:
     return False
 
 
-def _move_scripts(packages: Path, target: Path) -> None:
+def _move_environment_scripts(packages: Path, target: Path) -> None:
     """Move the scripts to a folder in the image's PATH, with its Python in their first line."""
     target.mkdir()
     source = packages / "bin"
@@ -192,10 +194,10 @@ def _move_scripts(packages: Path, target: Path) -> None:
     if source.is_dir():
         shutil.rmtree(source)
     for record in packages.glob("*.dist-info/RECORD"):
-        _rewrite_record(record)
+        _rewrite_environment_record(record)
 
 
-def _rewrite_record(record: Path) -> None:
+def _rewrite_environment_record(record: Path) -> None:
     """Update a RECORD after files were moved or removed. Replaces the file, as it can be a link into uv's cache."""
     rows = []
     for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):

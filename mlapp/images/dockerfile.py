@@ -21,17 +21,17 @@ def render_dockerfile(plan: ImageSpec) -> str:
     Raises:
         ConfigError: a variable of the environment has a line break.
     """
-    _require_single_lines(plan.environment)
-    given = _escape_values(plan.environment)
+    _require_single_dockerfile_lines(plan.environment)
+    given = _escape_dockerfile_values(plan.environment)
     environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
     parts = [HEADER.format(layout=LAYOUT), f"FROM {plan.base}"]
     if plan.system_packages:
-        parts.append(install_instruction(plan.system_packages))
+        parts.append(format_install_instruction(plan.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
         # hadolint reports escaped references, too.
         ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
-        + _format_pairs("ENV", environment),
+        + _format_dockerfile_pairs("ENV", environment),
         f"WORKDIR {plan.workdir}",
         f"USER {USER}",
         *([f"EXPOSE {plan.port}"] if plan.port else []),
@@ -39,13 +39,13 @@ def render_dockerfile(plan: ImageSpec) -> str:
         f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
         if plan.healthcheck
         else "HEALTHCHECK NONE",
-        _format_pairs("LABEL", _escape_values(plan.labels)),
+        _format_dockerfile_pairs("LABEL", _escape_dockerfile_values(plan.labels)),
         f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def install_instruction(packages: tuple[str, ...]) -> str:
+def format_install_instruction(packages: tuple[str, ...]) -> str:
     """The instruction that installs Debian packages."""
     return (
         "# hadolint ignore=DL3008\n"
@@ -55,22 +55,22 @@ def install_instruction(packages: tuple[str, ...]) -> str:
     )
 
 
-def round_up_seconds(value: float) -> int:
+def round_up_healthcheck_seconds(value: float) -> int:
     """Whole seconds, rounded up."""
     return math.ceil(value)
 
 
-def _format_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
+def _format_dockerfile_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
     joined = " \\\n    ".join(f'{name}="{value}"' for name, value in pairs.items())
     return f"{instruction} {joined}"
 
 
-def _escape_values(pairs: Mapping[str, str]) -> dict[str, str]:
+def _escape_dockerfile_values(pairs: Mapping[str, str]) -> dict[str, str]:
     """The values, escaped for double quotes so that Docker expands nothing in them."""
     return {name: re.sub(r'(["$\\])', r"\\\1", value) for name, value in pairs.items()}
 
 
-def _require_single_lines(environment: Mapping[str, str]) -> None:
+def _require_single_dockerfile_lines(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if "\n" in value or "\r" in value:
             raise ConfigError(

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 from mlapp.bundle import Bundle
-from mlapp.images.base import find_base, find_python_home
+from mlapp.images.base import find_base, find_base_python
 from mlapp.images.dockerfile import render_dockerfile
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
-from mlapp.images.image_spec import LAYOUT, choose_platforms, make_image_spec
-from mlapp.images.source_builds import make_compiler
+from mlapp.images.image_spec import LAYOUT, choose_image_platforms, make_image_spec
+from mlapp.images.source_builds import make_source_builder
 from mlapp.images.staging import lay_out_layers
 from mlapp.reporting import Reporter
 
@@ -44,13 +44,13 @@ def eject_dockerfile(
     with connect_engine() as client:
         with translate_engine_errors():
             version = client.version()
-        for_ = choose_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
+        for_ = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
         base = find_base(client, what, for_, progress)
-        home = find_python_home(client, base, what.python)
+        home = find_base_python(client, base, what.python)
         progress(f"prepare the dependencies for {for_}")
         try:
             shutil.rmtree(layout, ignore_errors=True)
-            compile = make_compiler(client, base, home, bundle, progress)
+            compile = make_source_builder(client, base, home, bundle, progress)
             lay_out_layers(bundle, for_, home, layout, warn, what.layers, compile=compile)
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")

@@ -37,7 +37,7 @@ def connect_engine() -> Iterator[DockerClient]:
     except ModuleNotFoundError:
         raise MissingExtraError("Building and running images", "docker") from None
     with translate_engine_errors():
-        client = docker.DockerClient(**_find_endpoint(), timeout=TIMEOUT, version="auto")
+        client = docker.DockerClient(**_find_engine_endpoint(), timeout=TIMEOUT, version="auto")
         try:
             yield client
         finally:
@@ -48,7 +48,7 @@ def find_engine_address() -> str:
     """The address of a connected engine, in the format of DOCKER_HOST."""
     from docker.constants import DEFAULT_UNIX_SOCKET
 
-    return str(_find_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
+    return str(_find_engine_endpoint().get("base_url") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
 def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
     """The EngineError that explains an error of the engine or of the connection to it."""
     detail = str(getattr(error, "explanation", None) or error)
-    causes = list(_iterate_causes(error))
+    causes = list(_iterate_engine_causes(error))
     where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if any(isinstance(cause, PermissionError) for cause in causes) or "Permission denied" in detail:
         return EngineError(
@@ -91,10 +91,10 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
         )
     if "timed out" in detail.lower():
         return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Check its load and its log.")
-    return EngineError(f"{doing}: {_take_last_output_line(detail)}", "Check the engine's log: journalctl -u docker.")
+    return EngineError(f"{doing}: {_take_last_engine_line(detail)}", "Check the engine's log: journalctl -u docker.")
 
 
-def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+def check_engine_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
     """The engine's messages of a build, load or push.
 
     Raises:
@@ -107,7 +107,7 @@ def check_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dic
         yield message
 
 
-def _find_endpoint() -> dict[str, Any]:
+def _find_engine_endpoint() -> dict[str, Any]:
     """Arguments of DockerClient, from DOCKER_HOST and related variables, or from the current docker context."""
     from docker.utils import kwargs_from_env
 
@@ -126,7 +126,7 @@ def _find_endpoint() -> dict[str, Any]:
     return found
 
 
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_engine_causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error with its arguments and causes: requests and urllib3 wrap the reason several times."""
     seen: list[BaseException] = []
     waiting = [error]
@@ -139,6 +139,6 @@ def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
             waiting.append(getattr(at, "reason", None) if not isinstance(getattr(at, "reason", None), str) else None)
 
 
-def _take_last_output_line(text: str) -> str:
+def _take_last_engine_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else "failed without a word"

@@ -121,7 +121,7 @@ def format_code_revision(bundle: Bundle) -> str | None:
     return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None
 
 
-def choose_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
+def choose_image_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
     """The platforms to build: from the flag, otherwise from mlapp.yaml, otherwise the engine's own.
 
     Raises:

@@ -32,7 +32,7 @@ class KnownLayers(NamedTuple):
 NOTHING = KnownLayers((), {})
 
 
-def find_layers(
+def find_reusable_layers(
     client: DockerClient, base: Base, dependencies: str, model: str, needs: str | None = None
 ) -> KnownLayers:
     """The layers of packages for these dependencies and, if an image also has it, the model's layer.
@@ -43,15 +43,15 @@ def find_layers(
         needs: a label that an image must have to be considered.
     """
     best = NOTHING
-    for digests, labels in _iterate_images(client, base, f"{DEPENDENCIES}={dependencies}", needs):
-        packages = len(parse_packages(labels))
+    for digests, labels in _iterate_reusable_images(client, base, f"{DEPENDENCIES}={dependencies}", needs):
+        packages = len(parse_package_layers(labels))
         count = packages + (labels.get(MODEL_LAYER) == model)
         if packages and count > len(best.layers):
             best = KnownLayers(tuple(digests[:count]), labels)
     return best
 
 
-def find_package_layers(
+def find_reusable_package_layers(
     client: DockerClient, base: Base, packages: Mapping[str, str], needs: str | None = None
 ) -> KnownLayers:
     """The layers of the first packages that an image has in the same order.
@@ -60,9 +60,9 @@ def find_package_layers(
         packages: title → fingerprint of each layer.
     """
     best = NOTHING
-    for digests, labels in _iterate_images(client, base, PACKAGES, needs):
+    for digests, labels in _iterate_reusable_images(client, base, PACKAGES, needs):
         count = 0
-        for wanted, present in zip(packages.items(), parse_packages(labels).items(), strict=False):
+        for wanted, present in zip(packages.items(), parse_package_layers(labels).items(), strict=False):
             if wanted != present:
                 break
             count += 1
@@ -71,7 +71,7 @@ def find_package_layers(
     return best
 
 
-def parse_packages(labels: Mapping[str, str]) -> dict[str, str]:
+def parse_package_layers(labels: Mapping[str, str]) -> dict[str, str]:
     """Title → fingerprint of an image's layers of packages; empty if the image is not one of ours."""
     try:
         parsed = json.loads(labels.get(PACKAGES, "{}"))
@@ -80,7 +80,7 @@ def parse_packages(labels: Mapping[str, str]) -> dict[str, str]:
     return {str(title): str(key) for title, key in parsed.items()} if isinstance(parsed, dict) else {}
 
 
-def _iterate_images(
+def _iterate_reusable_images(
     client: DockerClient, base: Base, label: str, needs: str | None
 ) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The layers above the base and the labels of each image with a label, on the same base."""

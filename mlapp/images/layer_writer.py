@@ -16,7 +16,7 @@ from pathlib import Path
 from mlapp.bundle.bundle import MODEL, REQUIREMENTS, WHEELS
 from mlapp.bundle.requirement_lines import parse_locked_packages
 from mlapp.images import bytecode, dependencies
-from mlapp.images.base import Base, find_python_home
+from mlapp.images.base import Base, find_base_python
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError
 from mlapp.images.layer_reuse import (
@@ -25,13 +25,13 @@ from mlapp.images.layer_reuse import (
     NOTHING,
     PACKAGES,
     KnownLayers,
-    find_layers,
-    find_package_layers,
-    parse_packages,
+    find_reusable_layers,
+    find_reusable_package_layers,
+    parse_package_layers,
 )
-from mlapp.images.package_groups import PackageGroup, split_environment
-from mlapp.images.source_builds import make_compiler
-from mlapp.images.staging import lay_out_content
+from mlapp.images.package_groups import PackageGroup, split_packages_into_groups
+from mlapp.images.source_builds import make_source_builder
+from mlapp.images.staging import lay_out_content_layers
 from mlapp.images.tar_layer import FolderLayer, Layer
 
 
@@ -78,59 +78,61 @@ def _write_layers(
     job: BuildJob, base: Base, needs: str | None, has_reuse: bool, folder: Path, pool: Executor
 ) -> ImageLayers:
     packages, *others = job.spec.layers
-    keys = _compute_keys(job)
-    known = find_layers(job.client, base, keys[DEPENDENCIES], keys[MODEL_LAYER], needs) if has_reuse else NOTHING
-    titles = parse_packages(known.labels)
+    keys = _compute_layer_keys(job)
+    known = (
+        find_reusable_layers(job.client, base, keys[DEPENDENCIES], keys[MODEL_LAYER], needs) if has_reuse else NOTHING
+    )
+    titles = parse_package_layers(known.labels)
     missing = others[len(known.layers) - len(titles) :] if known.layers else others
     # First, so that a syntax error in the app is reported at once.
-    lay_out_content(job.bundle, folder, missing)
+    lay_out_content_layers(job.bundle, folder, missing)
     layers: list[Layer] = [FolderLayer(folder / each.source, each.target) for each in missing]
     if not known.layers:
-        groups = _install_packages(job, base, folder / packages.source)
-        titles = {group.title: _compute_group_key(job, group) for group in groups}
-        known = find_package_layers(job.client, base, titles, needs) if has_reuse else NOTHING
-        layers = [*_start_compiling(job, groups[len(known.layers) :], packages.target, pool), *layers]
+        groups = _install_layer_packages(job, base, folder / packages.source)
+        titles = {group.title: _compute_group_layer_key(job, group) for group in groups}
+        known = find_reusable_package_layers(job.client, base, titles, needs) if has_reuse else NOTHING
+        layers = [*_start_compiling_layers(job, groups[len(known.layers) :], packages.target, pool), *layers]
     labels = {**keys, PACKAGES: json.dumps(titles)}
     return ImageLayers([*map(Layer, known.layers), *layers], labels, known)
 
 
-def _install_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
-    home = find_python_home(job.client, base, job.spec.python)
+def _install_layer_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
+    home = find_base_python(job.client, base, job.spec.python)
     job.progress(f"prepare the dependencies for {job.platform}")
-    compile = make_compiler(job.client, base, home, job.bundle, job.progress)
+    compile = make_source_builder(job.client, base, home, job.bundle, job.progress)
     dependencies.install_environment(job.bundle, job.platform, home, environment, job.warn, compile)
     packages = dependencies.find_packages_folder(environment, job.bundle.manifest.python)
-    return split_environment(environment, packages, environment.parent)
+    return split_packages_into_groups(environment, packages, environment.parent)
 
 
-def _start_compiling(job: BuildJob, groups: list[PackageGroup], target: str, pool: Executor) -> Iterator[Layer]:
+def _start_compiling_layers(job: BuildJob, groups: list[PackageGroup], target: str, pool: Executor) -> Iterator[Layer]:
     python = job.bundle.manifest.python
-    compiler = dependencies.find_compiler(job.bundle, job.warn)
+    compiler = dependencies.find_bytecode_compiler(job.bundle, job.warn)
     for group in groups:
         packages = dependencies.find_packages_folder(group.folder, python)
         shown = dependencies.format_packages_path(python)
-        writing = bytecode.start_compiling(pool, packages, shown, compiler) if compiler else ()
+        writing = bytecode.start_bytecode_compilation(pool, packages, shown, compiler) if compiler else ()
         yield FolderLayer(group.folder, target, writing)
 
 
-def _compute_keys(job: BuildJob) -> dict[str, str]:
+def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
     files = job.bundle.manifest.files
     model = (f"{name} {file.sha256}" for name, file in files.items() if name.startswith(f"{MODEL}/"))
     return {
-        DEPENDENCIES: _hash_parts(job.platform, dependencies.fingerprint_dependencies(job.bundle)),
-        MODEL_LAYER: _hash_parts(*model),
+        DEPENDENCIES: _hash_layer_key_parts(job.platform, dependencies.fingerprint_dependencies(job.bundle)),
+        MODEL_LAYER: _hash_layer_key_parts(*model),
     }
 
 
-def _compute_group_key(job: BuildJob, group: PackageGroup) -> str:
+def _compute_group_layer_key(job: BuildJob, group: PackageGroup) -> str:
     """A fingerprint of all input of a group's layer: the locked files, what they installed, and the compiler."""
     bundle = job.bundle
     locked = parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())
     files = sorted(str(package) for package in locked if package.name in group.names)
     wheels = (f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{WHEELS}/"))
     own = wheels if group.names - {package.name for package in locked} else ()
-    return _hash_parts(job.platform, bundle.manifest.python, sys.version, group.fingerprint, *files, *own)
+    return _hash_layer_key_parts(job.platform, bundle.manifest.python, sys.version, group.fingerprint, *files, *own)
 
 
-def _hash_parts(*parts: str) -> str:
+def _hash_layer_key_parts(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mlapp.images.assemble import make_image_configuration, stream_tar_member
 from mlapp.images.base import Base
-from mlapp.images.engine import ImageError, check_messages, translate_engine_errors
+from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.images.layer_reuse import NOTHING, KnownLayers
 from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer
@@ -67,28 +67,30 @@ def load_oci_image(
         EngineError: the engine refused the image, or its disk is full.
     """
     with ExitStack() as stack:
-        blobs: list[Descriptor] = json.loads(known.labels.get(BLOBS, "[]")) or _find_base_blobs(client, base)
+        blobs: list[Descriptor] = json.loads(known.labels.get(BLOBS, "[]")) or _find_base_oci_blobs(client, base)
         blobs = blobs[: len(base.layers) + len(known.layers)]
         packed = []
         for layer in layers:
             if isinstance(layer, FolderLayer):
                 file = stack.enter_context(tempfile.TemporaryFile())
-                blobs.append(_pack_layer(layer, file))
+                blobs.append(_pack_oci_layer(layer, file))
                 layer.discard()
                 packed.append((blobs[-1], file))
         config = make_image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
-        described = _describe_blob(CONFIG, config)
-        manifest = _encode_json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": blobs})
-        target = _describe_blob(MANIFEST, manifest)
-        index = _encode_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [target]})
+        described = _describe_oci_blob(CONFIG, config)
+        manifest = _encode_oci_json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": blobs})
+        target = _describe_oci_blob(MANIFEST, manifest)
+        index = _encode_oci_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [target]})
 
         def stream_archive() -> Iterator[bytes]:
             for blob, file in packed:
                 file.seek(0)
-                yield from stream_tar_member(_blob_path(blob), iter(partial(file.read, CHUNK), b""), blob["size"])
+                yield from stream_tar_member(
+                    _make_oci_blob_path(blob), iter(partial(file.read, CHUNK), b""), blob["size"]
+                )
             for name, content in (
-                (_blob_path(described), config),
-                (_blob_path(target), manifest),
+                (_make_oci_blob_path(described), config),
+                (_make_oci_blob_path(target), manifest),
                 ("index.json", index),
                 ("oci-layout", LAYOUT),
             ):
@@ -96,7 +98,9 @@ def load_oci_image(
             yield END
 
         with translate_engine_errors("Loading the image"):
-            for message in check_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
+            for message in check_engine_messages(
+                client.api.load_image(stream_archive(), quiet=True), "Loading the image"
+            ):
                 if "Error unpacking" in message.get("stream", ""):
                     raise ImageError(f"Loading the image: {message['stream'].strip()}", "Check the engine's log.")
             repository, _, name = tag.rpartition(":")
@@ -104,7 +108,7 @@ def load_oci_image(
     return str(target["digest"])
 
 
-def _find_base_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
+def _find_base_oci_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
     """The descriptors of a base's layers.
 
     Raises:
@@ -121,7 +125,11 @@ def _find_base_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
                     continue
     wanted = base.layers
     for found in documents.values():
-        config = documents.get(_blob_path(found["config"])) if isinstance(found, dict) and "config" in found else None
+        config = (
+            documents.get(_make_oci_blob_path(found["config"]))
+            if isinstance(found, dict) and "config" in found
+            else None
+        )
         if isinstance(config, dict) and (config.get("rootfs") or {}).get("diff_ids") == wanted:
             layers: list[Descriptor] = found["layers"]
             return [{name: layer[name] for name in ("mediaType", "digest", "size")} for layer in layers]
@@ -130,35 +138,35 @@ def _find_base_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
     )
 
 
-def _pack_layer(layer: FolderLayer, file: IO[bytes]) -> Descriptor:
+def _pack_oci_layer(layer: FolderLayer, file: IO[bytes]) -> Descriptor:
     """Write the compressed layer; returns its blob's descriptor."""
     digest, size = hashlib.sha256(), 0
-    for piece in _gzip_chunks(layer.stream_tar()):
+    for piece in _gzip_oci_layer(layer.stream_tar()):
         file.write(piece)
         digest.update(piece)
         size += len(piece)
     return {"mediaType": LAYER, "digest": f"sha256:{digest.hexdigest()}", "size": size}
 
 
-def _gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _gzip_oci_layer(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks, compressed reproducibly: without time and name."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[bytes]] = deque()
-        for piece in _cut_pieces(chunks):
-            waiting.append(pool.submit(_gzip_piece, piece))
+        for piece in _cut_oci_pieces(chunks):
+            waiting.append(pool.submit(_gzip_oci_piece, piece))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _gzip_piece(piece: bytes) -> bytes:
+def _gzip_oci_piece(piece: bytes) -> bytes:
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     return packer.compress(piece) + packer.flush()
 
 
-def _cut_pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _cut_oci_pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks, regrouped in pieces of equal size."""
     gathered = bytearray()
     for chunk in chunks:
@@ -169,15 +177,15 @@ def _cut_pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield bytes(gathered)
 
 
-def _describe_blob(media_type: str, content: bytes) -> Descriptor:
+def _describe_oci_blob(media_type: str, content: bytes) -> Descriptor:
     return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
 
 
-def _blob_path(blob: Descriptor) -> str:
+def _make_oci_blob_path(blob: Descriptor) -> str:
     return "blobs/" + str(blob["digest"]).replace(":", "/")
 
 
-def _encode_json(document: Any) -> bytes:
+def _encode_oci_json(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True).encode()
 
 

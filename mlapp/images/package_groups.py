@@ -72,7 +72,7 @@ class _Distribution:
         return sum(path.lstat().st_size for path in paths if os.path.lexists(path))
 
 
-def split_environment(environment: Path, packages: Path, target: Path) -> list[PackageGroup]:
+def split_packages_into_groups(environment: Path, packages: Path, target: Path) -> list[PackageGroup]:
     """Move each large package of an environment into a folder of its own in `target`; what remains is the last group.
 
     The order is by size, largest first, so that a change of a small package changes no layer below it.
@@ -80,7 +80,7 @@ def split_environment(environment: Path, packages: Path, target: Path) -> list[P
     Args:
         packages: the environment's site-packages.
     """
-    distributions = [_read_distribution(info) for info in sorted(packages.glob("*.dist-info"))]
+    distributions = [_read_grouped_distribution(info) for info in sorted(packages.glob("*.dist-info"))]
     owners: dict[str, int] = defaultdict(int)
     for each in distributions:
         for root in each.roots:
@@ -90,16 +90,18 @@ def split_environment(environment: Path, packages: Path, target: Path) -> list[P
     groups = []
     for each in large:
         folder = target / f"{environment.name}-{each.name}"
-        fingerprint = _compute_fingerprint([each])
+        fingerprint = _fingerprint_package_group([each])
         shared = frozenset(root for root in each.roots if owners[root] > 1)
-        _move_distribution(each, folder / packages.relative_to(environment), shared)
+        _move_grouped_distribution(each, folder / packages.relative_to(environment), shared)
         groups.append(PackageGroup(each.title, folder, frozenset([each.name]), fingerprint))
     small = [each for each in distributions if each not in large]
-    others = PackageGroup(OTHERS, environment, frozenset(each.name for each in small), _compute_fingerprint(small))
+    others = PackageGroup(
+        OTHERS, environment, frozenset(each.name for each in small), _fingerprint_package_group(small)
+    )
     return [*groups, others]
 
 
-def _move_distribution(distribution: _Distribution, target: Path, shared: frozenset[str]) -> None:
+def _move_grouped_distribution(distribution: _Distribution, target: Path, shared: frozenset[str]) -> None:
     """Move a distribution's files to another site-packages; folders in `shared` also hold files of others."""
     packages = distribution.info.parent
     target.mkdir(parents=True)
@@ -111,7 +113,7 @@ def _move_distribution(distribution: _Distribution, target: Path, shared: frozen
             (packages / file).rename(target / file)
 
 
-def _read_distribution(info: Path) -> _Distribution:
+def _read_grouped_distribution(info: Path) -> _Distribution:
     """A distribution, without its scripts, which are outside site-packages."""
     record = info / "RECORD"
     rows = csv.reader(record.read_text(encoding="utf-8").splitlines()) if record.is_file() else ()
@@ -119,7 +121,7 @@ def _read_distribution(info: Path) -> _Distribution:
     return _Distribution(info, tuple(file for file in files if ".." not in file.parts and not file.is_absolute()))
 
 
-def _compute_fingerprint(distributions: Sequence[_Distribution]) -> str:
+def _fingerprint_package_group(distributions: Sequence[_Distribution]) -> str:
     digest = hashlib.sha256()
     for each in distributions:
         record = each.info / "RECORD"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mlapp.images import registry
-from mlapp.images.build import Image, split_reference
-from mlapp.images.engine import EngineError, ImageError, check_messages, connect_engine, translate_engine_errors
+from mlapp.images.build import Image, split_image_reference
+from mlapp.images.engine import EngineError, ImageError, check_engine_messages, connect_engine, translate_engine_errors
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def push_images(
         return pushed
     reference = pushed[0].reference.rpartition("-")[0]
     progress(f"push the list of platforms as {reference}")
-    repository, tag = split_reference(reference)
+    repository, tag = split_image_reference(reference)
     entries = [(image.digest or "", image.platform) for image in pushed]
-    digest = registry.push_list(repository, tag, entries)
+    digest = registry.push_image_index(repository, tag, entries)
     size = sum(image.size for image in pushed)
     return [Image(reference, "", "multiple", size, (), digest), *pushed]
 
@@ -84,7 +84,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
     progress(f"push {image.reference}")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return dataclasses.replace(image, digest=_try_push(client, image.reference, login, bar))
+            return dataclasses.replace(image, digest=_try_push_image(client, image.reference, login, bar))
         except EngineError as error:
             host = registry.parse_registry_host(image.repository)
             said = error.what.partition(": ")[2]
@@ -113,13 +113,13 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
     raise AssertionError
 
 
-def _try_push(client: DockerClient, reference: str, login: RegistryLogin | None, bar: Bar) -> str:
-    repository, tag = split_reference(reference)
+def _try_push_image(client: DockerClient, reference: str, login: RegistryLogin | None, bar: Bar) -> str:
+    repository, tag = split_image_reference(reference)
     digest = ""
     with translate_engine_errors(f"Pushing {reference}"):
         options = {"auth_config": {"username": login.user, "password": login.password}} if login else {}
         stream = client.api.push(repository, tag, stream=True, decode=True, **options)
-        for message in check_messages(stream, f"Pushing {reference}"):
+        for message in check_engine_messages(stream, f"Pushing {reference}"):
             detail = message.get("progressDetail") or {}
             if message.get("status") == "Pushing" and detail.get("total"):
                 bar(message["id"], detail.get("current", 0), max(detail["total"], detail.get("current", 0)))

@@ -24,7 +24,7 @@ def parse_registry_host(repository: str) -> str:
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
-def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> str:
+def push_image_index(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> str:
     """Push an image index with the tag; returns its digest.
 
     Args:
@@ -51,7 +51,7 @@ def push_list(repository: str, tag: str, images: Sequence[tuple[str, str]]) -> s
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def find_digest(repository: str, tag: str) -> str | None:
+def find_registry_digest(repository: str, tag: str) -> str | None:
     """The digest of a tag; None if the tag does not exist.
 
     Raises:
@@ -63,7 +63,7 @@ def find_digest(repository: str, tag: str) -> str | None:
     return None if answer is None else f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
 
 
-def find_platform_digest(repository: str, digest: str, platform: str) -> str:
+def find_registry_platform_digest(repository: str, digest: str, platform: str) -> str:
     """The digest of a platform's image in the image index with this digest; the digest itself if it is no such index.
 
     Raises:

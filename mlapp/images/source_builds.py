@@ -23,7 +23,7 @@ from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.images.base import Base
 from mlapp.images.engine import EngineError, ImageError, translate_engine_errors
 from mlapp.images.image_spec import PLATFORMS
-from mlapp.images.tar_layer import normalize_entry
+from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ EXEC_FORMAT = 126
 """Exit code of a shell that cannot execute a program."""
 
 
-def make_compiler(
+def make_source_builder(
     client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Reporter
 ) -> Callable[[Sequence[LockedPackage]], Path]:
-    """`build_packages` for one base image, with its Python in the folder `home`."""
+    """`build_source_packages` for one base image, with its Python in the folder `home`."""
     python = f"{home}/python{bundle.manifest.python}"
-    return lambda packages: build_packages(client, base, python, bundle, packages, progress)
+    return lambda packages: build_source_packages(client, base, python, bundle, packages, progress)
 
 
-def build_packages(
+def build_source_packages(
     client: DockerClient,
     base: Base,
     python: str,
@@ -73,7 +73,7 @@ def build_packages(
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
-    image = uv.add_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
+    image = uv.add_uv_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
     version = uv.read_uv_version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "compiled" / key
@@ -86,8 +86,8 @@ def build_packages(
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
-        environ = {**_read_network_variables(Path(folder)), **uv.index_variables(image)}
-        archive = _run_build_container(client, base, python, environ, Path(folder), names)
+        environ = {**_read_build_network_variables(Path(folder)), **uv.make_uv_index_variables(image)}
+        archive = _run_source_build(client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
@@ -97,7 +97,7 @@ def build_packages(
     return kept
 
 
-def _read_network_variables(folder: Path) -> dict[str, str]:
+def _read_build_network_variables(folder: Path) -> dict[str, str]:
     """The environment variables for this machine's network access: proxies and trusted certificate authorities."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}
@@ -108,13 +108,13 @@ def _read_network_variables(folder: Path) -> dict[str, str]:
     return found
 
 
-def _run_build_container(
+def _run_source_build(
     client: DockerClient, base: Base, python: str, environ: dict[str, str], folder: Path, names: str
 ) -> bytes:
     """Run the script with `folder` at PLACE; returns a tar of its output."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(folder, PLACE.lstrip("/"), filter=normalize_entry)
+        archive.add(folder, PLACE.lstrip("/"), filter=normalize_tar_entry)
     options = client.api.create_host_config(network_mode="host")
     with translate_engine_errors(f"Building {names}"):
         container = client.api.create_container(

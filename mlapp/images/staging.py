@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlapp.app_location import locate
+from mlapp.app_location import locate_app
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
@@ -28,11 +28,11 @@ def lay_out_layers(
 ) -> None:
     """Write all files of the layers to `folder`: the environment, the model and the app."""
     packages, *others = layers
-    lay_out_content(bundle, folder, others)
+    lay_out_content_layers(bundle, folder, others)
     dependencies.lay_out_environment(bundle, platform, home, folder / packages.source, warn, compile)
 
 
-def lay_out_content(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:
+def lay_out_content_layers(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:
     """Write the files of the layers that hold no packages to `folder`: model and app."""
     wanted = {each.source for each in layers}
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,19 +43,19 @@ def lay_out_content(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -
         shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=link_or_copy)
         for name in (MANIFEST, REQUIREMENTS, SBOM):
             link_or_copy(bundle.folder / name, app / name)
-        _compile_code(bundle, app / CODE)
+        _compile_layer_code(bundle, app / CODE)
 
 
-def _compile_code(bundle: Bundle, code: Path) -> None:
+def _compile_layer_code(bundle: Bundle, code: Path) -> None:
     """Compile the user's code, so that a syntax error in the app is reported now rather than at startup."""
-    app = locate(bundle.settings.app, code).file
+    app = locate_app(bundle.settings.app, code).file
     if app.suffix == ".py":
         try:
             compile(app.read_bytes(), str(app), "exec", dont_inherit=True)
         except SyntaxError as error:
             text = (error.text or "").strip()
             raise ProjectError(f"{app.name}:{error.lineno}: {error.msg}: {text}", "Fix that line.") from None
-    python = dependencies.find_interpreter(bundle.manifest.python, bundle.settings.image)
+    python = dependencies.find_bytecode_interpreter(bundle.manifest.python, bundle.settings.image)
     if python is not None:
         files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())
-        bytecode.compile_files(files, code, f"{APP}/{CODE}", python)
+        bytecode.compile_python_files(files, code, f"{APP}/{CODE}", python)

@@ -21,7 +21,7 @@ MOST_OCTAL = 0o77777777777
 END = bytes(2 * tarfile.BLOCKSIZE)
 
 
-def normalize_entry(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def normalize_tar_entry(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """An entry without machine-specific attributes; a filter for `TarFile.add`."""
     entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = TIME, 0, 0, "", ""
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
@@ -73,7 +73,7 @@ class FolderLayer(Layer):
     @property
     def size(self) -> int:
         """Bytes of the tar."""
-        return sum(len(member.header) + _compute_padded_size(member.size) for member in self._members) + len(END)
+        return sum(len(member.header) + _compute_padded_tar_size(member.size) for member in self._members) + len(END)
 
     def stream_tar(self) -> Iterator[bytes]:
         """The tar; sets the digest at the end."""
@@ -109,7 +109,7 @@ class FolderLayer(Layer):
         parents = [each.as_posix().lstrip("/") for each in (*reversed(target.parents[:-1]), target)]
         return [
             *(_Member(_make_tar_header(name, tarfile.DIRTYPE, 0o755)) for name in parents),
-            *_walk_members(self._folder, self._target.lstrip("/")),
+            *_walk_tar_members(self._folder, self._target.lstrip("/")),
         ]
 
 
@@ -121,14 +121,14 @@ class _Member(NamedTuple):
     size: int = 0
 
 
-def _walk_members(folder: Path | str, name: str) -> Iterator[_Member]:
+def _walk_tar_members(folder: Path | str, name: str) -> Iterator[_Member]:
     for found in sorted(os.scandir(folder), key=lambda each: each.name):
         path = f"{name}/{found.name}"
         if found.is_symlink():
             yield _Member(_make_tar_header(path, tarfile.SYMTYPE, 0o777, link=os.readlink(found.path)))
         elif found.is_dir():
             yield _Member(_make_tar_header(path, tarfile.DIRTYPE, 0o755))
-            yield from _walk_members(found.path, path)
+            yield from _walk_tar_members(found.path, path)
         else:
             status = found.stat()
             mode = 0o755 if status.st_mode & 0o100 else 0o644
@@ -145,14 +145,14 @@ def _make_tar_header(name: str, kind: bytes, mode: int, size: int = 0, link: str
     short = (f"{name}/" if kind == tarfile.DIRTYPE else name).encode()
     if link or len(short) > tarfile.LENGTH_NAME or not short.isascii() or size > MOST_OCTAL:
         return _make_tarfile_header(name, kind, mode, size, link)
-    before, between, after, rest = _make_usual_header(kind, mode)
+    before, between, after, rest = _make_usual_tar_header(kind, mode)
     digits = b"%011o" % size
     checksum = b"%06o\0 " % (rest + sum(short) + sum(digits))
     return b"".join((short.ljust(tarfile.LENGTH_NAME, b"\0"), before, digits, between, checksum, after))
 
 
 @cache
-def _make_usual_header(kind: bytes, mode: int) -> tuple[bytes, bytes, bytes, int]:
+def _make_usual_tar_header(kind: bytes, mode: int) -> tuple[bytes, bytes, bytes, int]:
     """The constant parts of a standard header between and after name, size and checksum; and their byte sum."""
     block = _make_tarfile_header("", kind, mode)
     parts = block[tarfile.LENGTH_NAME : 124], block[135:148], block[156:]
@@ -165,5 +165,5 @@ def _make_tarfile_header(name: str, kind: bytes, mode: int, size: int = 0, link:
     return entry.tobuf(tarfile.PAX_FORMAT)
 
 
-def _compute_padded_size(size: int) -> int:
+def _compute_padded_tar_size(size: int) -> int:
     return size + -size % tarfile.BLOCKSIZE

@@ -86,7 +86,7 @@ def build_task_image(
         parts = [dependencies.fingerprint_dependencies(bundle), what.base, *what.system_packages, *platforms]
         parts += [f"{name}={value}" for name, value in what.environment.items()]
         tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
-        digest = registry.find_digest(repository, tag)
+        digest = registry.find_registry_digest(repository, tag)
         if digest is None:
             progress(f"build {repository}:{tag}: what the tasks need has changed")
             images = build_images(
@@ -97,7 +97,7 @@ def build_task_image(
 
 
 def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter) -> TaskBundle:
-    from mlapp.bundle.build import IMAGE_TODO, describe_bundle_files, write_requirements
+    from mlapp.bundle.build import IMAGE_TODO, describe_bundle_files, write_bundle_requirements
 
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
     (folder / CODE).mkdir(parents=True)
@@ -105,7 +105,7 @@ def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter
     versions = project.store.versions(project.name)
     # Use the versions that trained the latest model here, so that the same data results in the same model.
     libraries = versions[-1].libraries if versions else {}
-    _, source = write_requirements(project, libraries, python, folder, extra=f"[{extra}]", warn=warn)
+    _, source = write_bundle_requirements(project, libraries, python, folder, extra=f"[{extra}]", warn=warn)
     manifest = BundleManifest(
         format=FORMAT,
         app=project.name,

@@ -7,16 +7,16 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from mlapp.images.base import find_base, find_python_home
+from mlapp.images.base import find_base, find_base_python
 from mlapp.images.build_job import BuildJob
-from mlapp.images.engine import check_messages, translate_engine_errors
+from mlapp.images.engine import check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, ImageSpec
-from mlapp.images.source_builds import make_compiler
+from mlapp.images.source_builds import make_source_builder
 from mlapp.images.staging import lay_out_layers
-from mlapp.images.tar_layer import normalize_entry
+from mlapp.images.tar_layer import normalize_tar_entry
 
 
-def build_from_dockerfile(job: BuildJob) -> str:
+def build_user_dockerfile(job: BuildJob) -> str:
     """Build with the engine's builder; returns the image ID. The image is tagged when it is complete.
 
     The context is the project's code and, if the Dockerfile copies from them, the layers' files.
@@ -32,11 +32,11 @@ def build_from_dockerfile(job: BuildJob) -> str:
         if LAYOUT in text:
             base = find_base(client, _use_dockerfile_base(spec, text), job.platform, job.progress)
             job.progress(f"prepare the dependencies for {job.platform}")
-            home = find_python_home(client, base, spec.python)
-            compile = make_compiler(client, base, home, bundle, job.progress)
+            home = find_base_python(client, base, spec.python)
+            compile = make_source_builder(client, base, home, bundle, job.progress)
             lay_out_layers(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)
         context = Path(folder, "context.tar")
-        _write_context(context, bundle.root, layout, text)
+        _write_dockerfile_context(context, bundle.root, layout, text)
         job.progress(f"build with {job.dockerfile}")
         with translate_engine_errors("Building the image"), context.open("rb") as file:
             stream = client.api.build(
@@ -49,7 +49,7 @@ def build_from_dockerfile(job: BuildJob) -> str:
                 decode=True,
             )
             image_id = ""
-            for message in check_messages(stream, "Building the image"):
+            for message in check_engine_messages(stream, "Building the image"):
                 image_id = (message.get("aux") or {}).get("ID") or image_id
                 step = message.get("stream", "").strip()
                 if step.startswith("Step "):
@@ -69,7 +69,7 @@ def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
     return dataclasses.replace(plan, base=bases[-1] if bases else plan.base, system_packages=())
 
 
-def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
+def _write_dockerfile_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
     """Write a tar of the project's and the layers' files, reproducibly so that caches hit."""
 
     written = context.parent / "Dockerfile"
@@ -78,7 +78,7 @@ def _write_context(context: Path, code: Path, layout: Path, dockerfile: str) -> 
         archive.dereference = False
         for path in sorted(code.iterdir()):
             if path.name != "Dockerfile":
-                archive.add(path, path.name, filter=normalize_entry)
+                archive.add(path, path.name, filter=normalize_tar_entry)
         if layout.is_dir():
-            archive.add(layout, LAYOUT, filter=normalize_entry)
-        archive.add(written, "Dockerfile", filter=normalize_entry)
+            archive.add(layout, LAYOUT, filter=normalize_tar_entry)
+        archive.add(written, "Dockerfile", filter=normalize_tar_entry)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlapp.baseline.build import to_category_text
-from mlapp.baseline.redaction import find_rounding_step, round_to_step
+from mlapp.baseline.redaction import find_redaction_step, round_to_redaction_step
 
 
 class ColumnPrivacy:
@@ -36,9 +36,9 @@ class ColumnPrivacy:
             return values
         if rule == "hash":
             return [None if (text := to_category_text(value)) is None else self._hash_text(text) for value in values]
-        step = find_rounding_step(self._columns, column)
+        step = find_redaction_step(self._columns, column)
         assert step is not None, rule
-        return [round_to_step(value, step) for value in values]
+        return [round_to_redaction_step(value, step) for value in values]
 
     def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Redacted business keys."""

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from mlapp.baseline import Baseline
-from mlapp.baseline.build import convert_to_numbers, count_category_texts, count_missing
+from mlapp.baseline.build import convert_baseline_numbers, count_category_texts, count_missing_values
 from mlapp.baseline.fine_bins import FineCounts, group_columns
 from mlapp.baseline.predictions import NAME, split_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
@@ -192,16 +192,16 @@ class Slots:
         """Count rows column by column. Unknown columns are ignored."""
         numbers = [name for name in self._numbers if name in columns]
         if numbers and len(numbers) == len(self._numbers):
-            self._add_numbers(np.stack([convert_to_numbers(columns[name]) for name in numbers], axis=1), weight)
+            self._add_numbers(np.stack([convert_baseline_numbers(columns[name]) for name in numbers], axis=1), weight)
         else:
             for name in numbers:
-                self._add_single_column(name, convert_to_numbers(columns[name]), weight)
+                self._add_single_column(name, convert_baseline_numbers(columns[name]), weight)
         for name, codes in self._codes.items():
             if name in columns:
                 self._add_category(name, codes, count_category_texts(columns[name]), weight)
         for name, column in self._columns.items():
             if column.kind == "text" and name in columns:
-                missing = count_missing(columns[name])
+                missing = count_missing_values(columns[name])
                 self._counts[self.first[name] + 2] += missing * weight
                 self._counts[self.first[name]] += (len(columns[name]) - missing) * weight
 

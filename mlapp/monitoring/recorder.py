@@ -31,7 +31,7 @@ from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
-from mlapp.schema.container import take_rows
+from mlapp.schema.container import take_feature_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -307,7 +307,7 @@ def _select(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
 
 
 def _take(features: Any, rows: NDArray[np.int64]) -> Any:
-    return features[rows] if isinstance(features, np.ndarray) else take_rows(features, rows)
+    return features[rows] if isinstance(features, np.ndarray) else take_feature_rows(features, rows)
 
 
 def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:

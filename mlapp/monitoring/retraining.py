@@ -103,7 +103,7 @@ def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
     from mlapp import training
     from mlapp.provenance import read_git_state
 
-    rules = training.read_column_rules(project.root)
+    rules = training.read_monitored_columns(project.root)
     check = partial(training.check_monitored_columns, root=project.root)
     trained = training.run(project.app, {}, rules=rules, check_schema=check)
     return project.store.put(trained, git=read_git_state(project.root), origin=origin)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.schema.cast import is_missing
-from mlapp.schema.text_forms import write_text
+from mlapp.schema.cast import is_missing_value
+from mlapp.schema.text_forms import write_text_form
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -199,12 +199,13 @@ def _as_arrow(values: Any) -> Any:
     if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods become numbers in SQL
         return found
     return pa.array(
-        [None if is_missing(value) else _format_log_text(value) for value in _list_log_values(values)], pa.string()
+        [None if is_missing_value(value) else _format_log_text(value) for value in _list_log_values(values)],
+        pa.string(),
     )
 
 
 def _format_log_text(value: Any) -> str:
-    text = value if isinstance(value, str) else write_text(value)
+    text = value if isinstance(value, str) else write_text_form(value)
     return json.dumps(value, default=str) if text is None else text
 
 

@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 
-def is_from_file(frame: FrameType) -> bool:
+def is_defined_in_file(frame: FrameType) -> bool:
     """Whether the code of a frame is in a Python file and not in a cell of a notebook."""
     file = Path(frame.f_code.co_filename)
     return "__file__" in frame.f_globals and file.suffix == ".py" and file.is_file()
@@ -21,12 +21,12 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
     Two functions in one file are different even if they have the same name.
     """
-    first, second = _get_code_object(old), _get_code_object(new)
+    first, second = _get_definition_code(old), _get_definition_code(new)
     if first is None or second is None:
-        return has_same_name(old, new)
-    if not _is_python_file(second.co_filename):
+        return has_same_definition(old, new)
+    if not _is_definition_file(second.co_filename):
         return getattr(old, "__module__", "") == getattr(new, "__module__", "")
-    if first.co_filename != second.co_filename or not has_same_name(old, new):
+    if first.co_filename != second.co_filename or not has_same_definition(old, new):
         return False
     return first.co_firstlineno == second.co_firstlineno or not {
         first.co_firstlineno,
@@ -34,7 +34,7 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     } <= _find_definition_lines(second.co_filename, second.co_name)
 
 
-def has_same_name(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+def has_same_definition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     """Whether two functions have the same name in the same module."""
     return _get_definition_key(old) == _get_definition_key(new)
 
@@ -43,13 +43,13 @@ def _get_definition_key(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
-def _get_code_object(function: Callable[..., Any]) -> CodeType | None:
+def _get_definition_code(function: Callable[..., Any]) -> CodeType | None:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(bare, "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 
-def _is_python_file(name: str) -> bool:
+def _is_definition_file(name: str) -> bool:
     return name.endswith(".py") and Path(name).is_file()
 
 

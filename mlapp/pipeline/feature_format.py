@@ -9,13 +9,13 @@ from typing import Any
 from mlapp.pipeline.stage import Stage
 
 
-def wants_array(stage: Stage | None) -> bool:
+def wants_array_features(stage: Stage | None) -> bool:
     """Whether the role's `features` argument is annotated with NumPy's array."""
     kind = _find_features_type(stage)
     return inspect.isclass(kind) and kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
-def wants_batches(stage: Stage | None) -> bool:
+def wants_batched_features(stage: Stage | None) -> bool:
     """Whether the role's `features` argument is annotated as an iterator over parts."""
     return _find_features_type(stage) in (Iterator, Iterable)
 
@@ -31,6 +31,6 @@ def _find_features_type(stage: Stage | None) -> Any:
     return getattr(annotation, "__origin__", annotation)
 
 
-def convert_to_array(features: Any) -> Any:
+def convert_features_to_array(features: Any) -> Any:
     """A DataFrame as a two-dimensional array, without a copy if its columns are contiguous; anything else unchanged."""
     return features.to_numpy() if hasattr(features, "to_numpy") else features

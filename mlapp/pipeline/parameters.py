@@ -12,8 +12,14 @@ from typing import Any
 
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.pipeline.stage import Stage
-from mlapp.pipeline.structures import find_structure, is_structure, read_field_values
-from mlapp.pipeline.values import UnfitValueError, convert_value, format_type, make_example_text, to_plain_value
+from mlapp.pipeline.structures import find_structure, is_structure, read_structure_values
+from mlapp.pipeline.values import (
+    UnfitValueError,
+    convert_value,
+    format_parameter_type,
+    make_parameter_example,
+    to_plain_value,
+)
 
 REQUIRED = inspect.Parameter.empty
 
@@ -45,9 +51,10 @@ class Parameter:
             return convert_value(value, self.kind)
         except UnfitValueError as error:
             name = ".".join((self.name, *error.path))
-            problem = error.problem or f"takes {format_type(error.kind)}, not {error.value!r}."
+            problem = error.problem or f"takes {format_parameter_type(error.kind)}, not {error.value!r}."
             raise UsageError(
-                f"Parameter '{name}' of {self.stage} {problem}", f"Give it as {name}={make_example_text(error.kind)}."
+                f"Parameter '{name}' of {self.stage} {problem}",
+                f"Give it as {name}={make_parameter_example(error.kind)}.",
             ) from None
 
 
@@ -70,7 +77,7 @@ class Recorded:
     value: Any
 
 
-def open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
+def list_open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
     """The stages that take `**kwargs`: they receive the values that no stage declares."""
     variable = inspect.Parameter.VAR_KEYWORD
     return tuple(
@@ -88,7 +95,7 @@ def bind_parameters(
     Args:
         given: by name, or by `stage.name` if two stages declare the same name; `name.field` for a field,
             while the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
-        open_stages: the stages that take `**kwargs`, from `open_stages`.
+        open_stages: the stages that take `**kwargs`, from `list_open_stages`.
 
     Returns:
         stage → name → value, with every declared parameter in it.
@@ -101,7 +108,7 @@ def bind_parameters(
     parts: dict[tuple[str, str], dict[tuple[str, ...], Any]] = {}
     wholes: dict[tuple[str, str], Any] = {}
     known: dict[tuple[str, str], Parameter] = {}
-    for name, value in _expand_stage_mappings(parameters, given).items():
+    for name, value in _expand_parameter_mappings(parameters, given).items():
         parameter, path = _find_parameter(parameters, name, open_stages)
         key = (parameter.stage, parameter.name)
         known[key] = parameter
@@ -112,7 +119,7 @@ def bind_parameters(
     for key, parameter in known.items():
         value = wholes.get(key, parameter.default)
         if key in parts:
-            value = _replace_fields(parameter, value, parts[key])
+            value = _replace_parameter_fields(parameter, value, parts[key])
         bound.setdefault(parameter.stage, {})[parameter.name] = _convert_parameter(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
@@ -120,13 +127,13 @@ def bind_parameters(
         if parameter.is_required:
             raise UsageError(
                 f"Parameter '{parameter.name}' of {parameter.stage} has no default and was not given.",
-                f"Give it: -p {parameter.name}={make_example_text(parameter.kind)}.",
+                f"Give it: -p {parameter.name}={make_parameter_example(parameter.kind)}.",
             )
         bound[parameter.stage][parameter.name] = parameter.default
     return bound
 
 
-def select_stage_values(
+def select_stage_parameters(
     stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The given values that a stage takes.
@@ -138,13 +145,13 @@ def select_stage_values(
     is_open = stage in open_stages
     return {
         name: value
-        for name, value in _expand_stage_mappings(parameters, given).items()
-        if _find_matches(own, name)
-        or (is_open and not _find_matches(parameters, name) and _get_extra_keyword(stage, name))
+        for name, value in _expand_parameter_mappings(parameters, given).items()
+        if _find_matching_parameters(own, name)
+        or (is_open and not _find_matching_parameters(parameters, name) and _get_extra_parameter(stage, name))
     }
 
 
-def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+def bind_stage_parameters(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """One stage's values: the given ones that it takes, converted and checked, and its defaults.
 
     Args:
@@ -153,8 +160,8 @@ def bind_one_stage(stage: Stage, parameters: list[Parameter], given: Mapping[str
     Raises:
         UsageError: as `bind_parameters`.
     """
-    is_open = open_stages([stage])
-    own = select_stage_values(stage.role.name, parameters, given, is_open)
+    is_open = list_open_stages([stage])
+    own = select_stage_parameters(stage.role.name, parameters, given, is_open)
     return bind_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
 
 
@@ -188,19 +195,19 @@ def _convert_parameter(parameter: Parameter, value: Any) -> Any:
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
 
-def _expand_stage_mappings(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+def _expand_parameter_mappings(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values, with a mapping under a stage's name expanded."""
     stages = {parameter.stage for parameter in parameters}
     named: dict[str, Any] = {}
     for name, value in given.items():
-        if name in stages and isinstance(value, Mapping) and not _find_matches(parameters, name):
+        if name in stages and isinstance(value, Mapping) and not _find_matching_parameters(parameters, name):
             named.update({f"{name}.{inner}": item for inner, item in value.items()})
         else:
             named[name] = value
     return named
 
 
-def _find_matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
+def _find_matching_parameters(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
     """The parameters that a name can mean, each with the path of the field within it."""
     parts = tuple(name.split("."))
     found = []
@@ -211,10 +218,10 @@ def _find_matches(parameters: Iterable[Parameter], name: str) -> list[tuple[Para
         if len(parts) > 1 and is_of_stage and parts[1] == parameter.name:
             found.append((parameter, parts[2:]))
     whole = [(parameter, path) for parameter, path in found if not path]
-    return whole or [(parameter, path) for parameter, path in found if _has_fields(parameter)]
+    return whole or [(parameter, path) for parameter, path in found if _has_parameter_fields(parameter)]
 
 
-def _has_fields(parameter: Parameter) -> bool:
+def _has_parameter_fields(parameter: Parameter) -> bool:
     kind = (
         typing.get_args(parameter.kind)[0] if typing.get_origin(parameter.kind) is typing.Annotated else parameter.kind
     )
@@ -222,7 +229,7 @@ def _has_fields(parameter: Parameter) -> bool:
     return is_mapping or find_structure(kind) is not None
 
 
-def _get_extra_keyword(stage: str, name: str) -> str:
+def _get_extra_parameter(stage: str, name: str) -> str:
     """The keyword of a value for a stage with `**kwargs`; empty if the name means another stage."""
     prefix, dot, short = name.rpartition(".")
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
@@ -231,19 +238,19 @@ def _get_extra_keyword(stage: str, name: str) -> str:
 def _find_parameter(
     parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()
 ) -> tuple[Parameter, tuple[str, ...]]:
-    found = _find_matches(parameters, name)
+    found = _find_matching_parameters(parameters, name)
     if len(found) == 1:
         return found[0]
     if found:
         names = " or ".join(parameter.full_name for parameter, _ in found)
         raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Name one: {names}.")
-    takers = [stage for stage in open_stages if _get_extra_keyword(stage, name)]
+    takers = [stage for stage in open_stages if _get_extra_parameter(stage, name)]
     close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
             raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Name one: {names}.")
-        return Parameter(takers[0], _get_extra_keyword(takers[0], name), Any), ()
+        return Parameter(takers[0], _get_extra_parameter(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
     todo = f"Known parameters: {listed}."
@@ -252,13 +259,13 @@ def _find_parameter(
     raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, known)}", todo)
 
 
-def _replace_fields(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
+def _replace_parameter_fields(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
     """The value with some fields replaced, as a mapping that is not converted yet."""
     if isinstance(value, Recorded):
         value = value.value
     if value is REQUIRED or value is None:
         value = {}
-    fields = read_field_values(value if not isinstance(value, str) else parameter.convert_value(value))
+    fields = read_structure_values(value if not isinstance(value, str) else parameter.convert_value(value))
     for path, item in parts.items():
         inner = fields
         for name in path[:-1]:
@@ -268,7 +275,7 @@ def _replace_fields(parameter: Parameter, value: Any, parts: Mapping[tuple[str, 
                     f"Parameter '{parameter.name}.{name}' of {parameter.stage} has no fields.",
                     f"Give it as {parameter.name}.{name}=value.",
                 )
-            inner[name] = {} if below is None else read_field_values(below)
+            inner[name] = {} if below is None else read_structure_values(below)
             inner = inner[name]
         inner[path[-1]] = item
     return fields

@@ -19,7 +19,7 @@ from mlapp.pipeline.decorators import (
     TaskDecorator,
     TransformerDecorator,
 )
-from mlapp.pipeline.definition import has_same_name, is_from_file, is_redefinition
+from mlapp.pipeline.definition import has_same_definition, is_defined_in_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
 from mlapp.pipeline.stage_options import FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
@@ -28,7 +28,7 @@ Options = TypeVar("Options", bound=TaskOptions)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
-def _list_column_parameter(app: str, parameter: str, names: Any) -> tuple[str, ...]:
+def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
     try:
@@ -70,10 +70,10 @@ class Pipeline:
             )
         self.name = name
         self.target: str | tuple[str, ...] | None = (
-            target if target is None or isinstance(target, str) else _list_column_parameter(name, "target", target)
+            target if target is None or isinstance(target, str) else _list_pipeline_columns(name, "target", target)
         )
         self.features: tuple[str, ...] | None = (
-            None if features is None else _list_column_parameter(name, "features", features)
+            None if features is None else _list_pipeline_columns(name, "features", features)
         )
         both = set(self.targets) & set(self.features or ())
         if both:
@@ -115,19 +115,19 @@ class Pipeline:
     @property
     def model_options(self) -> ModelOptions:
         """The options of `@app.model`; the defaults if the app declares no model."""
-        return self._find_options("model", ModelOptions)
+        return self._find_stage_options("model", ModelOptions)
 
     @property
     def predictor_options(self) -> PredictorOptions:
         """The options of `@app.predictor`; the defaults if the app declares none."""
-        return self._find_options("predictor", PredictorOptions)
+        return self._find_stage_options("predictor", PredictorOptions)
 
     @property
     def feature_loader_options(self) -> FeatureLoaderOptions:
         """The options of `@app.feature_loader`; the defaults if the app declares none."""
-        return self._find_options("feature_loader", FeatureLoaderOptions)
+        return self._find_stage_options("feature_loader", FeatureLoaderOptions)
 
-    def _find_options(self, role: str, kind: type[Options]) -> Options:
+    def _find_stage_options(self, role: str, kind: type[Options]) -> Options:
         stage = self.stages.get(role)
         return stage.options if stage is not None and isinstance(stage.options, kind) else kind()
 
@@ -139,7 +139,7 @@ class Pipeline:
         """
         stage = stages.make_stage(role, function, has_target=self.target is not None, options=options)
         if role.name == "on_predict":
-            self.callbacks = [each for each in self.callbacks if not has_same_name(each.function, function)]
+            self.callbacks = [each for each in self.callbacks if not has_same_definition(each.function, function)]
             self.callbacks.append(stage)
             self.stages[role.name] = self.callbacks[0]
             return
@@ -178,7 +178,7 @@ class Pipeline:
         name = name or ("predict" if predict else "train")
         schedule = Schedule(name, cron, every, dict(parameters or {}), time, promote_if, predict, model)
         old = self.schedules.get(name)
-        if old is not None and old != schedule and is_from_file(sys._getframe(1)):
+        if old is not None and old != schedule and is_defined_in_file(sys._getframe(1)):
             raise DeclarationError(f"App '{self.name}' has two schedules called '{name}'.", "Give each a unique name.")
         self.schedules[name] = schedule
         return schedule

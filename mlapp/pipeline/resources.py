@@ -80,7 +80,7 @@ class TaskArguments(TypedDict, total=False):
     secrets: Sequence[str]
 
 
-def make_task(role: str, options: Mapping[str, Any]) -> Task:
+def make_stage_task(role: str, options: Mapping[str, Any]) -> Task:
     """How a stage runs, from the options of its decorator.
 
     Raises:
@@ -100,7 +100,7 @@ def make_task(role: str, options: Mapping[str, Any]) -> Task:
     return Task(**options)
 
 
-def merge_tasks(tasks: Sequence[Task]) -> Task:
+def merge_stage_tasks(tasks: Sequence[Task]) -> Task:
     """How several stages run as one task.
 
     The first stage decides the caching, as the others run inside of it. Resources and timeout are those of the

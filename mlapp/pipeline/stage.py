@@ -70,7 +70,7 @@ class Stage:
         """Its name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
         if isinstance(self.options, DefaultOptions):
             return f"the default {self.role.name} of {self.options.framework}"
-        return describe_function(self.role.name, self.function)
+        return describe_stage_function(self.role.name, self.function)
 
     @property
     def is_default(self) -> bool:
@@ -80,7 +80,7 @@ class Stage:
     @cached_property
     def signature(self) -> inspect.Signature:
         """The function's signature, with annotations resolved where possible."""
-        return resolve_signature(self.function)
+        return resolve_stage_signature(self.function)
 
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
@@ -106,27 +106,29 @@ def make_stage(
         raise DeclarationError(
             f"@app.{role.name} marks {function!r}, which is not a function.", f"Put @app.{role.name} above a function."
         )
-    own = list(_read_signature(function).parameters.values())
+    own = list(_read_stage_signature(function).parameters.values())
     leading = [argument for argument in own if argument.kind in POSITIONAL]
     takes_any = any(argument.kind is inspect.Parameter.VAR_POSITIONAL for argument in own)
     wanted = role.receives
-    if "target" in wanted and not has_target and not _takes_target(leading, wanted):
+    if "target" in wanted and not has_target and not _stage_takes_target(leading, wanted):
         wanted = tuple(name for name in wanted if name != "target")
     if len(leading) < len(wanted) and not takes_any:
-        raise _signature_error(role, function, wanted, own)
+        raise _stage_signature_error(role, function, wanted, own)
     receives = min(len(wanted), len(leading)) if not takes_any else len(wanted)
     rest = [
         argument
         for argument in own[min(receives, len(leading)) :]
         if argument.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
-    positional_only = [argument for argument in rest if _is_required_positional(argument)]
-    if positional_only or (rest and not role.parameters and any(_is_named_argument(argument) for argument in rest)):
-        raise _signature_error(role, function, wanted, own)
+    positional_only = [argument for argument in rest if _is_required_stage_argument(argument)]
+    if positional_only or (
+        rest and not role.parameters and any(_is_named_stage_argument(argument) for argument in rest)
+    ):
+        raise _stage_signature_error(role, function, wanted, own)
     return Stage(role, function, receives, options)
 
 
-def describe_function(role: str, function: Callable[..., Any]) -> str:
+def describe_stage_function(role: str, function: Callable[..., Any]) -> str:
     """`role 'name' in file:line`, as far as known; `data_reader.sql` for a data source."""
     source = getattr(function, "source", None)
     if isinstance(source, str):
@@ -138,23 +140,23 @@ def describe_function(role: str, function: Callable[..., Any]) -> str:
     return f"{role} '{name}'{where}"
 
 
-def resolve_signature(function: Callable[..., Any]) -> inspect.Signature:
+def resolve_stage_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature with its annotations as types; one that cannot be resolved counts as missing.
 
     An annotation can name a type that only a type checker imports, so each one is resolved separately.
     """
-    signature = _read_signature(function)
-    scope = _make_annotation_scope(function)
+    signature = _read_stage_signature(function)
+    scope = _make_stage_annotation_scope(function)
     arguments = [
-        argument.replace(annotation=_resolve_annotation(argument.annotation, scope))
+        argument.replace(annotation=_resolve_stage_annotation(argument.annotation, scope))
         for argument in signature.parameters.values()
     ]
     return signature.replace(
-        parameters=arguments, return_annotation=_resolve_annotation(signature.return_annotation, scope)
+        parameters=arguments, return_annotation=_resolve_stage_annotation(signature.return_annotation, scope)
     )
 
 
-def _resolve_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
+def _resolve_stage_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
@@ -165,7 +167,7 @@ def _resolve_annotation(annotation: Any, scope: dict[str, Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def _make_annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
+def _make_stage_annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     if isinstance(bare, type):
         bare = bare.__init__  # type: ignore[misc]
@@ -180,7 +182,7 @@ def _make_annotation_scope(function: Callable[..., Any]) -> dict[str, Any]:
     return scope
 
 
-def _read_signature(function: Callable[..., Any]) -> inspect.Signature:
+def _read_stage_signature(function: Callable[..., Any]) -> inspect.Signature:
     """The signature; that of a class whose `__init__` takes `**kwargs` is completed from its bases."""
     try:
         signature = inspect.signature(function)
@@ -193,31 +195,31 @@ def _read_signature(function: Callable[..., Any]) -> inspect.Signature:
         for base in function.__mro__[1:]:
             if "__init__" in vars(base) and base is not object:
                 for argument in list(inspect.signature(base.__init__).parameters.values())[1:]:  # type: ignore[misc]
-                    if _is_named_argument(argument):
+                    if _is_named_stage_argument(argument):
                         found.setdefault(argument.name, argument.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     order = sorted(found.values(), key=lambda argument: argument.kind)
     return inspect.Signature(order)
 
 
-def _is_named_argument(argument: inspect.Parameter) -> bool:
+def _is_named_stage_argument(argument: inspect.Parameter) -> bool:
     return argument.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def _is_required_positional(argument: inspect.Parameter) -> bool:
+def _is_required_stage_argument(argument: inspect.Parameter) -> bool:
     return argument.kind is inspect.Parameter.POSITIONAL_ONLY and argument.default is inspect.Parameter.empty
 
 
-def _takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
+def _stage_takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
     """Whether a function takes a target although the app declares none: a parser can return one."""
     return len(leading) >= len(wanted) and leading[len(wanted) - 1].default is inspect.Parameter.empty
 
 
-def _signature_error(
+def _stage_signature_error(
     role: Role, function: Callable[..., Any], wanted: tuple[str, ...], own: list[inspect.Parameter]
 ) -> DeclarationError:
     has = ", ".join(str(argument).split(":")[0].split("=")[0].strip() for argument in own)
     should = ", ".join((*wanted, "…its parameters") if role.parameters else wanted)
     return DeclarationError(
-        f"{describe_function(role.name, function)} takes ({has}).",
+        f"{describe_stage_function(role.name, function)} takes ({has}).",
         f"Let it take ({should}); docs/app.md describes every stage.",
     )

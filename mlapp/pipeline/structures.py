@@ -37,10 +37,10 @@ def find_structure(kind: Any) -> Structure | None:
         return find_structure(others[0]) if len(others) == 1 else None
     if not inspect.isclass(kind):
         return None
-    fields = _list_fields(kind)
+    fields = _list_structure_fields(kind)
     if fields is None:
         return None
-    hints = _read_hints(kind)
+    hints = _read_structure_hints(kind)
     return Structure(
         kind,
         {name: hints.get(name, Any) for name in fields},
@@ -53,7 +53,7 @@ def is_structure(value: Any) -> bool:
     return find_structure(type(value)) is not None
 
 
-def read_field_values(value: Any) -> dict[str, Any]:
+def read_structure_values(value: Any) -> dict[str, Any]:
     """The fields of an object, or the items of a mapping."""
     if isinstance(value, Mapping):
         return dict(value)
@@ -62,7 +62,7 @@ def read_field_values(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in structure.fields}
 
 
-def _list_fields(kind: type) -> dict[str, bool] | None:
+def _list_structure_fields(kind: type) -> dict[str, bool] | None:
     """Field → whether it is required."""
     if typing.is_typeddict(kind):
         required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
@@ -89,7 +89,7 @@ def _list_fields(kind: type) -> dict[str, bool] | None:
     return None
 
 
-def _read_hints(kind: type) -> dict[str, Any]:
+def _read_structure_hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind, include_extras=True)
     except Exception:  # only a type checker can resolve the annotation; the field takes any value

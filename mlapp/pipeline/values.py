@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import suggest_nearest
-from mlapp.pipeline.structures import Structure, find_structure, is_structure, read_field_values
+from mlapp.pipeline.structures import Structure, find_structure, is_structure, read_structure_values
 from mlapp.schema.infer import to_json_value
 
 TRUE = {"true", "yes", "on", "1"}
@@ -48,7 +48,7 @@ def convert_value(value: Any, kind: Any) -> Any:
         UnfitValueError: it is not of that type.
     """
     try:
-        return _convert_to_type(value, kind)
+        return _convert_value_to_type(value, kind)
     except UnfitValueError:
         raise
     except (ValueError, TypeError, msgspec.ValidationError):
@@ -71,7 +71,7 @@ def to_plain_value(value: Any) -> Any:
     if isinstance(value, (datetime.time, decimal.Decimal)):
         return str(value)
     if isinstance(value, Mapping) or is_structure(value):
-        return {str(to_plain_value(name)): to_plain_value(item) for name, item in read_field_values(value).items()}
+        return {str(to_plain_value(name)): to_plain_value(item) for name, item in read_structure_values(value).items()}
     if isinstance(value, (list, tuple)):
         return [to_plain_value(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -79,31 +79,31 @@ def to_plain_value(value: Any) -> Any:
     return to_json_value(value)
 
 
-def format_type(kind: Any) -> str:
+def format_parameter_type(kind: Any) -> str:
     """A type as text for users: `float`, `int or none`, `one of l1, l2`."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        return format_type(typing.get_args(kind)[0])
+        return format_parameter_type(typing.get_args(kind)[0])
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(format_type(option) for option in typing.get_args(kind))
+        return " or ".join(format_parameter_type(option) for option in typing.get_args(kind))
     if kind is type(None):
         return "none"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"one of {', '.join(str(member.value) for member in kind)}"
     if origin is list or kind is list:
         inner = typing.get_args(kind)
-        return f"a list of {format_type(inner[0])}" if inner else "a list"
+        return f"a list of {format_parameter_type(inner[0])}" if inner else "a list"
     if (structure := find_structure(kind)) is not None:
         return f"{kind.__name__} (an object with {', '.join(structure.fields)})"
     return getattr(kind, "__name__", str(kind))
 
 
-def make_example_text(kind: Any) -> str:
+def make_parameter_example(kind: Any) -> str:
     """A text of that type to show in a hint: `0.1`."""
     if typing.get_origin(kind) is typing.Annotated:
-        return make_example_text(typing.get_args(kind)[0])
+        return make_parameter_example(typing.get_args(kind)[0])
     if typing.get_origin(kind) is typing.Literal:
         return str(typing.get_args(kind)[0])
     if (structure := find_structure(kind)) is not None:
@@ -112,14 +112,14 @@ def make_example_text(kind: Any) -> str:
     return examples.get(kind, "value") if isinstance(kind, type) else "value"
 
 
-def _convert_to_type(value: Any, kind: Any) -> Any:
+def _convert_value_to_type(value: Any, kind: Any) -> Any:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _convert_to_type(value, options[0])
+        return _convert_value_to_type(value, options[0])
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, options)
+        return _convert_union_value(value, options)
     if kind is Any or kind is object:
-        return _parse_literal(value) if isinstance(value, str) else value
+        return _parse_literal_value(value) if isinstance(value, str) else value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
@@ -129,33 +129,33 @@ def _convert_to_type(value: Any, kind: Any) -> Any:
             else _raise_value_error()
         )
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _convert_enum(value, kind)
+        return _convert_enum_value(value, kind)
     if kind is bool:
-        return _convert_bool(value)
+        return _convert_bool_value(value)
     if (structure := find_structure(kind)) is not None:
-        return _convert_structure(value, structure)
+        return _convert_structure_value(value, structure)
     if isinstance(kind, type) and issubclass(kind, Path):
         return kind(value)
     container = origin or kind
     if container in SEQUENCES:
-        return _convert_sequence(value, container, options)
+        return _convert_sequence_value(value, container, options)
     if inspect.isclass(container) and container.__module__ == "collections.abc":
         if issubclass(container, Mapping):
-            return _convert_mapping(value, options)
+            return _convert_mapping_value(value, options)
         if issubclass(container, Iterable):
             wanted = set if issubclass(container, Set) else list
-            return _convert_sequence(value, wanted, options)
+            return _convert_sequence_value(value, wanted, options)
     if container is dict:
-        return _convert_mapping(value, options)
+        return _convert_mapping_value(value, options)
     if kind in WRITTEN:
-        return _convert_written(value, kind)
+        return _convert_written_value(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
         return kind(str(value)) if is_text else _raise_value_error()
     return value
 
 
-def _convert_written(value: Any, kind: Any) -> Any:
+def _convert_written_value(value: Any, kind: Any) -> Any:
     if kind is datetime.date and isinstance(value, datetime.datetime):
         return value.date()
     if kind is datetime.datetime and type(value) is datetime.date:
@@ -165,13 +165,13 @@ def _convert_written(value: Any, kind: Any) -> Any:
     return msgspec.convert(value, kind, strict=not isinstance(value, str))
 
 
-def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
+def _convert_union_value(value: Any, options: tuple[Any, ...]) -> Any:
     if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
         return None
     others = [option for option in options if option is not type(None)]
     for option in sorted(others, key=lambda option: option is str):
         try:
-            return _convert_to_type(value, option)
+            return _convert_value_to_type(value, option)
         except UnfitValueError:
             if len(others) == 1:
                 raise
@@ -180,7 +180,7 @@ def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
     return _raise_value_error()
 
 
-def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
+def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
     for member in kind:
         texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
         if value is member or value == member.value or value in texts:
@@ -188,14 +188,14 @@ def _convert_enum(value: Any, kind: type[enum.Enum]) -> enum.Enum:
     return _raise_value_error()
 
 
-def _convert_bool(value: Any) -> bool:
+def _convert_bool_value(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     text = value.lower() if isinstance(value, str) else _raise_value_error()
     return text in TRUE if text in TRUE | FALSE else _raise_value_error()
 
 
-def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
+def _convert_sequence_value(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
     else:
@@ -204,24 +204,24 @@ def _convert_sequence(value: Any, container: Any, options: tuple[Any, ...]) -> A
     if container is tuple and options and options[-1] is not Ellipsis:
         if len(parts) != len(options):
             _raise_value_error()
-        return tuple(_convert_to_type(part, each) for part, each in zip(parts, options, strict=True))
-    return container(_convert_to_type(part, inner) for part in parts)
+        return tuple(_convert_value_to_type(part, each) for part, each in zip(parts, options, strict=True))
+    return container(_convert_value_to_type(part, inner) for part in parts)
 
 
-def _convert_mapping(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
-    given = _parse_mapping(value)
+def _convert_mapping_value(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
+    given = _parse_mapping_value(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
-        name if key_kind is Any else convert_value(name, key_kind): _convert_member(name, item, item_kind)
+        name if key_kind is Any else convert_value(name, key_kind): _convert_member_value(name, item, item_kind)
         for name, item in given.items()
     }
 
 
-def _convert_structure(value: Any, structure: Structure) -> Any:
+def _convert_structure_value(value: Any, structure: Structure) -> Any:
     if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
         return value
     try:
-        given = _parse_mapping(value)
+        given = _parse_mapping_value(value)
     except (ValueError, TypeError):
         raise UnfitValueError(value, structure.kind) from None
     for name in given:
@@ -231,21 +231,21 @@ def _convert_structure(value: Any, structure: Structure) -> Any:
     missing = sorted(structure.required - set(given))
     if missing:
         raise UnfitValueError(value, structure.kind, problem=f"lacks the field '{missing[0]}'.")
-    values = {str(name): _convert_member(name, item, structure.fields[name]) for name, item in given.items()}
+    values = {str(name): _convert_member_value(name, item, structure.fields[name]) for name, item in given.items()}
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
         raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_pydantic_message(error)}") from error
 
 
-def _convert_member(name: Any, value: Any, kind: Any) -> Any:
+def _convert_member_value(name: Any, value: Any, kind: Any) -> Any:
     try:
         return convert_value(value, kind)
     except UnfitValueError as error:
         raise error.within(str(name)) from None
 
 
-def _parse_mapping(value: Any) -> Mapping[str, Any]:
+def _parse_mapping_value(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     return value if isinstance(value, Mapping) else _raise_value_error()
@@ -259,7 +259,7 @@ def _take_pydantic_message(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _parse_literal(text: str) -> Any:
+def _parse_literal_value(text: str) -> Any:
     """The value of a text for a parameter of unknown type: a number, true, null or a list if it parses as one."""
     if text.lower() == "none":
         return None

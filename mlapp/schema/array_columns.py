@@ -44,7 +44,7 @@ def find_array_columns(features: Any, table: Any) -> list[str]:
     return chosen if len(chosen) == len(found) == len(set(chosen)) else []
 
 
-def order_columns(inputs: Any, schema: Schema) -> Any:
+def order_array_columns(inputs: Any, schema: Schema) -> Any:
     """Inputs with training's column names as rows in training's order; other inputs unchanged.
 
     Args:
@@ -58,20 +58,20 @@ def order_columns(inputs: Any, schema: Schema) -> Any:
     if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):
         if not all(isinstance(name, str) for name in inputs.columns):
             return inputs
-        check_array_names(list(inputs.columns), schema)
+        check_array_column_names(list(inputs.columns), schema)
         return inputs[schema.columns].to_numpy()
     if isinstance(inputs, Mapping) and any(isinstance(value, (list, tuple)) for value in inputs.values()):
-        check_array_names(list(map(str, inputs)), schema)
+        check_array_column_names(list(map(str, inputs)), schema)
         return [list(row) for row in zip(*(inputs[name] for name in schema.columns), strict=False)]
     records = [inputs] if isinstance(inputs, Mapping) else inputs
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         return inputs
     for record in records:
-        check_array_names(list(map(str, record)), schema)
+        check_array_column_names(list(map(str, record)), schema)
     return [[record[name] for name in schema.columns] for record in records]
 
 
-def check_array_names(given: Sequence[str], schema: Schema) -> None:
+def check_array_column_names(given: Sequence[str], schema: Schema) -> None:
     """Check that the names are the array's columns, in any order, besides other columns of training's table.
 
     Raises:

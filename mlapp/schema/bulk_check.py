@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema.cast import fits_zone
-from mlapp.schema.fields import Field, float_bound, integer_bounds
+from mlapp.schema.fields import Field, find_float_bound, find_integer_bounds
 
 NONE = type(None)
 
 
-def accepts_column(field: Field, values: list[Any]) -> bool:
+def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
     """Whether a column certainly accepts all the JSON values. If False, check each one.
 
     Args:
@@ -37,9 +37,9 @@ def accepts_column(field: Field, values: list[Any]) -> bool:
                 return is_clear and kinds <= {str, int, float} and set(values) <= set(known)
             case "number":
                 size = np.abs(np.array(values, float)) if kinds <= {int, float} else np.array(np.inf)
-                return bool((size <= float_bound(field.dtype)).all())
+                return bool((size <= find_float_bound(field.dtype)).all())
             case "integer" if kinds <= {int}:
-                low, end = integer_bounds(field.dtype)
+                low, end = find_integer_bounds(field.dtype)
                 return not values or (low <= min(values) and max(values) < end)
             case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
                 return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.schema.category import cast_categories
 from mlapp.schema.fields import Field
-from mlapp.schema.text_forms import TEXT_FORMS, read_values
+from mlapp.schema.text_forms import TEXT_FORMS, read_text_forms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def parse_pandas_dtype(name: str) -> Any:
     return pd.api.types.pandas_dtype(name)
 
 
-def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+def cast_column(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """The column in the field's dtype.
 
     Args:
@@ -53,18 +53,18 @@ def cast(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
             return _cast_times(column, field)
         case "string":
             return (
-                _convert_to_object_column(column, field, str)
+                _cast_to_objects(column, field, str)
                 if field.dtype == "object"
-                else column.astype(_find_dtype(field))
+                else column.astype(_find_cast_dtype(field))
             )
         case "integer" | "number" | "boolean":
             return _cast_numbers(column, field)
     if field.type in TEXT_FORMS:
-        return read_values(column, field, choose_missing_marker(field))
-    return _convert_to_object_column(column, field, None) if field.dtype == "object" else column.infer_objects()
+        return read_text_forms(column, field, choose_missing_value(field))
+    return _cast_to_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
 
 
-def choose_missing_marker(field: Field) -> Any:
+def choose_missing_value(field: Field) -> Any:
     """The missing value of a column of objects in training."""
     import pandas as pd
 
@@ -94,7 +94,7 @@ def is_utc(dtype: str) -> bool:
     return dtype.partition(",")[2].strip().removeprefix("tz=").partition("]")[0] in ("UTC", "Etc/UTC", "Z", "+00:00")
 
 
-def _find_dtype(field: Field) -> Any:
+def _find_cast_dtype(field: Field) -> Any:
     return parse_pandas_dtype(field.dtype)
 
 
@@ -104,13 +104,13 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
 
     make = NUMBERS[field.type]
     if field.dtype == "object":
-        return _convert_to_object_column(column, field, make)
-    dtype = _find_dtype(field)
+        return _cast_to_objects(column, field, make)
+    dtype = _find_cast_dtype(field)
     if isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any():
         return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype):
         if column.dtype == object:
-            values = [None if is_missing(value) else make(value) for value in column]
+            values = [None if is_missing_value(value) else make(value) for value in column]
             if field.dtype in MASKED:
                 return pd.Series(values, index=column.index, dtype=dtype)
             column = pd.Series(values, index=column.index, dtype=object)
@@ -119,19 +119,17 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     return column.astype(dtype)
 
 
-def _convert_to_object_column(
-    column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None
-) -> pd.Series[Any]:
+def _cast_to_objects(column: pd.Series[Any], field: Field, make: Callable[[Any], Any] | None) -> pd.Series[Any]:
     """A column of Python objects, with training's marker for missing values."""
     import pandas as pd
 
-    marker = choose_missing_marker(field)
+    marker = choose_missing_value(field)
     # One by one: pandas treats a list in a cell as several values.
-    values: Any = [marker if is_missing(value) else value if make is None else make(value) for value in column]
+    values: Any = [marker if is_missing_value(value) else value if make is None else make(value) for value in column]
     return pd.Series(values, index=column.index, dtype=object)
 
 
-def is_missing(value: Any) -> bool:
+def is_missing_value(value: Any) -> bool:
     """Whether a value is None, NaN or one of pandas' missing values."""
     is_nan = isinstance(value, float) and value != value
     return is_nan or value is None or type(value).__name__ in ("NAType", "NaTType")
@@ -141,8 +139,8 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     import pandas as pd
 
     if field.dtype == "object":  # training had datetime.date objects
-        marker = choose_missing_marker(field)
-        values = [marker if is_missing(value) else pd.Timestamp(value).date() for value in column]
+        marker = choose_missing_value(field)
+        values = [marker if is_missing_value(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
     # Via UTC: the values of one column can have different zones, or none.
     is_object = column.dtype == object
@@ -152,8 +150,8 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if not zoned:
         parsed = parsed.tz_localize(None)
     if field.dtype.startswith("date32"):
-        return pd.Series(parsed.date, index=column.index).astype(_find_dtype(field))
-    dtype = _find_dtype(field)
+        return pd.Series(parsed.date, index=column.index).astype(_find_cast_dtype(field))
+    dtype = _find_cast_dtype(field)
     if isinstance(dtype, pd.ArrowDtype):
         return pd.Series(parsed, index=column.index).astype(dtype)
     return pd.Series(parsed.astype(dtype), index=column.index)

@@ -11,7 +11,7 @@ import msgspec
 
 from mlapp.schema.durations import parse_duration
 from mlapp.schema.fields import Field
-from mlapp.schema.text_forms import TEXT_FORMS, write_text
+from mlapp.schema.text_forms import TEXT_FORMS, write_text_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def make_category_dtype(field: Field) -> pd.CategoricalDtype:
     if known is not None and known[0] is field:
         return known[1]
     values = field.categories or []
-    found: pd.CategoricalDtype = _make_dtype(
+    found: pd.CategoricalDtype = _build_category_dtype(
         tuple(values), tuple(map(type, values)), field.category_dtype, field.ordered
     )
     if len(_known) >= MOST_KNOWN:
@@ -43,7 +43,7 @@ def make_category_dtype(field: Field) -> pd.CategoricalDtype:
 
 
 @lru_cache(maxsize=256)
-def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | None, ordered: bool) -> Any:
+def _build_category_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | None, ordered: bool) -> Any:
     """`kinds` distinguishes True from 1, which are the same key."""
     import pandas as pd
 
@@ -52,7 +52,7 @@ def _make_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtype: str | N
     )
 
 
-def convert_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
+def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column as a client sends it: intervals, times and similar objects become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN:
         return column
@@ -63,10 +63,10 @@ def convert_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if not str(field.category_dtype).startswith(REWRITTEN):
         return column
     known = set(field.categories or ())
-    return column.map(lambda value: _match_known_text(value, field, known))
+    return column.map(lambda value: _match_category_text(value, field, known))
 
 
-def _match_known_text(value: Any, field: Field, known: set[Any]) -> Any:
+def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
     """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
 
@@ -79,7 +79,7 @@ def _match_known_text(value: Any, field: Field, known: set[Any]) -> Any:
         if dtype.startswith("timedelta64"):
             return next((text for text in known if parse_duration(text) == parse_duration(value)), value)
         if dtype in TEXT_FORMS:
-            text = str(write_text(TEXT_FORMS[dtype].read(value, "object")))
+            text = str(write_text_form(TEXT_FORMS[dtype].read(value, "object")))
             return text if text in known else value
         time = pd.Timestamp(value)
         zone = dtype.partition(", ")[2].removesuffix("]")
@@ -130,13 +130,13 @@ def _restore_categories(values: list[Any], dtype: str) -> Any:
     if dtype.startswith("period["):
         return pd.PeriodIndex(values, dtype=dtype)
     if dtype.startswith("interval["):
-        return _parse_intervals(values, dtype)
+        return _parse_interval_categories(values, dtype)
     from mlapp.schema.cast import parse_pandas_dtype
 
     return pd.Index(values, dtype=parse_pandas_dtype(dtype))
 
 
-def _parse_intervals(values: list[str], dtype: str) -> Any:
+def _parse_interval_categories(values: list[str], dtype: str) -> Any:
     """Intervals from their texts, such as `(0.5, 1.0]`."""
     import pandas as pd
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mlapp.schema import Field
-from mlapp.schema.cast import choose_missing_marker
+from mlapp.schema.cast import choose_missing_value
 from mlapp.schema.category import PLAIN, make_category_dtype
 
 PACKED = {
@@ -52,7 +52,7 @@ def find_cell_type(code: str) -> Any:
 
 
 def find_field_type(field: Field) -> Any:
-    """The type of a field's cell, or None for a field that only `to_table` supports."""
+    """The type of a field's cell, or None for a field that only `make_request_table` supports."""
     kind: Any = None
     match field.type:
         case "number" if field.dtype in PACKED:
@@ -86,7 +86,7 @@ def make_pandas_column(field: Field, values: Sequence[Any]) -> Any:
         return pd.Categorical(values, dtype=make_category_dtype(field))
     if field.type == "string":
         if field.missing is not None and None in values:
-            marker = choose_missing_marker(field)
+            marker = choose_missing_value(field)
             values = [marker if value is None else value for value in values]
         return pd.Series(values, dtype="str" if field.dtype == "str" else object)
     import numpy as np

@@ -23,12 +23,12 @@ def compare_schemas(then: Schema, now: Schema) -> list[Difference]:
     found = [Difference(name, "is missing", True) for name in before if name not in today]
     for name, field in before.items():
         if name in today:
-            found += _find_differences(field, today[name])
+            found += _find_schema_differences(field, today[name])
     found += [Difference(name, "is new", True) for name in today if name not in before]
     return found
 
 
-def _find_differences(then: Field, now: Field) -> list[Difference]:
+def _find_schema_differences(then: Field, now: Field) -> list[Difference]:
     name = then.name
     fits = then.type == now.type or (then.type == "number" and now.type == "integer") or then.type == "any"
     if not fits:
@@ -42,14 +42,14 @@ def _find_differences(then: Field, now: Field) -> list[Difference]:
             shown = ", ".join(new[:5]) + (", …" if len(new) > 5 else "")
             found.append(Difference(name, f"has new values: {shown}", then.type == "category"))
     low, high = (then.minimum, now.minimum), (then.maximum, now.maximum)
-    if _is_less_value(low[1], low[0], now):
+    if _is_smaller_bound(low[1], low[0], now):
         found.append(Difference(name, f"goes down to {low[1]}, was {low[0]} at least", False))
-    if _is_less_value(high[0], high[1], now):
+    if _is_smaller_bound(high[0], high[1], now):
         found.append(Difference(name, f"goes up to {high[1]}, was {high[0]} at most", False))
     return found
 
 
-def _is_less_value(one: float | str | None, other: float | str | None, field: Field) -> bool:
+def _is_smaller_bound(one: float | str | None, other: float | str | None, field: Field) -> bool:
     """Whether the first is less; times and periods are texts in ISO form, which sort in the order of time."""
     if isinstance(one, str) and isinstance(other, str):
         return parse_duration(one) < parse_duration(other) if field.type == "duration" else one < other

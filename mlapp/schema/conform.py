@@ -12,11 +12,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, suggest_nearest
-from mlapp.schema.bulk_check import accepts_column
-from mlapp.schema.cast import cast, fits_zone, is_missing, is_zoned_dtype
-from mlapp.schema.category import convert_as_sent, is_category
-from mlapp.schema.fields import Field, Schema, float_bound, integer_bounds
-from mlapp.schema.text_forms import TEXT_FORMS, accepts_text
+from mlapp.schema.bulk_check import accepts_values_in_bulk
+from mlapp.schema.cast import cast_column, fits_zone, is_missing_value, is_zoned_dtype
+from mlapp.schema.category import convert_categories_as_sent, is_category
+from mlapp.schema.fields import Field, Schema, find_float_bound, find_integer_bounds
+from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,13 +78,13 @@ def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.
     typed: dict[str, Any] = {}
     problems = []
     for field in schema.fields:
-        column = convert_as_sent(columns[field.name], field)
-        bad = _find_first_bad(column, field)
+        column = convert_categories_as_sent(columns[field.name], field)
+        bad = _find_nonconforming_row(column, field)
         if bad is not None:
-            problems.append(_describe_problem(column.iloc[bad], field, first + bad))
+            problems.append(_describe_nonconforming_value(column.iloc[bad], field, first + bad))
             continue
         try:
-            typed[field.name] = cast(column, field)
+            typed[field.name] = cast_column(column, field)
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
@@ -132,24 +132,24 @@ def _conform_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
     return pd.DataFrame(block, columns=table.columns, index=table.index) if np.isfinite(block).all() else None
 
 
-def _find_first_bad(column: pd.Series[Any], field: Field) -> int | None:
+def _find_nonconforming_row(column: pd.Series[Any], field: Field) -> int | None:
     """The row of the first value that the field does not accept."""
     if field.type == "any":
         return None
-    fast = _find_bad_by_dtype(column, field)
+    fast = _find_nonconforming_number(column, field)
     if fast is not None:
         return fast if fast >= 0 else None
     for start in range(0, len(column), BLOCK):
         values = column.iloc[start : start + BLOCK].tolist()
-        if len(values) > FEW and accepts_column(field, values):
+        if len(values) > FEW and accepts_values_in_bulk(field, values):
             continue
         for row, value in enumerate(values, start):
-            if not _accepts_value(field, value):
+            if not _accepts_table_value(field, value):
                 return row
     return None
 
 
-def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
+def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | None:
     """For a column of NumPy numbers: the first bad row, or -1; None if values must be checked one by one."""
     import numpy as np
 
@@ -165,19 +165,19 @@ def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     if kind != "f":
         if field.type == "number":
             return -1
-        low, end = integer_bounds(field.dtype)
+        low, end = find_integer_bounds(field.dtype)
         good = (column.to_numpy() >= low) & (column.to_numpy() < end)
         return -1 if good.all() else int(np.argmin(good))
     values = column.to_numpy()
     good = np.isfinite(values)
     if field.nullable:
         good = good | ~good
-    bound = float_bound(field.dtype)
+    bound = find_float_bound(field.dtype)
     if field.type == "number" and bound < np.finfo(values.dtype).max:
         good = good & ~(np.isfinite(values) & (np.abs(values) > bound))
     if field.type == "integer":
         values = values.astype("float64", copy=False)  # half precision cannot hold the bounds
-        low, end = integer_bounds(field.dtype)
+        low, end = find_integer_bounds(field.dtype)
         with np.errstate(invalid="ignore"):
             whole = (values == np.floor(values)) & (values >= low) & (values < end)
             # Beyond these, a float can be a rounded integer.
@@ -186,8 +186,8 @@ def _find_bad_by_dtype(column: pd.Series[Any], field: Field) -> int | None:
     return -1 if good.all() else int(np.argmin(good))
 
 
-def _accepts_value(field: Field, value: Any) -> bool:
-    if is_missing(value):
+def _accepts_table_value(field: Field, value: Any) -> bool:
+    if is_missing_value(value):
         return field.nullable
     match field.type:
         case "boolean":
@@ -198,8 +198,8 @@ def _accepts_value(field: Field, value: Any) -> bool:
             if not _is_finite(value):
                 return field.nullable and not isinstance(value, int)
             if field.type == "number":
-                return abs(float(value)) <= float_bound(field.dtype)
-            return float(value).is_integer() and _fits_integer(field.dtype, value)
+                return abs(float(value)) <= find_float_bound(field.dtype)
+            return float(value).is_integer() and _fits_integer_column(field.dtype, value)
         case "string":
             return isinstance(value, str)
         case "datetime":
@@ -207,7 +207,7 @@ def _accepts_value(field: Field, value: Any) -> bool:
             return is_time and fits_zone(field, value)
         case "category":
             return is_category(field, value)
-    return accepts_text(field, value) if field.type in TEXT_FORMS else True
+    return accepts_text_form(field, value) if field.type in TEXT_FORMS else True
 
 
 def _is_finite(value: Any) -> bool:
@@ -217,9 +217,9 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _fits_integer(dtype: str, value: Any) -> bool:
+def _fits_integer_column(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
-    low, end = integer_bounds(dtype)
+    low, end = find_integer_bounds(dtype)
     return bool(low <= value < end)
 
 
@@ -239,13 +239,13 @@ def _zone_problem(field: Field) -> str:
     return "has a zone, and training's times have none: send the local time without it"
 
 
-def _is_rounded(value: Any, field: Field) -> bool:
+def _is_rounded_by_column(value: Any, field: Field) -> bool:
     """Whether the field can hold a whole number that arrives as a float and is not rounded."""
     is_float = field.type == "integer" and isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-    return is_float and float(value).is_integer() and _fits_integer(field.dtype, value)
+    return is_float and float(value).is_integer() and _fits_integer_column(field.dtype, value)
 
 
-def _is_too_large(value: Any, field: Field) -> bool:
+def _is_too_large_for_column(value: Any, field: Field) -> bool:
     """Whether a refused value has the field's type, so that only its dtype cannot hold it."""
     if isinstance(value, bool):
         return False
@@ -255,28 +255,28 @@ def _is_too_large(value: Any, field: Field) -> bool:
     return field.type == "integer" and is_whole
 
 
-def _describe_problem(value: Any, field: Field, row: int) -> Problem:
-    if is_missing(value):
+def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem:
+    if is_missing_value(value):
         detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
-        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is not one of {listed}"
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
     elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None:
-        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} {_zone_problem(field)}"
-    elif _is_rounded(value, field):
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {_zone_problem(field)}"
+    elif _is_rounded_by_column(value, field):
         detail = (
-            f"column '{field.name}', row {row}: {_format_refused_value(value)} is beyond the whole numbers "
+            f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is beyond the whole numbers "
             "that a float holds exactly: send it as an integer"
         )
-    elif _is_too_large(value, field):
-        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is beyond {field.dtype}"
+    elif _is_too_large_for_column(value, field):
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is beyond {field.dtype}"
     else:
-        detail = f"column '{field.name}', row {row}: {_format_refused_value(value)} is not {WANTED[field.type]}"
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not {WANTED[field.type]}"
     return Problem(detail, field=field.name, row=row)
 
 
-def _format_refused_value(value: Any) -> str:
+def _format_nonconforming_value(value: Any) -> str:
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def count_rows(features: Any) -> int | None:
+def count_feature_rows(features: Any) -> int | None:
     """The number of rows of features; None if they cannot be counted."""
     if isinstance(features, Mapping):
-        return next((count_rows(part) for part in features.values()), 0)
+        return next((count_feature_rows(part) for part in features.values()), 0)
     shape = getattr(features, "shape", None)
     if shape:
         return int(shape[0])
     return len(features) if hasattr(features, "__len__") else None
 
 
-def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
+def take_feature_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
     """Rows of features in the features' form: a table, an array, a list, a dict of arrays, a dataset.
 
     Args:
@@ -32,10 +32,10 @@ def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
         A table's rows are numbered from 0, as in a request.
     """
     if isinstance(features, Mapping):
-        return {name: take_rows(part, rows) for name, part in features.items()}
+        return {name: take_feature_rows(part, rows) for name, part in features.items()}
     if hasattr(features, "iloc"):
         return features.iloc[rows].reset_index(drop=True)
-    if is_dataset(features):
+    if is_dataset_container(features):
         from torch.utils.data import Subset
 
         return Subset(features, [int(row) for row in rows])
@@ -47,18 +47,18 @@ def take_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
     return features[list(rows)] if is_array else [features[row] for row in rows]
 
 
-def is_dataset(features: Any) -> bool:
+def is_dataset_container(features: Any) -> bool:
     """Whether features are a PyTorch dataset with indexable rows."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}
     return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
 
 
-def unwrap_row(row: Any) -> Any:
+def unwrap_dataset_row(row: Any) -> Any:
     """The tensor of a dataset's row, which `TensorDataset` puts into a tuple."""
     return row[0] if isinstance(row, (tuple, list)) and len(row) == 1 else row
 
 
-def build_features(inputs: Any, schema: Schema) -> Any:
+def build_container_features(inputs: Any, schema: Schema) -> Any:
     """Features in training's form, from the rows that a client sends.
 
     Args:
@@ -68,15 +68,15 @@ def build_features(inputs: Any, schema: Schema) -> Any:
         InputError: an array is missing, unknown or has another shape; a value does not fit the dtype.
     """
     if schema.container == "series":
-        return _make_series(inputs, schema)
+        return _make_series_container(inputs, schema)
     if schema.container == "dict":
-        return _make_arrays(inputs, schema)
+        return _make_array_container(inputs, schema)
     if schema.container in ("dataset", "tensor_dataset"):
-        return inputs if is_dataset(inputs) else _make_dataset(inputs, schema)
+        return inputs if is_dataset_container(inputs) else _make_dataset_container(inputs, schema)
     return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
 
-def _make_series(inputs: Any, schema: Schema) -> Any:
+def _make_series_container(inputs: Any, schema: Schema) -> Any:
     import pandas as pd
 
     from mlapp.schema.cast import parse_pandas_dtype
@@ -92,7 +92,7 @@ def _make_series(inputs: Any, schema: Schema) -> Any:
         raise InputError([Problem(f"inputs is not a list of {schema.dtype}: {error}")]) from None
 
 
-def _make_dataset(inputs: Any, schema: Schema) -> Any:
+def _make_dataset_container(inputs: Any, schema: Schema) -> Any:
     import numpy as np
     import torch
     from torch.utils.data import Dataset, TensorDataset
@@ -120,7 +120,7 @@ def _make_dataset(inputs: Any, schema: Schema) -> Any:
         raise InputError([Problem(detail)]) from None
 
 
-def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
+def _make_array_container(inputs: Any, schema: Schema) -> dict[str, Any]:
     import numpy as np
 
     inputs = [inputs] if _is_container_record(inputs, schema) else inputs
@@ -129,7 +129,8 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
         odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
         known = odd in schema.names
         raise InputError(
-            [Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)], _advise_records(schema)
+            [Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)],
+            _advise_container_records(schema),
         )
     found = {}
     for field in schema.fields:
@@ -141,11 +142,11 @@ def _make_arrays(inputs: Any, schema: Schema) -> dict[str, Any]:
             is_same = False
         if not is_same or cast.shape[1:] != np.shape(field.example):
             detail = f"array '{field.name}' is not of {field.dtype} with rows of shape {list(np.shape(field.example))}"
-            raise InputError([Problem(detail, field=field.name)], _advise_records(schema))
+            raise InputError([Problem(detail, field=field.name)], _advise_container_records(schema))
         found[field.name] = cast
     lengths = {len(array) for array in found.values()}
     if len(lengths) > 1:
-        raise InputError([Problem("the arrays are not of one length")], _advise_records(schema))
+        raise InputError([Problem("the arrays are not of one length")], _advise_container_records(schema))
     return found
 
 
@@ -165,9 +166,11 @@ def _split_container_columns(inputs: Any, schema: Schema) -> dict[str, list[Any]
     rows = list(inputs) if hasattr(inputs, "__iter__") and not isinstance(inputs, str) else [inputs]
     for row, record in enumerate(rows):
         if not isinstance(record, Mapping) or record.keys() != set(schema.names):
-            raise InputError([Problem(f"row {row} is not a record of the arrays", row=row)], _advise_records(schema))
+            raise InputError(
+                [Problem(f"row {row} is not a record of the arrays", row=row)], _advise_container_records(schema)
+            )
     return {name: [record[name] for record in rows] for name in schema.names}
 
 
-def _advise_records(schema: Schema) -> str:
+def _advise_container_records(schema: Schema) -> str:
     return f"Send records, or arrays by name: {', '.join(schema.names)}."

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
-from mlapp.schema.array_columns import check_array_names
-from mlapp.schema.csv_cells import Cells, convert_column, convert_numbers, parse_number
-from mlapp.schema.csv_lines import MOST, CsvError, detect_delimiter, open_rows
+from mlapp.schema.array_columns import check_array_column_names
+from mlapp.schema.csv_cells import Cells, convert_csv_cells, convert_number_cells, parse_number_cell
+from mlapp.schema.csv_lines import MOST, CsvError, detect_line_delimiter, open_rows
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def read_csv_in_pieces(
     Raises:
         CsvError, InputError: as for `read_csv`; CsvError, more than `widest` columns.
     """
-    text = _decode_text(content)
-    by = detect_delimiter(text.partition("\n")[0], len(schema.fields))
+    text = _decode_csv_text(content)
+    by = detect_line_delimiter(text.partition("\n")[0], len(schema.fields))
     source = open_rows(text, by)
     first = source.take_first()
     if first is None:
@@ -63,17 +63,17 @@ def read_csv_in_pieces(
     names = schema.names
     known = {*names, *schema.unused}
     header = [EMPTY if cell is None else cell if cell in known else cell.strip() for cell in first]
-    has_header = _is_header(header, schema)
+    has_header = _is_csv_header(header, schema)
     if not has_header:
         source.restart()
     width = len(header) if has_header else len(names) or len(header)
     columns = header if has_header else names
-    _refuse_untyped(columns, schema)
+    _refuse_untyped_csv_columns(columns, schema)
     if schema.kind != "array":
-        _refuse_twice(columns, names)
+        _refuse_duplicate_csv_columns(columns, names)
     order = None
     if schema.kind == "array" and has_header and schema.columns:
-        check_array_names(header, schema)
+        check_array_column_names(header, schema)
         order = [header.index(name) for name in schema.columns]
     before, count = 0, max(cells // max(width, 1), 1)
     while True:
@@ -90,9 +90,9 @@ def read_csv_in_pieces(
 
 def _make_csv_table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
     if schema.kind == "array":
-        arrays = [convert_numbers(cells, "int64") for cells in body]
+        arrays = [convert_number_cells(cells, "int64") for cells in body]
         columns = [
-            [parse_number(cell) for cell in cells] if array is None else array.tolist()
+            [parse_number_cell(cell) for cell in cells] if array is None else array.tolist()
             for cells, array in zip(body, arrays, strict=True)
         ]
         return [list(row) for row in zip(*columns, strict=True)]
@@ -100,12 +100,12 @@ def _make_csv_table(body: list[Cells], header: Sequence[str], schema: Schema) ->
 
     fields = {field.name: field for field in schema.fields}
     table = {
-        name: convert_column(cells, fields.get(name), len(header)) for name, cells in zip(header, body, strict=True)
+        name: convert_csv_cells(cells, fields.get(name), len(header)) for name, cells in zip(header, body, strict=True)
     }
     return pd.DataFrame(table)
 
 
-def _decode_text(content: bytes) -> str:
+def _decode_csv_text(content: bytes) -> str:
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -113,21 +113,21 @@ def _decode_text(content: bytes) -> str:
         raise CsvError(f"it is not {encoding[:6].rstrip('-').upper()}: {error.reason} at byte {error.start}") from None
 
 
-def _is_header(header: list[str], schema: Schema) -> bool:
+def _is_csv_header(header: list[str], schema: Schema) -> bool:
     if schema.kind == "array":
-        return any(parse_number(cell) is cell for cell in header if cell)
+        return any(parse_number_cell(cell) is cell for cell in header if cell)
     known = {name.strip().casefold() for name in (*schema.names, *schema.unused)}
     return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
 
 
-def _refuse_twice(header: Sequence[str], names: Sequence[str]) -> None:
+def _refuse_duplicate_csv_columns(header: Sequence[str], names: Sequence[str]) -> None:
     counts = Counter(header)
     twice = [name for name in names if counts[name] > 1]
     if twice:
         raise InputError([Problem(f"column '{name}' appears twice", field=name) for name in twice[:MOST]])
 
 
-def _refuse_untyped(header: Sequence[str], schema: Schema) -> None:
+def _refuse_untyped_csv_columns(header: Sequence[str], schema: Schema) -> None:
     """Refuse columns of lists, records, or values of several types: their cells would all be texts."""
     untyped = {field.name for field in schema.fields if field.type == "any" and field.example is not None}
     if found := [name for name in header if name in untyped]:

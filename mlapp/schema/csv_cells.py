@@ -23,7 +23,7 @@ TEXT_STARTS = frozenset(string.ascii_letters) - frozenset("fFiInNtT")
 Cells = Sequence["str | None"]
 
 
-def convert_column(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
+def convert_csv_cells(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
     """A column's cells as values of its field's type, as far as they are such."""
     import numpy as np
     import pandas as pd
@@ -31,10 +31,10 @@ def convert_column(cells: Sequence[str | None], field: Field | None, width: int)
     if width == 1 and field is not None and field.nullable:
         cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
     if field is None or field.type == "any":
-        dtype = _guess_dtype(cells)
+        dtype = _guess_cell_dtype(cells)
     else:
         dtype = {"integer": "int64", "number": "float64"}.get(field.type)
-    numbers = convert_numbers(cells, dtype)
+    numbers = convert_number_cells(cells, dtype)
     if numbers is not None:
         return numbers
     read = _choose_cell_reader(field)
@@ -49,10 +49,10 @@ def convert_column(cells: Sequence[str | None], field: Field | None, width: int)
     return pd.Series(values, dtype=object)
 
 
-def _guess_dtype(cells: Cells) -> str | None:
+def _guess_cell_dtype(cells: Cells) -> str | None:
     """The dtype of cells of unknown type if they look like whole numbers or floats; otherwise None.
 
-    Faster than `_parse_untyped` for each cell, with the same result.
+    Faster than `_parse_untyped_cell` for each cell, with the same result.
     """
     try:
         text = "\n".join(cells)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def _guess_dtype(cells: Cells) -> str | None:
     return None if WHOLE_NUMBER.search(text) else "float64"
 
 
-def convert_numbers(cells: Cells, dtype: str | None) -> Any:
+def convert_number_cells(cells: Cells, dtype: str | None) -> Any:
     """Cells that are all whole numbers of 64 bits, or all floats, as an array; None for any others.
 
     Args:
@@ -89,24 +89,24 @@ def _keep_cell(cell: str | None) -> str | None:
 
 def _choose_cell_reader(field: Field | None) -> Callable[[str | None], Any]:
     if field is None or field.type == "any":
-        return _parse_untyped
+        return _parse_untyped_cell
     if field.type in ("integer", "number"):
-        return parse_number if field.type == "integer" else _parse_float
+        return parse_number_cell if field.type == "integer" else _parse_float_cell
     if field.type == "boolean":
-        return _parse_boolean
+        return _parse_boolean_cell
     if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
         known = {str(value): value for value in field.categories or ()}
-        return lambda cell: None if _is_missing(cell) else known.get(cell or "", _parse_untyped(cell))
+        return lambda cell: None if _is_missing_cell(cell) else known.get(cell or "", _parse_untyped_cell(cell))
     if field.type in ("string", "category", "bytes"):  # `null` is base64, too
         return _keep_cell
-    return lambda cell: None if _is_missing(cell) else cell
+    return lambda cell: None if _is_missing_cell(cell) else cell
 
 
-def _is_missing(cell: str | None) -> bool:
+def _is_missing_cell(cell: str | None) -> bool:
     return cell is None or cell.strip() in MISSING
 
 
-def parse_number(cell: str | None) -> Any:
+def parse_number_cell(cell: str | None) -> Any:
     """A whole number or a float; the text itself where it is neither."""
     if cell is None or cell in MISSING:
         return None
@@ -115,27 +115,27 @@ def parse_number(cell: str | None) -> Any:
     try:
         return int(cell)
     except ValueError:
-        return _parse_float(cell)
+        return _parse_float_cell(cell)
 
 
-def _parse_float(cell: str | None) -> Any:
+def _parse_float_cell(cell: str | None) -> Any:
     if cell is None or cell in MISSING:
         return None
     try:
         return float(cell) if "_" not in cell else cell
     except ValueError:
-        return None if _is_missing(cell) else cell
+        return None if _is_missing_cell(cell) else cell
 
 
-def _parse_boolean(cell: str | None) -> Any:
-    return None if _is_missing(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
+def _parse_boolean_cell(cell: str | None) -> Any:
+    return None if _is_missing_cell(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
 
 
-def _parse_untyped(cell: str | None) -> Any:
+def _parse_untyped_cell(cell: str | None) -> Any:
     """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
     if cell is None or cell[:1] in TEXT_STARTS:
         return cell
     if cell[:1] in "+-0" and ZERO_FIRST.fullmatch(cell):
         return cell
     value = TRUTH.get(cell.lower(), cell) if cell[:1] in "tTfF" else cell
-    return parse_number(cell) if value is cell and cell not in MISSING else value
+    return parse_number_cell(cell) if value is cell and cell not in MISSING else value

@@ -36,7 +36,7 @@ class CsvError(ValueError):
 def open_rows(text: str, by: str) -> Lines | Records:
     """The rows of a CSV text."""
     if '"' not in text:
-        return Lines(text, by, _blank_to_none)
+        return Lines(text, by, _blank_cells_to_none)
     marked = _mark_empty_texts(text, by)
     if marked is not None and '"' not in marked:
         return Lines(marked, by, _unmark_cells)
@@ -82,7 +82,7 @@ class Lines:
             InputError: a row has another number of cells than `width`.
         """
         while len(self._lines) < most and self._at < len(self._text):
-            end = self._end_of_block()
+            end = self._find_block_end()
             block = self._text[self._at : end]
             self._at = end
             if "\r" in block:
@@ -91,12 +91,12 @@ class Lines:
         lines, self._lines = self._lines[:most], self._lines[most:]
         by = self._by
         counts = [line.count(by) + 1 for line in lines]
-        _check_cell_counts(counts, width, before)
+        _check_csv_line_widths(counts, width, before)
         flat: list[str | None] = list(by.join(lines).split(by)) if lines else []
         columns: list[Cells] = [flat[at::width] for at in range(width)]
         return list(map(self._convert, columns)), len(lines)
 
-    def _end_of_block(self) -> int:
+    def _find_block_end(self) -> int:
         """Where the line ends that is some way ahead."""
         found = LINE_END.search(self._text, self._at + BLOCK)
         return len(self._text) if found is None else found.end()
@@ -126,13 +126,13 @@ class Records:
     def restart(self) -> None:
         """As `Lines.restart`."""
         marked = self._marked
-        self._rows = _iterate_rows(self._text, self._by) if marked is None else self._read_marked_rows(marked)
+        self._rows = _iterate_csv_lines(self._text, self._by) if marked is None else self._read_marked_rows(marked)
 
     def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
         """As `Lines.take_columns`."""
         rows = list(islice(self._rows, most))
         counts = list(map(len, rows))
-        _check_cell_counts(counts, width, before)
+        _check_csv_line_widths(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
         return columns if self._marked is None else list(map(_unmark_cells, columns)), len(rows)
 
@@ -145,7 +145,7 @@ class Records:
                     taken += 1
                     yield row
         except csv.Error:
-            for found in islice(_iterate_rows(self._text, self._by), taken, None):
+            for found in islice(_iterate_csv_lines(self._text, self._by), taken, None):
                 yield [MARK if cell == "" else cell or "" for cell in found]
 
 
@@ -186,15 +186,15 @@ def _unmark_cells(cells: Cells) -> Cells:
     """The cells, with None for missing ones, and empty texts for marks."""
     if MARK in cells:
         return ["" if cell == MARK else cell or None for cell in cells]
-    return _blank_to_none(cells)
+    return _blank_cells_to_none(cells)
 
 
-def _blank_to_none(cells: Sequence[str | None]) -> Cells:
+def _blank_cells_to_none(cells: Sequence[str | None]) -> Cells:
     """The cells, with None for empty ones."""
     return [cell or None for cell in cells] if "" in cells else cells
 
 
-def detect_delimiter(header: str, width: int = 0) -> str:
+def detect_line_delimiter(header: str, width: int = 0) -> str:
     """The delimiter of a line: one that makes `width` cells of it, else the one that it has most of outside quotes."""
     bare = "".join(header[:LONGEST_HEADER].split('"')[::2])
     if width > 1:
@@ -204,7 +204,7 @@ def detect_delimiter(header: str, width: int = 0) -> str:
     return max(DELIMITERS, key=bare.count) if width != 1 or "," not in bare else ","
 
 
-def _iterate_rows(text: str, by: str) -> Iterator[list[str | None]]:
+def _iterate_csv_lines(text: str, by: str) -> Iterator[list[str | None]]:
     """The cells of each line that is not blank; None for an empty one without quotes."""
     row: list[str | None] = []
     at = 0
@@ -213,7 +213,7 @@ def _iterate_rows(text: str, by: str) -> Iterator[list[str | None]]:
     while at < len(text):
         start = at
         if text[at] == '"':
-            at = _find_closing_quote(text, at)
+            at = _find_closing_csv_quote(text, at)
             cell: str | None = text[start + 1 : at - 1].replace('""', '"')
         else:
             found = plain.match(text, at)
@@ -237,7 +237,7 @@ def _iterate_rows(text: str, by: str) -> Iterator[list[str | None]]:
         yield row
 
 
-def _find_closing_quote(text: str, at: int) -> int:
+def _find_closing_csv_quote(text: str, at: int) -> int:
     """The place behind a quoted cell that begins there: two quotes in it are one of its text. -1: it does not end."""
     at += 1
     while (run := QUOTES.search(text, at)) is not None:
@@ -247,7 +247,7 @@ def _find_closing_quote(text: str, at: int) -> int:
     return -1
 
 
-def _check_cell_counts(counts: Sequence[int], width: int, before: int) -> None:
+def _check_csv_line_widths(counts: Sequence[int], width: int, before: int) -> None:
     """Check that rows have as many cells as the header, where so many rows are before them."""
     if not counts or (min(counts) == width and max(counts) == width):
         return

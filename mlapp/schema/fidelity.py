@@ -29,18 +29,18 @@ ADVICE_ON_CATEGORIES = (
 OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader, or write an @app.feature_loader."
 
 
-def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
+def require_unchanged_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
     """Check that each column has the same values and dtype as sent.
 
     Raises:
         DataError: one differs; names it, and says what to do.
     """
     for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
-        if before.dtype is not after.dtype and _format_dtype_key(before) != _format_dtype_key(after):
+        if before.dtype is not after.dtype and _distinguish_dtype(before) != _distinguish_dtype(after):
             raise changed_column_error(
-                str(name), before, f"its dtype {_format_column(before)} becomes {_format_column(after)}"
+                str(name), before, f"its dtype {_format_changed_column(before)} becomes {_format_changed_column(after)}"
             )
-        row = _find_first_difference(before, after)
+        row = _find_first_changed_row(before, after)
         if row is not None:
             values = before.iloc[row], after.iloc[row]
             raise changed_column_error(
@@ -50,10 +50,12 @@ def require_same_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
 
 def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataError:
     """The error for a column whose values JSON changes."""
-    return DataError(f"Column '{name}' of the features cannot be sent as JSON: {how}.", advise_on_column(column))
+    return DataError(
+        f"Column '{name}' of the features cannot be sent as JSON: {how}.", advise_on_changed_column(column)
+    )
 
 
-def advise_on_column(column: pd.Series[Any]) -> str:
+def advise_on_changed_column(column: pd.Series[Any]) -> str:
     """Advice for a column whose dtype or type of values JSON lacks."""
     import pandas as pd
 
@@ -72,7 +74,7 @@ def advise_on_column(column: pd.Series[Any]) -> str:
     return next((told for kind, told in ADVICE.items() if str(dtype).startswith(kind)), OTHERWISE)
 
 
-def _format_dtype_key(column: pd.Series[Any]) -> str:
+def _distinguish_dtype(column: pd.Series[Any]) -> str:
     """A key that distinguishes dtypes. pandas' dtypes of texts have the same key."""
     import pandas as pd
 
@@ -82,7 +84,7 @@ def _format_dtype_key(column: pd.Series[Any]) -> str:
     return str(dtype)
 
 
-def _format_column(column: pd.Series[Any]) -> str:
+def _format_changed_column(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     dtype = column.dtype
@@ -93,7 +95,7 @@ def _format_column(column: pd.Series[Any]) -> str:
     return f"category of {', '.join(sorted({type(value).__name__ for value in dtype.categories}))}"
 
 
-def _find_first_difference(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:
+def _find_first_changed_row(before: pd.Series[Any], after: pd.Series[Any]) -> int | None:
     import numpy as np
 
     if isinstance(before.dtype, np.dtype) and before.dtype.kind in "biuf":
@@ -102,28 +104,28 @@ def _find_first_difference(before: pd.Series[Any], after: pd.Series[Any]) -> int
         same = (left == right) | (np.isnan(right) & ~np.isfinite(left)) if left.dtype.kind == "f" else left == right
         return None if same.all() else int(np.argmin(same))
     for row, (left, right) in enumerate(zip(before.astype(object), after.astype(object), strict=True)):
-        if not is_same(left, right):
+        if not is_same_json_value(left, right):
             return row
     return None
 
 
-def is_same(left: Any, right: Any) -> bool:
+def is_same_json_value(left: Any, right: Any) -> bool:
     """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's."""
-    left, right = _to_python_value(left), _to_python_value(right)
+    left, right = _to_comparable_value(left), _to_comparable_value(right)
     if isinstance(left, str) and isinstance(right, str):
         return str(left) == str(right)
     if type(left) is not type(right):
         return False
     if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(is_same(a, b) for a, b in zip(left, right, strict=True))
+        return len(left) == len(right) and all(is_same_json_value(a, b) for a, b in zip(left, right, strict=True))
     if isinstance(left, dict):
-        return left.keys() == right.keys() and all(is_same(value, right[key]) for key, value in left.items())
+        return left.keys() == right.keys() and all(is_same_json_value(value, right[key]) for key, value in left.items())
     if hasattr(left, "tolist"):  # an array or a tensor
-        return is_same(left.tolist(), right.tolist())
+        return is_same_json_value(left.tolist(), right.tolist())
     return left is right or left != left or bool(left == right)
 
 
-def _to_python_value(value: Any) -> Any:
+def _to_comparable_value(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 

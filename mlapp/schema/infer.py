@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from mlapp.errors import DataError
-from mlapp.schema.container import is_dataset, unwrap_row
+from mlapp.schema.container import is_dataset_container, unwrap_dataset_row
 from mlapp.schema.fields import Field, FieldType, Schema
-from mlapp.schema.number_fields import find_range, infer_number_fields, sendable_example
-from mlapp.schema.text_forms import TEXT_FORMS, find_form, find_form_of_values, write_text
+from mlapp.schema.number_fields import choose_number_example, find_number_range, infer_number_fields
+from mlapp.schema.text_forms import TEXT_FORMS, find_text_form, find_text_form_of_values, write_text_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
 
     if isinstance(features, pd.DataFrame):
         has_integer_names = _check_column_labels(list(features.columns))
-        example = _find_complete_row(features)
+        example = _choose_example_row(features)
         known = infer_number_fields(features, example) if len(features) else {}
         fields = [
             known.get(at) or _infer_field(str(name), features.iloc[:, at], example)
@@ -56,9 +56,9 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
         return Schema(kind="any", container="dict", fields=fields, example=example)
     if hasattr(features, "toarray"):  # a sparse matrix
         return Schema(kind="any")
-    if is_dataset(features):
+    if is_dataset_container(features):
         first = features[0]
-        row = unwrap_row(first)
+        row = unwrap_dataset_row(first)
         if not hasattr(row, "detach"):
             return Schema(kind="any")
         container: Literal["dataset", "tensor_dataset"] = "dataset" if row is first else "tensor_dataset"
@@ -109,7 +109,7 @@ def _list_other_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[
     return [name for name in map(str, columns) if name not in used]
 
 
-def infer_predictions(predictions: Any) -> Schema:
+def infer_prediction_schema(predictions: Any) -> Schema:
     """The schema of a predictor's result for a few rows."""
     import numpy as np
     import pandas as pd
@@ -123,7 +123,7 @@ def infer_predictions(predictions: Any) -> Schema:
         return infer_schema(pd.DataFrame(values))
     if values and all(isinstance(value, list) for value in values):
         return _infer_list_schema(values)
-    dtype = _find_common_json_type(values)
+    dtype = _infer_common_json_type(values)
     if None in values:  # a missing number is NaN; a missing flag has no value
         dtype = {"integer": "number", "boolean": None}.get(dtype or "", dtype)
     return Schema(kind="any", dtype=dtype, example=values[0] if values else None)
@@ -166,11 +166,11 @@ def to_json_value(value: Any) -> Any:
         return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float returns itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    text = write_text(value)
+    text = write_text_form(value)
     return str(value) if text is None else text
 
 
-def _find_complete_row(table: pd.DataFrame) -> dict[str, Any]:
+def _choose_example_row(table: pd.DataFrame) -> dict[str, Any]:
     head = table.head(1000)
     complete = head.dropna()
     row = (complete if len(complete) else head).head(1)
@@ -183,21 +183,21 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
 
     kind = _infer_field_type(column)
     # Exact decimals come from databases. Clients send floats, and models compute with floats.
-    dtype = "float64" if is_decimals(column) else column.dtype
+    dtype = "float64" if is_decimal_column(column) else column.dtype
     nullable = bool(column.isna().any())
     field = Field(
         name=name,
         type=kind,
         dtype=str(dtype),
         nullable=nullable,
-        missing=_find_missing_marker(column) if nullable and column.dtype == object else None,
+        missing=_infer_missing_value(column) if nullable and column.dtype == object else None,
         example=example.get(name),
     )
     is_ordered = kind in ("integer", "number", "datetime") or (kind in TEXT_FORMS and TEXT_FORMS[kind].is_ordered)
     if is_ordered and column.notna().any():
         if kind == "number":
-            low, high = find_range(column.to_numpy(dtype="float64", na_value=float("nan")))
-            field = msgspec.structs.replace(field, example=sendable_example(field.example, low))
+            low, high = find_number_range(column.to_numpy(dtype="float64", na_value=float("nan")))
+            field = msgspec.structs.replace(field, example=choose_number_example(field.example, low))
         else:
             low, high = to_json_value(column.min()), to_json_value(column.max())
         return msgspec.structs.replace(field, minimum=low, maximum=high)
@@ -207,7 +207,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         return msgspec.structs.replace(
             field,
             categories=to_json_value(categories.tolist()),
-            category_dtype=_category_dtype(categories),
+            category_dtype=_infer_category_dtype(categories),
             ordered=bool(column.dtype.ordered),
         )
     if kind == "string":
@@ -217,12 +217,12 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
     return field
 
 
-def _category_dtype(categories: pd.Index[Any]) -> str:
+def _infer_category_dtype(categories: pd.Index[Any]) -> str:
     """The dtype of categories; for objects that JSON lacks, the name of their type."""
     kinds = {type(value) for value in categories} if categories.dtype == object else set()
     if kinds == {datetime.date}:
         return "date"
-    return find_form_of_values(kinds) or str(categories.dtype)
+    return find_text_form_of_values(kinds) or str(categories.dtype)
 
 
 def _infer_field_type(column: pd.Series[Any]) -> FieldType:
@@ -236,11 +236,11 @@ def _infer_field_type(column: pd.Series[Any]) -> FieldType:
         return "boolean"
     if types.is_integer_dtype(dtype):
         return "integer"
-    if types.is_float_dtype(dtype) or is_decimals(column):
+    if types.is_float_dtype(dtype) or is_decimal_column(column):
         return "number"
     if types.is_datetime64_any_dtype(dtype):
         return "datetime"
-    form = find_form(column)
+    form = find_text_form(column)
     if form is not None:
         return form
     return _infer_type_from_values(
@@ -260,7 +260,7 @@ def _infer_type_from_values(kinds: set[type], is_object: bool) -> FieldType:
         return "datetime"
     if not is_object:
         return "any"
-    form = find_form_of_values(kinds)
+    form = find_text_form_of_values(kinds)
     if form is not None:
         return form
     if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
@@ -272,20 +272,20 @@ def _infer_type_from_values(kinds: set[type], is_object: bool) -> FieldType:
     return "number" if all(issubclass(kind, (int, float, np.number)) for kind in kinds) else "any"
 
 
-def _find_missing_marker(column: pd.Series[Any]) -> str | None:
+def _infer_missing_value(column: pd.Series[Any]) -> str | None:
     """The most frequent missing value of a column of objects; None for Python's None."""
     counts = column[column.isna()].map(type).value_counts()
     return {"float": "nan", "NAType": "NA", "NaTType": "NaT"}.get(counts.index[0].__name__)
 
 
-def is_decimals(column: pd.Series[Any]) -> bool:
+def is_decimal_column(column: pd.Series[Any]) -> bool:
     """Whether a column holds exact decimals, Arrow's or Python's."""
     if column.dtype == object:
         return {type(value) for value in column.dropna().head(10_000)} == {Decimal}
     return str(column.dtype).startswith("decimal")
 
 
-def _find_common_json_type(values: list[Any]) -> str | None:
+def _infer_common_json_type(values: list[Any]) -> str | None:
     """The JSON Schema type that all values have, or None when they differ."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     found = {names.get(type(value), "") for value in values if value is not None}

@@ -32,13 +32,13 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
     names = [str(name) for name in table.columns]
     found = {}
     for dtype, places in positions.items():
-        ends = _find_ends(table, places)
+        ends = _find_number_ranges(table, places)
         for at, nullable, low, high in zip(places, *(each.tolist() for each in ends), strict=True):
             found[at] = _describe_number_field(names[at], dtype, nullable, low, high, example.get(names[at]))
     return found
 
 
-def _find_ends(table: pd.DataFrame, places: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _find_number_ranges(table: pd.DataFrame, places: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Whether each column at these positions has a missing value, its smallest and its largest number."""
     import numpy as np
 
@@ -54,14 +54,14 @@ def _find_ends(table: pd.DataFrame, places: list[int]) -> tuple[NDArray[Any], ND
     return np.logical_or.reduce(missing_parts), np.fmin.reduce(low_parts), np.fmax.reduce(high_parts)
 
 
-def find_range(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
+def find_number_range(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
     """The smallest and the largest number of a column; None for an infinite one."""
     import numpy as np
 
-    return _keep_finite(float(np.fmin.reduce(values))), _keep_finite(float(np.fmax.reduce(values)))
+    return _keep_finite_bound(float(np.fmin.reduce(values))), _keep_finite_bound(float(np.fmax.reduce(values)))
 
 
-def sendable_example(example: Any, low: float | None) -> Any:
+def choose_number_example(example: Any, low: float | None) -> Any:
     """The example of a column of floats, or the column's smallest number if clients cannot send the example."""
     is_infinite = isinstance(example, float) and math.isinf(example)
     return (0.0 if low is None else low) if is_infinite else example
@@ -71,7 +71,7 @@ def _describe_number_field(
     name: str, dtype: np.dtype[Any], nullable: bool, low: float, high: float, example: Any
 ) -> Field:
     if dtype.kind == "f":
-        least, largest = _keep_finite(low), _keep_finite(high)
+        least, largest = _keep_finite_bound(low), _keep_finite_bound(high)
         return Field(
             name=name,
             type="number",
@@ -79,10 +79,10 @@ def _describe_number_field(
             nullable=nullable,
             minimum=least,
             maximum=largest,
-            example=sendable_example(example, least),
+            example=choose_number_example(example, least),
         )
     return Field(name=name, type="integer", dtype=str(dtype), minimum=low, maximum=high, example=example)
 
 
-def _keep_finite(value: float) -> float | None:
+def _keep_finite_bound(value: float) -> float | None:
     return value if math.isfinite(value) else None

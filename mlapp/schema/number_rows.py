@@ -71,14 +71,14 @@ class NumberRows:
             general: decodes the texts that are not JSON, not such a list, or with a number that does not fit its
                 column's type.
         """
-        width, code, is_double, convert = self._width, self._code, self._is_double, self._convert_cells
+        width, code, is_double, convert = self._width, self._code, self._is_double, self._convert_number_cells
 
         def decode(body: bytes) -> Part | T:
             size = len(body)
             try:
                 parse = _local.parse
             except AttributeError:
-                parse = _make_parse()
+                parse = _make_number_parser()
             try:
                 rows: Any = parse(body) if size < LARGE else simdjson.Parser().parse(body)
                 if key:
@@ -102,7 +102,7 @@ class NumberRows:
 
         return decode
 
-    def _convert_cells(self, count: int, cells: bytes) -> bytes:
+    def _convert_number_cells(self, count: int, cells: bytes) -> bytes:
         """The cells in the columns' types.
 
         Raises:
@@ -111,17 +111,17 @@ class NumberRows:
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            return _cast_cells(found, dtype).tobytes()
+            return _cast_number_cells(found, dtype).tobytes()
         if count < FEW:
             raise ValueError("too few rows")
         table = np.empty(count, dtype)
         found = found.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
-            table[name] = _cast_cells(found[:, at], kind)
+            table[name] = _cast_number_cells(found[:, at], kind)
         return table.tobytes()
 
 
-def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
+def read_json_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     """The numbers of a flat JSON array.
 
     None if the text is something else, a number does not fit the type, or simdjson is not installed.
@@ -134,9 +134,11 @@ def read_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     wanted = np.dtype(dtype)
     is_whole = wanted.kind in "iu"
     try:
-        parse: Any = simdjson.Parser().parse if len(text) >= LARGE else getattr(_local, "parse", None) or _make_parse()
+        parse: Any = (
+            simdjson.Parser().parse if len(text) >= LARGE else getattr(_local, "parse", None) or _make_number_parser()
+        )
         found = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
-        return _cast_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
+        return _cast_number_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
     except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
 
@@ -148,14 +150,14 @@ def count_byte(text: bytes, byte: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(byte)))
 
 
-def _make_parse() -> Callable[[bytes], Any]:
+def _make_number_parser() -> Callable[[bytes], Any]:
     """The thread's own parser, which parses one text at a time."""
     parse: Callable[[bytes], Any] = simdjson.Parser().parse
     _local.parse = parse
     return parse
 
 
-def _cast_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+def _cast_number_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
     """Raises:
     ValueError: a value is beyond the type, or not whole, or not known exactly.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
+def make_request_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
     """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
 
     Args:
@@ -32,49 +32,49 @@ def to_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: boo
     if isinstance(inputs, pd.DataFrame):
         return conform_table(inputs, schema, ignore_unknown=ignore_unknown)
     if isinstance(inputs, Mapping):
-        if _are_columns(inputs, schema):
+        if _are_request_columns(inputs, schema):
             check_column_names([str(name) for name in inputs], schema, ignore_unknown=ignore_unknown)
             used = set(schema.names)
             return conform_table(
                 _make_table_from_columns({name: inputs[name] for name in inputs if str(name) in used}), schema
             )
         return _make_table_from_records([inputs], schema, 0, ignore_unknown)
-    if not _is_column_list(inputs) or isinstance(inputs, (str, bytes)):
-        raise _not_a_table_error(inputs)
+    if not _is_request_column(inputs) or isinstance(inputs, (str, bytes)):
+        raise _not_a_request_table_error(inputs)
     items = list(inputs)
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
         return _make_table_from_records(items, schema, first, ignore_unknown)
-    if all(_is_column_list(item) for item in items):
+    if all(_is_request_column(item) for item in items):
         return conform_table(_make_table_from_rows(items, schema, first), schema, first)
-    if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_column_list(item) for item in items):
+    if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_request_column(item) for item in items):
         return conform_table(_make_table_from_rows([[item] for item in items], schema, first), schema, first)
     odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
-    if isinstance(items[odd], Mapping) or _is_column_list(items[odd]):
+    if isinstance(items[odd], Mapping) or _is_request_column(items[odd]):
         raise InputError(
             [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
             "Send all records or all rows.",
         )
-    raise _not_a_table_error(items[odd])
+    raise _not_a_request_table_error(items[odd])
 
 
-def _are_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
+def _are_request_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
     """Whether a mapping has a list of values for each column. False for a record whose cells are lists."""
-    if not inputs or not all(_is_column_list(value) for value in inputs.values()):
+    if not inputs or not all(_is_request_column(value) for value in inputs.values()):
         return False
     of_lists = {field.name for field in schema.fields if isinstance(field.example, list)}
     return all(
-        str(name) not in of_lists or all(value is None or _is_column_list(value) for value in values)
+        str(name) not in of_lists or all(value is None or _is_request_column(value) for value in values)
         for name, values in inputs.items()
     )
 
 
-def _is_column_list(value: Any) -> bool:
+def _is_request_column(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0)
 
 
-def _not_a_table_error(value: Any) -> InputError:
+def _not_a_request_table_error(value: Any) -> InputError:
     return InputError(
         [Problem(f"inputs holds a {type(value).__name__} where a record or a row should be")],
         'Send records [{"name": value}], rows [[value]] or columns {"name": [values]}.',
@@ -96,7 +96,7 @@ def _make_table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFra
         raise InputError(
             [Problem("inputs is empty: there is nothing to predict")], "Send at least one value per column."
         )
-    return pd.DataFrame({str(name): _make_untyped_series(values) for name, values in columns.items()})
+    return pd.DataFrame({str(name): _make_untyped_request_column(values) for name, values in columns.items()})
 
 
 def _make_table_from_records(
@@ -123,7 +123,7 @@ def _make_table_from_records(
             break
     if problems:
         raise InputError(problems, f"Send these columns: {', '.join(names)}.")
-    columns = {name: _make_untyped_series([record[name] for record in records]) for name in names}
+    columns = {name: _make_untyped_request_column([record[name] for record in records]) for name in names}
     return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
 
 
@@ -138,10 +138,12 @@ def _make_table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int)
     ]
     if problems:
         raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")
-    return pd.DataFrame({name: _make_untyped_series([row[at] for row in rows]) for at, name in enumerate(names)})
+    return pd.DataFrame(
+        {name: _make_untyped_request_column([row[at] for row in rows]) for at, name in enumerate(names)}
+    )
 
 
-def _make_untyped_series(values: Sequence[Any]) -> pd.Series[Any]:
+def _make_untyped_request_column(values: Sequence[Any]) -> pd.Series[Any]:
     """A Series with unchanged values: pandas would convert True to 1, and `None` to a number."""
     import pandas as pd
 

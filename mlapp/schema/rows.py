@@ -1,7 +1,7 @@
 """Decodes rows and records of common types (numbers, booleans, texts) directly into the schema's types.
 
 msgspec decodes them against types made from the schema: valid rows fit the schema, and no cell becomes more than one
-Python object. All other forms, and all errors, go through `to_table`, which accepts more forms and reports
+Python object. All other forms, and all errors, go through `make_request_table`, which accepts more forms and reports
 exactly what is wrong.
 """
 
@@ -57,7 +57,7 @@ class RowCodec:
         """The features of several parts that are packed or tuples; None where no part is."""
         self.from_matrix: Callable[[Any], Part | None] = lambda inputs: None
         """Finite numbers in one piece, an array or a conforming table, as the cells that they would be as JSON."""
-        self._prepare_decoders()
+        self._prepare_row_decoders()
 
     def decode(self, body: bytes) -> Part | None:
         """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
@@ -96,29 +96,29 @@ class RowCodec:
         except (msgspec.MsgspecError, struct.error, OverflowError, RecursionError):
             return None
 
-    def _prepare_decoders(self) -> None:
+    def _prepare_row_decoders(self) -> None:
         schema = self.schema
         if schema.kind == "array" and len(schema.shape) == 1:
             code = PACKED.get(schema.dtype or "")
             if code:
                 cells = [find_cell_type(code)] * schema.shape[0]
                 rows = make_row_type([f"c{at}" for at in range(len(cells))], cells, array_like=True)
-                self._use_packed({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
+                self._use_packed_rows({b"[": rows}, [str(schema.dtype)] * len(cells), lambda cells: cells)
         elif schema.kind == "table" and schema.fields and len(set(schema.names)) == len(schema.names):
             cells = [find_field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
-            # msgspec supports no field names that JSON escapes. Such records go through `to_table`.
+            # msgspec supports no field names that JSON escapes. Such records go through `make_request_table`.
             positions = [f"c{at}" for at in range(len(cells))]
             kinds = {b"[": make_row_type(positions, cells, array_like=True)}
             if not any(ESCAPED.search(name) for name in schema.names):
                 kinds[b"{"] = make_row_type(schema.names, cells, array_like=False)
             if all(field.dtype in PACKED and not field.nullable for field in schema.fields):
-                self._use_packed(kinds, [field.dtype for field in schema.fields], self._make_frame)
+                self._use_packed_rows(kinds, [field.dtype for field in schema.fields], self._make_row_frame)
             else:
-                self._use_tuples(kinds)
+                self._use_row_tuples(kinds)
 
-    def _use_packed(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
+    def _use_packed_rows(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
         """Each row becomes its cells in machine form; a batch is a NumPy view of their concatenation."""
         import numpy as np
 
@@ -159,9 +159,9 @@ class RowCodec:
         self.join = join
         if alike and dtype.kind in "iuf":
             self.from_matrix = matrix
-        self._use(rows, width, 0, part, NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
+        self._use_row_type(rows, width, 0, part, NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
 
-    def _use_tuples(self, rows: dict[bytes, type]) -> None:
+    def _use_row_tuples(self, rows: dict[bytes, type]) -> None:
         """Each row becomes a tuple of its cells; a batch is built column by column."""
         astuple = msgspec.structs.astuple
         fields = self.schema.fields
@@ -171,15 +171,15 @@ class RowCodec:
 
         def join(parts: list[Part]) -> Any:
             columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
-            return self._make_table(
+            return self._make_row_table(
                 [make_pandas_column(field, cells) for field, cells in zip(fields, columns, strict=True)]
             )
 
         self.join = join
         texts = sum(field.type in ("string", "category") for field in fields)
-        self._use(rows, len(fields), texts, part)
+        self._use_row_type(rows, len(fields), texts, part)
 
-    def _use(
+    def _use_row_type(
         self,
         rows: dict[bytes, type],
         width: int,
@@ -195,23 +195,23 @@ class RowCodec:
                 keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
             for key, body in keys.items():
                 form = key.encode() + bracket
-                general = self._fast[form] = _make_decoder(body, key, names, texts, part)
+                general = self._fast[form] = _make_row_decoder(body, key, names, texts, part)
                 if numbers is not None and bracket == b"[":
                     self._numbers[form] = numbers.make_decoder(key, lambda body: None)
                     self._fast[form] = numbers.make_decoder(key, general)
             for kind in (dict,) if names else (list, tuple):
-                self._rows[kind] = _make_converter(rows_type, part)
+                self._rows[kind] = _make_row_converter(rows_type, part)
 
-    def _make_frame(self, cells: Any) -> Any:
+    def _make_row_frame(self, cells: Any) -> Any:
         if self._takes_array and cells.dtype.names is None:
             return cells
         import pandas as pd
 
         if cells.dtype.names is None:
             return pd.DataFrame(cells, columns=self._columns, copy=False)
-        return self._make_table([cells[name] for name in cells.dtype.names])
+        return self._make_row_table([cells[name] for name in cells.dtype.names])
 
-    def _make_table(self, columns: list[Any]) -> Any:
+    def _make_row_table(self, columns: list[Any]) -> Any:
         import pandas as pd
 
         table = pd.DataFrame(dict(enumerate(columns)))
@@ -228,7 +228,7 @@ class RowCodec:
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
-def _make_decoder(
+def _make_row_decoder(
     kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]
 ) -> Callable[[bytes], Part]:
     decode = msgspec.json.Decoder(kind).decode
@@ -246,5 +246,5 @@ def _make_decoder(
     return run
 
 
-def _make_converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
+def _make_row_converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
     return lambda inputs: part(msgspec.convert(inputs, kind))

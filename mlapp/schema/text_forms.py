@@ -52,19 +52,19 @@ class TextForm:
     is_ordered: bool = False
 
 
-def find_form(column: pd.Series[Any]) -> FieldType | None:
+def find_text_form(column: pd.Series[Any]) -> FieldType | None:
     """The type of a column by its dtype alone; None for other columns."""
     dtype = str(column.dtype)
     return next((name for name, form in TEXT_FORMS.items() if dtype.startswith(form.dtypes)), None)
 
 
-def find_form_of_values(kinds: set[type]) -> FieldType | None:
+def find_text_form_of_values(kinds: set[type]) -> FieldType | None:
     """The type of a column of objects of one class that JSON lacks."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
     return next((name for name, form in TEXT_FORMS.items() if names == {form.kind}), None)
 
 
-def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[Any]:
+def read_text_forms(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[Any]:
     """A column of texts or values in the field's dtype.
 
     Args:
@@ -75,20 +75,20 @@ def read_values(column: pd.Series[Any], field: Field, marker: Any) -> pd.Series[
     """
     import pandas as pd
 
-    from mlapp.schema.cast import is_missing, parse_pandas_dtype
+    from mlapp.schema.cast import is_missing_value, parse_pandas_dtype
 
     if field.dtype != "object" and str(column.dtype) == field.dtype:
         return column
     read = TEXT_FORMS[field.type].read
     is_object = field.dtype == "object"
     lacking = marker if is_object else None
-    values = [lacking if is_missing(value) else read(value, field.dtype) for value in column.tolist()]
+    values = [lacking if is_missing_value(value) else read(value, field.dtype) for value in column.tolist()]
     if is_object:
         return pd.Series(values, index=column.index, dtype=object)
     return pd.Series(pd.array(values, dtype=parse_pandas_dtype(field.dtype)), index=column.index)
 
 
-def accepts_text(field: Field, value: Any) -> bool:
+def accepts_text_form(field: Field, value: Any) -> bool:
     """Whether a value that is not missing, or its text, is valid in the column."""
     try:
         TEXT_FORMS[field.type].read(value, field.dtype)
@@ -97,7 +97,7 @@ def accepts_text(field: Field, value: Any) -> bool:
     return True
 
 
-def write_text(value: Any) -> str | None:
+def write_text_form(value: Any) -> str | None:
     """The text of a value of one of the types; None for other values."""
     if isinstance(value, datetime.timedelta):
         return format_duration(count_nanoseconds(value))
@@ -109,7 +109,7 @@ def write_text(value: Any) -> str | None:
     return str(value) if is_text else None
 
 
-def _read_duration(value: Any, dtype: str) -> Any:
+def _read_duration_text(value: Any, dtype: str) -> Any:
     import numpy as np
 
     found = UNIT.search(dtype)
@@ -123,7 +123,7 @@ def _read_duration(value: Any, dtype: str) -> Any:
     return np.timedelta64(count, unit)
 
 
-def _parse_time_text(value: Any, dtype: str) -> datetime.time:
+def _read_time_text(value: Any, dtype: str) -> datetime.time:
     if isinstance(value, str):
         if not CLOCK.fullmatch(value):
             raise ValueError(value)
@@ -136,7 +136,7 @@ def _parse_time_text(value: Any, dtype: str) -> datetime.time:
     return value
 
 
-def _read_period(value: Any, dtype: str) -> Any:
+def _read_period_text(value: Any, dtype: str) -> Any:
     import pandas as pd
 
     if not isinstance(value, (str, pd.Period)):
@@ -149,7 +149,7 @@ def _read_period(value: Any, dtype: str) -> Any:
     return found
 
 
-def _read_bytes(value: Any, dtype: str) -> bytes:
+def _read_bytes_text(value: Any, dtype: str) -> bytes:
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
@@ -160,7 +160,7 @@ def _read_bytes(value: Any, dtype: str) -> bytes:
     return value
 
 
-def _read_uuid(value: Any, dtype: str) -> uuid.UUID:
+def _read_uuid_text(value: Any, dtype: str) -> uuid.UUID:
     if isinstance(value, uuid.UUID):
         return value
     if not UUID.fullmatch(value):
@@ -175,7 +175,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a duration, as PT90S or P1DT2H",
         placeholder="PT0S",
         json_schema={"type": "string", "format": "duration"},
-        read=_read_duration,
+        read=_read_duration_text,
         is_ordered=True,
     ),
     "time": TextForm(
@@ -184,7 +184,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a time of day without a zone, as 12:30:00",
         placeholder="00:00:00",
         json_schema={"type": "string", "format": "time-local"},
-        read=_parse_time_text,
+        read=_read_time_text,
         is_ordered=True,
     ),
     "period": TextForm(
@@ -193,7 +193,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a period as pandas writes it, as 2026-01 for a month",
         placeholder="2000-01",
         json_schema={"type": "string"},
-        read=_read_period,
+        read=_read_period_text,
         is_ordered=True,
     ),
     "bytes": TextForm(
@@ -202,7 +202,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a text in base64",
         placeholder="",
         json_schema={"type": "string", "contentEncoding": "base64"},
-        read=_read_bytes,
+        read=_read_bytes_text,
     ),
     "uuid": TextForm(
         dtypes=(),
@@ -210,6 +210,6 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a UUID",
         placeholder="00000000-0000-0000-0000-000000000000",
         json_schema={"type": "string", "format": "uuid"},
-        read=_read_uuid,
+        read=_read_uuid_text,
     ),
 }

@@ -18,7 +18,7 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     wanted = np.dtype(dtype)
     try:
         given = np.asarray(inputs)
-        if not all(_is_castable(found, wanted.kind) for found in _collect_input_types(inputs, given)):
+        if not all(_is_castable_to_array(found, wanted.kind) for found in _collect_array_input_types(inputs, given)):
             raise ValueError("a value is of another type")
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(wanted, copy=False)
@@ -37,7 +37,7 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     return array
 
 
-def _collect_input_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
+def _collect_array_input_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))
@@ -47,7 +47,7 @@ def _collect_input_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     return set(map(type, values)) if isinstance(values, list) else {array.dtype.type}
 
 
-def _is_castable(found: type, kind: str) -> bool:
+def _is_castable_to_array(found: type, kind: str) -> bool:
     """Whether a dtype of this kind can hold values of a type. A missing value is NaN, which only floats hold."""
     if found is type(None):
         return kind == "f"

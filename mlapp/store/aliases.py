@@ -27,7 +27,7 @@ class Aliases:
         self._storage = storage
         self._documents = documents
 
-    def list_targets(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
+    def list_alias_targets(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
         """The version of each alias.
 
         Args:
@@ -35,10 +35,10 @@ class Aliases:
         """
         found = {}
         for alias in self._storage.list_names(f"{app}/aliases"):
-            if not is_alias(alias):
+            if not is_alias_name(alias):
                 continue
             try:
-                version = self.find_target(app, alias)
+                version = self.find_alias_target(app, alias)
             except StoreError as error:
                 if damaged is None:
                     raise
@@ -48,7 +48,7 @@ class Aliases:
                 found[alias] = version
         return found
 
-    def find_target(self, app: str, alias: str) -> int | None:
+    def find_alias_target(self, app: str, alias: str) -> int | None:
         """The version that an alias points at, or None."""
         prefix = f"{app}/aliases/{alias}"
         last = max(parse_version_numbers(self._storage.list_names(prefix)), default=None)
@@ -56,7 +56,7 @@ class Aliases:
             return None
         return self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry).version
 
-    def read_history(self, app: str, alias: str) -> list[AliasEntry]:
+    def read_alias_history(self, app: str, alias: str) -> list[AliasEntry]:
         """The changes of an alias, oldest first."""
         prefix = f"{app}/aliases/{alias}"
         return [
@@ -74,18 +74,18 @@ class Aliases:
                 return
 
 
-def is_alias(text: str) -> bool:
+def is_alias_name(text: str) -> bool:
     """Whether a text is valid as an alias."""
     return text != LATEST and ALIAS.fullmatch(text) is not None
 
 
-def require_alias(alias: str) -> None:
+def require_alias_name(alias: str) -> None:
     """Check the name of an alias.
 
     Raises:
         UsageError: the name is not valid.
     """
-    if not is_alias(alias):
+    if not is_alias_name(alias):
         raise UsageError(
             f"'{alias}' cannot be an alias.",
             "Use letters, digits, '.', '_' and '-', a letter first; `latest` is always the newest version.",

@@ -23,7 +23,7 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
     """
     files = {}
     for name in sorted(list_version_files(folder)):
-        found = _hash_file(folder, name) if names.is_relative_path(name) else None
+        found = _hash_version_file(folder, name) if names.is_relative_path(name) else None
         if found is None:
             raise ModelError(
                 f"The saver wrote {name!r}, which a version cannot hold.",
@@ -40,7 +40,7 @@ def check_version_files(manifest: Manifest, folder: Path) -> None:
         StoreError: a file is missing, was changed, is a link, or is not in the manifest.
     """
     for name, stored in manifest.files.items():
-        found = _hash_file(folder, name)
+        found = _hash_version_file(folder, name)
         if found != stored:
             state = "was changed after it was stored"
             if found is None:
@@ -80,7 +80,7 @@ def list_version_files(folder: Path) -> Iterator[str]:
             yield Path(at, name).relative_to(folder).as_posix()
 
 
-def _hash_file(folder: Path, name: str) -> StoredFile | None:
+def _hash_version_file(folder: Path, name: str) -> StoredFile | None:
     """The hash of a regular file whose path contains no link; None if there is no such file."""
     path = folder / name
     below = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, name.count("/") + 1)]

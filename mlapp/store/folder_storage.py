@@ -45,19 +45,19 @@ class FolderStorage:
 
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
         path = self._locate_key(key)
-        with translate_os_errors(path):
+        with translate_folder_errors(path):
             try:
-                is_new = _create_file(path, content)
+                is_new = _create_file_in_folder(path, content)
             except OSError as error:
                 if error.errno not in FULL or not from_reserve or not self._release_reserve():
                     raise
-                is_new = _create_file(path, content)
+                is_new = _create_file_in_folder(path, content)
             self._keep_reserve()
         return is_new
 
     def read_key(self, key: str) -> bytes | None:
         path = self._locate_key(key)
-        with translate_os_errors(path):
+        with translate_folder_errors(path):
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -68,7 +68,7 @@ class FolderStorage:
 
     def list_names(self, prefix: str) -> list[str]:
         path = self._locate_key(prefix)
-        with translate_os_errors(path):
+        with translate_folder_errors(path):
             try:
                 return [name for name in os.listdir(path) if not name.startswith(".")]
             except (FileNotFoundError, NotADirectoryError):
@@ -77,18 +77,18 @@ class FolderStorage:
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
         path = self._locate_key(prefix)
-        with translate_os_errors(path):
+        with translate_folder_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(path.parent)
+            _remove_abandoned_folders(path.parent)
             staging = path.parent / f".{path.name}"
             staging.mkdir()
             try:
                 yield staging
                 for file in staging.rglob("*"):
-                    _sync_to_disk(file)
-                _sync_to_disk(staging)
+                    _sync_folder_to_disk(file)
+                _sync_folder_to_disk(staging)
                 staging.rename(path)
-                _sync_to_disk(path.parent)
+                _sync_folder_to_disk(path.parent)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -104,7 +104,7 @@ class FolderStorage:
             self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
         source = self._locate_key(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
-        with translate_os_errors(folder):
+        with translate_folder_errors(folder):
             for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
                 _copy_regular_file(_join_inside_folder(source, name), path)
         return folder
@@ -123,7 +123,7 @@ class FolderStorage:
 
     def delete_prefix(self, prefix: str) -> None:
         path = self._locate_key(prefix)
-        with translate_os_errors(path):
+        with translate_folder_errors(path):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
                 return
@@ -136,7 +136,7 @@ class FolderStorage:
             shutil.rmtree(self._copies / prefix, ignore_errors=True)
 
     def check_writable(self) -> None:
-        with translate_os_errors(self.root):
+        with translate_folder_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
@@ -187,7 +187,7 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
     return path
 
 
-def _create_file(path: Path, content: bytes) -> bool:
+def _create_file_in_folder(path: Path, content: bytes) -> bool:
     """Create a file atomically; False if its name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
@@ -202,7 +202,7 @@ def _create_file(path: Path, content: bytes) -> bool:
             return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_to_disk(path.parent)
+    _sync_folder_to_disk(path.parent)
     return True
 
 
@@ -225,7 +225,7 @@ def _copy_regular_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def translate_os_errors(path: Path) -> Iterator[None]:
+def translate_folder_errors(path: Path) -> Iterator[None]:
     """Translate OSError to our errors."""
     try:
         yield
@@ -239,7 +239,7 @@ def translate_os_errors(path: Path) -> Iterator[None]:
         raise kind(f"The model store cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
 
 
-def _sync_to_disk(path: Path) -> None:
+def _sync_folder_to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -247,7 +247,7 @@ def _sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _remove_abandoned(folder: Path) -> None:
+def _remove_abandoned_folders(folder: Path) -> None:
     limit = time.time() - ABANDONED
     for path in folder.glob(".*"):
         with suppress(OSError):

@@ -47,14 +47,14 @@ class JsonDocuments:
         try:
             raw = msgspec.json.decode(content)
             if kind in (Manifest, _Format):
-                self._require_known_format(raw.get("format"), key)
+                self._require_known_store_format(raw.get("format"), key)
             return msgspec.convert(raw, kind)
         except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
             raise StoreError(
-                f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_repair(key)
+                f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_document_repair(key)
             ) from None
 
-    def _require_known_format(self, found: object, key: str) -> None:
+    def _require_known_store_format(self, found: object, key: str) -> None:
         if isinstance(found, int) and found > FORMAT:
             raise StoreError(
                 f"The model store {self._storage!r} is from a newer mlapp: "
@@ -63,7 +63,7 @@ class JsonDocuments:
             )
 
 
-def _advise_repair(key: str) -> str:
+def _advise_document_repair(key: str) -> str:
     if key == _FORMAT_KEY:
         return f'Write {{"format": {FORMAT}}} into it, or restore it from a backup; the versions are not in it.'
     if "/aliases/" in key:

@@ -66,12 +66,12 @@ def connect_bucket(url: str) -> Any:
             given = {"account_name": account, "account_key": key}
             options |= {name: value for name, value in given.items() if value}
             return AzureStore(parts.netloc, **options)
-        return S3Store(parts.netloc, **{**options, **_make_s3_options(dict(PATIENCE))})
+        return S3Store(parts.netloc, **{**options, **_make_s3_client_options(dict(PATIENCE))})
     except Exception as error:  # several libraries raise different errors for unreadable credentials
-        raise translate_store_error(error, url) from None
+        raise translate_bucket_error(error, url) from None
 
 
-def _make_s3_options(client_options: dict[str, Any]) -> dict[str, Any]:
+def _make_s3_client_options(client_options: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
@@ -115,7 +115,7 @@ def _find_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
     return (provide_credentials if credentials is not None else None), session.region_name
 
 
-def is_transient(error: Exception) -> bool:
+def is_transient_bucket_error(error: Exception) -> bool:
     """Whether a retry can succeed: the connection broke, or the server failed."""
     from obstore.exceptions import BaseError
 
@@ -123,17 +123,17 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, BaseError) and (status is None or status in (408, 409, 429) or status >= 500)
 
 
-def is_missing_bucket(error: Exception) -> bool:
+def is_missing_bucket_error(error: Exception) -> bool:
     text = str(error)
     return _get_s3_error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
 
 
-def translate_store_error(error: Exception, shown: str) -> StoreError:
+def translate_bucket_error(error: Exception, shown: str) -> StoreError:
     """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
     text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
     code, status = _get_s3_error_code(text), _get_http_status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
-    if is_missing_bucket(error):
+    if is_missing_bucket_error(error):
         return StoreError(
             f"The model store {shown} does not exist: no such bucket.", "Create the bucket, or fix `store:`."
         )

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import object_clients
-from mlapp.store.folder_storage import translate_os_errors
+from mlapp.store.folder_storage import translate_folder_errors
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 
@@ -61,8 +61,8 @@ class ObjectStorage:
                 # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
                 return self.read_key(key) == content
             except Exception as error:
-                if not object_clients.is_transient(error) or pause is None:
-                    raise object_clients.translate_store_error(error, self._shown) from None
+                if not object_clients.is_transient_bucket_error(error) or pause is None:
+                    raise object_clients.translate_bucket_error(error, self._shown) from None
                 time.sleep(pause)
         raise AssertionError("the last pause is None")
 
@@ -73,11 +73,11 @@ class ObjectStorage:
             try:
                 return bytes(obstore.get(self._client, key).bytes())
             except FileNotFoundError as error:
-                if object_clients.is_missing_bucket(error):
+                if object_clients.is_missing_bucket_error(error):
                     raise
                 return None
 
-        return self._retry_request(get_object)
+        return self._retry_bucket_request(get_object)
 
     def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -86,7 +86,7 @@ class ObjectStorage:
     def list_names(self, prefix: str) -> list[str]:
         import obstore
 
-        found = self._retry_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
+        found = self._retry_bucket_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         names = [path.rpartition("/")[2] for path in paths]
         return [name for name in names if not name.startswith(".")]
@@ -96,7 +96,7 @@ class ObjectStorage:
         self._require_conditional_writes()
         cached = self._cache / prefix
         staging = cached.with_name(f".{cached.name}")
-        with translate_os_errors(staging):
+        with translate_folder_errors(staging):
             staging.mkdir(parents=True)
         sent = False
         try:
@@ -104,7 +104,7 @@ class ObjectStorage:
             for path in sorted(path for path in staging.rglob("*") if path.is_file()):
                 sent = True
                 self._upload_file(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
-            with translate_os_errors(cached):
+            with translate_folder_errors(cached):
                 staging.rename(cached)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -117,7 +117,7 @@ class ObjectStorage:
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         folder = self._cache / prefix
-        with translate_os_errors(folder):
+        with translate_folder_errors(folder):
             for name, stored, path in iterate_missing_copies(folder, files, fresh=fresh):
                 self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
         return folder
@@ -131,7 +131,7 @@ class ObjectStorage:
 
         # Cloud consoles create an empty object for a folder, with the folder's path.
         folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(name.count("/") + 1)}
-        return sorted(set(self._retry_request(list_objects)) - set(files) - folders - {prefix})
+        return sorted(set(self._retry_bucket_request(list_objects)) - set(files) - folders - {prefix})
 
     def size(self, prefix: str) -> int:
         import obstore
@@ -140,7 +140,7 @@ class ObjectStorage:
             pages = obstore.list(self._client, prefix, chunk_size=1000)
             return sum(entry["size"] for entries in pages for entry in entries)
 
-        return self._retry_request(measure)
+        return self._retry_bucket_request(measure)
 
     def delete_prefix(self, prefix: str) -> None:
         import obstore
@@ -152,7 +152,7 @@ class ObjectStorage:
                 with suppress(FileNotFoundError):  # another process deleted it
                     obstore.delete(self._client, [entry["path"] for entry in entries])
 
-        self._retry_request(delete_objects)
+        self._retry_bucket_request(delete_objects)
         shutil.rmtree(self._cache / prefix, ignore_errors=True)
 
     def check_writable(self) -> None:
@@ -174,9 +174,9 @@ class ObjectStorage:
 
         if self._is_conditional:
             return
-        self._retry_request(lambda: obstore.put(self._client, PROBE, b""))
+        self._retry_bucket_request(lambda: obstore.put(self._client, PROBE, b""))
         try:
-            self._retry_request(
+            self._retry_bucket_request(
                 partial(self._put_if_absent, PROBE, b""), passing=(AlreadyExistsError, NotSupportedError)
             )
         except AlreadyExistsError:
@@ -203,7 +203,7 @@ class ObjectStorage:
                 parts = (done.add_bytes(part) for part in iter(lambda: file.read(PART), b""))
                 obstore.put(self._client, key, parts, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
-        self._retry_request(upload_once)
+        self._retry_bucket_request(upload_once)
 
     def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
         """Download a file in parts, each with its own retries. The file is renamed when it is complete.
@@ -222,7 +222,9 @@ class ObjectStorage:
 
                 def download_part(start: int) -> None:
                     end = min(start + PART, size)
-                    part = self._retry_request(lambda: obstore.get_range(self._client, key, start=start, end=end))
+                    part = self._retry_bucket_request(
+                        lambda: obstore.get_range(self._client, key, start=start, end=end)
+                    )
                     os.pwrite(file.fileno(), done.add_bytes(bytes(part)), start)
 
                 for fetched in [pool.submit(download_part, start) for start in range(0, size, PART)]:
@@ -238,11 +240,11 @@ class ObjectStorage:
         import obstore
 
         try:
-            return int(self._retry_request(lambda: obstore.head(self._client, key))["size"])
+            return int(self._retry_bucket_request(lambda: obstore.head(self._client, key))["size"])
         except FileNotFoundError:
             return None
 
-    def _retry_request(
+    def _retry_bucket_request(
         self, request: Callable[[], T], passing: tuple[type[Exception], ...] = (FileNotFoundError,)
     ) -> T:
         """Make an idempotent request, with retries until it succeeds or is refused."""
@@ -250,12 +252,12 @@ class ObjectStorage:
             try:
                 return request()
             except Exception as error:
-                if isinstance(error, passing) and not object_clients.is_missing_bucket(error):
+                if isinstance(error, passing) and not object_clients.is_missing_bucket_error(error):
                     raise
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     raise
-                if not object_clients.is_transient(error) or pause is None:
-                    raise object_clients.translate_store_error(error, self._shown) from None
+                if not object_clients.is_transient_bucket_error(error) or pause is None:
+                    raise object_clients.translate_bucket_error(error, self._shown) from None
                 time.sleep(pause)
         raise AssertionError("the last pause is None")
 

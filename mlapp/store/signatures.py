@@ -51,10 +51,10 @@ class Signer:
         Raises:
             ConfigError: there is no key, or it is unusable. StoreError: the keyless service refused.
         """
-        signing = _import_signing().signing.Config().set_hashing_config(_make_hashing_config())
+        signing = _import_signature_library().signing.Config().set_hashing_config(_make_signature_hashing())
         settings = self.settings
         if keyless:
-            _load_key_material(
+            _load_signature_keys(
                 lambda: signing.use_sigstore_signer(use_ambient_credentials=True), "No keyless signature can be made"
             )
         elif settings.private_key is None:
@@ -68,7 +68,7 @@ class Signer:
                 self._require_key_file(settings.signing_certificate),
             )
             chain = [self._require_key_file(name) for name in settings.certificate_chain]
-            _load_key_material(
+            _load_signature_keys(
                 lambda: signing.use_certificate_signer(
                     private_key=key, signing_certificate=certificate, certificate_chain=chain
                 ),
@@ -76,7 +76,7 @@ class Signer:
             )
         else:
             key, password = self._require_key_file(settings.private_key), settings.private_key_password
-            _load_key_material(
+            _load_signature_keys(
                 lambda: signing.use_elliptic_key_signer(
                     private_key=key, password=password.encode() if password else None
                 ),
@@ -88,7 +88,8 @@ class Signer:
                 signing.sign(folder, file)
             except Exception as error:
                 raise StoreError(
-                    f"Version {manifest.version} of '{manifest.app}' cannot be signed: {_explain_failure(error)}",
+                    f"Version {manifest.version} of '{manifest.app}' cannot be signed: "
+                    f"{_explain_signature_failure(error)}",
                     "Check the key; a keyless signature needs a network and an identity.",
                 ) from error
             return file.read_text(encoding="utf-8")
@@ -99,7 +100,7 @@ class Signer:
         Raises:
             ConfigError: the settings name no signer. StoreError: no signature is from one of the signers.
         """
-        verifiers = list(self._iterate_verifiers())
+        verifiers = list(self._iterate_signature_verifiers())
         if not verifiers:
             raise ConfigError(
                 "No trusted signer is configured.",
@@ -115,26 +116,28 @@ class Signer:
                         verifier.verify(folder, file)
                         return
                     except Exception as error:  # several libraries raise different errors
-                        reasons.append(_explain_failure(error))
+                        reasons.append(_explain_signature_failure(error))
         why = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
         raise StoreError(
             f"Version {manifest.version} of '{manifest.app}' is refused: {why}.",
             "Choose a signed version, or have it signed by a trusted signer: `mlapp models sign VERSION`.",
         )
 
-    def _iterate_verifiers(self) -> Iterator[Any]:
+    def _iterate_signature_verifiers(self) -> Iterator[Any]:
         """One verifier per signer setting."""
-        settings, library = self.settings, _import_signing()
+        settings, library = self.settings, _import_signature_library()
 
         def new() -> Any:
-            return library.verifying.Config().set_hashing_config(_make_hashing_config())
+            return library.verifying.Config().set_hashing_config(_make_signature_hashing())
 
         if settings.public_key is not None:
             key = self._require_key_file(settings.public_key)
-            yield _load_key_material(lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key")
+            yield _load_signature_keys(
+                lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key"
+            )
         if settings.certificate_chain:
             chain = [self._require_key_file(name) for name in settings.certificate_chain]
-            yield _load_key_material(
+            yield _load_signature_keys(
                 lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is no certificate"
             )
         if settings.identity is not None:
@@ -143,7 +146,7 @@ class Signer:
                     "store.identity is set without store.identity_provider.",
                     "Set both: anyone can have that identity at another provider.",
                 )
-            yield _load_key_material(
+            yield _load_signature_keys(
                 lambda: new().use_sigstore_verifier(identity=settings.identity, oidc_issuer=settings.identity_provider),
                 "Keyless signatures cannot be verified here",
             )
@@ -177,13 +180,13 @@ def _link_signed_folder(manifest: Manifest, files: Path) -> Iterator[Path]:
         yield folder
 
 
-def _make_hashing_config() -> Any:
-    hashing: Any = _import_signing().hashing.Config()
+def _make_signature_hashing() -> Any:
+    hashing: Any = _import_signature_library().hashing.Config()
     hashing.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
     return hashing.set_ignored_paths(paths=[], ignore_git_paths=False).set_allow_symlinks(True)
 
 
-def _import_signing() -> Any:
+def _import_signature_library() -> Any:
     try:
         import model_signing
         import model_signing.hashing
@@ -194,16 +197,16 @@ def _import_signing() -> Any:
     return model_signing
 
 
-def _load_key_material(make: Any, what: str) -> Any:
+def _load_signature_keys(make: Any, what: str) -> Any:
     try:
         return make()
     except Exception as error:
         raise ConfigError(
-            f"store: {what}: {_explain_failure(error)}.", "Give a PEM file of an elliptic-curve key."
+            f"store: {what}: {_explain_signature_failure(error)}.", "Give a PEM file of an elliptic-curve key."
         ) from error
 
 
-def _explain_failure(error: Exception) -> str:
+def _explain_signature_failure(error: Exception) -> str:
     text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     if text.startswith("Signature mismatch"):
         return "it is not what was signed"

@@ -26,7 +26,7 @@ from mlapp.errors import ConfigError, StoreError, UsageError, suggest_nearest
 from mlapp.model import TrainedModel
 from mlapp.provenance import GitState
 from mlapp.reporting import Reporter
-from mlapp.store.aliases import AliasEntry, Aliases, is_alias, require_alias
+from mlapp.store.aliases import AliasEntry, Aliases, is_alias_name, require_alias_name
 from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
@@ -178,8 +178,8 @@ class Store:
             UsageError: the version or alias does not exist; the message suggests the nearest ones.
         """
         text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
-        if not text.isdecimal() and is_alias(text):
-            target = self._aliases.find_target(app, text)  # cheap, because servers poll aliases
+        if not text.isdecimal() and is_alias_name(text):
+            target = self._aliases.find_alias_target(app, text)  # cheap, because servers poll aliases
             if target is not None:
                 return target
         numbers = self.list_numbers(app)
@@ -326,7 +326,7 @@ class Store:
         Args:
             damaged: receives the errors of unreadable aliases; if None, the first one is raised.
         """
-        return self._aliases.list_targets(app, damaged)
+        return self._aliases.list_alias_targets(app, damaged)
 
     def alias_history(self, app: str, alias: str) -> list[AliasEntry]:
         """The changes of an alias, oldest first.
@@ -334,8 +334,8 @@ class Store:
         Raises:
             UsageError: the name is not a valid alias.
         """
-        require_alias(alias)
-        return self._aliases.read_history(app, alias)
+        require_alias_name(alias)
+        return self._aliases.read_alias_history(app, alias)
 
     def promote(self, app: str, reference: str | int, alias: str) -> int:
         """Point an alias at a version, atomically for all readers.
@@ -343,7 +343,7 @@ class Store:
         Raises:
             UsageError: there is no such version, or the name is not a valid alias.
         """
-        require_alias(alias)
+        require_alias_name(alias)
         number = self.resolve(app, reference)
         if alias != CHALLENGER:
             self.release(app, number)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlapp.schema.cast import is_missing
+from mlapp.schema.cast import is_missing_value
 
 RELATIVE = 1e-4
 """Relative tolerance: 32-bit models sum in another order for one row than for many."""
 ABSOLUTE = 1e-6
 
 
-def list_comparable_rows(values: Any) -> list[Any] | None:
+def list_answer_rows(values: Any) -> list[Any] | None:
     """Predictions or features as a list with one entry per row; None for values without comparable rows."""
     if isinstance(values, (list, tuple)):
         return list(values)
     if isinstance(values, dict):
-        parts = [list_comparable_rows(part) for part in values.values()]
+        parts = [list_answer_rows(part) for part in values.values()]
         return None if None in parts else list(zip(*parts, strict=True))
     if hasattr(values, "columns") and hasattr(values, "itertuples"):
         return list(values.itertuples(index=False, name=None))
@@ -29,24 +29,26 @@ def list_comparable_rows(values: Any) -> list[Any] | None:
     return None
 
 
-def is_close_entry(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
+def is_close_answer(left: Any, right: Any, absolute: float = ABSOLUTE) -> bool:
     """Whether two entries are the same: numbers up to rounding, others exactly. Missing values are equal."""
-    if is_missing(left) or is_missing(right):
-        return is_missing(left) and is_missing(right)
+    if is_missing_value(left) or is_missing_value(right):
+        return is_missing_value(left) and is_missing_value(right)
     if isinstance(left, bool) or isinstance(right, bool):
         return bool(left == right)
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return left == right or math.isclose(left, right, rel_tol=RELATIVE, abs_tol=absolute)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(is_close_entry(a, b, absolute) for a, b in zip(left, right, strict=True))
+        return len(left) == len(right) and all(
+            is_close_answer(a, b, absolute) for a, b in zip(left, right, strict=True)
+        )
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(
-            is_close_entry(value, right[key], absolute) for key, value in left.items()
+            is_close_answer(value, right[key], absolute) for key, value in left.items()
         )
     if hasattr(left, "tolist") and hasattr(right, "tolist"):
-        return is_close_entry(left.tolist(), right.tolist(), absolute)
+        return is_close_answer(left.tolist(), right.tolist(), absolute)
     if hasattr(left, "item") and hasattr(right, "item"):
-        return is_close_entry(left.item(), right.item(), absolute)
+        return is_close_answer(left.item(), right.item(), absolute)
     if "__eq__" not in {name for kind in type(left).__mro__[:-1] for name in vars(kind)}:  # nothing to compare with
         return type(left) is type(right)
     try:

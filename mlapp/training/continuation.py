@@ -8,7 +8,7 @@ from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import Framework
 from mlapp.model import load_estimator
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.feature_format import wants_batches
+from mlapp.pipeline.feature_format import wants_batched_features
 from mlapp.schema import Schema
 from mlapp.store import ModelVersion
 from mlapp.training import seeds
@@ -32,7 +32,7 @@ def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, pr
             f"{which} is stored as ONNX, which cannot be trained further.", "Train from the start, without --from."
         )
     trainer = pipeline.stage("trainer")
-    if trainer is not None and not framework.trains_from_weights and not _learns_from_parts(trainer, model):
+    if trainer is not None and not framework.trains_from_weights and not _continues_from_parts(trainer, model):
         raise ModelError(
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
             "Remove the trainer to train further, or train from the start, without --from.",
@@ -40,12 +40,12 @@ def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, pr
     return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
 
 
-def _learns_from_parts(trainer: Stage, model: Any) -> bool:
+def _continues_from_parts(trainer: Stage, model: Any) -> bool:
     """Whether the user's trainer learns incrementally from parts, and so can continue from a version."""
-    return wants_batches(trainer) and hasattr(model, "partial_fit") and hasattr(model, "get_params")
+    return wants_batched_features(trainer) and hasattr(model, "partial_fit") and hasattr(model, "get_params")
 
 
-def require_same_features(previous: ModelVersion, now: Schema) -> None:
+def require_same_features_to_continue(previous: ModelVersion, now: Schema) -> None:
     """Check that the columns and their order are those of the version.
 
     Raises:
@@ -63,7 +63,7 @@ def require_same_features(previous: ModelVersion, now: Schema) -> None:
     )
 
 
-def proceed_training(
+def continue_training(
     trainer: Stage | None, framework: Framework, model: Any, begun: Any, features: Any, target: Any
 ) -> tuple[Stage | None, Any]:
     """The model to fit and its trainer; no trainer if the framework itself continued.

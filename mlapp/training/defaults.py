@@ -26,7 +26,7 @@ def load_default_table(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, (str, bytes)):
-        data = _parse_json_table(data)
+        data = _parse_default_json(data)
     if isinstance(data, Iterator):
         parts = [load_default_table(part) for part in data]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -74,7 +74,7 @@ def split_default_table(
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
     is_test = np.zeros(rows, dtype=bool)
-    is_test[_draw_rows(encode_classes(table, targets), rows, test_rows, random)] = True
+    is_test[_draw_default_test_rows(encode_split_classes(table, targets), rows, test_rows, random)] = True
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
@@ -104,15 +104,15 @@ def convert_decimals_to_floats(data: Any) -> Any:
     """A table or a column with exact decimals as floats, as a model receives them in serving."""
     import pandas as pd
 
-    from mlapp.schema.infer import is_decimals
+    from mlapp.schema.infer import is_decimal_column
 
     if isinstance(data, pd.Series):
-        return data.astype("float64") if is_decimals(data) else data
+        return data.astype("float64") if is_decimal_column(data) else data
     if not isinstance(data, pd.DataFrame):
         return data
     # By dtypes first: access by column takes seconds for 10,000 columns.
     others = [at for at, dtype in enumerate(data.dtypes) if dtype.kind not in "biufcmM"]
-    exact = [at for at in others if is_decimals(data.iloc[:, at])]
+    exact = [at for at in others if is_decimal_column(data.iloc[:, at])]
     if not exact:
         return data
     columns = {
@@ -123,7 +123,7 @@ def convert_decimals_to_floats(data: Any) -> Any:
     return made
 
 
-def _parse_json_table(text: str | bytes) -> Any:
+def _parse_default_json(text: str | bytes) -> Any:
     import msgspec
 
     try:
@@ -134,11 +134,11 @@ def _parse_json_table(text: str | bytes) -> Any:
         ) from None
 
 
-def encode_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
+def encode_split_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
     """The class of each row as a number; None if the target is not a class or a class has only one row."""
     import numpy as np
 
-    from mlapp.schema.infer import is_decimals
+    from mlapp.schema.infer import is_decimal_column
 
     if len(targets) != 1 or targets[0] not in table.columns:
         return None
@@ -147,7 +147,7 @@ def encode_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[
     # The first rows usually tell: to count all distinct numbers takes more memory than the column.
     if (
         target.dtype.kind == "f"
-        or is_decimals(target)
+        or is_decimal_column(target)
         or any(part.nunique(dropna=False) > most for part in (target.head(10 * MOST_CLASSES), target))
     ):
         return None
@@ -155,14 +155,18 @@ def encode_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[
     return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes
 
 
-def _draw_rows(
+def _draw_default_test_rows(
     classes: np.ndarray[Any, Any] | None, rows: int, test_rows: int, random: np.random.Generator
 ) -> np.ndarray[Any, Any]:
     """Select `test_rows` rows at random, stratified if there are classes."""
-    return random.permutation(rows)[:test_rows] if classes is None else _draw_stratified(classes, test_rows, random)
+    return (
+        random.permutation(rows)[:test_rows]
+        if classes is None
+        else _draw_stratified_test_rows(classes, test_rows, random)
+    )
 
 
-def _draw_stratified(
+def _draw_stratified_test_rows(
     classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator
 ) -> np.ndarray[Any, Any]:
     """Select `test_rows` rows so that each class keeps its share (the largest remainders get the rows left over)."""

@@ -10,14 +10,14 @@ import msgspec
 from mlapp.errors import DataError, InputError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.feature_format import convert_to_array
+from mlapp.pipeline.feature_format import convert_features_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.container import count_rows, is_dataset, unwrap_row
-from mlapp.schema.fidelity import changed_column_error, is_same, require_same_columns
+from mlapp.schema.container import count_feature_rows, is_dataset_container, unwrap_dataset_row
+from mlapp.schema.fidelity import changed_column_error, is_same_json_value, require_unchanged_columns
 from mlapp.schema.infer import to_json_value
 from mlapp.schema.rows import RowCodec
-from mlapp.training.comparison import is_close_entry
+from mlapp.training.comparison import is_close_answer
 
 CELLS = 50_000
 """Values that go through JSON."""
@@ -46,7 +46,7 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
             "The features are a sparse matrix, which a request cannot contain.",
             "Move its step into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
         )
-    if is_dataset(features) and not schema.container:
+    if is_dataset_container(features) and not schema.container:
         raise DataError(
             f"The rows of the features, {type(features).__name__}, are not tensors, so a request cannot contain them.",
             "Return the features of a row as one tensor from the dataset, or write an @app.feature_loader.",
@@ -57,24 +57,24 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
             "Convert them to arrays, {name: np.asarray(values)}, or write an @app.feature_loader.",
         )
     sendable = _select_sendable_rows(features, schema)
-    if not count_rows(sendable):
+    if not count_feature_rows(sendable):
         return Sample(features, features)
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
     if schema.kind == "table":
-        decoded = _decode_inputs(predictor, features, _list_sent_records(features))
+        decoded = _decode_sent_inputs(predictor, features, _list_sent_records(features))
         if hasattr(decoded, "columns"):
-            require_same_columns(features, decoded)
+            require_unchanged_columns(features, decoded)
         else:
-            _require_unchanged_rows(convert_to_array(features), decoded)
+            _require_unchanged_rows(convert_features_to_array(features), decoded)
     else:
-        decoded = _decode_inputs(predictor, features, _to_client_rows(features))
+        decoded = _decode_sent_inputs(predictor, features, _list_sent_rows(features))
         for name in features if isinstance(features, dict) else [None]:
             _require_unchanged_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
 
 
-def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
+def _decode_sent_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
     codec = RowCodec(predictor.schema.features, takes_array=predictor.takes_array)
     try:
         body = msgspec.json.encode(to_json_value(inputs))
@@ -92,13 +92,16 @@ def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> An
         raise changed_column_error(problem.field, column, problem.detail) from error
 
 
-def _to_client_rows(features: Any) -> list[Any]:
+def _list_sent_rows(features: Any) -> list[Any]:
     """Rows as a client sends them."""
     if isinstance(features, dict):
         return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
     if hasattr(features, "tolist"):
         return list(features.tolist())
-    return [unwrap_row(features[row]) if is_dataset(features) else features[row] for row in range(len(features))]
+    return [
+        unwrap_dataset_row(features[row]) if is_dataset_container(features) else features[row]
+        for row in range(len(features))
+    ]
 
 
 def _list_sent_records(features: Any) -> list[dict[str, Any]]:
@@ -113,7 +116,7 @@ def _select_sendable_rows(features: Any, schema: Schema) -> Any:
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
     most = max(2, CELLS // width)
-    if isinstance(features, dict) or is_dataset(features):
+    if isinstance(features, dict) or is_dataset_container(features):
         return features
     features = features[:most]
     if schema.kind != "table":
@@ -129,17 +132,17 @@ def _require_unchanged_rows(features: Any, decoded: Any) -> None:
     Raises:
         DataError: they do not.
     """
-    before, after = convert_to_array(features), convert_to_array(decoded)
+    before, after = convert_features_to_array(features), convert_features_to_array(decoded)
     if hasattr(before, "dtype") and before.dtype != object and getattr(after, "dtype", None) != before.dtype:
         raise DataError(
             f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
-    if is_dataset(features):
-        before, after = map(_to_client_rows, (features, decoded))
+    if is_dataset_container(features):
+        before, after = map(_list_sent_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
-        is_alike = type(left) is type(right) and is_close_entry(left, right)
-        if not is_same(left, right) and not is_alike:
+        is_alike = type(left) is type(right) and is_close_answer(left, right)
+        if not is_same_json_value(left, right) and not is_alike:
             raise DataError(
                 f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
                 "Write an @app.feature_loader that makes features from the data that a client sends.",

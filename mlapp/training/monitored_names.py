@@ -15,7 +15,7 @@ OTHERS = ("prediction", "key.", "feature.")
 """Prefixes of the log's columns that are not features."""
 
 
-def read_column_rules(root: Path | None = None) -> dict[str, str]:
+def read_monitored_columns(root: Path | None = None) -> dict[str, str]:
     """Column → `drop`, `hash` or `round(STEP)`.
 
     Args:
@@ -32,7 +32,7 @@ def check_monitored_columns(schema: Schema, root: Path | None = None) -> None:
             any other name can be a business key, which the schema does not contain.
     """
     settings = config.load_settings(root or Path.cwd()).monitor
-    for error in find_unknown_columns(settings, schema):
+    for error in find_unknown_monitored_columns(settings, schema):
         if not isinstance(error, UnknownKeyError):
             raise error
 
@@ -41,7 +41,7 @@ class UnknownKeyError(ConfigError):
     """A rule for a name that can be a business key."""
 
 
-def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]:
+def find_unknown_monitored_columns(settings: Monitor, schema: Schema) -> list[ConfigError]:
     """Warnings about the columns in the settings; empty for features that are not a table."""
     if schema.kind != "table":
         return []
@@ -50,19 +50,23 @@ def find_unknown_columns(settings: Monitor, schema: Schema) -> list[ConfigError]
     for name in settings.columns:
         if name in names or name.startswith(OTHERS):
             continue
-        meant = next((other for other in names if _is_slip(name, other)), None)
+        meant = next((other for other in names if _is_misspelled_name(name, other)), None)
         if meant is not None:
-            found.append(_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names))
+            found.append(
+                _describe_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names)
+            )
         else:
             what = f"mlapp.yaml: monitor.columns.{name}: no feature is called '{name}'."
             found.append(UnknownKeyError(what, "The rule applies only to business keys with that name."))
     for name in settings.segments:
         if name not in names and not name.startswith(OTHERS):
-            found.append(_unknown_name("segment", f"'{name}' is no feature.{suggest_nearest(name, names)}", names))
+            found.append(
+                _describe_unknown_name("segment", f"'{name}' is no feature.{suggest_nearest(name, names)}", names)
+            )
     return found
 
 
-def _is_slip(given: str, known: str) -> bool:
+def _is_misspelled_name(given: str, known: str) -> bool:
     """Whether two names differ by one character, or by two swapped characters."""
     given, known = given.casefold(), known.casefold()
     for _ in range(2):  # without the common prefix, then without the common suffix
@@ -73,7 +77,7 @@ def _is_slip(given: str, known: str) -> bool:
     return max(len(given), len(known)) <= 1 or (len(given) == 2 and given == known[::-1])
 
 
-def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[ConfigError]:
+def find_unknown_monitored_metrics(settings: Monitor, metrics: Iterable[str]) -> list[ConfigError]:
     """The metrics in the settings that no evaluator returned, or whose allowed change has the wrong sign.
 
     Args:
@@ -84,7 +88,7 @@ def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[Conf
     for name, change in settings.quality.items():
         if name not in names:
             what = f"the evaluator returns no '{name}'.{suggest_nearest(name, names)}"
-            found.append(_unknown_name(f"quality.{name}", what, names))
+            found.append(_describe_unknown_name(f"quality.{name}", what, names))
         elif is_improvement(name, change):
             found.append(
                 ConfigError(
@@ -95,6 +99,6 @@ def find_unknown_metrics(settings: Monitor, metrics: Iterable[str]) -> list[Conf
     return found
 
 
-def _unknown_name(setting: str, what: str, known: Iterable[str]) -> ConfigError:
+def _describe_unknown_name(setting: str, what: str, known: Iterable[str]) -> ConfigError:
     listed = ", ".join(list(known)[:20]) or "none"
     return ConfigError(f"mlapp.yaml: monitor.{setting}: {what}", f"Correct it in mlapp.yaml. Known: {listed}.")

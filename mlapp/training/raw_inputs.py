@@ -25,7 +25,7 @@ def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     options = pipeline.feature_loader_options
     declared, schema = options.example, options.schema
     if declared is not None:
-        load_example(stage, declared)
+        load_raw_example(stage, declared)
         return RawInputs(example=declared, schema=schema)
     example = to_json_value(features.example_inputs())
     try:
@@ -36,7 +36,7 @@ def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     return RawInputs(example=example, schema=schema) if is_alike else None
 
 
-def load_example(stage: Stage, example: Any) -> Any:
+def load_raw_example(stage: Stage, example: Any) -> Any:
     """The features that the feature_loader returns for a declared example.
 
     Raises:

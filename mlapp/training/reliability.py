@@ -24,7 +24,7 @@ from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.schema.container import count_rows, take_rows
+from mlapp.schema.container import count_feature_rows, take_feature_rows
 from mlapp.training import stage_calls
 
 log = logging.getLogger("mlapp")
@@ -64,7 +64,7 @@ class Reliability:
         self._errors[split] = estimate_metric_errors(
             self._evaluator, self._estimator, features, target, self._parameters
         )
-        formed = stage_calls.convert_features(self._evaluator, features)
+        formed = stage_calls.convert_stage_features(self._evaluator, features)
         self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
 
     def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
@@ -91,7 +91,7 @@ def estimate_metric_errors(
     """
     import numpy as np
 
-    rows = count_rows(features) or 0
+    rows = count_feature_rows(features) or 0
     if target is None or rows < 2:
         return {}
     size = min(rows, ROWS)
@@ -104,7 +104,11 @@ def estimate_metric_errors(
             with contextlib.redirect_stdout(io.StringIO()):
                 found.append(
                     stage_calls.call_evaluator(
-                        evaluator, estimator, take_rows(features, chosen), take_rows(target, chosen), dict(parameters)
+                        evaluator,
+                        estimator,
+                        take_feature_rows(features, chosen),
+                        take_feature_rows(target, chosen),
+                        dict(parameters),
                     )
                 )
         except MlappError:  # such as ROC AUC of a resample with one class
@@ -160,16 +164,16 @@ def compute_confidence(estimator: Any, features: Any) -> tuple[Any, Any]:
     return probabilities.max(axis=1), classes[probabilities.argmax(axis=1)]
 
 
-def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> list[Any]:
+def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> list[Any]:
     """Predictions for a sample of training rows, for their distribution. Empty if they cannot be made.
 
     The schema's own rows were predicted before. An error here comes from costly calls, such as remote ones.
     """
     started = time.perf_counter()
     found: list[Any] = []
-    rows = count_rows(features) or 0
+    rows = count_feature_rows(features) or 0
     for start in range(0, rows, PART):
-        part = take_rows(features, range(start, min(start + PART, rows)))
+        part = take_feature_rows(features, range(start, min(start + PART, rows)))
         try:
             made, _ = prediction.sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:
@@ -184,4 +188,4 @@ def predict_sample(pipeline: Pipeline, framework: Framework, estimator: Any, fea
 def list_prediction_rows(predictions: Any) -> list[Any]:
     """The result of a predictor as a list with one entry for each row."""
     title = "the predictor"
-    return normalization.to_rows(normalization.normalize(predictions, title), title)
+    return normalization.normalize_to_rows(normalization.normalize_predictions(predictions, title), title)

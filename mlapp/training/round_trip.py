@@ -20,10 +20,10 @@ from mlapp.errors import DataError, MlappError, ModelError
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.prediction import Predictor
-from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_stream, normalize_prediction
-from mlapp.schema.container import count_rows, take_rows
+from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_streaming_predictor, normalize_prediction
+from mlapp.schema.container import count_feature_rows, take_feature_rows
 from mlapp.schema.infer import to_json_value
-from mlapp.training.comparison import ABSOLUTE, is_close_entry, list_comparable_rows
+from mlapp.training.comparison import ABSOLUTE, is_close_answer, list_answer_rows
 from mlapp.training.json_round_trip import Sample
 from mlapp.training.row_order import require_row_order
 from mlapp.training.seeds import fix_seeds
@@ -47,7 +47,7 @@ NO_INDEX = "A server's features have no index: make it a column in the data_read
 INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
 
 
-def check_model(
+def check_model_round_trip(
     trained: TrainedModel,
     sample: Sample,
     predictions: Any,
@@ -82,7 +82,7 @@ def check_model(
         )
 
 
-def require_loadable(trained: TrainedModel, *, to_keep: bool = True) -> None:
+def require_loadable_model(trained: TrainedModel, *, to_keep: bool = True) -> None:
     """Check that a model with unknown features can be saved and loaded.
 
     Raises:
@@ -104,13 +104,13 @@ class _Check:
 
     def run(self, expected: list[Any], cost: float, budget: float) -> bool:
         """Compare within a time limit in seconds; at least a few rows, or one if a call takes much of it."""
-        count = count_rows(self._sample.decoded) or 0
+        count = count_feature_rows(self._sample.decoded) or 0
         deadline = time.perf_counter() + budget
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
         first, alone = self._time_single_prediction()
-        if is_stream(self._loaded.stage):
+        if is_streaming_predictor(self._loaded.stage):
             return True
         if CALLS * alone > budget:  # the first call may have imported a library
             first, alone = self._time_single_prediction()
@@ -121,7 +121,7 @@ class _Check:
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))
             self._sample = Sample(
-                *(take_rows(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
+                *(take_feature_rows(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
             )
             expected = self._predict_rows(self._original, self._sample.features)[1]
         whole = self._predict_rows(self._loaded, self._sample.decoded)
@@ -142,7 +142,7 @@ class _Check:
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
         require_row_order(transformed, found, predictor.stage.title)
-        return list_comparable_rows(transformed), _list_prediction_rows(
+        return list_answer_rows(transformed), _list_prediction_rows(
             normalize_prediction(found, transformed, predictor.stage), predictor
         )
 
@@ -155,7 +155,7 @@ class _Check:
         """`run` for the first row only: predicted alone by the loaded model, and with other rows by the trained one."""
         if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
-        self._sample = Sample(*(take_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))
+        self._sample = Sample(*(take_feature_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))
         trained = self._predict_rows(self._original, self._sample.features)[1]
         is_dependent = self._find_first_difference(found[1], trained, [0]) is None
         if self._is_random(found):
@@ -168,7 +168,7 @@ class _Check:
 
     def _predict_alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
-            return self._predict_rows(self._loaded, take_rows(self._sample.decoded, [row]))
+            return self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, [row]))
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
@@ -178,7 +178,7 @@ class _Check:
     def _find_dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
         """The stage whose value for a row depends on the other rows, if found in time."""
         found = None
-        some = _choose_spread_rows(self._sample.decoded, count)
+        some = _choose_round_trip_rows(self._sample.decoded, count)
         for row in some:  # predict each one, even after a difference
             found = self._find_differing_stage(self._predict_alone(row), whole, [row]) or found
             if time.perf_counter() > deadline:
@@ -186,7 +186,7 @@ class _Check:
         # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *some]
         return found or self._find_differing_stage(
-            self._predict_rows(self._loaded, take_rows(self._sample.decoded, order)), whole, order
+            self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, order)), whole, order
         )
 
     def _find_differing_stage(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
@@ -194,7 +194,7 @@ class _Check:
         transformer = self._loaded.pipeline.stage("feature_transformer")
         if transformer is not None and found[0] is not None and whole[0] is not None:
             expected = [whole[0][row] for row in rows] if len(whole[0]) > max(rows) else []
-            if len(found[0]) != len(rows) or not all(map(is_close_entry, found[0], expected)):
+            if len(found[0]) != len(rows) or not all(map(is_close_answer, found[0], expected)):
                 return transformer.title
         expected = [whole[1][row] for row in rows]
         if self._find_first_difference(found[1], expected, rows) is None:
@@ -206,7 +206,7 @@ class _Check:
         if len(found) != len(expected):
             return 0
         for at, (left, right) in enumerate(zip(found, expected, strict=True)):
-            if not is_close_entry(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
+            if not is_close_answer(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
                 return at
         return None
 
@@ -216,8 +216,8 @@ class _Check:
         if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
             return False
         try:
-            features = self._loaded.transform_features(copy.copy(take_rows(self._sample.decoded, [row])))
-            likely = sorted(list_comparable_rows(probabilities(features))[0])  # type: ignore[index]
+            features = self._loaded.transform_features(copy.copy(take_feature_rows(self._sample.decoded, [row])))
+            likely = sorted(list_answer_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):
             return False
@@ -226,7 +226,7 @@ class _Check:
         """Whether two identical calls differ. Then no comparison is possible."""
         again = self._predict_rows(self._loaded, self._sample.decoded)
         return any(
-            one is not None and (two is None or len(one) != len(two) or not all(map(is_close_entry, one, two)))
+            one is not None and (two is None or len(one) != len(two) or not all(map(is_close_answer, one, two)))
             for one, two in zip(whole, again, strict=True)
         )
 
@@ -272,10 +272,10 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
 
 
 def _list_prediction_rows(predictions: Any, predictor: Predictor) -> list[Any]:
-    return normalization.to_rows(predictions, predictor.stage.title)
+    return normalization.normalize_to_rows(predictions, predictor.stage.title)
 
 
-def _choose_spread_rows(features: Any, count: int) -> list[int]:
+def _choose_round_trip_rows(features: Any, count: int) -> list[int]:
     """Rows to predict alone: those with missing values, and others spread over the sample."""
     rows: list[int] = []
     if hasattr(features, "isna"):

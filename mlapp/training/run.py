@@ -11,20 +11,20 @@ from typing import Any
 from mlapp import frameworks, prediction
 from mlapp.baseline.redaction import NO_RULES, redact_schema
 from mlapp.data.memory import return_free_memory
-from mlapp.model import TrainedModel, require_savable
+from mlapp.model import TrainedModel, require_savable_model
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
-from mlapp.pipeline.feature_format import wants_batches
+from mlapp.pipeline.feature_format import wants_batched_features
 from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, list_parameters
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
-from mlapp.schema import ModelSchema, Schema, infer_predictions
+from mlapp.schema import ModelSchema, Schema, infer_prediction_schema
 from mlapp.schema.infer import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
-from mlapp.training.reliability import Reliability, list_prediction_rows, predict_sample
+from mlapp.training.reliability import Reliability, list_prediction_rows, predict_reliability_sample
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
@@ -65,7 +65,7 @@ def run(
         UserCodeError: a function of the user raised.
     """
     tell = progress or (lambda step: None)
-    if previous is None and ready.is_ready(pipeline):
+    if previous is None and ready.has_ready_model(pipeline):
         return ready.adopt_ready_model(pipeline, parameters or {}, tell, to_keep=to_keep)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
@@ -74,7 +74,7 @@ def run(
     tell("build")
     model, framework, bound = build_and_bind(pipeline, values)
     recorded = flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework)))
-    require_savable(pipeline, framework, model, to_keep)
+    require_savable_model(pipeline, framework, model, to_keep)
     stage_calls.require_predict(pipeline, framework, model)
     trainer = stage_calls.select_trainer(pipeline, framework)
     stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
@@ -84,13 +84,13 @@ def run(
     if check_schema is not None:
         check_schema(data.schema)
     if previous is not None:
-        continuation.require_same_features(previous, data.schema)
+        continuation.require_same_features_to_continue(previous, data.schema)
     sample = send_through_json(pipeline, framework, data.schema, data.sample)
 
     tell("train")
     with listen_progress(lambda reached: tell(f"train {reached}")):
         if begun is not None:
-            trainer, model = continuation.proceed_training(trainer, framework, model, begun, *data.first)
+            trainer, model = continuation.continue_training(trainer, framework, model, begun, *data.first)
         estimator = stage_calls.call_trainer(trainer, model, *data.training, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
 
@@ -106,7 +106,11 @@ def run(
     tell("check")
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
     is_fast = cost < FAST_SAMPLE
-    some = predict_sample(pipeline, framework, estimator, data.some) if is_fast else list_prediction_rows(predictions)
+    some = (
+        predict_reliability_sample(pipeline, framework, estimator, data.some)
+        if is_fast
+        else list_prediction_rows(predictions)
+    )
     baseline = reliability.complete(data.baseline, some, rules)
     schema = redact_schema(data.schema, rules)
     fingerprint, rows, columns = data.identity
@@ -118,7 +122,7 @@ def run(
         metrics=metrics,
         schema=ModelSchema(
             features=schema,
-            predictions=infer_predictions(predictions),
+            predictions=infer_prediction_schema(predictions),
             inputs=make_raw_inputs(pipeline, schema),
         ),
         fingerprint=fingerprint,
@@ -130,7 +134,8 @@ def run(
         baseline=baseline,
     )
     return replace(
-        trained, batching=round_trip.check_model(trained, sample, predictions, cost, to_keep=to_keep, tell=tell)
+        trained,
+        batching=round_trip.check_model_round_trip(trained, sample, predictions, cost, to_keep=to_keep, tell=tell),
     )
 
 
@@ -144,7 +149,7 @@ def _read_training_data(
     """The reader's data: in parts for a trainer that takes parts, otherwise split."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
-    if isinstance(read, Iterator) and wants_batches(trainer) and pipeline.stage("data_loader") is None:
+    if isinstance(read, Iterator) and wants_batched_features(trainer) and pipeline.stage("data_loader") is None:
         return TrainingStream(pipeline, read, bound, rules)
     table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
@@ -190,7 +195,7 @@ def read_features(
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
     known = list_parameters(stages)
     bound = bind_parameters(
-        known, {**_remember_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
+        known, {**_remember_training_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
     )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
@@ -203,7 +208,7 @@ def read_features(
     )
 
 
-def _remember_values(
+def _remember_training_values(
     known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Parameters of the loader and the parser in training, by full name, except those given now or left at default."""

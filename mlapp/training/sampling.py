@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.container import count_rows, take_rows
+from mlapp.schema.container import count_feature_rows, take_feature_rows
 
 ROWS = 100
 """Rows of the sample."""
@@ -14,7 +14,7 @@ CELLS = 10_000_000
 """Number of values to check at once."""
 
 
-def sample_rows(features: Any) -> Any:
+def sample_feature_rows(features: Any) -> Any:
     """Rows spread over the features. For each column of a table with missing values, one such row is included.
 
     Returns a copy, as a view keeps the whole table in memory. A table keeps its index, which a request lacks, to find
@@ -22,10 +22,10 @@ def sample_rows(features: Any) -> Any:
     """
     import numpy as np
 
-    rows = count_rows(features) or 0
+    rows = count_feature_rows(features) or 0
     chosen = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
     if not hasattr(features, "iloc"):
-        return take_rows(features, sorted(chosen))
+        return take_feature_rows(features, sorted(chosen))
     found: list[int] = []
     width = features.shape[1] if features.ndim > 1 else 0
     step = max(1, CELLS // max(rows, 1))

@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, build_baseline_columns, draw_rows, find_target_type, list_classes
+from mlapp.baseline import Baseline, build_baseline_columns, draw_baseline_rows, find_target_json_type, list_classes
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.array_columns import find_array_columns
-from mlapp.schema.container import count_rows
+from mlapp.schema.container import count_feature_rows
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
-from mlapp.training.sampling import sample_rows
+from mlapp.training.sampling import sample_feature_rows
 
 PREDICTED_ROWS = 2_000
 """Rows of the first split whose predictions are part of the baseline."""
@@ -51,12 +51,12 @@ class Splits:
         self.identity = identity
         self._name = next(iter(splits))
         part = splits.pop(self._name)
-        columns = list_column_names(part)
+        columns = list_table_columns(part)
         features, target = stage_calls.call_parser(pipeline, part, self._parameters)
         self.schema = name_array_schema(infer_schema(features, columns), features, part)
         del part
-        self.sample = sample_rows(features)
-        self.some = copy_rows(draw_rows(features, PREDICTED_ROWS))
+        self.sample = sample_feature_rows(features)
+        self.some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
         self.baseline = describe_split(pipeline, features, transformed, target, rules)
         self._first = [(transformed, target)]
@@ -74,7 +74,7 @@ class Splits:
         yield self._name, *self._first.pop()
         for name in list(self._left):
             features, target = stage_calls.call_parser(self._pipeline, self._left.pop(name), self._parameters)
-            self.schema = widen_schema(self.schema, features)
+            self.schema = widen_schema_by_split(self.schema, features)
             features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
             del features, target
@@ -85,11 +85,11 @@ def name_array_schema(schema: Schema, features: Any, table: Any) -> Schema:
     if schema.kind != "array":
         return schema
     found = find_array_columns(features, table)
-    others = [name for name in list_column_names(table) if isinstance(name, str) and name not in found]
+    others = [name for name in list_table_columns(table) if isinstance(name, str) and name not in found]
     return msgspec.structs.replace(schema, columns=found, unused=others) if found else schema
 
 
-def widen_schema(schema: Schema, features: Any) -> Schema:
+def widen_schema_by_split(schema: Schema, features: Any) -> Schema:
     """The schema, widened by the range of another split's values."""
     other = infer_schema(features)
     has_same_types = [(field.name, field.dtype) for field in schema.fields] == [
@@ -102,15 +102,15 @@ def identify_table(table: Any) -> tuple[str, int, int]:
     """Fingerprint, rows and columns of the loader's result; zeros if it is not a table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint_table(table), len(table), len(table.columns)
-    return "", count_rows(table) or 0, 0
+    return "", count_feature_rows(table) or 0, 0
 
 
-def list_column_names(table: Any) -> list[Any]:
+def list_table_columns(table: Any) -> list[Any]:
     """The names of a table's columns. Call it before the parser, which may remove columns."""
     return list(getattr(table, "columns", ()))
 
 
-def copy_rows(features: Any) -> Any:
+def copy_split_rows(features: Any) -> Any:
     """A copy, because a view keeps the whole table in memory."""
     return features.copy() if hasattr(features, "copy") else features
 
@@ -126,9 +126,9 @@ def describe_split(
     """
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
-        rows=count_rows(features) or 0,
+        rows=count_feature_rows(features) or 0,
         features=build_baseline_columns(features, rules),
         transformed=build_baseline_columns(transformed, rules) if has_transformer else [],
-        target=find_target_type(target),
+        target=find_target_json_type(target),
         classes=list_classes(target, pipeline.target if isinstance(pipeline.target, str) else None, rules),
     )

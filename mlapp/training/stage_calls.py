@@ -13,10 +13,10 @@ from mlapp import frameworks
 from mlapp.errors import DataError, DeclarationError, MlappError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.feature_format import convert_to_array, wants_array, wants_batches
+from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features, wants_batched_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
-from mlapp.schema.container import count_rows
+from mlapp.schema.container import count_feature_rows
 from mlapp.training import defaults, seeds
 from mlapp.training.row_order import require_row_order
 
@@ -54,7 +54,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
     if table is None:
         raise DataError(f"{source.title} returned None.", "Return a table.")
-    if _is_empty(table):
+    if _is_empty_table(table):
         raise DataError(f"{source.title} returned no rows.", "Check its source and its parameters.")
     return table
 
@@ -69,7 +69,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
     if stage is None:
         if not hasattr(table, "iloc"):
             return {"train": table}
-        _check_target(pipeline, table)
+        _check_target_columns(pipeline, table)
         return dict(defaults.split_default_table(table, pipeline.targets, **parameters))
     splits = call_stage(stage, table, **parameters)
     if isinstance(splits, tuple) and len(splits) == 2:
@@ -80,7 +80,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
             'Return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
-        if part is None or _is_empty(part):
+        if part is None or _is_empty_table(part):
             raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave it out, or give it rows.")
     return dict(splits)
 
@@ -119,7 +119,7 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
     stage = pipeline.stage("feature_transformer")
     if stage is None:
         return features
-    transformed = call_stage(stage, convert_to_array(features) if wants_array(stage) else features)
+    transformed = call_stage(stage, convert_features_to_array(features) if wants_array_features(stage) else features)
     if transformed is None:
         raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
     require_row_order(features, transformed, stage.title)
@@ -193,10 +193,10 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
     """
     if stage is None:
         return model
-    if wants_batches(stage) and not isinstance(features, Iterator):
+    if wants_batched_features(stage) and not isinstance(features, Iterator):
         features, target = iter([features]), iter([target])
     with seeds.fix_seeds():
-        estimator = call_stage(stage, model, convert_features(stage, features), target, **parameters)
+        estimator = call_stage(stage, model, convert_stage_features(stage, features), target, **parameters)
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Return the fitted model.")
     return estimator
@@ -212,7 +212,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        found = call_stage(stage, estimator, convert_features(stage, features), target, **parameters)
+        found = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
     except MlappError as error:
         if not stage.is_default:
             raise
@@ -220,7 +220,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         return {}
     metrics = found if isinstance(found, Mapping) else {"score": found}
     try:
-        return {str(name): _convert_metric(value) for name, value in metrics.items()}
+        return {str(name): _convert_evaluator_metric(value) for name, value in metrics.items()}
     except (TypeError, ValueError):
         raise DataError(
             f"{stage.title} returned {found!r:.80}.", "Return a float or a dict of floats, such as {'accuracy': 0.9}."
@@ -243,27 +243,27 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
 
 def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
     # A framework's stage takes any form. It gets the form that the model gets in serving.
-    options = DefaultOptions(framework=framework.name, takes_array=wants_array(pipeline.stage("predictor")))
+    options = DefaultOptions(framework=framework.name, takes_array=wants_array_features(pipeline.stage("predictor")))
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
-def convert_features(stage: Stage, features: Any) -> Any:
+def convert_stage_features(stage: Stage, features: Any) -> Any:
     """Features in the form that a stage takes: a DataFrame or an array."""
     takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
-    return convert_to_array(features) if takes_array or wants_array(stage) else features
+    return convert_features_to_array(features) if takes_array or wants_array_features(stage) else features
 
 
-def _is_empty(table: Any) -> bool:
-    return len(table) == 0 if isinstance(table, Mapping) else count_rows(table) == 0
+def _is_empty_table(table: Any) -> bool:
+    return len(table) == 0 if isinstance(table, Mapping) else count_feature_rows(table) == 0
 
 
-def _convert_metric(value: Any) -> float:
+def _convert_evaluator_metric(value: Any) -> float:
     if isinstance(value, (str, bytes, bool)) or value is None:
         raise TypeError
     return float(value)
 
 
-def _check_target(pipeline: Pipeline, table: Any) -> None:
+def _check_target_columns(pipeline: Pipeline, table: Any) -> None:
     """Find a missing, empty or constant target before anything is fitted."""
     if pipeline.stage("data_parser") is not None:
         return

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, draw_rows
+from mlapp.baseline import Baseline, draw_baseline_rows
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError
@@ -30,8 +30,8 @@ from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
-from mlapp.training.sampling import sample_rows
-from mlapp.training.splits import PREDICTED_ROWS, copy_rows, describe_split, list_column_names
+from mlapp.training.sampling import sample_feature_rows
+from mlapp.training.splits import PREDICTED_ROWS, copy_split_rows, describe_split, list_table_columns
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -74,7 +74,7 @@ class TrainingStream:
         pairs = self._iterate_pairs(chain([first], tables))
         del first
         features, target = next(pairs)
-        self.sample = sample_rows(features)
+        self.sample = sample_feature_rows(features)
         """Some rows of the features of the first part, before the transformer."""
         self.first = stage_calls.call_transformer(pipeline, features), target
         """Transformed features and target of the first part that is trained on."""
@@ -95,7 +95,7 @@ class TrainingStream:
         """A sample of the rows that the baseline describes."""
         import pandas as pd
 
-        return draw_rows(pd.concat([features for features, _ in self._described]), PREDICTED_ROWS)
+        return draw_baseline_rows(pd.concat([features for features, _ in self._described]), PREDICTED_ROWS)
 
     @property
     def baseline(self) -> Baseline:
@@ -138,13 +138,15 @@ class TrainingStream:
         if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
             splits = {self._name: table}
             others = []
-        parameters, columns = self._bound.get("data_parser", {}), list_column_names(table)
+        parameters, columns = self._bound.get("data_parser", {}), list_table_columns(table)
         features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
         found = infer_schema(features, columns)
         self._schema = found if self._schema is None else merge_schemas(self._schema, found)
         if self._described_rows < DESCRIBED and hasattr(features, "iloc"):
-            some = copy_rows(draw_rows(features, DESCRIBED_PART))
-            self._described.append((some, None if target is None else copy_rows(draw_rows(target, DESCRIBED_PART))))
+            some = copy_split_rows(draw_baseline_rows(features, DESCRIBED_PART))
+            self._described.append(
+                (some, None if target is None else copy_split_rows(draw_baseline_rows(target, DESCRIBED_PART)))
+            )
             self._described_rows += len(some)
         for name in others:
             pair = stage_calls.call_parser(self._pipeline, splits[name], parameters)

@@ -2,7 +2,7 @@
 
 from mlapp.tuning.objective import READING, Judge
 from mlapp.tuning.search import evaluate_trial, search_parameters
-from mlapp.tuning.search_page import write_page
+from mlapp.tuning.search_page import write_search_page
 from mlapp.tuning.spaces import Space, list_searchable, list_spaces
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, Trial, require_optuna
 
@@ -21,5 +21,5 @@ __all__ = [
     "list_spaces",
     "require_optuna",
     "search_parameters",
-    "write_page",
+    "write_search_page",
 ]

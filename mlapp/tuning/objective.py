@@ -41,7 +41,9 @@ class Judge:
         _, framework, bound = build_and_bind(self.pipeline, values)
         trainer = stage_calls.select_trainer(self.pipeline, framework)
         table = self._read_train_split(bound)
-        for number, (learned, held_out) in enumerate(_make_folds(table, self.pipeline.targets, self.folds, self.seed)):
+        for number, (learned, held_out) in enumerate(
+            _make_validation_folds(table, self.pipeline.targets, self.folds, self.seed)
+        ):
             model = stage_calls.call_builder(self.pipeline, bound.get("model", {}))
             features, target = self._parse_data_part(table.iloc[learned], bound)
             with listen_progress(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
@@ -66,7 +68,7 @@ class Judge:
         return stage_calls.call_transformer(self.pipeline, features), target
 
 
-def read_metric(metrics: Mapping[str, float], metric: str | None) -> float:
+def read_trial_metric(metrics: Mapping[str, float], metric: str | None) -> float:
     """The value of the metric for comparing trials: the named one, or the evaluator's first.
 
     Raises:
@@ -90,14 +92,14 @@ def _check_validation_split(split: Any) -> Any:
     return split
 
 
-def _make_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
+def _make_validation_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
     """Positions of training rows and held-out rows per fold, stratified by class."""
     import numpy as np
 
     if len(table) < 2 * folds:
         raise DataError(f"{len(table)} rows are too few for {folds} folds.", "Read more data, or give fewer --folds.")
     order = np.random.default_rng(seed).permutation(len(table))
-    classes = defaults.encode_classes(table, targets)
+    classes = defaults.encode_split_classes(table, targets)
     if classes is not None:
         order = order[np.argsort(classes[order], kind="stable")]
     for number in range(folds):

@@ -16,7 +16,7 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress
-from mlapp.tuning.objective import Judge, read_metric
+from mlapp.tuning.objective import Judge, read_trial_metric
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
 
 FOLD = 1_000_000
@@ -44,14 +44,16 @@ def search_parameters(load: Load, options: Options, tell: Callable[[Found], None
     with study.lock_search():
         missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
         if missing > 0:
-            _run_workers(load, options, question, missing, lambda: tell(study.collect_trials()))
+            _run_search_workers(load, options, question, missing, lambda: tell(study.collect_trials()))
     found = study.collect_trials()
     if not found.rank_trials():
         raise study.first_error()
     return found
 
 
-def _run_workers(load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]) -> None:
+def _run_search_workers(
+    load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]
+) -> None:
     workers = max(1, min(options.workers or threads.count_cores(), missing))
     context = get_context("spawn")
     left = context.Value("i", missing)
@@ -120,7 +122,7 @@ def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | No
     trial = asked.handle
 
     def report_progress(fold: int, progress: Progress) -> None:
-        shown = _progress_value(progress, question)
+        shown = _read_trial_progress(progress, question)
         if fold or shown is None:
             return
         trial.report(shown, progress.step)
@@ -130,7 +132,7 @@ def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | No
     values: list[float] = []
     try:
         for fold, measured in enumerate(judge.score_folds(asked.parameters, report_progress)):
-            values.append(read_metric(measured, question.metric))
+            values.append(read_trial_metric(measured, question.metric))
             trial.report(sum(values) / len(values), FOLD + fold)
             if len(values) < judge.folds and trial.should_prune():
                 return None
@@ -147,7 +149,7 @@ class _Pruned(MlappError):
     """Raised through the user's trainer to end a trial."""
 
 
-def _progress_value(progress: Progress, question: Question) -> float | None:
+def _read_trial_progress(progress: Progress, question: Question) -> float | None:
     """The value that a trainer reported, in the metric's direction: the metric itself, or a loss."""
     if question.metric in progress.metrics:
         return progress.metrics[question.metric]

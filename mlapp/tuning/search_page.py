@@ -10,7 +10,7 @@ from typing import Any
 from mlapp.tuning.study import Found
 
 
-def write_page(found: Found, file: Path) -> Path:
+def write_search_page(found: Found, file: Path) -> Path:
     """Write the best trials and Optuna's plots: history, importance, slices, parallel coordinates."""
     from optuna import visualization as plots
 
@@ -20,12 +20,12 @@ def write_page(found: Found, file: Path) -> Path:
         plots.plot_slice,
         plots.plot_parallel_coordinate,
         plots.plot_intermediate_values,
-    ) if (plot := _render_plot(make, found.study, first=make is plots.plot_optimization_history))]  # fmt: skip
+    ) if (plot := _render_search_plot(make, found.study, first=make is plots.plot_optimization_history))]  # fmt: skip
     names = list(found.best.parameters)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", found.metric, *names))
     rows = "".join(
         "<tr>"
-        + "".join(f"<td>{html.escape(_format_trial_cell(value))}</td>" for value in _trial_values(trial, names))
+        + "".join(f"<td>{html.escape(_format_trial_cell(value))}</td>" for value in _list_trial_values(trial, names))
         + "</tr>"
         for trial in found.rank_trials()[:10]
     )
@@ -39,7 +39,7 @@ def write_page(found: Found, file: Path) -> Path:
     return file
 
 
-def _render_plot(make: Any, study: Any, *, first: bool) -> str:
+def _render_search_plot(make: Any, study: Any, *, first: bool) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # if all trials are equal
@@ -49,7 +49,7 @@ def _render_plot(make: Any, study: Any, *, first: bool) -> str:
         return ""  # importance needs scikit-learn and two different trials
 
 
-def _trial_values(trial: Any, names: list[str]) -> list[Any]:
+def _list_trial_values(trial: Any, names: list[str]) -> list[Any]:
     return [trial.number, trial.value, *(trial.parameters.get(name) for name in names)]
 
 

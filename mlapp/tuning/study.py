@@ -15,7 +15,7 @@ from mlapp.frameworks import threads
 from mlapp.metric_direction import is_lower_better
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import to_plain_value
-from mlapp.tuning.objective import Judge, read_metric
+from mlapp.tuning.objective import Judge, read_trial_metric
 from mlapp.tuning.spaces import Space, list_spaces
 
 RUN = "run"
@@ -288,5 +288,5 @@ def _find_metric(pipeline: Pipeline, searched: list[Space], options: Options) ->
     needed = {space.name: space.example for space in searched if space.parameter.is_required}
     with threads.limit_to_one_thread():
         measured = next(judge.score_folds(needed, lambda fold, progress: None))
-    read_metric(measured, options.metric)
+    read_trial_metric(measured, options.metric)
     return options.metric or next(iter(measured))

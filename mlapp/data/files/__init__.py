@@ -13,12 +13,12 @@ from datetime import date
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data.files.formats import FORMATS, detect_format, read_format_tables
+from mlapp.data.files.formats import FORMATS, detect_file_format, read_format_tables
 from mlapp.data.files.locations import File, find_files
-from mlapp.data.files.path_values import NAME, fill_path
-from mlapp.data.frames import Types, check_chunk_rows, join_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.files.path_values import NAME, fill_path_values
+from mlapp.data.frames import Types, check_chunk_rows, join_arrow_tables, make_frame, make_frames, report_table_rows
 from mlapp.data.secrets import Address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfits, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_misfit_parameters, refuse_undeclared_parameters
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def read(
             f"'{format}' is not a format.{suggest_nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}."
         )
     template = fspath(path)
-    refuse_misfits(NAME.findall(template), parameters, "the path")
-    address = fill_path(template, parameters)
+    refuse_misfit_parameters(NAME.findall(template), parameters, "the path")
+    address = fill_path_values(template, parameters)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading files", "files") from None
     stream = _stream_files(address, format, columns, chunks is None, types, encoding, sheet)
-    return make_frame(join_tables(stream), types) if chunks is None else make_frames(stream, chunks, types)
+    return make_frame(join_arrow_tables(stream), types) if chunks is None else make_frames(stream, chunks, types)
 
 
 def source(path: str | PathLike[str], **options: Any) -> Reader:
@@ -104,7 +104,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     known = ("format", "columns", "chunks", "types", "encoding", "sheet")
     settings = {name: options.pop(name) for name in known if name in options}
     template = fspath(path)
-    refuse_undeclared(NAME.findall(template), options, "the path", known)
+    refuse_undeclared_parameters(NAME.findall(template), options, "the path", known)
     says = f"The files {redact_secrets(template)}."
 
     def read_files(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
@@ -124,10 +124,10 @@ def _stream_files(
 ) -> Iterator[pa.Table]:
     """All rows of all files. The columns of each file are checked against the first."""
     with find_files(address) as files:
-        partitions = _convert_partitions([file.partitions for file in files])
+        partitions = _convert_partition_values([file.partitions for file in files])
         first: tuple[File, pa.Schema] | None = None
         for file, values in zip(files, partitions, strict=True):
-            kind = format or detect_format(file)
+            kind = format or detect_file_format(file)
             parts = read_format_tables(
                 file,
                 kind,
@@ -135,15 +135,15 @@ def _stream_files(
                 whole=whole,
                 encoding=encoding,
                 sheet=sheet,
-                kinds=_resolve_arrow_types(types),
+                kinds=_resolve_file_types(types),
             )  # fmt: skip
             for part in report_table_rows(parts):
                 if first is None:
                     first = (file, part.schema)
-                yield _add_partition_columns(_align_columns(part, file, first), values, columns)
+                yield _add_partition_columns(_align_file_columns(part, file, first), values, columns)
 
 
-def _align_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
+def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
     """The table with its columns in the order of the first file.
 
     Raises:
@@ -190,14 +190,16 @@ def _add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: 
     return table.select(list(columns)) if columns is not None else table
 
 
-def _convert_partitions(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _convert_partition_values(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
     """The values of the folders, as integers or dates if all values of a key are."""
     names = {name for each in partitions for name in each}
-    converted = {name: _choose_converter([each[name] for each in partitions if name in each]) for name in names}
+    converted = {
+        name: _choose_partition_converter([each[name] for each in partitions if name in each]) for name in names
+    }
     return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
 
 
-def _choose_converter(values: Sequence[str]) -> Any:
+def _choose_partition_converter(values: Sequence[str]) -> Any:
     for convert in (int, date.fromisoformat):
         try:
             for value in values:
@@ -208,7 +210,7 @@ def _choose_converter(values: Sequence[str]) -> Any:
     return str
 
 
-def _resolve_arrow_types(types: Types | None) -> dict[str, Any]:
+def _resolve_file_types(types: Types | None) -> dict[str, Any]:
     """The requested types as Arrow types, so that a CSV's `007` is read as text in the first place."""
     import pandas as pd
     import pyarrow as pa

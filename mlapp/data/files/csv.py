@@ -45,14 +45,14 @@ def read_csv_tables(
     start = stream.read(64 << 10)
     if not start.strip():
         raise DataError(f"{shown} is empty.", "Check the program that wrote it.")
-    encoding = encoding or _detect_encoding(start)
-    delimiter = _detect_delimiter(start, encoding, shown)
+    encoding = encoding or _detect_csv_encoding(start)
+    delimiter = _detect_csv_delimiter(start, encoding, shown)
     stream.seek(0)
     read = arrow.ReadOptions(encoding=encoding, block_size=BLOCK)
     parse = arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     try:
         if whole:
-            parts: Any = [_read_whole_table(stream, read, parse, kinds)]
+            parts: Any = [_read_whole_csv(stream, read, parse, kinds)]
         else:
             parts = _read_csv_blocks(stream, read, parse, kinds)
         for part in parts:
@@ -64,7 +64,7 @@ def read_csv_tables(
         raise _explain_csv_error(stream, shown, encoding, delimiter, str(error)) from None
 
 
-def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _read_whole_csv(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     """All rows. Columns are read again as text if missing values can be texts, or numbers have leading zeros.
 
     Arrow has only one list of missing-value markers for columns of all types.
@@ -78,10 +78,14 @@ def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mappi
         return table  # the caller reports it
     asked = [name for name in table.column_names if name not in kinds]
     names = [
-        name for name in table.column_names if _is_text_column(table.field(name).type) and table.column(name).null_count
+        name
+        for name in table.column_names
+        if _is_csv_text_type(table.field(name).type) and table.column(name).null_count
     ]
-    numbers = [name for name in asked if pa.types.is_integer(table.field(name).type) or _is_float(table, name)]
-    if numbers and _may_have_leading_zeros(stream, parse.delimiter):
+    numbers = [
+        name for name in asked if pa.types.is_integer(table.field(name).type) or _is_csv_float_column(table, name)
+    ]
+    if numbers and _may_have_csv_leading_zeros(stream, parse.delimiter):
         names += numbers
     if not names:
         return table
@@ -95,7 +99,7 @@ def _read_whole_table(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mappi
     )
     texts = arrow.read_csv(stream, read, parse, convert)
     for name in names:
-        if name not in numbers or _has_leading_zeros(texts.column(name)):
+        if name not in numbers or _has_csv_leading_zeros(texts.column(name)):
             table = table.set_column(table.column_names.index(name), name, texts.column(name))
     return table
 
@@ -110,33 +114,33 @@ def _read_csv_blocks(
 
     start = stream.read(BLOCK)
     first = start[: start.rfind(b"\n") + 1] if len(start) == BLOCK else start
-    found = _read_whole_table(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
-    texts = [] if found is None else [field.name for field in found.schema if _is_text_column(field.type)]
+    found = _read_whole_csv(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
+    texts = [] if found is None else [field.name for field in found.schema if _is_csv_text_type(field.type)]
     stream.seek(0)
     types = {**dict.fromkeys(texts, pa.string()), **kinds}
     convert = arrow.ConvertOptions(strings_can_be_null=False, column_types=types)
     for batch in arrow.open_csv(stream, read, parse, convert):
         part = pa.Table.from_batches([batch])
         for at, field in enumerate(part.schema):
-            if _is_text_column(field.type):
+            if _is_csv_text_type(field.type):
                 column = part.column(at)
                 part = part.set_column(at, field.name, pc.if_else(pc.equal(column, ""), None, column))
         yield part
 
 
-def _is_text_column(kind: pa.DataType) -> bool:
+def _is_csv_text_type(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_float(table: pa.Table, name: str) -> bool:
+def _is_csv_float_column(table: pa.Table, name: str) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_floating(table.field(name).type))
 
 
-def _may_have_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
+def _may_have_csv_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
     """Whether a field can start with a zero and a digit. Searches the bytes, far faster than parsing fields."""
     pattern = re.compile(rb'(?:^|[\n\r"' + re.escape(delimiter.encode()) + rb"])0[0-9]")
     stream.seek(0)
@@ -148,19 +152,19 @@ def _may_have_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
     return False
 
 
-def _has_leading_zeros(column: pa.ChunkedArray) -> bool:
+def _has_csv_leading_zeros(column: pa.ChunkedArray) -> bool:
     import pyarrow.compute as pc
 
     return bool(pc.any(pc.match_substring_regex(column, "^0[0-9]")).as_py())
 
 
-def _detect_encoding(start: bytes) -> str:
+def _detect_csv_encoding(start: bytes) -> str:
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     return "utf-8"
 
 
-def _detect_delimiter(start: bytes, encoding: str, shown: str) -> str:
+def _detect_csv_delimiter(start: bytes, encoding: str, shown: str) -> str:
     """The most frequent delimiter in the header, outside quotes."""
     try:
         header = start.decode(encoding, errors="replace").lstrip("\ufeff").splitlines()[0]
@@ -173,7 +177,7 @@ def _detect_delimiter(start: bytes, encoding: str, shown: str) -> str:
 def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str, told: str) -> DataError:
     """Find the wrong line, which Arrow cannot report because it reads blocks in parallel."""
     content = io.BufferedReader(stream)
-    number = _find_undecodable_line(content, encoding)
+    number = _find_undecodable_csv_line(content, encoding)
     if number is not None:
         return DataError(
             f"{shown}, line {number} is not {encoding.upper()}.",
@@ -197,7 +201,7 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
     )
 
 
-def _find_undecodable_line(content: io.BufferedReader, encoding: str) -> int | None:
+def _find_undecodable_csv_line(content: io.BufferedReader, encoding: str) -> int | None:
     if encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "ascii"):
         return None
     for number, line in enumerate(content, 1):

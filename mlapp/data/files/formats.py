@@ -31,7 +31,7 @@ _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 FORMATS = sorted(set(_SUFFIXES.values()))
 
 
-def detect_format(file: File) -> str:
+def detect_file_format(file: File) -> str:
     """The format of a file, from its name.
 
     Raises:
@@ -66,37 +66,39 @@ def read_format_tables(
     with file.open_stream() as stream:
         try:
             if kind == "parquet":
-                yield from _read_parquet(stream, file, columns, whole)
+                yield from _read_parquet_file(stream, file, columns, whole)
                 return
-            plain = _decompress_stream(stream, file)
+            plain = _decompress_file(stream, file)
             match kind:
                 case "csv":
                     parts = csv.read_csv_tables(plain, file.shown, whole=whole, encoding=encoding, kinds=kinds)
                 case "json":
-                    parts = _read_json(plain, file)
+                    parts = _read_json_file(plain, file)
                 case "arrow":
-                    parts = _read_arrow(plain)
+                    parts = _read_arrow_file(plain)
                 case _:
-                    parts = _read_excel(plain, file, sheet)
+                    parts = _read_excel_file(plain, file, sheet)
             for part in parts:
-                yield _select_wanted_columns(part, file, columns)
+                yield _select_file_columns(part, file, columns)
         except (pa.ArrowException, EOFError, OSError) as error:
             if isinstance(error, DataError):
                 raise
             raise _explain_broken_file(file, kind, error) from None
 
 
-def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | None, whole: bool) -> Iterator[pa.Table]:
+def _read_parquet_file(
+    stream: pa.NativeFile, file: File, columns: Sequence[str] | None, whole: bool
+) -> Iterator[pa.Table]:
     import pyarrow as pa
     from pyarrow import parquet
 
     opened = parquet.ParquetFile(stream)
     schema = opened.schema_arrow
     for name in columns or ():
-        _refuse_missing_column(name, schema.names, file)
+        _refuse_missing_file_column(name, schema.names, file)
     wanted = [name for name in columns if name in schema.names] if columns is not None else schema.names
     if whole and wanted and len(set(wanted)) == len(wanted):
-        yield _read_columns(opened, wanted)
+        yield _read_parquet_columns(opened, wanted)
         return
     yield schema.empty_table().select(wanted) if columns is not None else schema.empty_table()
     # One group of rows at a time: the reader keeps the packed bytes of all groups that it was asked for.
@@ -106,7 +108,7 @@ def _read_parquet(stream: pa.NativeFile, file: File, columns: Sequence[str] | No
             yield table.select(wanted) if columns is not None else table
 
 
-def _read_columns(opened: parquet.ParquetFile, wanted: list[str]) -> pa.Table:
+def _read_parquet_columns(opened: parquet.ParquetFile, wanted: list[str]) -> pa.Table:
     """All rows, a few columns at a time, so that the packed bytes of the whole file are never in memory beside them."""
     import pyarrow as pa
 
@@ -136,7 +138,7 @@ def _read_columns(opened: parquet.ParquetFile, wanted: list[str]) -> pa.Table:
     return pa.table(found)
 
 
-def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
+def _read_json_file(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     """JSON lines, or one JSON list of objects. A nested object becomes columns such as `address.city`."""
     import pyarrow as pa
     from pyarrow import json as arrow
@@ -158,7 +160,7 @@ def _read_json(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     yield table
 
 
-def _read_arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
+def _read_arrow_file(stream: pa.NativeFile) -> Iterator[pa.Table]:
     """Arrow's file format, including Feather, or its stream format."""
     import pyarrow as pa
 
@@ -171,7 +173,7 @@ def _read_arrow(stream: pa.NativeFile) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def _read_excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.Table]:
+def _read_excel_file(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator[pa.Table]:
     import io
 
     import pandas as pd
@@ -197,7 +199,7 @@ def _read_excel(stream: pa.NativeFile, file: File, sheet: str | int) -> Iterator
     yield pa.Table.from_pandas(table, preserve_index=False)
 
 
-def _decompress_stream(stream: pa.NativeFile, file: File) -> pa.NativeFile:
+def _decompress_file(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     import pyarrow as pa
 
     compression = _COMPRESSED.get(PurePosixPath(file.path).suffix.lower())
@@ -207,15 +209,15 @@ def _decompress_stream(stream: pa.NativeFile, file: File) -> pa.NativeFile:
     return pa.BufferReader(pa.CompressedInputStream(stream, compression).read())
 
 
-def _select_wanted_columns(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
+def _select_file_columns(table: pa.Table, file: File, columns: Sequence[str] | None) -> pa.Table:
     if columns is None:
         return table
     for name in columns:
-        _refuse_missing_column(name, table.column_names, file)
+        _refuse_missing_file_column(name, table.column_names, file)
     return table.select([name for name in columns if name in table.column_names])
 
 
-def _refuse_missing_column(name: str, names: Sequence[str], file: File) -> None:
+def _refuse_missing_file_column(name: str, names: Sequence[str], file: File) -> None:
     if name not in names and name not in file.partitions:
         raise UsageError(
             f"{file.shown} has no column '{name}'.{suggest_nearest(name, names)}",

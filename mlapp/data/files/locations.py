@@ -105,7 +105,7 @@ def _list_folder_files(address: Address, scheme: str) -> list[File]:
             return [make_file(info)]
         pattern, base = None, path
     else:
-        pattern = _translate_pattern(path)
+        pattern = _translate_path_pattern(path)
         fixed = path[: _WILD.search(path).start()]  # type: ignore[union-attr]
         base = fixed.rpartition("/")[0]
     infos = filesystem.get_file_info(fs.FileSelector(base or ".", recursive=True, allow_not_found=True))
@@ -113,18 +113,18 @@ def _list_folder_files(address: Address, scheme: str) -> list[File]:
         info
         for info in infos
         if info.type == fs.FileType.File
-        and not _is_hidden(info.path[len(base) :])
+        and not _is_hidden_path(info.path[len(base) :])
         and (pattern is None or pattern.fullmatch(info.path.removeprefix("./") if not base else info.path))
     ]
     return [make_file(info) for info in sorted(matching, key=lambda info: info.path)]
 
 
-def _is_hidden(path: str) -> bool:
+def _is_hidden_path(path: str) -> bool:
     """Whether a path is hidden, such as `_SUCCESS` and `.crc`, which Spark and others write beside their files."""
     return any(part.startswith((".", "_")) and "=" not in part for part in PurePosixPath(path.lstrip("/")).parts)
 
 
-def _translate_pattern(pattern: str) -> re.Pattern[str]:
+def _translate_path_pattern(pattern: str) -> re.Pattern[str]:
     """Convert a path pattern to a regular expression: `**` crosses folders, `*` and `?` do not."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -146,9 +146,11 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
         case "" | "file":
             return fs.LocalFileSystem(), str(Path(path or address.value).expanduser()) if scheme == "" else path
         case "s3":
-            return _open_s3(path.partition("/")[0]), path
+            return _open_s3_filesystem(path.partition("/")[0]), path
         case "gs" | "gcs":
-            return fs.GcsFileSystem(**_read_gcs_emulator(), retry_time_limit=_convert_timeout(30)), path
+            return fs.GcsFileSystem(
+                **_read_gcs_filesystem_emulator(), retry_time_limit=_convert_filesystem_timeout(30)
+            ), path
         case "abfs" | "abfss":
             filesystem, path = fs.FileSystem.from_uri(address.value)
             return filesystem, path
@@ -156,14 +158,14 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
             account, key = read_azure_account()
             if not account:
                 raise DataError(f"{address} needs an account.", "Set AZURE_STORAGE_ACCOUNT, or write abfs://….")
-            return fs.AzureFileSystem(account, account_key=key, **_read_azurite()), path
+            return fs.AzureFileSystem(account, account_key=key, **_read_azure_filesystem_emulator()), path
     raise DataError(
         f"{address} begins with {scheme}://, which is not a supported file location.",
         "Known: s3://, gs://, az://, abfs://, https://.",
     )
 
 
-def _open_s3(bucket: str) -> fs.FileSystem:
+def _open_s3_filesystem(bucket: str) -> fs.FileSystem:
     from pyarrow import fs
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -175,7 +177,7 @@ def _open_s3(bucket: str) -> fs.FileSystem:
     )
 
 
-def _read_gcs_emulator() -> dict[str, Any]:
+def _read_gcs_filesystem_emulator() -> dict[str, Any]:
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if not host:
         return {}
@@ -183,7 +185,7 @@ def _read_gcs_emulator() -> dict[str, Any]:
     return {"endpoint_override": place, "scheme": scheme or "http", "anonymous": True}
 
 
-def _read_azurite() -> dict[str, Any]:
+def _read_azure_filesystem_emulator() -> dict[str, Any]:
     host = os.environ.get("AZURITE_BLOB_STORAGE_URL")
     if not host:
         return {}
@@ -195,7 +197,7 @@ def _read_azurite() -> dict[str, Any]:
     }
 
 
-def _convert_timeout(number: int) -> Any:
+def _convert_filesystem_timeout(number: int) -> Any:
     from datetime import timedelta
 
     return timedelta(seconds=number)
@@ -242,18 +244,19 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
         line = " ".join(text.split())
         if any(sign in low for sign in _REFUSED):
             todo = "Check the credentials, and the permission to list and read there."
-            raise DataError(f"{shown} may not be read: {_shorten_sdk_error(line)}", todo) from None
+            raise DataError(f"{shown} may not be read: {_shorten_filesystem_error(line)}", todo) from None
         if "no_such_bucket" in low or "nosuchbucket" in low:
             raise DataError(f"{shown}: there is no such bucket.", "Check the bucket's name.") from None
         if "network_connection" in low or "curlcode" in low:
             todo = "Check the network and AWS_ENDPOINT_URL."
-            raise DataError(f"{shown} cannot be reached: {_shorten_sdk_error(line)}", todo) from None
+            raise DataError(f"{shown} cannot be reached: {_shorten_filesystem_error(line)}", todo) from None
         raise DataError(
-            f"{shown} cannot be read: {_shorten_sdk_error(line)}", "Check that the file is whole, or copy it again."
+            f"{shown} cannot be read: {_shorten_filesystem_error(line)}",
+            "Check that the file is whole, or copy it again.",
         ) from None
 
 
-def _shorten_sdk_error(line: str) -> str:
+def _shorten_filesystem_error(line: str) -> str:
     """The reason in an error of a cloud SDK, between the operation and the request ID."""
     found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
     return found[1] if found else line

@@ -23,7 +23,7 @@ _MARK = re.compile("\0(\\w+)\0")
 """Placeholder for a parameter while variables are expanded; no environment variable can contain it."""
 
 
-def fill_path(template: str, parameters: Mapping[str, Any]) -> Address:
+def fill_path_values(template: str, parameters: Mapping[str, Any]) -> Address:
     """The address of a path, with environment variables and parameters filled in.
 
     Raises:
@@ -33,18 +33,18 @@ def fill_path(template: str, parameters: Mapping[str, Any]) -> Address:
     address = expand_address(NAME.sub("\0\\1\0", template))
     texts = {name: str(value) for name, value in parameters.items()}
     for name, text in texts.items():
-        _refuse_other_place(name, text)
+        _refuse_escaping_path_value(name, text)
     value = address.value
     while found := _MARK.search(value):
         value = (
             value[: found.start()]
-            + _encode_for_place(found[1], texts[found[1]], value[: found.start()])
+            + _encode_path_value(found[1], texts[found[1]], value[: found.start()])
             + value[found.end() :]
         )
     return replace(address, value=value, shown=_MARK.sub(lambda found: texts[found[1]], address.shown))
 
 
-def _refuse_other_place(name: str, text: str) -> None:
+def _refuse_escaping_path_value(name: str, text: str) -> None:
     parts = text.split("/")
     is_name = text and "://" not in text and "\\" not in text and text.isprintable() and not text.startswith("~")
     if not is_name or any(part in ("", ".", "..") for part in parts):
@@ -54,7 +54,7 @@ def _refuse_other_place(name: str, text: str) -> None:
         )
 
 
-def _encode_for_place(name: str, text: str, before: str) -> str:
+def _encode_path_value(name: str, text: str, before: str) -> str:
     """A value, encoded for its position in the address: percent-encoded on the web, otherwise with escaped wildcards.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import reconnect
 from mlapp.data.frames import Types, check_chunk_rows
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_undeclared
+from mlapp.data.source import Reader, declared, reader, refuse_undeclared_parameters
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError
@@ -58,7 +58,7 @@ def read(
         MissingExtraError: the packages of the extra `sql` are not installed.
     """
     address = expand_address(url)
-    stream = _choose_engine(address)
+    stream = _choose_sql_engine(address)
     return reconnect.read_with_retries(address.shown, lambda: stream(address, query, parameters), chunks, types)
 
 
@@ -70,7 +70,7 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     """
     check_chunk_rows(chunks)
     wanted = find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb")))
-    refuse_undeclared(wanted, parameters, "the query")
+    refuse_undeclared_parameters(wanted, parameters, "the query")
     says = f"The rows of `{' '.join(query.split())}` from {redact_secrets(url)}."
 
     def read_query(values: dict[str, Any], rows: int | None = chunks) -> Any:
@@ -80,7 +80,7 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     return reader("sql", says, read_query, declared(parameters), read_query)
 
 
-def _choose_engine(address: Address) -> Engine:
+def _choose_sql_engine(address: Address) -> Engine:
     dialect, separator, _ = address.value.partition("://")
     if not separator:
         raise UsageError(

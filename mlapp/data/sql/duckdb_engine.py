@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.data.secrets import Address
 from mlapp.data.sql.errors import refused_query_error, unreachable_database_error
-from mlapp.data.sql.query import bind_parameters
+from mlapp.data.sql.query import bind_query_parameters
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def stream_duckdb(address: Address, query: str, values: Mapping[str, Any]) -> It
         import pyarrow as pa
     except ImportError:
         raise MissingExtraError("Reading DuckDB", "sql") from None
-    bound = bind_parameters(query, values, lambda _, name: f"${name}")
+    bound = bind_query_parameters(query, values, lambda _, name: f"${name}")
     file = address.value.partition("://")[2].removeprefix("/")
     in_memory = file in ("", ":memory:")
     if not in_memory and not Path(file).is_file():

@@ -39,7 +39,7 @@ def unreachable_database_error(shown: str, message: str) -> UnreachableError:
 
 def refused_query_error(query: str, message: str, place: int | None = None) -> DataError:
     """The error for a refused query. `place` is the position (from 0) of the error in the query, if known."""
-    place = _find_quoted_position(query, message) if place is None else place
+    place = _find_quoted_query_position(query, message) if place is None else place
     line = " ".join(message.split()).rstrip(".")
     if place is None:
         todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Fix the query.")
@@ -61,7 +61,7 @@ def _excerpt_query(query: str, place: int) -> str:
     return f"{ahead}{query[left:place]}▶{query[place:right]}{behind}"
 
 
-def _find_quoted_position(query: str, message: str) -> int | None:
+def _find_quoted_query_position(query: str, message: str) -> int | None:
     """The position in the query of the part that the message quotes."""
     for pattern in _QUOTED:
         found = pattern.search(message)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.data.reconnect import LostConnectionError
 from mlapp.data.secrets import Address
 from mlapp.data.sql.errors import refused_query_error, unreachable_database_error
-from mlapp.data.sql.query import BoundQuery, bind_parameters
+from mlapp.data.sql.query import BoundQuery, bind_query_parameters
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -47,20 +47,22 @@ def stream_postgres(address: Address, query: str, values: Mapping[str, Any]) -> 
         DataError: the connection failed, or the database refuses the query.
         LostConnectionError: the connection broke.
     """
-    bound = bind_parameters(query.rstrip().rstrip(";"), values, lambda number, _: f"${number}")
+    bound = bind_query_parameters(query.rstrip().rstrip(";"), values, lambda number, _: f"${number}")
     with (
         _open_postgres_connection(address) as connection,
         connection.cursor() as cursor,
         _translate_postgres_errors(query, bound),
     ):
         cursor.execute("SET TRANSACTION READ ONLY")
-        text = _cast_unreadable_columns(cursor, bound.text)
+        text = _cast_unreadable_postgres_columns(cursor, bound.text)
         scales: dict[str, Any] = {}
-        for batch in _stream_by_cursor(cursor, text, bound) if bound.values else _stream_by_copy(cursor, text):
+        for batch in (
+            _stream_postgres_by_cursor(cursor, text, bound) if bound.values else _stream_postgres_by_copy(cursor, text)
+        ):
             yield _convert_postgres_columns(batch, scales)
 
 
-def _stream_by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
+def _stream_postgres_by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     if not _SELECT.match(text):  # SHOW and EXPLAIN cannot be copied
@@ -73,8 +75,8 @@ def _stream_by_copy(cursor: Any, text: str) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def _stream_by_cursor(cursor: Any, text: str, bound: BoundQuery) -> Iterator[pa.Table]:
-    values = _type_parameters(cursor, text, bound)
+def _stream_postgres_by_cursor(cursor: Any, text: str, bound: BoundQuery) -> Iterator[pa.Table]:
+    values = _type_postgres_parameters(cursor, text, bound)
     if not _SELECT.match(text):
         raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")
     cursor.execute(f"DECLARE mlapp NO SCROLL CURSOR FOR {text}", values)
@@ -87,7 +89,7 @@ def _stream_by_cursor(cursor: Any, text: str, bound: BoundQuery) -> Iterator[pa.
             return
 
 
-def _type_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatch:
+def _type_postgres_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatch:
     """The values with the types that PostgreSQL infers, if it can, so that a date can be given as text."""
     import pyarrow as pa
 
@@ -97,46 +99,48 @@ def _type_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatc
         column = pa.array([value])
         kind = wanted.field(number).type if wanted is not None and number < len(wanted) else column.type
         try:
-            columns.append(column.cast(kind) if _is_plain_type(kind) else column)
+            columns.append(column.cast(kind) if _is_plain_postgres_type(kind) else column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise DataError(
-                f"The parameter :{name} is {value!r}, but the query needs a {_plain_type_name(kind)}.",
+                f"The parameter :{name} is {value!r}, but the query needs a {_strip_postgres_type(kind)}.",
                 "Give a value of that type, or cast it in the query.",
             ) from None
     return pa.RecordBatch.from_arrays(columns, names=list(bound.values))
 
 
-def _is_plain_type(kind: pa.DataType) -> bool:
+def _is_plain_postgres_type(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
 
 
-def _plain_type_name(kind: pa.DataType) -> str:
+def _strip_postgres_type(kind: pa.DataType) -> str:
     return re.sub(r"\d+(\[.*\])?$|\[.*\]$", "", str(kind))
 
 
-def _cast_unreadable_columns(cursor: Any, text: str) -> str:
+def _cast_unreadable_postgres_columns(cursor: Any, text: str) -> str:
     """The query with a cast to text for columns of types that only PostgreSQL can read, such as inet or point."""
     schema = cursor.adbc_execute_schema(text)
-    strange = {field.name for field in schema if _find_arrow_type_name(field) not in (None, "numeric")}
+    strange = {field.name for field in schema if _find_postgres_type_name(field) not in (None, "numeric")}
     if not strange:
         return text
     columns = (
-        f"{_quote_identifier(name)}::text AS {_quote_identifier(name)}" if name in strange else _quote_identifier(name)
+        f"{_quote_postgres_identifier(name)}::text AS {_quote_postgres_identifier(name)}"
+        if name in strange
+        else _quote_postgres_identifier(name)
         for name in schema.names
     )
     return f"SELECT {', '.join(columns)} FROM ({text}\n) AS mlapp"  # noqa: S608  # only the user's own query
 
 
-def _find_arrow_type_name(field: pa.Field) -> str | None:
+def _find_postgres_type_name(field: pa.Field) -> str | None:
     """The name of a PostgreSQL type that Arrow does not have, or None."""
     kind: Any = field.type
     name = getattr(kind, "type_name", None)
     return str(name) if name and getattr(kind, "vendor_name", "") == "PostgreSQL" else None
 
 
-def _quote_identifier(name: str) -> str:
+def _quote_postgres_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -145,17 +149,17 @@ def _convert_postgres_columns(table: pa.Table, scales: dict[str, Any]) -> pa.Tab
     import pyarrow as pa
 
     for number, field in enumerate(table.schema):
-        if _find_arrow_type_name(field) == "numeric":
-            column = _parse_decimals(field.name, table.column(number), scales)
+        if _find_postgres_type_name(field) == "numeric":
+            column = _parse_postgres_decimals(field.name, table.column(number), scales)
         elif pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
-            column = _drop_infinite(table.column(number))
+            column = _drop_infinite_postgres_times(table.column(number))
         else:
             continue
         table = table.set_column(number, field.name, column)
     return table
 
 
-def _drop_infinite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _drop_infinite_postgres_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -165,7 +169,7 @@ def _drop_infinite(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(infinite, pa.scalar(None, column.type), column) if pc.any(infinite).as_py() else column
 
 
-def _parse_decimals(name: str, column: pa.ChunkedArray, scales: dict[str, Any]) -> pa.ChunkedArray:
+def _parse_postgres_decimals(name: str, column: pa.ChunkedArray, scales: dict[str, Any]) -> pa.ChunkedArray:
     """Convert texts such as `1.50` to decimals with the maximum number of decimal places; NaN becomes missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -200,7 +204,7 @@ def _open_postgres_connection(address: Address) -> Iterator[Any]:
     try:
         connection = driver.connect(uri)
     except adbc_driver_manager.Error as error:
-        raise unreachable_database_error(address.shown, _strip_driver_prefix(address.hide_secrets(error))) from None
+        raise unreachable_database_error(address.shown, _strip_postgres_prefix(address.hide_secrets(error))) from None
     try:
         yield connection
     finally:
@@ -217,8 +221,11 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
         yield
     except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
         state = getattr(error, "sqlstate", None) or ""
-        details = {_render_parameter(key): _render_parameter(value) for key, value in getattr(error, "details", ())}
-        told = details.get("PG_DIAG_MESSAGE_PRIMARY") or _strip_driver_prefix(str(error))
+        details = {
+            _render_postgres_parameter(key): _render_postgres_parameter(value)
+            for key, value in getattr(error, "details", ())
+        }
+        told = details.get("PG_DIAG_MESSAGE_PRIMARY") or _strip_postgres_prefix(str(error))
         if state[:2] == "08" or state in _GONE or any(sign in str(error).lower() for sign in _LOST):
             raise LostConnectionError(told) from None
         position = details.get("PG_DIAG_STATEMENT_POSITION")
@@ -227,11 +234,11 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
         ) from None
 
 
-def _render_parameter(value: str | bytes) -> str:
+def _render_postgres_parameter(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _strip_driver_prefix(text: str) -> str:
+def _strip_postgres_prefix(text: str) -> str:
     """Extract PostgreSQL's message from the driver's, which adds its status before and the query after it."""
     told = text.split("\n\nQuery was:")[0].split("\n")[0]
     return (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlapp.data.source import refuse_misfits, to_python
+from mlapp.data.source import refuse_misfit_parameters, to_python_value
 from mlapp.errors import UsageError
 
 # A colon inside a string, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) is no parameter.
@@ -36,10 +36,10 @@ class BoundQuery:
 
 def find_query_parameters(query: str, *, backslashes: bool = False) -> list[str]:
     """The distinct parameters of a query, in order of first appearance."""
-    return list(dict.fromkeys(match["name"] for match in _find_placeholders(query, backslashes)))
+    return list(dict.fromkeys(match["name"] for match in _find_query_placeholders(query, backslashes)))
 
 
-def bind_parameters(
+def bind_query_parameters(
     query: str,
     values: Mapping[str, Any],
     style: Callable[[int, str], str],
@@ -61,8 +61,8 @@ def bind_parameters(
         UsageError: a parameter has no value, a value has no parameter, or a list is empty.
     """
     wanted = find_query_parameters(query, backslashes=backslashes)
-    refuse_misfits(wanted, values, "the query")
-    values = {name: to_python(value) for name, value in values.items()}
+    refuse_misfit_parameters(wanted, values, "the query")
+    values = {name: to_python_value(value) for name, value in values.items()}
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name in wanted:
@@ -84,7 +84,7 @@ def bind_parameters(
     parts: list[str] = []
     moved = [(0, 0)]
     length = last = 0
-    for match in _find_placeholders(query, backslashes):
+    for match in _find_query_placeholders(query, backslashes):
         parts += [rest(query[last : match.start()]), make_placeholder(match["name"])]
         length += len(parts[-2]) + len(parts[-1])
         last = match.end()
@@ -93,5 +93,5 @@ def bind_parameters(
     return BoundQuery("".join(parts), flat, moved)
 
 
-def _find_placeholders(query: str, backslashes: bool) -> list[re.Match[str]]:
+def _find_query_placeholders(query: str, backslashes: bool) -> list[re.Match[str]]:
     return [match for match in (_BACKSLASHES if backslashes else _STANDARD).finditer(query) if match["name"]]

@@ -9,11 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlapp.data.frames import make_array
+from mlapp.data.frames import make_arrow_array
 from mlapp.data.reconnect import LostConnectionError
 from mlapp.data.secrets import Address
 from mlapp.data.sql.errors import refused_query_error, unreachable_database_error
-from mlapp.data.sql.query import bind_parameters
+from mlapp.data.sql.query import bind_query_parameters
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -
     except ImportError:
         raise MissingExtraError("Reading a database", "sql") from None
     engine = _create_sqlalchemy_engine(address)
-    bound = bind_parameters(
+    bound = bind_query_parameters(
         query,
         values,
         lambda _, name: f":{name}",
@@ -53,9 +53,9 @@ def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -
             raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")
         names = list(rows.keys())
         yield pa.table([pa.nulls(0)] * len(names), names=names)
-        with _drop_lost_connection(rows):
+        with _drop_lost_sqlalchemy_connection(rows):
             for part in rows.partitions(FETCHED):
-                yield pa.table([make_array(values) for values in zip(*part, strict=True)], names=names)
+                yield pa.table([make_arrow_array(values) for values in zip(*part, strict=True)], names=names)
 
 
 def _create_sqlalchemy_engine(address: Address) -> Engine:
@@ -124,7 +124,7 @@ def _parse_sqlite_date(value: bytes) -> date | str:
         return text
 
 
-def _parse_boolean(value: bytes) -> bool | str:
+def _parse_sqlite_boolean(value: bytes) -> bool | str:
     """A boolean, or the text if it is neither true nor false: SQLite allows any text in a BOOLEAN column."""
     text = value.decode()
     return _TRUTH.get(text.strip().lower(), text)
@@ -140,7 +140,7 @@ _CONVERTERS: dict[str, Any] = {
     "DATE": _parse_sqlite_date,
     "DATETIME": _parse_sqlite_datetime,
     "TIMESTAMP": _parse_sqlite_datetime,
-    "BOOLEAN": _parse_boolean,
+    "BOOLEAN": _parse_sqlite_boolean,
     "DECIMAL": lambda value: Decimal(value.decode()),
     "NUMERIC": lambda value: Decimal(value.decode()),
 }
@@ -153,7 +153,7 @@ def _open_sqlalchemy_connection(engine: Engine, address: Address) -> Iterator[Co
     try:
         connection = engine.connect()
     except exc.DBAPIError as error:
-        raise unreachable_database_error(address.shown, address.hide_secrets(_read_driver_message(error))) from None
+        raise unreachable_database_error(address.shown, address.hide_secrets(_read_sqlalchemy_message(error))) from None
     try:
         yield connection
     finally:
@@ -162,7 +162,7 @@ def _open_sqlalchemy_connection(engine: Engine, address: Address) -> Iterator[Co
 
 
 @contextmanager
-def _drop_lost_connection(rows: Any) -> Iterator[None]:
+def _drop_lost_sqlalchemy_connection(rows: Any) -> Iterator[None]:
     """Drop a lost connection, because PyMySQL would read from it when its cursor is collected, and print an error."""
     from sqlalchemy import exc
 
@@ -183,7 +183,7 @@ def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]
     try:
         yield
     except exc.DBAPIError as error:
-        message = address.hide_secrets(_read_driver_message(error))
+        message = address.hide_secrets(_read_sqlalchemy_message(error))
         if error.connection_invalidated:
             raise LostConnectionError(message) from None
         raise refused_query_error(query, message) from None
@@ -191,7 +191,7 @@ def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]
         raise refused_query_error(query, address.hide_secrets(error)) from None
 
 
-def _read_driver_message(error: Any) -> str:
+def _read_sqlalchemy_message(error: Any) -> str:
     """The database's message, without the number that some drivers prepend."""
     told = error.orig.args
     return str(told[-1] if told else error.orig)

@@ -60,12 +60,12 @@ class HuggingFaceFramework(Framework):
             DataError: features are not texts. ModelError: the model is for another task, or has fewer outputs
                 than the target has classes.
         """
-        transformer, tokenizer = _get_transformer(model), _get_tokenizer(model)
+        transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)
         if target is None:
             raise DataError(
                 "The default trainer for Hugging Face needs a target.", "Write an @app.trainer for this model."
             )
-        values, known = _encode_target(transformer, target)
+        values, known = _encode_transformer_target(transformer, target)
         pretrained = bool(transformer.name_or_path)
         settings = training_loop.TrainingSettings(
             epochs=epochs,
@@ -79,8 +79,8 @@ class HuggingFaceFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         before = transformer.device
-        encoded = texts.encode_texts(transformer, tokenizer, texts.list_text_columns(features))
-        fitted = training_loop.fit_module(texts.wrap_module(transformer.float()), encoded, values, settings)
+        encoded = texts.tokenize_texts(transformer, tokenizer, texts.list_text_columns(features))
+        fitted = training_loop.fit_module(texts.wrap_transformer(transformer.float()), encoded, values, settings)
         transformer.to(before)
         labels = known if known is not None else fitted.labels
         if labels is not None:
@@ -90,11 +90,14 @@ class HuggingFaceFramework(Framework):
         return model
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        training_loop.check_parameters(parameters)
+        training_loop.check_training_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The version's model, to continue training: its weights belong to its tokenizer."""
-        one, other = _read_weight_shapes(_get_transformer(model)), _read_weight_shapes(_get_transformer(previous))
+        one, other = (
+            _read_transformer_shapes(_get_transformer(model)),
+            _read_transformer_shapes(_get_transformer(previous)),
+        )
         if one != other:
             odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
             raise cannot_proceed_error(_get_transformer(model), f"its weights do not fit those of the version: {odd}")
@@ -102,10 +105,10 @@ class HuggingFaceFramework(Framework):
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
         """Accuracy and macro F1 of a classifier; R², MAE and RMSE of a regressor; nothing for other tasks."""
-        if target is None or not _is_classifier(model):
+        if target is None or not _is_transformer_classifier(model):
             return {}
         predicted = self.predictor(model, features)
-        if _get_labels(_get_transformer(model)) is not None:
+        if _get_transformer_labels(_get_transformer(model)) is not None:
             return metrics.compute_classification_metrics(target, predicted)
         return metrics.compute_regression_metrics(target, predicted)
 
@@ -115,23 +118,23 @@ class HuggingFaceFramework(Framework):
 
         transformer, tokenizer, columns = (
             _get_transformer(model),
-            _get_tokenizer(model),
+            _get_transformer_tokenizer(model),
             texts.list_text_columns(features),
         )
-        if not _is_classifier(model):
+        if not _is_transformer_classifier(model):
             torch.set_num_threads(threads.count_cores())
             with torch.inference_mode():
                 found = model(columns[0], batch_size=texts.BATCH)
             return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in found]
-        encoded = texts.encode_texts(transformer, tokenizer, columns)
+        encoded = texts.tokenize_texts(transformer, tokenizer, columns)
         tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
         work = tokens * transformer.num_parameters(exclude_embeddings=True)
         torch.set_num_threads(1 if work < SMALL else threads.count_cores())
-        outputs = tensors.compute_outputs(texts.wrap_module(transformer), encoded)
-        return arrays.outputs_to_predictions(outputs.float().numpy(), _get_labels(transformer))
+        outputs = tensors.compute_outputs(texts.wrap_transformer(transformer), encoded)
+        return arrays.outputs_to_predictions(outputs.float().numpy(), _get_transformer_labels(transformer))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
-        transformer, tokenizer = _get_transformer(model), _get_tokenizer(model)
+        transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)
         task = model_files.Task(getattr(model, "task", None), getattr(transformer, LABELS, None), len(tokenizer))
         model_files.save_transformer(transformer, tokenizer, task, folder)
 
@@ -160,7 +163,7 @@ def _get_transformer(estimator: Any) -> Any:
     return getattr(estimator, "model", estimator) if hasattr(estimator, "task") else estimator
 
 
-def _get_tokenizer(estimator: Any) -> Any:
+def _get_transformer_tokenizer(estimator: Any) -> Any:
     """The tokenizer of a pipeline; for a model, the tokenizer beside its weights.
 
     Raises:
@@ -182,11 +185,11 @@ def _get_tokenizer(estimator: Any) -> Any:
     return found
 
 
-def _is_classifier(estimator: Any) -> bool:
+def _is_transformer_classifier(estimator: Any) -> bool:
     return estimator is _get_transformer(estimator) or estimator.task == CLASSIFICATION
 
 
-def _get_labels(model: Any) -> list[Any] | None:
+def _get_transformer_labels(model: Any) -> list[Any] | None:
     """The classes in the order of the outputs: from training with mlapp, otherwise from its configuration."""
     if getattr(model, LABELS, None) is not None:
         return list(getattr(model, LABELS))
@@ -195,7 +198,7 @@ def _get_labels(model: Any) -> list[Any] | None:
     return [model.config.id2label[at] for at in range(model.config.num_labels)]
 
 
-def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
+def _encode_transformer_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
     """The target for the loop, and its labels if the model already has all of its classes.
 
     Raises:
@@ -209,7 +212,7 @@ def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
             "The default trainer for Hugging Face needs a target with one column.",
             "Write an @app.trainer for this model.",
         )
-    known, trained = _get_labels(model), getattr(model, LABELS, None) is not None
+    known, trained = _get_transformer_labels(model), getattr(model, LABELS, None) is not None
     if known is None:
         return values.astype(np.float32) if values.dtype.kind in "biu" else values, None
     numbers = {label: at for at, label in enumerate(known)}
@@ -221,7 +224,7 @@ def _encode_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
     return values, None
 
 
-def _read_weight_shapes(model: Any) -> dict[str, Any]:
+def _read_transformer_shapes(model: Any) -> dict[str, Any]:
     """The shapes of the weights without word embeddings, which differ with the tokenizer."""
     words = model.config.vocab_size
     return {

@@ -49,7 +49,7 @@ def save_transformer(model: Any, tokenizer: Any, task: Task, folder: Path) -> No
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     (folder / TASK_FILE).write_bytes(msgspec.json.encode(task))
-    _require_data_only(folder)
+    _require_transformer_without_code(folder)
 
 
 def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
@@ -63,7 +63,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
         import transformers
     except ImportError:
         raise MissingExtraError("Loading Hugging Face models", "huggingface") from None
-    _require_data_only(folder)
+    _require_transformer_without_code(folder)
     try:
         task = msgspec.json.decode((folder / TASK_FILE).read_bytes(), type=Task)
         (folder / TOKENIZER_FILE).stat()  # otherwise transformers guesses
@@ -96,7 +96,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
     return model.eval(), tokenizer, task
 
 
-def _require_data_only(folder: Path) -> None:
+def _require_transformer_without_code(folder: Path) -> None:
     """Check that the files of a model refer to no code, and to no files outside their folder.
 
     transformers reads no Python file and no pickle here. Such a file in the folder is never opened.
@@ -106,7 +106,7 @@ def _require_data_only(folder: Path) -> None:
     """
     for file in sorted(folder.rglob("*")):
         if file.name == ADAPTER_FILE:
-            raise _refusal_error(file, "refers to the weights of another model")
+            raise _refused_transformer_error(file, "refers to the weights of another model")
         if file.suffix != ".json":
             continue
         try:
@@ -114,36 +114,36 @@ def _require_data_only(folder: Path) -> None:
         except msgspec.DecodeError as error:
             raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from None
         if isinstance(content, dict):
-            _require_inside(file, content)
+            _require_inside_model_folder(file, content)
 
 
-def _require_inside(file: Path, content: dict[str, Any]) -> None:
+def _require_inside_model_folder(file: Path, content: dict[str, Any]) -> None:
     if file.name.endswith(".index.json"):
         names = content.get("weight_map")
-        if not isinstance(names, dict) or any(not is_plain_name(name) for name in names.values()):
-            raise _refusal_error(file, "refers to weights outside its folder")
+        if not isinstance(names, dict) or any(not is_plain_file_name(name) for name in names.values()):
+            raise _refused_transformer_error(file, "refers to weights outside its folder")
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
-        raise _refusal_error(file, "refers to a file by its path")
+        raise _refused_transformer_error(file, "refers to a file by its path")
     # A name with a slash is a repository of the hub. transformers fetches and runs its code.
-    if file.name == "config.json" and any("/" in name for name in _list_implementations(content)):
-        raise _refusal_error(file, "refers to code of the hub")
+    if file.name == "config.json" and any("/" in name for name in _list_transformer_implementations(content)):
+        raise _refused_transformer_error(file, "refers to code of the hub")
 
 
-def is_plain_name(name: object) -> bool:
+def is_plain_file_name(name: object) -> bool:
     """Whether this is the name of a file directly in a folder."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
-def _list_implementations(content: Any) -> Iterator[str]:
+def _list_transformer_implementations(content: Any) -> Iterator[str]:
     """The implementations of parts of the model that a configuration, and nested ones, name."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if "_implementation" in key:
             yield from (str(part) for part in (value.values() if isinstance(value, dict) else [value]))
         for part in value if isinstance(value, list) else [value]:
-            yield from _list_implementations(part)
+            yield from _list_transformer_implementations(part)
 
 
-def _refusal_error(file: Path, why: str) -> ModelError:
+def _refused_transformer_error(file: Path, why: str) -> ModelError:
     return ModelError(
         f"{file} {why}: a model's files must contain only data.",
         "Save a model of a transformers class as safetensors, without code files.",

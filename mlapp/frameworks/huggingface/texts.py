@@ -38,7 +38,7 @@ def list_text_columns(features: Any) -> list[list[str]]:
     return list(columns.values())
 
 
-def encode_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
+def tokenize_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
     """Token ids, mask and other inputs of the model as one tensor: rows × inputs × tokens, padded at the end.
 
     Texts are truncated at the tokenizer's `model_max_length`, or at the model's number of positions.
@@ -63,7 +63,7 @@ def encode_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
     return torch.stack(taken, dim=1)
 
 
-def wrap_module(model: Any) -> Any:
+def wrap_transformer(model: Any) -> Any:
     """The transformer as a module from the result of `encode` to a score for each class, or a number.
 
     Raises:

@@ -13,7 +13,7 @@ import msgspec
 
 from mlapp.errors import DataError, MissingExtraError, ModelError
 from mlapp.frameworks import arrays, threads
-from mlapp.frameworks.epochs import require_valid_parameters
+from mlapp.frameworks.epochs import require_valid_epoch_parameters
 from mlapp.frameworks.framework import Framework, cannot_proceed_error
 from mlapp.frameworks.keras import checkpoint as checkpoints
 from mlapp.progress import report
@@ -82,12 +82,12 @@ class KerasFramework(Framework):
             raise DataError("The default trainer for Keras needs a target.", "Write an @app.trainer for this model.")
         inputs = arrays.features_to_array(features)
         arrays.require_finite_features(inputs, features)
-        _use_threads(1)
+        _set_keras_threads(1)
         keras.utils.set_random_seed(seed)
-        tried = _try_model(model, inputs[:32])
-        wanted, labels = _encode_target(model, target, tried)
+        tried = _try_keras_model(model, inputs[:32])
+        wanted, labels = _encode_keras_target(model, target, tried)
         if not model.compiled:
-            model.compile(keras.optimizers.AdamW(learning_rate), _choose_loss(keras, tried, labels))
+            model.compile(keras.optimizers.AdamW(learning_rate), _choose_keras_loss(keras, tried, labels))
         model.optimizer.build(model.trainable_variables)
         settings = (epochs, batch_size, learning_rate, validation, patience, seed)
         checkpoint = checkpoints.Checkpoint.for_training(keras, model, (inputs, wanted), settings, checkpoint_every)
@@ -108,14 +108,14 @@ class KerasFramework(Framework):
                 batch_size=batch_size,
                 verbose=0,
                 callbacks=[
-                    _make_progress_callback(keras, epochs),
+                    _make_keras_progress_callback(keras, epochs),
                     stopper,
                     checkpoints.make_checkpoint_callback(keras, checkpoint, stopper, begun, epochs, seed),
                 ],
             )
         except ValueError as error:
             raise ModelError(
-                f"Keras cannot train the model on this data: {_shorten_reason(error)}",
+                f"Keras cannot train the model on this data: {_shorten_keras_reason(error)}",
                 "Pass compile a loss that fits the target, or leave compile out.",
             ) from error
         checkpoint.remove_file()
@@ -123,15 +123,15 @@ class KerasFramework(Framework):
         return model
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        require_valid_parameters(parameters)
+        require_valid_epoch_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """`model` with the weights of `previous`, to continue training."""
-        _try_model(model, arrays.features_to_array(features)[:2])
+        _try_keras_model(model, arrays.features_to_array(features)[:2])
         try:
             model.set_weights(previous.get_weights())
         except ValueError as error:
-            reason = f"its weights do not fit those of the version: {_shorten_reason(error)}"
+            reason = f"its weights do not fit those of the version: {_shorten_keras_reason(error)}"
             raise cannot_proceed_error(model, reason) from error
         return model
 
@@ -142,7 +142,7 @@ class KerasFramework(Framework):
         """The label of the best score, or the model's numbers; in batches of 4,096 rows."""
         import numpy as np
 
-        _use_threads(threads.choose_thread_count(len(features)))
+        _set_keras_threads(threads.choose_thread_count(len(features)))
         inputs = arrays.features_to_array(features)
         parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
         return arrays.outputs_to_predictions(np.concatenate(parts), getattr(model, LABELS, None))
@@ -151,13 +151,13 @@ class KerasFramework(Framework):
         labels = getattr(model, LABELS, None)
         try:
             model.save(folder / FILE)
-            _read_model(
+            _read_keras_model(
                 _import_keras(), folder / FILE
             )  # report what safe mode refuses now, not when the model is served
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(
                 f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: "
-                f"{_shorten_reason(error)}",
+                f"{_shorten_keras_reason(error)}",
                 "Leave Lambda layers out; register your own classes with @keras.saving.register_keras_serializable().",
             ) from error
         if labels is not None:
@@ -165,24 +165,24 @@ class KerasFramework(Framework):
 
     def load(self, folder: Path, format: str, trusted: Sequence[str]) -> Any:
         model = self.load_file(folder / FILE, trusted)
-        setattr(model, LABELS, _read_labels(folder / LABELS_FILE))
+        setattr(model, LABELS, _read_keras_labels(folder / LABELS_FILE))
         return model
 
     def load_file(self, file: Path, trusted: Sequence[str]) -> Any:
         keras = _import_keras()
-        _limit_tensorflow(keras)
+        _limit_tensorflow_threads(keras)
         try:
             if file.suffix != ".keras" or not zipfile.is_zipfile(file):  # Keras has other rules for other formats
                 raise ValueError("it is not a zip file of Keras 3")
-            return _read_model(keras, file)
+            return _read_keras_model(keras, file)
         except Exception as error:  # Keras, h5py and the backend raise many types
             raise ModelError(
-                f"{file} is not a Keras model that can be loaded safely, or is truncated: {_shorten_reason(error)}",
+                f"{file} is not a Keras model that can be loaded safely, or is truncated: {_shorten_keras_reason(error)}",
                 "Train again here, or restore the file.",
             ) from error
 
 
-def _read_labels(file: Path) -> list[Any] | None:
+def _read_keras_labels(file: Path) -> list[Any] | None:
     """The classes in the file beside the model, in the order of its outputs; None without the file.
 
     Raises:
@@ -209,11 +209,11 @@ def _import_keras() -> Any:
     return keras
 
 
-def _read_model(keras: Any, file: Path) -> Any:
+def _read_keras_model(keras: Any, file: Path) -> Any:
     return keras.saving.load_model(file, compile=False, safe_mode=True)
 
 
-def _limit_tensorflow(keras: Any) -> None:
+def _limit_tensorflow_threads(keras: Any) -> None:
     """TensorFlow starts a thread for each core of the machine at first use, even if the container's limit is lower."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow
@@ -222,7 +222,7 @@ def _limit_tensorflow(keras: Any) -> None:
             tensorflow.config.threading.set_intra_op_parallelism_threads(threads.count_cores())
 
 
-def _use_threads(count: int) -> None:
+def _set_keras_threads(count: int) -> None:
     """Only the PyTorch backend can change them at run time."""
     import keras
 
@@ -232,18 +232,18 @@ def _use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def _try_model(model: Any, inputs: Any) -> Any:
+def _try_keras_model(model: Any, inputs: Any) -> Any:
     """The model's output for the first rows. Builds the model if necessary."""
     try:
         return model.predict_on_batch(inputs)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"The model cannot take features of the shape {list(inputs.shape)}: {_shorten_reason(error)}",
+            f"The model cannot take features of the shape {list(inputs.shape)}: {_shorten_keras_reason(error)}",
             "Build a model for that many columns, or reshape the features in a feature_transformer.",
         ) from error
 
 
-def _encode_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
+def _encode_keras_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
     """The target as numbers, and its labels if it is a class. A sigmoid has two classes."""
     import numpy as np
 
@@ -261,7 +261,7 @@ def _encode_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] 
     return arrays.target_to_array(target, outputs)
 
 
-def _choose_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
+def _choose_keras_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
     """The loss for the type of the target. Scores that are not probabilities are logits."""
     if labels is None:
         return keras.losses.MeanSquaredError()
@@ -271,7 +271,7 @@ def _choose_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not is_probability)
 
 
-def _make_progress_callback(keras: Any, epochs: int) -> Any:
+def _make_keras_progress_callback(keras: Any, epochs: int) -> Any:
     """Reports the progress, and stops a training whose loss is not a number."""
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -294,5 +294,5 @@ def _make_progress_callback(keras: Any, epochs: int) -> Any:
     return Watch()
 
 
-def _shorten_reason(error: Exception) -> str:
+def _shorten_keras_reason(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint_file
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Checkpoint:
     @classmethod
     def for_training(cls, keras: Any, model: Any, arrays: Sequence[Any], settings: object, every: float) -> Checkpoint:
         """The checkpoint of one training of a built model, in the current folder's `.mlapp`."""
-        digest = hashlib.sha256(f"{_describe_model(keras, model)}{settings}".encode())
+        digest = hashlib.sha256(f"{_describe_keras_model(keras, model)}{settings}".encode())
         # Includes the initial weights: training from a version differs from training from scratch.
         for array in (*arrays, *model.get_weights()):
             digest.update(f"{array.dtype}{array.shape}".encode())
@@ -63,7 +63,7 @@ class Checkpoint:
             with np.load(self.file, allow_pickle=False) as opened:
                 held = {name: opened[name] for name in opened.files}
             told = msgspec.json.decode(held.pop("state").tobytes())
-            for at, variable in enumerate(_training_variables(model)):
+            for at, variable in enumerate(_list_keras_training_variables(model)):
                 variable.assign(held[f"model.{at}"])
             best = [held[f"best.{at}"] for at in range(told.pop("weights"))]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
@@ -88,11 +88,11 @@ class Checkpoint:
         told = {"epoch": state.epoch, "best": state.best, "wait": state.wait, "best_epoch": state.best_epoch}
         held = {
             f"model.{at}": keras.ops.convert_to_numpy(variable)
-            for at, variable in enumerate(_training_variables(model))
+            for at, variable in enumerate(_list_keras_training_variables(model))
         }
         held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
         held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
-        with replace_checkpoint(self.file) as temporary, temporary.open("wb") as stream:
+        with replace_checkpoint_file(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **held)
         self._written = time.monotonic()
 
@@ -126,14 +126,14 @@ def make_checkpoint_callback(
     return Keeping()
 
 
-def _training_variables(model: Any) -> list[Any]:
+def _list_keras_training_variables(model: Any) -> list[Any]:
     """The state that training changes: weights, the layers' random generators, the optimizer; no metrics."""
     measured = {id(variable) for metric in model.metrics for variable in metric.variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]
 
 
-def _describe_model(keras: Any, model: Any) -> str:
+def _describe_keras_model(keras: Any, model: Any) -> str:
     """The model's configuration as text, as far as possible."""
     try:
         return msgspec.json.encode(keras.saving.serialize_keras_object(model)).decode()

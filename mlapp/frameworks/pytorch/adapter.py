@@ -65,7 +65,7 @@ class PyTorchFramework(Framework):
         return training_loop.fit_module(model, features, target, settings)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        training_loop.check_parameters(parameters)
+        training_loop.check_training_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """`model` with the weights of `previous`, to continue training."""
@@ -88,7 +88,9 @@ class PyTorchFramework(Framework):
         return arrays.outputs_to_predictions(outputs.numpy(), getattr(model, LABELS, None))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
-        return onnx_export.export_pytorch(model, tensors.features_to_tensor(features), getattr(model, LABELS, None))
+        return onnx_export.export_pytorch_to_onnx(
+            model, tensors.features_to_tensor(features), getattr(model, LABELS, None)
+        )
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         from safetensors.torch import save_model

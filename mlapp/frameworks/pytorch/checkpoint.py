@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint_file
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Checkpoint:
             held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
         held["generator"] = generator.get_state()
         told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
-        with replace_checkpoint(self.file) as temporary:
+        with replace_checkpoint_file(self.file) as temporary:
             # safetensors refuses weights that modules share, so each entry is a copy.
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
@@ -84,16 +84,16 @@ class Checkpoint:
             if name.startswith("optimizer."):
                 _, at, key = name.split(".", 2)
                 optimizer_state.setdefault(int(at), {})[key] = value
-        model.load_state_dict(_strip_prefix("model.", held))
+        model.load_state_dict(_strip_checkpoint_prefix("model.", held))
         optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
         generator.set_state(held["generator"])
         best_loss = math.inf if told["best_loss"] is None else told["best_loss"]
-        return TrainingState(told["epoch"], best_loss, told["stale"], _strip_prefix("best.", held))
+        return TrainingState(told["epoch"], best_loss, told["stale"], _strip_checkpoint_prefix("best.", held))
 
     def remove_file(self) -> None:
         """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 
 
-def _strip_prefix(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
+def _strip_checkpoint_prefix(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}

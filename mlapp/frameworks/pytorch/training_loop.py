@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.errors import DataError, ModelError, UsageError
 from mlapp.frameworks import arrays, threads
-from mlapp.frameworks.epochs import require_valid_parameters
+from mlapp.frameworks.epochs import require_valid_epoch_parameters
 from mlapp.frameworks.pytorch import tensors
 from mlapp.frameworks.pytorch.checkpoint import Checkpoint, TrainingState
 from mlapp.progress import report
@@ -45,15 +45,15 @@ class TrainingSettings:
     checkpoint_every: float
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
+def check_training_settings(parameters: Mapping[str, Any]) -> None:
     """Check the settings before the data is read.
 
     Raises:
         UsageError: a number out of bounds, or an unavailable device.
     """
-    require_valid_parameters(parameters)
+    require_valid_epoch_parameters(parameters)
     if "device" in parameters:
-        _choose_device(parameters["device"])
+        _choose_training_device(parameters["device"])
 
 
 def fit_module(model: Any, features: Any, target: Any, settings: TrainingSettings) -> Any:
@@ -65,7 +65,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     """
     import torch
 
-    device = _choose_device(settings.device)
+    device = _choose_training_device(settings.device)
     work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
     torch.set_num_threads(1 if work < SMALL else threads.count_cores())
     if target is None:
@@ -73,7 +73,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
     inputs = tensors.features_to_tensor(features)
     arrays.require_finite_features(inputs.cpu().float().numpy(), features)
     model.to(device)
-    wanted, labels = tensors.target_to_tensor(target, _count_outputs(model, inputs, device))
+    wanted, labels = tensors.target_to_tensor(target, _count_module_outputs(model, inputs, device))
     loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -87,8 +87,8 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
         loss = _train_epoch(model, inputs, wanted, learned, settings, optimizer, loss_of, generator, state.epoch)
         measured = {"loss": loss}
         if len(held_out):
-            measured["val_loss"] = _compute_loss(model, inputs, wanted, held_out, loss_of)
-        _update_state(state, model, measured.get("val_loss", loss))
+            measured["val_loss"] = _compute_batch_loss(model, inputs, wanted, held_out, loss_of)
+        _update_training_state(state, model, measured.get("val_loss", loss))
         report(state.epoch, settings.epochs, **measured)
         if time.monotonic() - written >= settings.checkpoint_every:
             checkpoint.write_state(model, optimizer, generator, state)
@@ -135,11 +135,11 @@ def _train_epoch(
     return total / max(seen, 1)
 
 
-def _compute_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
+def _compute_batch_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
     return float(loss_of(tensors.compute_outputs(model, inputs[rows]), wanted[rows]))
 
 
-def _update_state(state: TrainingState, model: Any, loss: float) -> None:
+def _update_training_state(state: TrainingState, model: Any, loss: float) -> None:
     """Keep the weights of the best epoch, and count the epochs since."""
     if loss < state.best_loss:
         state.best_loss, state.stale = loss, 0
@@ -163,7 +163,7 @@ def _split_validation_rows(rows: int, share: float, generator: Any) -> tuple[Any
     return order[held_out:], order[:held_out]
 
 
-def _count_outputs(model: Any, inputs: Any, device: Any) -> int:
+def _count_module_outputs(model: Any, inputs: Any, device: Any) -> int:
     """The number of outputs per row, from a call with the first two rows."""
     import torch
 
@@ -179,7 +179,7 @@ def _count_outputs(model: Any, inputs: Any, device: Any) -> int:
     return int(tried.shape[1]) if tried.ndim > 1 else 1
 
 
-def _choose_device(name: str) -> Any:
+def _choose_training_device(name: str) -> Any:
     import torch
 
     if name == "auto":

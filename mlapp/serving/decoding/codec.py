@@ -19,7 +19,7 @@ from mlapp.errors import InputError, Problem
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
-from mlapp.schema.container import count_rows, is_dataset
+from mlapp.schema.container import count_feature_rows, is_dataset_container
 from mlapp.schema.part import Part
 from mlapp.schema.rows import RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
@@ -191,7 +191,7 @@ class Codec:
             if self.on_refusal is not None:
                 self.on_refusal(error)
             raise
-        count = count_rows(features)
+        count = count_feature_rows(features)
         count = 1 if count is None else count
         if not count:
             raise InputError([Problem("inputs is empty: there is nothing to predict")])
@@ -288,7 +288,7 @@ class Codec:
         if hasattr(features, "toarray"):  # a sparse matrix
             return False
         is_array = hasattr(features, "columns") or hasattr(features, "dtype")
-        return is_array or isinstance(features, (list, dict)) or is_dataset(features)
+        return is_array or isinstance(features, (list, dict)) or is_dataset_container(features)
 
 
 class Parts:
@@ -341,7 +341,7 @@ def concatenate_features(features: list[Any]) -> Any:
         import pandas as pd
 
         return pd.concat(features, ignore_index=True)
-    if is_dataset(first):
+    if is_dataset_container(first):
         from torch.utils.data import ConcatDataset
 
         return ConcatDataset(features)

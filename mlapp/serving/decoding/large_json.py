@@ -88,9 +88,9 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
 
 def _read_floats(text: bytes, budget: Budget) -> Any | None:
     """The numbers of a column of floats, read by simdjson; None for other texts and for an empty list."""
-    from mlapp.schema.number_rows import read_numbers
+    from mlapp.schema.number_rows import read_json_numbers
 
-    numbers = read_numbers(text, "float64")
+    numbers = read_json_numbers(text, "float64")
     if numbers is None or not len(numbers):
         return None
     budget.take(len(numbers))

@@ -20,12 +20,12 @@ from mlapp.bundle.bundle import CONVERSIONS, MANIFEST, MODEL
 from mlapp.config import Serve
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
-from mlapp.normalization import normalize, to_rows
+from mlapp.normalization import normalize_predictions, normalize_to_rows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.values import to_plain_value
 from mlapp.prediction import Predictor
-from mlapp.predictor_results import is_stream, wrong_count_error
-from mlapp.provenance import Difference, compare_libraries
+from mlapp.predictor_results import is_streaming_predictor, wrong_prediction_count_error
+from mlapp.provenance import Difference, compare_trained_libraries
 from mlapp.serving.decoding.codec import Codec
 from mlapp.store import Manifest, ModelVersion, Store
 
@@ -65,11 +65,11 @@ class ServedModel:
     @cached_property
     def is_stream(self) -> bool:
         """Whether the predictor yields."""
-        return is_stream(self.predictor.stage)
+        return is_streaming_predictor(self.predictor.stage)
 
     def list_differences(self) -> list[Difference]:
         """The libraries whose versions differ from the training's."""
-        return compare_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
+        return compare_trained_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
 
     def combine(self, parts: list[Any]) -> Any:
         """The features of several requests as one table, array or list."""
@@ -100,9 +100,9 @@ class ServedModel:
             DataError: not one prediction per row, or a value that JSON cannot represent.
         """
         title = self._title
-        found = to_rows(normalize(predictions, title), title)
+        found = normalize_to_rows(normalize_predictions(predictions, title), title)
         if len(found) != rows:
-            raise wrong_count_error(self.predictor.stage, len(found), rows)
+            raise wrong_prediction_count_error(self.predictor.stage, len(found), rows)
         return found
 
     @cached_property
@@ -147,10 +147,10 @@ def serve_version(
         "framework": manifest.framework,
     }
     if runtime == "onnx":
-        from mlapp.onnx_conversion import load_converted
+        from mlapp.onnx_conversion import load_converted_version
 
         folder, is_writable = _conversion_folder(pipeline)
-        predictor = load_converted(pipeline, version, folder, is_writable=is_writable, extra=extra)
+        predictor = load_converted_version(pipeline, version, folder, is_writable=is_writable, extra=extra)
         details["framework"] = f"{manifest.framework} as onnx"
     else:
         predictor = prediction.load_predictor(pipeline, version, extra=extra)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import MlappError, UserCodeError
-from mlapp.normalization import to_json_value
+from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.batcher import RETRY_AFTER
@@ -69,7 +69,7 @@ class Streams:
                         raise
                     except Exception as error:
                         raise UserCodeError(loaded.predictor.stage.title, error) from error
-                    yield to_json_value(item, loaded.predictor.stage.title)
+                    yield normalize_to_json(item, loaded.predictor.stage.title)
         except MlappError:
             self._metrics.failed.inc()
             raise

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.schema import Field, Schema
 from mlapp.schema.cast import is_zoned_dtype
-from mlapp.schema.fields import integer_bounds
+from mlapp.schema.fields import find_integer_bounds
 from mlapp.schema.text_forms import TEXT_FORMS
 
 Json = dict[str, Any]
@@ -141,5 +141,5 @@ def _record_schema(schema: Schema, ignores_extra: bool) -> Json:
 
 
 def _integer_schema(dtype: str) -> Json:
-    low, end = integer_bounds(dtype)
+    low, end = find_integer_bounds(dtype)
     return {"minimum": low, "maximum": end - 1}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.errors import ConfigError, UsageError
-from mlapp.project import Project, load_attribute
+from mlapp.project import Project, load_project_attribute
 from mlapp.project_modules import ProjectModules
 from mlapp.serving import routes
 from mlapp.serving.application import Application
@@ -126,9 +126,9 @@ def _load_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
         return None
     if len(found) == 1:
         _ = found[0].app  # first, because it changes to the project's folder, and the application can import it
-        api = load_attribute(place, found[0].root)
+        api = load_project_attribute(place, found[0].root)
     else:
-        api = load_attribute(place, Path.cwd())
+        api = load_project_attribute(place, Path.cwd())
     if not callable(api):
         raise ConfigError(
             f"serve.api: {place} is a {type(api).__name__}, not an ASGI application.",

@@ -41,12 +41,15 @@ def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
     """Log the names in `monitor:` that the model does not have. The server runs anyway."""
     if not (settings.columns or settings.segments or settings.quality):
         return
-    from mlapp.training.monitored_names import find_unknown_columns, find_unknown_metrics  # lazy: loads all of training
+    from mlapp.training.monitored_names import (  # lazy: loads all of training
+        find_unknown_monitored_columns,
+        find_unknown_monitored_metrics,
+    )
 
     loaded = endpoint.current
-    errors = find_unknown_columns(settings, loaded.predictor.schema.features)
+    errors = find_unknown_monitored_columns(settings, loaded.predictor.schema.features)
     if loaded.manifest is not None:
-        errors += find_unknown_metrics(settings, loaded.manifest.headline)
+        errors += find_unknown_monitored_metrics(settings, loaded.manifest.headline)
     for error in errors:
         log.warning("%s: %s %s", endpoint.name, error.what, error.todo)
 

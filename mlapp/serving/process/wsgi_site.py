@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from mlapp.app_location import import_paths, locate
+from mlapp.app_location import find_import_paths, locate_app
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.serving.serve_spec import ServeSpec
@@ -41,14 +41,14 @@ def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
     Raises:
         ConfigError: as for `run_site`.
     """
-    location, settings = locate(place, project.root), plan.settings
+    location, settings = locate_app(place, project.root), plan.settings
     if not location.file.is_file():
         raise ConfigError(f"serve.wsgi: there is no {location.file}.", "Name the site as `web.py:site`.")
     if not location.variable:
         raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Add the name after a colon: `web.py:site`.")
     if importlib.util.find_spec("gunicorn") is None:
         raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
-    paths = import_paths(project.root, location)
+    paths = find_import_paths(project.root, location)
     command = [sys.executable, "-m", "gunicorn", f"--bind={settings.host}:{settings.port}"]
     command += [f"--workers={settings.workers}", "--worker-class=gthread", f"--threads={THREADS}"]
     command += [f"--graceful-timeout={max(1, round(settings.drain))}", f"--pythonpath={','.join(paths)}"]

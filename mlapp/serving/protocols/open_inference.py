@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from mlapp import distribution
-from mlapp.normalization import to_rows
+from mlapp.normalization import normalize_to_rows
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import bound_json_values, encode_json, encode_list
@@ -306,7 +306,7 @@ def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Ten
         else:
             flat = output.array.ravel()
             is_plain = flat.dtype.kind in "biuf"  # listed some at a time
-            about["data"] = msgspec.Raw(encode_list(flat if is_plain else to_rows(flat, output.name)))
+            about["data"] = msgspec.Raw(encode_list(flat if is_plain else normalize_to_rows(flat, output.name)))
         told.append(about)
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:

@@ -100,7 +100,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
     """
     import numpy as np
 
-    from mlapp.schema.number_rows import read_numbers
+    from mlapp.schema.number_rows import read_json_numbers
 
     _check_shape(name, shape)
     if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
@@ -111,7 +111,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
         if len(piece) > LONG_PIECE:
             bound_json_values(piece)
         budget.take(piece.count(b",") + 1)
-        array = read_numbers(piece, DTYPES[datatype]) if datatype in NUMBERS else None
+        array = read_json_numbers(piece, DTYPES[datatype]) if datatype in NUMBERS else None
         if array is not None:
             arrays.append(array)
             continue

@@ -226,10 +226,10 @@ def test_texts_of_a_csv_survive_as_they_are_written(tmp_path, chunks):
 def test_what_files_read_reads_is_what_a_request_s_csv_reads(tmp_path):
     from mlapp.schema import infer_schema
     from mlapp.schema.csv import read_csv
-    from mlapp.schema.request_table import to_table
+    from mlapp.schema.request_table import make_request_table
 
     content = b'zip,country,n,x,note\n01234,NA,1,0.5,""\n99999,,2,nan,"a ""b"""\n00000,FR,3,1,x\n'
     (tmp_path / "t.csv").write_bytes(content)
     table = files.read(tmp_path / "t.csv")
     schema = infer_schema(table)
-    pd.testing.assert_frame_equal(to_table(read_csv(content, schema), schema), table, check_column_type=False)
+    pd.testing.assert_frame_equal(make_request_table(read_csv(content, schema), schema), table, check_column_type=False)

@@ -16,7 +16,7 @@ import pytest
 
 from mlapp import images, training
 from mlapp.errors import MlappError
-from mlapp.images.base import find_base, find_python_home
+from mlapp.images.base import find_base, find_base_python
 from mlapp.images.engine import connect_engine
 from mlapp.images.image_spec import make_image_spec
 from mlapp.images.project_image import build_project_image, bundle_project
@@ -137,7 +137,7 @@ def test_a_python_that_the_base_has_not_is_named(trained):
             client, make_image_spec(bundle_project(Project.find(trained), warn=print)), "linux/amd64", print
         )
         with pytest.raises(images.ImageError, match=r"has no Python 3\.12; it has 3\.11") as caught:
-            find_python_home(client, base, "3.12")
+            find_base_python(client, base, "3.12")
     assert "image.python to '3.11'" in caught.value.todo
 
 

@@ -221,12 +221,12 @@ def test_a_registry_without_tls_is_told_apart_and_what_the_engine_must_be_told(a
     pulled = mlapp("build", cwd=root)
     assert f"Error: The registry {afar} cannot be trusted" in pulled.err
     with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted"):
-        registry_api.find_digest(f"{afar}/team/plain", "1")
+        registry_api.find_registry_digest(f"{afar}/team/plain", "1")
 
 
 def test_a_registry_that_the_engine_takes_without_tls_is_asked_without(afar, monkeypatch):
     monkeypatch.setattr(registry_api, "_is_insecure_registry", lambda host: host == afar)
-    assert registry_api.find_digest(f"{afar}/team/absent", "1") is None
+    assert registry_api.find_registry_digest(f"{afar}/team/absent", "1") is None
 
 
 def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, registry, login):
@@ -240,6 +240,6 @@ def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, r
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (130, "")
-    assert registry_api.find_digest(f"{registry.host}/team/interrupted", "1") is None
+    assert registry_api.find_registry_digest(f"{registry.host}/team/interrupted", "1") is None
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.stdout.startswith(f"{registry.host}/team/interrupted@sha256:"), done.stderr

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.requirement_lines import parse_locked_packages, resolve_source_folder
+from mlapp.bundle.requirement_lines import parse_locked_packages, resolve_requirement_folder
 from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
 from mlapp.bundle.wheel import pack_wheel
@@ -261,7 +261,7 @@ def test_a_folder_is_taken_however_it_is_written(tmp_path, monkeypatch, line):
     (root / "libs" / "mine" / "pyproject.toml").write_text(PYPROJECT.replace('"p"', '"mine"'))
     (root / "requirements.txt").write_text(f"{line}\n")
     found = lock_of(root)
-    assert [resolve_source_folder(source, root) for source in found.sources] == [root / "libs" / "mine"]
+    assert [resolve_requirement_folder(source, root) for source in found.sources] == [root / "libs" / "mine"]
     assert "click" in {package.name for package in found.packages}
 
 
@@ -270,7 +270,7 @@ def test_a_wheel_by_its_name_alone_is_no_package_of_an_index(tmp_path):
         tmp_path, "mine", "1", {"mine.py": b"", "mine-1.dist-info/METADATA": b"Name: mine\nVersion: 1\n"}
     )
     (tmp_path / "requirements.txt").write_text(f"{wheel.name}\n")
-    assert [resolve_source_folder(source, tmp_path) for source in lock_of(tmp_path).sources] == [wheel]
+    assert [resolve_requirement_folder(source, tmp_path) for source in lock_of(tmp_path).sources] == [wheel]
     assert "mine" not in locked(tmp_path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.provenance import installed_versions
+from mlapp.provenance import read_installed_versions
 from tests import core_install
 from tests.preloaded import preload_commands
 
@@ -58,7 +58,9 @@ def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()
 
 def test_basic(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds = {"scikit-learn": "1.9.1+cpu"}  # a build from an index of its own, which package indexes do not have
-    monkeypatch.setattr("mlapp.scaffold.installed_versions", lambda names: {**installed_versions(names), **builds})
+    monkeypatch.setattr(
+        "mlapp.scaffold.read_installed_versions", lambda names: {**read_installed_versions(names), **builds}
+    )
     mlapp("init", "digits", cwd=tmp_path)
     check(tmp_path / "digits", is_new=True)
     option, *requirements = (tmp_path / "digits/requirements.txt").read_text().splitlines()

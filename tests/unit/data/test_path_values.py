@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mlapp.data import files, mongo, sql
-from mlapp.data.files.path_values import fill_path
-from mlapp.data.redis import _escape_pattern
+from mlapp.data.files.path_values import fill_path_values
+from mlapp.data.redis import _escape_redis_pattern
 from mlapp.errors import DataError, UsageError
 
 
@@ -36,7 +36,7 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_value_is_filled_in_as_it_is(template: str, value: object, address: str) -> None:
-    filled = fill_path(template, {"month": value})
+    filled = fill_path_values(template, {"month": value})
     assert filled.value == address
     assert "hunter2" not in filled.shown
 
@@ -47,12 +47,12 @@ def test_a_value_is_filled_in_as_it_is(template: str, value: object, address: st
 @pytest.mark.parametrize("template", ["data/{month}.csv", "{month}", "http://host/{month}.csv", "s3://bucket/{month}"])
 def test_a_value_that_leads_elsewhere_is_refused(template: str, value: str) -> None:
     with pytest.raises(UsageError, match="month="):
-        fill_path(template, {"month": value})
+        fill_path_values(template, {"month": value})
 
 
 def test_a_value_in_the_place_of_a_bucket_is_one_name() -> None:
     with pytest.raises(UsageError, match="holds a '/'"):
-        fill_path("s3://{month}/x.csv", {"month": "bucket/secret"})
+        fill_path_values("s3://{month}/x.csv", {"month": "bucket/secret"})
 
 
 def test_a_wildcard_in_a_value_matches_itself(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_wildcard_in_a_value_matches_itself(tmp_path: Path) -> None:
 
 
 def test_a_wildcard_in_a_value_of_a_redis_pattern_matches_itself() -> None:
-    assert _escape_pattern("user:*[1]?\\") == r"user:\*\[1\]\?\\"
+    assert _escape_redis_pattern("user:*[1]?\\") == r"user:\*\[1\]\?\\"
 
 
 @pytest.mark.parametrize("value", [{"$gt": ""}, [{"$ne": 1}]])
@@ -75,11 +75,11 @@ def test_operators_of_mongodb_are_no_value(value: object) -> None:
 
 def test_a_value_is_no_field_of_an_aggregation() -> None:
     pipeline = [{"$match": {"user": ":user"}}, {"$project": {"shown": ":user"}}]
-    assert mongo._fill_query(pipeline, {"user": "$password"}) == [
+    assert mongo._fill_mongo_query(pipeline, {"user": "$password"}) == [
         {"$match": {"user": "$password"}},
         {"$project": {"shown": {"$literal": "$password"}}},
     ]
-    assert mongo._fill_query({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
+    assert mongo._fill_mongo_query({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
         "$expr": {"$eq": ["$user", {"$literal": "$x"}]}
     }
 

@@ -104,11 +104,11 @@ def test_a_forest_answers_single_rows_at_least_three_times_as_fast() -> None:
 
 def test_a_conversion_that_answers_otherwise_is_refused_with_the_worst_difference() -> None:
     with pytest.raises(ModelError, match=r"worst of its predictions is 2\.5 for 2 \(row 1\)"):
-        onnx.require_same_predictions([1.0, 2.0], [1.00001, 2.5])
+        onnx.require_same_onnx_predictions([1.0, 2.0], [1.00001, 2.5])
     with pytest.raises(ModelError, match=r"1 of 2 rows differ, as .*3.* for .*2"):
-        onnx.require_same_predictions([1, 2], [1, 3])
+        onnx.require_same_onnx_predictions([1, 2], [1, 3])
     as_likely = np.array([[0.5, 0.5], [0.1, 0.9]])
-    onnx.require_same_predictions([0, 1], [1, 1], (as_likely, as_likely))
+    onnx.require_same_onnx_predictions([0, 1], [1, 1], (as_likely, as_likely))
 
 
 def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, project: Callable) -> None:

@@ -29,7 +29,7 @@ from skops import io
 
 from mlapp.errors import ModelError
 from mlapp.frameworks.sklearn import SklearnFramework
-from mlapp.frameworks.trusted_types import is_trusted
+from mlapp.frameworks.trusted_types import is_trusted_type
 
 ROWS = np.random.default_rng(0).random((40, 4))
 CLASSES = (ROWS[:, 0] > 0.5).astype(int) ^ (ROWS[:, 1] > 0.5)
@@ -142,7 +142,7 @@ def test_nothing_of_another_package_is_trusted_under_a_name_of_scikit_learn() ->
         and not str(value.__module__).startswith("sklearn.")
     ]
     assert {name.rpartition(".")[2] for name in foreign} >= {"partial", "chain", "islice", "GzipFile", "attrgetter"}
-    assert [name for name in foreign if is_trusted(name)] == []
+    assert [name for name in foreign if is_trusted_type(name)] == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_nothing_of_another_package_is_trusted_under_a_name_of_scikit_learn() ->
     ],
 )
 def test_a_name_is_trusted_only_where_an_estimator_or_the_list_has_it(name: str) -> None:
-    assert not is_trusted(name)
+    assert not is_trusted_type(name)
 
 
 def test_every_estimator_of_scikit_learn_that_can_be_fitted_and_dumped_loads_again(tmp_path: Path) -> None:

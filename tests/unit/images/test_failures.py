@@ -30,9 +30,9 @@ def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path, monkeypat
     (packages / "six-1.0.dist-info").mkdir(parents=True)
     (packages / "six-1.0.dist-info" / "RECORD").write_text("six.py,,\n")
     (packages / "six.py").write_text("A = 1\n")
-    bytecode.compile_packages(packages, "/opt/venv", sys.executable)
+    bytecode.compile_package_bytecode(packages, "/opt/venv", sys.executable)
     assert list((packages / "__pycache__").glob("six.*.pyc"))
     (packages / "__pycache__").rename(packages / "kept")
     (packages / "__pycache__").symlink_to("/proc/nothing")
     with pytest.raises(OSError, match="__pycache__"):
-        bytecode.compile_packages(packages, "/opt/venv", sys.executable)
+        bytecode.compile_package_bytecode(packages, "/opt/venv", sys.executable)

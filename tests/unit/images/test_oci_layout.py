@@ -148,7 +148,7 @@ def test_a_change_of_the_code_sends_the_code_alone(folder: Path) -> None:
     oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     engine.get_image = None  # type: ignore[assignment]  # the base's blobs are known by now
     (folder / "app" / "code" / "app.py").write_text("y = 3\n")
-    known = layer_reuse.find_layers(engine, base, "a", "b", oci_archive.BLOBS)
+    known = layer_reuse.find_reusable_layers(engine, base, "a", "b", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[2:]]
     oci_archive.load_oci_image(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", known=known)
     assert len(engine.sent) == len(("code", "configuration", "manifest"))
@@ -160,11 +160,11 @@ def test_another_model_on_the_same_dependencies(folder: Path) -> None:
     oci_archive.load_oci_image(engine, PLAN, base, layers_of(folder), labels=KEYS, tag="digits:1")
     (folder / "model" / "model.json").write_text("[]")
     changed = {**KEYS, "mlapp.layer.model": "c"}
-    known = layer_reuse.find_layers(engine, base, "a", "c", oci_archive.BLOBS)
+    known = layer_reuse.find_reusable_layers(engine, base, "a", "c", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[1:]]
     oci_archive.load_oci_image(engine, PLAN, base, layers, labels=changed, tag="digits:2", known=known)
     assert len(engine.sent) == len(("model", "code", "configuration", "manifest"))
-    assert layer_reuse.find_layers(engine, base, "z", "b", oci_archive.BLOBS) == NOTHING
+    assert layer_reuse.find_reusable_layers(engine, base, "z", "b", oci_archive.BLOBS) == NOTHING
 
 
 def test_what_cannot_be_unpacked_is_an_error_and_gets_no_tag(folder: Path) -> None:
@@ -178,6 +178,6 @@ def test_a_large_layer_is_packed_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "large.so").write_bytes(bytes(range(256)) * 40_000)
     packed = io.BytesIO()
     layer = FolderLayer(tmp_path, "/opt/venv")
-    described = oci_archive._pack_layer(layer, packed)
+    described = oci_archive._pack_oci_layer(layer, packed)
     assert gzip.decompress(packed.getvalue()) == b"".join(FolderLayer(tmp_path, "/opt/venv").stream_tar())
     assert described["digest"] == f"sha256:{hashlib.sha256(packed.getvalue()).hexdigest()}"

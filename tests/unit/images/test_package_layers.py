@@ -14,8 +14,8 @@ import pytest
 from mlapp.images import assemble, package_groups
 from mlapp.images.base import Base
 from mlapp.images.image_spec import ImageSpec
-from mlapp.images.layer_reuse import PACKAGES, parse_packages
-from mlapp.images.package_groups import OTHERS, split_environment
+from mlapp.images.layer_reuse import PACKAGES, parse_package_layers
+from mlapp.images.package_groups import OTHERS, split_packages_into_groups
 from mlapp.images.tar_layer import FolderLayer
 
 PLAN = ImageSpec(base="python:3.11-slim", python="3.11", port=8000, grace=5, created=0)
@@ -53,7 +53,7 @@ def list_files(folder: Path) -> set[str]:
 
 def test_large_packages_get_a_layer_each_and_keep_their_paths(environment: Path) -> None:
     before = list_files(environment)
-    groups = split_environment(environment, environment / "lib" / "site-packages", environment.parent)
+    groups = split_packages_into_groups(environment, environment / "lib" / "site-packages", environment.parent)
     assert [group.title for group in groups] == ["torch-cuda 2.9", "scipy 1.17", OTHERS]
     files = [list_files(group.folder) for group in groups]
     assert files[0] == {
@@ -64,7 +64,7 @@ def test_large_packages_get_a_layer_each_and_keep_their_paths(environment: Path)
 
 
 def test_complete_layers_are_loaded_while_others_are_compiled(environment: Path) -> None:
-    groups = split_environment(environment, environment / "lib" / "site-packages", environment.parent)
+    groups = split_packages_into_groups(environment, environment / "lib" / "site-packages", environment.parent)
     compiling: list[Future[None]] = [Future() for _ in groups]
     compiling[0].set_result(None)
     layers = [FolderLayer(group.folder, "/opt/venv", [done]) for group, done in zip(groups, compiling, strict=True)]
@@ -92,12 +92,12 @@ def test_complete_layers_are_loaded_while_others_are_compiled(environment: Path)
             removed.append(identity)
 
     labels = {PACKAGES: json.dumps({group.title: group.fingerprint for group in groups})}
-    made = assemble.load_image(Engine(), PLAN, BASE, layers, labels=labels, tag="digits:1")  # type: ignore[arg-type]
+    made = assemble.load_docker_image(Engine(), PLAN, BASE, layers, labels=labels, tag="digits:1")  # type: ignore[arg-type]
     assert [new for new, _, _ in loaded] == [["layer/0"], ["layer/1"], ["layer/2"]]
     assert [tags for _, _, tags in loaded] == [None, None, ["digits:1"]]
     assert len(removed) == 2
     assert made not in removed
     first, _, last = (config for _, config, _ in loaded)
-    assert list(parse_packages(first["config"]["Labels"])) == [groups[0].title], "another build can go on from it"
+    assert list(parse_package_layers(first["config"]["Labels"])) == [groups[0].title], "another build can go on from it"
     assert last["rootfs"]["diff_ids"] == ["b", *(layer.digest for layer in layers)]
     assert not any(group.folder.exists() for group in groups)

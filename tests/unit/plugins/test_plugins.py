@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlapp import App, plugins
-from mlapp.engines import open_engine
+from mlapp.engines import open_project_engine
 from mlapp.errors import ConfigError, UsageError
 from mlapp.frameworks import registry
 from mlapp.project import Project
@@ -100,16 +100,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
-    registry._list_adapter_names.cache_clear()
-    registry._load_adapter.cache_clear()
+    registry._list_framework_names.cache_clear()
+    registry._load_framework_adapter.cache_clear()
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "app.py").write_text("from mlapp import App\napp = App('flowers')\n")
     (folder / "mlapp.yaml").write_text("name: flowers\nengine: acme\n")
     monkeypatch.chdir(folder)
     yield folder
-    registry._list_adapter_names.cache_clear()
-    registry._load_adapter.cache_clear()
+    registry._list_framework_names.cache_clear()
+    registry._load_framework_adapter.cache_clear()
     for module in ("acme_mlapp", "acme_broken"):
         sys.modules.pop(module, None)
 
@@ -159,11 +159,11 @@ def test_a_target_hands_over_its_files(project: Path, mlapp) -> None:
 
 
 def test_an_engine_is_chosen_in_mlapp_yaml(project: Path) -> None:
-    assert open_engine(Project.find()) == "the engine of flowers"
+    assert open_project_engine(Project.find()) == "the engine of flowers"
 
     (project / "mlapp.yaml").write_text("name: flowers\nengine: acne\n")
     with pytest.raises(ConfigError, match="Did you mean 'acme'"):
-        open_engine(Project.find())
+        open_project_engine(Project.find())
 
 
 def test_an_unknown_target_is_answered_with_those_there_are(project: Path) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mlapp.deploy import Shipment, open_target
-from mlapp.engines import open_engine
+from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 from mlapp.flyte.errors import RunFailedError
 from mlapp.frameworks import registry
@@ -87,11 +87,11 @@ def project(tmp_path: Path, rents: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.chdir(folder)
     importlib.invalidate_caches()
-    registry._list_adapter_names.cache_clear()
-    registry._load_adapter.cache_clear()
+    registry._list_framework_names.cache_clear()
+    registry._load_framework_adapter.cache_clear()
     yield Project.find()
-    registry._list_adapter_names.cache_clear()
-    registry._load_adapter.cache_clear()
+    registry._list_framework_names.cache_clear()
+    registry._load_framework_adapter.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "acme_mlapp"]:
         del sys.modules[module]
 
@@ -149,7 +149,7 @@ def test_the_target_with_every_command_runs_them_all(project: Project, mlapp: An
 
 
 def test_the_engine_trains_in_another_process(project: Project) -> None:
-    engine = open_engine(project)
+    engine = open_project_engine(project)
     registration = engine.register_project(engine.build_image(print), print)
     run = engine.start_run("train", {"limit": 20}, registration)
     assert engine.follow_run(run.id, print, print).phase == "succeeded"
@@ -159,7 +159,7 @@ def test_the_engine_trains_in_another_process(project: Project) -> None:
 
 
 def test_a_run_that_fails_says_so(project: Project) -> None:
-    engine = open_engine(project)
+    engine = open_project_engine(project)
     run = engine.start_run("train", {"limit": "many"}, engine.register_project("none", print))
     with pytest.raises(RunFailedError, match="failed"):
         engine.follow_run(run.id, print, print)

@@ -10,7 +10,7 @@ from mlapp.errors import InputError
 from mlapp.schema import Field, Schema, infer_schema
 from mlapp.schema.csv import read_csv
 from mlapp.schema.csv_lines import CsvError
-from mlapp.schema.request_table import to_table
+from mlapp.schema.request_table import make_request_table
 
 PEOPLE = pd.DataFrame(
     {
@@ -28,7 +28,7 @@ SCHEMA = infer_schema(PEOPLE, [*PEOPLE.columns, "y"])
 
 
 def read(text: str, schema: Schema = SCHEMA) -> pd.DataFrame:
-    return to_table(read_csv(text.encode(), schema), schema)
+    return make_request_table(read_csv(text.encode(), schema), schema)
 
 
 @pytest.mark.parametrize("name", ["people.csv", "people.csv.gz"])

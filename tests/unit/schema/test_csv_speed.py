@@ -58,7 +58,7 @@ def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> Non
     fields = FIELDS[:width]
     quick = read(text, fields, cells)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_cells, "convert_numbers", lambda cells, dtype: None)
+        patch.setattr(csv_cells, "convert_number_cells", lambda cells, dtype: None)
         patch.setattr(csv, "open_rows", read_plain_rows)
         plain = read(text, fields, cells)
     assert quick == plain

@@ -21,7 +21,7 @@ from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema, Schema, infer_schema
 from mlapp.schema.durations import format_duration, parse_duration
 from mlapp.schema.infer import to_json_value
-from mlapp.schema.request_table import to_table
+from mlapp.schema.request_table import make_request_table
 from mlapp.serving.decoding.codec import Codec
 
 ROWS = 8
@@ -147,7 +147,7 @@ def test_a_column_comes_back_as_it_was(name: str, form: str) -> None:
     parts = [decoded(msgspec.json.encode({"inputs": to_json_value(inputs)}), schema) for inputs in sent]
     if form == "one after the other":  # one client's missing value changes no other client's column
         assert {str(part["x"].dtype) for part in parts} == {str(table["x"].dtype)}
-    found = pd.concat(parts, ignore_index=True) if parts else to_table(table, schema)
+    found = pd.concat(parts, ignore_index=True) if parts else make_request_table(table, schema)
     assert str(found["x"].dtype) == str(table["x"].dtype)
     if isinstance(table["x"].dtype, pd.CategoricalDtype):
         assert found["x"].dtype == table["x"].dtype
@@ -193,22 +193,22 @@ def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: 
     _, schema = schema_of(COLUMNS[name])
     for rows in (1, 100):
         with pytest.raises(InputError, match=f"column 'x', row 0: .*{says}"):
-            to_table([{"x": sent}] * rows, schema)
+            make_request_table([{"x": sent}] * rows, schema)
     with pytest.raises(InputError):
         decoded(msgspec.json.encode([{"x": sent}]), schema)
 
 
 def test_a_whole_number_that_a_float_may_have_rounded_is_refused() -> None:
     _, schema = schema_of(COLUMNS["beyond_floats"])
-    assert to_table(pd.DataFrame({"x": [2.0**53, np.nan]}), schema)["x"].tolist()[0] == 2**53
+    assert make_request_table(pd.DataFrame({"x": [2.0**53, np.nan]}), schema)["x"].tolist()[0] == 2**53
     with pytest.raises(InputError, match="row 1: .* beyond the whole numbers that a float holds exactly"):
-        to_table(pd.DataFrame({"x": [np.nan, 2.0**60]}), schema)
+        make_request_table(pd.DataFrame({"x": [np.nan, 2.0**60]}), schema)
 
 
 def test_a_record_whose_cells_are_lists_is_one_row() -> None:
     _, schema = schema_of(COLUMNS["lists"])
-    assert to_table({"x": [1, 2]}, schema)["x"].tolist() == [[1, 2]]
-    assert to_table({"x": [[1, 2], [3]]}, schema)["x"].tolist() == [[1, 2], [3]]
+    assert make_request_table({"x": [1, 2]}, schema)["x"].tolist() == [[1, 2]]
+    assert make_request_table({"x": [[1, 2], [3]]}, schema)["x"].tolist() == [[1, 2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_a_record_whose_cells_are_lists_is_one_row() -> None:
 )
 def test_a_category_may_be_written_in_another_way(name: str, sent: str) -> None:
     table, schema = schema_of(COLUMNS[name])
-    assert to_table([{"x": sent}], schema)["x"][0] == table["x"][1]
+    assert make_request_table([{"x": sent}], schema)["x"][0] == table["x"][1]
     with pytest.raises(InputError, match="is not one of"):
-        to_table([{"x": "2031-01-01T12:00:00Z"}], schema)
+        make_request_table([{"x": "2031-01-01T12:00:00Z"}], schema)
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_durations_are_iso_8601_or_pandas_text(sent: str, hours: float | None) -
     _, schema = schema_of(COLUMNS["durations"])
     if hours is None:
         with pytest.raises(InputError, match="is not a duration"):
-            to_table([{"x": sent}], schema)
+            make_request_table([{"x": sent}], schema)
     else:
-        assert to_table([{"x": sent}], schema)["x"][0] == pd.Timedelta(hours=hours)
+        assert make_request_table([{"x": sent}], schema)["x"][0] == pd.Timedelta(hours=hours)
 
 
 @given(st.integers(-(2**63) + 1, 2**63 - 1))
@@ -252,7 +252,7 @@ def test_a_duration_keeps_its_nanoseconds(nanoseconds: int) -> None:
 
 def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:
     _, schema = schema_of(COLUMNS["times_in_utc"])
-    found = to_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
+    found = make_request_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
     assert [time.hour for time in found] == [12, 10]
 
 
@@ -276,4 +276,4 @@ def test_an_example_can_be_sent_where_training_had_infinity() -> None:
     assert schema.example_inputs() == [{"x": 0.0}]
     assert decoded(msgspec.json.encode(schema.example_inputs()), schema)["x"].tolist() == [0.0]
     _, schema = schema_of([np.inf, 1.5] * 4)
-    assert to_table(schema.example_inputs(), schema)["x"].tolist() == [1.5]
+    assert make_request_table(schema.example_inputs(), schema)["x"].tolist() == [1.5]

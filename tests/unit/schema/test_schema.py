@@ -11,7 +11,7 @@ import pytest
 
 from mlapp.errors import InputError
 from mlapp.schema import Schema, infer_schema
-from mlapp.schema.request_table import to_table
+from mlapp.schema.request_table import make_request_table
 
 TRAINED = pd.DataFrame(
     {
@@ -64,7 +64,7 @@ def test_a_schema_survives_json(schema: Schema) -> None:
 
 
 def test_its_own_example_is_accepted(schema: Schema) -> None:
-    assert len(to_table(schema.example_inputs(), schema)) == 1
+    assert len(make_request_table(schema.example_inputs(), schema)) == 1
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_its_own_example_is_accepted(schema: Schema) -> None:
     ids=["records", "one record", "any order", "rows", "columns", "a DataFrame"],
 )
 def test_every_form_gives_the_same_table_of_the_training_types(inputs: object, schema: Schema) -> None:
-    table = to_table(inputs, schema)
+    table = make_request_table(inputs, schema)
     assert list(table.columns) == list(TRAINED.columns)
     assert table.dtypes.to_dict() == TRAINED.dtypes.to_dict()
     assert table.iloc[0]["since"] == pd.Timestamp("2026-01-01")
@@ -106,7 +106,7 @@ def test_every_form_gives_the_same_table_of_the_training_types(inputs: object, s
 )
 def test_what_does_not_fit_is_named(change: dict[str, object], field: str, says: str, schema: Schema) -> None:
     with pytest.raises(InputError) as error:
-        to_table([{**GOOD, **change}], schema)
+        make_request_table([{**GOOD, **change}], schema)
     (problem,) = error.value.problems
     assert (problem.field, problem.row) == (field, 0)
     assert says in problem.detail
@@ -114,11 +114,11 @@ def test_what_does_not_fit_is_named(change: dict[str, object], field: str, says:
 
 def test_a_missing_column_is_named(schema: Schema) -> None:
     with pytest.raises(InputError, match="row 1 lacks 'city'"):
-        to_table([GOOD, {name: value for name, value in GOOD.items() if name != "city"}], schema)
+        make_request_table([GOOD, {name: value for name, value in GOOD.items() if name != "city"}], schema)
 
 
 def test_a_missing_value_is_accepted_where_training_had_some(schema: Schema) -> None:
-    assert to_table([{**GOOD, "income": None}], schema)["income"].isna().all()
+    assert make_request_table([{**GOOD, "income": None}], schema)["income"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_a_missing_value_is_accepted_where_training_had_some(schema: Schema) -> 
 def test_a_typed_column_is_not_cut_to_the_size_of_the_models_integers(given: np.ndarray, shown: str) -> None:
     schema = infer_schema(pd.DataFrame({"a": np.array([1, 2], dtype="uint8")}))
     for dtype in ("int64", "uint64", "float16", "float64"):
-        assert to_table(pd.DataFrame({"a": np.array([255], dtype)}), schema)["a"].tolist() == [255]
+        assert make_request_table(pd.DataFrame({"a": np.array([255], dtype)}), schema)["a"].tolist() == [255]
     with pytest.raises(InputError) as error:
-        to_table(pd.DataFrame({"a": given}), schema)
+        make_request_table(pd.DataFrame({"a": given}), schema)
     assert error.value.problems[0].detail == f"column 'a', row 0: {shown} is beyond uint8"
 
 
 def test_a_number_that_is_whole_is_accepted_as_a_whole_number(schema: Schema) -> None:
-    assert to_table([{**GOOD, "age": 3.0}], schema)["age"].tolist() == [3]
+    assert make_request_table([{**GOOD, "age": 3.0}], schema)["age"].tolist() == [3]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_number_that_is_whole_is_accepted_as_a_whole_number(schema: Schema) ->
 )
 def test_what_is_no_table_is_refused(inputs: object, schema: Schema) -> None:
     with pytest.raises(InputError):
-        to_table(inputs, schema)
+        make_request_table(inputs, schema)
 
 
 def test_an_array_has_a_shape_in_place_of_columns() -> None:
@@ -164,10 +164,10 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
         }
     )
     schema = infer_schema(trained)
-    table = to_table([{"zoned": "2026-01-01T02:00:00+02:00", "day": "2026-05-05"}], schema)
+    table = make_request_table([{"zoned": "2026-01-01T02:00:00+02:00", "day": "2026-05-05"}], schema)
     assert table["zoned"].iloc[0] == pd.Timestamp("2026-01-01T00:00Z")
     times = ["2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00-01:00", "2026-01-01"]
-    table = to_table([{"zoned": time, "day": "2026-05-05"} for time in times], schema)
+    table = make_request_table([{"zoned": time, "day": "2026-05-05"} for time in times], schema)
     assert [moment.hour for moment in table["zoned"]] == [0, 1, 0]
     assert table["day"].iloc[0] == datetime.date(2026, 5, 5)
 
@@ -175,9 +175,9 @@ def test_dates_and_zones_come_back_as_they_were() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_table_of_floats_is_taken_in_one_piece_in_any_order_and_from_integers(dtype: str) -> None:
     schema = infer_schema(pd.DataFrame({"a": [0.5, 1], "b": [2.0, 3]}, dtype=dtype))
-    table = to_table(pd.DataFrame({"b": [1, 2], "a": [0.5, -1e300 if dtype == "float64" else 3]}), schema)
+    table = make_request_table(pd.DataFrame({"b": [1, 2], "a": [0.5, -1e300 if dtype == "float64" else 3]}), schema)
     assert list(table.columns) == ["a", "b"]
     assert [str(kind) for kind in table.dtypes] == [dtype, dtype]
     assert table["b"].tolist() == [1, 2]
     with pytest.raises(InputError, match="column 'b', row 1: infinity"):
-        to_table(pd.DataFrame({"a": [0.5, 1], "b": [1.0, float("inf")]}), schema)
+        make_request_table(pd.DataFrame({"a": [0.5, 1], "b": [1.0, float("inf")]}), schema)

@@ -79,7 +79,7 @@ def function_of(app: App, trained: Any, serve: Serve | None = None, **settings: 
 
         def run() -> None:
             with pytest.raises(RuntimeApiError, match="500"):
-                loop.run_loop(RuntimeApi(double.address), None)
+                loop.run_lambda_loop(RuntimeApi(double.address), None)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -252,10 +252,10 @@ def test_nearly_all_memory_used_is_logged(monkeypatch: pytest.MonkeyPatch, caplo
     from mlapp.aws_lambda import limits
 
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-    assert limits.warn_of_memory()
+    assert limits.warn_of_lambda_memory()
     assert "of its 128 MB of memory. Raise targets.lambda.memory." in caplog.text
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "100000")
-    assert not limits.warn_of_memory()
+    assert not limits.warn_of_lambda_memory()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import torch
 
 from mlapp import App
 from mlapp.errors import DataError
-from mlapp.normalization import normalize, to_rows, to_table
+from mlapp.normalization import normalize_predictions, normalize_to_rows, normalize_to_table
 
 pytestmark = pytest.mark.anyio
 DAY = datetime.datetime(2026, 1, 31)
@@ -127,9 +127,9 @@ async def test_each_way_out_answers_the_same(serve, tmp_path: Path, returned, ex
     app = app_of(returned)
     trained = app.train()
     rows = [[0], [1]]
-    assert to_rows(app.predict(rows), "it") == expected
+    assert normalize_to_rows(app.predict(rows), "it") == expected
     written = tmp_path / "batch.parquet"
-    to_table(app.predict(rows), "it").to_parquet(written)  # as batch prediction writes it
+    normalize_to_table(app.predict(rows), "it").to_parquet(written)  # as batch prediction writes it
     assert len(pd.read_parquet(written)) == 2
     async with serve(app, trained) as client:
         answer = await client.post("/predict", json=rows)
@@ -212,4 +212,4 @@ async def test_metadata_tells_the_datatype_that_is_sent(serve, dtype):
 
 
 def test_nan_stays_a_number_until_it_is_written():
-    assert math.isnan(to_rows(normalize(np.array([np.nan]), "it"), "it")[0])
+    assert math.isnan(normalize_to_rows(normalize_predictions(np.array([np.nan]), "it"), "it")[0])

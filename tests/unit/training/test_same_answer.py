@@ -273,7 +273,7 @@ class Answers:
                 continue
             try:
                 rows = predictor.predict(read_features_file(name, predictor.schema.features, folder))
-                self.found[f"mlapp predict {name}"] = normalization.to_rows(rows, "predictor")
+                self.found[f"mlapp predict {name}"] = normalization.normalize_to_rows(rows, "predictor")
             except (InputError, DataError) as error:
                 self.found[f"mlapp predict {name}"] = error.what
         out = folder / "flyte.parquet"
