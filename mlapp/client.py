@@ -102,7 +102,7 @@ class Remote:
 
 
 def _encode_remote_inputs(inputs: Any) -> RequestBody:
-    from mlapp.schema.infer import to_json_value
+    from mlapp.schema.json_values import to_json_value
 
     if hasattr(inputs, "columns"):
         inputs = inputs.to_dict("records")

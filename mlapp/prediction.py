@@ -21,11 +21,10 @@ from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.array_columns import order_array_columns
-from mlapp.schema.container import build_container_features
+from mlapp.schema.arrays import order_array_columns, to_typed_array
+from mlapp.schema.feature_containers import build_container_features
 from mlapp.schema.request_table import make_request_table
-from mlapp.schema.rows import RowCodec
-from mlapp.schema.typed_array import to_typed_array
+from mlapp.schema.row_codec import RowCodec
 from mlapp.store import ModelVersion
 from mlapp.store.manifest import list_recorded_parameters
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlapp import normalization
 from mlapp.errors import DataError, MlappError, UserCodeError
 from mlapp.pipeline import Stage
-from mlapp.schema.container import count_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows
 
 SAMPLED_ITEMS = 100
 """Items of a stream that training looks at: a stream may have no end."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
 from mlapp.baseline.redaction import NO_RULES, find_redaction_step, is_redacted_column
-from mlapp.schema.container import count_feature_rows, take_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 
 if TYPE_CHECKING:
     import numpy as np

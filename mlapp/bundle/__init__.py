@@ -4,6 +4,6 @@
 """
 
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
-from mlapp.bundle.reader import open_bundle as open
+from mlapp.bundle.bundle import open_bundle as open
 
 __all__ = ["Bundle", "BundleError", "BundleFile", "BundleManifest", "open"]

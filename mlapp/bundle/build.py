@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlapp import config, distribution, provenance
-from mlapp.bundle import bundle, sbom, secrets, self_wheel, source_wheels
-from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest
+from mlapp.bundle import bundle, sbom, secrets
+from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest, hash_bundle_file, open_bundle
 from mlapp.bundle.conversion import write_bundle_conversion
+from mlapp.bundle.locked_requirements import write_bundle_requirements
 from mlapp.bundle.project_files import find_project_files
-from mlapp.bundle.reader import open_bundle
 from mlapp.bundle.requirement_lines import LockedPackage
-from mlapp.bundle.requirements import read_declared_requirements
-from mlapp.bundle.resolve import resolve_requirements
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.provenance import strip_build_version
@@ -219,88 +215,6 @@ def _write_bundle_aliases(project: Project, version: ModelVersion, target: Path)
         file.write_bytes(entry)
 
 
-def write_bundle_requirements(
-    project: Project,
-    libraries: Mapping[str, str],
-    python: str,
-    staging: Path,
-    *,
-    extra: str = "",
-    upgrade: bool = False,
-    warn: Reporter,
-) -> tuple[list[LockedPackage], str]:
-    """Write the project's requirements to a bundle: requirements.txt, and mlapp's wheel if no index has it.
-
-    Args:
-        libraries: library → version, for libraries that are always needed.
-        extra: the extra of mlapp, such as `[flyte]`.
-
-    Returns:
-        The locked packages, and the file that declared them.
-
-    Raises:
-        ConfigError: image.python is not a minor version of Python. UvError: no versions fit.
-    """
-    image = project.settings.image
-    if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
-        raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
-    found = read_declared_requirements(project.root, image, python)
-    if found is None:
-        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets only the model's libraries.")
-    elif found.names_foreign:
-        raise BundleError(
-            f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
-            f"Replace it with {distribution.NAME}, with the same extras.",
-        )
-    entries = []
-    if self_wheel.is_installed_from_index():
-        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
-    else:
-        wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
-        requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
-        entries.append(wheel)
-    locked = resolve_requirements(
-        found,
-        requirement,
-        libraries,
-        root=project.root,
-        python=python,
-        image=image,
-        cache=project.root / ".mlapp" / "locks",
-        upgrade=upgrade,
-    )
-    packages = list(locked.packages)
-    for built in source_wheels.build_source_wheels(
-        locked.sources,
-        staging / bundle.WHEELS,
-        root=project.root,
-        python=python,
-        image=image,
-        cache=project.root / ".mlapp" / "wheels",
-    ):
-        entries.append(built.file)
-        packages.append(LockedPackage(Requirement(f"{built.name}=={built.version}"), ()))
-    lines = [
-        *(found.indexes if found else ()),
-        *_copy_local_wheels_to_bundle(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
-        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{_hash_bundle_file(wheel)}" for wheel in entries),
-        *map(str, locked.packages),
-    ]
-    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
-    return packages, found.source if found else "the model"
-
-
-def _copy_local_wheels_to_bundle(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
-    """Copy the packages' files from local folders into the bundle; returns the requirements option for them."""
-    needed = {digest for package in packages for digest in package.hashes}
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
-    found = [file for file in files if _hash_bundle_file(file) in needed]
-    for file in found:
-        target.mkdir(exist_ok=True)
-        shutil.copyfile(file, target / file.name)
-    return [f"--find-links ./{bundle.WHEELS}"] if found else []
-
-
 def _warn_of_library_differences(
     model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Reporter
 ) -> None:
@@ -351,12 +265,4 @@ def _make_bundle_file(path: Path) -> BundleFile:
     if path.is_symlink():
         return BundleFile(link=os.readlink(path))
     status = path.stat()
-    return BundleFile(_hash_bundle_file(path), status.st_size, bool(status.st_mode & 0o100))
-
-
-def _hash_bundle_file(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return BundleFile(hash_bundle_file(path), status.st_size, bool(status.st_mode & 0o100))

@@ -1,4 +1,4 @@
-"""The bundle's format.
+"""The bundle's format, and opening a bundle.
 
 <app>-<version>-<hash>/
     bundle.json           the manifest: the content, with the SHA-256 of every file
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlapp import config
+from mlapp import config, distribution
 from mlapp.app import App
 from mlapp.bundle.mounted_model import FOLDER, find_mounted_store
 from mlapp.bundle.mounted_model import MANIFEST as MOUNTED_MANIFEST
@@ -163,3 +163,64 @@ class Bundle:
 def hash_bundle_manifest(manifest: BundleManifest) -> str:
     """The first 12 hex digits of the SHA-256 of the manifest, which contains the hashes of all files."""
     return hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()[:12]
+
+
+def open_bundle(folder: Path | str) -> Bundle:
+    """Open the bundle in `folder` and check its code and its conversion to ONNX against the manifest.
+
+    The store checks the model. Imports no code.
+
+    Raises:
+        BundleError: it is not a bundle, is from a newer mlapp, or a file is missing or was changed.
+    """
+    place = Path(folder).resolve()
+    manifest = _read_bundle_manifest(place / MANIFEST)
+    for name, file in manifest.files.items():
+        if name.startswith((f"{CODE}/", f"{MODEL}/{CONVERSIONS}/")) and file.link is None:
+            _check_bundle_file(place / name, file.sha256, place)
+    return Bundle(place, manifest)
+
+
+def _read_bundle_manifest(path: Path) -> BundleManifest:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent} is not a bundle: it has no {path.name}.", "Create one: mlapp build --bundle-only."
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+    try:
+        raw = msgspec.json.decode(content)
+        if isinstance(raw, dict) and int(raw.get("format", 0)) > FORMAT:
+            raise BundleError(
+                f"{path} is from a newer mlapp: format {raw['format']}, known is {FORMAT}.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
+            )
+        return msgspec.convert(raw, BundleManifest)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is damaged: {error}", "Build the bundle again: mlapp build --bundle-only.") from None
+
+
+def _check_bundle_file(path: Path, sha256: str, folder: Path) -> None:
+    try:
+        found = hash_bundle_file(path)
+    except OSError:
+        raise BundleError(
+            f"{path.relative_to(folder)} is missing from {folder}.",
+            "Build the bundle again: mlapp build --bundle-only.",
+        ) from None
+    if found != sha256:
+        raise BundleError(
+            f"{path.relative_to(folder)} in {folder} was changed after the bundle was created.",
+            "Bundles are immutable: change the project, and create another bundle.",
+        )
+
+
+def hash_bundle_file(path: Path) -> str:
+    """The SHA-256 of a file as hex digits, read in blocks."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -40,7 +40,7 @@ def show_data(
     from mlapp.data.fingerprint import fingerprint_table
     from mlapp.data.profile import profile_table
     from mlapp.project import Project
-    from mlapp.schema.infer import to_json_value
+    from mlapp.schema.json_values import to_json_value
 
     with _show_read_row_count():
         table = training.read_and_load(Project.find().app, parse_parameters(parameter))

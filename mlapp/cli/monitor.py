@@ -120,7 +120,7 @@ def query_log(
     from mlapp.monitoring.database import query as run_query
     from mlapp.monitoring.inspection import open_project_place
     from mlapp.project import Project
-    from mlapp.schema.infer import to_json_value
+    from mlapp.schema.json_values import to_json_value
 
     names, rows = run_query(open_project_place(Project.find(environment=environment)), query)
     if json:

@@ -164,7 +164,7 @@ def _read_body_from_reader(project: Project, values: dict[str, Any]) -> RequestB
         UsageError: the app has a feature_loader, which takes raw inputs instead of features.
     """
     from mlapp import training
-    from mlapp.schema.infer import to_json_value
+    from mlapp.schema.json_values import to_json_value
     from mlapp.store.manifest import list_recorded_parameters
 
     if project.app.stage("feature_loader") is not None:

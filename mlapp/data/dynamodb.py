@@ -16,10 +16,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data import flatten, reconnect
-from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.source import (
     Reader,
+    check_chunk_rows,
     declared,
     reader,
     refuse_misfit_parameters,

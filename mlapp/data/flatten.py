@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,28 +38,6 @@ def flatten_documents(
         yield pa.table({})
 
 
-def fill_document_query(pattern: Any, values: Mapping[str, Any]) -> Any:
-    """A query's structure with each text `":name"` replaced by that parameter's value."""
-    if isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values:
-        return values[pattern[1:]]
-    if isinstance(pattern, Mapping):
-        return {key: fill_document_query(value, values) for key, value in pattern.items()}
-    if isinstance(pattern, list | tuple):
-        return [fill_document_query(value, values) for value in pattern]
-    return pattern
-
-
-def find_document_query_parameters(pattern: Any) -> list[str]:
-    """The parameters `":name"` in a query's structure."""
-    if isinstance(pattern, str):
-        return [pattern[1:]] if pattern.startswith(":") and pattern[1:].isidentifier() else []
-    if isinstance(pattern, Mapping):
-        return [name for value in pattern.values() for name in find_document_query_parameters(value)]
-    if isinstance(pattern, list | tuple):
-        return [name for value in pattern for name in find_document_query_parameters(value)]
-    return []
-
-
 def convert_flattened_texts(table: pa.Table, kept: Sequence[str]) -> pa.Table:
     """The table with text columns converted to numbers if all values are numbers, except the columns `kept`."""
     import pyarrow as pa
@@ -75,13 +52,6 @@ def convert_flattened_texts(table: pa.Table, kept: Sequence[str]) -> pa.Table:
                 continue
             break
     return table
-
-
-def convert_document_date(value: Any) -> Any:
-    """Convert a date to midnight in UTC, for databases that only have timestamps."""
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        return datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.timezone.utc)
-    return value
 
 
 def _flatten_document(document: Mapping[str, Any], plain: Callable[[Any], Any], prefix: str = "") -> dict[str, Any]:

@@ -193,16 +193,6 @@ def report_table_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield table
 
 
-def check_chunk_rows(chunks: int | None) -> None:
-    """Check the number of rows per chunk.
-
-    Raises:
-        UsageError: it is not a positive integer.
-    """
-    if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
-        raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
-
-
 def _make_frame_column(name: str, column: pa.ChunkedArray, always_nullable: bool) -> pd.Series:
     import pandas as pd
     import pyarrow as pa

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from mlapp.data import flatten, reconnect
-from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data import document_queries, flatten, reconnect
+from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import (
     Reader,
+    check_chunk_rows,
     declared,
     reader,
     refuse_misfit_parameters,
@@ -85,9 +86,9 @@ def read(
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
     check_chunk_rows(chunks)
-    refuse_misfit_parameters(flatten.find_document_query_parameters(query), parameters, "the query")
+    refuse_misfit_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
     values = {
-        name: _to_safe_mongo_value(name, flatten.convert_document_date(to_python_value(value)))
+        name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_python_value(value)))
         for name, value in parameters.items()
     }
     filled = _fill_mongo_query(query, values)
@@ -113,7 +114,7 @@ def source(
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
     check_chunk_rows(chunks)
-    refuse_undeclared_parameters(flatten.find_document_query_parameters(query), parameters, "the query")
+    refuse_undeclared_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
 
     def read_documents(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
@@ -161,7 +162,7 @@ def _fill_mongo_query_part(pattern: Any, values: Mapping[str, Any], *, is_expres
         }
     if isinstance(pattern, list | tuple):
         return [_fill_mongo_query_part(part, values, is_expression=is_expression) for part in pattern]
-    value = flatten.fill_document_query(pattern, values)
+    value = document_queries.fill_document_query(pattern, values)
     is_parameter = isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values
     if is_expression and is_parameter and isinstance(value, str) and value.startswith("$"):
         return {"$literal": value}

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mlapp.data.frames import Types, check_chunk_rows, join_arrow_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.frames import Types, join_arrow_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.source import check_chunk_rows
 from mlapp.errors import DataError
 
 if TYPE_CHECKING:

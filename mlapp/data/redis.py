@@ -17,10 +17,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data import flatten, reconnect
-from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfit_parameters, refuse_undeclared_parameters
+from mlapp.data.source import (
+    Reader,
+    check_chunk_rows,
+    declared,
+    reader,
+    refuse_misfit_parameters,
+    refuse_undeclared_parameters,
+)
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -182,3 +182,13 @@ def _is_type(given: object) -> bool:
 
 def _capitalize_text(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def check_chunk_rows(chunks: int | None) -> None:
+    """Check the number of rows per chunk.
+
+    Raises:
+        UsageError: it is not a positive integer.
+    """
+    if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
+        raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")

@@ -20,7 +20,7 @@ import msgspec
 from mlapp.errors import DataError, UsageError
 from mlapp.flyte.frame_format import FrameDetails, decode_frame, encode_frame
 from mlapp.pipeline import Stage
-from mlapp.pipeline.values import format_parameter_type
+from mlapp.pipeline.parameter_values import format_parameter_type
 
 INDEX = "dataset.json"
 OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."

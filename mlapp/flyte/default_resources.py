@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mlapp.pipeline.resources import Resources
+from mlapp.pipeline.stage_tasks import Resources
 
 CPU = 1
 GIB = 1024**3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mlapp.flyte.task_specs import STEPS, make_task_options
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.resources import Task, merge_stage_tasks
+from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
 
 TRAINING = ("read", "split", "train", "evaluate", "save")
 """The steps of `<app>.train`, in order."""

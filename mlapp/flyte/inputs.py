@@ -13,10 +13,10 @@ import msgspec
 
 from mlapp.errors import UsageError
 from mlapp.pipeline import bind_parameters
+from mlapp.pipeline.parameter_values import format_parameter_type, to_plain_value
 from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import find_structure, is_structure
-from mlapp.pipeline.values import format_parameter_type, to_plain_value
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 
 RESERVED = frozenset(
     {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}

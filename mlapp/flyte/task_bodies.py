@@ -32,7 +32,7 @@ from mlapp.pipeline.parameters import REQUIRED, flatten_parameters, list_paramet
 from mlapp.project import Project
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_prediction_schema, infer_schema
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls

@@ -31,8 +31,8 @@ from mlapp.flyte.tasks import StageTask, make_output_folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, list_parameters
-from mlapp.pipeline.resources import Task
 from mlapp.pipeline.stage_options import NO_OPTIONS
+from mlapp.pipeline.stage_tasks import Task
 from mlapp.provenance import GitState
 from mlapp.store import ModelVersion, Signer, open_store
 from mlapp.training import stage_calls

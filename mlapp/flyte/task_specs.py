@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.resources import Task, merge_stage_tasks
+from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from flytekit.models.security import Secret
 from mlapp.errors import MlappError
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.task_errors import find_user_error, shorten_paths
-from mlapp.pipeline.resources import Resources, Task
+from mlapp.pipeline.stage_tasks import Resources, Task
 
 Work = Callable[[dict[str, Any]], Any]
 """Maps a task's inputs by name to its outputs: one value, or an ordered tuple."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE_ONLY
 from mlapp.errors import ConfigError
-from mlapp.images import assemble, oci_archive, user_dockerfile
+from mlapp.images import docker_archive, oci_archive, user_dockerfile
 from mlapp.images.base import find_base
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
@@ -137,7 +137,11 @@ def _assemble_image(job: BuildJob) -> str:
     for has_reuse in (True, False):
         needs = None if keeps_apart else oci_archive.BLOBS
         with write_layers(job, base, needs=needs, has_reuse=has_reuse) as image:
-            load = assemble.load_docker_image if keeps_apart else partial(oci_archive.load_oci_image, known=image.known)
+            load = (
+                docker_archive.load_docker_image
+                if keeps_apart
+                else partial(oci_archive.load_oci_image, known=image.known)
+            )
             job.progress("load the image")
             try:
                 return load(client, job.spec, base, image.layers, labels=image.labels, tag=job.reference)

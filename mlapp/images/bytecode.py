@@ -19,7 +19,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from mlapp.bundle import Bundle, uv
+from mlapp.config import Image
 from mlapp.images.hard_links import link_or_copy
+from mlapp.reporting import Reporter
 
 COMPILER = """
 import _imp, importlib.util, sys
@@ -136,3 +139,26 @@ def _read_python_version(python: str) -> str:
 
 def _query_python(python: str, code: str) -> str:
     return subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def find_bytecode_compiler(bundle: Bundle, warn: Reporter) -> str | None:
+    """The Python of this machine that compiles the image's bytecode; None, with a warning, if it has none."""
+    python = bundle.manifest.python
+    found = find_bytecode_interpreter(python, bundle.settings.image)
+    if found is None:
+        warn(
+            f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
+            f"Install it, or set image.python to {'.'.join(map(str, sys.version_info[:2]))}."
+        )
+    return found
+
+
+def find_bytecode_interpreter(python: str, image: Image) -> str | None:
+    """A Python of this minor version on this machine, or None."""
+    if python == "{}.{}".format(*sys.version_info):
+        return sys.executable
+    try:
+        options = ["python", "find", python, "--no-python-downloads", "--no-project"]
+        return uv.run_uv(options, folder=Path.cwd(), image=image, doing="Finding Python").strip() or None
+    except uv.UvError:
+        return None

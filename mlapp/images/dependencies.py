@@ -15,8 +15,8 @@ from pathlib import Path
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
 from mlapp.bundle.requirement_lines import LockedPackage, is_requirement_needed_on, parse_locked_packages
-from mlapp.config import Image
 from mlapp.images import bytecode
+from mlapp.images.bytecode import find_bytecode_compiler
 from mlapp.images.image_spec import PLATFORMS, VENV
 from mlapp.reporting import Reporter
 
@@ -84,29 +84,6 @@ def find_packages_folder(environment: Path, python: str) -> Path:
 def format_packages_path(python: str) -> str:
     """The path of site-packages in the image, which tracebacks show."""
     return find_packages_folder(Path(VENV), python).as_posix()
-
-
-def find_bytecode_compiler(bundle: Bundle, warn: Reporter) -> str | None:
-    """The Python of this machine that compiles the image's bytecode; None, with a warning, if it has none."""
-    python = bundle.manifest.python
-    found = find_bytecode_interpreter(python, bundle.settings.image)
-    if found is None:
-        warn(
-            f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
-            f"Install it, or set image.python to {'.'.join(map(str, sys.version_info[:2]))}."
-        )
-    return found
-
-
-def find_bytecode_interpreter(python: str, image: Image) -> str | None:
-    """A Python of this minor version on this machine, or None."""
-    if python == "{}.{}".format(*sys.version_info):
-        return sys.executable
-    try:
-        options = ["python", "find", python, "--no-python-downloads", "--no-project"]
-        return uv.run_uv(options, folder=Path.cwd(), image=image, doing="Finding Python").strip() or None
-    except uv.UvError:
-        return None
 
 
 def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 
@@ -53,11 +52,6 @@ def format_install_instruction(packages: tuple[str, ...]) -> str:
         f" && apt-get install -y --no-install-recommends {' '.join(packages)} \\\n"
         " && rm -rf /var/lib/apt/lists/*"
     )
-
-
-def round_up_healthcheck_seconds(value: float) -> int:
-    """Whole seconds, rounded up."""
-    return math.ceil(value)
 
 
 def _format_dockerfile_pairs(instruction: str, pairs: Mapping[str, str]) -> str:

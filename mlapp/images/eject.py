@@ -11,8 +11,8 @@ from mlapp.images.base import find_base, find_base_python
 from mlapp.images.dockerfile import render_dockerfile
 from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, choose_image_platforms, make_image_spec
+from mlapp.images.layer_files import lay_out_layers
 from mlapp.images.source_builds import make_source_builder
-from mlapp.images.staging import lay_out_layers
 from mlapp.reporting import Reporter
 
 LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")

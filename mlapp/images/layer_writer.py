@@ -19,6 +19,7 @@ from mlapp.images import bytecode, dependencies
 from mlapp.images.base import Base, find_base_python
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError
+from mlapp.images.layer_files import lay_out_content_layers
 from mlapp.images.layer_reuse import (
     DEPENDENCIES,
     MODEL_LAYER,
@@ -31,7 +32,6 @@ from mlapp.images.layer_reuse import (
 )
 from mlapp.images.package_groups import PackageGroup, split_packages_into_groups
 from mlapp.images.source_builds import make_source_builder
-from mlapp.images.staging import lay_out_content_layers
 from mlapp.images.tar_layer import FolderLayer, Layer
 
 
@@ -107,7 +107,7 @@ def _install_layer_packages(job: BuildJob, base: Base, environment: Path) -> lis
 
 def _start_compiling_layers(job: BuildJob, groups: list[PackageGroup], target: str, pool: Executor) -> Iterator[Layer]:
     python = job.bundle.manifest.python
-    compiler = dependencies.find_bytecode_compiler(job.bundle, job.warn)
+    compiler = bytecode.find_bytecode_compiler(job.bundle, job.warn)
     for group in groups:
         packages = dependencies.find_packages_folder(group.folder, python)
         shown = dependencies.format_packages_path(python)

@@ -22,12 +22,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from mlapp.images.assemble import make_image_configuration, stream_tar_member
 from mlapp.images.base import Base
+from mlapp.images.docker_archive import make_image_configuration
 from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.images.layer_reuse import NOTHING, KnownLayers
-from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer
+from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer, stream_tar_member
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cache, cached_property
 from pathlib import Path
@@ -167,3 +167,12 @@ def _make_tarfile_header(name: str, kind: bytes, mode: int, size: int = 0, link:
 
 def _compute_padded_tar_size(size: int) -> int:
     return size + -size % tarfile.BLOCKSIZE
+
+
+def stream_tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """A file in a tar, streamed."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime = size, TIME
+    yield entry.tobuf(tarfile.PAX_FORMAT)
+    yield from content
+    yield bytes(-size % tarfile.BLOCKSIZE)

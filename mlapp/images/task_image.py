@@ -97,7 +97,8 @@ def build_task_image(
 
 
 def _make_task_bundle(project: Project, folder: Path, extra: str, warn: Reporter) -> TaskBundle:
-    from mlapp.bundle.build import IMAGE_TODO, describe_bundle_files, write_bundle_requirements
+    from mlapp.bundle.build import IMAGE_TODO, describe_bundle_files
+    from mlapp.bundle.locked_requirements import write_bundle_requirements
 
     refuse_secret_variables("image.env", project.settings.image.env, "in the image", IMAGE_TODO)
     (folder / CODE).mkdir(parents=True)

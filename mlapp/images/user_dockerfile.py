@@ -11,8 +11,8 @@ from mlapp.images.base import find_base, find_base_python
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, ImageSpec
+from mlapp.images.layer_files import lay_out_layers
 from mlapp.images.source_builds import make_source_builder
-from mlapp.images.staging import lay_out_layers
 from mlapp.images.tar_layer import normalize_tar_entry
 
 

@@ -31,7 +31,7 @@ from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
-from mlapp.schema.container import take_feature_rows
+from mlapp.schema.feature_containers import take_feature_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ from mlapp.baseline.build import to_category_text
 from mlapp.errors import Problem, TruthError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 
 MOST = 1_000_000
 """Truths of one file."""

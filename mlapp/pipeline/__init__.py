@@ -2,7 +2,7 @@
 
 from mlapp.pipeline.parameters import Parameter, bind_parameters
 from mlapp.pipeline.pipeline import Pipeline
-from mlapp.pipeline.resources import Resources
 from mlapp.pipeline.stage import Stage
+from mlapp.pipeline.stage_tasks import Resources
 
 __all__ = ["Parameter", "Pipeline", "Resources", "Stage", "bind_parameters"]

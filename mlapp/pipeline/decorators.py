@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 
 from mlapp.errors import DeclarationError, suggest_nearest
-from mlapp.pipeline.resources import TaskArguments, make_stage_task
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import NO_OPTIONS, FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
+from mlapp.pipeline.stage_tasks import TaskArguments, make_stage_task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import UsageError, suggest_nearest
-from mlapp.pipeline.stage import Stage
-from mlapp.pipeline.structures import find_structure, is_structure, read_structure_values
-from mlapp.pipeline.values import (
+from mlapp.pipeline.parameter_values import (
     UnfitValueError,
     convert_value,
     format_parameter_type,
     make_parameter_example,
     to_plain_value,
 )
+from mlapp.pipeline.stage import Stage
+from mlapp.pipeline.structures import find_structure, is_structure, read_structure_values
 
 REQUIRED = inspect.Parameter.empty
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlapp.pipeline.resources import Task
+from mlapp.pipeline.stage_tasks import Task
 
 
 @dataclass(frozen=True)

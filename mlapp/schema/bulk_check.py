@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.cast import fits_zone
 from mlapp.schema.fields import Field, find_float_bound, find_integer_bounds
+from mlapp.schema.zones import fits_zone
 
 NONE = type(None)
 

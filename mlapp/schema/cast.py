@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.schema.category import cast_categories
 from mlapp.schema.fields import Field
 from mlapp.schema.text_forms import TEXT_FORMS, read_text_forms
+from mlapp.schema.zones import is_zoned_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ NUMBERS: dict[str, Callable[[Any], Any]] = {"integer": int, "number": float, "bo
 MASKED = frozenset(
     (*(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "Float32", "Float64", "boolean")
 )
-ZONE = re.compile(r"(?:[Zz]|[+-]\d\d(?::?\d\d)?)\s*$")
 SPARSE = re.compile(r"Sparse\[(?P<kind>(?:float|u?int)\d+|bool), (?P<fill>[\w.+-]+)\]")
 
 
@@ -69,29 +69,6 @@ def choose_missing_value(field: Field) -> Any:
     import pandas as pd
 
     return {"nan": float("nan"), "NA": pd.NA, "NaT": pd.NaT}.get(field.missing or "")
-
-
-def is_zoned(value: Any) -> bool:
-    """Whether a time, or its text, has a zone."""
-    if isinstance(value, str):
-        return len(value) > 10 and ZONE.search(value, 10) is not None
-    return getattr(value, "tzinfo", None) is not None
-
-
-def fits_zone(field: Field, value: Any) -> bool:
-    """Whether a time, or its text, fits the column without a guess at its zone.
-
-    A column without zones takes times without zones. One with a zone takes times of any zone, and times without
-    a zone only if the column is in UTC.
-    """
-    if not is_zoned_dtype(field.dtype):
-        return not is_zoned(value)
-    return is_utc(field.dtype) or is_zoned(value)
-
-
-def is_utc(dtype: str) -> bool:
-    """Whether times of that dtype are in UTC."""
-    return dtype.partition(",")[2].strip().removeprefix("tz=").partition("]")[0] in ("UTC", "Etc/UTC", "Z", "+00:00")
 
 
 def _find_cast_dtype(field: Field) -> Any:
@@ -155,8 +132,3 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if isinstance(dtype, pd.ArrowDtype):
         return pd.Series(parsed, index=column.index).astype(dtype)
     return pd.Series(parsed.astype(dtype), index=column.index)
-
-
-def is_zoned_dtype(dtype: str) -> bool:
-    """Whether times of that dtype have a zone: pandas and Arrow name it after a comma."""
-    return "," in dtype

@@ -56,7 +56,7 @@ def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Serie
     """A column as a client sends it: intervals, times and similar objects become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN:
         return column
-    from mlapp.schema.infer import to_json_value
+    from mlapp.schema.json_values import to_json_value
 
     if str(column.dtype) != "str":
         column = column.astype(object).map(to_json_value)
@@ -70,7 +70,7 @@ def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
     """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
 
-    from mlapp.schema.cast import fits_zone, is_utc
+    from mlapp.schema.zones import fits_zone, is_utc
 
     if not isinstance(value, str) or value in known:
         return value

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem, suggest_nearest
 from mlapp.schema.bulk_check import accepts_values_in_bulk
-from mlapp.schema.cast import cast_column, fits_zone, is_missing_value, is_zoned_dtype
+from mlapp.schema.cast import cast_column, is_missing_value
 from mlapp.schema.category import convert_categories_as_sent, is_category
 from mlapp.schema.fields import Field, Schema, find_float_bound, find_integer_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
+from mlapp.schema.zones import fits_zone, is_zoned_dtype
 
 if TYPE_CHECKING:
     import pandas as pd

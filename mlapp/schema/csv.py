@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
-from mlapp.schema.array_columns import check_array_column_names
+from mlapp.schema.arrays import check_array_column_names
 from mlapp.schema.csv_cells import Cells, convert_csv_cells, convert_number_cells, parse_number_cell
 from mlapp.schema.csv_lines import MOST, CsvError, detect_line_delimiter, open_rows
 from mlapp.schema.fields import Schema

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from mlapp.errors import DataError
-from mlapp.schema.container import is_dataset_container, unwrap_dataset_row
+from mlapp.schema.feature_containers import is_dataset_container, unwrap_dataset_row
 from mlapp.schema.fields import Field, FieldType, Schema
+from mlapp.schema.json_values import to_json_value
 from mlapp.schema.number_fields import choose_number_example, find_number_range, infer_number_fields
-from mlapp.schema.text_forms import TEXT_FORMS, find_text_form, find_text_form_of_values, write_text_form
+from mlapp.schema.text_forms import TEXT_FORMS, find_text_form, find_text_form_of_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,35 +140,6 @@ def _infer_list_schema(values: list[list[Any]]) -> Schema:
         array = np.array([], dtype=object)
     is_array = array.dtype.kind in "biuf" and array.size
     return infer_schema(array) if is_array else Schema(kind="any", dtype="array", example=values[0])
-
-
-def to_json_value(value: Any) -> Any:
-    """`value` as a JSON value: NumPy and pandas scalars and arrays become Python's, a missing value None."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return str(value)  # NumPy's texts are str too, and JSON encoders refuse them
-    if isinstance(value, float):
-        return None if value != value else float(value)
-    if isinstance(value, Decimal):
-        return to_json_value(float(value))
-    if isinstance(value, (list, tuple)):
-        return [to_json_value(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_json_value(item) for key, item in value.items()}
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return None if value != value else value.isoformat()
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and not value.ndim:
-        import pandas as pd
-
-        return to_json_value(pd.Timedelta(value) if value.dtype.kind == "m" else pd.Timestamp(value))
-    if hasattr(value, "tolist"):
-        found = value.tolist()
-        return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float returns itself
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    text = write_text_form(value)
-    return str(value) if text is None else text
 
 
 def _choose_example_row(table: pd.DataFrame) -> dict[str, Any]:

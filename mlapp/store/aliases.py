@@ -8,8 +8,7 @@ import msgspec
 
 from mlapp.errors import StoreError, UsageError
 from mlapp.store.json_documents import JsonDocuments
-from mlapp.store.names import ALIAS, LATEST
-from mlapp.store.numbered_keys import parse_version_numbers
+from mlapp.store.names import ALIAS, LATEST, parse_version_numbers
 from mlapp.store.storage import Storage
 
 

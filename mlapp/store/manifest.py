@@ -40,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         created: the start of the training, in UTC; `duration` in seconds.
-        parameters: every parameter of every stage, in the format of `mlapp.pipeline.values.to_plain_value`.
+        parameters: every parameter of every stage, in the format of `mlapp.pipeline.parameter_values.to_plain_value`.
         metrics: split → metric → value.
         libraries: distribution → version, for those that are needed to load the model.
         files: name, relative to the version's folder → file.

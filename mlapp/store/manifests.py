@@ -8,12 +8,12 @@ from typing import Any
 from mlapp import distribution, provenance
 from mlapp.errors import StoreError
 from mlapp.model import TrainedModel
-from mlapp.pipeline.values import to_plain_value
+from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.provenance import GitState
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.numbered_keys import parse_version_numbers
+from mlapp.store.names import parse_version_numbers
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
 

@@ -1,8 +1,9 @@
-"""Check names in manifests and stores: they are untrusted, and become paths, keys and requirements."""
+"""Names and keys of a store: those in manifests are untrusted, and become paths, keys and requirements."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from mlapp.pipeline.pipeline import NAME as APP
 
@@ -24,4 +25,19 @@ def is_relative_path(name: str) -> bool:
     )
 
 
-__all__ = ["ALIAS", "APP", "FOLDER", "LATEST", "SHA256", "VERSION", "WORD", "is_relative_path"]
+def parse_version_numbers(names: Iterable[str]) -> set[int]:
+    """The numbers of the names that have one."""
+    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+
+
+__all__ = [
+    "ALIAS",
+    "APP",
+    "FOLDER",
+    "LATEST",
+    "SHA256",
+    "VERSION",
+    "WORD",
+    "is_relative_path",
+    "parse_version_numbers",
+]

@@ -31,8 +31,7 @@ from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unli
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
 from mlapp.store.manifests import Manifests, make_manifest, signatures_key
-from mlapp.store.names import APP, LATEST
-from mlapp.store.numbered_keys import parse_version_numbers
+from mlapp.store.names import APP, LATEST, parse_version_numbers
 from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import FullError, Storage
 

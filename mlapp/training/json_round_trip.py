@@ -13,11 +13,11 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_features_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.container import count_feature_rows, is_dataset_container, unwrap_dataset_row
-from mlapp.schema.fidelity import changed_column_error, is_same_json_value, require_unchanged_columns
-from mlapp.schema.infer import to_json_value
-from mlapp.schema.rows import RowCodec
-from mlapp.training.comparison import is_close_answer
+from mlapp.schema.feature_containers import count_feature_rows, is_dataset_container, unwrap_dataset_row
+from mlapp.schema.json_changes import changed_column_error, require_unchanged_columns
+from mlapp.schema.json_values import is_same_json_value, to_json_value
+from mlapp.schema.row_codec import RowCodec
+from mlapp.training.answer_comparison import is_close_answer
 
 CELLS = 50_000
 """Values that go through JSON."""

@@ -10,7 +10,7 @@ from mlapp.errors import DeclarationError, MlappError
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.fields import RawInputs
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 
 
 def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:

@@ -24,7 +24,7 @@ from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.schema.container import count_feature_rows, take_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.training import stage_calls
 
 log = logging.getLogger("mlapp")

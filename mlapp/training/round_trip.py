@@ -21,9 +21,9 @@ from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.model import TrainedModel, load_estimator
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_streaming_predictor, normalize_prediction
-from mlapp.schema.container import count_feature_rows, take_feature_rows
-from mlapp.schema.infer import to_json_value
-from mlapp.training.comparison import ABSOLUTE, is_close_answer, list_answer_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
+from mlapp.schema.json_values import to_json_value
+from mlapp.training.answer_comparison import ABSOLUTE, is_close_answer, list_answer_rows
 from mlapp.training.json_round_trip import Sample
 from mlapp.training.row_order import require_row_order
 from mlapp.training.seeds import fix_seeds

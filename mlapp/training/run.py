@@ -18,9 +18,9 @@ from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, l
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, Schema, infer_prediction_schema
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 from mlapp.store import ModelVersion
-from mlapp.training import continuation, defaults, ready, round_trip, stage_calls
+from mlapp.training import continuation, defaults, ready_model, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
@@ -65,8 +65,8 @@ def run(
         UserCodeError: a function of the user raised.
     """
     tell = progress or (lambda step: None)
-    if previous is None and ready.has_ready_model(pipeline):
-        return ready.adopt_ready_model(pipeline, parameters or {}, tell, to_keep=to_keep)
+    if previous is None and ready_model.has_ready_model(pipeline):
+        return ready_model.adopt_ready_model(pipeline, parameters or {}, tell, to_keep=to_keep)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     values = dict(parameters or {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.container import count_feature_rows, take_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 
 ROWS = 100
 """Rows of the sample."""

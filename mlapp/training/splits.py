@@ -12,8 +12,8 @@ from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
-from mlapp.schema.array_columns import find_array_columns
-from mlapp.schema.container import count_feature_rows
+from mlapp.schema.arrays import find_array_columns
+from mlapp.schema.feature_containers import count_feature_rows
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_feature_rows

@@ -16,7 +16,7 @@ from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features, wants_batched_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
-from mlapp.schema.container import count_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows
 from mlapp.training import defaults, seeds
 from mlapp.training.row_order import require_row_order
 

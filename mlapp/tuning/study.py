@@ -14,7 +14,7 @@ from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.metric_direction import is_lower_better
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.values import to_plain_value
+from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.tuning.objective import Judge, read_trial_metric
 from mlapp.tuning.spaces import Space, list_spaces
 

@@ -8,17 +8,24 @@ or, inside your own reader, `files.read("data/*.csv")`. Folders named `key=value
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data.files.formats import FORMATS, detect_file_format, read_format_tables
 from mlapp.data.files.locations import File, find_files
+from mlapp.data.files.partitions import add_partition_columns, convert_partition_values
 from mlapp.data.files.path_values import NAME, fill_path_values
-from mlapp.data.frames import Types, check_chunk_rows, join_arrow_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.frames import Types, join_arrow_tables, make_frame, make_frames, report_table_rows
 from mlapp.data.secrets import Address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_misfit_parameters, refuse_undeclared_parameters
+from mlapp.data.source import (
+    Reader,
+    check_chunk_rows,
+    declared,
+    reader,
+    refuse_misfit_parameters,
+    refuse_undeclared_parameters,
+)
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -124,7 +131,7 @@ def _stream_files(
 ) -> Iterator[pa.Table]:
     """All rows of all files. The columns of each file are checked against the first."""
     with find_files(address) as files:
-        partitions = _convert_partition_values([file.partitions for file in files])
+        partitions = convert_partition_values([file.partitions for file in files])
         first: tuple[File, pa.Schema] | None = None
         for file, values in zip(files, partitions, strict=True):
             kind = format or detect_file_format(file)
@@ -140,7 +147,7 @@ def _stream_files(
             for part in report_table_rows(parts):
                 if first is None:
                     first = (file, part.schema)
-                yield _add_partition_columns(_align_file_columns(part, file, first), values, columns)
+                yield add_partition_columns(_align_file_columns(part, file, first), values, columns)
 
 
 def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schema]) -> pa.Table:
@@ -178,36 +185,6 @@ def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schem
                 "Write the files with one type, or read them separately.",
             ) from None
     return table.select(schema.names)
-
-
-def _add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
-    """The table with a column for each folder `key=value`."""
-    import pyarrow as pa
-
-    for name, value in values.items():
-        if name not in table.column_names and (columns is None or name in columns):
-            table = table.append_column(name, pa.repeat(value, table.num_rows))
-    return table.select(list(columns)) if columns is not None else table
-
-
-def _convert_partition_values(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The values of the folders, as integers or dates if all values of a key are."""
-    names = {name for each in partitions for name in each}
-    converted = {
-        name: _choose_partition_converter([each[name] for each in partitions if name in each]) for name in names
-    }
-    return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
-
-
-def _choose_partition_converter(values: Sequence[str]) -> Any:
-    for convert in (int, date.fromisoformat):
-        try:
-            for value in values:
-                convert(value)
-        except ValueError:
-            continue
-        return convert
-    return str
 
 
 def _resolve_file_types(types: Types | None) -> dict[str, Any]:

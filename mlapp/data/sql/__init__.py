@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data import reconnect
-from mlapp.data.frames import Types, check_chunk_rows
+from mlapp.data.frames import Types
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, declared, reader, refuse_undeclared_parameters
+from mlapp.data.source import Reader, check_chunk_rows, declared, reader, refuse_undeclared_parameters
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError

@@ -177,7 +177,8 @@ class KerasFramework(Framework):
             return _read_keras_model(keras, file)
         except Exception as error:  # Keras, h5py and the backend raise many types
             raise ModelError(
-                f"{file} is not a Keras model that can be loaded safely, or is truncated: {_shorten_keras_reason(error)}",
+                f"{file} is not a Keras model that can be loaded safely, or is truncated: "
+                f"{_shorten_keras_reason(error)}",
                 "Train again here, or restore the file.",
             ) from error
 

@@ -1,6 +1,6 @@
 """Converts request bodies to features, one table or array per batch.
 
-`mlapp.schema.rows` decodes the common forms. All other bodies, and wrong ones, go through the general code.
+`mlapp.schema.row_codec` decodes the common forms. All other bodies, and wrong ones, go through the general code.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mlapp.errors import InputError, Problem
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
-from mlapp.schema.container import count_feature_rows, is_dataset_container
+from mlapp.schema.feature_containers import count_feature_rows, is_dataset_container
 from mlapp.schema.part import Part
-from mlapp.schema.rows import RowCodec
+from mlapp.schema.row_codec import RowCodec
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
 from mlapp.serving.web.problems import HttpError
 

@@ -11,8 +11,8 @@ import msgspec
 
 from mlapp.errors import InputError, Problem
 from mlapp.normalization import MANY
-from mlapp.schema.infer import to_json_value
-from mlapp.schema.rows import TwiceError
+from mlapp.schema.json_values import to_json_value
+from mlapp.schema.row_codec import TwiceError
 from mlapp.serving.web.problems import HttpError
 
 INPUTS = "inputs"

@@ -22,7 +22,7 @@ from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.normalization import normalize_predictions, normalize_to_rows
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.values import to_plain_value
+from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import is_streaming_predictor, wrong_prediction_count_error
 from mlapp.provenance import Difference, compare_trained_libraries

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema import Field, Schema
-from mlapp.schema.cast import is_zoned_dtype
 from mlapp.schema.fields import find_integer_bounds
 from mlapp.schema.text_forms import TEXT_FORMS
+from mlapp.schema.zones import is_zoned_dtype
 
 Json = dict[str, Any]
 UNUSED: Json = {"description": "A column of the training data that the model does not use. It is ignored."}

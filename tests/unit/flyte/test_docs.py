@@ -20,7 +20,7 @@ from mlapp.cli.commands import cli
 from mlapp.config import Store
 from mlapp.flyte import promotion
 from mlapp.flyte.registration import render_documents
-from mlapp.pipeline.resources import Task
+from mlapp.pipeline.stage_tasks import Task
 from mlapp.project import Project
 from tests.conftest import FLOWERS
 

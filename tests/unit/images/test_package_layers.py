@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlapp.images import assemble, package_groups
+from mlapp.images import docker_archive, package_groups
 from mlapp.images.base import Base
 from mlapp.images.image_spec import ImageSpec
 from mlapp.images.layer_reuse import PACKAGES, parse_package_layers
@@ -92,7 +92,7 @@ def test_complete_layers_are_loaded_while_others_are_compiled(environment: Path)
             removed.append(identity)
 
     labels = {PACKAGES: json.dumps({group.title: group.fingerprint for group in groups})}
-    made = assemble.load_docker_image(Engine(), PLAN, BASE, layers, labels=labels, tag="digits:1")  # type: ignore[arg-type]
+    made = docker_archive.load_docker_image(Engine(), PLAN, BASE, layers, labels=labels, tag="digits:1")  # type: ignore[arg-type]
     assert [new for new, _, _ in loaded] == [["layer/0"], ["layer/1"], ["layer/2"]]
     assert [tags for _, _, tags in loaded] == [None, None, ["digits:1"]]
     assert len(removed) == 2

@@ -9,8 +9,8 @@ import pytest
 
 from mlapp import App, Resources
 from mlapp.errors import DeclarationError
-from mlapp.pipeline.resources import Task
 from mlapp.pipeline.schedule import Schedule
+from mlapp.pipeline.stage_tasks import Task
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 0-6,22 1 JAN-mar mon-FRI", "5 4 ? * 0", "0 0 * * *", "@daily"])

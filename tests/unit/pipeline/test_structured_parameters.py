@@ -16,8 +16,8 @@ import pytest
 from mlapp import App
 from mlapp.errors import UsageError
 from mlapp.pipeline import Parameter, bind_parameters
+from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_open_stages, list_parameters
-from mlapp.pipeline.values import to_plain_value
 
 
 class Solver(enum.Enum):

@@ -20,7 +20,7 @@ from mlapp.errors import InputError
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema, Schema, infer_schema
 from mlapp.schema.durations import format_duration, parse_duration
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 from mlapp.schema.request_table import make_request_table
 from mlapp.serving.decoding.codec import Codec
 

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from mlapp import App
 from mlapp.errors import DataError, InputError
-from mlapp.schema.container import count_feature_rows, take_feature_rows
 from mlapp.schema.csv import read_csv
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.inference.served_model import serve_trained
 

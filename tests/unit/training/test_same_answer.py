@@ -41,7 +41,7 @@ from mlapp.data.export import export_table
 from mlapp.errors import DataError, InputError, MlappError
 from mlapp.features_file import read_features_file
 from mlapp.flyte import task_bodies
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 from mlapp.serving import create_asgi
 from mlapp.serving.protocols import grpc
 from mlapp.serving.protocols.messages import find_message_class

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlapp.schema.cells import PACKED, find_cell_type, find_field_type, make_pandas_column, make_row_type
 from mlapp.schema.fields import Schema
 from mlapp.schema.part import Part
+from mlapp.schema.row_types import PACKED, find_cell_type, find_field_type, make_pandas_column, make_row_type
 
 if TYPE_CHECKING:
     from mlapp.schema.number_rows import NumberRows

@@ -55,7 +55,7 @@ def _compile_layer_code(bundle: Bundle, code: Path) -> None:
         except SyntaxError as error:
             text = (error.text or "").strip()
             raise ProjectError(f"{app.name}:{error.lineno}: {error.msg}: {text}", "Fix that line.") from None
-    python = dependencies.find_bytecode_interpreter(bundle.manifest.python, bundle.settings.image)
+    python = bytecode.find_bytecode_interpreter(bundle.manifest.python, bundle.settings.image)
     if python is not None:
         files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())
         bytecode.compile_python_files(files, code, f"{APP}/{CODE}", python)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -21,7 +20,7 @@ from mlapp.images.base import Base
 from mlapp.images.engine import check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
 from mlapp.images.layer_reuse import PACKAGES, parse_package_layers
-from mlapp.images.tar_layer import END, TIME, FolderLayer, Layer
+from mlapp.images.tar_layer import END, FolderLayer, Layer, stream_tar_member
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -173,12 +172,3 @@ def _read_layers_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
         while (chunk := coming.result()) is not None:
             coming = thread.submit(next, chunks, None)
             yield chunk
-
-
-def stream_tar_member(name: str, content: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """A file in a tar, streamed."""
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime = size, TIME
-    yield entry.tobuf(tarfile.PAX_FORMAT)
-    yield from content
-    yield bytes(-size % tarfile.BLOCKSIZE)

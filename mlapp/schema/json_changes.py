@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import DataError
+from mlapp.schema.json_values import is_same_json_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,26 +108,6 @@ def _find_first_changed_row(before: pd.Series[Any], after: pd.Series[Any]) -> in
         if not is_same_json_value(left, right):
             return row
     return None
-
-
-def is_same_json_value(left: Any, right: Any) -> bool:
-    """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's."""
-    left, right = _to_comparable_value(left), _to_comparable_value(right)
-    if isinstance(left, str) and isinstance(right, str):
-        return str(left) == str(right)
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(is_same_json_value(a, b) for a, b in zip(left, right, strict=True))
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(is_same_json_value(value, right[key]) for key, value in left.items())
-    if hasattr(left, "tolist"):  # an array or a tensor
-        return is_same_json_value(left.tolist(), right.tolist())
-    return left is right or left != left or bool(left == right)
-
-
-def _to_comparable_value(value: Any) -> Any:
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 
 def _format_sent_value(value: Any) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from mlapp.errors import suggest_nearest
 from mlapp.pipeline.structures import Structure, find_structure, is_structure, read_structure_values
-from mlapp.schema.infer import to_json_value
+from mlapp.schema.json_values import to_json_value
 
 TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}

@@ -1,0 +1,101 @@
+"""The requirements of a bundle: locked with hashes, and the wheels that no index has."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from mlapp import distribution
+from mlapp.bundle import bundle, self_wheel, source_wheels
+from mlapp.bundle.bundle import BundleError, hash_bundle_file
+from mlapp.bundle.requirement_lines import LockedPackage
+from mlapp.bundle.requirements import read_declared_requirements
+from mlapp.bundle.resolve import resolve_requirements
+from mlapp.errors import ConfigError
+from mlapp.project import Project
+from mlapp.reporting import Reporter
+
+
+def write_bundle_requirements(
+    project: Project,
+    libraries: Mapping[str, str],
+    python: str,
+    staging: Path,
+    *,
+    extra: str = "",
+    upgrade: bool = False,
+    warn: Reporter,
+) -> tuple[list[LockedPackage], str]:
+    """Write the project's requirements to a bundle: requirements.txt, and mlapp's wheel if no index has it.
+
+    Args:
+        libraries: library → version, for libraries that are always needed.
+        extra: the extra of mlapp, such as `[flyte]`.
+
+    Returns:
+        The locked packages, and the file that declared them.
+
+    Raises:
+        ConfigError: image.python is not a minor version of Python. UvError: no versions fit.
+    """
+    image = project.settings.image
+    if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
+        raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
+    found = read_declared_requirements(project.root, image, python)
+    if found is None:
+        warn("The project has no requirements.txt, pyproject.toml or lock: the image gets only the model's libraries.")
+    elif found.names_foreign:
+        raise BundleError(
+            f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
+            f"Replace it with {distribution.NAME}, with the same extras.",
+        )
+    entries = []
+    if self_wheel.is_installed_from_index():
+        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
+    else:
+        wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
+        requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
+        entries.append(wheel)
+    locked = resolve_requirements(
+        found,
+        requirement,
+        libraries,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=project.root / ".mlapp" / "locks",
+        upgrade=upgrade,
+    )
+    packages = list(locked.packages)
+    for built in source_wheels.build_source_wheels(
+        locked.sources,
+        staging / bundle.WHEELS,
+        root=project.root,
+        python=python,
+        image=image,
+        cache=project.root / ".mlapp" / "wheels",
+    ):
+        entries.append(built.file)
+        packages.append(LockedPackage(Requirement(f"{built.name}=={built.version}"), ()))
+    lines = [
+        *(found.indexes if found else ()),
+        *_copy_local_wheels_to_bundle(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{hash_bundle_file(wheel)}" for wheel in entries),
+        *map(str, locked.packages),
+    ]
+    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
+    return packages, found.source if found else "the model"
+
+
+def _copy_local_wheels_to_bundle(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
+    """Copy the packages' files from local folders into the bundle; returns the requirements option for them."""
+    needed = {digest for package in packages for digest in package.hashes}
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    found = [file for file in files if hash_bundle_file(file) in needed]
+    for file in found:
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(file, target / file.name)
+    return [f"--find-links ./{bundle.WHEELS}"] if found else []
