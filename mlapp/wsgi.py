@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,15 @@ class WsgiApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         answer = self._site.answer_request(read_environ(environ))
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.list_headers())
+        start_response(_format_status(answer.status), answer.list_headers())
         if environ["REQUEST_METHOD"] == "HEAD":
             return [b""]
         return [answer.body] if answer.stream is None else answer.iterate_body()
+
+
+@cache
+def _format_status(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def create_wsgi(

@@ -245,7 +245,7 @@ class ModelHost:
             raise
         finally:
             state.calling.release()
-        metrics.count_batch(part.rows, started - arrived, seconds)
+        state.metrics.note_call(metrics, part.rows, started - arrived, seconds)
         if loaded.predictor.pipeline.callbacks:
             self._run_callbacks(endpoint, loaded, features, found)
         return rows

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 
-from prometheus_client import Counter, Histogram
+from mlapp.serving.observability.metrics import SECONDS, Metrics, ModelMetrics, observe_all
 
-from mlapp.serving.observability.metrics import Metrics
-
-MOST_SERIES = 200
-"""Maximum number of cached series, because a client can send any method."""
+MOST_PENDING = 64
+"""Requests after which those that are only noted are counted: each metric costs about as much as noting a request."""
 
 
 class ThreadMetrics(Metrics):
-    """Like `Metrics`, but a request is counted immediately, in the thread that answers it."""
+    """Like `Metrics`, for threads: requests are noted under one lock and counted together, at the latest when read.
+
+    With PROMETHEUS_MULTIPROC_DIR, another process can read them, so each is counted immediately.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._ended: dict[tuple[str, str, int], list[float]] = {}
+        self._called: dict[ModelMetrics, list[tuple[int, float, float]]] = {}
+        self._pending = 0
 
     def begin_request(self) -> None:
         with self._lock:
@@ -27,11 +30,33 @@ class ThreadMetrics(Metrics):
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
         with self._lock:
             self.open_requests -= 1
+            self._ended.setdefault((method, handler, status), []).append(seconds)
+            self._pending += 1
+            is_due = self._pending >= MOST_PENDING
+        if is_due or self.shared:
+            self._count_pending()
+
+    def note_call(self, model: ModelMetrics, rows: int, waited: float, seconds: float) -> None:
+        """Note a call of the predictor: its rows, the wait for it and its duration in seconds."""
+        with self._lock:
+            self._called.setdefault(model, []).append((rows, waited, seconds))
+            self._pending += 1
+            is_due = self._pending >= MOST_PENDING
+        if is_due or self.shared:
+            self._count_pending()
+
+    def update_metrics(self) -> None:
+        self._count_pending()
+        super().update_metrics()
+
+    def _count_pending(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, {}
+            called, self._called = self._called, {}
+            self._pending = 0
+        for (method, handler, status), durations in ended.items():
+            self.requests.labels(method, handler, str(status)).inc(len(durations))
+            observe_all(self.seconds.labels(method, handler), SECONDS, durations)
+        for model, batches in called.items():
+            model.count_batches(batches)
         self.in_flight.set(self.open_requests)
-        found = self._series.get((method, handler, status))
-        if found is None:
-            found = self.requests.labels(method, handler, str(status)), self.seconds.labels(method, handler)
-            if len(self._series) < MOST_SERIES:
-                self._series[method, handler, status] = found
-        found[0].inc()
-        found[1].observe(seconds)

@@ -7,15 +7,15 @@ runs meanwhile: before a call the event loop holds the interpreter, and after it
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 log = logging.getLogger("mlapp.serving")
-Calls = SimpleQueue["tuple[Callable[..., Any], tuple[Any, ...]] | None"]
+Calls: TypeAlias = "queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]] | None]"
 
 
 class ModelThread(Executor):
@@ -25,7 +25,7 @@ class ModelThread(Executor):
     """
 
     def __init__(self) -> None:
-        self._calls: Calls = SimpleQueue()
+        self._calls: Calls = queue.SimpleQueue()  # looked up now: gevent replaces it after the import
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -84,7 +84,7 @@ def _cancel_calls(calls: Calls) -> None:
             call = calls.get_nowait()
             if call is not None and call[0] is _settle_future:
                 call[1][0].cancel()
-    except Empty:
+    except queue.Empty:
         return
 
 

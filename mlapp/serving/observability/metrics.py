@@ -58,11 +58,12 @@ class ModelMetrics:
         self._batches.append((rows, waited, seconds))
         self._metrics.schedule_update()
 
-    def count_batch(self, rows: int, waited: float, seconds: float) -> None:
-        """`note_batch` without delay, from any thread."""
-        self._batch_rows.observe(rows)
-        self._queue_seconds.observe(waited)
-        self._model_seconds.observe(seconds)
+    def count_batches(self, batches: Sequence[tuple[int, float, float]]) -> None:
+        """Count batches, each as for `note_batch`, without delay; from any thread."""
+        rows, waited, seconds = zip(*batches, strict=True)
+        observe_all(self._batch_rows, ROWS, rows)
+        observe_all(self._queue_seconds, SECONDS, waited)
+        observe_all(self._model_seconds, SECONDS, seconds)
 
     def schedule_update(self) -> None:
         """Bring the metrics up to date a little later."""
@@ -73,10 +74,7 @@ class ModelMetrics:
         self.note_calls()
         batches, self._batches = self._batches, []
         if batches:
-            rows, waited, seconds = zip(*batches, strict=True)
-            observe_all(self._batch_rows, ROWS, rows)
-            observe_all(self._queue_seconds, SECONDS, waited)
-            observe_all(self._model_seconds, SECONDS, seconds)
+            self.count_batches(batches)
         self._queue_depth.set(self.depth())
         self._expected_wait.set(self.wait())
 
