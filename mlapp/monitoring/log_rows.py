@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ import numpy as np
 from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.sampling import join_texts
 from mlapp.monitoring.segments import make_segment_table
 
 if TYPE_CHECKING:
@@ -115,10 +117,7 @@ def own_columns(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    try:
-        names = pa.array(requests, pa.binary()).cast(pa.string())
-    except pa.ArrowInvalid:  # not UTF-8
-        names = pa.array([request.decode("latin-1") for request in requests], pa.string())
+    names = _make_text_array(requests)
     request = names if len(of) == len(requests) and len(of) == int(counts.sum()) else names.take(pa.array(of))
     identity = request
     if (counts[of] > 1).any():
@@ -132,6 +131,20 @@ def own_columns(
     }
 
 
+def _make_text_array(texts: Sequence[bytes]) -> pa.Array:
+    """Texts in UTF-8, or else in Latin-1."""
+    import pyarrow as pa
+
+    letters = join_texts(texts)
+    if letters is not None and letters.shape[1] and letters.max(initial=0) < 128:
+        ends = np.arange(len(texts) + 1, dtype=np.int32) * np.int32(letters.shape[1])
+        return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(letters.tobytes()))
+    try:
+        return pa.array(texts, pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([text.decode("latin-1") for text in texts], pa.string())
+
+
 def make_log_columns(features: Any, names: Sequence[str], chosen: NDArray[Any], rows: int) -> dict[str, Any]:
     """The columns of features in a table, an array, a dict of arrays or a list.
 
@@ -142,7 +155,7 @@ def make_log_columns(features: Any, names: Sequence[str], chosen: NDArray[Any], 
     if hasattr(features, "columns"):
         if is_block(features):
             cells = features.to_numpy()
-            return dict(zip(map(str, features.columns), _transpose(cells if is_whole else cells[chosen]), strict=True))
+            return _make_number_columns(list(map(str, features.columns)), cells if is_whole else cells[chosen])
         some = features if is_whole else features.iloc[chosen]
         return {str(name): values for name, values in some.items()}
     if isinstance(features, Mapping):
@@ -152,11 +165,21 @@ def make_log_columns(features: Any, names: Sequence[str], chosen: NDArray[Any], 
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
         some = (features if is_whole else features[chosen]).reshape(len(chosen), -1)
         if some.shape[1] == len(names):
-            return dict(zip(names, _transpose(some), strict=True))
+            return _make_number_columns(names, some)
         return {"features": some.tolist()}
     if isinstance(features, list):
         return {"features": features if is_whole else [features[at] for at in chosen.tolist()]}
     return {}
+
+
+def _make_number_columns(names: Sequence[str], cells: NDArray[Any]) -> dict[str, Any]:
+    """Rows of numbers as columns, which are Arrow arrays if none is missing."""
+    import pyarrow as pa
+
+    columns = _transpose(cells)
+    if not math.isfinite(float(cells.sum(dtype=np.float64))):
+        return dict(zip(names, columns, strict=True))
+    return {name: pa.array(column) for name, column in zip(names, columns, strict=True)}
 
 
 def _transpose(cells: NDArray[Any]) -> NDArray[Any]:

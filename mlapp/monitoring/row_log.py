@@ -17,6 +17,7 @@ from mlapp.monitoring.segments import encode_table
 from mlapp.monitoring.writer import Writer
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 CELLS_OF_SEGMENT = 524_288
@@ -76,22 +77,28 @@ class RowLog:
         """Write the collected rows: a segment for each version and hour."""
         gathered, self._gathered, self._cells = self._gathered, [], 0
         groups: dict[tuple[int, int], list[ChosenRows]] = {}
+        import pyarrow as pa
+
         for found in gathered:
             groups.setdefault((id(found.batch.model), int(found.batch.at // 3600)), []).append(found)
-        for group in groups.values():
-            self._write_rows(group)
+        del gathered
+        for key in list(groups):
+            group = groups.pop(key)
+            version, at = group[0].batch.model.version or "unsaved", group[0].batch.at
+            table = self._make_table(version, group)
+            group.clear()  # the rows are in memory twice until here
+            content, rows, size = encode_table(table, is_quick=True), table.num_rows, table.nbytes
+            del table
+            pa.default_memory_pool().release_unused()
+            self._writer.add_segment(version, at, content, rows, size)
 
-    def _write_rows(self, group: list[ChosenRows]) -> None:
-        """Write rows of one model and hour."""
+    def _make_table(self, version: str, group: list[ChosenRows]) -> pa.Table:
+        """Rows of one model and hour."""
         model = group[0].batch.model
         answered = flatten([found.batch for found in group])
         chosen, weights = _join(group)
         columns = make_log_columns(model.combine_stripped(answered.parts), model.feature_names, chosen, len(answered))
-        version = model.version or "unsaved"
-        table = make_log_table(version, answered, chosen, weights, columns, self._rules)
-        self._writer.add_segment(
-            version, group[0].batch.at, encode_table(table, is_quick=True), len(chosen), table.nbytes
-        )
+        return make_log_table(version, answered, chosen, weights, columns, self._rules)
 
     def _name_requests(self, batches: Sequence[RecordedBatch]) -> None:
         """Create an id for each request without one."""

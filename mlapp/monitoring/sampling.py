@@ -37,20 +37,31 @@ def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]
     return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)
 
 
+def join_texts(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
+    """The bytes of texts of one length, a row for each text; None for several lengths."""
+    length = len(texts[0]) if texts else 0
+    joined = b"\n".join((*texts, b""))
+    if len(joined) != len(texts) * (length + 1):
+        return None
+    letters = np.frombuffer(joined, dtype=np.uint8).reshape(len(texts), length + 1)
+    ends_lines = letters == ord("\n")
+    # As many lines as texts, each at the end of a row: no text has a line of its own.
+    if not ends_lines[:, -1].all() or np.count_nonzero(ends_lines) != len(texts):
+        return None if len(set(map(len, texts))) > 1 else letters[:, :-1]
+    return letters[:, :-1]
+
+
 def _sum_words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
     """The sum of each text's words, each multiplied by a number of its place (multilinear hashing)."""
-    lengths = set(map(len, texts))
-    if len(lengths) > 1:
+    letters = join_texts(texts)
+    if letters is None:
         found = np.empty(len(texts), dtype=np.uint64)
-        for length in lengths:
+        for length in set(map(len, texts)):
             places = [at for at, text in enumerate(texts) if len(text) == length]
             found[places] = _sum_words([texts[at] for at in places])
         return found
-    length = max(lengths, default=0)
-    words = -(-length // WORD)
-    letters = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), length)
-    if length % WORD:
-        letters = np.pad(letters, ((0, 0), (0, words * WORD - length)))
+    words = -(-letters.shape[1] // WORD)
+    letters = np.pad(letters, ((0, 0), (0, words * WORD - letters.shape[1])))
     factors = [(2 * at + 1) * int(SPREAD) & 0xFFFFFFFFFFFFFFFF for at in range(words)]
     columns = letters.view("<u8").T
     return sum((columns[at] * np.uint64(factor) for at, factor in enumerate(factors)), np.zeros(len(texts), np.uint64))

@@ -7,9 +7,11 @@ another one contains. A replica that is killed at any time leaves complete segme
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = b"1"
 META = b"mlapp.log"
-MANY = 4096
+MANY = 1024
 """Rows from which a segment is not compressed. Compression would take two thirds of the instructions of logging a row;
 so many rows come from a server under load."""
 OWN = ("id", "request", "row", "time", "version", "latency", "weight")
@@ -124,7 +126,7 @@ def make_segment_table(
             arrays[log_column(name)] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
     for name, values in _make_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
-            arrays[name] = rules.apply(name, values) if rules.changes([name]) else values
+            arrays[name] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
     columns_found = {name: _as_arrow(values) for name, values in arrays.items()}
     # A column without missing values needs no definition levels in Parquet.
     fields = [pa.field(name, found.type, nullable=found.null_count > 0) for name, found in columns_found.items()]
@@ -145,7 +147,7 @@ def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    out = pa.BufferOutputStream(memory_pool=pa.system_memory_pool())
+    out = io.BytesIO()
     is_plain = is_quick and table.num_rows >= MANY
     has_split_floats = is_quick and not is_plain
     parquet.write_table(
@@ -158,8 +160,7 @@ def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
         else False,
         write_statistics=False,
     )
-    content: bytes = out.getvalue().to_pybytes()
-    return content
+    return out.getvalue()
 
 
 def merge_tables(contents: Iterable[bytes]) -> bytes:
@@ -172,13 +173,18 @@ def merge_tables(contents: Iterable[bytes]) -> bytes:
     return encode_table(merged.replace_schema_metadata({META: FORMAT}))
 
 
-def _make_prediction_arrays(predictions: Sequence[Any]) -> dict[str, list[Any]]:
+def _make_prediction_arrays(predictions: Sequence[Any]) -> dict[str, Any]:
+    import numpy as np
+
     first = next((row for row in predictions if row is not None), None)
     if isinstance(first, dict):
         return {
             f"prediction.{name}": [row.get(name) if isinstance(row, dict) else None for row in predictions]
             for name in first
         }
+    if isinstance(first, float):
+        with contextlib.suppress(struct.error, OverflowError):
+            return {"prediction": np.frombuffer(struct.pack(f"={len(predictions)}d", *predictions))}
     return {"prediction": list(predictions)}
 
 
