@@ -38,6 +38,5 @@ def roll_back(
     if json:
         output.print_json(release)
     else:
-        output.print_note(
-            f"Release {release.number} is live: {release.note}, model version {release.shipment.model_version}."
-        )
+        version = release.shipment.model_version or "unknown"
+        output.print_note(f"Release {release.number} is live: {release.note}, model version {version}.")

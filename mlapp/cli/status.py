@@ -56,7 +56,8 @@ def show_status(
         else:
             rows.append(["release", "none is live"])
         if canary:
-            rows.append(["canary", f"release {canary.number}, model version {canary.shipment.model_version}"])
+            version = canary.shipment.model_version or "unknown"
+            rows.append(["canary", f"release {canary.number}, model version {version}"])
         if len(found.traffic) > 1:
             parts = [f"{share} % to release {number}" for number, share in found.traffic.items()]
             rows.append(["traffic", ", ".join(parts)])
