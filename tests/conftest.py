@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -40,6 +42,8 @@ def build(C: float = 1.0) -> LogisticRegression:
 
 TESTS = Path(__file__).parent
 START = Path.cwd()
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 LONGEST = (
     "docker",
     "flyte",
@@ -96,13 +100,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def restore_process() -> Iterator[None]:
-    """Return to the folder and the variables that the tests were started with: an App outside a project reads both."""
-    environ = dict(os.environ)
+    """Undo what a test leaves in its process for the next ones.
+
+    The folder is that of the run: an App outside a project reads its mlapp.yaml. flytekit handles SIGINT itself.
+    """
+    environ, path = dict(os.environ), list(sys.path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    level, disabled = logging.root.level, logging.root.manager.disable
     yield
     os.chdir(START)
+    os.umask(UMASK)
     if os.environ != environ:
         os.environ.clear()
         os.environ.update(environ)
+    sys.path[:] = path
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    logging.root.setLevel(level)
+    logging.disable(disabled)
 
 
 @dataclass(frozen=True)

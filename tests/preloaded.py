@@ -27,7 +27,7 @@ from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "mlapp.cli.main",
+    "mlapp.cli.commands",
     "mlapp.prediction",
     "mlapp.serving.process.launch",
     "mlapp.serving.process.supervisor",
