@@ -154,6 +154,7 @@ def run_command(command: Sequence[str]) -> None:
         from mlapp.cli import main
 
         main.run(arguments)
+        return
     sys.path.insert(0, "")  # as `python -m` does
     if program == "pytest":
         import pytest

@@ -118,9 +118,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def app(project: Path) -> Any:
     """The site's app, with a version in production."""
-    app = importlib.import_module("orders_app").app
-    app.train()
-    app.store().promote("orders", app.save().version, "production")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)  # each test returns to the folder of the run
+        app = importlib.import_module("orders_app").app
+        app.train()
+        app.store().promote("orders", app.save().version, "production")
     return app
 
 
