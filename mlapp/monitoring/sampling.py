@@ -61,7 +61,8 @@ def _sum_words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
             found[places] = _sum_words([texts[at] for at in places])
         return found
     words = -(-letters.shape[1] // WORD)
-    letters = np.pad(letters, ((0, 0), (0, words * WORD - letters.shape[1])))
+    rest = words * WORD - letters.shape[1]
+    letters = np.pad(letters, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(letters)
     factors = [(2 * at + 1) * int(SPREAD) & 0xFFFFFFFFFFFFFFFF for at in range(words)]
     columns = letters.view("<u8").T
     return sum((columns[at] * np.uint64(factor) for at, factor in enumerate(factors)), np.zeros(len(texts), np.uint64))

@@ -170,7 +170,7 @@ def describe_unknown_classes(found: Mapping[str, int]) -> str:
     total, names = sum(found.values()), ", ".join(f"{name:.40} ({count})" for name, count in found.items())
     return (
         f"{total} truth{' has a class' if total == 1 else 's have classes'} that training never saw: {names}. "
-        "The model cannot predict them, so they count as wrong."
+        "Every prediction for such a truth counts as wrong."
     )
 
 

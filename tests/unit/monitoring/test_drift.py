@@ -211,6 +211,13 @@ def test_replicas_sample_the_same_rows() -> None:
     assert set(first.tolist()) <= set(more.tolist())
 
 
+def test_the_hash_of_an_id_does_not_depend_on_the_ids_beside_it() -> None:
+    ids = [b"a", b"a\nb", b"0123456789abcdef" * 2, b"\xff" * 9, b"z" * 64]
+    together = hash_rows(ids, [1] * len(ids)).tolist()
+    assert together == [hash_rows([one], [1])[0] for one in ids]
+    assert len(set(together)) == len(ids)
+
+
 def test_the_statistics_are_those_of_the_books() -> None:
     # Values by scipy.stats: kstwobign.sf(1.36), binom.sf(44, 300, 0.05), jensenshannon([.05, .95], [.15, .85]).
     assert compute_ks_p(1.36 / (10_000 + 0.12), 2 * 10_000**2, 2 * 10_000**2) == pytest.approx(0.0494, abs=2e-4)
