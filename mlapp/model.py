@@ -114,9 +114,15 @@ def load_estimator(
             )
         adapter = frameworks.get_framework(framework)
         require_declared_format(pipeline, adapter, format)
-        if adapter.weights_only:
-            return adapter.restore(_build_unfitted_model(pipeline, parameters or {}), folder)
-        return adapter.load(folder, format, _list_trusted_model_types(pipeline))
+        try:
+            if adapter.weights_only:
+                return adapter.restore(_build_unfitted_model(pipeline, parameters or {}), folder)
+            return adapter.load(folder, format, _list_trusted_model_types(pipeline))
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{folder} has no file of a model that was saved as '{format}' by {adapter.name}: {error}",
+                "Restore the version from a backup, or train again.",
+            ) from error
     try:
         return loader(folder)
     except Exception as error:

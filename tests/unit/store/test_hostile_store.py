@@ -95,6 +95,14 @@ def test_a_manifest_does_not_make_an_app_read_a_pickle(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_version_without_a_models_file_is_refused(store: Store, root: Path) -> None:
+    for file in files_of(root).glob("model*"):
+        file.unlink()
+    edit(root, files={file.name: described(file.read_bytes()) for file in files_of(root).iterdir()})
+    with pytest.raises(ModelError, match="has no file of a model that was saved as 'skops' by sklearn"):
+        load_predictor(an_app(), store.get("numbers", 1))
+
+
 def test_an_app_that_leaves_its_framework_open_reads_no_pickle_either(store: Store, root: Path, tmp_path: Path) -> None:
     plant_pickle(root, tmp_path / "ran", "python")
     with pytest.raises(ModelError, match=r"saved as 'joblib'; app 'numbers' declares none for python"):
