@@ -29,7 +29,7 @@ def measure_point(axis: str, size: int) -> dict[str, float]:
 
     from mlapp import App
     from mlapp.serving.decoding.json_body import encode_answer
-    from mlapp.serving.inference.served_model import serve_trained
+    from mlapp.serving.inference.served_model import serve_trained_model
 
     app = App("growth", target="y")
 
@@ -60,7 +60,7 @@ def measure_point(axis: str, size: int) -> dict[str, float]:
     started = time.process_time()
     trained = app.train()
     training = time.process_time() - started
-    loaded = serve_trained(trained)
+    loaded = serve_trained_model(trained)
     row = ["text 1"] if axis == "categories" else [1.5] * (size if axis == "columns" else 8)
     rows = size if axis == "rows" else 1
     body = json.dumps({"inputs": [row] * rows}).encode()

@@ -22,7 +22,7 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.protocols import tensors
-from mlapp.serving.protocols.open_inference import accept_tensors, make_model_metadata, predict_part_as_tensors
+from mlapp.serving.protocols.open_inference import accept_v2_tensors, make_v2_metadata, predict_part_as_tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import make_http_error
@@ -45,7 +45,7 @@ class MlappRuntime(MLModel):
         )
         self._endpoint = Endpoint(project.app, loaded, settings, Metrics())
         await self._endpoint.start_model()
-        about = make_model_metadata(self._endpoint)
+        about = make_v2_metadata(self._endpoint)
         self.inputs = [MetadataTensor(**tensor) for tensor in about["inputs"]]
         self.outputs = [MetadataTensor(**tensor) for tensor in about["outputs"]]
         return True
@@ -106,7 +106,7 @@ class MlappRuntime(MLModel):
         """The features in a request's tensors."""
         codec, given = loaded.codec, _read_mlserver_tensors(payload, budget)
         size = sum(tensor.array.nbytes for tensor in given)
-        raw = await self._endpoint.run_decoder(lambda: accept_tensors(codec.reader, given), size, budget)
+        raw = await self._endpoint.run_decoder(lambda: accept_v2_tensors(codec.reader, given), size, budget)
         return await self._endpoint.load_features(codec, raw, size, budget)
 
     def _open_mlserver_budget(self) -> Budget:

@@ -51,12 +51,12 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     """
     check_pipeline_format(format)
     root = project.root.resolve()
-    repository = (folder.resolve() if folder else _find_repository(root)) or root
+    repository = (folder.resolve() if folder else _find_pipeline_repository(root)) or root
     if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
         root = repository
     directory = root.relative_to(repository).as_posix()
     values = _collect_placeholder_values(project, directory, repository)
-    _refuse_unusable_names(values)
+    _refuse_unusable_pipeline_names(values)
     texts = {path: _fill_placeholders(text, values) for path, text in _list_pipeline_texts(format, directory, values)}
     for path, text in texts.items():
         file = repository / path
@@ -82,9 +82,9 @@ def check_pipeline_format(format: str) -> None:
         )
 
 
-def add_environments(project: Project) -> None:
+def add_pipeline_environments(project: Project) -> None:
     """Add `staging` and `production`, each with a namespace, to the mlapp.yaml of a new project."""
-    slug, target = _make_slug(project.name), find_cluster_target(project.settings)
+    slug, target = _make_pipeline_slug(project.name), find_pipeline_target(project.settings)
     with (project.root / FILE).open("a", encoding="utf-8") as file:
         file.write(
             "environments: # what the pipelines deploy to\n"
@@ -93,7 +93,7 @@ def add_environments(project: Project) -> None:
         )
 
 
-def find_cluster_target(settings: Settings) -> str:
+def find_pipeline_target(settings: Settings) -> str:
     """The target that a pipeline deploys to: the first cluster target in mlapp.yaml, otherwise `k8s`."""
     names = [*settings.targets]
     for environment in settings.environments.values():
@@ -117,8 +117,8 @@ def _list_pipeline_texts(format: str, directory: str, values: dict[str, str]) ->
 
 def _collect_placeholder_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
     settings, name = project.settings, project.name
-    slug = _make_slug(name)
-    target = find_cluster_target(settings)
+    slug = _make_pipeline_slug(name)
+    target = find_pipeline_target(settings)
     in_subfolder = directory != "."
     places = {
         key: f"--target {target} --env {key}" if key in settings.environments else f"--target {target}{other}"
@@ -130,8 +130,8 @@ def _collect_placeholder_values(project: Project, directory: str, repository: Pa
         "SLUG": slug,
         "PYTHON": settings.image.python or f"{sys.version_info.major}.{sys.version_info.minor}",
         "PACKAGE": distribution.NAME,
-        "EXTRAS": ",".join(_list_extras(settings)),
-        "SMALL": "-p limit=500" if _has_reader_limit(project) else "",
+        "EXTRAS": ",".join(_list_pipeline_extras(settings)),
+        "SMALL": "-p limit=500" if _has_pipeline_reader_limit(project) else "",
         "TRAIN": "--remote " if "flyte" in settings.targets else "",
         "STAGING": places["staging"],
         "PRODUCTION": places["production"],
@@ -144,7 +144,7 @@ def _collect_placeholder_values(project: Project, directory: str, repository: Pa
     }
 
 
-def _refuse_unusable_names(values: dict[str, str]) -> None:
+def _refuse_unusable_pipeline_names(values: dict[str, str]) -> None:
     """Refuse names that the shell or YAML interprets differently, because scripts contain them without quotes."""
     for key, what in UNQUOTED.items():
         if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
@@ -154,11 +154,11 @@ def _refuse_unusable_names(values: dict[str, str]) -> None:
             )
 
 
-def _make_slug(name: str) -> str:
+def _make_pipeline_slug(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
 
 
-def _list_extras(settings: Settings) -> list[str]:
+def _list_pipeline_extras(settings: Settings) -> list[str]:
     scheme = settings.store.url.partition("://")[0]
     in_bucket = "://" in settings.store.url and scheme != "file"
     extras = ["docker", "k8s", "sign"]
@@ -166,7 +166,7 @@ def _list_extras(settings: Settings) -> list[str]:
     return extras + (["flyte"] if "flyte" in settings.targets else [])
 
 
-def _has_reader_limit(project: Project) -> bool:
+def _has_pipeline_reader_limit(project: Project) -> bool:
     """Whether the data reader has a parameter `limit`, by its source. Does not run it."""
     file = locate_app(project.settings.app, project.root).file
     try:
@@ -181,16 +181,18 @@ def _has_reader_limit(project: Project) -> bool:
     return False
 
 
-def _find_repository(folder: Path) -> Path | None:
-    found = _ask_git(folder, "rev-parse", "--show-toplevel")
+def _find_pipeline_repository(folder: Path) -> Path | None:
+    found = _ask_git_for_pipeline(folder, "rev-parse", "--show-toplevel")
     return Path(found).resolve() if found else None
 
 
 def _find_default_branch(repository: Path) -> str:
-    return (_ask_git(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD") or "origin/main")[7:]
+    return (_ask_git_for_pipeline(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD") or "origin/main")[
+        7:
+    ]
 
 
-def _ask_git(folder: Path, *arguments: str) -> str:
+def _ask_git_for_pipeline(folder: Path, *arguments: str) -> str:
     """The output of git; empty if it fails or is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603, S607

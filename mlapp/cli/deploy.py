@@ -171,6 +171,6 @@ def _parse_promotion_time(text: str) -> float:
 
 
 def _print_deployed_documents(documents: list[dict[str, Any]]) -> None:
-    from mlapp.deploy.yaml_dump import to_yaml_all
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
 
-    typer.echo(to_yaml_all(documents), nl=False)
+    typer.echo(dump_yaml_documents(documents), nl=False)

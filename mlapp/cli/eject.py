@@ -80,7 +80,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     from mlapp.deploy import Shipment
     from mlapp.deploy.cluster.cluster_target import ClusterTarget
     from mlapp.deploy.target import find_target_class
-    from mlapp.deploy.yaml_dump import to_yaml_all
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
@@ -90,7 +90,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     if not isinstance(place, ClusterTarget):
         raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
-    typer.echo(to_yaml_all(place.rbac(shipment)), nl=False)
+    typer.echo(dump_yaml_documents(place.rbac(shipment)), nl=False)
 
 
 @cli.command("iam")
@@ -110,7 +110,7 @@ def eject_iam(
       aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
     """
     from mlapp.deploy.abilities import IamTarget
-    from mlapp.deploy.yaml_dump import to_yaml_all
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
@@ -118,7 +118,7 @@ def eject_iam(
     place = open_command_target(project, target or (configured[0] if configured else "lambda"))
     if not isinstance(place, IamTarget):
         raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
-    typer.echo(to_yaml_all([place.iam()]), nl=False)
+    typer.echo(dump_yaml_documents([place.iam()]), nl=False)
 
 
 @cli.command("schema")
@@ -132,7 +132,7 @@ def eject_schema() -> None:
       mlapp eject schema > mlapp.schema.json
       # then, as the first line of mlapp.yaml:  # yaml-language-server: $schema=mlapp.schema.json
     """
-    from mlapp.deploy.settings_schema import settings_schema as of_settings
+    from mlapp.deploy.settings_schema import make_settings_schema as of_settings
 
     output.print_json(of_settings())
 

@@ -43,7 +43,7 @@ def init_project(
       mlapp init --list
     """
     from mlapp import scaffold
-    from mlapp.ci import add_environments, check_pipeline_format, write_pipeline_files
+    from mlapp.ci import add_pipeline_environments, check_pipeline_format, write_pipeline_files
     from mlapp.project import Project
 
     if ci is not None:
@@ -65,7 +65,7 @@ def init_project(
 
     folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
     if ci is not None:
-        add_environments(Project.find(folder))
+        add_pipeline_environments(Project.find(folder))
         write_pipeline_files(Project.find(folder), ci)
     if json:
         output.print_json({"folder": str(folder)})

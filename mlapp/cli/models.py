@@ -188,15 +188,15 @@ def compare_versions(
 def _compare_live(project: Project, numbers: list[int], on: str, *, json: bool) -> None:
     import time
 
-    from mlapp.monitoring.comparison import compare_live
-    from mlapp.monitoring.inspection import parse_moment
+    from mlapp.monitoring.comparison import compare_versions_live
+    from mlapp.monitoring.inspection import parse_inspected_moment
 
     kind, _, text = on.partition(":")
     if kind != "live" or not text:
         raise UsageError(f"--on {on} is not known.", "Give it as live:7d.")
-    since = parse_moment(text)
+    since = parse_inspected_moment(text)
     assert since is not None
-    found = compare_live(project, numbers, since=since, until=time.time())
+    found = compare_versions_live(project, numbers, since=since, until=time.time())
     if json:
         output.print_json(found)
         return

@@ -44,11 +44,13 @@ def show_windows(
     """
     if context.invoked_subcommand is not None:
         return
-    from mlapp.monitoring.inspection import inspect_windows, parse_moment
+    from mlapp.monitoring.inspection import inspect_windows, parse_inspected_moment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    reports = inspect_windows(project, since=parse_moment(since), until=parse_moment(until), version=version)
+    reports = inspect_windows(
+        project, since=parse_inspected_moment(since), until=parse_inspected_moment(until), version=version
+    )
     if json:
         output.print_json({"app": project.name, "windows": reports})
     else:
@@ -71,9 +73,9 @@ def run(
       mlapp monitor run
     """
     from mlapp.monitoring.closing import close_windows
-    from mlapp.serving.serve_spec import find_projects
+    from mlapp.serving.serve_spec import find_served_projects
 
-    for project in find_projects((), str(bundle) if bundle else None, environment):
+    for project in find_served_projects((), str(bundle) if bundle else None, environment):
         closed = close_windows(project)
         output.print_note(
             f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms started or ended."
@@ -96,12 +98,14 @@ def report(
 
       mlapp monitor report --html report.html --since 7d
     """
-    from mlapp.monitoring.inspection import parse_moment
+    from mlapp.monitoring.inspection import parse_inspected_moment
     from mlapp.monitoring.report import write_report
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    write_report(project, html, since=parse_moment(since), until=parse_moment(until), version=version)
+    write_report(
+        project, html, since=parse_inspected_moment(since), until=parse_inspected_moment(until), version=version
+    )
     typer.echo(html)
 
 
@@ -117,7 +121,7 @@ def query_log(
 
       mlapp monitor sql "SELECT version, sum(weight) FROM log GROUP BY version"
     """
-    from mlapp.monitoring.database import query as run_query
+    from mlapp.monitoring.database import query_database as run_query
     from mlapp.monitoring.inspection import open_project_place
     from mlapp.project import Project
     from mlapp.schema.json_values import to_json_value
@@ -142,7 +146,7 @@ def forget_person(
       mlapp monitor forget --key customer=4711 --yes
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
-    from mlapp.monitoring.forgetting import forget_rows as delete
+    from mlapp.monitoring.forgetting import forget_person_rows as delete
     from mlapp.monitoring.inspection import open_project_place
     from mlapp.project import Project
 

@@ -103,7 +103,7 @@ def start_server(
         "bundle": str(bundle) if bundle else None,
         "environment": environment,
     }
-    found = plans.find_projects(**what)
+    found = plans.find_served_projects(**what)
     settings = plans.read_serve_settings(found, environment)
     given: dict[str, Any] = {
         "host": host or settings.host or sockets.choose_default_host(),
@@ -116,9 +116,9 @@ def start_server(
     settings = msgspec.structs.replace(settings, **given)
     plan = plans.ServeSpec(**what, settings=settings, flags=given, reload=reload)
     if settings.wsgi is not None:
-        from mlapp.serving.process.wsgi_site import run_site
+        from mlapp.serving.process.wsgi_site import run_wsgi_site
 
-        run_site(settings.wsgi, plan, found[0])
+        run_wsgi_site(settings.wsgi, plan, found[0])
     listener = sockets.bind_socket(given["host"], settings.port)
     url = sockets.server_url(listener, settings.tls_cert is not None)
     if settings.workers > 1 or reload:

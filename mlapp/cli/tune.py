@@ -104,10 +104,10 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
 def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
     engine = open_project_engine(project)
-    from mlapp.flyte.remote_search import check_search, choose_metric, search_on_flyte
+    from mlapp.flyte.remote_search import check_remote_search, choose_search_metric, search_on_flyte
 
-    check_search(project.app, options)
-    metric = choose_metric(project.store, project.name, options.metric)
+    check_remote_search(project.app, options)
+    metric = choose_search_metric(project.store, project.name, options.metric)
     output.print_note(f"trials are compared by {metric}")
     registration = register_remote_project(engine)
     again = "the same `mlapp tune --remote`"

@@ -76,7 +76,7 @@ def watch_canary(
     return None
 
 
-def explain_worse(live: Traffic, trial: Traffic, limits: CanaryLimits) -> str | None:
+def explain_worse_traffic(live: Traffic, trial: Traffic, limits: CanaryLimits) -> str | None:
     """The reason why the canary is worse than the live release; None if it is not, or if it is too early to say."""
     if trial.requests < limits.requests:
         return None
@@ -95,6 +95,6 @@ def describe_traffic(live: Traffic, trial: Traffic) -> str:
     )
 
 
-def compare_releases(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
+def compare_canary_quality(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
     """The reason why the quality of the canary's version is worse; None if it is not, or is not compared."""
     return None if compare is None else compare(live.shipment.model_version, trial.shipment.model_version)

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_owner_labels
 from mlapp.deploy.target import DeployError, Shipment
-from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 
@@ -75,22 +75,22 @@ def commit_release(
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
         raise UsageError(f"--git-path {path} is not a folder of the repository.", "Give it as digits/production.")
-    texts = {name: f"{MARK}\n{to_yaml(strip)}" for name, strip in _name_documents(documents).items()}
-    message = describe_release(shipment, path)
+    texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_committed_documents(documents).items()}
+    message = write_commit_message(shipment, path)
     folder = Path(repository).expanduser()
     if (folder / ".git").exists():
         return _commit_in_folder(folder.resolve(), repository, path, branch, texts, message)
     with tempfile.TemporaryDirectory(prefix="mlapp-git-") as temporary:
         clone = Path(temporary) / "clone"
         source = str(folder.resolve()) if folder.exists() else repository
-        _run_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
-        branch = branch or _run_git(clone, "symbolic-ref", "--short", "HEAD")
-        is_empty = not _run_git(clone, "branch", "--remotes")
+        _run_release_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
+        branch = branch or _run_release_git(clone, "symbolic-ref", "--short", "HEAD")
+        is_empty = not _run_release_git(clone, "branch", "--remotes")
         before: str | None = None
         for _ in range(ATTEMPTS):
             if not is_empty:
-                _check_out(clone, repository, branch)
-            found = _hash_folder(clone, path)
+                _check_out_release_branch(clone, repository, branch)
+            found = _hash_release_folder(clone, path)
             if before is not None and found != before:
                 raise DeployError(
                     f"Somebody else changed {path} in {repository} at the same time; nothing was pushed.",
@@ -98,17 +98,17 @@ def commit_release(
                 )
             before = found
             changed = _write_and_commit(clone, path, texts, message)
-            if changed and not _push_commit(clone, repository, branch):
+            if changed and not _push_release_commit(clone, repository, branch):
                 progress("another push came first: retrying on top of it")
                 is_empty = False
                 continue
-            return GitRelease(repository, branch, path, _run_git(clone, "rev-parse", "HEAD"), changed, True)
+            return GitRelease(repository, branch, path, _run_release_git(clone, "rev-parse", "HEAD"), changed, True)
     raise DeployError(
         f"Others pushed to {repository} {ATTEMPTS} times in a row; the release was not pushed.", "Deploy again."
     )
 
 
-def describe_release(shipment: Shipment, path: str) -> str:
+def write_commit_message(shipment: Shipment, path: str) -> str:
     """The commit message; its last lines are trailers, readable by `git interpret-trailers`."""
     version = f"version {shipment.model_version}" if shipment.model_version else "another image"
     trailers = {
@@ -120,7 +120,7 @@ def describe_release(shipment: Shipment, path: str) -> str:
     return f"Deploy {version} of {shipment.app}\n\nTo {path}.\n\n" + "\n".join(lines)
 
 
-def _name_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _name_committed_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if any("apiVersion" not in document for document in documents):
         raise UsageError("This target has no Kubernetes objects.", "Give --target k8s, or leave out --to-git.")
     return group_documents_by_file([strip_owner_labels(document) for document in documents])
@@ -130,22 +130,22 @@ def _commit_in_folder(
     folder: Path, repository: str, path: str, branch: str | None, texts: dict[str, str], message: str
 ) -> GitRelease:
     """Commit in the user's own clone without pushing."""
-    current = _run_git(folder, "symbolic-ref", "--short", "HEAD")
+    current = _run_release_git(folder, "symbolic-ref", "--short", "HEAD")
     if branch not in (None, current):
         raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
-    if _run_git(folder, "status", "--porcelain", "--", path):
+    if _run_release_git(folder, "status", "--porcelain", "--", path):
         raise DeployError(f"{repository} has uncommitted changes in {path}.", "Commit or undo them.")
     changed = _write_and_commit(folder, path, texts, message)
-    return GitRelease(repository, current, path, _run_git(folder, "rev-parse", "HEAD"), changed, False)
+    return GitRelease(repository, current, path, _run_release_git(folder, "rev-parse", "HEAD"), changed, False)
 
 
-def _check_out(clone: Path, repository: str, branch: str) -> None:
+def _check_out_release_branch(clone: Path, repository: str, branch: str) -> None:
     """Reset the clone to the current state of the branch."""
-    _run_git(clone, "fetch", "--quiet", "origin")
-    if not _run_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
+    _run_release_git(clone, "fetch", "--quiet", "origin")
+    if not _run_release_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
         raise DeployError(f"{repository} has no branch {branch}.", "Create it there, or give another --git-branch.")
-    _run_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
-    _run_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
+    _run_release_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
+    _run_release_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
 
 
 def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
@@ -153,7 +153,7 @@ def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str
     folder = root / path
     if folder.is_symlink() or not folder.resolve().is_relative_to(root.resolve()):
         raise DeployError(f"{path} is a link to a place outside the repository.", "Give another --git-path.")
-    ours = set(_list_own_files(folder))
+    ours = set(_list_committed_files(folder))
     for name in texts:
         if os.path.lexists(folder / name) and name not in ours:  # a link can point outside the repository
             raise DeployError(
@@ -165,17 +165,19 @@ def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     names = [f"{path}/{name}" for name in sorted(ours | set(texts))]
-    _run_git(root, "add", "--all", "--", *names)
-    if not _run_git(root, "status", "--porcelain", "--", *names):
+    _run_release_git(root, "add", "--all", "--", *names)
+    if not _run_release_git(root, "status", "--porcelain", "--", *names):
         return False
     author = (
-        [] if ask_git(root, "config", "user.email") else ["-c", "user.name=mlapp", "-c", "user.email=mlapp@localhost"]
+        []
+        if ask_release_git(root, "config", "user.email")
+        else ["-c", "user.name=mlapp", "-c", "user.email=mlapp@localhost"]
     )
-    _run_git(root, *author, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
+    _run_release_git(root, *author, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
     return True
 
 
-def _list_own_files(folder: Path) -> Iterator[str]:
+def _list_committed_files(folder: Path) -> Iterator[str]:
     for file in folder.glob("*.yaml"):
         if file.is_file() and not file.is_symlink():
             with file.open(encoding="utf-8", errors="replace") as opened:
@@ -183,19 +185,19 @@ def _list_own_files(folder: Path) -> Iterator[str]:
                     yield file.name
 
 
-def _hash_folder(clone: Path, path: str) -> str:
+def _hash_release_folder(clone: Path, path: str) -> str:
     """The hash of the folder's content at the branch's head; empty when it does not exist."""
-    return ask_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
+    return ask_release_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
 
 
-def _push_commit(clone: Path, repository: str, branch: str) -> bool:
+def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
     """Push; False if somebody else pushed first.
 
     Raises:
         DeployError: the push is refused.
     """
     try:
-        _run_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        _run_release_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     except DeployError as error:
         if any(text in error.what for text in OVERTAKEN):
             return False
@@ -203,15 +205,15 @@ def _push_commit(clone: Path, repository: str, branch: str) -> bool:
     return True
 
 
-def ask_git(root: Path, *arguments: str) -> str:
+def ask_release_git(root: Path, *arguments: str) -> str:
     """The output of Git; empty if it fails."""
     try:
-        return _run_git(root, *arguments)
+        return _run_release_git(root, *arguments)
     except DeployError:
         return ""
 
 
-def _run_git(root: Path, *arguments: str) -> str:
+def _run_release_git(root: Path, *arguments: str) -> str:
     """The output of Git.
 
     Raises:

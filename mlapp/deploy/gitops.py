@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.config import Monitor
 from mlapp.deploy.cluster.settings import Canary
-from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.monitoring.rules_file import make_rules
 
 FORMATS = ("argocd", "flux")
@@ -72,7 +72,7 @@ def make_flux_objects(
             "wait": True,  # Ready then includes the pods
             "timeout": f"{timeout}s",
             **(
-                {"patches": [{"target": {"kind": "Deployment", "name": name}, "patch": to_yaml(patch)}]}
+                {"patches": [{"target": {"kind": "Deployment", "name": name}, "patch": dump_yaml(patch)}]}
                 if pinned
                 else {}
             ),
@@ -92,24 +92,25 @@ def make_analysis_template(
     canary = f'namespace="{namespace}", pod=~"{name}-{{{{args.canary-hash}}}}-.*"'
     stable = f'namespace="{namespace}", pod=~"{name}-{{{{args.stable-hash}}}}-.*"'
     metrics = [
-        _make_metric(
+        _make_rollout_metric(
             "error-rate",
-            f"{_render_error_share_query(canary)} - ({_render_error_share_query(stable)} >= 0 or vector(0))",
+            f"{_render_rollout_error_query(canary)} - ({_render_rollout_error_query(stable)} >= 0 or vector(0))",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.error_rate}",
             prometheus,
         ),
-        _make_metric(
+        _make_rollout_metric(
             "latency-ratio",
-            f"({_render_latency_query(canary)}) / ({_render_latency_query(stable)})",
+            f"({_render_rollout_latency_query(canary)}) / ({_render_rollout_latency_query(stable)})",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.latency_ratio}",
             prometheus,
         ),
     ]
-    new = f"({_render_versions_query(app, canary)} unless on (version) {_render_versions_query(app, stable)})"
+    versions = _render_rollout_versions_query
+    new = f"({versions(app, canary)} unless on (version) {versions(app, stable)})"
     for rule in make_rules(app, monitor)["groups"][0]["rules"]:
         if "alert" in rule:
             query = f"count(({rule['expr']}) and on (version) {new}) or vector(0)"
-            metrics.append(_make_metric(_to_kebab(rule["alert"]), query, "result[0] == 0", prometheus))
+            metrics.append(_make_rollout_metric(_to_kebab_case(rule["alert"]), query, "result[0] == 0", prometheus))
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "AnalysisTemplate",
@@ -138,7 +139,7 @@ def make_rollout(name: str, namespace: str) -> dict[str, Any]:
     }
 
 
-def _make_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
+def _make_rollout_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
     """A metric with ten measurements, one per minute; the second failed one aborts the canary."""
     return {
         "name": name,
@@ -150,23 +151,23 @@ def _make_metric(name: str, query: str, condition: str, prometheus: str) -> dict
     }
 
 
-def _render_rate_query(counter: str, pods: str, more: str = "") -> str:
+def _render_rollout_rate_query(counter: str, pods: str, more: str = "") -> str:
     return f'sum(rate({counter}{{{pods}, handler!~"{NOT_COUNTED}"{more}}}[2m]))'
 
 
-def _render_versions_query(app: str, pods: str) -> str:
+def _render_rollout_versions_query(app: str, pods: str) -> str:
     return f'max by (version) (mlapp_monitored_rows_total{{model="{app}", {pods}}})'
 
 
-def _render_error_share_query(pods: str) -> str:
-    failed = _render_rate_query("http_requests_total", pods, ', status=~"5.."')
-    return f"(({failed} or vector(0)) / {_render_rate_query('http_requests_total', pods)})"
+def _render_rollout_error_query(pods: str) -> str:
+    failed = _render_rollout_rate_query("http_requests_total", pods, ', status=~"5.."')
+    return f"(({failed} or vector(0)) / {_render_rollout_rate_query('http_requests_total', pods)})"
 
 
-def _render_latency_query(pods: str) -> str:
+def _render_rollout_latency_query(pods: str) -> str:
     name = "http_request_duration_seconds"
-    return f"{_render_rate_query(f'{name}_sum', pods)} / {_render_rate_query(f'{name}_count', pods)}"
+    return f"{_render_rollout_rate_query(f'{name}_sum', pods)} / {_render_rollout_rate_query(f'{name}_count', pods)}"
 
 
-def _to_kebab(name: str) -> str:
+def _to_kebab_case(name: str) -> str:
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

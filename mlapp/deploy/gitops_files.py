@@ -7,10 +7,10 @@ from typing import Any
 
 from mlapp.deploy import gitops
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
-from mlapp.deploy.git_release import ask_git, choose_release_folder
+from mlapp.deploy.git_release import ask_release_git, choose_release_folder
 from mlapp.deploy.k8s import KubernetesTarget
 from mlapp.deploy.target import Target
-from mlapp.deploy.yaml_dump import to_yaml, to_yaml_all
+from mlapp.deploy.yaml_dump import dump_yaml, dump_yaml_documents
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.project import Project
 from mlapp.reporting import Reporter
@@ -47,24 +47,24 @@ def write_gitops_files(
     if place.settings.namespace_name is None:
         progress(f"targets.{place.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
     title = f"{name}-{project.environment}" if project.environment else name
-    repository = repository or ask_git(project.root, "remote", "get-url", "origin")
+    repository = repository or ask_release_git(project.root, "remote", "get-url", "origin")
     if not repository:
         progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
     source = (repository or UNKNOWN, branch, path or choose_release_folder(project.name, project.environment))
     texts = {}
     if format == "argocd":
-        texts["application.yaml"] = to_yaml(gitops.make_application(title, name, *source, namespace, with_rollout))
+        texts["application.yaml"] = dump_yaml(gitops.make_application(title, name, *source, namespace, with_rollout))
     else:
         pinned = with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
-        texts["flux.yaml"] = to_yaml_all(
+        texts["flux.yaml"] = dump_yaml_documents(
             gitops.make_flux_objects(title, name, *source, namespace, place.settings.rollout.timeout, pinned)
         )
     if isinstance(place, KubernetesTarget):
         limits, monitor = place.settings.canary, project.settings.monitor
         template = gitops.make_analysis_template(project.name, name, namespace, monitor, limits, prometheus)
-        texts["analysis-template.yaml"] = to_yaml(template)
+        texts["analysis-template.yaml"] = dump_yaml(template)
         if with_rollout:
-            texts["rollout.yaml"] = to_yaml(gitops.make_rollout(name, namespace))
+            texts["rollout.yaml"] = dump_yaml(gitops.make_rollout(name, namespace))
     for file in texts:
         if (folder / file).exists():
             raise UsageError(f"{folder / file} exists already.", "Remove it, or give another folder with --to.")

@@ -10,7 +10,7 @@ from mlapp import plugins
 from mlapp.config import Settings
 
 
-def settings_schema() -> dict[str, Any]:
+def make_settings_schema() -> dict[str, Any]:
     """A schema (draft 2020-12) for editors to complete and validate mlapp.yaml.
 
     An environment overrides the other settings, so it can contain any subset of them.
@@ -22,7 +22,7 @@ def settings_schema() -> dict[str, Any]:
     )
     places = dict(zip(names, sections, strict=True))
     for name in list(definitions):
-        _shorten_description(definitions[name])
+        _shorten_schema_description(definitions[name])
     settings = definitions["Settings"]
     store = settings["properties"]["store"]
     settings["properties"]["store"] = {
@@ -48,7 +48,7 @@ def settings_schema() -> dict[str, Any]:
     }
 
 
-def _shorten_description(definition: dict[str, Any]) -> None:
+def _shorten_schema_description(definition: dict[str, Any]) -> None:
     """Keep only the first line of a section's docstring; the rest is for readers of the code."""
     if "description" in definition:
         definition["description"] = definition["description"].partition("\n")[0]

@@ -42,11 +42,11 @@ def make_shipment(
     """
     manifest: Manifest | None
     if image is None and not target.ships_image:
-        manifest, image = _find_manifest(project, model), ""
+        manifest, image = _find_shipped_manifest(project, model), ""
     elif image is None:
         manifest = project.store.signed_manifest(project.name, project.store.resolve(project.name, model))
         has_model = project.settings.serve.wsgi is not None or not target.fetches_model(
-            _find_version_uri(project, manifest)
+            _find_shipped_version_uri(project, manifest)
         )
         image = _build_shipped_image(project, manifest, settings_of, target, has_model, progress)
     elif target.needs_registry and not PINNED.fullmatch(image):
@@ -55,27 +55,27 @@ def make_shipment(
             "Give it as repository@sha256:…; `docker buildx imagetools inspect IMAGE` prints it.",
         )
     else:
-        manifest = _find_manifest(project, model)
+        manifest = _find_shipped_manifest(project, model)
     git = provenance.read_git_state(project.root)
     return Shipment(
         app=project.name,
         image=image,
         model_version=str(manifest.version) if manifest else None,
         code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
-        example=_read_example(manifest),
-        model_uri=_find_version_uri(project, manifest),
+        example=_read_shipped_example(manifest),
+        model_uri=_find_shipped_version_uri(project, manifest),
         monitor_schedule=None if project.settings.monitor.run == "flyte" else make_cron(project.settings),
         manifest=msgspec.json.encode(manifest).decode() if manifest else None,
     )
 
 
-def _read_example(manifest: Manifest | None) -> Any:
+def _read_shipped_example(manifest: Manifest | None) -> Any:
     if manifest is None:
         return None
     return manifest.schema.example_inputs(has_feature_loader=manifest.schema.inputs is not None)
 
 
-def _find_manifest(project: Project, model: str) -> Manifest | None:
+def _find_shipped_manifest(project: Project, model: str) -> Manifest | None:
     """The version's manifest; None if the store of an existing image is not available here."""
     try:
         return project.store.signed_manifest(project.name, project.store.resolve(project.name, model))
@@ -85,7 +85,7 @@ def _find_manifest(project: Project, model: str) -> Manifest | None:
         return None
 
 
-def _find_version_uri(project: Project, manifest: Manifest | None) -> str | None:
+def _find_shipped_version_uri(project: Project, manifest: Manifest | None) -> str | None:
     """The version's location, if the store is an object store."""
     url = project.settings.store.url
     if manifest is None or "://" not in url or url.startswith("file://"):

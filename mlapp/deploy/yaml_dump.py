@@ -22,19 +22,19 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+def _represent_yaml_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
     style = "|" if "\n" in value else "'" if NOT_TEXT_ELSEWHERE.fullmatch(value) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(str, _represent_yaml_text)
 
 
-def to_yaml(document: Any) -> str:
+def dump_yaml(document: Any) -> str:
     """One document."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def to_yaml_all(documents: Iterable[Any]) -> str:
+def dump_yaml_documents(documents: Iterable[Any]) -> str:
     """Several documents, in kubectl's format."""
-    return "".join(f"---\n{to_yaml(document)}" for document in documents)
+    return "".join(f"---\n{dump_yaml(document)}" for document in documents)

@@ -18,16 +18,16 @@ from mlapp.serving.decoding.media_types import decode_body
 from mlapp.serving.decoding.processes import decode_in_process
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.monitoring import HTML, POLICY, render_report
+from mlapp.serving.monitoring import HTML, POLICY, render_monitoring_report
 from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.cors import Cors
-from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type, too_large_error
+from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type, too_large_body_error
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
-from mlapp.serving.web.timeouts import request_timeout
+from mlapp.serving.web.timeouts import read_request_timeout
 
 log = logging.getLogger("mlapp.serving")
 EVENTS = b"text/event-stream"
@@ -132,7 +132,7 @@ class ModelSite:
             try:
                 answer = self._find_answer(request, identity)
             except Exception as error:
-                answer = _problem_answer(make_http_error(error))
+                answer = _make_problem_answer(make_http_error(error))
             answer.headers = [
                 *answer.headers,
                 (b"x-request-id", identity),
@@ -179,7 +179,7 @@ class ModelSite:
             recorder = self.host.state.recorder
             if recorder is None:
                 raise HttpError(404, "Nothing is recorded: monitoring is off in mlapp.yaml.")
-            page = render_report(endpoint.name, self.host.place, recorder)
+            page = render_monitoring_report(endpoint.name, self.host.place, recorder)
             return Answer(200, page, HTML, [(b"content-security-policy", POLICY)])
         if path == "/models":
             return Answer(200, encode_json({"models": [{"model": endpoint.name, "version": version}]}))
@@ -207,7 +207,7 @@ class ModelSite:
 
     def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
         settings = self.host.settings
-        budget = Budget(settings, request_timeout(request.headers, settings.timeout))
+        budget = Budget(settings, read_request_timeout(request.headers, settings.timeout))
         body = self._read_body(request)
         try:
             encoding = request.headers.get(b"content-encoding", b"").strip().lower()
@@ -231,7 +231,7 @@ class ModelSite:
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
             found = self.host.state.loop.run(streams.collect_stream(items, self.host.settings.max_body, budget))
             return Answer(200, encode_answer(found, tail, is_unionml=is_unionml))
-        events = self.host.state.loop.iterate(streams.encode_events(items))
+        events = self.host.state.loop.iterate(streams.encode_stream_events(items))
         first = next(events)  # a stream that fails immediately becomes a problem response
         return Answer(200, first, EVENTS, [(b"cache-control", b"no-cache")], events)
 
@@ -245,7 +245,7 @@ class ModelSite:
         told = request.headers.get(b"content-length", b"")
         length = int(told) if told.isdigit() and len(told) <= LONGEST_LENGTH else None
         if length is not None and length > limit:
-            raise too_large_error(limit)
+            raise too_large_body_error(limit)
         most = limit + 1 if length is None else length
         parts, size = [], 0
         while size < most:
@@ -255,7 +255,7 @@ class ModelSite:
             parts.append(piece)
             size += len(piece)
         if size > limit:
-            raise too_large_error(limit)
+            raise too_large_body_error(limit)
         if length is not None and size < length:
             raise HttpError(400, f"The body ended after {size} of {length} bytes.")
         self._count_bytes(size)
@@ -267,5 +267,5 @@ class ModelSite:
             state.intake.take(size) if size >= 0 else state.intake.give(-size)
 
 
-def _problem_answer(problem: HttpError) -> Answer:
+def _make_problem_answer(problem: HttpError) -> Answer:
     return Answer(problem.status, problem.problem_body(), problems.MEDIA, list(problem.headers))

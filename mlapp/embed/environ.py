@@ -27,10 +27,10 @@ def read_environ(
             headers[name.replace("_", "-").lower().encode()] = str(environ[name]).encode("latin-1", "replace")
     if path is None:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
-    return WebRequest(environ["REQUEST_METHOD"], path, headers, read or _find_reader(environ, headers))
+    return WebRequest(environ["REQUEST_METHOD"], path, headers, read or _find_environ_reader(environ, headers))
 
 
-def _find_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:
+def _find_environ_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:
     """A reader of the body. Without a content length, it reads to the end only if the web server marks the end."""
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     has_end = b"content-length" in headers or b"transfer-encoding" in headers or environ.get("wsgi.input_terminated")

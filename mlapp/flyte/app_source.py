@@ -49,11 +49,11 @@ def make_project_source(project: Project) -> Source:
         project.settings.app,
         project.settings,
         project.environment,
-        read_training_size(project),
+        read_app_training_size(project),
     )
 
 
-def read_training_size(project: Project) -> int | None:
+def read_app_training_size(project: Project) -> int | None:
     """The number of cells in the latest version's data; None without a version, or in a container, which ignores it."""
     if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
         return None
@@ -84,7 +84,7 @@ def make_app_source(app: App) -> Source:
     )
 
 
-def load_source(root: Path, place: str, environment: str | None = None) -> Source:
+def load_app_source(root: Path, place: str, environment: str | None = None) -> Source:
     """Import the app at `place` of the project in `root`.
 
     Raises:

@@ -44,7 +44,7 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
     return packed.getvalue(), hasher.hexdigest()
 
 
-def digest_data(root: Path, settings: Settings) -> str:
+def digest_archived_data(root: Path, settings: Settings) -> str:
     """SHA-256 of the non-code files in the archive, which a cached reader can read.
 
     Python files are excluded, because a task's cache depends on the functions that it runs
@@ -65,7 +65,7 @@ def _list_archived_files(root: Path, settings: Settings, warn: Reporter, needed:
     return find_project_files(root, include=settings.image.include, leave_out=leave_out, needed=needed, warn=warn)
 
 
-def write_archive(content: bytes, folder: Path, digest: str) -> Path:
+def write_code_archive(content: bytes, folder: Path, digest: str) -> Path:
     """Write the archive to a file; pyflyte-fast-execute unpacks files that end in .tar.gz."""
     file = folder / f"fast{digest[:32]}.tar.gz"
     file.write_bytes(content)

@@ -90,19 +90,19 @@ class _SourceWalk:
                 self.add_value(value.__wrapped__)
         elif isinstance(value, type):
             self._add_name(value)
-            if self._is_own(_find_source_file(value)):
-                self._update(_read_function_source(value))
+            if self._is_own(_find_fingerprinted_file(value)):
+                self._update(_read_fingerprinted_source(value))
                 for member in (*vars(value).values(), *value.__bases__):
                     if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
                         self.add_value(member)
-        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_find_source_file(type(value)))):
+        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_find_fingerprinted_file(type(value)))):
             self.add_value(type(value))
             for attribute in vars(value).values():
                 if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
                     self.add_value(attribute)
 
     def _add_function(self, function: types.FunctionType) -> None:
-        self._update(_read_function_source(function))
+        self._update(_read_fingerprinted_source(function))
         for value in (function.__defaults__, function.__kwdefaults__):
             self.add_value(value)
         for cell in function.__closure__ or ():
@@ -111,14 +111,14 @@ class _SourceWalk:
             except ValueError:  # not yet assigned
                 continue
         modules: list[Any] = []
-        for name in _iterate_used_names(function.__code__):
+        for name in _iterate_fingerprinted_names(function.__code__):
             if name in function.__globals__:
                 found = [function.__globals__[name]]
             else:  # perhaps a module that the function imports when it is called, or `b` of a module `a`, in `a.b.f(x)`
                 self._add_import(name, Path(function.__code__.co_filename).parent)
                 found = [getattr(module, name, None) for module in modules]
             for value in found:
-                if isinstance(value, types.ModuleType) and self._is_own(_find_module_path(value)):
+                if isinstance(value, types.ModuleType) and self._is_own(_find_fingerprinted_module(value)):
                     modules.append(value)
                 self.add_value(value)
 
@@ -162,11 +162,11 @@ class _SourceWalk:
         return path.is_relative_to(self._root) and "site-packages" not in path.parts
 
 
-def _iterate_used_names(code: types.CodeType) -> Iterable[str]:
+def _iterate_fingerprinted_names(code: types.CodeType) -> Iterable[str]:
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _iterate_used_names(constant)
+            yield from _iterate_fingerprinted_names(constant)
 
 
 def _is_text_constant(value: Any) -> bool:
@@ -174,36 +174,36 @@ def _is_text_constant(value: Any) -> bool:
     return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
 
 
-def _find_module_path(module: types.ModuleType) -> str | None:
+def _find_fingerprinted_module(module: types.ModuleType) -> str | None:
     """A module's file, or its folder if it is a package without a file."""
     return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
 
 
-def _read_function_source(value: Any) -> bytes:
+def _read_fingerprinted_source(value: Any) -> bytes:
     """The source without comments, layout and decorators, as far as it is available."""
     try:
         text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not a wrapped function's
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
         code = getattr(value, "__code__", None)
-        return b"" if code is None else b"".join(_describe_bytecode(code))
+        return b"" if code is None else b"".join(_describe_fingerprinted_bytecode(code))
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             node.decorator_list = []
     return ast.dump(tree).encode()
 
 
-def _describe_bytecode(code: types.CodeType) -> Iterable[bytes]:
+def _describe_fingerprinted_bytecode(code: types.CodeType) -> Iterable[bytes]:
     """The bytecode of a function without source, as in a notebook."""
     yield code.co_code + repr(code.co_names).encode()
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _describe_bytecode(constant)
+            yield from _describe_fingerprinted_bytecode(constant)
         else:
             yield repr(constant).encode()
 
 
-def _find_source_file(kind: type) -> str | None:
+def _find_fingerprinted_file(kind: type) -> str | None:
     try:
         return inspect.getfile(kind)
     except (OSError, TypeError):

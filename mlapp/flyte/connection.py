@@ -140,7 +140,7 @@ class Connection:
         from flytekit.exceptions import user
         from flytekit.exceptions.system import FlyteSystemException
 
-        chain = list(_iterate_causes(error))
+        chain = list(_iterate_connection_causes(error))
         rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
@@ -148,7 +148,9 @@ class Connection:
         if any(words in details for words in unknown) or ("project" in details and "not found" in details):
             return self.missing_project_error()
         status = grpc.StatusCode
-        if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(_is_login_error(found) for found in chain):
+        if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(
+            _is_connection_login_error(found) for found in chain
+        ):
             return FlyteError(
                 f"Flyte at {self.endpoint} rejects the login: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
@@ -183,13 +185,13 @@ class Connection:
         return None
 
 
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_connection_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _is_login_error(error: BaseException) -> bool:
+def _is_connection_login_error(error: BaseException) -> bool:
     return type(error).__name__ in (
         "FlyteAuthenticationException",
         "AccessTokenNotFoundError",

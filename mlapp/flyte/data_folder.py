@@ -72,7 +72,7 @@ def write_task_values(folder: Path, values: Mapping[str, Any], identity: Identit
 
 def read_task_values(folder: Path) -> tuple[dict[str, Any], Identity]:
     """All values of a folder in order, and the identity."""
-    index = open_index(folder)
+    index = open_data_index(folder)
     return {
         name: _read_task_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
     }, index.identity
@@ -80,29 +80,29 @@ def read_task_values(folder: Path) -> tuple[dict[str, Any], Identity]:
 
 def read_task_value(folder: Path, name: str) -> Any:
     """One value of a folder."""
-    index = open_index(folder)
+    index = open_data_index(folder)
     return _read_task_file(folder, index.parts[index.names.index(name)])
 
 
-def open_index(folder: Path) -> Dataset:
+def open_data_index(folder: Path) -> Dataset:
     """The index of a folder."""
     return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
 
 
-def check_annotation(stage: Stage) -> None:
+def check_data_annotation(stage: Stage) -> None:
     """Check a stage's return annotation, as far as it determines the type of the value.
 
     Raises:
         UsageError: the type has no format for transfer; the message names the function and the type.
     """
-    kind = _find_unformatted_type(stage.signature.return_annotation)
+    kind = _find_unformatted_data_type(stage.signature.return_annotation)
     if kind is not None:
         raise UsageError(
             f"{stage.title} returns a {format_parameter_type(kind)}, which Flyte cannot pass between tasks.", OPT_IN
         )
 
 
-def hash_folder(folder: Path) -> str:
+def hash_data_folder(folder: Path) -> str:
     """SHA-256 of names and contents: folders with the same data have the same hash, whichever run wrote them."""
     hasher = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -113,23 +113,26 @@ def hash_folder(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def _find_unformatted_type(annotation: Any) -> Any:
+def _find_unformatted_data_type(annotation: Any) -> Any:
     """The type in an annotation that has no transfer format; None if there is none or it is unknown."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        return _find_unformatted_type(typing.get_args(annotation)[0])
+        return _find_unformatted_data_type(typing.get_args(annotation)[0])
     if origin is not None:
         return next(
-            (kind for inner in typing.get_args(annotation) if (kind := _find_unformatted_type(inner)) is not None), None
+            (kind for inner in typing.get_args(annotation) if (kind := _find_unformatted_data_type(inner)) is not None),
+            None,
         )
     is_plain = annotation in (str, int, float, bool, bytes, type(None), object, inspect.Signature.empty)
     if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
         return None
-    return None if _find_value_format((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
+    return (
+        None if _find_task_value_format((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
+    )
 
 
 def _write_task_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
-    kind = _find_value_kind(value)
+    kind = _find_task_value_kind(value)
     if kind == "table":
         value, details = encode_frame(value, name)
         return Part(kind, _write_task_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
@@ -141,12 +144,12 @@ def _write_task_value(folder: Path, stem: str, value: Any, name: str, pickle: bo
         np.save(folder / f"{stem}.npy", value, allow_pickle=False)
         return Part(kind, f"{stem}.npy")
     if kind in ("tuple", "list", "dict"):
-        text = _encode_exact_json(value)
+        text = _encode_exact_task_json(value)
         if kind != "tuple" and text is not None:
             (folder / f"{stem}.json").write_bytes(text)
             return Part("json", f"{stem}.json")
         items = list(value.values()) if kind == "dict" else list(value)
-        if len(items) <= 16 and all(_find_value_kind(item) for item in items):
+        if len(items) <= 16 and all(_find_task_value_kind(item) for item in items):
             parts = [
                 _write_task_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
                 for at, item in enumerate(items)
@@ -155,7 +158,7 @@ def _write_task_value(folder: Path, stem: str, value: Any, name: str, pickle: bo
     elif value is None or isinstance(value, (str, int, float)):
         (folder / f"{stem}.json").write_bytes(msgspec.json.encode(value))
         return Part("json", f"{stem}.json")
-    return Part("pickle", _write_pickle(folder, f"{stem}.pkl", value, name, pickle))
+    return Part("pickle", _write_task_pickle(folder, f"{stem}.pkl", value, name, pickle))
 
 
 def _read_task_file(folder: Path, part: Part) -> Any:
@@ -187,11 +190,11 @@ def _read_task_file(folder: Path, part: Part) -> Any:
     return tuple(values) if part.kind == "tuple" else values
 
 
-def _find_value_kind(value: Any) -> str | None:
-    return _find_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
+def _find_task_value_kind(value: Any) -> str | None:
+    return _find_task_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
 
 
-def _find_value_format(kind: tuple[str, str]) -> str | None:
+def _find_task_value_format(kind: tuple[str, str]) -> str | None:
     """The format for values of a type, by package and name."""
     known = {
         ("pandas", "DataFrame"): "table",
@@ -220,7 +223,7 @@ def _write_task_table(folder: Path, file: str, value: Any, kind: str, name: str)
     return file
 
 
-def _encode_exact_json(value: Any) -> bytes | None:
+def _encode_exact_task_json(value: Any) -> bytes | None:
     """The value as JSON, if JSON restores it without loss."""
     try:
         text = msgspec.json.encode(value)
@@ -229,7 +232,7 @@ def _encode_exact_json(value: Any) -> bytes | None:
         return None
 
 
-def _write_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
+def _write_task_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
     if not allowed:
         raise DataError(
             f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, "

@@ -12,7 +12,7 @@ CELL = 8 * 8
 """Bytes of memory per cell of the data: eight for a number, and copies for reading, splitting and training."""
 
 
-def default_resources(declared: Resources | None, size: int | None) -> Resources:
+def choose_default_resources(declared: Resources | None, size: int | None) -> Resources:
     """The declared resources, or by default 1 CPU and memory by the size of the data.
 
     Args:
@@ -20,11 +20,11 @@ def default_resources(declared: Resources | None, size: int | None) -> Resources
     """
     declared = declared or Resources()
     return dataclasses.replace(
-        declared, cpu=declared.cpu or CPU, memory=declared.memory or f"{_estimate_gibibytes(size or 0)}Gi"
+        declared, cpu=declared.cpu or CPU, memory=declared.memory or f"{_estimate_default_memory(size or 0)}Gi"
     )
 
 
-def _estimate_gibibytes(size: int) -> int:
+def _estimate_default_memory(size: int) -> int:
     needed = 1
     while needed * GIB < size * CELL:
         needed *= 2

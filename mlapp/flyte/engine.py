@@ -102,7 +102,7 @@ class FlytekitEngine(Engine):
         values = inputs.encode_inputs(own, parameters)
         kinds = {input.name: input.kind for input in own}
         if version is not None:
-            values["model"] = _optional_folder_literal(self._upload_version(version))
+            values["model"] = _make_optional_folder_literal(self._upload_version(version))
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [
@@ -112,7 +112,7 @@ class FlytekitEngine(Engine):
             data_of = trials.data_of
         if data_of is not None and (follows := split_workflow(self.source, "tune" if trials else "train")):
             register.register_workflow(self.connection, self.project, registration.version, follows)
-            values[SPLITS] = run_outputs.fetch_output(self.connection, data_of, SPLITS)
+            values[SPLITS] = run_outputs.fetch_run_output(self.connection, data_of, SPLITS)
             workflow = "tune_split" if trials else "train_split"
         if tuning is not None:
             kinds[TUNING] = str
@@ -164,7 +164,7 @@ class FlytekitEngine(Engine):
         runs.abort_run(self.connection, run, reason)
 
     def recover(self, run: str) -> Run:
-        return self.read_run(runs.recover(self.connection, run))
+        return self.read_run(runs.recover_run(self.connection, run))
 
     def list_schedules(self) -> Sequence[ScheduleState]:
         found = schedules.list_schedule_states(self.connection, self.source)
@@ -173,7 +173,7 @@ class FlytekitEngine(Engine):
         return found
 
     def deployed_schedules(self) -> Sequence[ScheduleState]:
-        found = schedules.list_deployed(self.connection, self.project.name)
+        found = schedules.list_deployed_schedules(self.connection, self.project.name)
         if not found:
             self.connection.check_project()
         return found
@@ -185,13 +185,13 @@ class FlytekitEngine(Engine):
         return state
 
     def list_versions(self) -> list[tuple[str, datetime]]:
-        found = schedules.list_plan_versions(self.connection, f"{self.project.name}.train")
+        found = schedules.list_schedule_versions(self.connection, f"{self.project.name}.train")
         if not found:
             self.connection.check_project()
         return found
 
     def active_version(self) -> str | None:
-        running = schedules.list_active_plans(self.connection, self.project.name)
+        running = schedules.list_active_schedules(self.connection, self.project.name)
         return next((str(plan.id.version) for plan in running.values()), None)
 
     def activate_version(self, version: str, tell: Reporter) -> list[str]:
@@ -232,7 +232,7 @@ class FlytekitEngine(Engine):
         return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url)))
 
 
-def _optional_folder_literal(given: Any) -> Any:
+def _make_optional_folder_literal(given: Any) -> Any:
     """A folder's literal for an input of type `FlyteDirectory | None`."""
     from flytekit.models.literals import Literal, Scalar, Union
     from flytekit.models.types import LiteralType, TypeStructure

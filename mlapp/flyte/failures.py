@@ -7,7 +7,7 @@ import textwrap
 
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Run
-from mlapp.flyte.pod_reasons import find_pull_error
+from mlapp.flyte.pod_reasons import find_pod_pull_error
 
 _DECLARES = {
     "read": "data_reader",
@@ -42,19 +42,19 @@ def explain_failure(run: Run) -> RunFailedError:
     stage = step.name if step else ""
     name = f"Task {stage}" if step else f"Run {run.id}"
     return (
-        _explain_stage_error(name, run, text)  # first: the user's text can mention images, memory or storage
-        or _explain_memory(name, stage, text)
-        or explain_pull(name, text)
-        or _explain_storage(name, run, text)
-        or _explain_trace(name, run, text)
-        or _explain_timeout(name, stage, text)
-        or RunFailedError(f"{name} failed: {summarize_error(text) or 'Flyte gives no reason'}", f"See {run.url}")
+        _explain_stage_failure(name, run, text)  # first: the user's text can mention images, memory or storage
+        or _explain_memory_failure(name, stage, text)
+        or explain_pull_failure(name, text)
+        or _explain_storage_failure(name, run, text)
+        or _explain_traceback_failure(name, run, text)
+        or _explain_timeout_failure(name, stage, text)
+        or RunFailedError(f"{name} failed: {summarize_failure(text) or 'Flyte gives no reason'}", f"See {run.url}")
     )
 
 
-def explain_pull(name: str, text: str) -> RunFailedError | None:
+def explain_pull_failure(name: str, text: str) -> RunFailedError | None:
     """The error for an image that the cluster cannot pull; None if `text` is about something else."""
-    message = find_pull_error(text)
+    message = find_pod_pull_error(text)
     if message is None:
         return None
     return RunFailedError(
@@ -63,7 +63,7 @@ def explain_pull(name: str, text: str) -> RunFailedError | None:
     )
 
 
-def write_declaration(stage: str, option: str) -> str:
+def explain_option_declaration(stage: str, option: str) -> str:
     """The decorator that declares an option of a stage's task, such as `@app.data_reader(timeout=60)`."""
     decorator = _DECLARES.get(stage, "trainer")
     instead = ", or @app.model where the app has no trainer" if decorator == "trainer" else ""
@@ -76,14 +76,14 @@ def find_failed_stage(text: str | None) -> str | None:
     return match.group(1) if match else None
 
 
-def summarize_error(text: str) -> str:
+def summarize_failure(text: str) -> str:
     """The last informative line of an error, without Flyte's wrapper."""
     lines = [line.strip() for line in STAGE_LINE.sub("", text).splitlines()]
     lines = [line for line in lines if re.search(r"\w", line)]
     return lines[-1] if lines else ""
 
 
-def _explain_memory(name: str, stage: str, text: str) -> RunFailedError | None:
+def _explain_memory_failure(name: str, stage: str, text: str) -> RunFailedError | None:
     is_out_of_memory = OUT_OF_MEMORY in text
     if not is_out_of_memory and not KILLED.search(text):
         return None
@@ -91,48 +91,48 @@ def _explain_memory(name: str, stage: str, text: str) -> RunFailedError | None:
         f"{name} ran out of memory."
         if is_out_of_memory
         else f"{name} was killed, probably because it ran out of memory.",
-        f"Give it more: {write_declaration(stage, MORE_MEMORY)}. Then run it again.",
+        f"Give it more: {explain_option_declaration(stage, MORE_MEMORY)}. Then run it again.",
     )
 
 
-def _explain_stage_error(name: str, run: Run, text: str) -> RunFailedError | None:
+def _explain_stage_failure(name: str, run: Run, text: str) -> RunFailedError | None:
     """The error that our task wrote: the user's traceback and two lines of ours."""
-    return _explain_trace(name, run, text) if STAGE_ERROR in text else None
+    return _explain_traceback_failure(name, run, text) if STAGE_ERROR in text else None
 
 
-def _explain_trace(name: str, run: Run, text: str) -> RunFailedError | None:
+def _explain_traceback_failure(name: str, run: Run, text: str) -> RunFailedError | None:
     """An error with a traceback, for example of an app that cannot be imported in the task."""
-    trace, message = split_task_error(text)
+    trace, message = split_failure_text(text)
     if STAGE_ERROR not in text and not trace:
         return None
     what, _, todo = message.partition("\n")
     return RunFailedError(f"{name} failed: {what or 'no reason given'}", todo or f"See {run.url}", trace)
 
 
-def _explain_storage(name: str, run: Run, text: str) -> RunFailedError | None:
+def _explain_storage_failure(name: str, run: Run, text: str) -> RunFailedError | None:
     if not LOST_STORAGE.search(text):
         return None
     return RunFailedError(
-        f"{name} lost Flyte's object storage: {summarize_error(text)}",
+        f"{name} lost Flyte's object storage: {summarize_failure(text)}",
         f"When the storage answers again, resume after the last task that succeeded: mlapp runs recover {run.id}",
     )
 
 
-def _explain_timeout(name: str, stage: str, text: str) -> RunFailedError | None:
+def _explain_timeout_failure(name: str, stage: str, text: str) -> RunFailedError | None:
     if not TIMED_OUT.search(text):
         return None
     return RunFailedError(
-        f"{name} took longer than its timeout: {summarize_error(text)}",
-        f"Give it more time, in seconds: {write_declaration(stage, 'timeout=3600')}. Or give it less data.",
+        f"{name} took longer than its timeout: {summarize_failure(text)}",
+        f"Give it more time, in seconds: {explain_option_declaration(stage, 'timeout=3600')}. Or give it less data.",
     )
 
 
-def split_task_error(text: str) -> tuple[str, str]:
+def split_failure_text(text: str) -> tuple[str, str]:
     """Split the error output of a failed task into the user's traceback and the message."""
     text = STAGE_LINE.sub("", text)
     found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
     if found is None:
-        return "", summarize_error(text)
+        return "", summarize_failure(text)
     trace = textwrap.dedent(found.group(1))
     if FRAME_OF_OURS in trace:  # split at the last one: the user's error can have causes too
         trace = trace.rpartition(FRAME_OF_OURS)[0]

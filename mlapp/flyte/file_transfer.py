@@ -47,12 +47,12 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
     headers = {
         "Content-Length": str(file.stat().st_size),
         "Content-MD5": base64.b64encode(digest.digest()).decode(),
-        **_azure_headers(place.native_url),
+        **_make_upload_headers(place.native_url),
         **dict(place.headers),
     }
     with connection.translate_errors(), file.open("rb") as content:
         answer = requests.put(
-            place.signed_url, data=content, headers=headers, timeout=TIMEOUT, verify=_tls_verification(connection)
+            place.signed_url, data=content, headers=headers, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)
         )
     if not answer.ok:
         raise FlyteError(
@@ -102,21 +102,21 @@ def download_file(connection: Connection, url: str, file: Path, again: str = "ml
             signed_url = connection.call_client(connection.client.get_download_signed_url, url).signed_url
         except FlyteError as error:
             if "NOT_FOUND" in error.what:
-                raise _expired_error(url, again) from error
-            _download_direct(connection, url, file)
+                raise _expired_transfer_error(url, again) from error
+            _download_without_url(connection, url, file)
             return
     with (
         connection.translate_errors(),
-        requests.get(signed_url, stream=True, timeout=TIMEOUT, verify=_tls_verification(connection)) as answer,
+        requests.get(signed_url, stream=True, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)) as answer,
         file.open("wb") as target,
     ):
         if answer.status_code in (403, 404, 410):
-            raise _expired_error(url, again)
+            raise _expired_transfer_error(url, again)
         answer.raise_for_status()
         shutil.copyfileobj(answer.raw, target)
 
 
-def _download_direct(connection: Connection, url: str, file: Path) -> None:
+def _download_without_url(connection: Connection, url: str, file: Path) -> None:
     from flytekit.core.data_persistence import FileAccessProvider
 
     access = FileAccessProvider(str(file.parent), str(file.parent), data_config=connection.config.data_config)
@@ -129,17 +129,17 @@ def _download_direct(connection: Connection, url: str, file: Path) -> None:
         ) from error
 
 
-def _expired_error(url: str, again: str) -> ExpiredError:
+def _expired_transfer_error(url: str, again: str) -> ExpiredError:
     return ExpiredError(
         f"{url} is not there any more: Flyte keeps a run's files for a while only.",
         f"Run again: {again}.",
     )
 
 
-def _azure_headers(url: str) -> dict[str, str]:
+def _make_upload_headers(url: str) -> dict[str, str]:
     return {"x-ms-blob-type": "BlockBlob"} if url.startswith(("abfs", "wasb")) else {}
 
 
-def _tls_verification(connection: Connection) -> Any:
+def _choose_transfer_tls(connection: Connection) -> Any:
     platform = connection.config.platform
     return False if platform.insecure_skip_verify else platform.ca_cert_file_path or True

@@ -26,7 +26,7 @@ RESULTS = ("metrics", "model")
 """The outputs of the workflow."""
 
 
-def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
+def fuse_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
     """The steps of each task of `<app>.train`, in order: `read` with `split`, and `train` with what follows it.
 
     A step whose stages declare resources, a cache, retries or a timeout gets its own task. If that leaves `split`
@@ -51,25 +51,25 @@ def group_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups]
 
 
-def make_task_name(steps: Sequence[str]) -> str:
+def name_fused_task(steps: Sequence[str]) -> str:
     """The name of a task: `train-evaluate-save`. Flyte's node names allow no other separator."""
     return "-".join(steps)
 
 
-def list_outputs(steps: Sequence[str]) -> list[str]:
+def list_fused_outputs(steps: Sequence[str]) -> list[str]:
     """The outputs of a task: inputs of later tasks, and results of the workflow."""
     later = TRAINING[TRAINING.index(steps[-1]) + 1 :]
     wanted = {name for step in later for name in TAKES[step]} | set(RESULTS)
     return [GIVES[step] for step in steps if GIVES[step] in wanted]
 
 
-def list_inputs(steps: Sequence[str]) -> list[str]:
+def list_fused_inputs(steps: Sequence[str]) -> list[str]:
     """The inputs of a task from earlier tasks."""
     own = {GIVES[step] for step in steps}
     return list(dict.fromkeys(name for step in steps for name in TAKES[step] if name not in own))
 
 
-def declare_group(pipeline: Pipeline, steps: Sequence[str]) -> Task:
+def declare_fused_task(pipeline: Pipeline, steps: Sequence[str]) -> Task:
     """The task's declared options. Steps that share a task declare at most secrets."""
     return merge_stage_tasks([make_task_options(pipeline, step) for step in steps])
 

@@ -88,7 +88,7 @@ class Input:
             return value if self._reads_back(value, value) else msgspec.json.encode(value).decode()
         if hasattr(value, "value") and hasattr(value, "name"):  # an Enum's member
             value = value.value
-        text = "null" if value is None else value if isinstance(value, str) else _spell_value(value)
+        text = "null" if value is None else value if isinstance(value, str) else _spell_input_value(value)
         return text if text is not None and self._reads_back(text, value) else DEFAULT
 
     def _reads_back(self, text: str, value: Any) -> bool:
@@ -119,9 +119,9 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         is_clear = names.count(short) == 1
         name = next(name for name in (short, full.lower(), full) if name not in taken and (is_clear or name != short))
         taken.add(name)
-        kind = find_carried_type(parameter.kind)
+        kind = find_input_type(parameter.kind)
         if kind is None:
-            if parameter.is_required and not _has_text_form(parameter.kind):
+            if parameter.is_required and not _has_input_text_form(parameter.kind):
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a {format_parameter_type(parameter.kind)}, "
                     "which Flyte cannot pass between tasks.",
@@ -149,7 +149,7 @@ def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[st
     return {input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
 
 
-def decode_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def decode_inputs_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The arguments of the stages' functions from a task's inputs: stage → name → value."""
     bound: dict[str, dict[str, Any]] = {}
     for input in inputs:
@@ -157,16 +157,16 @@ def decode_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[
     return bound
 
 
-def find_carried_type(kind: Any) -> Any:
+def find_input_type(kind: Any) -> Any:
     """Flyte's native type for values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return find_carried_type(options[0])
+        return find_input_type(options[0])
     if kind in CARRIED:
         return kind
     if origin in (typing.Union, types.UnionType):
         others = [option for option in options if option is not type(None)]
-        inner = find_carried_type(others[0]) if len(others) == 1 else None
+        inner = find_input_type(others[0]) if len(others) == 1 else None
         return None if inner is None or len(others) == len(options) else inner | None
     if origin is list and options and options[0] in CARRIED:
         return kind
@@ -175,13 +175,15 @@ def find_carried_type(kind: Any) -> Any:
     return None
 
 
-def _has_text_form(kind: Any) -> bool:
+def _has_input_text_form(kind: Any) -> bool:
     """Whether `Parameter.convert_value` can parse a value of this type from text."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _has_text_form(options[0])
+        return _has_input_text_form(options[0])
     if origin in (typing.Union, types.UnionType):
-        return all(option is type(None) or find_carried_type(option) or _has_text_form(option) for option in options)
+        return all(
+            option is type(None) or find_input_type(option) or _has_input_text_form(option) for option in options
+        )
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
     if find_structure(kind) is not None:
@@ -190,7 +192,7 @@ def _has_text_form(kind: Any) -> bool:
     return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
 
 
-def _spell_value(value: Any) -> str | None:
+def _spell_input_value(value: Any) -> str | None:
     try:
         if is_structure(value):
             return msgspec.json.encode(to_plain_value(value)).decode()

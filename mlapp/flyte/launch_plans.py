@@ -83,7 +83,7 @@ def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
                 if name not in given and name != schedule.time
             },
             fixed_inputs=given,
-            schedule=_make_clock(source, schedule),
+            schedule=_make_launch_plan_clock(source, schedule),
         )
     return made[schedule.name]
 
@@ -92,7 +92,7 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     """The schedule's parameter values, encoded for Flyte."""
     if isinstance(schedule, MonitorSchedule):
         return {}
-    own = _list_inputs(source, schedule)
+    own = _list_launch_plan_inputs(source, schedule)
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
@@ -105,7 +105,7 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}
     url = source.settings.store.url
-    if not promotion.is_shared_store(url):
+    if not promotion.can_promote_in_store(url):
         raise DeclarationError(
             f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {url}.",
             "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
@@ -113,26 +113,33 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     return {**values, VERSION: str(schedule.model)}
 
 
-def _list_inputs(source: Source, schedule: Schedule) -> list[Input]:
+def _list_launch_plan_inputs(source: Source, schedule: Schedule) -> list[Input]:
     plan = get_task_graph(source)
     return plan.list_task_inputs("batch") if schedule.predict else plan.inputs
 
 
-def _make_clock(source: Source, schedule: Schedule) -> Any:
+def _make_launch_plan_clock(source: Source, schedule: Schedule) -> Any:
     if schedule.time is None:
         return FixedRate(schedule.every) if schedule.every is not None else CronSchedule(schedule=schedule.cron)
     input = next(
-        (input for input in _list_inputs(source, schedule) if schedule.time in (input.name, input.parameter.name)), None
+        (
+            input
+            for input in _list_launch_plan_inputs(source, schedule)
+            if schedule.time in (input.name, input.parameter.name)
+        ),
+        None,
     )
     if input is None or input.kind is not datetime.datetime:
         raise DeclarationError(
             f"Schedule '{schedule.name}': time='{schedule.time}' is not a parameter of type datetime.",
             f"Annotate it in a stage: {schedule.time}: datetime.",
         )
-    return CronSchedule(schedule=schedule.cron or _convert_rate_to_cron(schedule), kickoff_time_input_arg=input.name)
+    return CronSchedule(
+        schedule=schedule.cron or _convert_launch_rate_to_cron(schedule), kickoff_time_input_arg=input.name
+    )
 
 
-def _convert_rate_to_cron(schedule: Schedule) -> str:
+def _convert_launch_rate_to_cron(schedule: Schedule) -> str:
     """A fixed rate as a cron expression: Flyte's scheduler passes the scheduled time only to cron schedules.
 
     Raises:
@@ -153,16 +160,18 @@ def _convert_rate_to_cron(schedule: Schedule) -> str:
     )
 
 
-def plan_name(app: str, schedule: Schedule) -> str:
+def name_launch_plan(app: str, schedule: Schedule) -> str:
     """The launch plan of a schedule."""
     return f"{app}.{schedule.workflow}.{schedule.name}"
 
 
-def plan_names(app: str, name: str) -> list[str]:
+def list_launch_plan_names(app: str, name: str) -> list[str]:
     """The possible launch plans of a schedule of that name."""
     return [f"{app}.{workflow}.{name}" for workflow in WORKFLOWS]
 
 
-def schedule_name(app: str, plan: str) -> str:
+def find_launch_plan_schedule(app: str, plan: str) -> str:
     """The schedule of a launch plan; empty if it belongs to none."""
-    return next((plan.removeprefix(prefix) for prefix in plan_names(app, "") if plan.startswith(prefix)), "")
+    return next(
+        (plan.removeprefix(prefix) for prefix in list_launch_plan_names(app, "") if plan.startswith(prefix)), ""
+    )

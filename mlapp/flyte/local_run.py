@@ -47,14 +47,14 @@ def train_locally(
             try:
                 outputs = workflow(**values)
             except Exception as error:
-                raise _unwrap_error(error) from None
+                raise _unwrap_local_error(error) from None
             model = Path(outputs.model.download())
         return promotion.save_and_promote(store, task_bodies.open_saved_version(model))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unwrap_error(error: BaseException) -> BaseException:
+def _unwrap_local_error(error: BaseException) -> BaseException:
     """The original error, without flytekit's wrappers, as a run without Flyte would raise it."""
     waiting, seen = [error], set()
     while waiting:

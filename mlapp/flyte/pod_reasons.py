@@ -21,7 +21,7 @@ NOT_SCHEDULED = "the cluster has not scheduled its pod yet"
 SAYS_NOTHING = frozenset({"Demistify Pending", "Scheduling", "task submitted to K8s", "pod unschedulable"})
 
 
-def describe_reason(reason: str) -> str:
+def describe_pod_reason(reason: str) -> str:
     """The cluster's own message, such as `0/1 nodes are available: 1 Insufficient cpu.`; other reasons unchanged."""
     if reason in SAYS_NOTHING:
         return NOT_SCHEDULED
@@ -32,7 +32,7 @@ def describe_reason(reason: str) -> str:
     return f"{code}: {message}" if message else STARTING.get(code, code)
 
 
-def find_pull_error(text: str) -> str | None:
+def find_pod_pull_error(text: str) -> str | None:
     """The kubelet's message about an image that it cannot pull; None if `text` is about something else."""
     line = next((line for line in text.splitlines() if CANNOT_PULL.search(line)), None)
     return None if line is None else line.rpartition("|")[2].strip()

@@ -13,14 +13,14 @@ INPUT = "promote_if"
 ALIAS = "production"
 
 
-def is_shared_store(url: str) -> bool:
+def can_promote_in_store(url: str) -> bool:
     """Whether a task in a cluster can reach the store in `store:`, which must be an object store, not a folder."""
     return "://" in url and not url.startswith("file://")
 
 
-def keep_if_shared(settings: StoreSettings, root: Path, version: ModelVersion, metric: str) -> None:
+def save_if_store_is_shared(settings: StoreSettings, root: Path, version: ModelVersion, metric: str) -> None:
     """Save a version in the store from within the cluster, if the store is reachable from there."""
-    if is_shared_store(settings.url):
+    if can_promote_in_store(settings.url):
         save_and_promote(open_store(settings, root), version, metric)
 
 
@@ -37,12 +37,12 @@ def save_and_promote(store: Store, version: ModelVersion, metric: str = "") -> M
     if kept is not None:
         return store.get(version.app, kept.version)
     taken = store.import_version(version)
-    if metric and is_better(store, taken.manifest, metric):
+    if metric and should_promote(store, taken.manifest, metric):
         store.promote(taken.app, taken.version, ALIAS)
     return taken
 
 
-def is_better(store: Store, manifest: Manifest, metric: str) -> bool:
+def should_promote(store: Store, manifest: Manifest, metric: str) -> bool:
     """Whether a model's metric is better than that of the model in production; True if there is none.
 
     Args:

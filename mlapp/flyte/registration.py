@@ -23,11 +23,11 @@ from flytekit.tools.translator import get_serializable
 from mlapp.errors import UsageError
 from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.default_resources import default_resources
+from mlapp.flyte.default_resources import choose_default_resources
 from mlapp.flyte.errors import FlyteError
-from mlapp.flyte.failures import write_declaration
+from mlapp.flyte.failures import explain_option_declaration
 from mlapp.flyte.interface import Registration
-from mlapp.flyte.launch_plans import MONITOR, list_schedules, make_launch_plans, schedule_name
+from mlapp.flyte.launch_plans import MONITOR, find_launch_plan_schedule, list_schedules, make_launch_plans
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
 from mlapp.flyte.workflow import AppWorkflow, monitor_workflow, predict_workflow, train_workflow, tune_workflow
@@ -64,11 +64,11 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
     with tempfile.TemporaryDirectory() as folder:
         # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
         packed = hashlib.sha256(shipped.archive).hexdigest()
-        file = code_archive.write_archive(shipped.archive, Path(folder), packed)
+        file = code_archive.write_code_archive(shipped.archive, Path(folder), packed)
         place = file_transfer.upload_file(connection, file, file.name, packed[:32])
     created = [
-        _create_entity(connection, entity)
-        for entity in _list_entities(_make_serialization_settings(project, image, shipped, place), made)
+        _register_entity(connection, entity)
+        for entity in _list_registered_entities(_make_serialization_settings(project, image, shipped, place), made)
     ]
     return Registration(shipped.version, tuple(created), shipped.is_dirty)
 
@@ -79,9 +79,9 @@ def register_workflow(connection: Connection, project: Project, version: str, wo
     Raises:
         FlyteError: Flyte refused.
     """
-    for entity in _list_entities(_make_reference_settings(project, version), [workflow]):
+    for entity in _list_registered_entities(_make_reference_settings(project, version), [workflow]):
         if not isinstance(entity, tasks.TaskSpec):
-            _create_entity(connection, entity)
+            _register_entity(connection, entity)
 
 
 def deploy_schedules(connection: Connection, project: Project, version: str, tell: Reporter) -> None:
@@ -93,11 +93,16 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     origin = app_source.make_project_source(project)
     _, plans = compile_app(origin)
     settings = _make_reference_settings(project, version)
-    found = {schedule_name(origin.app.name, plan.id.name): plan for plan in _list_launch_plans(settings, plans)}
-    schedules.deploy_schedules(connection, origin, version, lambda name: _create_entity(connection, found[name]), tell)
+    found = {
+        find_launch_plan_schedule(origin.app.name, plan.id.name): plan
+        for plan in _list_registered_launch_plans(settings, plans)
+    }
+    schedules.deploy_schedules(
+        connection, origin, version, lambda name: _register_entity(connection, found[name]), tell
+    )
 
 
-def _parse_image(image: str) -> ImageConfig:
+def _parse_registered_image(image: str) -> ImageConfig:
     try:
         return ImageConfig.auto(img_name=image)
     except AssertionError:
@@ -117,8 +122,8 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
     )
     found = []
     made, plans = compile_app(app_source.make_project_source(project))
-    for entity in (*_list_entities(settings, made), *_list_launch_plans(settings, plans)):
-        kind, place, spec = _describe_entity(entity)
+    for entity in (*_list_registered_entities(settings, made), *_list_registered_launch_plans(settings, plans)):
+        kind, place, spec = _describe_registered_entity(entity)
         found.append(
             {
                 "kind": kind,
@@ -136,7 +141,7 @@ def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[Laun
         DeclarationError: there is no reader or no model, or Flyte does not support a schedule. UsageError: Flyte cannot
             represent a parameter, or no stage takes a schedule's parameter.
     """
-    return _list_workflows(origin), make_launch_plans(origin)
+    return _list_registered_workflows(origin), make_launch_plans(origin)
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
         "flyte": project.settings.flyte,
         "app": project.settings.app,
         "environment": project.environment,
-        "memory": default_resources(None, app_source.read_training_size(project)).memory,
+        "memory": choose_default_resources(None, app_source.read_app_training_size(project)).memory,
     }
     if project.settings.monitor.run == "flyte":
         settings["monitor"] = make_cron(project.settings)
@@ -174,11 +179,11 @@ def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     )
 
 
-def make_identifier(connection: Connection, kind: int, name: str, version: str) -> Identifier:
+def make_registration_identifier(connection: Connection, kind: int, name: str, version: str) -> Identifier:
     return Identifier(kind, connection.settings.project, connection.settings.domain, name, version)
 
 
-def _list_entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
+def _list_registered_entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
     """All objects to register except the schedules, each after those that it refers to."""
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
@@ -190,7 +195,7 @@ def _list_entities(settings: SerializationSettings, made: Sequence[AppWorkflow])
         return [entity for entity in found.values() if isinstance(entity, kinds)]
 
 
-def _list_launch_plans(
+def _list_registered_launch_plans(
     settings: SerializationSettings, scheduled: Sequence[LaunchPlan]
 ) -> list[launch_plans.LaunchPlan]:
     """The schedules' launch plans, to register after their workflows."""
@@ -199,7 +204,7 @@ def _list_launch_plans(
         return [get_serializable(OrderedDict(), settings, plan) for plan in scheduled]
 
 
-def _list_workflows(origin: app_source.Source) -> list[AppWorkflow]:
+def _list_registered_workflows(origin: app_source.Source) -> list[AppWorkflow]:
     """The app's workflows, `<app>.train` first; `<app>.monitor` only with `monitor: {run: flyte}`, and `<app>.tune`
     only where the app declares what to search.
     """
@@ -209,20 +214,20 @@ def _list_workflows(origin: app_source.Source) -> list[AppWorkflow]:
     return [*made, tune_workflow(origin)] if list_searchable(origin.app, {}) else made
 
 
-def _create_entity(connection: Connection, entity: Any) -> str:
+def _register_entity(connection: Connection, entity: Any) -> str:
     client = connection.client
-    kind, place, spec = _describe_entity(entity)
+    kind, place, spec = _describe_registered_entity(entity)
     create = {"task": client.create_task, "workflow": client.create_workflow, "launch plan": client.create_launch_plan}
     try:
         connection.call_client(create[kind], place, spec)
     except FlyteError as error:
         # Left by an interrupted registration; the same version has the same content.
         if "ALREADY_EXISTS" not in error.what:
-            raise _explain_limit(str(place.name), error.what) or error from error
+            raise _explain_registration_limit(str(place.name), error.what) or error from error
     return str(place.name)
 
 
-def _explain_limit(entity: str, refusal: str) -> FlyteError | None:
+def _explain_registration_limit(entity: str, refusal: str) -> FlyteError | None:
     """The error for a task that requests more than Flyte allows per task; None for other refusals."""
     match = ABOVE_LIMIT.search(refusal)
     if match is None:
@@ -231,14 +236,14 @@ def _explain_limit(entity: str, refusal: str) -> FlyteError | None:
     task = entity.rpartition(".")[2]
     option = "disk" if kind == "EPHEMERAL_STORAGE" else kind.lower()
     value = limit if option in ("cpu", "gpu") else f"'{limit}'"
-    less = write_declaration(split_stage_names(task)[0], f"resources=Resources({option}={value})")
+    less = explain_option_declaration(split_stage_names(task)[0], f"resources=Resources({option}={value})")
     return FlyteError(
         f"Task {task} asks for {option} {asked}, and Flyte allows a task {limit}.",
         f"Declare less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
     )
 
 
-def _describe_entity(entity: Any) -> tuple[str, Identifier, Any]:
+def _describe_registered_entity(entity: Any) -> tuple[str, Identifier, Any]:
     """An object to create: kind, identifier, spec."""
     if isinstance(entity, launch_plans.LaunchPlan):
         return "launch plan", entity.id, entity.spec
@@ -256,7 +261,7 @@ def _make_serialization_settings(
     project: Project, image: str, shipped: _CodeRelease, place: str
 ) -> SerializationSettings:
     return SerializationSettings(
-        image_config=_parse_image(image),
+        image_config=_parse_registered_image(image),
         project=project.settings.flyte.project,
         domain=project.settings.flyte.domain,
         version=shipped.version,
@@ -268,7 +273,7 @@ def _make_serialization_settings(
 
 
 def _is_registered(connection: Connection, project: Project, version: str) -> bool:
-    place = make_identifier(connection, ResourceType.LAUNCH_PLAN, f"{project.name}.train", version)
+    place = make_registration_identifier(connection, ResourceType.LAUNCH_PLAN, f"{project.name}.train", version)
     try:
         connection.call_client(connection.client.get_launch_plan, place)
     except FlyteError as error:

@@ -33,7 +33,7 @@ def search_on_flyte(
     """Search the parameters that the app declares. A resumed search first waits for the run that it had started.
 
     Args:
-        metric: the metric for comparing trials, from `choose_metric`.
+        metric: the metric for comparing trials, from `choose_search_metric`.
         follow: waits for a run to end.
         started: called with each started run.
         tell: called with all trials after each run.
@@ -46,7 +46,7 @@ def search_on_flyte(
     with study.lock_search():
         for earlier, batch in study.list_awaited().items():
             try:
-                _collect_results(engine, study, earlier, batch, follow)
+                _collect_search_results(engine, study, earlier, batch, follow)
             except UnreachableError:
                 raise
             except (FlyteError, UsageError):  # its trials count as failed and are replaced
@@ -64,7 +64,7 @@ def search_on_flyte(
             data_of = data_of or run.id
             study.mark_sent(batch, run.id)
             started(run)
-            _collect_results(engine, study, run.id, batch, follow)
+            _collect_search_results(engine, study, run.id, batch, follow)
             tell(study.collect_trials())
     found = study.collect_trials()
     if not found.rank_trials():
@@ -72,7 +72,7 @@ def search_on_flyte(
     return found
 
 
-def check_search(pipeline: Pipeline, options: Options) -> None:
+def check_remote_search(pipeline: Pipeline, options: Options) -> None:
     """Check a search before anything is built or registered for it.
 
     Raises:
@@ -88,7 +88,7 @@ def check_search(pipeline: Pipeline, options: Options) -> None:
     require_optuna()
 
 
-def choose_metric(store: Store, app: str, given: str | None) -> str:
+def choose_search_metric(store: Store, app: str, given: str | None) -> str:
     """The metric for comparing trials: the given one, or the first of the app's latest version.
 
     Raises:
@@ -104,7 +104,9 @@ def choose_metric(store: Store, app: str, given: str | None) -> str:
     return name
 
 
-def _collect_results(engine: Engine, study: Study, run: str, batch: list[Asked], follow: Callable[[str], Any]) -> None:
+def _collect_search_results(
+    engine: Engine, study: Study, run: str, batch: list[Asked], follow: Callable[[str], Any]
+) -> None:
     """Wait for a run, and report the results of its trials to the study."""
     try:
         follow(run)
@@ -118,12 +120,12 @@ def _collect_results(engine: Engine, study: Study, run: str, batch: list[Asked],
     reasons = engine.list_kill_reasons(run) if None in results else []
     for asked, result in zip(batch, results, strict=True):
         try:
-            study.tell(asked, _read_metric(result, study.question.metric, run, reasons))
+            study.tell(asked, _read_search_metric(result, study.question.metric, run, reasons))
         except MlappError as error:
             study.tell(asked, error=error)
 
 
-def _read_metric(result: TrialResult | None, metric: str, run: str, reasons: Sequence[str] = ()) -> float:
+def _read_search_metric(result: TrialResult | None, metric: str, run: str, reasons: Sequence[str] = ()) -> float:
     """The metric of a trial.
 
     Args:

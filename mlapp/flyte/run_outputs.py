@@ -26,7 +26,7 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
     if kept is not None:
         return store.get(app, kept.version)
-    url = fetch_output(connection, run, "model").scalar.blob.uri.rstrip("/")
+    url = fetch_run_output(connection, run, "model").scalar.blob.uri.rstrip("/")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file_transfer.download_file(connection, f"{url}/{task_bodies.MANIFEST}", folder / task_bodies.MANIFEST)
@@ -55,7 +55,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     """
     import pandas as pd
 
-    url = fetch_output(connection, run, "predictions").scalar.blob.uri
+    url = fetch_run_output(connection, run, "predictions").scalar.blob.uri
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.parquet"
         file_transfer.download_file(connection, url, file, "mlapp predict --remote")
@@ -68,16 +68,18 @@ def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
     Raises:
         FlyteError: the run has no results.
     """
-    texts = [_read_output_text(literal) for literal in fetch_output(connection, run, "results").collection.literals]
+    texts = [
+        _read_run_output_text(literal) for literal in fetch_run_output(connection, run, "results").collection.literals
+    ]
     return [None if text is None else msgspec.json.decode(text, type=TrialResult) for text in texts]
 
 
-def _read_output_text(literal: Any) -> str | None:
+def _read_run_output_text(literal: Any) -> str | None:
     inner = literal.scalar.union.value if literal.scalar.union is not None else literal
     return None if inner.scalar.primitive is None else str(inner.scalar.primitive.string_value)
 
 
-def fetch_output(connection: Connection, run: str, name: str) -> Any:
+def fetch_run_output(connection: Connection, run: str, name: str) -> Any:
     """One output of a run, as a Flyte literal.
 
     Raises:

@@ -13,9 +13,9 @@ from flytekit.models.core.identifier import NodeExecutionIdentifier, WorkflowExe
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError
-from mlapp.flyte.failures import explain_pull, find_failed_stage
+from mlapp.flyte.failures import explain_pull_failure, find_failed_stage
 from mlapp.flyte.interface import Phase, Run, TaskRun
-from mlapp.flyte.pod_reasons import CANNOT_PULL, describe_reason
+from mlapp.flyte.pod_reasons import CANNOT_PULL, describe_pod_reason
 from mlapp.flyte.run_pods import RunPods
 from mlapp.flyte.task_executions import TaskExecution, list_task_executions
 from mlapp.flyte.task_specs import STEPS
@@ -111,13 +111,13 @@ def split_stage_names(node: str) -> list[str]:
     return names if len(names) > 1 and all(name in STEPS for name in names) else [node]
 
 
-def is_last_done(run: Run) -> bool:
+def is_last_stage_done(run: Run) -> bool:
     """Whether the last step of one of the app's workflows has succeeded, so that only the run's end is missing."""
     last = LAST_STEPS.get(run.workflow.rpartition(".")[2])
     return any(step.name == last and step.phase == "succeeded" for step in run.steps)
 
 
-def looks_finished(run: Run) -> bool:
+def has_no_running_stage(run: Run) -> bool:
     """Whether no known step is running. Another one can follow."""
     phases = {step.phase for step in run.steps}
     return not phases or bool(phases & {"failed", "aborted"}) or phases == {"succeeded"}
@@ -162,7 +162,7 @@ class WaitingReasons:
         if not executions[-1].is_waiting:
             self._begun.add(node)
         elif reason := self._find_reason(node, executions[-1]):
-            self._reasons[node] = describe_reason(reason)
+            self._reasons[node] = describe_pod_reason(reason)
 
     def _find_reason(self, node: str, execution: TaskExecution) -> str:
         """The reason from Flyte; for a map task, which has none, from its pods if a kubeconfig gives access to them."""
@@ -182,10 +182,10 @@ class WaitingReasons:
         return dataclasses.replace(run, steps=tuple(steps))
 
 
-def refuse_unpullable(run: Run) -> None:
+def refuse_unpullable_stage(run: Run) -> None:
     """Raise an error for an image that can never be pulled, instead of waiting."""
     for step in run.steps:
-        error = explain_pull(f"Task {step.name}", step.waits_for or "")
+        error = explain_pull_failure(f"Task {step.name}", step.waits_for or "")
         if error is not None:
             raise RunFailedError(error.what, f"{error.todo} Then stop this run: mlapp runs abort {run.id}")
 

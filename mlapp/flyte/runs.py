@@ -25,12 +25,12 @@ from mlapp.flyte.interface import Phase, Run, TaskRun, Workflow
 from mlapp.flyte.run_stages import (
     NamedRun,
     WaitingReasons,
-    is_last_done,
+    has_no_running_stage,
+    is_last_stage_done,
     list_stages,
-    looks_finished,
     make_execution_id,
     read_project_and_domain,
-    refuse_unpullable,
+    refuse_unpullable_stage,
     split_stage_names,
 )
 from mlapp.flyte.schedules import NEWEST
@@ -125,12 +125,12 @@ def follow_run(
             if node is not None:
                 waiting.ask(node)
             elif asks_run or current is None:
-                current = _add_task_runs(
-                    _make_run_from_execution(connection, _get_execution(connection, run)),
+                current = _add_task_runs_to_run(
+                    _make_run_from_execution(connection, _get_run_execution(connection, run)),
                     current.steps if current else (),
                 )
             else:
-                current = _add_task_runs(current, list_stages(connection, run))
+                current = _add_task_runs_to_run(current, list_stages(connection, run))
             assert current is not None
             current = waiting.add_to(current)
             if lost is not None:
@@ -146,17 +146,17 @@ def follow_run(
                 ) from error
         else:
             # One call returns all steps. The run itself is only requested once the steps look finished.
-            asks_run = is_last_done(current) or (not asks_run and looks_finished(current))
+            asks_run = is_last_stage_done(current) or (not asks_run and has_no_running_stage(current))
             if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
-                    current = _add_task_runs(current, list_stages(connection, run))
+                    current = _add_task_runs_to_run(current, list_stages(connection, run))
             if current != last:
                 tell(current)
                 last = current
             if current.is_over:
                 break
-            refuse_unpullable(current)
+            refuse_unpullable_stage(current)
         # The pause starts after the response, so it does not depend on the duration of the call.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
@@ -164,14 +164,14 @@ def follow_run(
     return current
 
 
-def recover(connection: Connection, run: str) -> str:
+def recover_run(connection: Connection, run: str) -> str:
     """Restart a failed run after the last tasks that succeeded; returns the new run's ID.
 
     Raises:
         UsageError: the run does not exist, or has not ended. FlyteError: Flyte refused.
     """
     with NamedRun(run):
-        current = _make_run_from_execution(connection, _get_execution(connection, run))
+        current = _make_run_from_execution(connection, _get_run_execution(connection, run))
     if not current.is_over:
         raise UsageError(f"Run {run} has not ended: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
     if current.phase == "succeeded":
@@ -187,8 +187,8 @@ def read_run(connection: Connection, run: str) -> Run:
     Raises:
         UsageError: the run does not exist.
     """
-    current = _add_task_runs(
-        _make_run_from_execution(connection, _get_execution(connection, run)), list_stages(connection, run)
+    current = _add_task_runs_to_run(
+        _make_run_from_execution(connection, _get_run_execution(connection, run)), list_stages(connection, run)
     )
     waiting = WaitingReasons(connection, run)
     for node in dict.fromkeys(step.node for step in current.steps if step.phase == "running"):
@@ -231,7 +231,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
         except FlyteError as error:
             if "FAILED_PRECONDITION" not in error.what:
                 raise
-            current = _make_run_from_execution(connection, _get_execution(connection, run))
+            current = _make_run_from_execution(connection, _get_run_execution(connection, run))
             end = "was aborted" if current.phase == "aborted" else current.phase
             raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}") from error
 
@@ -245,7 +245,7 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     found = []
     stages = list_stages(connection, run)
     if not stages:  # for an unknown run, Flyte returns an empty list
-        _get_execution(connection, run)
+        _get_run_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
         place = NodeExecutionIdentifier(node, make_execution_id(connection, run))
         name = " + ".join(split_stage_names(node))
@@ -253,7 +253,7 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     return found
 
 
-def _add_task_runs(run: Run, steps: tuple[TaskRun, ...]) -> Run:
+def _add_task_runs_to_run(run: Run, steps: tuple[TaskRun, ...]) -> Run:
     return dataclasses.replace(run, steps=steps or run.steps)
 
 
@@ -275,6 +275,6 @@ def _make_run_from_execution(connection: Connection, execution: Any) -> Run:
     )
 
 
-def _get_execution(connection: Connection, run: str) -> Any:
+def _get_run_execution(connection: Connection, run: str) -> Any:
     with NamedRun(run):
         return connection.call_client(connection.client.get_execution, make_execution_id(connection, run))

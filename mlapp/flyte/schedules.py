@@ -20,14 +20,14 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.deployed_version import read_deployed_version, record_deployed_version
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.interface import ScheduleState
-from mlapp.flyte.launch_plans import list_schedules, plan_name, plan_names, schedule_name
+from mlapp.flyte.launch_plans import find_launch_plan_schedule, list_launch_plan_names, list_schedules, name_launch_plan
 from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
 
 
-def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
+def list_active_schedules(connection: Connection, app: str) -> dict[str, Any]:
     """The active launch plans of the app's schedules, by schedule."""
     settings = connection.settings
     found: dict[str, Any] = {}
@@ -36,7 +36,7 @@ def list_active_plans(connection: Connection, app: str) -> dict[str, Any]:
         page, token = connection.call_client(
             connection.client.list_active_launch_plans_paginated, settings.project, settings.domain, token=token
         )
-        found.update({name: plan for plan in page if (name := schedule_name(app, plan.id.name))})
+        found.update({name: plan for plan in page if (name := find_launch_plan_schedule(app, plan.id.name))})
         if not token:
             return found
 
@@ -51,28 +51,32 @@ def deploy_schedules(
         create: creates the launch plan of a schedule in that version.
     """
     app, declared = source.app.name, list_schedules(source)
-    running = list_active_plans(connection, app)
+    running = list_active_schedules(connection, app)
     for name, schedule in declared.items():
         now = running.get(name)
-        if now is not None and now.id.name != plan_name(app, schedule):
-            _set_plan_state(connection, now.id, LaunchPlanState.INACTIVE)  # it changed from training to predicting
+        if now is not None and now.id.name != name_launch_plan(app, schedule):
+            _set_schedule_state(connection, now.id, LaunchPlanState.INACTIVE)  # it changed from training to predicting
             now = None
         if now is not None and now.id.version == version:
             continue
-        known = [now] if now is not None else _select_last_deployed(connection, [plan_name(app, schedule)])
+        known = (
+            [now] if now is not None else _select_last_deployed_schedule(connection, [name_launch_plan(app, schedule)])
+        )
         if not known or known[0].id.version != version:
             create(name)
-            record_deployed_version(connection, plan_name(app, schedule), version)
+            record_deployed_version(connection, name_launch_plan(app, schedule), version)
         if now is not None or not known:
-            _set_plan_state(
-                connection, _plan_identifier(connection, plan_name(app, schedule), version), LaunchPlanState.ACTIVE
+            _set_schedule_state(
+                connection,
+                _make_scheduled_plan_identifier(connection, name_launch_plan(app, schedule), version),
+                LaunchPlanState.ACTIVE,
             )
             tell(f"schedule {name} runs version {version}")
         else:
             tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
     for name, plan in running.items():
         if name not in declared:
-            _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
+            _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
             tell(f"schedule {name} is no longer declared, and switched off")
 
 
@@ -81,9 +85,13 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     deployed.
     """
     app, declared = source.app.name, list_schedules(source)
-    running, found = list_active_plans(connection, app), []
+    running, found = list_active_schedules(connection, app), []
     for name, schedule in declared.items():
-        versions = [running[name]] if name in running else _select_last_deployed(connection, plan_names(app, name))
+        versions = (
+            [running[name]]
+            if name in running
+            else _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
+        )
         found.append(_make_schedule_state(schedule, versions[0].id.version if versions else "", name in running))
     for name, plan in running.items():
         if name not in declared:
@@ -91,39 +99,41 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     return found
 
 
-def list_deployed(connection: Connection, app: str) -> list[ScheduleState]:
+def list_deployed_schedules(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules in Flyte, active or not. The app's code is not needed."""
-    running = list_active_plans(connection, app)
+    running = list_active_schedules(connection, app)
     found = [_read_schedule_state(name, plan, is_active=True) for name, plan in running.items()]
     for name in _list_deployed_names(connection, app):
         if name not in running:
-            versions = _select_last_deployed(connection, plan_names(app, name))
+            versions = _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
             found += [_read_schedule_state(name, plan, is_active=False) for plan in versions]
     return sorted(found, key=lambda state: state.name)
 
 
 def switch_schedule(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
     """Switch a schedule on, in the version that was deployed last, or off; None if Flyte has no such schedule."""
-    running = list_active_plans(connection, app)
+    running = list_active_schedules(connection, app)
     versions = (
         [running[name]]
         if name in running and not is_active
-        else _select_last_deployed(connection, plan_names(app, name))
+        else _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
     )
     if not versions:
         return None
     if is_active or name in running:
-        _set_plan_state(connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE)
+        _set_schedule_state(
+            connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE
+        )
     return _read_schedule_state(name, versions[0], is_active=is_active)
 
 
 def find_schedule(connection: Connection, app: str, name: str) -> ScheduleState | None:
     """A schedule in Flyte, in the version that was deployed last."""
-    versions = _select_last_deployed(connection, plan_names(app, name))
+    versions = _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
     return _read_schedule_state(name, versions[0], is_active=False) if versions else None
 
 
-def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
+def list_schedule_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
     """The versions of a launch plan with their creation times, oldest first."""
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
@@ -147,10 +157,10 @@ def list_plan_versions(connection: Connection, plan: str) -> list[tuple[str, dat
 def move_schedules(connection: Connection, app: str, version: str, tell: Reporter) -> list[str]:
     """Point the active schedules to another version, if it includes them; returns the names of those."""
     moved = []
-    for name, plan in list_active_plans(connection, app).items():
-        place = _plan_identifier(connection, plan.id.name, version)
+    for name, plan in list_active_schedules(connection, app).items():
+        place = _make_scheduled_plan_identifier(connection, plan.id.name, version)
         try:
-            _set_plan_state(connection, place, LaunchPlanState.ACTIVE)
+            _set_schedule_state(connection, place, LaunchPlanState.ACTIVE)
         except FlyteError as error:
             if "NOT_FOUND" not in error.what:
                 raise
@@ -162,9 +172,9 @@ def move_schedules(connection: Connection, app: str, version: str, tell: Reporte
 
 def stop_schedules(connection: Connection, app: str) -> list[str]:
     """Switch all schedules off; returns the names of those that were on."""
-    running = list_active_plans(connection, app)
+    running = list_active_schedules(connection, app)
     for plan in running.values():
-        _set_plan_state(connection, plan.id, LaunchPlanState.INACTIVE)
+        _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
     return sorted(running)
 
 
@@ -192,17 +202,17 @@ def _list_deployed_names(connection: Connection, app: str) -> list[str]:
         page, token = connection.call_client(
             connection.client.list_launch_plan_ids_paginated, settings.project, settings.domain, token=token
         )
-        found += [name for place in page if (name := schedule_name(app, place.name))]
+        found += [name for place in page if (name := find_launch_plan_schedule(app, place.name))]
         if not token:
             return list(dict.fromkeys(found))
 
 
-def _plan_identifier(connection: Connection, plan: str, version: str) -> Identifier:
+def _make_scheduled_plan_identifier(connection: Connection, plan: str, version: str) -> Identifier:
     settings = connection.settings
     return Identifier(ResourceType.LAUNCH_PLAN, settings.project, settings.domain, plan, version)
 
 
-def _select_last_deployed(connection: Connection, plans: list[str]) -> list[Any]:
+def _select_last_deployed_schedule(connection: Connection, plans: list[str]) -> list[Any]:
     """A list with the plan that was deployed last, or with the newest if that is not recorded; empty without plans."""
     for plan in plans:
         version = read_deployed_version(connection, plan)
@@ -212,22 +222,22 @@ def _select_last_deployed(connection: Connection, plans: list[str]) -> list[Any]
             try:
                 return [
                     connection.call_client(
-                        connection.client.get_launch_plan, _plan_identifier(connection, plan, version)
+                        connection.client.get_launch_plan, _make_scheduled_plan_identifier(connection, plan, version)
                     )
                 ]
             except FlyteError as error:
                 if "NOT_FOUND" not in error.what:
                     raise
-        return _list_plan_versions(connection, plan, limit=1)
+        return _list_schedule_plan_versions(connection, plan, limit=1)
     return []
 
 
-def _list_plan_versions(connection: Connection, plan: str, *, limit: int) -> list[Any]:
+def _list_schedule_plan_versions(connection: Connection, plan: str, *, limit: int) -> list[Any]:
     settings = connection.settings
     place = NamedEntityIdentifier(settings.project, settings.domain, plan)
     found, _ = connection.call_client(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
     return list(found)
 
 
-def _set_plan_state(connection: Connection, place: Identifier, state: int) -> None:
+def _set_schedule_state(connection: Connection, place: Identifier, state: int) -> None:
     connection.call_client(connection.client.update_launch_plan, place, state)

@@ -24,7 +24,7 @@ from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
 from mlapp.flyte.interface import TrialResult
-from mlapp.flyte.task_errors import format_trace, shorten_paths
+from mlapp.flyte.task_errors import format_task_trace, shorten_task_paths
 from mlapp.model import TrainedModel, load_estimator, require_savable_model
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
@@ -115,7 +115,7 @@ def run_split_step(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, 
     data_folder.write_task_values(out, splits, known, pickle=pickle)
 
 
-def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
+def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
     """Build and fit the model on the first split; write it to `out` in its framework's format."""
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     model = stage_calls.call_builder(pipeline, bound.get("model", {}))
@@ -124,7 +124,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
     require_savable_model(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
-    index = data_folder.open_index(splits)
+    index = data_folder.open_data_index(splits)
     part = data_folder.read_task_value(splits, index.names[0])
     columns = list_table_columns(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
@@ -140,7 +140,7 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
     predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
-    features_schema = redact_schema(_widen_by_others(pipeline, bound, features_schema, splits), rules)
+    features_schema = redact_schema(_widen_schema_by_splits(pipeline, bound, features_schema, splits), rules)
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
@@ -176,9 +176,9 @@ def run_train(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None
     (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
 
 
-def _widen_by_others(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
+def _widen_schema_by_splits(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
     """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
-    for name in data_folder.open_index(splits).names[1:]:
+    for name in data_folder.open_data_index(splits).names[1:]:
         part = data_folder.read_task_value(splits, name)
         schema = widen_schema_by_split(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
@@ -197,7 +197,7 @@ def _measure_baseline(
     training task does not receive others.
     """
     reliability = Reliability(stage_calls.select_evaluator(pipeline, framework), estimator, {})
-    for at, name in enumerate(data_folder.open_index(splits).names):
+    for at, name in enumerate(data_folder.open_data_index(splits).names):
         if at == 0:
             reliability.add(name, None, None)
             continue
@@ -210,13 +210,13 @@ def _measure_baseline(
     )
 
 
-def run_evaluate(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
+def run_evaluate_step(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
     """The metrics of each split, in the order of the splits."""
-    fitted = _read_fitted(trained)
+    fitted = _read_fitted_model(trained)
     estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
     evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.framework))
     metrics = {}
-    for name in data_folder.open_index(splits).names:
+    for name in data_folder.open_data_index(splits).names:
         features, target = stage_calls.call_parser(
             pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
         )
@@ -243,7 +243,7 @@ def run_save_step(
 
     Flyte's maps are unordered: the order of the splits and of the evaluator's metrics is restored.
     """
-    fitted, baseline = _read_fitted(trained), read_baseline(trained / FILES)
+    fitted, baseline = _read_fitted_model(trained), read_baseline(trained / FILES)
     model = SavedModel(
         pipeline=pipeline,
         estimator=None,
@@ -281,7 +281,7 @@ def open_saved_version(folder: Path) -> ModelVersion:
     return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
 
 
-def run_predict(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
+def run_predict_step(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
     """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
     predictor = prediction.load_predictor(pipeline, version)
     values = _choose_changed_values(pipeline, bound)
@@ -301,7 +301,7 @@ def _choose_changed_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     }
 
 
-def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
+def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
     """The metrics of one trial on the first split, as means over the folds; or why it failed.
 
     Args:
@@ -312,23 +312,23 @@ def run_trial(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
     """
     asked = msgspec.json.decode(text, type=Trial)
     fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
-    first = data_folder.read_task_value(splits, data_folder.open_index(splits).names[0])
+    first = data_folder.read_task_value(splits, data_folder.open_data_index(splits).names[0])
     judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
     try:
         measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))
     except MlappError as error:
-        lines = (shorten_paths(error.what), shorten_paths(error.todo))
-        return msgspec.json.encode(TrialResult(error=lines, trace=format_trace(error))).decode()
+        lines = (shorten_task_paths(error.what), shorten_task_paths(error.todo))
+        return msgspec.json.encode(TrialResult(error=lines, trace=format_task_trace(error))).decode()
     means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
     return msgspec.json.encode(TrialResult(metrics={**means})).decode()
 
 
-def run_monitor(project: Project) -> str:
+def run_monitor_step(project: Project) -> str:
     """Close the windows that have ended. Returns a description of the work."""
     closed = close_windows(project)
     lines = [f"{closed.windows} windows closed, {len(closed.sent)} alarms begun or ended."]
     return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in closed.sent])
 
 
-def _read_fitted(folder: Path) -> FittedModel:
+def _read_fitted_model(folder: Path) -> FittedModel:
     return msgspec.json.decode((folder / TRAINED).read_bytes(), type=FittedModel)

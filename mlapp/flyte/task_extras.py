@@ -15,7 +15,7 @@ REPLACES = {"xgboost": "xgboost", "torch": "torch"}
 """Extra → a distribution that replaces it if the project requires that, such as `xgboost` (CUDA) for `xgboost-cpu`."""
 
 
-def list_extras(
+def list_task_extras(
     pipeline: Pipeline, framework: Framework, store: str, declared: DeclaredRequirements | None
 ) -> list[str]:
     """The extras, sorted. Without them, a run would fail minutes later, in the task that imports a missing package.
@@ -25,7 +25,7 @@ def list_extras(
         declared: the project's own requirements.
     """
     extras = {"flyte"}
-    if framework.extra and not _has_replacement(framework.extra, declared):
+    if framework.extra and not _has_replacing_extra(framework.extra, declared):
         extras.add(framework.extra)
     reader = pipeline.stage("data_reader")
     source = getattr(reader.function, "source", None) if reader else None
@@ -36,7 +36,7 @@ def list_extras(
     return sorted(extras)
 
 
-def _has_replacement(extra: str, declared: DeclaredRequirements | None) -> bool:
+def _has_replacing_extra(extra: str, declared: DeclaredRequirements | None) -> bool:
     name = REPLACES.get(extra)
     if name is None or declared is None:
         return False

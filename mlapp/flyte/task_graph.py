@@ -23,11 +23,18 @@ from mlapp.errors import ProjectError
 from mlapp.flyte import app_source as sources
 from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source
-from mlapp.flyte.default_resources import default_resources
-from mlapp.flyte.fusion import GIVES, declare_group, group_steps, list_inputs, list_outputs, make_task_name
+from mlapp.flyte.default_resources import choose_default_resources
+from mlapp.flyte.fusion import (
+    GIVES,
+    declare_fused_task,
+    fuse_steps,
+    list_fused_inputs,
+    list_fused_outputs,
+    name_fused_task,
+)
 from mlapp.flyte.inputs import Input
-from mlapp.flyte.task_specs import STEPS, list_running_stages, make_task_options
-from mlapp.flyte.tasks import StageTask, make_output_folder
+from mlapp.flyte.task_specs import STEPS, list_task_stages, make_task_options
+from mlapp.flyte.tasks import StageTask, make_task_output_folder
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, list_parameters
@@ -56,11 +63,11 @@ class TaskGraph:
         source.app.require_stages("data_reader", "model")
         for role in ("data_loader", "data_splitter"):  # their return values are transferred
             if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
-                data_folder.check_annotation(stage)
+                data_folder.check_data_annotation(stage)
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
-        parameters = list_parameters(list_parameter_stages(self.pipeline, find_model_framework(self.pipeline)))
+        parameters = list_parameters(list_parameter_stages(self.pipeline, find_task_framework(self.pipeline)))
         times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
         self.inputs = inputs.make_inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
@@ -81,7 +88,7 @@ class TaskGraph:
             ProjectError: the app lacks the task: the container has different code.
         """
         if step not in self._tasks:
-            group = next((group for group in self.groups() if make_task_name(group) == step), None)
+            group = next((group for group in self.groups() if name_fused_task(group) == step), None)
             if group is None and step not in OTHER_TASKS:
                 raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
             self._tasks[step] = self._group_steps(group) if group else getattr(self, f"_make_{step}_task")()
@@ -89,7 +96,7 @@ class TaskGraph:
 
     def groups(self) -> list[tuple[str, ...]]:
         """The steps of each task of `<app>.train`."""
-        return group_steps(self.pipeline, separate=self.source.settings.flyte.tasks == "separate")
+        return fuse_steps(self.pipeline, separate=self.source.settings.flyte.tasks == "separate")
 
     def has_split_training(self) -> bool:
         """Whether a task begins with `train`, so that training can start from split data."""
@@ -98,18 +105,21 @@ class TaskGraph:
     def _group_steps(self, steps: tuple[str, ...]) -> StageTask:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
         parameters = list(dict.fromkeys(input for step in steps for input in self.list_task_inputs(step)))
-        outputs = list_outputs(steps)
-        name = make_task_name(steps)
+        outputs = list_fused_outputs(steps)
+        name = name_fused_task(steps)
 
         def work(given: dict[str, Any]) -> Any:
-            values = {key: given[key] if key == "metrics" else _to_local_path(given[key]) for key in list_inputs(steps)}
+            values = {
+                key: given[key] if key == "metrics" else _to_local_task_path(given[key])
+                for key in list_fused_inputs(steps)
+            }
             for step in steps:
                 self._tasks[name].stage = step
                 values[GIVES[step]] = self._run_step(step, given, values)
             found = [values[key] if key == "metrics" else FlyteDirectory(str(values[key])) for key in outputs]
             return found[0] if len(found) == 1 else tuple(found)
 
-        data = {key: Metrics if key == "metrics" else FlyteDirectory for key in list_inputs(steps)}
+        data = {key: Metrics if key == "metrics" else FlyteDirectory for key in list_fused_inputs(steps)}
         if "save" in steps:
             data |= {promotion.INPUT: str, TUNING: str}
         kinds = {"table": self._hashed_folder_type, "splits": self._hashed_folder_type, "metrics": Metrics}
@@ -119,24 +129,24 @@ class TaskGraph:
             parameters,
             data,
             {key: kinds.get(key, FlyteDirectory) for key in outputs},
-            declared=declare_group(self.pipeline, steps),
+            declared=declare_fused_task(self.pipeline, steps),
             shows_deck="evaluate" in steps,
         )
 
     def _run_step(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Run one step with the results of the previous steps; returns a folder, or the metrics."""
-        bound = inputs.decode_by_stage(self.list_task_inputs(step), given)
+        bound = inputs.decode_inputs_by_stage(self.list_task_inputs(step), given)
         if step == "evaluate":
-            metrics = task_bodies.run_evaluate(self.pipeline, bound, values["splits"], values["trained"])
-            deck.publish_page("Evaluation", deck.render_metrics(self.name, metrics))
+            metrics = task_bodies.run_evaluate_step(self.pipeline, bound, values["splits"], values["trained"])
+            deck.publish_deck_page("Evaluation", deck.render_metrics_deck(self.name, metrics))
             return metrics
-        out = make_output_folder(GIVES[step])
+        out = make_task_output_folder(GIVES[step])
         if step == "read":
             task_bodies.run_read_step(self.pipeline, bound, out, pickle=self._allows_pickle)
         elif step == "split":
             task_bodies.run_split_step(self.pipeline, bound, values["table"], out, pickle=self._allows_pickle)
         elif step == "train":
-            task_bodies.run_train(self.pipeline, bound, values["splits"], out)
+            task_bodies.run_train_step(self.pipeline, bound, values["splits"], out)
         else:
             version = task_bodies.run_save_step(
                 self.pipeline,
@@ -144,21 +154,23 @@ class TaskGraph:
                 values["trained"],
                 values["metrics"],
                 out,
-                origin=_read_origin(),
-                git=_read_git(),
+                origin=_read_task_origin(),
+                git=_read_task_git(),
                 tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
                 signer=Signer(self.source.settings.store, self.source.root),
             )
-            promotion.keep_if_shared(self.source.settings.store, self.source.root, version, given[promotion.INPUT])
+            promotion.save_if_store_is_shared(
+                self.source.settings.store, self.source.root, version, given[promotion.INPUT]
+            )
         return out
 
     def _make_batch_task(self) -> StageTask:
         own = self.list_task_inputs("batch")
 
         def run_batch(given: dict[str, Any]) -> Any:
-            out = make_output_folder("predictions") / "predictions.parquet"
-            task_bodies.run_predict(
-                self.pipeline, inputs.decode_by_stage(own, given), self._load_version_for_batch(given), out
+            out = make_task_output_folder("predictions") / "predictions.parquet"
+            task_bodies.run_predict_step(
+                self.pipeline, inputs.decode_inputs_by_stage(own, given), self._load_version_for_batch(given), out
             )
             return FlyteFile(str(out))
 
@@ -169,14 +181,14 @@ class TaskGraph:
         """The model to predict with: the given one, or the version of the store that a schedule names."""
         store = open_store(self.source.settings.store, self.source.root)
         if given["model"] is not None:
-            version = task_bodies.open_saved_version(_to_local_path(given["model"]))
+            version = task_bodies.open_saved_version(_to_local_task_path(given["model"]))
             store.require_signed(version)
             return version
         return store.get(self.name, given[VERSION] or "latest")
 
     def _make_monitor_task(self) -> StageTask:
         def run_monitor(given: dict[str, Any]) -> Any:
-            return task_bodies.run_monitor(self.source.project)
+            return task_bodies.run_monitor_step(self.source.project)
 
         return self._make_task("monitor", run_monitor, [], {}, {"closed": str}, workflow="monitor")
 
@@ -184,8 +196,8 @@ class TaskGraph:
         own = self.list_task_inputs("data")
 
         def run_data(given: dict[str, Any]) -> Any:
-            table, out = make_output_folder("table"), make_output_folder("splits")
-            bound = inputs.decode_by_stage(own, given)
+            table, out = make_task_output_folder("table"), make_task_output_folder("splits")
+            bound = inputs.decode_inputs_by_stage(own, given)
             task_bodies.run_read_step(self.pipeline, bound, table, pickle=self._allows_pickle)
             task_bodies.run_split_step(self.pipeline, bound, table, out, pickle=self._allows_pickle)
             return FlyteDirectory(str(out))
@@ -196,8 +208,10 @@ class TaskGraph:
         own = self.list_task_inputs("trial")
 
         def run_trial(given: dict[str, Any]) -> Any:
-            bound = inputs.decode_by_stage(own, given)
-            return task_bodies.run_trial(self.pipeline, bound, _to_local_path(given["splits"]), given["trials"])
+            bound = inputs.decode_inputs_by_stage(own, given)
+            return task_bodies.run_trial_step(
+                self.pipeline, bound, _to_local_task_path(given["splits"]), given["trials"]
+            )
 
         data = {"splits": FlyteDirectory, "trials": str}
         return self._make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
@@ -220,17 +234,19 @@ class TaskGraph:
             step,
             work,
             name=f"{self.name}.{workflow}.{step}",
-            inputs={**make_typed_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            inputs={**make_task_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
-            declared=dataclasses.replace(declared, resources=default_resources(declared.resources, self.source.size)),
-            cache_version=self._cache_version(step) if declared.cache else "",
+            declared=dataclasses.replace(
+                declared, resources=choose_default_resources(declared.resources, self.source.size)
+            ),
+            cache_version=self._make_task_cache_version(step) if declared.cache else "",
             shows_deck=shows_deck,
         )
 
-    def _cache_version(self, step: str) -> str:
+    def _make_task_cache_version(self, step: str) -> str:
         """A hash of the user's functions in a task, of what they call, and of the app's declarations."""
-        own = list_running_stages(self.pipeline, step)
+        own = list_task_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
         model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
         options = dataclasses.replace(model, task=None)
@@ -244,7 +260,7 @@ class TaskGraph:
         """A hash of the data files that are uploaded with the code; empty in a container, which does not need it."""
         if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
             return ""
-        return code_archive.digest_data(self.source.root, self.source.settings)
+        return code_archive.digest_archived_data(self.source.root, self.source.settings)
 
     @property
     def _allows_pickle(self) -> bool:
@@ -255,7 +271,7 @@ class TaskGraph:
         """A folder type that later tasks' caches identify by content, whichever run wrote it."""
         caches = any(make_task_options(self.pipeline, step).cache for step in STEPS)
         return (
-            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
+            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_data_folder(Path(given.path)))]
             if caches
             else (FlyteDirectory)
         )
@@ -277,7 +293,7 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
         return get_task_graph(
-            sources.load_source(_find_app_folder(given["app"]), given["app"], given.get("env"))
+            sources.load_app_source(_find_task_app_folder(given["app"]), given["app"], given.get("env"))
         ).get_task(given["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
@@ -304,12 +320,12 @@ def get_task_graph(source: Source) -> TaskGraph:
     return kept
 
 
-def make_typed_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+def make_task_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
     """Inputs in the form of flytekit's interface: name → type and default."""
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
 
-def find_model_framework(pipeline: Pipeline) -> Framework:
+def find_task_framework(pipeline: Pipeline) -> Framework:
     """The framework of the app's model: from the builder's annotation, otherwise by building it with its defaults."""
     stage = pipeline.stages["model"]
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
@@ -323,24 +339,24 @@ def find_model_framework(pipeline: Pipeline) -> Framework:
     )
 
 
-def _find_app_folder(place: str) -> Path:
+def _find_task_app_folder(place: str) -> Path:
     """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     file = place.partition(":")[0]
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])
 
 
-def _to_local_path(given: Any) -> Path:
+def _to_local_task_path(given: Any) -> Path:
     return Path(given.download())
 
 
-def _read_origin() -> dict[str, str]:
+def _read_task_origin() -> dict[str, str]:
     execution = flytekit.current_context().execution_id
     if execution is None or not execution.project or execution.name == "local":
         return {"engine": "flyte-local"}
     return {"engine": "flyte", "execution": execution.name, "project": execution.project, "domain": execution.domain}
 
 
-def _read_git() -> GitState | None:
+def _read_task_git() -> GitState | None:
     commit, dash, _ = os.environ.get(CODE_REVISION, "").partition("-dirty")
     return GitState(commit, bool(dash)) if commit else None

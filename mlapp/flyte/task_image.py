@@ -8,8 +8,8 @@ import sys
 from mlapp.bundle import requirements
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.flyte.app_source import make_project_source
-from mlapp.flyte.task_extras import list_extras
-from mlapp.flyte.task_graph import find_model_framework
+from mlapp.flyte.task_extras import list_task_extras
+from mlapp.flyte.task_graph import find_task_framework
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 
@@ -37,9 +37,9 @@ def build_task_image(project: Project, tell: Reporter) -> str:
         raise MissingExtraError("Building the image of the tasks", "docker") from None
     python = settings.image.python or "{}.{}".format(*sys.version_info)
     source = make_project_source(project)
-    extras = list_extras(
+    extras = list_task_extras(
         source.app,
-        find_model_framework(source.app),
+        find_task_framework(source.app),
         settings.store.url,
         requirements.read_declared_requirements(project.root, settings.image, python),
     )

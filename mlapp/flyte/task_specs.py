@@ -59,7 +59,7 @@ def make_task_options(pipeline: Pipeline, name: str) -> Task:
     """
     step = STEPS[name]
     own = merge_stage_tasks(
-        [stage.options.task for stage in _select_stages(pipeline, step.declares) if stage.options.task is not None]
+        [stage.options.task for stage in _select_task_stages(pipeline, step.declares) if stage.options.task is not None]
     )
     if not step.is_cached:
         own = dataclasses.replace(own, cache=False)
@@ -67,10 +67,10 @@ def make_task_options(pipeline: Pipeline, name: str) -> Task:
     return own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
 
 
-def list_running_stages(pipeline: Pipeline, name: str) -> list[Stage]:
+def list_task_stages(pipeline: Pipeline, name: str) -> list[Stage]:
     """The user's stages that run in a task."""
-    return _select_stages(pipeline, dict.fromkeys((*STEPS[name].takes, *STEPS[name].runs)))
+    return _select_task_stages(pipeline, dict.fromkeys((*STEPS[name].takes, *STEPS[name].runs)))
 
 
-def _select_stages(pipeline: Pipeline, roles: Iterable[str]) -> list[Stage]:
+def _select_task_stages(pipeline: Pipeline, roles: Iterable[str]) -> list[Stage]:
     return [stage for role in roles if (stage := pipeline.stage(role))]

@@ -20,7 +20,7 @@ from flytekit.models.security import Secret
 
 from mlapp.errors import MlappError
 from mlapp.flyte.app_source import Source
-from mlapp.flyte.task_errors import find_user_error, shorten_paths
+from mlapp.flyte.task_errors import find_task_user_error, shorten_task_paths
 from mlapp.pipeline.stage_tasks import Resources, Task
 
 Work = Callable[[dict[str, Any]], Any]
@@ -72,7 +72,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         """The current step, as a fused task has several."""
         self._work = work
         self._retries = declared.retries
-        self._secrets = [make_secret(text) for text in declared.secrets]
+        self._secrets = [make_task_secret(text) for text in declared.secrets]
         super().__init__(
             name=name,
             task_config=None,
@@ -87,7 +87,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             secret_requests=self._secrets,
             enable_deck=shows_deck,
             deck_fields=(),
-            **_make_resources(declared.resources),
+            **_make_task_resources(declared.resources),
         )
 
     @property
@@ -100,8 +100,8 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             return self._work(inputs)
         except MlappError as error:
             kind = RetriedStageError if self._retries else StageError
-            text = shorten_paths(f"{error.what}\n{error.todo}\nin task: {self.stage}")
-            raise kind(text).with_traceback(None) from find_user_error(error)
+            text = shorten_task_paths(f"{error.what}\n{error.todo}\nin task: {self.stage}")
+            raise kind(text).with_traceback(None) from find_task_user_error(error)
 
     def _expose_secrets(self) -> None:
         """Set the stage's secrets as environment variables, even if Flyte mounts them as files."""
@@ -111,21 +111,21 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
-def make_output_folder(name: str) -> Path:
+def make_task_output_folder(name: str) -> Path:
     """A new folder for an output, in flytekit's folder for a task's files."""
     made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
     made.mkdir(parents=True)
     return made
 
 
-def make_secret(text: str) -> Secret:
+def make_task_secret(text: str) -> Secret:
     """Parse `database/password`, or `token` for key and secret of that name; exposed as `PASSWORD`, `TOKEN`."""
     group, _, key = text.rpartition("/")
     variable = re.sub(r"\W", "_", key).upper()
     return Secret(group=group or key, key=key, env_var=variable, mount_requirement=Secret.MountType.ENV_VAR)
 
 
-def _make_resources(resources: Resources | None) -> dict[str, Any]:
+def _make_task_resources(resources: Resources | None) -> dict[str, Any]:
     if resources is None:
         return {}
     wanted = flytekit.Resources(

@@ -17,8 +17,8 @@ from flytekit.types.file import FlyteFile
 from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
-from mlapp.flyte.fusion import list_inputs, list_outputs, make_task_name
-from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, make_typed_defaults
+from mlapp.flyte.fusion import list_fused_inputs, list_fused_outputs, name_fused_task
+from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, make_task_defaults
 from mlapp.flyte.tasks import StageTask
 
 SPLITS = "splits"
@@ -85,19 +85,19 @@ def train_workflow(app: App | Source) -> AppWorkflow:
     Raises:
         DeclarationError: there is no reader or no model. UsageError: Flyte cannot represent a parameter.
     """
-    return _get_or_make(app, _make_train_workflow)
+    return _get_or_make_workflow(app, _make_train_workflow)
 
 
 def predict_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.predict`: predictions for the reader's data, with the model in a folder from `<app>.train`, or with
     `model_version` of a store that the cluster can reach.
     """
-    return _get_or_make(app, _make_predict_workflow)
+    return _get_or_make_workflow(app, _make_predict_workflow)
 
 
 def monitor_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.monitor`: closes the windows of the deployed model that have ended, as `mlapp monitor run` does."""
-    return _get_or_make(app, _make_monitor_workflow)
+    return _get_or_make_workflow(app, _make_monitor_workflow)
 
 
 def tune_workflow(app: App | Source) -> AppWorkflow:
@@ -106,7 +106,7 @@ def tune_workflow(app: App | Source) -> AppWorkflow:
     Its inputs are the parameters and `trials` (each a `task_bodies.Trial` as JSON); its outputs are a `TrialResult` as
     JSON per trial, None for a killed one, and the data.
     """
-    return _get_or_make(app, _make_tune_workflow)
+    return _get_or_make_workflow(app, _make_tune_workflow)
 
 
 def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWorkflow | None:
@@ -116,12 +116,12 @@ def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWork
     task.
     """
     if name == "tune":
-        return _get_or_make(app, _make_tune_split_workflow)
+        return _get_or_make_workflow(app, _make_tune_split_workflow)
     graph = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
-    return _get_or_make(app, _make_train_split_workflow) if graph.has_split_training() else None
+    return _get_or_make_workflow(app, _make_train_split_workflow) if graph.has_split_training() else None
 
 
-def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
+def _get_or_make_workflow(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
     """Create each workflow of an app only once, because Flyte's names are global."""
     own = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
     if make not in own.entities:
@@ -131,39 +131,39 @@ def _get_or_make(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) ->
 
 
 def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train", _list_training_inputs(plan))
-    _add_training(workflow, plan, plan.groups(), {})
+    workflow = AppWorkflow(f"{plan.name}.train", _list_workflow_inputs(plan))
+    _add_training_to_workflow(workflow, plan, plan.groups(), {})
     return workflow
 
 
 def _make_train_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train_split", {**_list_training_inputs(plan), SPLITS: (FlyteDirectory, None)})
+    workflow = AppWorkflow(f"{plan.name}.train_split", {**_list_workflow_inputs(plan), SPLITS: (FlyteDirectory, None)})
     groups = plan.groups()
     begin = next(at for at, steps in enumerate(groups) if steps[0] == "train")
-    _add_training(workflow, plan, groups[begin:], {SPLITS: workflow.inputs[SPLITS]})
+    _add_training_to_workflow(workflow, plan, groups[begin:], {SPLITS: workflow.inputs[SPLITS]})
     return workflow
 
 
-def _list_training_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
-    return {**make_typed_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+def _list_workflow_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
+    return {**make_task_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
 
 
-def _add_training(
+def _add_training_to_workflow(
     workflow: AppWorkflow, plan: TaskGraph, groups: Sequence[Sequence[str]], values: dict[str, Any]
 ) -> None:
     """Add the training tasks and the workflow's outputs. `values` are the outputs of previous steps."""
     for steps in groups:
-        name = make_task_name(steps)
-        given = {key: values[key] for key in list_inputs(steps)}
+        name = name_fused_task(steps)
+        given = {key: values[key] for key in list_fused_inputs(steps)}
         outputs = workflow.add_task(plan.get_task(name), name, **given)
-        values |= {key: outputs[key] for key in list_outputs(steps)}
+        values |= {key: outputs[key] for key in list_fused_outputs(steps)}
     workflow.add_workflow_output("metrics", values["metrics"], Metrics)
     workflow.add_workflow_output("model", values["model"], FlyteDirectory)
 
 
 def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
     inputs = {
-        **make_typed_defaults(plan.list_task_inputs("batch")),
+        **make_task_defaults(plan.list_task_inputs("batch")),
         "model": (FlyteDirectory | None, None),
         VERSION: (str, ""),
     }
@@ -181,21 +181,21 @@ def _make_monitor_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_typed_defaults(plan.inputs), "trials": (list[str], None)}
+    inputs = {**make_task_defaults(plan.inputs), "trials": (list[str], None)}
     workflow = AppWorkflow(f"{plan.name}.tune", inputs)
     data = workflow.add_task(plan.get_task("data"), "data")
-    _add_trials(workflow, plan, data["splits"])
+    _add_trials_to_workflow(workflow, plan, data["splits"])
     workflow.add_workflow_output("splits", data["splits"], FlyteDirectory)
     return workflow
 
 
 def _make_tune_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_typed_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
+    inputs = {**make_task_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
     workflow = AppWorkflow(f"{plan.name}.tune_split", inputs)
-    _add_trials(workflow, plan, workflow.inputs[SPLITS])
+    _add_trials_to_workflow(workflow, plan, workflow.inputs[SPLITS])
     return workflow
 
 
-def _add_trials(workflow: AppWorkflow, plan: TaskGraph, splits: Any) -> None:
+def _add_trials_to_workflow(workflow: AppWorkflow, plan: TaskGraph, splits: Any) -> None:
     trial = workflow.add_task(MappedTask(plan.get_task("trial"), over="trials"), "trial", splits=splits)
     workflow.add_workflow_output("results", trial["results"], list[str | None])

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from mlapp.baseline import Baseline
 from mlapp.config import Drift, Monitor
 from mlapp.monitoring.counts import Counts, merge_counts
-from mlapp.monitoring.drift import AlarmKind, Finding, compute_distances, find_drifted_columns
+from mlapp.monitoring.drift import AlarmKind, Finding, compute_drift_distances, find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.seasons import make_live_baseline
+from mlapp.monitoring.seasons import make_seasonal_baseline
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
 
-def judge_windows(
+def find_window_alarms(
     windows: Iterable[Counts],
     baselines: Mapping[str, Baseline],
     settings: Monitor,
@@ -40,10 +40,10 @@ def judge_windows(
         baseline = baselines.get(counts.version)
         found: list[Finding] = []
         alarming = current.get(counts.version, set())  # too few rows to test, so an alarm does not end
-        if tests is not None and baseline is not None and _can_be_tested(counts, tests):
+        if tests is not None and baseline is not None and _can_window_alarm(counts, tests):
             found = find_drifted_columns(baseline, counts, tests)
             if tests.seasonal:
-                found = _select_seasonal_findings(found, baseline, counts, tests, past)
+                found = _select_seasonal_alarms(found, baseline, counts, tests, past)
             watch = persistent.setdefault(counts.version, Persistence(tests.persist))
             alarming = watch.add({(finding.kind, finding.column) for finding in found})
             current[counts.version] = alarming
@@ -70,17 +70,17 @@ def judge_windows(
                 closed=counts.until <= now,
                 quality=known.details,
                 unknown_classes=known.unknown_classes,
-                distances={} if baseline is None else compute_distances(baseline, counts),
+                distances={} if baseline is None else compute_drift_distances(baseline, counts),
             )
         )
     return reports
 
 
-def _can_be_tested(counts: Counts, tests: Drift) -> bool:
+def _can_window_alarm(counts: Counts, tests: Drift) -> bool:
     return counts.rows + counts.refused >= tests.min_rows
 
 
-def _select_seasonal_findings(
+def _select_seasonal_alarms(
     found: list[Finding],
     baseline: Baseline,
     counts: Counts,
@@ -97,6 +97,6 @@ def _select_seasonal_findings(
         return found
     usual = {
         (finding.kind, finding.column)
-        for finding in find_drifted_columns(make_live_baseline(baseline, before), counts, tests)
+        for finding in find_drifted_columns(make_seasonal_baseline(baseline, before), counts, tests)
     }
     return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]

@@ -55,9 +55,9 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
         told(report, drifting, lambda kind: kind != "quality")
     # Truths come late, so use the quality of the last window with known truths, from this run or an earlier one.
-    for report in _select_last_known(reports):
+    for report in _select_last_known_windows(reports):
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
-    _end_silent(project, place, reports, closed)
+    _end_silent_alarms(project, place, reports, closed)
     if project.settings.monitor.retrain is not None:
         closed.trained = retrain_if_due(project, place, reports, now)
     remove_expired_files(place, project.settings.monitor, now)
@@ -74,38 +74,38 @@ def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[Window
     if not reports:
         return []
     *older, newest = reports
-    is_open = not _is_closed(place, newest)  # looked at first: another run closes it before the older ones
+    is_open = not _is_window_closed(place, newest)  # looked at first: another run closes it before the older ones
     if not is_open and _was_closed_just_now(place, newest):
         return []
-    waiting = [report for report in older if not _is_closed(place, report)] + [newest] * is_open
-    if not waiting or not _store_reports(place, waiting[-1]):
+    waiting = [report for report in older if not _is_window_closed(place, report)] + [newest] * is_open
+    if not waiting or not _store_closed_reports(place, waiting[-1]):
         return []
-    return [report for report in waiting[:-1] if _store_reports(place, report)] + waiting[-1:]
+    return [report for report in waiting[:-1] if _store_closed_reports(place, report)] + waiting[-1:]
 
 
 def _was_closed_just_now(place: Place, report: WindowReport) -> bool:
     """Whether another run may still be closing the windows before this one."""
-    content = place.storage.read_key(_make_report_key(place, report))
+    content = place.storage.read_key(_make_window_key(place, report))
     closed_at = 0 if content is None else msgspec.json.decode(content).get("closed_at", 0)
     return bool(abs(time.time_ns() - closed_at) < UNDER_WAY * 10**9)
 
 
-def _is_closed(place: Place, report: WindowReport) -> bool:
-    return f"{report.version}.json" in place.names("windows", _find_window(report).name)
+def _is_window_closed(place: Place, report: WindowReport) -> bool:
+    return f"{report.version}.json" in place.names("windows", _find_report_window(report).name)
 
 
-def _store_reports(place: Place, report: WindowReport) -> bool:
+def _store_closed_reports(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
     # Includes a time, so that a second alarm with the same content is not treated as a repetition.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
-    return place.storage.create_key(_make_report_key(place, report), content)
+    return place.storage.create_key(_make_window_key(place, report), content)
 
 
-def _make_report_key(place: Place, report: WindowReport) -> str:
-    return place.key("windows", _find_window(report).name, f"{report.version}.json")
+def _make_window_key(place: Place, report: WindowReport) -> str:
+    return place.key("windows", _find_report_window(report).name, f"{report.version}.json")
 
 
-def _find_window(report: WindowReport) -> Window:
+def _find_report_window(report: WindowReport) -> Window:
     return Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
 
 
@@ -120,19 +120,19 @@ def _make_alert_sender(
         for alarm in alarms:
             event = make_alarm_event(project.name, report, alarm, "firing")
             if ledger.begin(report.version, alarm, event):
-                _send_event(project, event, closed)
+                _send_closing_event(project, event, closed)
         for begun in ledger.active():
             if begun["version"] != report.version or not concerns(begun["kind"]):
                 continue
             if (begun["kind"], begun["column"]) not in now:
-                event = _list_ended(begun, report.since.isoformat(), report.until.isoformat())
+                event = _list_ended_windows(begun, report.since.isoformat(), report.until.isoformat())
                 if ledger.end(report.version, begun["kind"], begun["column"], event):
-                    _send_event(project, event, closed)
+                    _send_closing_event(project, event, closed)
 
     return tell
 
 
-def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport], closed: Closed) -> None:
+def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowReport], closed: Closed) -> None:
     """End the alarms of versions that have been replaced and no longer answer."""
     answering = {report.version for report in reports[-12:]}
     if not answering:
@@ -140,16 +140,16 @@ def _end_silent(project: Project, place: Place, reports: Sequence[WindowReport],
     ledger = Ledger(place)
     for begun in ledger.active():
         if begun["version"] not in answering:
-            event = _list_ended(begun, begun["since"], begun["until"])
+            event = _list_ended_windows(begun, begun["since"], begun["until"])
             if ledger.end(begun["version"], begun["kind"], begun["column"], event):
-                _send_event(project, event, closed)
+                _send_closing_event(project, event, closed)
 
 
-def _list_ended(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
+def _list_ended_windows(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
     return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
 
 
-def _send_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
+def _send_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
     event.pop("noted", None)
     closed.sent.append(event)
     on_alarm: Callable[[AlarmEvent], Any] | None = None
@@ -161,7 +161,7 @@ def _send_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
     send_alarms(event, project.settings.monitor.alerts, on_alarm)
 
 
-def _select_last_known(reports: Sequence[WindowReport]) -> list[WindowReport]:
+def _select_last_known_windows(reports: Sequence[WindowReport]) -> list[WindowReport]:
     """The last window with known quality of each version."""
     found: dict[str, WindowReport] = {}
     for report in reports:

@@ -14,8 +14,8 @@ from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
-from mlapp.monitoring.drift import compute_distance
-from mlapp.monitoring.evaluation import Evaluation, restore_features
+from mlapp.monitoring.drift import compute_drift_distance
+from mlapp.monitoring.evaluation import Evaluation, restore_logged_features
 from mlapp.monitoring.inspection import open_project_place, read_truths
 from mlapp.monitoring.live_rows import join_truths
 from mlapp.predictor_results import finish_predictions
@@ -49,7 +49,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     sides: list[Side]
 
 
-def compare_live(project: Project, versions: Sequence[int], *, since: float, until: float) -> Comparison:
+def compare_versions_live(project: Project, versions: Sequence[int], *, since: float, until: float) -> Comparison:
     """Replay the log of a time interval through versions.
 
     Args:
@@ -83,7 +83,7 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
     sides, predictions = [], []
     for one in stored:
         predictor = prediction.load_predictor(app, one)
-        transformed = predictor.transform_features(restore_features(predictor, rows))
+        transformed = predictor.transform_features(restore_logged_features(predictor, rows))
         predictions.append(
             list_prediction_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage))
         )
@@ -91,19 +91,21 @@ def compare_live(project: Project, versions: Sequence[int], *, since: float, unt
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))
     first, last = predictions[0], predictions[-1]
-    agreement = float(np.mean([_is_same_prediction(a, b) for a, b in zip(first, last, strict=True)]))
-    return Comparison(rows=len(rows), agreement=agreement, distance=_compute_distance(first, last), sides=sides)
+    agreement = float(np.mean([_is_same_compared_prediction(a, b) for a, b in zip(first, last, strict=True)]))
+    return Comparison(
+        rows=len(rows), agreement=agreement, distance=_compute_comparison_distance(first, last), sides=sides
+    )
 
 
-def _compute_distance(first: list[object], last: list[object]) -> float:
+def _compute_comparison_distance(first: list[object], last: list[object]) -> float:
     from mlapp.baseline import Baseline
 
     baseline = Baseline(predictions=summarize_predictions(first))
     counter = Counter(baseline)
     counter.add_predictions(split_predictions(last))
     counts = counter.columns()
-    return max((compute_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
+    return max((compute_drift_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
 
 
-def _is_same_prediction(a: object, b: object) -> bool:
+def _is_same_compared_prediction(a: object, b: object) -> bool:
     return bool(np.all(np.asarray(a == b)))

@@ -44,7 +44,7 @@ class Database:
 
         A statement cannot undo it (https://duckdb.org/docs/stable/operations_manual/securing_duckdb).
         """
-        self.execute(f"SET allowed_paths={_format_sql_list(self._files)}")
+        self.execute(f"SET allowed_paths={_format_database_list(self._files)}")
         self.execute("SET enable_external_access=false")
 
     def log_of(self, version: str, window: Window) -> str:
@@ -52,7 +52,7 @@ class Database:
         files = [
             file
             for (number, hour), files in self._hours.items()
-            if number == version and _is_within(hour, window.since, window.until)
+            if number == version and _is_hour_within(hour, window.since, window.until)
             for file in files
         ]
         return _format_duckdb_reader(files) if files else "(SELECT * FROM log WHERE false)"
@@ -87,21 +87,21 @@ def open_database(
             connection.execute(f"SET memory_limit='{MEMORY}'; SET threads=2; SET preserve_insertion_order=false")
             connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
             connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
-            keys = log_keys(place, since, until, version)
-            segments = dict(zip(keys, _fetch_files(place, Path(folder), keys), strict=True))
-            readable = _create_view(connection, "log", list(segments.values()), LOG)
-            files = _fetch_files(place, Path(folder), list_truth_keys(place, since))
+            keys = list_log_keys(place, since, until, version)
+            segments = dict(zip(keys, _fetch_database_files(place, Path(folder), keys), strict=True))
+            readable = _create_database_view(connection, "log", list(segments.values()), LOG)
+            files = _fetch_database_files(place, Path(folder), list_truth_keys(place, since))
             if truths:
                 files.append(Path(folder) / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
-            known = _create_view(connection, "truth", files, TRUTH)
+            known = _create_database_view(connection, "truth", files, TRUTH)
             yield Database(connection, {key: file for key, file in segments.items() if file in readable}, sorted(known))
         finally:
             connection.close()
             shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
 
 
-def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """The names and rows of a query's result. It can read only the log and the truths.
 
     Raises:
@@ -118,7 +118,7 @@ def query(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             raise DataError(f"The query failed: {error}", "The tables are log and truth: DESCRIBE log.") from None
 
 
-def log_keys(
+def list_log_keys(
     place: Place, since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[str]:
     """The keys of the current segments."""
@@ -127,7 +127,7 @@ def log_keys(
         if version is not None and number != version:
             continue
         for hour in place.names("log", number):
-            if _is_within(hour, since, until):
+            if _is_hour_within(hour, since, until):
                 found += [
                     place.key("log", number, hour, name)
                     for name in select_current_segments(place.names("log", number, hour))
@@ -146,7 +146,7 @@ def list_truth_keys(place: Place, since: float | None = None) -> list[str]:
     ]
 
 
-def _is_within(hour: str, since: float | None, until: float | None) -> bool:
+def _is_hour_within(hour: str, since: float | None, until: float | None) -> bool:
     try:
         begin = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=timezone.utc).timestamp()
     except ValueError:
@@ -154,7 +154,7 @@ def _is_within(hour: str, since: float | None, until: float | None) -> bool:
     return (since is None or begin + 3600 > since) and (until is None or begin < until)
 
 
-def _fetch_files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
+def _fetch_database_files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
     """Local files with the contents of the keys that still exist."""
     local = place.folder()
     if local is not None:
@@ -171,7 +171,7 @@ def _fetch_files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:
     return files
 
 
-def _create_view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
+def _create_database_view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
     """Create a view of the files that exist, and return them."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -199,9 +199,9 @@ def _create_view(connection: Any, name: str, files: Sequence[Path], empty: str) 
 
 def _format_duckdb_reader(files: Iterable[Path]) -> str:
     """The table function that reads the files."""
-    return f"read_parquet({_format_sql_list(files)}, union_by_name=true)"
+    return f"read_parquet({_format_database_list(files)}, union_by_name=true)"
 
 
-def _format_sql_list(files: Iterable[Path]) -> str:
+def _format_database_list(files: Iterable[Path]) -> str:
     """A list of texts in SQL."""
     return "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"

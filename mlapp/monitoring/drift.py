@@ -18,8 +18,8 @@ from mlapp.monitoring.statistics import (
     compute_js_distance,
     compute_ks_distance,
     compute_ks_p,
+    compute_share_p,
     select_discoveries,
-    share_p,
 )
 
 if TYPE_CHECKING:
@@ -72,23 +72,23 @@ def find_drift(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding
         for column in (*baseline.features, *baseline.predictions):
             live = counts.columns.get(column.name)
             if live is not None and len(live) == len(column.counts) + 3:
-                found += _test_column(column, _scale_counts(live, counts.effective_share), tests)
+                found += _test_column_for_drift(column, _scale_counts(live, counts.effective_share), tests)
     if counts.rows + counts.refused >= tests.min_rows:
-        found += _find_refusals(counts)
+        found += _find_refused_rows_drift(counts)
     return found
 
 
-def compute_distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
+def compute_drift_distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
     """The distance of each column from the baseline: Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories."""
     found = {}
     for column in (*baseline.features, *baseline.predictions):
         live = counts.columns.get(column.name)
         if live is not None and len(live) == len(column.counts) + 3 and column.kind != "text":
-            found[column.name] = compute_distance(column, live)
+            found[column.name] = compute_drift_distance(column, live)
     return found
 
 
-def compute_distance(column: Column, live: list[int]) -> float:
+def compute_drift_distance(column: Column, live: list[int]) -> float:
     """The distance of one column's live counts from its baseline."""
     if column.kind == "number":
         return compute_ks_distance(*_order_rows(column, live))
@@ -100,12 +100,12 @@ def _scale_counts(live: list[int], share: float) -> list[int]:
     return live if share == 1 else [round(count * share) for count in live]
 
 
-def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]:
+def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> list[Finding]:
     rows = sum(live)
     missing = live[-1]
     known, trained = rows - missing, column.rows - column.missing
     found = [
-        _compare_shares(
+        _compare_drift_shares(
             "missing",
             column.name,
             (column.missing, column.rows),
@@ -121,7 +121,7 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
         p, floor = compute_ks_p(distance, trained, known), tests.effect
         where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
         found.append(
-            _compare_shares(
+            _compare_drift_shares(
                 "out_of_range",
                 column.name,
                 (1, trained),
@@ -139,7 +139,7 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
         where = f"The shares of {column.name}'s values differ: Jensen-Shannon distance {distance:.2f}"
         if column.has_all_values:
             found.append(
-                _compare_shares(
+                _compare_drift_shares(
                     "new_value",
                     column.name,
                     (column.singles, trained),
@@ -154,11 +154,11 @@ def _test_column(column: Column, live: list[int], tests: Drift) -> list[Finding]
     return found
 
 
-def _find_refusals(counts: Counts) -> list[Finding]:
+def _find_refused_rows_drift(counts: Counts) -> list[Finding]:
     rows = counts.rows + counts.refused
     usual = round(USUAL_REFUSED * 1_000_000), 1_000_000
     return [
-        _compare_shares(
+        _compare_drift_shares(
             "refused",
             field,
             usual,
@@ -169,7 +169,7 @@ def _find_refusals(counts: Counts) -> list[Finding]:
     ]
 
 
-def _compare_shares(
+def _compare_drift_shares(
     kind: AlarmKind,
     column: str,
     before: tuple[int, int],
@@ -184,7 +184,7 @@ def _compare_shares(
         column,
         share,
         threshold,
-        share_p(*before, *now),
+        compute_share_p(*before, *now),
         share >= threshold,
         tell(f"{share:.1%}", f"{usual:.1%}"),
     )

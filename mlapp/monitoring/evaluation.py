@@ -21,7 +21,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import Database, open_database
 from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
-from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_error
+from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_quality_error
 from mlapp.monitoring.segments import log_column
 from mlapp.monitoring.truth import Truth, count_unknown_classes
 from mlapp.monitoring.windows import Metric, Quality
@@ -102,7 +102,7 @@ class Evaluation:
             if not math.isfinite(value):
                 continue
             before, known = trained.get(name), errors.get(name)
-            error = estimate_live_error(before, known, value, len(table))
+            error = estimate_live_quality_error(before, known, value, len(table))
             quality.metrics[name] = round(value, 6)
             quality.details[name] = Metric(
                 value=round(value, 6),
@@ -132,16 +132,16 @@ class Evaluation:
 
     def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
         """The evaluator's metrics, or metrics of the logged predictions if features are redacted."""
-        truth = decode_truths(table["truth"])
+        truth = decode_evaluated_truths(table["truth"])
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
             if not self._rules.changes(names) and all(log_column(name) in table.columns for name in names):
-                features = restore_features(predictor, table)
+                features = restore_logged_features(predictor, table)
                 return self._score_by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
             log.warning("The evaluator cannot be run on logged features: %s", error.what)
-        return _score_predictions(manifest, table, truth)
+        return _score_logged_predictions(manifest, table, truth)
 
     def _score_by_evaluator(
         self, predictor: Predictor, manifest: Manifest, features: Any, truth: list[Any]
@@ -173,7 +173,7 @@ class Evaluation:
         if not len(table) or any(log_column(name) not in table.columns for name in names):
             return
         try:
-            features = stage_calls.call_transformer(self._pipeline, restore_features(loaded.predictor, table))
+            features = stage_calls.call_transformer(self._pipeline, restore_logged_features(loaded.predictor, table))
             evaluator = stage_calls.select_evaluator(self._pipeline, loaded.predictor.framework)
             confidence, _ = compute_confidence(
                 loaded.predictor.estimator, stage_calls.convert_stage_features(evaluator, features)
@@ -200,7 +200,7 @@ class Evaluation:
         )
 
 
-def restore_features(predictor: Predictor, table: pd.DataFrame) -> Any:
+def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
     """Logged features with the schema's types, before the transformer.
 
     Raises:
@@ -217,13 +217,13 @@ def restore_features(predictor: Predictor, table: pd.DataFrame) -> Any:
     return predictor.accept_inputs(table["features"].tolist())
 
 
-def decode_truths(truths: pd.Series[Any]) -> list[Any]:
+def decode_evaluated_truths(truths: pd.Series[Any]) -> list[Any]:
     """Decode truths from JSON, each distinct text once."""
     known = {text: msgspec.json.decode(text) for text in truths.unique()}
     return [known[text] for text in truths]
 
 
-def _score_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
+def _score_logged_predictions(manifest: Manifest, table: pd.DataFrame, truth: list[Any]) -> dict[str, float]:
     """The usual metrics of the logged predictions, limited to those that the version has."""
     if "prediction" not in table.columns:
         return {}

@@ -10,12 +10,12 @@ import msgspec
 
 from mlapp.errors import UsageError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.database import list_truth_keys, log_keys
+from mlapp.monitoring.database import list_log_keys, list_truth_keys
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
 
 
-def forget_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
+def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
     """Delete the rows with all these keys from the log and the truths; returns the number of deleted log rows.
 
     Args:
@@ -31,7 +31,7 @@ def forget_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> 
     kept = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
     requests: set[tuple[str, int]] = set()
     rows = 0
-    for key in log_keys(place):
+    for key in list_log_keys(place):
         rows += _forget_in_segment(place, key, kept, requests)
     for key in list_truth_keys(place):
         _forget_in_truths(place, key, kept, requests)
@@ -46,7 +46,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     if content is None:
         return 0
     table = parquet.read_table(io.BytesIO(content))
-    mask = _mask_matching_rows(table, keys)
+    mask = _mask_forgotten_rows(table, keys)
     found = int(sum(mask))
     if not found:
         return 0
@@ -64,7 +64,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     return found
 
 
-def _mask_matching_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
+def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
     mask = [True] * len(table)
     for name, value in keys.items():
         columns = [column for column in (f"key.{name}", name, f"feature.{name}") if column in table.column_names]

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlapp.baseline import Baseline
 from mlapp.errors import MissingExtraError, MlappError, UsageError
-from mlapp.monitoring.alarms import judge_windows
+from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
@@ -67,12 +67,12 @@ def inspect_windows(
     place = open_project_place(project)
     counts = read_window_counts(place, since=since - WARMING * seconds, until=until, version=version)
     baselines = read_baselines(project.store, project.name, (one.version for one in counts))
-    quality = _evaluate_quality(project, place, counts, baselines) if evaluates and counts else {}
-    reports = judge_windows(counts, baselines, settings, now=now, quality=quality)
-    return [report for report in with_gaps(reports, seconds) if report.until.timestamp() > since]
+    quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
+    reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality)
+    return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]
 
 
-def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
+def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
     """The windows, with empty ones for gaps without predictions. Long gaps are not filled."""
     found: list[WindowReport] = []
     for report in reports:
@@ -80,7 +80,9 @@ def with_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) ->
             begin, end = found[-1].until.timestamp(), report.since.timestamp()
             missing = round((end - begin) / seconds)
             if 0 < missing <= most:
-                found += [_make_empty_report(begin + at * seconds, seconds, report.version) for at in range(missing)]
+                found += [
+                    _make_empty_window_report(begin + at * seconds, seconds, report.version) for at in range(missing)
+                ]
         found.append(report)
     return found
 
@@ -105,7 +107,7 @@ def read_truths(
     return Truths(place, rules, baseline).check(entries) if entries else []
 
 
-def parse_moment(text: str | None, now: float | None = None) -> float | None:
+def parse_inspected_moment(text: str | None, now: float | None = None) -> float | None:
     """`2h` or `7d` ago, or a time such as 2026-01-31T12:00 (UTC without a zone), as seconds since 1970.
 
     Raises:
@@ -122,7 +124,7 @@ def parse_moment(text: str | None, now: float | None = None) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _evaluate_quality(
+def _inspect_quality(
     project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
 ) -> dict[tuple[str, float], Any]:
     """The quality of the last windows. If it is unavailable (no log, no app, broken code), drift is reported all the
@@ -146,7 +148,7 @@ def _evaluate_quality(
     return {}
 
 
-def _make_empty_report(since: float, seconds: int, version: str) -> WindowReport:
+def _make_empty_window_report(since: float, seconds: int, version: str) -> WindowReport:
     return WindowReport(
         since=datetime.fromtimestamp(since, timezone.utc),
         until=datetime.fromtimestamp(since + seconds, timezone.utc),

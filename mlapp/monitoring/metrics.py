@@ -16,7 +16,7 @@ from prometheus_client import Counter as Total
 
 from mlapp.baseline import Baseline, Column
 from mlapp.monitoring.counts import Counter, Counts, Slots
-from mlapp.monitoring.drift import compute_distances
+from mlapp.monitoring.drift import compute_drift_distances
 
 ENDS = 10
 """Upper ends, or values of a category, that a column has in Prometheus."""
@@ -97,7 +97,7 @@ class MonitorMetrics:
             known = column.rows - column.missing
             if column.kind == "text" or not known:
                 continue
-            ends[column.name] = _list_upper_ends(column)
+            ends[column.name] = _list_series_upper_ends(column)
             self._missing.labels(self._model, version, column.name).set(column.missing / column.rows)
             for le, value, last in ends[column.name]:
                 below = sum(column.counts[: last + 1]) if le else column.counts[last]
@@ -122,7 +122,7 @@ class MonitorMetrics:
 
     def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
         """Set the distances of an open window's counts from the baseline."""
-        found = compute_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
+        found = compute_drift_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
         for name, distance in found.items():
             self._distance.labels(self._model, version, name).set(distance)
 
@@ -130,11 +130,15 @@ class MonitorMetrics:
         """For each series: its column, the slots that it adds up, counted from the column's first, and how to add."""
         found: list[tuple[str, list[tuple[int, int]], Any]] = []
         for column in (*baseline.features, *baseline.predictions):
-            for kind, slots in _list_problem_slots(column).items():
+            for kind, slots in _list_problem_series_slots(column).items():
                 found.append((column.name, slots, partial(self._problem, version, column.name, kind)))
             for le, value, last in self._ends.get(version, {}).get(column.name, ()):
                 found.append(
-                    (column.name, _list_slots(column, le, last), partial(self._row, version, column.name, le, value))
+                    (
+                        column.name,
+                        _list_series_slots(column, le, last),
+                        partial(self._row, version, column.name, le, value),
+                    )
                 )
         return found
 
@@ -196,7 +200,7 @@ class _Block:
             series.inc(float(rows[child]))
 
 
-def _list_problem_slots(column: Column) -> dict[str, list[tuple[int, int]]]:
+def _list_problem_series_slots(column: Column) -> dict[str, list[tuple[int, int]]]:
     """The slots of each kind of problem, as ranges."""
     width = len(column.counts)
     found = {"missing": [(width + 2, width + 3)]}
@@ -207,7 +211,7 @@ def _list_problem_slots(column: Column) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def _list_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
+def _list_series_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
     """The slots up to an upper end, or of a value."""
     width = len(column.counts)
     if not le:
@@ -215,7 +219,7 @@ def _list_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
     return [(0, width + 2)] if le == "+Inf" else [(0, last + 1), (width, width + 1)]
 
 
-def _list_upper_ends(column: Column) -> list[tuple[str, str, int]]:
+def _list_series_upper_ends(column: Column) -> list[tuple[str, str, int]]:
     """The upper ends of a number as `(le, "", last bin)`, the values of a category as `("", value, index)`."""
     if column.kind == "category":
         return [("", value, at) for at, value in enumerate(column.values[:ENDS])]

@@ -41,7 +41,7 @@ class QualityJudge:
         if before is None or rows < FEWEST:
             return None
         worse = before - value if change < 0 else value - before
-        error = estimate_null_error(before, known, rows)
+        error = estimate_null_quality_error(before, known, rows)
         z = worse / error if error else math.inf
         is_worse = worse > abs(change)
         watch = self._watch.setdefault((version, name), Persistence("2/3"))
@@ -53,7 +53,7 @@ class QualityJudge:
         return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 
-def estimate_null_error(before: float, known: MetricError | None, rows: int) -> float:
+def estimate_null_quality_error(before: float, known: MetricError | None, rows: int) -> float:
     """The standard error of the difference between a live and the trained metric, if both have the same true value.
 
     The bootstrap error of the trained metric is scaled to the live rows. For a share whose error is unknown, or
@@ -70,7 +70,9 @@ def estimate_null_error(before: float, known: MetricError | None, rows: int) -> 
     return error * math.sqrt(1 + trained_rows / rows)
 
 
-def estimate_live_error(before: float | None, known: MetricError | None, value: float, rows: int) -> float | None:
+def estimate_live_quality_error(
+    before: float | None, known: MetricError | None, value: float, rows: int
+) -> float | None:
     """The standard error of a live metric, from that of the trained one."""
     if known is not None and known.error > 0:
         return known.error * math.sqrt(known.rows / rows)

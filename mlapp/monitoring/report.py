@@ -10,7 +10,7 @@ from pathlib import Path
 from mlapp.baseline import Baseline, Column
 from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counts, merge_counts
-from mlapp.monitoring.drift import compute_distance
+from mlapp.monitoring.drift import compute_drift_distance
 from mlapp.monitoring.history import read_baselines, read_window_counts
 from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.truth import describe_unknown_classes
@@ -42,10 +42,10 @@ def write_report(
     baselines = read_baselines(project.store, project.name, (one.version for one in counts))
     if not file.parent.is_dir():
         raise DataError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
-    file.write_text(render_page(project.name, reports, counts, baselines), encoding="utf-8")
+    file.write_text(render_report_page(project.name, reports, counts, baselines), encoding="utf-8")
 
 
-def render_page(
+def render_report_page(
     app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
 ) -> str:
     """The page as HTML.
@@ -62,48 +62,49 @@ def render_page(
     last = next((report for report in reversed(reports) if report.state != "empty"), None)
     state = last.state if last else "empty"
     words = {"quiet": "Nothing is wrong", "alarm": "Something is wrong", "empty": "Nothing was predicted"}[state]
-    alarms = "".join(f"<li>{_format_html(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
+    alarms = "".join(f"<li>{_format_report_value(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
-        f"<h1>{_format_html(app)}</h1><p class=muted>Version {_format_html(version or 'none')}, {made}</p>",
+        f"<h1>{_format_report_value(app)}</h1>",
+        f"<p class=muted>Version {_format_report_value(version or 'none')}, {made}</p>",
         f'<section id="state" class="{state}"><h2>{words}</h2><ul>{alarms}</ul></section>',
-        _render_history(reports),
-        _render_windows(reports),
-        _render_features(baseline, newest, reports, version),
+        _render_report_history(reports),
+        _render_report_windows(reports),
+        _render_report_features(baseline, newest, reports, version),
     ]
-    return PAGE.replace("{title}", _format_html(f"{app} monitoring")).replace("{body}", "".join(parts))
+    return PAGE.replace("{title}", _format_report_value(f"{app} monitoring")).replace("{body}", "".join(parts))
 
 
-def render_live(
+def render_live_report(
     app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
 ) -> str:
     """The page for a server, which reloads every few seconds."""
-    page = render_page(app, reports, counts, baselines)
+    page = render_report_page(app, reports, counts, baselines)
     return page.replace("<head>", '<head><meta http-equiv="refresh" content="10">', 1)
 
 
-def _render_history(reports: Sequence[WindowReport]) -> str:
+def _render_report_history(reports: Sequence[WindowReport]) -> str:
     if not reports:
         return ""
     rows = [float(report.rows) for report in reports]
     refused = [float(report.refused) for report in reports]
     drift = [max(report.distances.values(), default=None) for report in reports]
     charts = [
-        _render_chart("Rows", rows),
-        _render_chart("Refused rows", refused),
-        _render_chart("Largest distance from training", drift),
+        _render_report_chart("Rows", rows),
+        _render_report_chart("Refused rows", refused),
+        _render_report_chart("Largest distance from training", drift),
     ]
     names = dict.fromkeys(name for report in reports for name in report.metrics)
-    charts += [_render_chart(name, [report.metrics.get(name) for report in reports]) for name in names]
+    charts += [_render_report_chart(name, [report.metrics.get(name) for report in reports]) for name in names]
     estimated = [
         next((metric.value for metric in report.quality.values() if metric.estimated), None) for report in reports
     ]
     if any(value is not None for value in estimated):
-        charts.append(_render_chart("accuracy, estimated without truths", estimated))
+        charts.append(_render_report_chart("accuracy, estimated without truths", estimated))
     return f'<h2>Over time</h2><div class="grid">{"".join(charts)}</div>'
 
 
-def _render_chart(title: str, values: Sequence[float | None]) -> str:
+def _render_report_chart(title: str, values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -115,13 +116,14 @@ def _render_chart(title: str, values: Sequence[float | None]) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2.5"/>'
     return (
-        f"<figure><figcaption>{_format_html(title)} <b>{known[-1]:.4g}</b></figcaption>"
-        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img"><title>{_format_html(title)}: {known[-1]:.4g}</title>'
+        f"<figure><figcaption>{_format_report_value(title)} <b>{known[-1]:.4g}</b></figcaption>"
+        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img">'
+        f"<title>{_format_report_value(title)}: {known[-1]:.4g}</title>"
         f'<polyline class="line" points="{line}"/>{dots}</svg></figure>'
     )
 
 
-def _render_windows(reports: Sequence[WindowReport]) -> str:
+def _render_report_windows(reports: Sequence[WindowReport]) -> str:
     if not reports:
         return ""
     lines = []
@@ -131,16 +133,16 @@ def _render_windows(reports: Sequence[WindowReport]) -> str:
         if report.unknown_classes:
             texts.append(describe_unknown_classes(report.unknown_classes))
         lines.append(
-            f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_html(report.version)}'
+            f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_report_value(report.version)}'
             f"<td>{report.rows}"
             f"<td>{report.refused}<td>{report.truths}<td>{report.state}{'' if report.closed else ', open'}"
-            f"<td>{_format_html(metrics)}<td>{_format_html('; '.join(texts))}</tr>"
+            f"<td>{_format_report_value(metrics)}<td>{_format_report_value('; '.join(texts))}</tr>"
         )
     head = "<tr><th>since (UTC)<th>version<th>rows<th>refused<th>truths<th>state<th>quality<th>alarms</tr>"
     return f"<details open><summary>Windows</summary><table>{head}{''.join(lines)}</table></details>"
 
 
-def _render_features(
+def _render_report_features(
     baseline: Baseline | None, counts: Counts | None, reports: Sequence[WindowReport], version: str | None
 ) -> str:
     if baseline is None or counts is None:
@@ -148,23 +150,23 @@ def _render_features(
     alarming = {alarm.column for report in reports[-1:] for alarm in report.alarms}
     own = [report for report in reports if report.version == version]
     cards = [
-        (compute_distance(column, live), _render_card(column, live, own, column.name in alarming))
+        (compute_drift_distance(column, live), _render_report_card(column, live, own, column.name in alarming))
         for column in (*baseline.predictions, *baseline.features)
         if (live := counts.columns.get(column.name)) is not None
         and len(live) == len(column.counts) + 3
         and column.kind != "text"
     ]
     ordered = [card for _, card in sorted(cards, key=lambda pair: -pair[0])]
-    fields = "".join(f"<li>{_format_html(field)}: {count}</li>" for field, count in counts.fields.items())
+    fields = "".join(f"<li>{_format_report_value(field)}: {count}</li>" for field, count in counts.fields.items())
     refused = f"<h2>Refused rows by field</h2><ul>{fields}</ul>" if fields else ""
     legend = "<p class=muted>Gray: training. Blue: live, all windows of this page. Most different first.</p>"
     return f'{refused}<h2>Predictions and features</h2>{legend}<div class="grid">{"".join(ordered)}</div>'
 
 
-def _render_card(column: Column, live: list[int], reports: Sequence[WindowReport], is_alarming: bool) -> str:
+def _render_report_card(column: Column, live: list[int], reports: Sequence[WindowReport], is_alarming: bool) -> str:
     rows = sum(live) or 1
-    before, now, labels = _compute_bars(column, live)
-    distance = compute_distance(column, live)
+    before, now, labels = _compute_report_bars(column, live)
+    distance = compute_drift_distance(column, live)
     facts = [f"distance {distance:.3f}"]
     if live[-1]:
         facts.append(f"missing {live[-1] / rows:.1%}")
@@ -174,21 +176,21 @@ def _render_card(column: Column, live: list[int], reports: Sequence[WindowReport
         facts.append(f"new values {live[-3] / rows:.1%}")
     most = max(*before, *now, 1e-9)
     step = WIDTH / len(before)
-    old = _render_svg_path(before, step, most)
-    new = _render_svg_path(now, step, most)
+    old = _render_report_path(before, step, most)
+    new = _render_report_path(now, step, most)
     history = [report.distances.get(column.name) for report in reports]
-    trend = _render_trend(history)
+    trend = _render_report_trend(history)
     mark = " alarming" if is_alarming else ""
-    name = _format_html(column.name)
+    name = _format_report_value(column.name)
     return (
         f'<figure class="feature{mark}"><figcaption>{name} <span class=muted>{", ".join(facts)}</span>'
-        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{_format_html(labels)}</title>'
+        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{_format_report_value(labels)}</title>'
         f'<path class="before" d="{old}"/><path class="now" d="{new}"/></svg>{trend}'
-        f"<p class=muted>{_format_html(labels)}</p></figure>"
+        f"<p class=muted>{_format_report_value(labels)}</p></figure>"
     )
 
 
-def _compute_bars(column: Column, live: list[int]) -> tuple[list[float], list[float], str]:
+def _compute_report_bars(column: Column, live: list[int]) -> tuple[list[float], list[float], str]:
     """The shares in training and in live rows, with their labels."""
     trained, rows = (sum(column.counts) + column.others) or 1, (sum(live) - live[-1]) or 1
     if column.kind == "category":
@@ -206,7 +208,7 @@ def _compute_bars(column: Column, live: list[int]) -> tuple[list[float], list[fl
     before, now = [0.0] * (BARS + 2), [0.0] * (BARS + 2)
     last = low
     for edge, old, new in zip(edges, column.counts, live, strict=False):
-        for at, share in _spread_bin(last, edge, begin, width):
+        for at, share in _spread_bin_over_bars(last, edge, begin, width):
             before[at] += share * old / trained
             now[at] += share * new / rows
         last = edge
@@ -215,7 +217,7 @@ def _compute_bars(column: Column, live: list[int]) -> tuple[list[float], list[fl
     return before, now, f"{low:.4g} to {high:.4g} in training"
 
 
-def _spread_bin(low: float, high: float, begin: float, width: float) -> Iterable[tuple[int, float]]:
+def _spread_bin_over_bars(low: float, high: float, begin: float, width: float) -> Iterable[tuple[int, float]]:
     """The bars that overlap a bin, with the bin's share in each bar."""
     first = min(max(int((low - begin) // width), -1), BARS) + 1
     last = min(max(int((high - begin) // width), -1), BARS) + 1
@@ -224,7 +226,7 @@ def _spread_bin(low: float, high: float, begin: float, width: float) -> Iterable
     return [(at, 1 / (last - first + 1)) for at in range(first, last + 1)]
 
 
-def _render_svg_path(shares: Sequence[float], step: float, most: float) -> str:
+def _render_report_path(shares: Sequence[float], step: float, most: float) -> str:
     return "".join(
         f"M{at * step:.0f} {HEIGHT}V{HEIGHT - share / most * (HEIGHT - 2):.0f}H{(at + 1) * step - 1:.0f}V{HEIGHT}Z"
         for at, share in enumerate(shares)
@@ -232,7 +234,7 @@ def _render_svg_path(shares: Sequence[float], step: float, most: float) -> str:
     )
 
 
-def _render_trend(values: Sequence[float | None]) -> str:
+def _render_report_trend(values: Sequence[float | None]) -> str:
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     if len(known) < 2:
         return ""
@@ -243,7 +245,7 @@ def _render_trend(values: Sequence[float | None]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} 18"><title>distance over time</title>{shape}</svg>'
 
 
-def _format_html(value: str) -> str:
+def _format_report_value(value: str) -> str:
     return html.escape(value)
 
 

@@ -19,7 +19,7 @@ import msgspec
 from mlapp.config import Promote, Retrain
 from mlapp.errors import MlappError
 from mlapp.metric_direction import is_better
-from mlapp.monitoring.comparison import compare_live
+from mlapp.monitoring.comparison import compare_versions_live
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
@@ -44,7 +44,7 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
     version = known[-1].version
     if sum(report.truths for report in known if report.version == version) < settings.min_labels:
         return None
-    if not _claim_training(place, settings, now):
+    if not _claim_retraining(place, settings, now):
         return None
     try:
         made = _train_challenger(project, settings)
@@ -59,11 +59,13 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
         CHALLENGER,
     )
     if project.settings.monitor.promote is not None:
-        promote_if_better(project, made.version, version, project.settings.monitor.promote, now)
+        promote_challenger_if_better(project, made.version, version, project.settings.monitor.promote, now)
     return str(made.version)
 
 
-def promote_if_better(project: Project, challenger: int, champion: str, settings: Promote, now: float) -> bool:
+def promote_challenger_if_better(
+    project: Project, challenger: int, champion: str, settings: Promote, now: float
+) -> bool:
     """Promote the challenger if it is better on everything that `monitor.promote` names."""
     store = project.store
     metric = settings.better
@@ -73,7 +75,7 @@ def promote_if_better(project: Project, challenger: int, champion: str, settings
         log.warning("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
         return False
     if "live" in settings.on:
-        found = compare_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
+        found = compare_versions_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
         live = [side.metrics.get(metric) for side in found.sides]
         if not is_better(metric, live[1], live[0]):
             log.warning("%s version %s is not better in %s on live data.", project.name, challenger, metric)
@@ -86,7 +88,7 @@ def promote_if_better(project: Project, challenger: int, champion: str, settings
     return True
 
 
-def _claim_training(place: Place, settings: Retrain, now: float) -> bool:
+def _claim_retraining(place: Place, settings: Retrain, now: float) -> bool:
     """Reserve one of the trainings of this hour, day or week."""
     most, _, unit = settings.at_most.partition("/")
     period = int(now // PERIODS[unit])
@@ -99,7 +101,7 @@ def _claim_training(place: Place, settings: Retrain, now: float) -> bool:
 def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
     origin = {"engine": settings.run, HELD: "retrain"}
     if settings.run == "flyte":
-        return _on_flyte(project, origin)
+        return _retrain_on_flyte(project, origin)
     from mlapp import training
     from mlapp.provenance import read_git_state
 
@@ -109,7 +111,7 @@ def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
     return project.store.put(trained, git=read_git_state(project.root), origin=origin)
 
 
-def _on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
+def _retrain_on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
     """Train on Flyte, and import the version through a temporary store: in the project's store it would be
     `latest` at once.
 

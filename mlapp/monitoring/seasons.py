@@ -8,16 +8,16 @@ from mlapp.baseline import Baseline, Column
 from mlapp.monitoring.counts import Counts
 
 
-def make_live_baseline(baseline: Baseline, counts: Counts) -> Baseline:
+def make_seasonal_baseline(baseline: Baseline, counts: Counts) -> Baseline:
     """The baseline with counts of live rows instead of training rows."""
     return msgspec.structs.replace(
         baseline,
-        features=[_replace_counts(column, counts) for column in baseline.features],
-        predictions=[_replace_counts(column, counts) for column in baseline.predictions],
+        features=[_replace_seasonal_counts(column, counts) for column in baseline.features],
+        predictions=[_replace_seasonal_counts(column, counts) for column in baseline.predictions],
     )
 
 
-def _replace_counts(column: Column, counts: Counts) -> Column:
+def _replace_seasonal_counts(column: Column, counts: Counts) -> Column:
     live = counts.columns.get(column.name)
     if live is None or len(live) != len(column.counts) + 3:
         return column

@@ -14,8 +14,8 @@ from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
-from mlapp.monitoring.drift import compute_distances
-from mlapp.monitoring.evaluation import restore_features
+from mlapp.monitoring.drift import compute_drift_distances
+from mlapp.monitoring.evaluation import restore_logged_features
 from mlapp.monitoring.inspection import open_project_place
 from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
@@ -71,12 +71,12 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
         raise DataError(
             f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
         )
-    features = restore_features(predictor, table)
+    features = restore_logged_features(predictor, table)
     again = list_prediction_rows(
         finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()
-    is_different = np.array([not _is_same_answer(old, new) for old, new in zip(then, again, strict=True)])
+    is_different = np.array([not _is_unskewed_answer(old, new) for old, new in zip(then, again, strict=True)])
     return Skew(str(number), len(table), int(is_different.sum()), _list_skewed_columns(features, is_different))
 
 
@@ -91,7 +91,7 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     counter = Counter(baseline)
     counter.add_features(features[is_different])
     counts = Counts(version="", since=0, until=0, columns=counter.columns())
-    found = sorted(compute_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
+    found = sorted(compute_drift_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
     return [
         SkewedColumn(name, round(distance, 4), f"its values in the different rows are others, distance {distance:.2f}")
         for name, distance in found
@@ -99,9 +99,11 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     ]
 
 
-def _is_same_answer(old: Any, new: Any) -> bool:
+def _is_unskewed_answer(old: Any, new: Any) -> bool:
     if isinstance(old, (list, tuple, np.ndarray)) and isinstance(new, (list, tuple)):
-        return len(old) == len(new) and all(_is_same_answer(one, other) for one, other in zip(old, new, strict=True))
+        return len(old) == len(new) and all(
+            _is_unskewed_answer(one, other) for one, other in zip(old, new, strict=True)
+        )
     try:
         first, second = float(old), float(new)
     except (TypeError, ValueError):

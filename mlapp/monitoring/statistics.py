@@ -60,7 +60,7 @@ def compute_binomial_tail(successes: int, trials: int, share: float) -> float:
     return compute_incomplete_beta(successes, trials - successes + 1, share)
 
 
-def share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> float:
+def compute_share_p(baseline: int, baseline_rows: int, live: int, live_rows: int) -> float:
     """The probability that a share in live rows is at least this much larger than in training rows, by chance.
 
     Given their sum, the live count is binomial with the live share of all rows (Przyborowski and Wilenski, Biometrika
@@ -84,7 +84,7 @@ def compute_categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
     values = [(b, c) for b, c in zip(baseline, live, strict=True) if b or c]
     if len(values) < 2 or not baseline_rows or not live_rows:
         return 1.0
-    least = min(share_p(b, baseline_rows, c, live_rows) for b, c in values)
+    least = min(compute_share_p(b, baseline_rows, c, live_rows) for b, c in values)
     return min(1.0, least * len(values))
 
 

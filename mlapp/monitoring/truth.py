@@ -117,14 +117,14 @@ class Truths:
         value = to_json_value(entry["truth"])
         if given[0] == "keys":
             keys = entry["keys"]
-            if not isinstance(keys, dict) or not keys or not all(_is_plain(value) for value in keys.values()):
+            if not isinstance(keys, dict) or not keys or not all(_is_plain_truth(value) for value in keys.values()):
                 raise ValueError("keys|keys is not an object of texts and numbers")
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
-            return [Truth(None, 0, format_business_keys(kept), self._format_business_key(value))]
+            return [Truth(None, 0, format_truth_keys(kept), self._format_business_key(value))]
         request, _, row = str(entry["id"]).partition("#")
-        if not isinstance(entry["id"], (str, int)) or not request or not _is_row_number(row):
+        if not isinstance(entry["id"], (str, int)) or not request or not _is_truth_row_number(row):
             raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW")
         if isinstance(value, list) and not row:
             return [Truth(request, at, None, self._format_business_key(item)) for at, item in enumerate(value)]
@@ -201,7 +201,7 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-def format_business_keys(keys: Mapping[str, Any]) -> str:
+def format_truth_keys(keys: Mapping[str, Any]) -> str:
     """Business keys as one text: sorted, every value a text."""
     texts = {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in keys.items()
@@ -233,10 +233,10 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     return out.getvalue()
 
 
-def _is_row_number(text: str) -> bool:
+def _is_truth_row_number(text: str) -> bool:
     """Whether a text is a row number, or empty."""
     return not text or (text.isdecimal() and len(text) <= LONGEST_ROW)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain_truth(value: Any) -> bool:
     return isinstance(value, (str, int, float, bool)) or value is None

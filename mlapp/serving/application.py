@@ -144,15 +144,19 @@ class Application:
                     await self.add_deferred()
                 except MlappError as error:
                     log.error("the model cannot be loaded: %s %s", error.what, error.todo)
-                    await _problem_response(HttpError(503, f"The model cannot be loaded: {error.what}")).send_response(
-                        send, []
-                    )
+                    await _make_problem_response(
+                        HttpError(503, f"The model cannot be loaded: {error.what}")
+                    ).send_response(send, [])
                     return
             if self.tracing is None:
                 await self._answer_request(scope, receive, send)
             else:
                 await self.tracing.trace_request(
-                    self._answer_request, self._find_route(_find_mounted_path(scope))[0], scope, receive, send
+                    self._answer_request,
+                    self._find_application_route(_find_mounted_path(scope))[0],
+                    scope,
+                    receive,
+                    send,
                 )
         elif scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
@@ -181,7 +185,7 @@ class Application:
         started = time.perf_counter()
         request = Request(scope, receive, self.intake)
         path = _find_mounted_path(scope)
-        template, methods, request.tail = self._find_route(path)
+        template, methods, request.tail = self._find_application_route(path)
         identity = request.identity = choose_request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
         if self.stopping:
@@ -236,7 +240,7 @@ class Application:
         except (ClientLeft, asyncio.CancelledError):
             raise
         except Exception as error:
-            return _problem_response(make_http_error(error))
+            return _make_problem_response(make_http_error(error))
 
     async def _forward_to_user_app(
         self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
@@ -255,7 +259,7 @@ class Application:
         await self._api(scope, receive, send_and_note)
         return getattr(scope.get("route"), "path", "other"), status
 
-    def _find_route(self, path: str) -> tuple[str, dict[str, Handler] | None, str]:
+    def _find_application_route(self, path: str) -> tuple[str, dict[str, Handler] | None, str]:
         methods = self._routes.get(path)
         if methods is not None:
             return path, methods, ""
@@ -265,7 +269,7 @@ class Application:
         return "other", None, ""
 
 
-def _problem_response(problem: HttpError) -> Response:
+def _make_problem_response(problem: HttpError) -> Response:
     """A problem as a response. A separate function, because a frame that keeps its error keeps the request's body."""
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 

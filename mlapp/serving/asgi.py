@@ -48,7 +48,7 @@ def create_asgi(
     application = Application(settings, api, make_tracing(app.name))
 
     def add_model() -> None:
-        endpoint = make_endpoint(application, app, model, store, settings)
+        endpoint = make_asgi_endpoint(application, app, model, store, settings)
         routes.add_endpoint(application, endpoint)
         if isinstance(app, App):
             is_stored = not isinstance(model, TrainedModel)
@@ -64,7 +64,7 @@ def create_asgi(
     return application
 
 
-def make_endpoint(
+def make_asgi_endpoint(
     application: Application,
     app: Pipeline,
     model: str | int | TrainedModel,

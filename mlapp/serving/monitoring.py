@@ -22,7 +22,7 @@ from mlapp.serving.decoding.json_body import bound_json_values, decode_json, enc
 from mlapp.serving.decoding.json_chunks import cut_json_array
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.request_features import receive_body
+from mlapp.serving.inference.request_features import receive_request_body
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
@@ -45,12 +45,12 @@ def monitor_endpoint(
     Args:
         place: stores counts, log and truths. None keeps counts in memory.
     """
-    _add_feedback(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
+    _add_feedback_route(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
     recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, make_request_id)
     if recorder is None:
         return None
     endpoint.record_with(recorder)
-    _add_page(application, endpoint, place, recorder)
+    _add_monitoring_page(application, endpoint, place, recorder)
 
     async def start() -> None:
         recorder.start()
@@ -63,16 +63,18 @@ def monitor_endpoint(
     return recorder
 
 
-def _add_feedback(application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy) -> None:
+def _add_feedback_route(
+    application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy
+) -> None:
     """`POST /feedback`. Answers after the truths are stored."""
 
     async def feedback(request: Request) -> Response:
         if place is None:
             raise HttpError(503, "This server cannot store true values: set monitor.url.")
-        body, budget = await receive_body(endpoint, request)
+        body, budget = await receive_request_body(endpoint, request)
         truths = Truths(place, rules, endpoint.current.baseline)
         checked = await endpoint.run_decoder(
-            lambda: truths.check(_decode_truths(body, budget)), len(body), budget, request.wait_until_left
+            lambda: truths.check(_decode_feedback_truths(body, budget)), len(body), budget, request.wait_until_left
         )
         try:
             accepted = await asyncio.to_thread(truths.write, checked)
@@ -84,7 +86,7 @@ def _add_feedback(application: Application, endpoint: Endpoint, place: Place | N
     application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
 
 
-def _decode_truths(body: bytes, budget: Budget) -> Any:
+def _decode_feedback_truths(body: bytes, budget: Budget) -> Any:
     """Parse a body of truths; a large one in chunks.
 
     Raises:
@@ -102,24 +104,24 @@ def _decode_truths(body: bytes, budget: Budget) -> Any:
     return found
 
 
-def _add_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
+def _add_monitoring_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
     """`GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
     kept: tuple[float, bytes] = (0.0, b"")
 
     async def show(request: Request) -> Response:
         nonlocal kept
         if time.monotonic() - kept[0] > FRESH:
-            kept = (time.monotonic(), await asyncio.to_thread(render_report, endpoint.name, place, recorder))
+            kept = (time.monotonic(), await asyncio.to_thread(render_monitoring_report, endpoint.name, place, recorder))
         return Response(kept[1], HTML, headers=[(b"content-security-policy", POLICY)])
 
     application.add_route("GET", f"{endpoint.prefix}/monitor", show)
 
 
-def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
+def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
     """The live report of all replicas if they share a place, otherwise of this one."""
     # Imported at first use, to keep the start of the server fast.
-    from mlapp.monitoring.alarms import judge_windows
-    from mlapp.monitoring.report import MOST_WINDOWS, render_live
+    from mlapp.monitoring.alarms import find_window_alarms
+    from mlapp.monitoring.report import MOST_WINDOWS, render_live_report
 
     now = time.time()
     counts: Sequence[Counts] = recorder.current()
@@ -130,5 +132,5 @@ def render_report(app: str, place: Place | None, recorder: Recorder) -> bytes:
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
     baselines = recorder.baselines()
-    reports = judge_windows(counts, baselines, recorder.settings, now=now)
-    return render_live(app, reports, counts, baselines).encode()
+    reports = find_window_alarms(counts, baselines, recorder.settings, now=now)
+    return render_live_report(app, reports, counts, baselines).encode()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlapp.serving.decoding.json_body import encode_answer, encode_json
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.request_features import decode_features, receive_body
+from mlapp.serving.inference.request_features import decode_request_features, receive_request_body
 from mlapp.serving.observability import metrics as prometheus
 from mlapp.serving.protocols import invocations, kserve_v1, open_inference
 from mlapp.serving.web import swagger
@@ -65,15 +65,15 @@ def _add_document_routes(application: Application, prefix: str) -> None:
 
     async def answer_openapi(request: Request) -> Response:
         # Imported at first use, to keep the start of the server fast.
-        from mlapp.serving.openapi import make_document
+        from mlapp.serving.openapi import make_openapi_document
 
-        return Response(encode_json(make_document(application, request.scope.get("root_path", ""))))
+        return Response(encode_json(make_openapi_document(application, request.scope.get("root_path", ""))))
 
     async def answer_docs(request: Request) -> Response:
         return Response(swagger.PAGE, HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
 
     async def answer_asset(request: Request) -> Response:
-        found = await asyncio.to_thread(swagger.docs_asset, request.tail)
+        found = await asyncio.to_thread(swagger.find_docs_asset, request.tail)
         return Response(found.content, found.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
     async def answer_page(request: Request) -> Response:
@@ -91,7 +91,7 @@ def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
     prefix = endpoint.prefix
 
     async def answer_predict(request: Request) -> Response:
-        return await answer_prediction(endpoint, request)
+        return await answer_prediction_request(endpoint, request)
 
     async def answer_model(request: Request) -> Response:
         return Response(encode_json(endpoint.describe_model()))
@@ -119,11 +119,11 @@ DOCS_POLICY = (
 )
 
 
-async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
+async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Response:
     """`POST /predict`."""
-    body, budget = await receive_body(endpoint, request)
+    body, budget = await receive_request_body(endpoint, request)
     loaded = endpoint.current
-    part = await decode_features(endpoint, loaded, request, body, budget)
+    part = await decode_request_features(endpoint, loaded, request, body, budget)
     if loaded.is_stream:
         items = endpoint.streams.stream_items(loaded, part, budget.timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
@@ -131,7 +131,7 @@ async def answer_prediction(endpoint: Endpoint, request: Request) -> Response:
                 streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_until_left
             )
             return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
-        events = streams.encode_events(items)
+        events = streams.encode_stream_events(items)
         # Before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
         first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)

@@ -34,7 +34,7 @@ class Splits:
 
     Attributes:
         schema: the schema of the first split's features, before the transformer.
-        sample: some rows of these, see `sample_rows`.
+        sample: some rows of these, see `sample_feature_rows`.
         some: rows drawn from all of these.
         baseline: of the first split's features and target.
     """

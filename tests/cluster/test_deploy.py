@@ -257,10 +257,10 @@ def test_a_namespace_is_made_when_asked_for(target, ship, api, namespace):
 
 
 def test_the_server_accepts_what_a_dry_run_prints(target, ship):
-    from mlapp.deploy.yaml_dump import to_yaml_all
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
 
     shipper = target(replicas=2, ingress={"host": "digits.example"}, autoscaling={}, volumes={"d": {"path": "/d"}})
-    text = to_yaml_all(shipper.render(ship()))
+    text = dump_yaml_documents(shipper.render(ship()))
 
     done = subprocess.run(
         ["kubectl", "apply", "--dry-run=server", "-f", "-"],

@@ -8,7 +8,7 @@ import pytest
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, POD
-from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.pods import is_pod_ready
 
 
 def lost_nothing(found, seconds, rate=300):
@@ -98,7 +98,7 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
                 break
             except DeployError:  # 429: the budget says not now
                 time.sleep(0.5)
-    while sum(is_ready(pod) for pod in cluster.list_objects(POD, chosen)) < 2:
+    while sum(is_pod_ready(pod) for pod in cluster.list_objects(POD, chosen)) < 2:
         time.sleep(0.5)
 
     lost_nothing(running.result(), 60)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mlapp.config import CanaryLimits
 from mlapp.deploy.aws.session import AwsSession
-from mlapp.deploy.canary_watch import explain_worse, watch_canary
+from mlapp.deploy.canary_watch import explain_worse_traffic, watch_canary
 from mlapp.reporting import Reporter
 
 
@@ -62,7 +62,7 @@ class MetricSource:
         return MetricCounts(requests, errors, mean * self.unit)
 
 
-def watch_metrics(
+def watch_canary_metrics(
     read_live: Callable[[], MetricCounts],
     read_canary: Callable[[], MetricCounts],
     explain_quality: Callable[[], str | None],
@@ -78,7 +78,7 @@ def watch_metrics(
     """
     return watch_canary(
         lambda: (read_live(), read_canary()),
-        lambda live, trial: explain_worse(live, trial, limits) or explain_quality(),
+        lambda live, trial: explain_worse_traffic(live, trial, limits) or explain_quality(),
         limits,
         seconds,
         pause,

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlapp.deploy.abilities import RegistryPlace
-from mlapp.deploy.aws.session import AwsSession, is_missing
+from mlapp.deploy.aws.session import AwsSession, is_missing_on_aws
 from mlapp.reporting import Reporter
 
 
-def default_repository_name(app: str) -> str:
+def name_ecr_repository(app: str) -> str:
     """The default repository name of an app: ECR allows lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-")
 
 
-def open_repository(session: AwsSession, name: str, tags: Mapping[str, str], progress: Reporter) -> RegistryPlace:
+def open_ecr_repository(session: AwsSession, name: str, tags: Mapping[str, str], progress: Reporter) -> RegistryPlace:
     """The app's repository, created if missing, and a login that is valid for twelve hours.
 
     Raises:
@@ -30,7 +30,7 @@ def open_repository(session: AwsSession, name: str, tags: Mapping[str, str], pro
         try:
             repository = client.describe_repositories(repositoryNames=[name])["repositories"][0]
         except ClientError as error:
-            if not is_missing(error):
+            if not is_missing_on_aws(error):
                 raise
             progress(f"make the repository {name} in ECR")
             repository = client.create_repository(

@@ -21,16 +21,16 @@ PUSH_IMAGES = [
 """Actions on an app's ECR repository that the deployer needs."""
 
 
-def make_trust(service: str) -> dict[str, Any]:
+def make_trust_policy(service: str) -> dict[str, Any]:
     """The policy that lets an AWS service assume a role.
 
     Args:
         service: such as `lambda.amazonaws.com`.
     """
-    return make_policy([{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}])
+    return make_iam_policy([{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}])
 
 
-def make_statement(actions: list[str], resources: list[Any], *, is_template: bool = False) -> dict[str, Any]:
+def make_iam_statement(actions: list[str], resources: list[Any], *, is_template: bool = False) -> dict[str, Any]:
     """A statement that allows actions.
 
     Args:
@@ -40,23 +40,23 @@ def make_statement(actions: list[str], resources: list[Any], *, is_template: boo
     return {"Effect": "Allow", "Action": actions, "Resource": named}
 
 
-def make_pass_statement(role: Any, service: str) -> dict[str, Any]:
+def make_pass_role_statement(role: Any, service: str) -> dict[str, Any]:
     """A statement that allows passing a role to one service only."""
     condition = {"StringEquals": {"iam:PassedToService": service}}
-    return {**make_statement(["iam:PassRole"], [role]), "Condition": condition}
+    return {**make_iam_statement(["iam:PassRole"], [role]), "Condition": condition}
 
 
-def make_policy(statements: list[dict[str, Any]]) -> dict[str, Any]:
+def make_iam_policy(statements: list[dict[str, Any]]) -> dict[str, Any]:
     """A policy document."""
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def make_arn(service: str, resource: str) -> str:
+def make_iam_arn(service: str, resource: str) -> str:
     """The ARN of a resource of the account in any region; CloudFormation fills in partition and account."""
     return f"arn:${{AWS::Partition}}:{service}:*:${{AWS::AccountId}}:{resource}"
 
 
-def make_role_template(
+def make_iam_role_template(
     name: str,
     target: str,
     subject: str,
@@ -80,13 +80,13 @@ def make_role_template(
         "Type": "AWS::IAM::Role",
         "Properties": {
             "RoleName": f"{name}-{target}",
-            "AssumeRolePolicyDocument": make_trust(service),
-            "Policies": [{"PolicyName": "least", "PolicyDocument": make_policy(statements)}],
+            "AssumeRolePolicyDocument": make_trust_policy(service),
+            "Policies": [{"PolicyName": "least", "PolicyDocument": make_iam_policy(statements)}],
         },
     }
     policy = {
         "Type": "AWS::IAM::ManagedPolicy",
-        "Properties": {"ManagedPolicyName": f"{name}-{target}-deploy", "PolicyDocument": make_policy(deployer)},
+        "Properties": {"ManagedPolicyName": f"{name}-{target}-deploy", "PolicyDocument": make_iam_policy(deployer)},
     }
     return {
         "AWSTemplateFormatVersion": "2010-09-09",

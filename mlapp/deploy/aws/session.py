@@ -101,7 +101,7 @@ class AwsSession:
         code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in DENIED or "not authorized to perform" in text:
             found = ACTION.search(text)
-            action = found[1] if found else f"{self._find_prefix(error)}:{error.operation_name}"
+            action = found[1] if found else f"{self._find_iam_prefix(error)}:{error.operation_name}"
             return DeployError(
                 f"Your AWS identity lacks the right {action}: {text}",
                 f"Have an administrator grant {action}; `mlapp eject iam --target {self._target}` prints all of them.",
@@ -112,7 +112,7 @@ class AwsSession:
             f"AWS refused {error.operation_name}: {text or code}", "Fix the cause named above, and try again."
         )
 
-    def _find_prefix(self, error: Any) -> str:
+    def _find_iam_prefix(self, error: Any) -> str:
         """The service's IAM prefix, from the client that has the operation."""
         for service, client in self._clients.items():
             if error.operation_name in client.meta.service_model.operation_names:
@@ -120,6 +120,6 @@ class AwsSession:
         return "aws"
 
 
-def is_missing(error: Any) -> bool:
+def is_missing_on_aws(error: Any) -> bool:
     """Whether a `ClientError` means that the object does not exist."""
     return error.response["Error"].get("Code") in ("ResourceNotFoundException", "RepositoryNotFoundException")

@@ -11,8 +11,8 @@ from typing import Any
 from mlapp.aws_lambda.settings import Triggers
 from mlapp.config import Serve
 from mlapp.deploy.aws_lambda.documents import LIVE, NO_TRIGGERS, make_function_record
-from mlapp.deploy.aws_lambda.function import Function, read_version_record, read_weights
-from mlapp.deploy.aws_lambda.invocation import request_prediction, start_version
+from mlapp.deploy.aws_lambda.function import Function, read_alias_weights, read_version_record
+from mlapp.deploy.aws_lambda.invocation import request_function_prediction, start_function_version
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.reporting import Reporter
@@ -38,13 +38,13 @@ class Deployment:
         """
         function = self._function
         alias = function.find_alias()
-        before = self._read_triggers(LIVE) if alias else NO_TRIGGERS
+        before = self._read_version_triggers(LIVE) if alias else NO_TRIGGERS
         self._refuse_canary(alias)
-        version = self._publish_version(shipment, alias)
-        self._point_to(version, alias)
+        version = self._publish_lambda_version(shipment, alias)
+        self._point_live_alias_to(version, alias)
         function.set_concurrency()
         function.set_url()
-        self._set_triggers(version, before)
+        self._set_live_triggers(version, before)
         return version
 
     def start_canary(self, shipment: Shipment, percent: int) -> str:
@@ -54,7 +54,7 @@ class Deployment:
             DeployError: nothing is live, there is a canary, or the version does not answer and was removed.
         """
         alias = self.require_settled_alias()
-        version = self._publish_version(shipment, alias)
+        version = self._publish_lambda_version(shipment, alias)
         if version == alias["FunctionVersion"]:
             raise DeployError(
                 f"Release {version} is live already, and there is nothing to change.",
@@ -67,9 +67,9 @@ class Deployment:
     def promote_canary(self) -> str:
         """Send all requests to the canary; returns its version."""
         alias, version = self.require_canary()
-        before = self._read_triggers(alias["FunctionVersion"])
-        self._point_to(version, alias)
-        self._set_triggers(version, before)
+        before = self._read_version_triggers(alias["FunctionVersion"])
+        self._point_live_alias_to(version, alias)
+        self._set_live_triggers(version, before)
         return version
 
     def abort_canary(self) -> str:
@@ -82,10 +82,10 @@ class Deployment:
     def roll_back(self, version: str, shipment: Shipment) -> None:
         """Make an earlier version live again, if it answers."""
         alias = self.require_settled_alias()
-        self._try_version(version, shipment)
-        before = self._read_triggers(alias["FunctionVersion"])
-        self._point_to(version, alias)
-        self._set_triggers(version, before)
+        self._test_lambda_version(version, shipment)
+        before = self._read_version_triggers(alias["FunctionVersion"])
+        self._point_live_alias_to(version, alias)
+        self._set_live_triggers(version, before)
 
     def remove_function(self) -> list[str]:
         """Remove the function and its triggers; returns what was removed."""
@@ -95,7 +95,7 @@ class Deployment:
         removed = []
         if alias is not None:
             triggers = TriggerSet(self._function.session, self._function.name)
-            removed = triggers.remove_triggers(self._read_triggers(LIVE), alias["AliasArn"], self._progress)
+            removed = triggers.remove_triggers(self._read_version_triggers(LIVE), alias["AliasArn"], self._progress)
         self._progress(f"remove the function {self._function.name}")
         self._function.delete()
         return [*removed, f"function {self._function.name}"]
@@ -130,27 +130,27 @@ class Deployment:
             DeployError: there is no canary.
         """
         alias = self.require_alias()
-        weights = read_weights(alias)
+        weights = read_alias_weights(alias)
         if not weights:
             raise DeployError("There is no canary.", "Start one: `mlapp deploy --target lambda --canary 10`.")
         return alias, next(iter(weights))
 
     def _refuse_canary(self, alias: Alias | None) -> None:
-        weights = read_weights(alias) if alias else {}
+        weights = read_alias_weights(alias) if alias else {}
         if weights:
             raise DeployError(
                 f"Release {next(iter(weights))} is a canary.", "Finish it first: mlapp promote, or mlapp abort."
             )
 
-    def _publish_version(self, shipment: Shipment, alias: Alias | None) -> str:
+    def _publish_lambda_version(self, shipment: Shipment, alias: Alias | None) -> str:
         """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
         function = self._function
         is_new = function.find_configuration() is None
         known = {version["Version"] for version in function.list_versions()}
         self._progress(f"publish {shipment.image}")
-        version = function.publish(make_function_record(shipment, _read_user_name(), function.settings.triggers))
+        version = function.publish(make_function_record(shipment, _read_deployer_name(), function.settings.triggers))
         try:
-            self._try_version(version, shipment)
+            self._test_lambda_version(version, shipment)
         except DeployError as error:
             if is_new:
                 function.delete()
@@ -163,25 +163,27 @@ class Deployment:
             ) from error
         return version
 
-    def _try_version(self, version: str, shipment: Shipment) -> None:
+    def _test_lambda_version(self, version: str, shipment: Shipment) -> None:
         """Make a real prediction. For an app without an example, only check that the model loads."""
         self._progress(f"ask version {version} for a prediction")
         if shipment.example is None:
-            start_version(self._function, version)
+            start_function_version(self._function, version)
             return
-        request_prediction(self._function, RequestBody.of(list(shipment.example)), version, find_api_key(self._serve))
+        request_function_prediction(
+            self._function, RequestBody.of(list(shipment.example)), version, find_accepted_api_key(self._serve)
+        )
 
-    def _point_to(self, version: str, alias: Alias | None) -> None:
+    def _point_live_alias_to(self, version: str, alias: Alias | None) -> None:
         self._function.point_alias(version, {}, alias)
         self._progress(f"{self._function.name}:{LIVE} is version {version}")
 
-    def _read_triggers(self, qualifier: str) -> Triggers:
+    def _read_version_triggers(self, qualifier: str) -> Triggers:
         """The triggers of a deployed version."""
         found = self._function.find_configuration(qualifier)
         record = read_version_record(found) if found else None
         return record.triggers if record else NO_TRIGGERS
 
-    def _set_triggers(self, version: str, before: Triggers) -> None:
+    def _set_live_triggers(self, version: str, before: Triggers) -> None:
         """Create the live version's triggers.
 
         Raises:
@@ -190,7 +192,7 @@ class Deployment:
         triggers = TriggerSet(self._function.session, self._function.name)
         try:
             triggers.set_triggers(
-                self._read_triggers(version), before, self.require_alias()["AliasArn"], self._progress
+                self._read_version_triggers(version), before, self.require_alias()["AliasArn"], self._progress
             )
         except DeployError as error:
             raise DeployError(
@@ -199,12 +201,12 @@ class Deployment:
             ) from error
 
 
-def find_api_key(serve: Serve) -> str | None:
+def find_accepted_api_key(serve: Serve) -> str | None:
     """A key that the server accepts; None if it wants none."""
     return serve.api_keys[0] if serve.api_keys else None
 
 
-def _read_user_name() -> str | None:
+def _read_deployer_name() -> str | None:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

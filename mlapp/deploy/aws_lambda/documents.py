@@ -51,7 +51,7 @@ def make_function_record(shipment: Shipment, by: str | None, triggers: Triggers 
     return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example, triggers)
 
 
-def refuse_plain_secrets(settings: LambdaSettings) -> None:
+def refuse_plain_function_secrets(settings: LambdaSettings) -> None:
     """Raises:
     ConfigError: a variable of the function looks like a secret.
     """
@@ -60,13 +60,13 @@ def refuse_plain_secrets(settings: LambdaSettings) -> None:
     )
 
 
-def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
+def make_function_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[str, Any]:
     """Arguments of `UpdateFunctionConfiguration`, except the function's name.
 
     Raises:
         ConfigError: a variable looks like a secret: everyone with permission to describe the function can read it.
     """
-    refuse_plain_secrets(settings)
+    refuse_plain_function_secrets(settings)
     found: dict[str, Any] = {
         "Description": f"mlapp: model version {record.model_version or 'unknown'}",
         "Timeout": settings.timeout,
@@ -85,7 +85,7 @@ def make_configuration(settings: LambdaSettings, record: ReleaseRecord) -> dict[
     return found
 
 
-def make_url(settings: LambdaSettings) -> dict[str, str] | None:
+def make_function_url(settings: LambdaSettings) -> dict[str, str] | None:
     """The arguments for the function's URL; None if it has none."""
     if settings.url == "none":
         return None
@@ -95,7 +95,7 @@ def make_url(settings: LambdaSettings) -> dict[str, str] | None:
     }
 
 
-def make_template(
+def make_function_template(
     name: str, settings: LambdaSettings, record: ReleaseRecord, canary: tuple[str | None, int] | None = None
 ) -> dict[str, Any]:
     """A CloudFormation template of the deployment.
@@ -103,7 +103,7 @@ def make_template(
     Args:
         canary: the live version, or None for a parameter of the template, and the percentage of the new one.
     """
-    configuration = make_configuration(settings, record)
+    configuration = make_function_configuration(settings, record)
     if not configuration["VpcConfig"]["SubnetIds"]:
         del configuration["VpcConfig"]
     configuration.setdefault("Role", {"Ref": "RoleArn"})
@@ -131,7 +131,7 @@ def make_template(
         "Version": {"Type": "AWS::Lambda::Version", "Properties": {"FunctionName": {"Ref": "Function"}}},
         "Live": {"Type": "AWS::Lambda::Alias", "Properties": alias},
     }
-    url = make_url(settings)
+    url = make_function_url(settings)
     if url is not None:
         of_alias = {"TargetFunctionArn": {"Ref": "Function"}, "Qualifier": LIVE}
         resources["Url"] = {"Type": "AWS::Lambda::Url", "DependsOn": "Live", "Properties": {**of_alias, **url}}

@@ -10,8 +10,15 @@ import msgspec
 
 from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource
-from mlapp.deploy.aws.session import AwsSession, is_missing
-from mlapp.deploy.aws_lambda.documents import LIVE, PUBLIC, RECORD, ReleaseRecord, make_configuration, make_url
+from mlapp.deploy.aws.session import AwsSession, is_missing_on_aws
+from mlapp.deploy.aws_lambda.documents import (
+    LIVE,
+    PUBLIC,
+    RECORD,
+    ReleaseRecord,
+    make_function_configuration,
+    make_function_url,
+)
 from mlapp.deploy.target import DeployError
 
 CANNOT_ASSUME = "cannot be assumed by Lambda"
@@ -54,7 +61,7 @@ class Function:
             try:
                 found = [version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"]
             except ClientError as error:
-                if not is_missing(error):
+                if not is_missing_on_aws(error):
                     raise
                 return []
         return sorted(found, key=lambda version: int(version["Version"]))
@@ -65,7 +72,7 @@ class Function:
         Raises:
             DeployError: AWS refuses, or another deployment is in progress.
         """
-        configuration = make_configuration(self.settings, record)
+        configuration = make_function_configuration(self.settings, record)
         if self.find_configuration() is None:
             with self._translate_errors():
                 self._client.create_function(
@@ -76,20 +83,20 @@ class Function:
                     Tags={"mlapp": "true", **self.settings.tags},
                     **configuration,
                 )
-                self._wait_for_state("function_active_v2")
+                self._wait_for_function_state("function_active_v2")
         else:
             with self._translate_errors():
-                self._wait_for_state("function_updated_v2")
+                self._wait_for_function_state("function_updated_v2")
                 self._client.update_function_code(
                     FunctionName=self.name, ImageUri=record.image, Architectures=[self.settings.architecture]
                 )
-                self._wait_for_state("function_updated_v2")
+                self._wait_for_function_state("function_updated_v2")
                 self._client.update_function_configuration(FunctionName=self.name, **configuration)
-                self._wait_for_state("function_updated_v2")
+                self._wait_for_function_state("function_updated_v2")
         with self._translate_errors():
-            revision = _read_revision(self._client.get_function_configuration(FunctionName=self.name))
+            revision = _read_function_revision(self._client.get_function_configuration(FunctionName=self.name))
             version = str(self._client.publish_version(FunctionName=self.name, **revision)["Version"])
-            self._wait_for_state("published_version_active", Qualifier=version)
+            self._wait_for_function_state("published_version_active", Qualifier=version)
         return version
 
     def point_alias(self, version: str, weights: dict[str, float], before: dict[str, Any] | None) -> None:
@@ -109,20 +116,24 @@ class Function:
                 )
                 return
             now = self._client.get_alias(FunctionName=self.name, Name=LIVE)
-            if _read_routing(now) != _read_routing(before):
+            if _read_alias_routing(now) != _read_alias_routing(before):
                 raise DeployError(
                     f"The alias {LIVE} of {self.name} was moved to version {now['FunctionVersion']} concurrently.",
                     "See `mlapp releases --target lambda`, and deploy again if needed.",
                 )
             self._client.update_alias(
-                FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing, **_read_revision(now)
+                FunctionName=self.name,
+                Name=LIVE,
+                FunctionVersion=version,
+                RoutingConfig=routing,
+                **_read_function_revision(now),
             )
 
     def set_url(self) -> str | None:
         """Apply the settings to the URL of `live`; returns the URL."""
         from botocore.exceptions import ClientError
 
-        wanted = make_url(self.settings)
+        wanted = make_function_url(self.settings)
         place = {"FunctionName": self.name, "Qualifier": LIVE}
         existing = self.find_url()
         with self._translate_errors():
@@ -189,7 +200,7 @@ class Function:
         source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration", 0.001)
         return source.read_counts(place, start)
 
-    def _wait_for_state(self, waiter: str, **options: Any) -> None:
+    def _wait_for_function_state(self, waiter: str, **options: Any) -> None:
         self._client.get_waiter(waiter).wait(
             FunctionName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}, **options
         )
@@ -201,7 +212,7 @@ class Function:
             try:
                 found: dict[str, Any] = call(**options)
             except ClientError as error:
-                if is_missing(error):
+                if is_missing_on_aws(error):
                     return None
                 raise
         return found
@@ -246,16 +257,16 @@ def read_version_record(version: dict[str, Any]) -> ReleaseRecord | None:
         return None
 
 
-def read_weights(alias: dict[str, Any]) -> dict[str, float]:
+def read_alias_weights(alias: dict[str, Any]) -> dict[str, float]:
     """The share of the requests of each version other than the alias's main one."""
     weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
     return {str(version): float(weight) for version, weight in weights.items()}
 
 
-def _read_revision(found: dict[str, Any]) -> dict[str, str]:
+def _read_function_revision(found: dict[str, Any]) -> dict[str, str]:
     """The revision of a function or alias: with it, AWS refuses to overwrite a concurrent change."""
     return {"RevisionId": found["RevisionId"]} if found.get("RevisionId") else {}
 
 
-def _read_routing(alias: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    return str(alias["FunctionVersion"]), read_weights(alias)
+def _read_alias_routing(alias: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    return str(alias["FunctionVersion"]), read_alias_weights(alias)

@@ -14,7 +14,9 @@ from mlapp.deploy.target import DeployError
 from mlapp.request_body import RequestBody
 
 
-def request_prediction(function: Function, body: RequestBody, qualifier: str, api_key: str | None) -> dict[str, Any]:
+def request_function_prediction(
+    function: Function, body: RequestBody, qualifier: str, api_key: str | None
+) -> dict[str, Any]:
     """The response to `POST /predict` of a version or alias.
 
     Raises:
@@ -23,7 +25,7 @@ def request_prediction(function: Function, body: RequestBody, qualifier: str, ap
     if body.media_type == "application/json":
         payload = body.content
     else:
-        payload = msgspec.json.encode(_make_http_event(body, api_key))
+        payload = msgspec.json.encode(_make_invocation_event(body, api_key))
     if len(payload) > ANSWER:
         raise DeployError(
             f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
@@ -32,13 +34,13 @@ def request_prediction(function: Function, body: RequestBody, qualifier: str, ap
     content, failed = function.invoke(payload, qualifier)
     if failed:
         raise DeployError(
-            f"{function.name}:{qualifier} failed: {_explain_failure(content, function.settings)}",
+            f"{function.name}:{qualifier} failed: {_explain_invocation_failure(content, function.settings)}",
             "See `mlapp logs --target lambda`.",
         )
-    return _read_predictions(content, f"{function.name}:{qualifier}")
+    return _read_invocation_predictions(content, f"{function.name}:{qualifier}")
 
 
-def start_version(function: Function, version: str) -> None:
+def start_function_version(function: Function, version: str) -> None:
     """Start a version: load its model and check that it is ready.
 
     Raises:
@@ -47,14 +49,14 @@ def start_version(function: Function, version: str) -> None:
     context = {"http": {"method": "GET", "path": "/readyz"}}
     payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
     content, failed = function.invoke(payload, version)
-    if failed or _read_status(content) != 200:
+    if failed or _read_invocation_status(content) != 200:
         raise DeployError(
-            f"{function.name}:{version} does not start: {_explain_failure(content, function.settings)}",
+            f"{function.name}:{version} does not start: {_explain_invocation_failure(content, function.settings)}",
             "See `mlapp logs --target lambda`.",
         )
 
 
-def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
+def _make_invocation_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
     headers = {"content-type": body.media_type, **({"x-api-key": api_key} if api_key else {})}
     return {
         "version": "2.0",
@@ -66,7 +68,7 @@ def _make_http_event(body: RequestBody, api_key: str | None) -> dict[str, Any]:
     }
 
 
-def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
+def _read_invocation_predictions(content: bytes, name: str) -> dict[str, Any]:
     """The predictions in a payload, which is either the answer itself or an HTTP response.
 
     Raises:
@@ -90,7 +92,7 @@ def _read_predictions(content: bytes, name: str) -> dict[str, Any]:
     return found
 
 
-def _read_status(content: bytes) -> int | None:
+def _read_invocation_status(content: bytes) -> int | None:
     """The status of an HTTP response in a payload; None if the payload is not one."""
     try:
         found = msgspec.json.decode(content)
@@ -99,7 +101,7 @@ def _read_status(content: bytes) -> int | None:
     return found.get("statusCode") if isinstance(found, dict) else None
 
 
-def _explain_failure(content: bytes, settings: LambdaSettings) -> str:
+def _explain_invocation_failure(content: bytes, settings: LambdaSettings) -> str:
     """Explains a function's failure, with the setting to change."""
     try:
         told = msgspec.json.decode(content)

@@ -22,27 +22,27 @@ import msgspec
 
 from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.deploy.abilities import CompareQuality, RegistryPlace
-from mlapp.deploy.aws.canary_metrics import watch_metrics
+from mlapp.deploy.aws.canary_metrics import watch_canary_metrics
 from mlapp.deploy.aws.description_diff import diff_descriptions
-from mlapp.deploy.aws.ecr import default_repository_name, open_repository
+from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
 from mlapp.deploy.aws.session import AwsSession
-from mlapp.deploy.aws_lambda.deployment import Deployment, find_api_key
+from mlapp.deploy.aws_lambda.deployment import Deployment, find_accepted_api_key
 from mlapp.deploy.aws_lambda.documents import (
     LIVE,
     NO_TRIGGERS,
     RECORD,
     ReleaseRecord,
-    make_configuration,
+    make_function_configuration,
     make_function_record,
-    make_template,
-    refuse_plain_secrets,
+    make_function_template,
+    refuse_plain_function_secrets,
 )
-from mlapp.deploy.aws_lambda.function import Function, read_version_record, read_weights
-from mlapp.deploy.aws_lambda.iam import make_iam_template
-from mlapp.deploy.aws_lambda.invocation import request_prediction
-from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictions
+from mlapp.deploy.aws_lambda.function import Function, read_alias_weights, read_version_record
+from mlapp.deploy.aws_lambda.iam import make_function_iam_template
+from mlapp.deploy.aws_lambda.invocation import request_function_prediction
+from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictory_triggers
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
-from mlapp.deploy.canary_watch import compare_releases
+from mlapp.deploy.canary_watch import compare_canary_quality
 from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, State, Status, Target, ignore_progress
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
@@ -72,7 +72,7 @@ class LambdaTarget(Target[LambdaSettings]):
 
     @property
     def repository_name(self) -> str:
-        return self.settings.repository or default_repository_name(self.app)
+        return self.settings.repository or name_ecr_repository(self.app)
 
     @property
     def platforms(self) -> Sequence[str]:
@@ -82,16 +82,16 @@ class LambdaTarget(Target[LambdaSettings]):
         session = self._function.session
         self._require_role()
         self._require_triggers()
-        refuse_plain_secrets(self.settings)
+        refuse_plain_function_secrets(self.settings)
         return f"AWS account {session.account}, region {session.region}"
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
-        return open_repository(self._function.session, self.repository_name, self.settings.tags, progress)
+        return open_ecr_repository(self._function.session, self.repository_name, self.settings.tags, progress)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of the deployment."""
         return [
-            make_template(
+            make_function_template(
                 self.function_name, self.settings, make_function_record(shipment, None, self.settings.triggers)
             )
         ]
@@ -103,13 +103,13 @@ class LambdaTarget(Target[LambdaSettings]):
         with suppress(DeployError):
             alias = self._function.find_alias()
         live = alias["FunctionVersion"] if alias else None
-        return [make_template(self.function_name, self.settings, record, (live, percent))]
+        return [make_function_template(self.function_name, self.settings, record, (live, percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
         live = function.find_configuration(LIVE) if function.find_alias() else None
         planned = make_function_record(shipment, None, self.settings.triggers)
-        wanted = self._describe_configuration(make_configuration(self.settings, planned), planned)
+        wanted = self._describe_configuration(make_function_configuration(self.settings, planned), planned)
         running = {} if live is None else self._describe_configuration(live, read_version_record(live))
         return diff_descriptions(self.function_name, running, wanted)
 
@@ -131,10 +131,10 @@ class LambdaTarget(Target[LambdaSettings]):
         """Watch the canary's CloudWatch metrics, which arrive some minutes late; then promote or abort it."""
         alias, version = self._open_deployment(progress).require_canary()
         live, start, function = alias["FunctionVersion"], datetime.now(timezone.utc), self._function
-        reason = watch_metrics(
+        reason = watch_canary_metrics(
             lambda: function.count_requests(live, start),
             lambda: function.count_requests(version, start),
-            lambda: compare_releases(compare_quality, self._find_release(live), self._find_release(version)),
+            lambda: compare_canary_quality(compare_quality, self._find_release(live), self._find_release(version)),
             self.settings.canary,
             seconds,
             PAUSE,
@@ -163,7 +163,7 @@ class LambdaTarget(Target[LambdaSettings]):
         if alias is None:
             return Status(self.app, self.name, None, place=place)
         found = {str(release.number): release for release in self.releases()}
-        weights, live = read_weights(alias), str(alias["FunctionVersion"])
+        weights, live = read_alias_weights(alias), str(alias["FunctionVersion"])
         configuration = function.find_configuration(LIVE) or {}
         state = str(configuration.get("State") or "Active")
         problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
@@ -191,7 +191,7 @@ class LambdaTarget(Target[LambdaSettings]):
         alias = self._function.find_alias()
         url = self._function.find_url() if alias else None
         live = str(alias["FunctionVersion"]) if alias else None
-        weights = read_weights(alias) if alias else {}
+        weights = read_alias_weights(alias) if alias else {}
         found = []
         for version in self._function.list_versions():
             number = version["Version"]
@@ -238,21 +238,23 @@ class LambdaTarget(Target[LambdaSettings]):
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         seen: set[str] = set()
         start = time.time() - since if since is not None else None
-        lines = [_make_log_line(event) for event in self._function.read_log(start, seen)]
+        lines = [_make_lambda_log_line(event) for event in self._function.read_log(start, seen)]
         yield from lines[-tail:] if tail else lines if tail is None else []
         while follow:
             time.sleep(FOLLOW_PAUSE)
             start = max(start or 0.0, time.time() - 60)
-            yield from map(_make_log_line, self._function.read_log(start, seen))
+            yield from map(_make_lambda_log_line, self._function.read_log(start, seen))
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The live version's response."""
         self._open_deployment(ignore_progress).require_alias()
-        return request_prediction(self._function, RequestBody.of(inputs), LIVE, find_api_key(self.serve))
+        return request_function_prediction(
+            self._function, RequestBody.of(inputs), LIVE, find_accepted_api_key(self.serve)
+        )
 
     def iam(self) -> dict[str, Any]:
         """A CloudFormation template with the function's minimal role and the deployer's permissions."""
-        return make_iam_template(self.function_name, self.repository_name, self.settings)
+        return make_function_iam_template(self.function_name, self.repository_name, self.settings)
 
     def _open_deployment(self, progress: Reporter) -> Deployment:
         return Deployment(self.app, self._function, self.serve, progress)
@@ -265,7 +267,7 @@ class LambdaTarget(Target[LambdaSettings]):
             )
 
     def _require_triggers(self) -> None:
-        refuse_contradictions(self.settings)
+        refuse_contradictory_triggers(self.settings)
         TriggerSet(self._function.session, self.function_name).require_sources(self.settings)
 
     def _find_release(self, version: str) -> Release:
@@ -298,7 +300,7 @@ class LambdaTarget(Target[LambdaSettings]):
         }
 
 
-def _make_log_line(event: dict[str, Any]) -> LogLine:
+def _make_lambda_log_line(event: dict[str, Any]) -> LogLine:
     moment = datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc)
     replica = str(event.get("logStreamName", "")).rpartition("]")[2][:12]
     return LogLine(replica, str(event["message"]).rstrip("\n"), moment)

@@ -10,7 +10,7 @@ from mlapp.errors import ConfigError
 EVENT = "s3:ObjectCreated:*"
 
 
-def refuse_contradictions(settings: LambdaSettings) -> None:
+def refuse_contradictory_triggers(settings: LambdaSettings) -> None:
     """Check the triggers against the other settings.
 
     Raises:
@@ -31,19 +31,23 @@ def refuse_contradictions(settings: LambdaSettings) -> None:
             )
 
 
-def name_rule(function: str) -> str:
+def name_trigger_rule(function: str) -> str:
     """Name of the EventBridge rule."""
     return f"{function[:58]}-mlapp"
 
 
-def notification_id(function: str) -> str:
+def name_trigger_notification(function: str) -> str:
     """ID of our entry in a bucket's notifications."""
     return f"mlapp-{function}"
 
 
-def make_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict[str, Any]:
+def make_trigger_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict[str, Any]:
     """The function's entry in a bucket's notifications."""
-    entry: dict[str, Any] = {"Id": notification_id(function), "LambdaFunctionArn": alias_arn, "Events": [EVENT]}
+    entry: dict[str, Any] = {
+        "Id": name_trigger_notification(function),
+        "LambdaFunctionArn": alias_arn,
+        "Events": [EVENT],
+    }
     rules = [
         {"Name": name, "Value": value}
         for name, value in (("prefix", trigger.prefix), ("suffix", trigger.suffix))
@@ -54,7 +58,7 @@ def make_notification(trigger: S3Trigger, function: str, alias_arn: Any) -> dict
     return entry
 
 
-def make_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
+def make_trigger_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
     """Arguments of `CreateEventSourceMapping`, except the function's name. Only failed messages are retried."""
     return {
         "EventSourceArn": queue_arn,
@@ -75,7 +79,7 @@ def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
         bucket = triggers.s3.bucket
         found["S3Permission"] = {
             "Type": "AWS::Lambda::Permission",
-            "Metadata": {"Bucket": bucket, "Notification": make_notification(triggers.s3, function, live)},
+            "Metadata": {"Bucket": bucket, "Notification": make_trigger_notification(triggers.s3, function, live)},
             "Properties": {
                 **allow,
                 "Principal": "s3.amazonaws.com",
@@ -86,11 +90,11 @@ def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
     if triggers.sqs is not None:
         queue = triggers.sqs.queue
         arn = {"Fn::Sub": f"arn:${{AWS::Partition}}:sqs:${{AWS::Region}}:${{AWS::AccountId}}:{queue}"}
-        mapping = make_mapping(triggers.sqs, queue if queue.startswith("arn:") else arn)
+        mapping = make_trigger_mapping(triggers.sqs, queue if queue.startswith("arn:") else arn)
         found["Queue"] = {"Type": "AWS::Lambda::EventSourceMapping", "Properties": {"FunctionName": live, **mapping}}
     if triggers.schedule is not None:
         rule = {
-            "Name": name_rule(function),
+            "Name": name_trigger_rule(function),
             "ScheduleExpression": triggers.schedule,
             "Targets": [{"Id": "live", "Arn": live}],
         }

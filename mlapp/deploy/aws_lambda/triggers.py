@@ -11,9 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.aws_lambda.settings import LambdaSettings, S3Trigger, SqsTrigger, Triggers
-from mlapp.deploy.aws.session import AwsSession, is_missing
+from mlapp.deploy.aws.session import AwsSession, is_missing_on_aws
 from mlapp.deploy.aws_lambda.documents import LIVE
-from mlapp.deploy.aws_lambda.trigger_documents import make_mapping, make_notification, name_rule, notification_id
+from mlapp.deploy.aws_lambda.trigger_documents import (
+    make_trigger_mapping,
+    make_trigger_notification,
+    name_trigger_notification,
+    name_trigger_rule,
+)
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
@@ -36,9 +41,9 @@ class TriggerSet:
         """
         triggers = settings.triggers
         if triggers.s3 is not None:
-            self._read_notifications(triggers.s3.bucket)
+            self._read_trigger_notifications(triggers.s3.bucket)
         if triggers.sqs is not None:
-            found = self._read_queue(triggers.sqs.queue)
+            found = self._read_trigger_queue(triggers.sqs.queue)
             visible = int(found["VisibilityTimeout"])
             if visible < settings.timeout:
                 raise DeployError(
@@ -51,8 +56,8 @@ class TriggerSet:
         """Create the triggers `wanted`, and remove those of `before` that are no longer wanted."""
         self.remove_triggers(
             Triggers(
-                s3=before.s3 if before.s3 and not _same_bucket(before, wanted) else None,
-                sqs=before.sqs if before.sqs and not _same_queue(before, wanted) else None,
+                s3=before.s3 if before.s3 and not _is_same_trigger_bucket(before, wanted) else None,
+                sqs=before.sqs if before.sqs and not _is_same_trigger_queue(before, wanted) else None,
                 schedule=before.schedule if wanted.schedule is None else None,
             ),
             alias_arn,
@@ -73,17 +78,17 @@ class TriggerSet:
         if triggers.sqs is not None and self._remove_mapping(triggers.sqs.queue, alias_arn):
             removed.append(f"mapping of queue {triggers.sqs.queue}")
         if triggers.schedule is not None and self._remove_schedule():
-            removed.append(f"rule {name_rule(self._function)}")
+            removed.append(f"rule {name_trigger_rule(self._function)}")
         for name in removed:
             progress(f"remove the {name}")
         return removed
 
-    def _read_notifications(self, bucket: str) -> dict[str, Any]:
+    def _read_trigger_notifications(self, bucket: str) -> dict[str, Any]:
         with self._session.translate_errors():
             found = self._session.client("s3").get_bucket_notification_configuration(Bucket=bucket)
         return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
-    def _write_notifications(self, bucket: str, content: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    def _write_trigger_notifications(self, bucket: str, content: dict[str, Any], entries: list[dict[str, Any]]) -> None:
         changed = {**content, "LambdaFunctionConfigurations": entries}
         with self._session.translate_errors():
             self._session.client("s3").put_bucket_notification_configuration(
@@ -91,14 +96,14 @@ class TriggerSet:
             )
 
     def _set_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
-        source = f"arn:{_parse_arn_partition(alias_arn)}:s3:::{trigger.bucket}"
+        source = f"arn:{_parse_trigger_partition(alias_arn)}:s3:::{trigger.bucket}"
         self._allow_invocation("s3", "s3.amazonaws.com", source)
-        content = self._read_notifications(trigger.bucket)
+        content = self._read_trigger_notifications(trigger.bucket)
         entries = content.get("LambdaFunctionConfigurations") or []
-        wanted = make_notification(trigger, self._function, alias_arn)
+        wanted = make_trigger_notification(trigger, self._function, alias_arn)
         others = [entry for entry in entries if entry["Id"] != wanted["Id"]]
         if entries != [*others, wanted]:
-            self._write_notifications(trigger.bucket, content, [*others, wanted])
+            self._write_trigger_notifications(trigger.bucket, content, [*others, wanted])
             progress(f"new files in s3://{trigger.bucket}/{trigger.prefix} invoke {self._function}:{LIVE}")
 
     def _remove_notification(self, bucket: str) -> bool:
@@ -106,18 +111,18 @@ class TriggerSet:
 
         self._forbid_invocation("s3")
         try:
-            content = self._read_notifications(bucket)
+            content = self._read_trigger_notifications(bucket)
         except DeployError as error:
             if isinstance(error.__cause__, ClientError) and error.__cause__.response["Error"]["Code"] == "NoSuchBucket":
                 return False
             raise
         entries = content.get("LambdaFunctionConfigurations") or []
-        others = [entry for entry in entries if entry["Id"] != notification_id(self._function)]
+        others = [entry for entry in entries if entry["Id"] != name_trigger_notification(self._function)]
         if len(others) != len(entries):
-            self._write_notifications(bucket, content, others)
+            self._write_trigger_notifications(bucket, content, others)
         return len(others) != len(entries)
 
-    def _read_queue(self, queue: str) -> dict[str, str]:
+    def _read_trigger_queue(self, queue: str) -> dict[str, str]:
         """The attributes of a queue by its name or ARN."""
         client = self._session.client("sqs")
         options = {}
@@ -130,7 +135,7 @@ class TriggerSet:
             )["Attributes"]
         return found
 
-    def _find_mapping(self, queue: str, alias_arn: str) -> dict[str, Any] | None:
+    def _find_trigger_mapping(self, queue: str, alias_arn: str) -> dict[str, Any] | None:
         """The mapping of a queue, which can have been deleted, to the alias."""
         with self._session.translate_errors():
             pages = self._session.client("lambda").get_paginator("list_event_source_mappings")
@@ -143,8 +148,8 @@ class TriggerSet:
         return found[0] if found else None
 
     def _set_mapping(self, trigger: SqsTrigger, alias_arn: str, progress: Reporter) -> None:
-        wanted = make_mapping(trigger, self._read_queue(trigger.queue)["QueueArn"])
-        found = self._find_mapping(trigger.queue, alias_arn)
+        wanted = make_trigger_mapping(trigger, self._read_trigger_queue(trigger.queue)["QueueArn"])
+        found = self._find_trigger_mapping(trigger.queue, alias_arn)
         client = self._session.client("lambda")
         with self._session.translate_errors():
             if found is None:
@@ -157,7 +162,7 @@ class TriggerSet:
                 )  # fmt: skip
 
     def _remove_mapping(self, queue: str, alias_arn: str) -> bool:
-        found = self._find_mapping(queue, alias_arn)
+        found = self._find_trigger_mapping(queue, alias_arn)
         if found is None:
             return False
         with self._session.translate_errors():
@@ -165,7 +170,7 @@ class TriggerSet:
         return True
 
     def _set_schedule(self, schedule: str, alias_arn: str, progress: Reporter) -> None:
-        client, name = self._session.client("events"), name_rule(self._function)
+        client, name = self._session.client("events"), name_trigger_rule(self._function)
         with self._session.translate_errors():
             rule = client.put_rule(Name=name, ScheduleExpression=schedule, State="ENABLED")["RuleArn"]
         self._allow_invocation("schedule", "events.amazonaws.com", rule)
@@ -176,14 +181,14 @@ class TriggerSet:
     def _remove_schedule(self) -> bool:
         from botocore.exceptions import ClientError
 
-        client, name = self._session.client("events"), name_rule(self._function)
+        client, name = self._session.client("events"), name_trigger_rule(self._function)
         self._forbid_invocation("schedule")
         with self._session.translate_errors():
             try:
                 client.remove_targets(Rule=name, Ids=["live"])
                 client.delete_rule(Name=name)
             except ClientError as error:
-                if not is_missing(error):
+                if not is_missing_on_aws(error):
                     raise
                 return False
         return True
@@ -216,18 +221,18 @@ class TriggerSet:
                     FunctionName=self._function, Qualifier=LIVE, StatementId=STATEMENTS[kind]
                 )
             except ClientError as error:
-                if not is_missing(error):
+                if not is_missing_on_aws(error):
                     raise
 
 
-def _same_bucket(before: Triggers, wanted: Triggers) -> bool:
+def _is_same_trigger_bucket(before: Triggers, wanted: Triggers) -> bool:
     return before.s3 is not None and wanted.s3 is not None and before.s3.bucket == wanted.s3.bucket
 
 
-def _same_queue(before: Triggers, wanted: Triggers) -> bool:
+def _is_same_trigger_queue(before: Triggers, wanted: Triggers) -> bool:
     return before.sqs is not None and wanted.sqs is not None and before.sqs.queue == wanted.sqs.queue
 
 
-def _parse_arn_partition(arn: str) -> str:
+def _parse_trigger_partition(arn: str) -> str:
     """The partition of an ARN: `aws`, `aws-cn`, …"""
     return arn.split(":")[1]

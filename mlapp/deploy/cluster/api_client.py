@@ -16,7 +16,7 @@ from typing import Any
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.connection import Connection
 from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_object_kind, object_title
-from mlapp.deploy.cluster.transport import ApiCall, Transport, response_lines
+from mlapp.deploy.cluster.transport import ApiCall, Transport, read_response_lines
 
 MANAGER = "mlapp"
 """mlapp's field manager."""
@@ -294,7 +294,7 @@ def _name_operator(kind: Kind) -> str:
 
 
 def _read_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in response_lines(response):
+    for line in read_response_lines(response):
         event = json.loads(line)
         if event["type"] == "ERROR":
             return

@@ -71,7 +71,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, connect
         object: the object of the action, such as `Deployment/digits`.
         connection: names the context and the target's settings.
     """
-    status = _decode_status(body)
+    status = _decode_api_status(body)
     message, reason = status.get("message") or "", status.get("reason") or ""
     if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
@@ -81,7 +81,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, connect
             reason,
             message,
         )
-    if code == 409 and (conflicts := _parse_conflicts(status, object)):
+    if code == 409 and (conflicts := _parse_api_conflicts(status, object)):
         return ConflictError(conflicts)
     what, todo = _explain_api_error(code, message, reason, verb, object, connection)
     return ApiError(what, todo, code, reason, message)
@@ -140,7 +140,7 @@ def _explain_api_error(
     return f"The cluster refused to {verb} {object}: {message or f'HTTP {code}'}", "Look at the message, and try again."
 
 
-def _decode_status(body: bytes | str) -> dict[str, Any]:
+def _decode_api_status(body: bytes | str) -> dict[str, Any]:
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
     try:
         status = json.loads(text)
@@ -149,7 +149,7 @@ def _decode_status(body: bytes | str) -> dict[str, Any]:
     return status if isinstance(status, dict) else {"message": text.strip()[:500]}
 
 
-def _parse_conflicts(status: dict[str, Any], object: str) -> list[Conflict]:
+def _parse_api_conflicts(status: dict[str, Any], object: str) -> list[Conflict]:
     causes = (status.get("details") or {}).get("causes") or []
     found = []
     for cause in causes:

@@ -20,7 +20,7 @@ def object_name(item: dict[str, Any]) -> str:
     return str(item["metadata"]["name"])
 
 
-def find_revision(documents: Iterable[dict[str, Any]]) -> str | None:
+def find_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     """The revision label of the pods, from the template of a Deployment or Knative Service, or from a predictor."""
     for document in documents:
         spec = document.get("spec", {})
@@ -30,27 +30,29 @@ def find_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     return None
 
 
-def make_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
+def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
     """A pod with the release that its revision belongs to."""
     own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
-    trial = releases.find_canary(records)
+    trial = releases.find_canary_release(records)
     if trial and own.endswith("-canary"):
         number = trial.number
     else:
-        wanted = pods.pod_revision(pod)
-        number = next((record.number for record in reversed(records) if find_revision(record.documents) == wanted), 0)
+        wanted = pods.read_pod_revision(pod)
+        number = next(
+            (record.number for record in reversed(records) if find_status_revision(record.documents) == wanted), 0
+        )
     return Replica(
         name=object_name(pod),
-        ready=pods.is_ready(pod),
+        ready=pods.is_pod_ready(pod),
         state=pods.describe_pod_state(pod),
         release=number or None,
-        restarts=pods.count_restarts(pod),
+        restarts=pods.count_pod_restarts(pod),
         node=pod["spec"].get("nodeName"),
-        started=pods.pod_start_time(pod),
+        started=pods.read_pod_start_time(pod),
     )
 
 
-def find_record_problems(records: Sequence[ReleaseRecord], workload: str, is_gone: bool) -> list[str]:
+def find_release_problems(records: Sequence[ReleaseRecord], workload: str, is_gone: bool) -> list[str]:
     """Problems of the recorded releases.
 
     Args:
@@ -58,8 +60,8 @@ def find_record_problems(records: Sequence[ReleaseRecord], workload: str, is_gon
         is_gone: whether that object does not exist.
     """
     found = []
-    live = releases.find_live(records)
-    if begun := releases.find_interrupted(records):
+    live = releases.find_live_release(records)
+    if begun := releases.find_interrupted_release(records):
         found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
     if live and is_gone:
         found.append(f"release {live.number} is recorded as live, and its {workload} is gone: deploy again")
@@ -72,14 +74,14 @@ def find_pod_problems(all_pods: Iterable[dict[str, Any]], events: Sequence[dict[
     """Why pods that should serve do not; `events` are those of the namespace."""
     found = []
     for pod in all_pods:
-        if not pods.is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
+        if not pods.is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
             own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
-            if said := pods.find_trouble(pod, own):
+            if said := pods.find_pod_trouble(pod, own):
                 found.append(said.text)
     return found
 
 
-def list_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
+def list_app_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
     """The latest events of the app's objects and of objects that controllers created for them, oldest first."""
     found = []
     for item in items:

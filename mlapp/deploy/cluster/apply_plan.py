@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import UnreachableError
-from mlapp.deploy.cluster.change_plan import HANDOVER, ChangePlan, is_managed
+from mlapp.deploy.cluster.change_plan import HANDOVER, ChangePlan, is_managed_object
 from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT
 from mlapp.deploy.target import DeployError
@@ -52,7 +52,7 @@ def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress
     """Remove objects that are no longer rendered: only of the prunable kinds, and only objects that mlapp applied."""
     for change in plan.removals:
         lock.check_held()
-        if is_managed(change.document) and cluster.delete_object(change.document):
+        if is_managed_object(change.document) and cluster.delete_object(change.document):
             progress(f"{change.title} removed")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from mlapp.config import Serve
 from mlapp.deploy import canary_watch
 from mlapp.deploy.abilities import CompareQuality
-from mlapp.deploy.canary_watch import compare_releases, watch_canary
+from mlapp.deploy.canary_watch import compare_canary_quality, watch_canary
 from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
@@ -23,11 +23,11 @@ from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeploy
 from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.object_kinds import POD
 from mlapp.deploy.cluster.pod_client import request_pod
-from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.settings import Canary
 from mlapp.deploy.target import DeployError
-from mlapp.monitoring.canary import SERIES, explain_predictions
+from mlapp.monitoring.canary import SERIES, explain_canary_predictions
 
 NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
 PAUSE = 5.0
@@ -89,7 +89,7 @@ def judge_canary(
     Raises:
         DeployError: the canary was aborted, with the numbers; or it had too few requests to judge, and stays.
     """
-    record, before, _ = canary_trial.require_canary(job)
+    record, before, _ = canary_trial.require_canary_trial(job)
     if before is None:
         raise DeployError(
             f"Release {record.number} is a canary beside no live release, so there is nothing to compare it with.",
@@ -104,7 +104,9 @@ def judge_canary(
         return live_pods.read_counts(), trial_pods.read_counts()
 
     def explain(live: RequestCounts, trial: RequestCounts) -> str | None:
-        return explain_worse(live, trial, limits) or compare_releases(compare_quality, live_release, record.release)
+        return explain_worse_canary(live, trial, limits) or compare_canary_quality(
+            compare_quality, live_release, record.release
+        )
 
     try:
         reason = watch_canary(
@@ -129,11 +131,11 @@ def judge_canary(
     return job.target.promote_canary(job)
 
 
-def explain_worse(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
+def explain_worse_canary(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
     """The reason why the canary is worse by its requests or predictions; None if it is not, or too early to say."""
     if trial.requests < limits.requests:
         return None
-    return canary_watch.explain_worse(live, trial, limits) or explain_predictions(
+    return canary_watch.explain_worse_traffic(live, trial, limits) or explain_canary_predictions(
         live.predictions, trial.predictions, limits.predictions
     )
 
@@ -145,28 +147,28 @@ class WatchedRelease:
         self._job = job
         self._record = record
         self._latest: dict[str, RequestCounts] = {}
-        self._scrape_pods()
+        self._scrape_canary_pods()
         self._start = dict(self._latest)
 
     def read_counts(self) -> RequestCounts:
         """The counts of all the release's pods since the watch began."""
-        self._scrape_pods()
+        self._scrape_canary_pods()
         return sum(
             (counts.subtract_counts(self._start.get(pod, RequestCounts())) for pod, counts in self._latest.items()),
             RequestCounts(),
         )
 
-    def _scrape_pods(self) -> None:
+    def _scrape_canary_pods(self) -> None:
         target = self._job.target
         for pod in self._job.cluster.list_objects(POD, target.select_release_pods(self._record)):
-            if is_ready(pod):
+            if is_pod_ready(pod):
                 name = pod["metadata"]["name"]
                 with suppress(ApiError):
                     if (counts := target.read_counts(name, self._record)) is not None:
                         self._latest[name] = counts
 
 
-def request_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PORT) -> str | None:
+def request_pod_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PORT) -> str | None:
     """The text of a pod's `/metrics`; None if it answers with an error.
 
     Raises:

@@ -15,17 +15,17 @@ from mlapp.deploy.target import DeployError, Shipment
 Records = Sequence[ReleaseRecord]
 
 
-def require_live(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
+def require_live_for_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
     """The live release to run a canary beside, and all recorded releases.
 
     Raises:
         DeployError: nothing is live, or another release is still undecided.
     """
     records = job.releases.list_records()
-    before = releases.find_live(records)
+    before = releases.find_live_release(records)
     if before is None:
         raise DeployError("There is no live release for a canary.", "Deploy once without --canary.")
-    if (trial := releases.find_canary(records)) or (trial := releases.find_interrupted(records)):
+    if (trial := releases.find_canary_release(records)) or (trial := releases.find_interrupted_release(records)):
         raise DeployError(
             f"Release {trial.number} is still undecided ({trial.state}); nothing was changed.",
             "`mlapp promote` or `mlapp abort` a canary; deploy an interrupted release again.",
@@ -33,17 +33,17 @@ def require_live(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
     return before, records
 
 
-def require_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecord | None, Records]:
+def require_canary_trial(job: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecord | None, Records]:
     """The canary, the live release, and all recorded releases.
 
     Raises:
         DeployError: there is no canary.
     """
     records = job.releases.list_records()
-    record = releases.find_canary(records)
+    record = releases.find_canary_release(records)
     if record is None:
         raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
-    return record, releases.find_live(records), records
+    return record, releases.find_live_release(records), records
 
 
 def record_canary(
@@ -56,7 +56,7 @@ def record_canary(
 ) -> ReleaseRecord:
     """Record a canary before any of its objects is written; `goal` is what its promotion applies."""
     return job.releases.create_record(
-        shipment, goal, records, by=job.read_author(), percent=percent, note=f"canary at {percent} %", url=url
+        shipment, goal, records, by=job.read_deploy_author(), percent=percent, note=f"canary at {percent} %", url=url
     )
 
 

@@ -159,7 +159,11 @@ def plan_changes(
     conflicts = [conflict for result in tried if not isinstance(result, Change) for conflict in result]
     if conflicts:
         raise ConflictError(conflicts)
-    removed = [Change(item, item, None) for item in _sort_objects(obsolete.values(), prunable) if is_managed(item)]
+    removed = [
+        Change(item, item, None)
+        for item in _sort_planned_objects(obsolete.values(), prunable)
+        if is_managed_object(item)
+    ]
     return ChangePlan((*(result for result in tried if isinstance(result, Change)), *removed))
 
 
@@ -205,24 +209,24 @@ def _plan_changed_object(
     try:
         after = cluster.apply_object(document, dry_run=True, force=force)
     except ConflictError as error:
-        foreign = [one for one in error.conflicts if not _is_expected_conflict(one, autoscaler_goes)]
+        foreign = [one for one in error.conflicts if not _is_planned_conflict(one, autoscaler_goes)]
         if foreign:
             return foreign
         force = True
         after = cluster.apply_object(document, dry_run=True, force=True)
-    handover = _needs_handover(document, before)
+    handover = _needs_replica_handover(document, before)
     if handover:
         after = copy.deepcopy(after)
         after["spec"]["replicas"] = before["spec"]["replicas"]
     return Change(document, before, after, force, handover)
 
 
-def _is_expected_conflict(conflict: Conflict, autoscaler_goes: bool) -> bool:
+def _is_planned_conflict(conflict: Conflict, autoscaler_goes: bool) -> bool:
     """Whether the field was ours, or was set by our own autoscaler, which is being removed."""
     return conflict.owner.startswith(MANAGER) or (autoscaler_goes and conflict.field == ".spec.replicas")
 
 
-def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
+def _needs_replica_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
     """Whether we own `spec.replicas` in the cluster and no longer render it: an autoscaler takes over."""
     if document["kind"] != DEPLOYMENT.kind or "replicas" in document["spec"]:
         return False
@@ -232,7 +236,7 @@ def _needs_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
     )
 
 
-def is_managed(item: dict[str, Any]) -> bool:
+def is_managed_object(item: dict[str, Any]) -> bool:
     """Whether mlapp applied the object; a label alone is no proof, as it can be copied."""
     return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
 
@@ -250,6 +254,6 @@ def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:
     return {**shown, **{key: value for key, value in document.items() if key not in (*shown, "status")}}
 
 
-def _sort_objects(items: Iterable[dict[str, Any]], prunable: Iterable[Kind]) -> list[dict[str, Any]]:
+def _sort_planned_objects(items: Iterable[dict[str, Any]], prunable: Iterable[Kind]) -> list[dict[str, Any]]:
     position = {kind.kind: at for at, kind in enumerate(prunable)}
     return sorted((item for item in items if item["kind"] in position), key=lambda item: position[item["kind"]])

@@ -15,22 +15,22 @@ from mlapp.deploy.abilities import CompareQuality
 from mlapp.deploy.cluster import canary_analysis, labels, object_kinds, pod_client, releases
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.api_client import Cluster
-from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_request_counts, request_metrics
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_request_counts, request_pod_metrics
 from mlapp.deploy.cluster.change_plan import (
     Change,
     ChangePlan,
-    is_managed,
+    is_managed_object,
     list_own_objects,
     list_prunable_kinds,
     plan_changes,
 )
 from mlapp.deploy.cluster.connection import connect_cluster
-from mlapp.deploy.cluster.deploy_session import DeploySession, open_session
+from mlapp.deploy.cluster.deploy_session import DeploySession, open_deploy_session
 from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import Kind
-from mlapp.deploy.cluster.plan_diff import unified_diff
-from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.plan_diff import diff_plan
+from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import Canary, ClusterSection, Rollout
@@ -87,7 +87,7 @@ class ClusterTarget(Target[S]):
         Raises:
             ApiError: the pod cannot be reached.
         """
-        text = request_metrics(self.cluster, self.serve, pod)
+        text = request_pod_metrics(self.cluster, self.serve, pod)
         return None if text is None else parse_request_counts(text)
 
     @abstractmethod
@@ -164,13 +164,13 @@ class ClusterTarget(Target[S]):
         space = self.make_namespace()
         if space and self.cluster.get_object(object_kinds.NAMESPACE, space["metadata"]["name"]) is None:
             # A dry run needs the namespace. Without it, every object is new.
-            return unified_diff(ChangePlan(tuple(Change(document, None, document) for document in documents)))
-        before = releases.find_live(self.open_releases().list_records())
+            return diff_plan(ChangePlan(tuple(Change(document, None, document) for document in documents)))
+        before = releases.find_live_release(self.open_releases().list_records())
         earlier = before.documents if before else ()
         plan = plan_changes(
             self.cluster, self.names, documents, prunable=self.prunable, earlier=earlier, take_over=take_over
         )
-        return unified_diff(plan)
+        return diff_plan(plan)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Ship the release: see `DeploySession.ship_release`."""
@@ -188,7 +188,7 @@ class ClusterTarget(Target[S]):
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
         with self._open_session(progress) as job:
-            goal = releases.choose_rollback(job.releases.list_records(), to)
+            goal = releases.choose_rollback_release(job.releases.list_records(), to)
             note = f"rollback to {goal.number}"
             shipment = goal.release.shipment
             return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
@@ -203,7 +203,7 @@ class ClusterTarget(Target[S]):
             removed = []
             for kind in self.prunable:
                 for item in found.values():
-                    if item["kind"] == kind.kind and is_managed(item) and self.cluster.delete_object(item):
+                    if item["kind"] == kind.kind and is_managed_object(item) and self.cluster.delete_object(item):
                         removed.append(object_kinds.object_title(item))
                         progress(f"{removed[-1]} removed")
             for item in found.values():
@@ -225,12 +225,12 @@ class ClusterTarget(Target[S]):
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Lines of all pods."""
-        return pod_logs.stream_logs(self.cluster, self.names, follow, tail, since, self.container)
+        return pod_logs.stream_pod_logs(self.cluster, self.names, follow, tail, since, self.container)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """A prediction by a ready pod, through a port-forward."""
         pods = self.cluster.list_objects(object_kinds.POD, self.pod_selector)
-        ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
+        ready = [pod["metadata"]["name"] for pod in pods if is_pod_ready(pod)]
         if not ready:
             raise DeployError(f"{self.app} has no ready pod in {self.cluster.place}.", "Look at `mlapp status`.")
         return pod_client.predict_at_pod(self.cluster, self.serve, ready[0], inputs)
@@ -260,4 +260,4 @@ class ClusterTarget(Target[S]):
             return self.abort_canary(job).release
 
     def _open_session(self, progress: Reporter) -> AbstractContextManager[DeploySession[S]]:
-        return open_session(self, progress)
+        return open_deploy_session(self, progress)

@@ -54,7 +54,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
         DeployError: there is no kubeconfig, the context is unknown, or the login command fails.
     """
     try:
-        with _block_import(VALIDATOR):
+        with _block_client_import(VALIDATOR):
             from kubernetes import client, config
             from kubernetes.config.config_exception import ConfigException
     except ImportError:
@@ -69,8 +69,8 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
         else:
             _refuse_missing_kubeconfig(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
-            chosen = _choose_context(contexts, active, settings.context, file)
-            with _collect_logged_errors() as said:
+            chosen = _choose_kube_context(contexts, active, settings.context, file)
+            with _collect_login_errors() as said:
                 config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
             if said and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
@@ -92,7 +92,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
 
 
 @contextmanager
-def _collect_logged_errors() -> Iterator[list[str]]:
+def _collect_login_errors() -> Iterator[list[str]]:
     """Collect logged errors: if the login command fails, the client library only logs it and continues."""
     said: list[str] = []
 
@@ -109,7 +109,7 @@ def _collect_logged_errors() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _block_import(module: str) -> Iterator[None]:
+def _block_client_import(module: str) -> Iterator[None]:
     """Make an import of `module` fail in this context."""
     if module in sys.modules:
         yield
@@ -130,7 +130,7 @@ def _refuse_missing_kubeconfig(file: str | None) -> None:
         raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", _HOW)
 
 
-def _choose_context(
+def _choose_kube_context(
     contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None, file: str | None
 ) -> Any:
     names = [context["name"] for context in contexts]

@@ -20,7 +20,7 @@ from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError, Shipment
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.yaml_dump import dump_yaml_documents
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class DeploySession(Generic[S]):
         """
         try:
             records = self.releases.list_records()
-            _refuse_canary(records)
-            before = releases.find_live(records)
+            _refuse_deploy_beside_canary(records)
+            before = releases.find_live_release(records)
             plan = self.plan_changes(documents, before, take_over=take_over)
             record = self._record_release(shipment, documents, plan, records, repeats, note)
         except KeyboardInterrupt:
@@ -92,14 +92,14 @@ class DeploySession(Generic[S]):
         if record is not before:
             self.progress(f"release {record.number}: {plan.summary}")
         try:
-            with _defer_interrupt():
+            with _defer_deploy_interrupt():
                 execute_plan(self.cluster, plan, self.lock, self.progress)
             self.wait_for_rollout(documents, record)
-            with _defer_interrupt():
+            with _defer_deploy_interrupt():
                 prune_objects(self.cluster, plan, self.lock, self.progress)
                 live = self.settle_release(record, before, records)
         except KeyboardInterrupt:
-            raise self._interrupted_error(record) from None
+            raise self._interrupted_deploy_error(record) from None
         except UnreachableError:
             raise  # nothing can be restored now
         except DeployError as error:
@@ -180,7 +180,7 @@ class DeploySession(Generic[S]):
             return error
         try:
             back = self.plan_changes(before.documents, record, take_over=True)
-            with _defer_interrupt():
+            with _defer_deploy_interrupt():
                 execute_plan(self.cluster, back, self.lock, self.progress)
                 prune_objects(self.cluster, back, self.lock, self.progress)
             self.wait_for_rollout(before.documents, before, restored=True)
@@ -215,7 +215,11 @@ class DeploySession(Generic[S]):
         note: str | None,
     ) -> ReleaseRecord:
         """The record to use: a new one, an interrupted one to continue, or the live one."""
-        text, before, begun = to_yaml_all(documents), releases.find_live(records), releases.find_interrupted(records)
+        text, before, begun = (
+            dump_yaml_documents(documents),
+            releases.find_live_release(records),
+            releases.find_interrupted_release(records),
+        )
         if begun and begun.objects == text:
             self.progress(f"resuming the interrupted release {begun.number}")
             return begun
@@ -225,16 +229,22 @@ class DeploySession(Generic[S]):
             self.progress(f"release {before.number} is live already: nothing to change")
             return before
         return self.releases.create_record(
-            shipment, documents, records, by=self.read_author(), note=note, repeats=repeats, url=self.find_url(shipment)
+            shipment,
+            documents,
+            records,
+            by=self.read_deploy_author(),
+            note=note,
+            repeats=repeats,
+            url=self.find_url(shipment),
         )
 
-    def read_author(self) -> str | None:
+    def read_deploy_author(self) -> str | None:
         """Our user name in the cluster; None if the cluster does not report it."""
         with suppress(DeployError):
             return self.cluster.read_user_name()
         return None
 
-    def _interrupted_error(self, record: ReleaseRecord) -> InterruptedDeployError:
+    def _interrupted_deploy_error(self, record: ReleaseRecord) -> InterruptedDeployError:
         return InterruptedDeployError(
             f"Interrupted: release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
             "`mlapp status` shows it; deploy again to go on watching, `mlapp rollback` to go back.",
@@ -242,7 +252,7 @@ class DeploySession(Generic[S]):
 
 
 @contextmanager
-def open_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[DeploySession[S]]:
+def open_deploy_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[DeploySession[S]]:
     """A session that holds the lock, on a cluster that meets the target's requirements."""
     target.require_cluster()
     if space := target.make_namespace():
@@ -251,8 +261,8 @@ def open_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[Deplo
         yield DeploySession(target.cluster, target.names, target, progress, lock)
 
 
-def _refuse_canary(records: Sequence[ReleaseRecord]) -> None:
-    if trial := releases.find_canary(records):
+def _refuse_deploy_beside_canary(records: Sequence[ReleaseRecord]) -> None:
+    if trial := releases.find_canary_release(records):
         raise DeployError(
             f"Release {trial.number} is on trial as a canary; nothing was changed.",
             "Run `mlapp promote` or `mlapp abort` first.",
@@ -260,7 +270,7 @@ def _refuse_canary(records: Sequence[ReleaseRecord]) -> None:
 
 
 @contextmanager
-def _defer_interrupt() -> Iterator[None]:
+def _defer_deploy_interrupt() -> Iterator[None]:
     """Defer Ctrl-C until all objects of a release are written, so that no release is half applied."""
     if threading.current_thread() is not threading.main_thread():
         yield

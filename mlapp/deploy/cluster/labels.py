@@ -28,14 +28,14 @@ PORT = 8000
 """Port of the server in each pod."""
 
 
-def selector_labels(names: Names, instance: str) -> dict[str, str]:
+def make_selector_labels(names: Names, instance: str) -> dict[str, str]:
     """Labels that select the pods of one Deployment. Immutable once applied, so they contain nothing that changes."""
     return {NAME: names.base, INSTANCE: instance}
 
 
-def object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
+def make_object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
     """Labels of every object; the user's labels cannot replace those that mlapp selects by."""
-    own = {**selector_labels(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
+    own = {**make_selector_labels(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
     if owner:
         own[OWNER] = make_label_value(owner)
     return {**more, **own}

@@ -13,7 +13,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import POD
-from mlapp.deploy.cluster.transport import response_lines
+from mlapp.deploy.cluster.transport import read_response_lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0
@@ -21,7 +21,7 @@ LOOK_AGAIN = 2.0
 BEGINNING = frozenset({"Pending", "Unknown"})
 
 
-def stream_logs(
+def stream_pod_logs(
     cluster: Cluster,
     names: Names,
     follow: bool,
@@ -43,18 +43,18 @@ def stream_logs(
     if since is not None:
         query["sinceSeconds"] = str(max(1, int(since)))
     chosen = selector or f"{labels.NAME}={names.base},{labels.APP}={names.base}"
-    found = _list_started_pods(cluster, chosen)
+    found = _list_logged_pods(cluster, chosen)
     if not found and not follow:
         raise DeployError(f"{names.app} has no pods in {cluster.place}.", "Look at `mlapp status`.")
     if follow:
-        yield from _follow_pods(cluster, chosen, query)
+        yield from _follow_pod_logs(cluster, chosen, query)
         return
     for pod in sorted(found):
         with suppress(_NotStartedError):
-            yield from (line for _, line in _read_pod_lines(cluster, pod, query))
+            yield from (line for _, line in _read_pod_log_lines(cluster, pod, query))
 
 
-def _list_started_pods(cluster: Cluster, selector: str) -> dict[str, str]:
+def _list_logged_pods(cluster: Cluster, selector: str) -> dict[str, str]:
     """The phase of each started pod."""
     pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
@@ -65,7 +65,7 @@ class _NotStartedError(Exception):
     pass
 
 
-def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
+def _read_pod_log_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
     """The lines, each with the kubelet's timestamp. Nine decimals of a second make timestamps comparable as text."""
     from mlapp.deploy.cluster.api_errors import ApiError
 
@@ -75,19 +75,19 @@ def _read_pod_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterat
         if error.code in (400, 404):  # its container has not started, or no longer exists
             raise _NotStartedError from None
         raise
-    for line in response_lines(response):
+    for line in read_response_lines(response):
         stamp, _, text = line.decode(errors="replace").partition(" ")
-        yield stamp, LogLine(pod, text, _parse_stamp(stamp))
+        yield stamp, LogLine(pod, text, _parse_log_stamp(stamp))
 
 
-def _parse_stamp(stamp: str) -> datetime | None:
+def _parse_log_stamp(stamp: str) -> datetime | None:
     try:
         return datetime.fromisoformat(f"{stamp[:19]}+00:00")
     except ValueError:
         return None
 
 
-def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iterator[LogLine]:
+def _follow_pod_logs(cluster: Cluster, selector: str, query: dict[str, str]) -> Iterator[LogLine]:
     came: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
     followed: set[str] = set()
     ended: set[str] = set()
@@ -98,7 +98,7 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
 
         after = last.get(pod, "")
         try:
-            for stamp, line in _read_pod_lines(cluster, pod, {**how, "follow": "true"}):
+            for stamp, line in _read_pod_log_lines(cluster, pod, {**how, "follow": "true"}):
                 if stamp > after:
                     came.put(line)
                     last[pod] = stamp
@@ -111,7 +111,7 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
     later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
     first = True
     while True:
-        for pod, phase in _list_started_pods(cluster, selector).items():
+        for pod, phase in _list_logged_pods(cluster, selector).items():
             # The stream ended but the pod still runs: it was cut off, or the container restarted. Continue after its
             # last line.
             if pod not in followed or (pod in ended and phase == "Running"):
@@ -121,10 +121,10 @@ def _follow_pods(cluster: Cluster, selector: str, query: dict[str, str]) -> Iter
                 ended.discard(pod)
                 threading.Thread(target=follow_pod, args=(pod, how), daemon=True).start()
         first = False
-        yield from _iterate_until_refresh(came)
+        yield from _iterate_log_lines_until_refresh(came)
 
 
-def _iterate_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
+def _iterate_log_lines_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
     """Lines until the next search for new pods; under load the queue is never empty."""
     end = time.monotonic() + LOOK_AGAIN
     while (left := end - time.monotonic()) > 0:

@@ -23,7 +23,7 @@ def make_dns_label(text: str, longest: int = LONGEST) -> str:
         return label
     if not label or not label[0].isalpha():
         label = f"app-{label}".rstrip("-")
-    return f"{label[: longest - 9].rstrip('-')}-{short_digest(text)}"
+    return f"{label[: longest - 9].rstrip('-')}-{make_short_digest(text)}"
 
 
 def make_label_value(text: str) -> str:
@@ -31,7 +31,7 @@ def make_label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
 
 
-def short_digest(text: str) -> str:
+def make_short_digest(text: str) -> str:
     """Eight hexadecimal digits of the hash of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -67,7 +67,7 @@ class Names:
 
     def config_name(self, content: str) -> str:
         """Name of the ConfigMap with `content`. New content means a new name, which triggers a rollout of the pods."""
-        return f"{self.base}-config-{short_digest(content)}"
+        return f"{self.base}-config-{make_short_digest(content)}"
 
     def release_name(self, number: int) -> str:
         """Name of the ConfigMap that records a release."""

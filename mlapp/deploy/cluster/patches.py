@@ -103,7 +103,7 @@ def _apply_patch(patch: Patch, document: dict[str, Any], place: str, target: str
 def merge_patch(base: Any, patch: Any) -> Any:
     """`base` with the strategic merge patch applied."""
     if not isinstance(patch, dict) or not isinstance(base, dict):
-        return _strip_directives(patch)
+        return _strip_patch_directives(patch)
     if patch.get("$patch") == "replace":
         return {key: value for key, value in patch.items() if key != "$patch"}
     result = dict(base)
@@ -111,16 +111,16 @@ def merge_patch(base: Any, patch: Any) -> Any:
         if value is None or (isinstance(value, dict) and value.get("$patch") == "delete"):
             result.pop(key, None)
         elif isinstance(value, list):
-            result[key] = _merge_list(key, result.get(key), value)
+            result[key] = _merge_patched_list(key, result.get(key), value)
         else:
             result[key] = merge_patch(result.get(key), value)
     return result
 
 
-def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
+def _merge_patched_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
     key = next((key for key in MERGE_KEYS.get(name, ()) if all(isinstance(i, dict) and key in i for i in patch)), None)
     if key is None or not isinstance(base, list):
-        return [_strip_directives(item) for item in patch]
+        return [_strip_patch_directives(item) for item in patch]
     result = list(base)
     for item in patch:
         position = next((at for at, old in enumerate(result) if old.get(key) == item[key]), None)
@@ -128,14 +128,16 @@ def _merge_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
             if position is not None:
                 del result[position]
         elif position is None:
-            result.append(_strip_directives(item))
+            result.append(_strip_patch_directives(item))
         else:
             result[position] = merge_patch(result[position], item)
     return result
 
 
-def _strip_directives(value: Any) -> Any:
+def _strip_patch_directives(value: Any) -> Any:
     """A patch's value without nulls and directives, for when there is nothing to merge with."""
     if isinstance(value, dict):
-        return {key: _strip_directives(item) for key, item in value.items() if item is not None and key != "$patch"}
-    return [_strip_directives(item) for item in value] if isinstance(value, list) else value
+        return {
+            key: _strip_patch_directives(item) for key, item in value.items() if item is not None and key != "$patch"
+        }
+    return [_strip_patch_directives(item) for item in value] if isinstance(value, list) else value

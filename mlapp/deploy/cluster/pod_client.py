@@ -78,11 +78,11 @@ class AnswerError(DeployError):
         todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
         if status == 401:
             todo = "Set MLAPP_SERVE__API_KEYS to a key that the server knows."
-        super().__init__(f"pod {pod} answered {status} to a prediction: {_extract_problem_detail(text)}", todo)
+        super().__init__(f"pod {pod} answered {status} to a prediction: {_extract_pod_problem(text)}", todo)
         self.status = status
 
 
-def _extract_problem_detail(text: str) -> str:
+def _extract_pod_problem(text: str) -> str:
     """The detail of a problem document; any other text is truncated."""
     try:
         problem = json.loads(text)

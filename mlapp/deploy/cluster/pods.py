@@ -40,7 +40,7 @@ class Trouble:
     out_of_memory: bool = False
 
 
-def is_ready(pod: dict[str, Any]) -> bool:
+def is_pod_ready(pod: dict[str, Any]) -> bool:
     """Whether the pod is ready and not terminating."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
@@ -50,16 +50,16 @@ def is_ready(pod: dict[str, Any]) -> bool:
     )
 
 
-def count_restarts(pod: dict[str, Any]) -> int:
+def count_pod_restarts(pod: dict[str, Any]) -> int:
     """The total number of container restarts."""
-    return sum(status.get("restartCount", 0) for status in _container_statuses(pod))
+    return sum(status.get("restartCount", 0) for status in _list_container_statuses(pod))
 
 
 def describe_pod_state(pod: dict[str, Any]) -> str:
     """The state in one or two words, as in kubectl's STATUS column."""
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    for status in _container_statuses(pod):
+    for status in _list_container_statuses(pod):
         current = status.get("state") or {}
         waiting, ended = current.get("waiting"), current.get("terminated")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -67,23 +67,23 @@ def describe_pod_state(pod: dict[str, Any]) -> str:
         if ended and ended.get("exitCode"):
             return str(ended.get("reason") or f"exit {ended['exitCode']}")
     phase = str(pod.get("status", {}).get("phase") or "Pending")
-    if phase == "Running" and not is_ready(pod):
+    if phase == "Running" and not is_pod_ready(pod):
         return "Starting"
     return phase
 
 
-def pod_start_time(pod: dict[str, Any]) -> datetime | None:
+def read_pod_start_time(pod: dict[str, Any]) -> datetime | None:
     """When the kubelet accepted the pod."""
     text = pod.get("status", {}).get("startTime")
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
 
 
-def pod_revision(pod: dict[str, Any]) -> str | None:
+def read_pod_revision(pod: dict[str, Any]) -> str | None:
     """The hash of the pod's template."""
     return (pod["metadata"].get("labels") or {}).get(labels.REVISION)
 
 
-def find_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
+def find_pod_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> Trouble | None:
     """The reason why the pod does not serve, or None. `events` are the pod's events."""
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
@@ -98,10 +98,10 @@ def find_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ()) -> 
         return Trouble(
             name, f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".rstrip(), True
         )
-    for container in _container_statuses(pod):
+    for container in _list_container_statuses(pod):
         if found := _find_container_trouble(name, container):
             return found
-    if not is_ready(pod) and (probe := _find_probe_failure(events)):
+    if not is_pod_ready(pod) and (probe := _find_pod_probe_failure(events)):
         return Trouble(name, f"pod {name} is not ready: {probe}")
     return None
 
@@ -111,7 +111,7 @@ def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
     if reason in IMAGE_REASONS:
-        patience = 0.0 if reason in IMAGE_NEVER or _is_final_message(message) else PULLED_LATER
+        patience = 0.0 if reason in IMAGE_NEVER or _is_final_pod_message(message) else PULLED_LATER
         what = f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}"
         return Trouble(pod, what, True, patience=patience)
     if reason in CONFIG_REASONS:
@@ -130,16 +130,16 @@ def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     return None
 
 
-def _is_final_message(message: str) -> bool:
+def _is_final_pod_message(message: str) -> bool:
     final = ("not found", "manifest unknown", "denied", "unauthorized", "forbidden", "no match for platform")
     return any(word in message.lower() for word in final)
 
 
-def _find_probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
+def _find_pod_probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
     failures = [event.get("message", "") for event in events if event.get("reason") == "Unhealthy"]
     return failures[-1] if failures else None
 
 
-def _container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

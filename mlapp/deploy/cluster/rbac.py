@@ -55,9 +55,9 @@ def make_rbac(
     ]
     made: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, **place}},
-        {**_rbac_reference("Role"), "metadata": {"name": name, **place}, "rules": role},
+        {**_make_rbac_reference("Role"), "metadata": {"name": name, **place}, "rules": role},
         {
-            **_rbac_reference("RoleBinding"),
+            **_make_rbac_reference("RoleBinding"),
             "metadata": {"name": name, **place},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [account],
@@ -67,7 +67,7 @@ def make_rbac(
         cluster_wide = f"{namespace}-{name}"  # each namespace of the app has its own
         made += [
             {
-                **_rbac_reference("ClusterRole"),
+                **_make_rbac_reference("ClusterRole"),
                 "metadata": {"name": cluster_wide},
                 "rules": [
                     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
@@ -80,7 +80,7 @@ def make_rbac(
                 ],
             },
             {
-                **_rbac_reference("ClusterRoleBinding"),
+                **_make_rbac_reference("ClusterRoleBinding"),
                 "metadata": {"name": cluster_wide},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_wide},
                 "subjects": [account],
@@ -89,5 +89,5 @@ def make_rbac(
     return made
 
 
-def _rbac_reference(kind: str) -> dict[str, str]:
+def _make_rbac_reference(kind: str) -> dict[str, str]:
     return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind}

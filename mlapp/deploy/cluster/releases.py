@@ -22,7 +22,7 @@ from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP
 from mlapp.deploy.target import DeployError, Release, Shipment, State
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.yaml_dump import dump_yaml_documents
 
 LARGEST_EXAMPLE = 64 * 1024
 """Maximum characters of a recorded example; a ConfigMap is limited to 1 MiB in total."""
@@ -70,7 +70,7 @@ class Releases:
             DeployError: another target deployed an app of this name to the namespace.
         """
         selector = f"{labels.APP}={self.names.base},{labels.RECORD}=release"
-        found = [_decode_record(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
+        found = [_decode_release(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
         if foreign := next((record for record in found if record.release.target != self.target), None):
             other = foreign.release.target
             raise DeployError(
@@ -98,7 +98,7 @@ class Releases:
         shipment = replace(shipment, manifest=None)  # if a target needs it, one of the objects contains it
         now = datetime.now(timezone.utc).replace(microsecond=0)
         release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
-        record = ReleaseRecord(release, to_yaml_all(documents), percent, repeats)
+        record = ReleaseRecord(release, dump_yaml_documents(documents), percent, repeats)
         try:
             self._cluster.create_object(self._make_document(record))
         except ApiError as error:
@@ -158,22 +158,22 @@ class Releases:
         }
 
 
-def find_live(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
+def find_live_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The release that serves."""
     return next((record for record in reversed(records) if record.state == "live"), None)
 
 
-def find_canary(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
+def find_canary_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The release on trial."""
     return next((record for record in reversed(records) if record.state == "canary"), None)
 
 
-def find_interrupted(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
+def find_interrupted_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
     """The latest release if its deploy never finished."""
     return records[-1] if records and records[-1].state == "pending" else None
 
 
-def choose_rollback(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
+def choose_rollback_release(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
     """The release to roll back to: `number`, or by default the one that was live before the current one.
 
     If a release was interrupted, this is the one that is still recorded as live.
@@ -182,8 +182,8 @@ def choose_rollback(records: Sequence[ReleaseRecord], number: int | None) -> Rel
         DeployError: there is no such release.
     """
     if number is None:
-        now = find_live(records)
-        if now and find_interrupted(records):
+        now = find_live_release(records)
+        if now and find_interrupted_release(records):
             return now
         # Rolling back twice goes two releases back, not back and forth.
         limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
@@ -205,7 +205,7 @@ def _encode_release(record: ReleaseRecord) -> str:
     return json.dumps({**msgspec.to_builtins(record.release), **more}, indent=2, ensure_ascii=False)
 
 
-def _decode_record(item: dict[str, Any]) -> ReleaseRecord:
+def _decode_release(item: dict[str, Any]) -> ReleaseRecord:
     data = item.get("data") or {}
     name = item["metadata"]["name"]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlapp.errors import ConfigError
 
 
-def refuse_reversed_range(section: str, least: int, most: int | None) -> None:
+def refuse_reversed_replica_range(section: str, least: int, most: int | None) -> None:
     """Check `min_replicas` against `max_replicas`, which may be absent.
 
     Raises:

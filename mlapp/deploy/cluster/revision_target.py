@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlapp.deploy.cluster import labels
-from mlapp.deploy.cluster.app_status import find_revision
+from mlapp.deploy.cluster.app_status import find_status_revision
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.server_target import ServerTarget, V
@@ -26,4 +26,4 @@ class RevisionTarget(ServerTarget[V]):
 
     def select_release_pods(self, record: ReleaseRecord) -> str:
         """Select pods by their revision: both revisions of a canary can belong to one object."""
-        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_revision(record.documents)}"
+        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_status_revision(record.documents)}"

@@ -21,8 +21,8 @@ from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.cluster.pod_client import AnswerError, predict_at_pod
-from mlapp.deploy.cluster.pods import Trouble, describe_pod_state, find_trouble, is_ready, pod_revision
-from mlapp.deploy.cluster.transport import response_lines
+from mlapp.deploy.cluster.pods import Trouble, describe_pod_state, find_pod_trouble, is_pod_ready, read_pod_revision
+from mlapp.deploy.cluster.transport import read_response_lines
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
@@ -115,13 +115,18 @@ class RolloutWait:
         elif kind is POD:
             if action == "DELETED":
                 self.pods.pop(name, None)
-            elif pod_revision(item) == self.revision:
+            elif read_pod_revision(item) == self.revision:
                 self.pods[name] = item
         elif kind is EVENT:
             pod = item.get("involvedObject", {}).get("name", "")
             if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
                 self.warnings.setdefault(pod, []).append(item)
-            elif pod in self.pods and not is_ready(self.pods[pod]) and _is_slow_pull(item) and name not in self._told:
+            elif (
+                pod in self.pods
+                and not is_pod_ready(self.pods[pod])
+                and _is_slow_image_pull(item)
+                and name not in self._told
+            ):
                 said = re.sub(' image "[^"]+"', " its image", item["message"])
                 self._told[name] = f"pod {pod}: {said[0].lower()}{said[1:]}"
                 self.progress(self._told[name])
@@ -133,10 +138,10 @@ class RolloutWait:
         """
         for name, pod in self.pods.items():
             warnings = self.warnings.get(name, ())
-            found = find_trouble(
+            found = find_pod_trouble(
                 pod, [event for event in warnings if not event.get("message", "").startswith("Startup ")]
             )
-            now = found.text if found else f"pod {name}: {'ready' if is_ready(pod) else describe_pod_state(pod)}"
+            now = found.text if found else f"pod {name}: {'ready' if is_pod_ready(pod) else describe_pod_state(pod)}"
             if self._told.get(name) != now:
                 self._told[name] = now
                 self.progress(now)
@@ -158,7 +163,7 @@ class RolloutWait:
         if self.example is None:
             return
         for name, pod in self.pods.items():
-            if name in self.answered or not is_ready(pod):
+            if name in self.answered or not is_pod_ready(pod):
                 continue
             try:
                 answer = predict_at_pod(self.cluster, self.serve, name, self.example)
@@ -179,7 +184,9 @@ class RolloutWait:
             self.answered.add(name)
 
     def _has_every_answer(self) -> bool:
-        return self.example is None or all(name in self.answered for name, pod in self.pods.items() if is_ready(pod))
+        return self.example is None or all(
+            name in self.answered for name, pod in self.pods.items() if is_pod_ready(pod)
+        )
 
     def _is_observed(self) -> bool:
         generation = self.deployment.get("metadata", {}).get("generation", 0)
@@ -189,14 +196,14 @@ class RolloutWait:
     def _count_available(self) -> int:
         """The number of available new pods. The Deployment's own count includes the previous release's pods."""
         status = self.deployment.get("status", {})
-        ready = sum(is_ready(pod) for pod in self.pods.values())
+        ready = sum(is_pod_ready(pod) for pod in self.pods.values())
         return min(int(status.get("availableReplicas", 0)), int(status.get("updatedReplicas", 0)), ready)
 
     def _is_complete(self) -> bool:
         if not self._is_observed():
             return False
         status, wanted = self.deployment.get("status", {}), self.deployment["spec"].get("replicas", 1)
-        ready = sum(is_ready(pod) for pod in self.pods.values())
+        ready = sum(is_pod_ready(pod) for pod in self.pods.values())
         return bool(
             status.get("updatedReplicas", 0) == wanted
             and status.get("replicas", 0) == wanted
@@ -206,11 +213,11 @@ class RolloutWait:
 
     def _refuse_hopeless(self) -> None:
         for name, pod in self.pods.items():
-            found = find_trouble(pod, self.warnings.get(name, ()))
+            found = find_pod_trouble(pod, self.warnings.get(name, ()))
             if not found or not found.fatal:
                 self._since.pop(name, None)
             elif time.monotonic() - self._since.setdefault(name, time.monotonic()) >= found.patience:
-                raise RolloutError(f"{found.text}{self._read_crash_log(found)}", _advise_on_trouble(found))
+                raise RolloutError(f"{found.text}{self._read_crash_log(found)}", _advise_on_rollout_trouble(found))
         if not self._is_observed():
             return
         for condition in self.deployment.get("status", {}).get("conditions") or []:
@@ -238,9 +245,9 @@ class RolloutWait:
     def _explain_timeout(self, timeout: float | None) -> str:
         reasons = []
         for name, pod in self.pods.items():
-            if found := find_trouble(pod, self.warnings.get(name, ())):
+            if found := find_pod_trouble(pod, self.warnings.get(name, ())):
                 reasons.append(found.text + self._read_crash_log(found))
-            elif not is_ready(pod):
+            elif not is_pod_ready(pod):
                 reasons.append(f"pod {name} is {describe_pod_state(pod)}")
         if refused := self._find_refusal():
             reasons.append(refused.what)
@@ -261,19 +268,19 @@ class RolloutWait:
                 response = self.cluster.read_pod_log(
                     found.pod, container=found.container or self.container, tailLines=str(LAST_LINES), **previous
                 )
-                said = [line.decode(errors="replace") for line in response_lines(response)]
+                said = [line.decode(errors="replace") for line in read_response_lines(response)]
                 if said:
                     return ". Its last lines:\n" + "\n".join(f"    {line}" for line in said)
         return ""
 
 
-def _is_slow_pull(event: dict[str, Any]) -> bool:
+def _is_slow_image_pull(event: dict[str, Any]) -> bool:
     """Whether the event reports an image pull, often the slowest step of a start. Cached images do not count."""
     reason, message = event.get("reason"), event.get("message") or ""
     return reason == "Pulling" or (reason == "Pulled" and message.startswith("Successfully"))
 
 
-def _advise_on_trouble(found: Trouble) -> str:
+def _advise_on_rollout_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
         return "Check that the image is there and that the cluster may pull it (`image_pull_secrets` of the target)."
     if found.out_of_memory:

@@ -13,7 +13,7 @@ SPARE = 5
 """Seconds between the server's drain deadline and the kubelet's."""
 
 
-def make_probes(serve: Serve, startup: int, port: int | str) -> dict[str, Any]:
+def make_server_probes(serve: Serve, startup: int, port: int | str) -> dict[str, Any]:
     """The startup, readiness and liveness probes.
 
     Args:
@@ -30,7 +30,7 @@ def make_probes(serve: Serve, startup: int, port: int | str) -> dict[str, Any]:
     }
 
 
-def make_stop_hook(rollout: Rollout) -> dict[str, Any]:
+def make_server_stop_hook(rollout: Rollout) -> dict[str, Any]:
     """The `lifecycle` field, if a stopping pod keeps serving.
 
     The pod is removed from the endpoints while it sleeps and still serves; SIGTERM follows.
@@ -38,12 +38,12 @@ def make_stop_hook(rollout: Rollout) -> dict[str, Any]:
     return {"lifecycle": {"preStop": {"sleep": {"seconds": rollout.leave}}}} if rollout.leave else {}
 
 
-def stop_seconds(rollout: Rollout, serve: Serve, grace: float) -> int:
+def compute_server_stop_seconds(rollout: Rollout, serve: Serve, grace: float) -> int:
     """`terminationGracePeriodSeconds`: the preStop hook, the server's grace period, and its drain."""
     return rollout.leave + math.ceil(grace) + math.ceil(serve.drain) + SPARE
 
 
-def make_container_security() -> dict[str, Any]:
+def make_server_security() -> dict[str, Any]:
     """The container's security context, compliant with Pod Security `restricted` if the pod sets seccomp."""
     return {
         "allowPrivilegeEscalation": False,

@@ -15,7 +15,7 @@ from mlapp.secret_variables import refuse_secret_variables
 KEYS = "MLAPP_SERVE__API_KEYS"
 
 
-def server_variables(
+def make_server_variables(
     serve: Serve,
     env: Mapping[str, Any],
     secrets: Collection[str],
@@ -36,23 +36,23 @@ def server_variables(
     Raises:
         ConfigError: `serve.api_keys` or a secret in `env` is in plain text, which every reader of the cluster sees.
     """
-    refuse_plain_secrets(serve, env, secrets, section)
-    own = {name: spell_setting(value) for name, value in env.items()}
+    refuse_plain_server_secrets(serve, env, secrets, section)
+    own = {name: spell_server_variable(value) for name, value in env.items()}
     settings = msgspec.to_builtins(serve)
     default = msgspec.to_builtins(Serve())
     told = {
-        f"MLAPP_SERVE__{name.upper()}": spell_setting(value)
+        f"MLAPP_SERVE__{name.upper()}": spell_server_variable(value)
         for name, value in settings.items()
         if value != default[name] and name not in ("api_keys", "host", "port")
     }
     if grace:
-        told["MLAPP_SERVE__GRACE"] = spell_setting(grace)
+        told["MLAPP_SERVE__GRACE"] = spell_server_variable(grace)
     told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
     return dict(sorted({**told, **(more or {}), **own}.items()))
 
 
-def refuse_plain_secrets(serve: Serve, env: Mapping[str, Any], secrets: Collection[str], section: str) -> None:
-    """Check the variables of a server. Arguments as for `server_variables`.
+def refuse_plain_server_secrets(serve: Serve, env: Mapping[str, Any], secrets: Collection[str], section: str) -> None:
+    """Check the variables of a server. Arguments as for `make_server_variables`.
 
     Raises:
         ConfigError: `serve.api_keys` or a secret in `env` is in plain text, or a variable is in `env` and `secrets`.
@@ -67,13 +67,13 @@ def refuse_plain_secrets(serve: Serve, env: Mapping[str, Any], secrets: Collecti
         raise ConfigError(f"{section}: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")
     refuse_secret_variables(
         f"{section}.env",
-        {name: spell_setting(value) for name, value in env.items()},
+        {name: spell_server_variable(value) for name, value in env.items()},
         "in the cluster",
         f"Put it into a Secret, and name that: {section}.secrets: {{{{name}}: {{secret: NAME, key: KEY}}}}.",
     )
 
 
-def spell_setting(value: Any) -> str:
+def spell_server_variable(value: Any) -> str:
     """A setting as the value of an environment variable: true, 1.5, a,b."""
     if isinstance(value, bool):
         return "true" if value else "false"

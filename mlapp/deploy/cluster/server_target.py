@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
-from mlapp.deploy.cluster.server_environment import refuse_plain_secrets
+from mlapp.deploy.cluster.server_environment import refuse_plain_server_secrets
 from mlapp.deploy.cluster.settings import ServerSection
 
 V = TypeVar("V", bound=ServerSection)
@@ -21,5 +21,5 @@ class ServerTarget(ClusterTarget[V]):
             ConfigError: a variable of the server is a secret in plain text.
             DeployError: see `ClusterTarget.check`.
         """
-        refuse_plain_secrets(self.serve, self.settings.env, self.settings.secrets, f"targets.{self.name}")
+        refuse_plain_server_secrets(self.serve, self.settings.env, self.settings.secrets, f"targets.{self.name}")
         return super().check()

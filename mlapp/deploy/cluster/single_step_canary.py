@@ -38,7 +38,7 @@ def start_canary(
     goal = job.target.render(shipment)
     record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_start(job, record, before, lambda: _restore_live(job, before)):
+    with canary_trial.undo_failed_start(job, record, before, lambda: _restore_live_in_single_step(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(documents, record)
     return job.releases.mark_state(record, "canary")
@@ -50,7 +50,7 @@ def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or it was refused; the previous release stays live.
     """
-    record, before, records = canary_trial.require_canary(job)
+    record, before, records = canary_trial.require_canary_trial(job)
     plan = job.plan_changes(record.documents, before)
     with canary_trial.undo_failed_promotion(job, record, before, lambda: None):
         execute_plan(job.cluster, plan, job.lock, job.progress)
@@ -61,13 +61,13 @@ def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
 
 def abort_canary(job: DeploySession[Any]) -> ReleaseRecord:
     """Route all traffic back to the live release and remove the canary."""
-    record, before, _ = canary_trial.require_canary(job)
+    record, before, _ = canary_trial.require_canary_trial(job)
     if before is not None:
-        _restore_live(job, before)
+        _restore_live_in_single_step(job, before)
     return job.releases.mark_state(record, "aborted")
 
 
-def _restore_live(job: DeploySession[Any], before: ReleaseRecord) -> None:
+def _restore_live_in_single_step(job: DeploySession[Any], before: ReleaseRecord) -> None:
     plan = job.plan_changes(before.documents, before, take_over=True)
     execute_plan(job.cluster, plan, job.lock, job.progress)
     job.wait_for_rollout(before.documents, before, restored=True)

@@ -54,7 +54,7 @@ class TrackContext(Generic[S]):
     def labels(self) -> dict[str, str]:
         """Labels of this track's objects."""
         own = {**self.settings.labels, **self.shipment.labels}
-        return labels.object_labels(self.names, self.instance, self.owner, own)
+        return labels.make_object_labels(self.names, self.instance, self.owner, own)
 
     def make_document(self, kind: Kind, name: str, **content: Any) -> dict[str, Any]:
         """A document with its metadata."""

@@ -29,13 +29,13 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": settings.processes,
         "restart": settings.restart,
-        "stop_grace_period": f"{stop_timeout(serve)}s",
+        "stop_grace_period": f"{compute_stop_timeout(serve)}s",
     }
     if settings.cpu is not None:
         service["cpus"] = settings.cpu
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
-    if found := _declared_environment(settings):
+    if found := _list_compose_variables(settings):
         # Compose expands variables: references must be expanded, and literal `$` must not be.
         service["environment"] = {
             name: value if REFERENCE.fullmatch(value) else value.replace("$", "$$") for name, value in found.items()
@@ -43,7 +43,7 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
     return {"name": name, "services": {name: service}}
 
 
-def container_environment(settings: DockerSettings) -> dict[str, str]:
+def make_compose_environment(settings: DockerSettings) -> dict[str, str]:
     """The settings' variables, and the thread count of numerical libraries from the setting `cpu`.
 
     A value of the form `${NAME}` is replaced with that local variable.
@@ -52,7 +52,7 @@ def container_environment(settings: DockerSettings) -> dict[str, str]:
         ConfigError: a value is a secret in plain text, or refers to a variable that is not set.
     """
     found = {}
-    for name, value in _declared_environment(settings).items():
+    for name, value in _list_compose_variables(settings).items():
         reference = REFERENCE.fullmatch(value)
         if reference is not None and reference[1] not in os.environ:
             raise ConfigError(
@@ -63,7 +63,7 @@ def container_environment(settings: DockerSettings) -> dict[str, str]:
     return found
 
 
-def _declared_environment(settings: DockerSettings) -> dict[str, str]:
+def _list_compose_variables(settings: DockerSettings) -> dict[str, str]:
     """The variables as written in mlapp.yaml, and the thread count from the setting `cpu`.
 
     Raises:
@@ -79,6 +79,6 @@ def _declared_environment(settings: DockerSettings) -> dict[str, str]:
     return {**threads, **settings.env}
 
 
-def stop_timeout(serve: Serve) -> int:
+def compute_stop_timeout(serve: Serve) -> int:
     """Seconds between SIGTERM and SIGKILL: the server's shutdown time plus a margin."""
     return math.ceil(serve.grace + serve.drain) + 5

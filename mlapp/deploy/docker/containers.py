@@ -98,7 +98,7 @@ class Containers:
         container = self.client.containers.create(
             record.image,
             name=f"{self.name}-{record.number}",
-            environment=compose.container_environment(settings),
+            environment=compose.make_compose_environment(settings),
             labels={**self._make_labels("server"), RELEASE: msgspec.json.encode(record).decode()},
             network=self._ensure_network(),
             tmpfs={"/tmp": f"size={settings.tmp},mode=1777"},  # noqa: S108
@@ -221,7 +221,7 @@ def make_container_name(app: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-") or "app"
 
 
-def make_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
+def make_container_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
     """The release that a server runs."""
     is_live = live is not None and live.name == server.name
     state: State = "failed" if server.is_failed else "live" if is_live else "superseded"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlapp.deploy.docker.containers import Server
 
 
-def is_ready(server: Server) -> bool:
+def is_server_healthy(server: Server) -> bool:
     """Run the health check in the container; without one, a server is ready as soon as its container runs."""
     import docker.errors
 

@@ -52,14 +52,14 @@ def _follow_servers(containers: Containers, options: dict[str, Any]) -> Iterator
         for server in containers.list_servers():
             if server.is_running and server.name not in seen:
                 seen.add(server.name)
-                Thread(target=_queue_lines, args=(server, queue, options), daemon=True).start()
+                Thread(target=_queue_server_lines, args=(server, queue, options), daemon=True).start()
         ends = time.monotonic() + LOOK
         while (left := ends - time.monotonic()) > 0:
             with suppress(Empty):
                 yield queue.get(timeout=left)
 
 
-def _queue_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
+def _queue_server_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
     for line in _read_server_lines(server, follow=True, **options):
         queue.put(line)
 

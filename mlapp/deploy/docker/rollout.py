@@ -33,27 +33,27 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
 
     before = containers.find_live_server()
     _require_no_other_deploy(containers, before)
-    _require_image(containers, record.image, progress)
+    _require_server_image(containers, record.image, progress)
     try:
         server = containers.make_server(record)
     except docker.errors.APIError as error:
         if error.status_code == 409:
-            raise _other_deploy_error(containers, f"{containers.name}-{record.number}") from error
-        raise _explain_refusal(error, containers, record.image) from error
+            raise _concurrent_deploy_error(containers, f"{containers.name}-{record.number}") from error
+        raise _explain_refused_container(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
         containers.start_container(server.container)
         _wait_until_ready(containers, server)
-        _switch_traffic(containers, server, progress)
+        _switch_proxy_to(containers, server, progress)
     except BaseException as error:
-        _switch_traffic_back(containers, before)
+        _switch_proxy_back(containers, before)
         _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
-            raise _explain_refusal(error, containers, server.name) from error
+            raise _explain_refused_container(error, containers, server.name) from error
         raise
     if before is not None and before.is_running:
         progress(f"stop {before.name}")
-        _retire_server(before, compose.stop_timeout(containers.serve))
+        _retire_server(before, compose.compute_stop_timeout(containers.serve))
     _prune_servers(containers, server)
     return server
 
@@ -69,17 +69,17 @@ def _require_no_other_deploy(containers: Containers, live: Server | None) -> Non
         is_newer = live is None or server.record.number > live.record.number
         is_begun = not server.is_failed and server.container.status != "exited"
         if is_newer and is_begun and server.record.created > since:
-            raise _other_deploy_error(containers, server.name)
+            raise _concurrent_deploy_error(containers, server.name)
 
 
-def _other_deploy_error(containers: Containers, name: str) -> DeployError:
+def _concurrent_deploy_error(containers: Containers, name: str) -> DeployError:
     return DeployError(
         f"Another deploy of {containers.app} is under way: it has made the container {name}.",
         f"Wait until it ends. If it was killed: docker rm --force {name}.",
     )
 
 
-def _require_image(containers: Containers, image: str, progress: Reporter) -> None:
+def _require_server_image(containers: Containers, image: str, progress: Reporter) -> None:
     import docker.errors
 
     try:
@@ -110,7 +110,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
                 f"{logs.read_last_log_lines(server.container)}",
                 "Fix the error in its output. The previous release, if any, keeps serving.",
             )
-        if state["Status"] == "running" and health.is_ready(server):
+        if state["Status"] == "running" and health.is_server_healthy(server):
             return
         if time.monotonic() > ends:
             raise DeployError(
@@ -121,7 +121,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
         time.sleep(POLL)
 
 
-def _switch_traffic(containers: Containers, server: Server, progress: Reporter) -> None:
+def _switch_proxy_to(containers: Containers, server: Server, progress: Reporter) -> None:
     front = containers.find_proxy()
     if front is not None and containers.is_port_published(front):
         containers.point_proxy(front, server)
@@ -129,11 +129,11 @@ def _switch_traffic(containers: Containers, server: Server, progress: Reporter) 
             front.start()
     else:
         progress(f"publish {containers.settings.host}:{containers.settings.port}")
-        _publish_port(containers, front, server)
-    _wait_for_answer(containers, server)
+        _publish_proxy_port(containers, front, server)
+    _wait_for_proxy_answer(containers, server)
 
 
-def _publish_port(containers: Containers, before: Container | None, server: Server) -> None:
+def _publish_proxy_port(containers: Containers, before: Container | None, server: Server) -> None:
     """Create a front, replacing one with a different port. If the new port is taken, the old front is restored."""
     if before is not None:
         before.stop(timeout=0)
@@ -148,7 +148,7 @@ def _publish_port(containers: Containers, before: Container | None, server: Serv
         before.remove(force=True)
 
 
-def _switch_traffic_back(containers: Containers, before: Server | None) -> None:
+def _switch_proxy_back(containers: Containers, before: Server | None) -> None:
     """Make the front send connections to the previous release again; without one, remove the front."""
     front = containers.find_proxy()
     if front is not None and before is not None:
@@ -159,7 +159,7 @@ def _switch_traffic_back(containers: Containers, before: Server | None) -> None:
         front.remove(force=True)
 
 
-def _wait_for_answer(containers: Containers, server: Server) -> None:
+def _wait_for_proxy_answer(containers: Containers, server: Server) -> None:
     ends = time.monotonic() + ANSWER
     while True:
         try:
@@ -212,7 +212,7 @@ def _prune_servers(containers: Containers, live: Server) -> None:
             server.container.remove(force=True)
 
 
-def _explain_refusal(error: Any, containers: Containers, what: str) -> DeployError:
+def _explain_refused_container(error: Any, containers: Containers, what: str) -> DeployError:
     text = str(error.explanation or error)
     settings = containers.settings
     if "port is already allocated" in text or "address already in use" in text:

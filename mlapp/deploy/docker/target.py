@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 import msgspec
 
 from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import Containers, Server, make_container_name, make_release
+from mlapp.deploy.docker.containers import Containers, Server, make_container_name, make_container_release
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.release_record import record_shipment
@@ -35,7 +35,7 @@ class DockerTarget(Target[DockerSettings]):
 
     def check(self) -> str:
         """The engine's version and location. Checks the variables first."""
-        compose.container_environment(self.settings)
+        compose.make_compose_environment(self.settings)
         with connect_engine() as client:
             return f"engine {client.version()['Version']} at {client.api.base_url}"
 
@@ -52,7 +52,7 @@ class DockerTarget(Target[DockerSettings]):
             return Status(
                 app=self.app,
                 target=self.name,
-                release=make_release(live, self.app, live, containers.url) if live else None,
+                release=make_container_release(live, self.app, live, containers.url) if live else None,
                 desired=1 if live else 0,
                 ready=sum(replica.ready for replica in replicas),
                 replicas=replicas,
@@ -65,7 +65,9 @@ class DockerTarget(Target[DockerSettings]):
     def releases(self) -> list[Release]:
         with self._open_containers() as containers:
             live = containers.find_live_server()
-            return [make_release(server, self.app, live, containers.url) for server in containers.list_servers()]
+            return [
+                make_container_release(server, self.app, live, containers.url) for server in containers.list_servers()
+            ]
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         found = [each for each in self.releases() if each.state in ("live", "superseded")]
@@ -86,7 +88,7 @@ class DockerTarget(Target[DockerSettings]):
             front = containers.find_proxy()
             for container in [*([front] if front else []), *(server.container for server in containers.list_servers())]:
                 progress(f"remove {container.name}")
-                container.stop(timeout=compose.stop_timeout(self.serve))
+                container.stop(timeout=compose.compute_stop_timeout(self.serve))
                 container.remove(force=True)
                 removed.append(str(container.name))
             return removed + containers.remove_network_and_volume()
@@ -133,7 +135,7 @@ class DockerTarget(Target[DockerSettings]):
             number = max((server.record.number for server in containers.list_servers()), default=0) + 1
             record = record_shipment(shipment, number, getpass.getuser(), note)
             server = roll_out(containers, record, progress)
-            return make_release(server, self.app, server, containers.url)
+            return make_container_release(server, self.app, server, containers.url)
 
     @contextmanager
     def _open_containers(self) -> Iterator[Containers]:
@@ -152,7 +154,7 @@ def _make_replica(server: Server) -> Replica:
     started = attrs["State"]["StartedAt"]
     return Replica(
         name=server.name,
-        ready=told == "healthy" or (told == "starting" and health.is_ready(server)),
+        ready=told == "healthy" or (told == "starting" and health.is_server_healthy(server)),
         state=told or attrs["State"]["Status"],
         release=server.record.number,
         restarts=attrs["RestartCount"],

@@ -30,8 +30,8 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         UnreachableError: the server became unreachable; the canary stays as it is.
         DeployError: nothing is live, there is already a canary, or this canary did not become ready and was removed.
     """
-    before, records = canary_trial.require_live(job)
-    replicas, beside = _compute_replicas(job, percent)
+    before, records = canary_trial.require_live_for_canary(job)
+    replicas, beside = _choose_canary_replicas(job, percent)
     share = percent if job.settings.gateway else round(100 * replicas / (replicas + beside))
     if share != percent:
         job.progress(
@@ -39,7 +39,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
             f"targets.k8s.gateway splits it exactly"
         )
     documents = render_canary(shipment, job.settings, job.serve, replicas, percent)
-    workload, traffic = _split_documents(job, documents)
+    workload, traffic = _split_canary_documents(job, documents)
     plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
     job.plan_changes(traffic, before, prune=False, take_over=take_over)  # detect a refusal before anything is written
     goal = render_release(shipment, job.settings, job.serve)
@@ -59,8 +59,8 @@ def promote_canary(job: Session) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or its release does not become ready; the previous release stays live.
     """
-    record, before, records = canary_trial.require_canary(job)
-    workload, traffic = _split_documents(job, record.documents)
+    record, before, records = canary_trial.require_canary_trial(job)
+    workload, traffic = _split_canary_documents(job, record.documents)
     keep = [
         key
         for key, item in list_own_objects(job.cluster, job.names, (DEPLOYMENT, SERVICE)).items()
@@ -72,7 +72,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
-    _move_traffic(job, traffic)
+    _move_canary_traffic(job, traffic)
     _remove_canary_objects(job)
     prune_objects(job.cluster, plan, job.lock, job.progress)
     return job.settle_release(record, before, records)
@@ -80,7 +80,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 def abort_canary(job: Session) -> ReleaseRecord:
     """Remove the canary and route all traffic back to the live release."""
-    record, before, _ = canary_trial.require_canary(job)
+    record, before, _ = canary_trial.require_canary_trial(job)
     _remove_canary_release(job, before)
     if before:
         # An interrupted promotion has already changed the live Deployment.
@@ -91,19 +91,19 @@ def abort_canary(job: Session) -> ReleaseRecord:
     return job.releases.mark_state(record, "aborted")
 
 
-def _compute_replicas(job: Session, percent: int) -> tuple[int, int]:
+def _choose_canary_replicas(job: Session, percent: int) -> tuple[int, int]:
     """The number of canary pods (at least one, and enough for their share of the load) and of live pods."""
     deployment = job.cluster.get_object(DEPLOYMENT, job.names.base) or {}
     beside = int(deployment.get("spec", {}).get("replicas", 1))
-    return share_of_replicas(beside, percent), beside
+    return compute_canary_replicas(beside, percent), beside
 
 
-def share_of_replicas(beside: int, percent: int) -> int:
+def compute_canary_replicas(beside: int, percent: int) -> int:
     """The number of pods, at least one, that get about `percent` of the traffic beside `beside` other pods."""
     return max(1, round(beside * percent / (100 - percent)))
 
 
-def _split_documents(job: Session, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _split_canary_documents(job: Session, documents: Documents) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The workload documents, and those that route traffic: the app's own Service and HTTPRoute."""
     traffic = [
         document
@@ -115,11 +115,11 @@ def _split_documents(job: Session, documents: Documents) -> tuple[list[dict[str,
 
 def _remove_canary_release(job: Session, before: ReleaseRecord | None) -> None:
     if before:
-        _move_traffic(job, _split_documents(job, before.documents)[1])
+        _move_canary_traffic(job, _split_canary_documents(job, before.documents)[1])
     _remove_canary_objects(job)
 
 
-def _move_traffic(job: Session, traffic: Documents) -> None:
+def _move_canary_traffic(job: Session, traffic: Documents) -> None:
     """Route the traffic according to these documents, and wait until load balancers have updated."""
     shift = job.plan_changes(traffic, None, prune=False, take_over=True)
     execute_plan(job.cluster, shift, job.lock, job.progress)

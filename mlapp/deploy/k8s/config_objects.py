@@ -6,19 +6,19 @@ import json
 from typing import Any
 
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, EXTERNAL_SECRET, SERVICE_ACCOUNT
-from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.k8s.render_context import RenderContext
 
 KEYS = "MLAPP_SERVE__API_KEYS"
 
 
-def make_variables(context: RenderContext) -> dict[str, str]:
+def make_config_variables(context: RenderContext) -> dict[str, str]:
     """The server's settings and the user's `env`, as environment variables.
 
     Raises:
         ConfigError: `serve.api_keys` or a secret in `env` is in plain text.
     """
-    return server_variables(
+    return make_server_variables(
         context.serve,
         context.settings.env,
         context.settings.secrets,
@@ -31,7 +31,7 @@ def make_variables(context: RenderContext) -> dict[str, str]:
 
 def make_config_map(context: RenderContext) -> dict[str, Any]:
     """An immutable ConfigMap named by its content: old pods keep theirs, and a change triggers a rollout."""
-    data = make_variables(context)
+    data = make_config_variables(context)
     name = context.names.config_name(json.dumps(data, sort_keys=True))
     return context.make_document(CONFIG_MAP, name, immutable=True, data=data)
 

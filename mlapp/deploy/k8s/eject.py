@@ -10,7 +10,7 @@ from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_o
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
-from mlapp.deploy.yaml_dump import to_yaml
+from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError, suggest_nearest
 
 FORMATS = ("yaml", "kustomize", "helm")
@@ -43,7 +43,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
 
 
 def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    return {name: to_yaml(document) for name, document in group_documents_by_file(documents).items()}
+    return {name: dump_yaml(document) for name, document in group_documents_by_file(documents).items()}
 
 
 def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
     }
     if digest:
         kustomization["images"] = [{"name": repository, "digest": digest}]
-    return {"kustomization.yaml": to_yaml(kustomization), **{name: to_yaml(text) for name, text in files.items()}}
+    return {"kustomization.yaml": dump_yaml(kustomization), **{name: dump_yaml(text) for name, text in files.items()}}
 
 
 def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
@@ -106,7 +106,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
             document["data"] = marks.put_mark("{{ toYaml .Values.env | nindent 2 }}", block=True)
         elif document["kind"] == DEPLOYMENT.kind:
             _rename_config_map(document, old_config, marks.put_mark(config))
-            _extract_values(document, values, marks)
+            _extract_helm_values(document, values, marks)
         elif document["kind"] == SERVICE.kind:
             spec = document["spec"]
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
@@ -127,7 +127,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
             document["spec"]["rules"][0]["host"] = mark
             for entry in document["spec"].get("tls", []):
                 entry["hosts"] = [mark if known == host else known for known in entry["hosts"]]
-        templates[f"templates/{name}"] = marks.fill_marks(to_yaml(document))
+        templates[f"templates/{name}"] = marks.fill_marks(dump_yaml(document))
     chart = {
         "apiVersion": "v2",
         "name": names.base,
@@ -135,10 +135,10 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         "type": "application",
         "version": "0.1.0",
     }
-    return {"Chart.yaml": to_yaml(chart), "values.yaml": to_yaml(values), **templates}
+    return {"Chart.yaml": dump_yaml(chart), "values.yaml": dump_yaml(values), **templates}
 
 
-def _extract_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
+def _extract_helm_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
     pod = document["spec"]["template"]["spec"]
     server = pod["containers"][0]["image"]
     repository, at, digest = server.partition("@")

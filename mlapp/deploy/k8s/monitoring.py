@@ -6,14 +6,14 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.object_kinds import CRON_JOB
-from mlapp.deploy.cluster.server_container import make_container_security
+from mlapp.deploy.cluster.server_container import make_server_security
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.k8s.storage import list_claimed_volumes, list_mounts
+from mlapp.deploy.k8s.storage import list_claimed_volumes, list_volume_mounts
 from mlapp.deploy.k8s.workload import (
     TMP,
-    make_environment,
-    make_environment_sources,
     make_pod_security,
+    make_workload_environment,
+    make_workload_environment_sources,
 )
 from mlapp.images.image_spec import APP, VENV
 
@@ -33,14 +33,14 @@ def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] 
         "image": shipment.image,
         "imagePullPolicy": "IfNotPresent",
         "command": [f"{VENV}/bin/python", "-m", "mlapp", "monitor", "run", "--bundle", APP],
-        "envFrom": make_environment_sources(context, config_name),
-        "env": make_environment(context),
+        "envFrom": make_workload_environment_sources(context, config_name),
+        "env": make_workload_environment(context),
         "resources": {
             "requests": {"cpu": str(wanted.cpu), "memory": str(wanted.memory)},
             "limits": {"memory": memory},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": TMP}, *list_mounts(context)],
-        "securityContext": make_container_security(),
+        "volumeMounts": [{"name": "tmp", "mountPath": TMP}, *list_volume_mounts(context)],
+        "securityContext": make_server_security(),
     }
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,

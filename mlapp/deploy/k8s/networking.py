@@ -115,13 +115,13 @@ def make_route(context: RenderContext, canary_percent: int | None = None) -> dic
     if settings.path != "/":
         stripped = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
         rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": stripped}}]
-    spec: dict[str, Any] = {"parentRefs": [_route_parent(settings)], "rules": [rule]}
+    spec: dict[str, Any] = {"parentRefs": [_make_route_parent(settings)], "rules": [rule]}
     if settings.hosts:
         spec["hostnames"] = list(settings.hosts)
     return context.make_document(ROUTE, context.names.base, spec=spec)
 
 
-def _route_parent(settings: Gateway) -> dict[str, str]:
+def _make_route_parent(settings: Gateway) -> dict[str, str]:
     parent = {"name": settings.name}
     if settings.namespace:
         parent["namespace"] = settings.namespace
@@ -146,7 +146,7 @@ def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
     return document
 
 
-def find_app_address(context: RenderContext, namespace: str) -> str:
+def find_network_address(context: RenderContext, namespace: str) -> str:
     """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
     gateway, ingress = context.settings.gateway, context.settings.ingress
     if ingress is not None:

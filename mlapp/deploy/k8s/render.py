@@ -8,7 +8,7 @@ from typing import Any
 from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.namespace import make_namespace
-from mlapp.deploy.cluster.naming import short_digest
+from mlapp.deploy.cluster.naming import make_short_digest
 from mlapp.deploy.cluster.object_kinds import RENDERED
 from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
 from mlapp.deploy.k8s import autoscaling, config_objects, monitoring, networking, storage, workload
@@ -27,14 +27,14 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         ConfigError: settings contradict each other, or a patch does not fit.
     """
     context = RenderContext(shipment, settings, serve)
-    _refuse_contradictions(context)
+    _refuse_contradictory_settings(context)
     config = config_objects.make_config_map(context)
     replicas = None if settings.autoscaling else settings.replicas
     made = [
         make_namespace(settings.namespace),
         config_objects.make_service_account(context),
         config,
-        *storage.make_claims(context),
+        *storage.make_volume_claims(context),
         config_objects.make_external_secret(context),
         networking.make_network_policy(context) if settings.network_policy.enabled else None,
         networking.make_service(context),
@@ -61,7 +61,7 @@ def render_canary(
     config = config_objects.make_config_map(live)
     made: list[dict[str, Any] | None] = [
         config,
-        *storage.make_claims(live),
+        *storage.make_volume_claims(live),
         workload.make_deployment(trial, config["metadata"]["name"], replicas),
     ]
     if settings.gateway is not None:
@@ -87,11 +87,11 @@ def _label_revision(deployment: dict[str, Any]) -> None:
     template = deployment["spec"]["template"]
     template["metadata"]["labels"] = {
         **template["metadata"]["labels"],
-        labels.REVISION: short_digest(json.dumps(template, sort_keys=True)),
+        labels.REVISION: make_short_digest(json.dumps(template, sort_keys=True)),
     }
 
 
-def _refuse_contradictions(context: RenderContext) -> None:
+def _refuse_contradictory_settings(context: RenderContext) -> None:
     settings = context.settings
     scaling = settings.autoscaling
     if scaling and scaling.min > scaling.max:

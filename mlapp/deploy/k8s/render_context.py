@@ -23,4 +23,4 @@ class RenderContext(TrackContext[KubernetesSettings]):
     @property
     def selector(self) -> dict[str, str]:
         """Labels that select this track's pods; they never change."""
-        return labels.selector_labels(self.names, self.instance)
+        return labels.make_selector_labels(self.names, self.instance)

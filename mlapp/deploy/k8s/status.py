@@ -10,9 +10,9 @@ from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.app_status import (
     find_pod_problems,
-    find_record_problems,
-    list_events,
-    make_replica,
+    find_release_problems,
+    list_app_events,
+    make_status_replica,
     object_name,
 )
 from mlapp.deploy.cluster.naming import Names
@@ -34,33 +34,33 @@ def read_kubernetes_status(cluster: Cluster, recorded_releases: Releases, by_rou
         lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds.values())
         found = dict(zip(kinds, lists, strict=True))
         records = recorded.result()
-    live, trial = releases.find_live(records), releases.find_canary(records)
+    live, trial = releases.find_live_release(records), releases.find_canary_release(records)
     given = (
         service_address.find_service_url(cluster, names, live)
-        if live and service_address.is_given_by_cluster(live)
+        if live and service_address.is_address_given_by_cluster(live)
         else None
     )
     deployments = {item["metadata"]["name"]: item for item in found["deployments"]}
     main = deployments.get(names.base)
-    events = list_events(found["events"], names)
+    events = list_app_events(found["events"], names)
     return Status(
         app=names.app,
         target=recorded_releases.target,
         release=live.release if live else None,
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
-        ready=sum(pods.is_ready(pod) for pod in found["pods"]),
-        replicas=tuple(make_replica(pod, records) for pod in sorted(found["pods"], key=object_name)),
-        traffic=_split_traffic(names, live, trial, found["pods"], found.get("routes", [])),
+        ready=sum(pods.is_pod_ready(pod) for pod in found["pods"]),
+        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=object_name)),
+        traffic=_read_kubernetes_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
-        scaling=_describe_scaling(found["scalers"][0]) if found["scalers"] else None,
+        scaling=_describe_autoscaler(found["scalers"][0]) if found["scalers"] else None,
         events=events,
-        problems=tuple(_find_problems(main, records, found["pods"], found["events"])),
+        problems=tuple(_find_deployment_problems(main, records, found["pods"], found["events"])),
         place=cluster.place,
     )
 
 
-def _split_traffic(
+def _read_kubernetes_traffic(
     names: Names,
     live: ReleaseRecord | None,
     trial: ReleaseRecord | None,
@@ -78,12 +78,12 @@ def _split_traffic(
         if names.canary in weights:
             share = round(100 * weights[names.canary] / max(1, sum(weights.values())))
             return {live.number: 100 - share, trial.number: share}
-    ready = [pod["metadata"]["labels"].get(labels.INSTANCE) for pod in all_pods if pods.is_ready(pod)]
+    ready = [pod["metadata"]["labels"].get(labels.INSTANCE) for pod in all_pods if pods.is_pod_ready(pod)]
     share = round(100 * ready.count(names.canary) / max(1, len(ready)))
     return {live.number: 100 - share, trial.number: share}
 
 
-def _describe_scaling(scaler: dict[str, Any]) -> str:
+def _describe_autoscaler(scaler: dict[str, Any]) -> str:
     spec, now = scaler["spec"], scaler.get("status", {})
     goals = []
     current = {
@@ -101,13 +101,13 @@ def _describe_scaling(scaler: dict[str, Any]) -> str:
     return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'own metrics'}"
 
 
-def _find_problems(
+def _find_deployment_problems(
     deployment: dict[str, Any] | None,
     records: Sequence[ReleaseRecord],
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = find_record_problems(records, DEPLOYMENT.kind, deployment is None)
+    found = find_release_problems(records, DEPLOYMENT.kind, deployment is None)
     if deployment:
         for condition in deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":

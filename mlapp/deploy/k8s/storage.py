@@ -9,7 +9,7 @@ from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
 
 
-def make_claims(context: RenderContext) -> list[dict[str, Any]]:
+def make_volume_claims(context: RenderContext) -> list[dict[str, Any]]:
     """A PersistentVolumeClaim for each volume that does not name an existing one."""
     made = []
     for name, volume in context.settings.volumes.items():
@@ -32,7 +32,7 @@ def list_claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:
     ]
 
 
-def list_mounts(context: RenderContext) -> list[dict[str, Any]]:
+def list_volume_mounts(context: RenderContext) -> list[dict[str, Any]]:
     """The container's mounts of the claimed volumes."""
     return [
         {"name": name, "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}

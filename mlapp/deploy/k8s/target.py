@@ -14,7 +14,7 @@ from mlapp.deploy.cluster.rollout import RolloutWait
 from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as standing
-from mlapp.deploy.k8s.networking import find_app_address
+from mlapp.deploy.k8s.networking import find_network_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
@@ -38,16 +38,16 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary, beside the number of live pods in the settings."""
         scaling = self.settings.autoscaling
-        replicas = canary.share_of_replicas(scaling.min if scaling else self.settings.replicas, percent)
+        replicas = canary.compute_canary_replicas(scaling.min if scaling else self.settings.replicas, percent)
         return render_canary(shipment, self.settings, self.serve, replicas, percent)
 
     def find_url(self, shipment: Shipment) -> str:
         """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
-        return find_app_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
+        return find_network_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the cluster assigned to the Service; None if it is already known or not yet assigned."""
-        if not service_address.is_given_by_cluster(record):
+        if not service_address.is_address_given_by_cluster(record):
             return None
         if url := service_address.find_service_url(self.cluster, self.names, record):
             return url

@@ -9,15 +9,15 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import make_label_value
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.server_container import (
-    make_container_security,
-    make_probes,
+    compute_server_stop_seconds,
     make_secret_variables,
-    make_stop_hook,
-    stop_seconds,
+    make_server_probes,
+    make_server_security,
+    make_server_stop_hook,
 )
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import ModelPull
-from mlapp.deploy.k8s.storage import list_claimed_volumes, list_mounts, make_model_volume
+from mlapp.deploy.k8s.storage import list_claimed_volumes, list_volume_mounts, make_model_volume
 
 GRPC_PORT_NAME = "grpc"
 TMP = "/tmp"  # noqa: S108  inside the container
@@ -31,7 +31,7 @@ def make_deployment(context: RenderContext, config_name: str, replicas: int | No
         "progressDeadlineSeconds": settings.rollout.timeout,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": context.selector},
-        "template": {"metadata": _make_pod_metadata(context), "spec": _make_pod(context, config_name)},
+        "template": {"metadata": _make_pod_metadata(context), "spec": _make_workload_pod(context, config_name)},
     }
     if replicas is not None:
         spec = {"replicas": replicas, **spec}
@@ -63,14 +63,14 @@ def _make_pod_metadata(context: RenderContext) -> dict[str, Any]:
     return metadata
 
 
-def _make_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
+def _make_workload_pod(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,
         "automountServiceAccountToken": settings.service_account.token,
         # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": stop_seconds(settings.rollout, serve, context.grace),
+        "terminationGracePeriodSeconds": compute_server_stop_seconds(settings.rollout, serve, context.grace),
         "securityContext": make_pod_security(context),
         "containers": [_make_server_container(context, config_name)],
         "volumes": [
@@ -98,7 +98,7 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
     ports = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     if serve.grpc_port:
         ports.append({"name": GRPC_PORT_NAME, "containerPort": serve.grpc_port, "protocol": "TCP"})
-    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}, *list_mounts(context)]
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": TMP}, *list_volume_mounts(context)]
     if settings.model_pull is not None:
         mounts.append({"name": "model", "mountPath": context.model_folder, "readOnly": True})
     return {
@@ -106,13 +106,13 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
         "image": context.shipment.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": ports,
-        "envFrom": make_environment_sources(context, config_name),
-        "env": make_environment(context),
-        "resources": _make_resources(context),
+        "envFrom": make_workload_environment_sources(context, config_name),
+        "env": make_workload_environment(context),
+        "resources": _make_workload_resources(context),
         "volumeMounts": mounts,
-        **make_probes(serve, settings.rollout.startup, "http"),
-        "securityContext": make_container_security(),
-        **make_stop_hook(settings.rollout),
+        **make_server_probes(serve, settings.rollout.startup, "http"),
+        "securityContext": make_server_security(),
+        **make_server_stop_hook(settings.rollout),
     }
 
 
@@ -122,23 +122,23 @@ def _make_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any
         "image": pull.image,
         "command": list(pull.command),
         "env": [{"name": "HOME", "value": TMP}],
-        "resources": _make_resources(context, gpu=False),
+        "resources": _make_workload_resources(context, gpu=False),
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
-        "securityContext": make_container_security(),
+        "securityContext": make_server_security(),
     }
     if pull.secret:
         container["envFrom"] = [{"secretRef": {"name": pull.secret}}]
     return container
 
 
-def make_environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
+def make_workload_environment_sources(context: RenderContext, config_name: str) -> list[dict[str, Any]]:
     sources: list[dict[str, Any]] = [{"configMapRef": {"name": config_name}}]
     if context.settings.external_secret:
         sources.append({"secretRef": {"name": context.names.base}})
     return sources
 
 
-def make_environment(context: RenderContext) -> list[dict[str, Any]]:
+def make_workload_environment(context: RenderContext) -> list[dict[str, Any]]:
     threads = {"resourceFieldRef": {"containerName": labels.CONTAINER, "resource": "requests.cpu", "divisor": "1"}}
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
@@ -146,7 +146,7 @@ def make_environment(context: RenderContext) -> list[dict[str, Any]]:
     return [*variables, *make_secret_variables(context.settings.secrets)]
 
 
-def _make_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
+def _make_workload_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
     wanted = context.settings.resources
     requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
     limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}

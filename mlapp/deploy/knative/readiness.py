@@ -9,7 +9,7 @@ from typing import Any
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD, Kind
-from mlapp.deploy.cluster.pods import find_trouble, is_ready
+from mlapp.deploy.cluster.pods import find_pod_trouble, is_pod_ready
 from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
 
 FAILED_FOR = 10.0
@@ -42,8 +42,8 @@ class KnativeWait(RolloutWait):
 
     def _report_changes(self) -> None:
         super()._report_changes()
-        for condition in self._read_conditions():
-            words = describe_condition(condition)
+        for condition in self._read_knative_conditions():
+            words = describe_knative_condition(condition)
             if self._told.get(condition["type"]) != words:
                 self._told[condition["type"]] = words
                 self.progress(f"Service/{self.name}: {words}")
@@ -55,23 +55,25 @@ class KnativeWait(RolloutWait):
         status = self.item.get("status", {})
         if status.get("observedGeneration", -1) < self.item.get("metadata", {}).get("generation", 0):
             return False
-        if not any(each["type"] == "Ready" and each.get("status") == "True" for each in self._read_conditions()):
+        if not any(
+            each["type"] == "Ready" and each.get("status") == "True" for each in self._read_knative_conditions()
+        ):
             return False
         given = {entry.get("revisionName"): entry.get("percent") for entry in status.get("traffic") or []}
         if any(given.get(name) != percent for name, percent in self.traffic.items()):
             return False
-        return any(map(is_ready, self.pods.values())) or (self.may_sleep and not self.pods)
+        return any(map(is_pod_ready, self.pods.values())) or (self.may_sleep and not self.pods)
 
     def _refuse_hopeless(self) -> None:
         super()._refuse_hopeless()
         status = self.item.get("status", {})
         current = status.get("observedGeneration", -1) >= self.item.get("metadata", {}).get("generation", 0)
-        for condition in self._read_conditions() if current else ():
+        for condition in self._read_knative_conditions() if current else ():
             if condition["type"] != "Ready" and condition.get("status") == "False":
-                words = describe_condition(condition)
+                words = describe_knative_condition(condition)
                 if time.monotonic() - self._since.setdefault(words, time.monotonic()) >= FAILED_FOR:
                     raise RolloutError(
-                        f"Service/{self.name}: {words}{self._read_logs()}",
+                        f"Service/{self.name}: {words}{self._read_knative_logs()}",
                         "Fix the cause named above; for Pod Security set targets.knative.pod_security: restricted.",
                     )
 
@@ -79,21 +81,25 @@ class KnativeWait(RolloutWait):
         after = f" after {timeout:.0f} s" if timeout else ""
         if not self.item.get("status"):
             return f"Knative has not begun with Service/{self.name}{after}: is its controller running?"
-        told = [describe_condition(each) for each in self._read_conditions() if each.get("status") != "True"]
-        return f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_logs()}"
+        told = [
+            describe_knative_condition(each) for each in self._read_knative_conditions() if each.get("status") != "True"
+        ]
+        return (
+            f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_knative_logs()}"
+        )
 
-    def _read_logs(self) -> str:
+    def _read_knative_logs(self) -> str:
         """Problems of the pods, with the last log lines of crashing ones."""
         for name, pod in self.pods.items():
-            if found := find_trouble(pod, self.warnings.get(name, ())):
+            if found := find_pod_trouble(pod, self.warnings.get(name, ())):
                 return f"; {found.text}{self._read_crash_log(found)}"
         return ""
 
-    def _read_conditions(self) -> list[dict[str, Any]]:
+    def _read_knative_conditions(self) -> list[dict[str, Any]]:
         return self.item.get("status", {}).get("conditions") or []
 
 
-def describe_condition(condition: dict[str, Any]) -> str:
+def describe_knative_condition(condition: dict[str, Any]) -> str:
     """A condition in one line."""
     reason = ": ".join(str(part) for part in (condition.get("reason"), condition.get("message")) if part)
     return f"{condition['type']} is {condition.get('status')}" + (f" ({reason})" if reason else "")

@@ -17,12 +17,12 @@ from typing import Any
 from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.labels import PORT
-from mlapp.deploy.cluster.naming import Names, make_label_value, short_digest
+from mlapp.deploy.cluster.naming import Names, make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.replica_range import refuse_reversed_range
-from mlapp.deploy.cluster.server_container import make_container_security, make_secret_variables
-from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
+from mlapp.deploy.cluster.server_container import make_secret_variables, make_server_security
+from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import Shipment
@@ -45,7 +45,7 @@ def render_release(
     Raises:
         ConfigError: settings contradict each other, or a patch does not fit.
     """
-    _refuse_contradictions(settings)
+    _refuse_contradictory_knative_settings(settings)
     draft = _make_service(shipment, settings, serve, "", live, percent)
     return [_make_service(shipment, settings, serve, _digest_template(draft), live, percent)]
 
@@ -56,10 +56,10 @@ def _make_service(
     """The Service with the user's patches; `digest` ends the revision's name."""
     names = Names(shipment.app)
     spec = _make_revision(shipment, settings, serve)
-    own = labels.object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
+    own = labels.make_object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
     if settings.platform == "cloud_run":
         own = _to_google_labels(own)
-    annotations = _scale_annotations(settings)
+    annotations = _make_scale_annotations(settings)
     pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
     if shipment.model_version:
         version = labels.VERSION if settings.platform == "knative" else "model-version"
@@ -78,7 +78,7 @@ def _make_service(
 
 def _digest_template(draft: dict[str, Any]) -> str:
     """A digest of everything in the revision's template: Knative refuses any change of it without a new name."""
-    return short_digest(json.dumps(draft["spec"]["template"], sort_keys=True))
+    return make_short_digest(json.dumps(draft["spec"]["template"], sort_keys=True))
 
 
 def find_revision_name(documents: list[dict[str, Any]]) -> str:
@@ -91,8 +91,8 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
         "name": labels.CONTAINER,
         "image": shipment.image,
         "ports": [{"containerPort": PORT}],
-        "env": _make_environment(settings, serve),
-        "resources": _make_resources(settings),
+        "env": _make_revision_environment(settings, serve),
+        "resources": _make_revision_resources(settings),
         "startupProbe": {
             "httpGet": {"path": "/readyz", "port": PORT},
             "periodSeconds": STEP,
@@ -114,15 +114,15 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
     }
     spec = {key: value for key, value in spec.items() if value is not None}
     if settings.pod_security == "restricted":
-        container["securityContext"] = {**make_container_security(), "seccompProfile": {"type": "RuntimeDefault"}}
+        container["securityContext"] = {**make_server_security(), "seccompProfile": {"type": "RuntimeDefault"}}
         container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  inside the container
         spec["volumes"] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
         spec["automountServiceAccountToken"] = False
     return {**spec, "containers": [container]}
 
 
-def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str, Any]]:
-    told = server_variables(serve, settings.env, settings.secrets, section=SECTION)
+def _make_revision_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str, Any]]:
+    told = make_server_variables(serve, settings.env, settings.secrets, section=SECTION)
     cpu = str(settings.resources.cpu_limit or settings.resources.cpu)
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
@@ -130,7 +130,7 @@ def _make_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str,
     return [*variables, *make_secret_variables(settings.secrets)]
 
 
-def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
+def _make_revision_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
     """By default only limits: Kubernetes uses them as requests too, and Cloud Run supports nothing else."""
     wanted = settings.resources
     limits = {
@@ -144,7 +144,7 @@ def _make_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
     return {"limits": limits, **({"requests": requests} if requests else {})}
 
 
-def _scale_annotations(settings: KnativeSettings) -> dict[str, str]:
+def _make_scale_annotations(settings: KnativeSettings) -> dict[str, str]:
     """The scaling annotations, in the spelling that both Knative and Cloud Run accept."""
     found = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
     if settings.max_replicas is not None:
@@ -160,8 +160,8 @@ def _to_google_labels(own: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _refuse_contradictions(settings: KnativeSettings) -> None:
-    refuse_reversed_range(SECTION, settings.min_replicas, settings.max_replicas)
+def _refuse_contradictory_knative_settings(settings: KnativeSettings) -> None:
+    refuse_reversed_replica_range(SECTION, settings.min_replicas, settings.max_replicas)
     if settings.platform == "cloud_run" and settings.pod_security:
         raise ConfigError(
             "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",

@@ -9,16 +9,16 @@ from typing import Any
 from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
 from mlapp.deploy.cluster.app_status import (
     find_pod_problems,
-    find_record_problems,
-    list_events,
-    make_replica,
+    find_release_problems,
+    list_app_events,
+    make_status_replica,
     object_name,
 )
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
-from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_live
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
 from mlapp.deploy.cluster.revision_target import RevisionTarget
-from mlapp.deploy.knative.readiness import KnativeWait, describe_condition
+from mlapp.deploy.knative.readiness import KnativeWait, describe_knative_condition
 from mlapp.deploy.knative.service import find_revision_name, render_release
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
@@ -54,7 +54,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The Service with split traffic. Reads the live revision's name from the cluster, if it is reachable."""
         try:
-            live = find_live(self.open_releases().list_records())
+            live = find_live_release(self.open_releases().list_records())
         except DeployError:
             live = None
         name = find_revision_name(live.documents) if live else f"{self.names.base}-live"
@@ -108,7 +108,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
                 lambda kind: self.cluster.list_objects(kind, "" if kind is EVENT else own), kinds
             )
             records = recorded.result()
-        live, trial = find_live(records), find_canary(records)
+        live, trial = find_live_release(records), find_canary_release(records)
         if not records:
             self.cluster.require_namespace()
         service = next((item for item in services if object_name(item) == self.names.base), None)
@@ -119,8 +119,10 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             number = numbers.get(entry.get("revisionName"))
             if number is not None:
                 traffic[number] = traffic.get(number, 0) + int(entry.get("percent") or 0)
-        problems = [describe_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"]
-        problems += find_record_problems(records, KNATIVE_SERVICE.kind, service is None)
+        problems = [
+            describe_knative_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"
+        ]
+        problems += find_release_problems(records, KNATIVE_SERVICE.kind, service is None)
         problems += find_pod_problems(all_pods, events)
         return Status(
             app=self.app,
@@ -128,11 +130,11 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             release=live.release if live else None,
             canary=trial.release if trial else None,
             desired=len(all_pods),
-            ready=sum(pods.is_ready(pod) for pod in all_pods),
-            replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
+            ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
+            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
             traffic=traffic,
             url=told.get("url") or (live.release.url if live else None),
-            events=list_events(events, self.names),
+            events=list_app_events(events, self.names),
             problems=tuple(dict.fromkeys(problems)),
             place=self.cluster.place,
         )
@@ -141,7 +143,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         self, job: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a second revision with a part of the traffic."""
-        before, records = canary_trial.require_live(job)
+        before, records = canary_trial.require_live_for_canary(job)
         name = find_revision_name(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if find_revision_name(documents) == name:

@@ -16,14 +16,14 @@ from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.kserve.canary_documents import (
     Method,
     add_canary,
-    apply_user_patches,
-    choose_method,
+    apply_canary_patches,
+    choose_canary_method,
     make_split_route,
-    render_workload,
+    render_canary_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import lacks_spec_canary
-from mlapp.deploy.kserve.readiness import read_newest_share
+from mlapp.deploy.kserve.readiness import read_newest_revision_share
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.target import DeployError, Shipment
@@ -42,36 +42,36 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         UnreachableError: the server became unreachable; the canary stays as it is.
         DeployError: nothing is live, nothing can split traffic, or the canary did not become ready and was removed.
     """
-    before, records = canary_trial.require_live(job)
+    before, records = canary_trial.require_live_for_canary(job)
     context = KServeContext(shipment, job.settings, job.serve)
-    method = choose_method(context)
+    method = choose_canary_method(context)
     if method == "spec" and lacks_spec_canary(job.cluster):
         method = "second"
     route = _require_traffic_split(job, before, method)
-    live = _select_service(before.documents)
-    documents = render_workload(context, percent, method, live)
+    live = _select_inference_service(before.documents)
+    documents = render_canary_workload(context, percent, method, live)
     try:
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     except ApiError as error:
         if method != "spec" or "canary" not in error.message:
             raise
         method = "second"  # KServe before 0.20 has no `spec.canary`
-        documents = render_workload(context, percent, method)
+        documents = render_canary_workload(context, percent, method)
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
-        traffic = apply_user_patches(context, [make_split_route(context, percent, route["spec"])])
+        traffic = apply_canary_patches(context, [make_split_route(context, percent, route["spec"])])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = render_release(shipment, job.settings, job.serve)
     record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary(job, before, record)):
+    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_kserve_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(_select_awaited_objects(documents), record)
-        if traffic and not _has_weights(job):
+        if traffic and not _has_kserve_weights(job):
             shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
             execute_plan(job.cluster, shift, job.lock, job.progress)
-            _wait_until_accepted(job, traffic[0]["metadata"]["name"])
+            _wait_until_route_accepted(job, traffic[0]["metadata"]["name"])
     return job.releases.mark_state(record, "canary")
 
 
@@ -83,14 +83,14 @@ def promote_canary(job: Session) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or its release does not become ready; the previous release stays live.
     """
-    record, before, records = canary_trial.require_canary(job)
+    record, before, records = canary_trial.require_canary_trial(job)
     goal = record.documents
     keeping = goal
-    current = _find_service(job)
+    current = _find_inference_service(job)
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
-        add_canary(_select_service(keeping), trials)  # it serves until the live pods are ready
-    keep = [("HTTPRoute", _make_route_name(job)), ("InferenceService", job.names.canary)]
+        add_canary(_select_inference_service(keeping), trials)  # it serves until the live pods are ready
+    keep = [("HTTPRoute", _name_canary_route(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
     with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_traffic_split(job)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
@@ -106,8 +106,8 @@ def promote_canary(job: Session) -> ReleaseRecord:
 
 def abort_canary(job: Session) -> ReleaseRecord:
     """Remove the canary and route all traffic back to the live release."""
-    record, before, _ = canary_trial.require_canary(job)
-    _remove_canary(job, before, record)
+    record, before, _ = canary_trial.require_canary_trial(job)
+    _remove_kserve_canary(job, before, record)
     return job.releases.mark_state(record, "aborted")
 
 
@@ -118,7 +118,7 @@ def _require_traffic_split(job: Session, before: ReleaseRecord, method: Method) 
         DeployError: nothing can split the traffic; nothing was written.
     """
     if method == "traffic":
-        status = (_find_service(job) or {}).get("status", {})
+        status = (_find_inference_service(job) or {}).get("status", {})
         if not status.get("components", {}).get("predictor", {}).get("latestRolledoutRevision"):
             raise DeployError(
                 f"Release {before.number} does not have all traffic yet, so Knative cannot split it; "
@@ -142,13 +142,13 @@ def _require_traffic_split(job: Session, before: ReleaseRecord, method: Method) 
     return route
 
 
-def _has_weights(job: Session) -> bool:
+def _has_kserve_weights(job: Session) -> bool:
     """Whether KServe's own route already splits the traffic."""
     route = job.cluster.get_object(ROUTE, job.names.base) or {"spec": {}}
     return any(len(rule.get("backendRefs") or []) > 1 for rule in route["spec"].get("rules") or [])
 
 
-def _wait_until_accepted(job: Session, name: str) -> None:
+def _wait_until_route_accepted(job: Session, name: str) -> None:
     """Wait for a Gateway to accept our route.
 
     Raises:
@@ -174,13 +174,13 @@ def _wait_until_accepted(job: Session, name: str) -> None:
         time.sleep(1)
 
 
-def _remove_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
+def _remove_kserve_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
     """Route all traffic to the live release, then remove the canary's pods."""
     _remove_traffic_split(job)
     _remove_second_service(job)
     if before is None:
         return
-    current = _find_service(job)
+    current = _find_inference_service(job)
     if current is not None and "canaryTrafficPercent" in current["spec"]["predictor"]:
         _take_traffic_back(job, before, record)
     plan = job.plan_changes(before.documents, before, take_over=True)
@@ -197,14 +197,14 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
     """
     for content in (record, before):
         staged = copy.deepcopy(content.documents)
-        _select_service(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
+        _select_inference_service(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
         plan = job.plan_changes(staged, before, prune=False, take_over=True)
         execute_plan(job.cluster, plan, job.lock, job.progress)
         if content is before:
             job.wait_for_rollout(staged, before, restored=True)
             return
         end = time.monotonic() + TRAFFIC_WITHIN
-        while read_newest_share(_find_service(job) or {}, 0) and time.monotonic() < end:
+        while read_newest_revision_share(_find_inference_service(job) or {}, 0) and time.monotonic() < end:
             time.sleep(1)
 
 
@@ -213,13 +213,13 @@ def _remove_traffic_split(job: Session) -> None:
     if job.settings.mode == "knative":
         return
     try:
-        route = job.cluster.get_object(ROUTE, _make_route_name(job))
+        route = job.cluster.get_object(ROUTE, _name_canary_route(job))
     except ApiError as error:
         if error.code != 404:
             raise
         route = None
     if route is not None and job.cluster.delete_object(route):
-        job.progress(f"HTTPRoute/{_make_route_name(job)} removed")
+        job.progress(f"HTTPRoute/{_name_canary_route(job)} removed")
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
@@ -231,21 +231,21 @@ def _remove_second_service(job: Session) -> None:
         job.progress(f"InferenceService/{job.names.canary} removed")
 
 
-def _make_route_name(job: Session) -> str:
+def _name_canary_route(job: Session) -> str:
     return f"{job.names.base}-split"
 
 
-def _find_service(job: Session) -> dict[str, Any] | None:
+def _find_inference_service(job: Session) -> dict[str, Any] | None:
     return job.cluster.get_object(INFERENCE_SERVICE, job.names.base)
 
 
-def _select_service(documents: Documents) -> dict[str, Any]:
+def _select_inference_service(documents: Documents) -> dict[str, Any]:
     return next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
 
 
 def _select_awaited_objects(documents: Documents) -> list[dict[str, Any]]:
     """The documents to wait for; with `spec.canary`, only the canary's predictor, with the revision of its pods."""
-    service = _select_service(documents)
+    service = _select_inference_service(documents)
     if "canary" not in service["spec"]:
         return list(documents)
     trial = copy.deepcopy(service)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from mlapp.deploy.cluster.object_kinds import ROUTE
 from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
 from mlapp.deploy.kserve.inference_service import make_inference_service
-from mlapp.deploy.kserve.predictor import CONTAINER, make_model_objects, make_predictor
+from mlapp.deploy.kserve.predictor import CONTAINER, make_predictor, make_predictor_model_objects
 from mlapp.deploy.kserve.render_context import SECTION, KServeContext
 
 Method = Literal["traffic", "second", "spec"]
@@ -39,7 +39,7 @@ EVERY_PATH = "^/.*$"
 """KServe's match of every path."""
 
 
-def choose_method(context: KServeContext) -> Method:
+def choose_canary_method(context: KServeContext) -> Method:
     """The canary method for these settings on the newest KServe."""
     if context.is_knative:
         return "traffic"
@@ -52,8 +52,8 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
     Args:
         live: the live InferenceService, to which `spec.canary` is added; if None, rendered from the settings.
     """
-    method = choose_method(context)
-    documents = render_workload(context, percent, method, live)
+    method = choose_canary_method(context)
+    documents = render_canary_workload(context, percent, method, live)
     if method != "traffic":
         host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
         backend = {"name": f"{context.names.base}-predictor", "port": 80}
@@ -64,12 +64,12 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
     return documents
 
 
-def render_workload(
+def render_canary_workload(
     context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """The workload documents of the canary; with the method `traffic`, they also split the traffic."""
     trial = replace(context, track="canary")
-    documents = make_model_objects(context)
+    documents = make_predictor_model_objects(context)
     if method == "traffic":
         service = make_inference_service(context)
         service["spec"]["predictor"]["canaryTrafficPercent"] = percent
@@ -83,8 +83,8 @@ def render_workload(
         least = math.ceil(service["spec"]["predictor"]["minReplicas"] * percent / 100)
         trial_predictor = {"name": CANARY, **predictor, "minReplicas": max(1, least)}
         add_canary(service, [{"trafficPercent": percent, "predictor": trial_predictor}])
-        return [*apply_user_patches(context, documents), service]
-    return apply_user_patches(context, [*documents, service])
+        return [*apply_canary_patches(context, documents), service]
+    return apply_canary_patches(context, [*documents, service])
 
 
 def add_canary(service: dict[str, Any], trials: list[dict[str, Any]]) -> None:
@@ -149,6 +149,6 @@ def name_canary_service(context: KServeContext) -> str:
     return f"{context.names.canary}-predictor"
 
 
-def apply_user_patches(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def apply_canary_patches(context: KServeContext, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     patches = select_canary_patches(context.settings.patches, context.names, documents)
     return apply_patches(documents, patches, SECTION)

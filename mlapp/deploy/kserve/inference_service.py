@@ -11,10 +11,10 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.kserve.predictor import make_model_objects, make_predictor, make_scaling
+from mlapp.deploy.kserve.predictor import make_predictor, make_predictor_model_objects, make_predictor_scaling
 from mlapp.deploy.kserve.render_context import SECTION, KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
-from mlapp.deploy.kserve.settings_check import refuse_contradictions
+from mlapp.deploy.kserve.settings_check import refuse_contradictory_kserve_settings
 from mlapp.deploy.target import Shipment
 
 MODE = "serving.kserve.io/deploymentMode"
@@ -32,8 +32,8 @@ def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -
         ConfigError: settings contradict each other, or a patch does not fit.
     """
     context = KServeContext(shipment, settings, serve)
-    refuse_contradictions(settings)
-    made = [*make_model_objects(context), make_inference_service(context)]
+    refuse_contradictory_kserve_settings(settings)
+    made = [*make_predictor_model_objects(context), make_inference_service(context)]
     return apply_patches(made, settings.patches, SECTION)
 
 
@@ -52,5 +52,5 @@ def make_inference_service(context: KServeContext, *, min_replicas: int | None =
         annotations[labels.CODE] = context.shipment.code_revision
     if context.track == "canary":  # reached through the app's own route, without its own host
         document["metadata"]["labels"][VISIBILITY] = INTERNAL
-    document["spec"] = {"predictor": {**make_predictor(context), **make_scaling(settings, min_replicas)}}
+    document["spec"] = {"predictor": {**make_predictor(context), **make_predictor_scaling(settings, min_replicas)}}
     return document

@@ -33,7 +33,7 @@ def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
     """
     version = read_controller_version(cluster)
     least = ".".join(map(str, OLDEST))
-    if version is None and _has_old_schema(cluster):
+    if version is None and _has_old_kserve_schema(cluster):
         raise ApiError(
             f"KServe in {cluster.connection.context} is older than {least}: its InferenceService has no "
             f"spec.predictor.logger.{NEW_FIELD}.",
@@ -55,22 +55,22 @@ def lacks_spec_canary(cluster: Cluster) -> bool:
 
 def read_controller_version(cluster: Cluster) -> tuple[int, int] | None:
     """Major and minor version, from the tag of the controller's image; None if not readable or not a version."""
-    deployment = _read_if_allowed(cluster, CONTROLLER)
+    deployment = _read_version_if_allowed(cluster, CONTROLLER)
     containers = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
     image = next((str(each.get("image")) for each in containers if each.get("name") == "manager"), "")
     found = _TAG.search(image.rpartition("/")[2])
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _has_old_schema(cluster: Cluster) -> bool:
-    schemas = _read_if_allowed(cluster, SCHEMA).get("components", {}).get("schemas", {})
+def _has_old_kserve_schema(cluster: Cluster) -> bool:
+    schemas = _read_version_if_allowed(cluster, SCHEMA).get("components", {}).get("schemas", {})
     found: Any = next((schema for name, schema in schemas.items() if name.endswith(".InferenceService")), {})
     for name in ("spec", "predictor", "logger"):
         found = found.get("properties", {}).get(name, {})
     return bool(found.get("properties")) and NEW_FIELD not in found["properties"]
 
 
-def _read_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
+def _read_version_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
     with suppress(ApiError):
         return cluster.transport.send_json("GET", path, verb="get", object="KServe's version")
     return {}

@@ -13,16 +13,16 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.labels import PORT
-from mlapp.deploy.cluster.naming import make_label_value, short_digest
+from mlapp.deploy.cluster.naming import make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, SERVING_RUNTIME
 from mlapp.deploy.cluster.server_container import (
-    make_container_security,
-    make_probes,
+    compute_server_stop_seconds,
     make_secret_variables,
-    make_stop_hook,
-    stop_seconds,
+    make_server_probes,
+    make_server_security,
+    make_server_stop_hook,
 )
-from mlapp.deploy.cluster.server_environment import server_variables
+from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.kserve.render_context import SECTION, KServeContext
 from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.errors import ConfigError
@@ -40,12 +40,12 @@ CPU_TARGET = 70
 """Target of the Standard mode's autoscaler, in percent of the requested CPU."""
 
 
-def make_model_objects(context: KServeContext) -> list[dict[str, Any]]:
+def make_predictor_model_objects(context: KServeContext) -> list[dict[str, Any]]:
     """Additional objects for a model in a bucket: the version's manifest, and the runtime that serves it."""
     if context.storage_uri is None:
         return []
-    made = [make_runtime(context)]
-    return [make_manifest(context), *made] if context.shipment.manifest else made
+    made = [make_serving_runtime(context)]
+    return [make_predictor_manifest(context), *made] if context.shipment.manifest else made
 
 
 def make_predictor(context: KServeContext) -> dict[str, Any]:
@@ -62,25 +62,27 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
     }
     if not context.is_knative:  # Knative sets its own and rejects these
         pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        pod["terminationGracePeriodSeconds"] = stop_seconds(settings.rollout, context.serve, context.grace)
+        pod["terminationGracePeriodSeconds"] = compute_server_stop_seconds(
+            settings.rollout, context.serve, context.grace
+        )
     pod = {key: value for key, value in pod.items() if value not in (None, [], {})}
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
     if context.storage_uri is None:
-        pod["containers"] = [make_container(context)]
+        pod["containers"] = [make_predictor_container(context)]
     else:
         pod["model"] = {
             "modelFormat": {"name": MODEL_FORMAT},
-            "runtime": make_runtime(context)["metadata"]["name"],
+            "runtime": make_serving_runtime(context)["metadata"]["name"],
             "storageUri": context.storage_uri,
         }
         if context.shipment.manifest:
-            name = make_manifest(context)["metadata"]["name"]
+            name = make_predictor_manifest(context)["metadata"]["name"]
             volumes.append({"name": "version", "configMap": {"name": name, "defaultMode": 0o444}})
     pod["volumes"] = volumes
     own = {labels.INSTANCE: context.instance}
     if context.shipment.model_version:
         own[labels.VERSION] = make_label_value(context.shipment.model_version)
-    own[labels.REVISION] = short_digest(json.dumps({**pod, **_list_pod_metadata(context)}, sort_keys=True))
+    own[labels.REVISION] = make_short_digest(json.dumps({**pod, **_list_pod_metadata(context)}, sort_keys=True))
     annotations = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORT),
@@ -106,7 +108,7 @@ def _list_pod_metadata(context: KServeContext) -> dict[str, Any]:
     }
 
 
-def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
+def make_predictor_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
     """The number of pods, and the concurrency and timeout of each."""
     least = settings.min_replicas if min_replicas is None else min_replicas
     most = max(settings.most_replicas, least)
@@ -126,7 +128,7 @@ def make_scaling(settings: KServeSettings, min_replicas: int | None = None) -> d
     return scaling
 
 
-def make_container(context: KServeContext) -> dict[str, Any]:
+def make_predictor_container(context: KServeContext) -> dict[str, Any]:
     """The server's container, compliant with Pod Security `restricted`."""
     settings, serve = context.settings, context.serve
     if context.storage_uri is None:
@@ -142,18 +144,18 @@ def make_container(context: KServeContext) -> dict[str, Any]:
         "image": context.shipment.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": ports,
-        "env": make_environment(context),
-        "resources": make_resources(settings),
+        "env": make_predictor_environment(context),
+        "resources": make_predictor_resources(settings),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  inside the container
-        **make_probes(serve, settings.rollout.startup, PORT),
-        "securityContext": {**make_container_security(), "seccompProfile": {"type": "RuntimeDefault"}},
+        **make_server_probes(serve, settings.rollout.startup, PORT),
+        "securityContext": {**make_server_security(), "seccompProfile": {"type": "RuntimeDefault"}},
     }
     if not context.is_knative:
-        container.update(make_stop_hook(settings.rollout))
+        container.update(make_server_stop_hook(settings.rollout))
     return container
 
 
-def make_environment(context: KServeContext) -> list[dict[str, Any]]:
+def make_predictor_environment(context: KServeContext) -> list[dict[str, Any]]:
     """The server's variables, in the pod spec itself: the webhooks of KServe and Knative read no ConfigMap of ours."""
     settings = context.settings
     more = {}
@@ -161,7 +163,7 @@ def make_environment(context: KServeContext) -> list[dict[str, Any]]:
         more["MLAPP_MODEL_FOLDER"] = MODELS
         if context.shipment.manifest:
             more["MLAPP_MODEL_MANIFEST"] = f"{MANIFEST_FOLDER}/{MANIFEST}"
-    told = server_variables(
+    told = make_server_variables(
         context.serve,
         settings.env,
         settings.secrets,
@@ -169,12 +171,12 @@ def make_environment(context: KServeContext) -> list[dict[str, Any]]:
         grace=0.0 if context.is_knative else context.grace,
         more=more,
     )
-    told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_cores(settings.resources.cpu))))
+    told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_predictor_cores(settings.resources.cpu))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
     return [*variables, *make_secret_variables(settings.secrets)]
 
 
-def make_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
+def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
     """Requests and limits of the server's container."""
     wanted = settings.resources
     requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
@@ -194,9 +196,9 @@ def _refuse_default_limit(settings: KServeSettings) -> None:
     Raises:
         ConfigError: the request is above it, so that KServe could create no pod.
     """
-    resources = make_resources(settings)
+    resources = make_predictor_resources(settings)
     wanted = resources["requests"]["cpu"]
-    if "cpu" not in resources["limits"] and _count_cores(wanted) > DEFAULT_CPU_LIMIT:
+    if "cpu" not in resources["limits"] and _count_predictor_cores(wanted) > DEFAULT_CPU_LIMIT:
         raise ConfigError(
             f"{SECTION}.resources: no CPU limit is set, so KServe adds its own of {DEFAULT_CPU_LIMIT:g} CPU, which is "
             f"less than the request of {wanted}.",
@@ -204,9 +206,9 @@ def _refuse_default_limit(settings: KServeSettings) -> None:
         )
 
 
-def make_runtime(context: KServeContext) -> dict[str, Any]:
+def make_serving_runtime(context: KServeContext) -> dict[str, Any]:
     """A ServingRuntime of the image, named by its content, so that releases with the same content share it."""
-    container = make_container(context)
+    container = make_predictor_container(context)
     if context.shipment.manifest:
         container["volumeMounts"] = [
             *container["volumeMounts"],
@@ -218,7 +220,7 @@ def make_runtime(context: KServeContext) -> dict[str, Any]:
         "multiModel": False,
         "containers": [_escape_placeholders(container)],
     }
-    name = f"{context.names.base}-{short_digest(json.dumps(spec, sort_keys=True))}"
+    name = f"{context.names.base}-{make_short_digest(json.dumps(spec, sort_keys=True))}"
     return context.make_document(SERVING_RUNTIME, name, spec=spec)
 
 
@@ -231,13 +233,13 @@ def _escape_placeholders(value: Any) -> Any:
     return value.replace("{{", "{{`{{`}}") if isinstance(value, str) else value
 
 
-def make_manifest(context: KServeContext) -> dict[str, Any]:
+def make_predictor_manifest(context: KServeContext) -> dict[str, Any]:
     """The version's manifest, with which the server verifies every model file."""
     data = {MANIFEST: context.shipment.manifest or ""}
-    name = f"{context.names.base}-version-{short_digest(data[MANIFEST])}"
+    name = f"{context.names.base}-version-{make_short_digest(data[MANIFEST])}"
     return context.make_document(CONFIG_MAP, name, immutable=True, data=data)
 
 
-def _count_cores(quantity: str | float) -> float:
+def _count_predictor_cores(quantity: str | float) -> float:
     text = str(quantity)
     return max(1.0, float(text[:-1]) / 1000 if text.endswith("m") else float(text))

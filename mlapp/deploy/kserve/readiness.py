@@ -14,7 +14,7 @@ from typing import Any
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, KNATIVE_REVISION, POD, Kind
-from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
 from mlapp.deploy.kserve.inference_service import INTERNAL, MODES, VISIBILITY
 
@@ -76,10 +76,12 @@ class ServiceWait(RolloutWait):
 
     def _report_changes(self) -> None:
         super()._report_changes()
-        for condition in self._read_conditions().values():
+        for condition in self._read_service_conditions().values():
             kind, status = condition.get("type", ""), condition.get("status")
             said = f"{kind} is {status}" + (
-                f": {_describe_condition(condition)}" if status != "True" and _describe_condition(condition) else ""
+                f": {_describe_service_condition(condition)}"
+                if status != "True" and _describe_service_condition(condition)
+                else ""
             )
             if self._told.get(f"condition {kind}") != said and kind != "Stopped":
                 self._told[f"condition {kind}"] = said
@@ -96,11 +98,11 @@ class ServiceWait(RolloutWait):
             latest = found.get("latestReadyRevision")
             if latest not in self.revisions or latest != found.get("latestCreatedRevision"):
                 return False
-            if not any(map(is_ready, self.pods.values())) and not self.may_sleep:
+            if not any(map(is_pod_ready, self.pods.values())) and not self.may_sleep:
                 return False
-            if read_newest_share(self.item, self.percent) != self.percent:
+            if read_newest_revision_share(self.item, self.percent) != self.percent:
                 return False
-        conditions = self._read_conditions()
+        conditions = self._read_service_conditions()
         wanted = ("Ready", "PredictorReady") if self.needs_ingress else ("PredictorReady",)
         return all(conditions.get(kind, {}).get("status") == "True" for kind in wanted)
 
@@ -131,25 +133,28 @@ class ServiceWait(RolloutWait):
         """KServe's message about a spec that it cannot run."""
         if info := find_model_failure(self.item):
             return f"KServe cannot run the model ({info.get('reason')}): {info.get('message') or ''}".rstrip(": ")
-        for condition in self._read_conditions().values():
+        for condition in self._read_service_conditions().values():
             if condition.get("status") == "False" and condition.get("reason") in FATAL_REASONS:
-                return (
-                    f"InferenceService/{self.service}: {condition['type']} is False: {_describe_condition(condition)}"
-                )
+                told = _describe_service_condition(condition)
+                return f"InferenceService/{self.service}: {condition['type']} is False: {told}"
         return None
 
     def _explain_timeout(self, timeout: float | None) -> str:
         after = f" after {timeout:.0f} s" if timeout else ""
-        conditions = self._read_conditions()
+        conditions = self._read_service_conditions()
         if not self.item.get("status"):
             return f"KServe has not begun with InferenceService/{self.service}{after}: is its controller running?"
         if self._lacks_address():
             ingress = conditions.get("IngressReady", {})
-            return f"The pods of {self.service} answer, but it has no address{after}: {explain_ingress(ingress)}"
+            return (
+                f"The pods of {self.service} answer, but it has no address{after}: {explain_missing_address(ingress)}"
+            )
         told = [
-            f"{kind} is {condition.get('status')} ({_describe_condition(condition)})"
+            f"{kind} is {condition.get('status')} ({_describe_service_condition(condition)})"
             for kind, condition in conditions.items()
-            if condition.get("status") != "True" and kind not in ("Ready", "Stopped") and _describe_condition(condition)
+            if condition.get("status") != "True"
+            and kind not in ("Ready", "Stopped")
+            and _describe_service_condition(condition)
         ]
         told += [str(event.get("message")) for event in self.events[-1:]]
         if self.mode == "standard" and self.deployment:
@@ -157,7 +162,7 @@ class ServiceWait(RolloutWait):
         elif self.mode == "standard":
             told.insert(0, f"KServe has made no Deployment {self.name}{after}")
         else:
-            ready = sum(is_ready(pod) for pod in self.pods.values())
+            ready = sum(is_pod_ready(pod) for pod in self.pods.values())
             told.insert(0, f"{ready} pods of the new revision are ready{after}")
             told += [found for pod in self.pods.values() if (found := self._describe_trouble(pod))]
         return "; ".join(told)
@@ -172,21 +177,21 @@ class ServiceWait(RolloutWait):
 
     def _lacks_address(self) -> bool:
         """Whether the pods are ready, but no Gateway or Ingress leads to them."""
-        conditions = self._read_conditions()
+        conditions = self._read_service_conditions()
         is_up = conditions.get("PredictorReady", {}).get("status") == "True"
         return is_up and conditions.get("IngressReady", {}).get("status") != "True"
 
     def _describe_trouble(self, pod: dict[str, Any]) -> str | None:
-        from mlapp.deploy.cluster.pods import find_trouble
+        from mlapp.deploy.cluster.pods import find_pod_trouble
 
-        found = find_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
+        found = find_pod_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
         return found.text + self._read_crash_log(found) if found else None
 
-    def _read_conditions(self) -> dict[str, dict[str, Any]]:
-        return find_conditions(self.item)
+    def _read_service_conditions(self) -> dict[str, dict[str, Any]]:
+        return find_service_conditions(self.item)
 
 
-def read_newest_share(service: dict[str, Any], default: int) -> int:
+def read_newest_revision_share(service: dict[str, Any], default: int) -> int:
     """Percentage of the traffic that Knative sends to the newest revision; `default` if the status lacks it."""
     found = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
     if not found:
@@ -200,13 +205,13 @@ def find_model_failure(item: dict[str, Any]) -> dict[str, Any] | None:
     return model.get("lastFailureInfo") if model.get("transitionStatus") in FAILED_TRANSITIONS else None
 
 
-def find_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def find_service_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """An object's conditions by their type."""
     found = item.get("status", {}).get("conditions") or []
     return {condition.get("type", ""): condition for condition in found}
 
 
-def explain_ingress(condition: dict[str, Any]) -> str:
+def explain_missing_address(condition: dict[str, Any]) -> str:
     """An explanation why an InferenceService has no address."""
     if condition.get("reason") == NO_PARENT:
         said = condition.get("message")
@@ -214,9 +219,9 @@ def explain_ingress(condition: dict[str, Any]) -> str:
             f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + said if said else ''}); "
             "the Gateway that KServe is configured with (ingress.kserveIngressGateway) is missing or not ready"
         )
-    return _describe_condition(condition) or "KServe has made no route yet"
+    return _describe_service_condition(condition) or "KServe has made no route yet"
 
 
-def _describe_condition(condition: dict[str, Any]) -> str:
+def _describe_service_condition(condition: dict[str, Any]) -> str:
     """Reason and message of a condition."""
     return ": ".join(str(part) for part in (condition.get("reason"), condition.get("message")) if part)

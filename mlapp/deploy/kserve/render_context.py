@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.cluster.track_context import TrackContext
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
-from mlapp.deploy.kserve.settings_check import is_readable
+from mlapp.deploy.kserve.settings_check import is_readable_by_kserve
 
 SECTION = "targets.kserve"
 
@@ -32,4 +32,4 @@ class KServeContext(TrackContext[KServeSettings]):
             return None
         if given is not None:
             return fill_storage_uri(given, shipment, SECTION)
-        return shipment.model_uri if is_readable(shipment.model_uri) else None
+        return shipment.model_uri if is_readable_by_kserve(shipment.model_uri) else None

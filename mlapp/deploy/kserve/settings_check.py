@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.cluster.replica_range import refuse_reversed_range
+from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.errors import ConfigError
 
@@ -20,19 +20,19 @@ SCHEMES = (
 )
 
 
-def is_readable(uri: str | None) -> bool:
+def is_readable_by_kserve(uri: str | None) -> bool:
     """Whether KServe can download from `uri`."""
     return uri is not None and uri.startswith(SCHEMES)
 
 
-def refuse_contradictions(settings: KServeSettings) -> None:
+def refuse_contradictory_kserve_settings(settings: KServeSettings) -> None:
     """Check the settings against each other.
 
     Raises:
         ConfigError: two settings contradict each other; the message names them.
     """
     knative = settings.mode == "knative"
-    refuse_reversed_range("targets.kserve", settings.min_replicas, settings.max_replicas)
+    refuse_reversed_replica_range("targets.kserve", settings.min_replicas, settings.max_replicas)
     if settings.min_replicas == 0 and not knative:
         raise ConfigError(
             "targets.kserve: min_replicas is 0, and in Standard mode nothing starts a pod for a request.",
@@ -53,7 +53,7 @@ def refuse_contradictions(settings: KServeSettings) -> None:
             "Use `autoscaler: knative`, or at least 1.",
         )
     uri = settings.storage_uri
-    if uri not in (None, IMAGE) and not is_readable(uri):
+    if uri not in (None, IMAGE) and not is_readable_by_kserve(uri):
         raise ConfigError(
             f"targets.kserve.storage_uri: KServe does not read {uri}.",
             "Use s3://, gs://, pvc://, oci://, https:// or hf://, or `image` for the image's own model.",

@@ -10,15 +10,15 @@ from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.app_status import (
     find_pod_problems,
-    find_record_problems,
-    list_events,
-    make_replica,
+    find_release_problems,
+    list_app_events,
+    make_status_replica,
     object_name,
 )
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.kserve.inference_service import INTERNAL, VISIBILITY
-from mlapp.deploy.kserve.readiness import explain_ingress, find_conditions, find_model_failure
+from mlapp.deploy.kserve.readiness import explain_missing_address, find_model_failure, find_service_conditions
 from mlapp.deploy.target import Status
 
 
@@ -32,7 +32,7 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
         lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds)
         services, all_pods, events, *routes = lists
         records = recorded.result()
-    live, trial = releases.find_live(records), releases.find_canary(records)
+    live, trial = releases.find_live_release(records), releases.find_canary_release(records)
     service = next((item for item in services if object_name(item) == names.base), None)
     predictor = (service or {"spec": {"predictor": {}}})["spec"]["predictor"]
     return Status(
@@ -41,13 +41,13 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
         release=live.release if live else None,
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"]["predictor"].get("minReplicas", 1)) for item in services),
-        ready=sum(pods.is_ready(pod) for pod in all_pods),
-        replicas=tuple(make_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
-        traffic=_split_traffic(live, trial, service, [route for each in routes for route in each], names.base),
+        ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
+        replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
+        traffic=_read_kserve_traffic(live, trial, service, [route for each in routes for route in each], names.base),
         url=find_service_url(service or {}) or (live.release.url if live else None),
-        scaling=_describe_scaling(predictor),
-        events=list_events(events, names),
-        problems=tuple(_find_problems(services, records, all_pods, events)),
+        scaling=_describe_kserve_scaling(predictor),
+        events=list_app_events(events, names),
+        problems=tuple(_find_kserve_problems(services, records, all_pods, events)),
         place=cluster.place,
     )
 
@@ -61,7 +61,7 @@ def find_service_url(service: dict[str, Any]) -> str | None:
     return str(url) if url else None
 
 
-def _split_traffic(
+def _read_kserve_traffic(
     live: ReleaseRecord | None,
     trial: ReleaseRecord | None,
     service: dict[str, Any] | None,
@@ -85,22 +85,22 @@ def _split_traffic(
     return {live.number: 100 - share, trial.number: share}
 
 
-def _describe_scaling(predictor: dict[str, Any]) -> str | None:
+def _describe_kserve_scaling(predictor: dict[str, Any]) -> str | None:
     least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
     return f"{least} to {most} replicas" if most > least else None
 
 
-def _find_problems(
+def _find_kserve_problems(
     services: Sequence[dict[str, Any]],
     records: Sequence[ReleaseRecord],
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = find_record_problems(records, INFERENCE_SERVICE.kind, not services)
+    found = find_release_problems(records, INFERENCE_SERVICE.kind, not services)
     for item in services:
-        for kind, condition in find_conditions(item).items():
+        for kind, condition in find_service_conditions(item).items():
             if kind == "IngressReady" and condition.get("status") != "True":
-                found.append(f"{object_name(item)} has no address: {explain_ingress(condition)}")
+                found.append(f"{object_name(item)} has no address: {explain_missing_address(condition)}")
             elif kind == "PredictorReady" and condition.get("status") == "False":
                 said = condition.get("message") or condition.get("reason") or "no reason given"
                 found.append(f"{object_name(item)}: PredictorReady is False: {said}")

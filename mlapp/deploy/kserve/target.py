@@ -9,7 +9,7 @@ from typing import Any
 from mlapp.deploy.cluster import labels, object_kinds
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
-from mlapp.deploy.cluster.releases import ReleaseRecord, find_live
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_live_release
 from mlapp.deploy.cluster.revision_target import RevisionTarget
 from mlapp.deploy.kserve import canary, canary_documents
 from mlapp.deploy.kserve.inference_service import render_release
@@ -18,7 +18,7 @@ from mlapp.deploy.kserve.predictor import CONTAINER
 from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
-from mlapp.deploy.kserve.settings_check import is_readable, refuse_contradictions
+from mlapp.deploy.kserve.settings_check import is_readable_by_kserve, refuse_contradictory_kserve_settings
 from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.reporting import Reporter
@@ -44,7 +44,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def check(self) -> str:
         """The cluster's version and location. Checks that KServe's kinds exist and the settings are consistent."""
-        refuse_contradictions(self.settings)
+        refuse_contradictory_kserve_settings(self.settings)
         return super().check()
 
     def require_cluster(self) -> None:
@@ -58,7 +58,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     def fetches_model(self, model_uri: str | None) -> bool:
         """Whether KServe's storage initializer downloads the version into /mnt/models."""
         given = self.settings.storage_uri
-        return given != IMAGE and (given is not None or is_readable(model_uri))
+        return given != IMAGE and (given is not None or is_readable_by_kserve(model_uri))
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
@@ -66,9 +66,9 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary. For `spec.canary`, reads the live InferenceService if the cluster is reachable."""
-        refuse_contradictions(self.settings)
+        refuse_contradictory_kserve_settings(self.settings)
         context = KServeContext(shipment, self.settings, self.serve)
-        live = self._live_service if canary_documents.choose_method(context) == "spec" else None
+        live = self._live_service if canary_documents.choose_canary_method(context) == "spec" else None
         return canary_documents.render_canary(context, percent, live)
 
     def wait_for_release(
@@ -131,7 +131,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     @cached_property
     def _live_service(self) -> dict[str, Any] | None:
         try:
-            live = find_live(self.open_releases().list_records())
+            live = find_live_release(self.open_releases().list_records())
         except DeployError:
             return None
         documents = live.documents if live else ()

@@ -40,7 +40,7 @@ class Deployment:
             )
         self._require_idle()
         record = self._create_release(shipment, note)
-        config = documents.release_name(endpoint.name, record.number)
+        config = documents.name_endpoint_release(endpoint.name, record.number)
         try:
             endpoint.switch(config, (record.number,), self._progress)
             self._check_prediction(record)
@@ -70,7 +70,7 @@ class Deployment:
         endpoint = self._endpoint
         live = self._require_undecided()
         record = self._create_release(shipment, f"canary at {percent} %")
-        config = documents.canary_name(endpoint.name, live, record.number)
+        config = documents.name_canary_config(endpoint.name, live, record.number)
         try:
             endpoint.create_config({live: 100 - percent, record.number: percent})
             endpoint.switch(config, (live, record.number), self._progress)
@@ -106,8 +106,8 @@ class Deployment:
         self._require_idle()
         endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, trial)})
         self._progress(f"release {winner} gets all traffic")
-        endpoint.switch(documents.release_name(endpoint.name, winner), (winner,), self._progress)
-        endpoint.delete_config(documents.canary_name(endpoint.name, live, trial))
+        endpoint.switch(documents.name_endpoint_release(endpoint.name, winner), (winner,), self._progress)
+        endpoint.delete_config(documents.name_canary_config(endpoint.name, live, trial))
 
     def _create_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
         """Create the Model and configuration of a release with the next number."""
@@ -117,7 +117,7 @@ class Deployment:
         number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
         record = record_shipment(shipment, number, author, note)
         endpoint.create_model(self._serve, record)
-        self._progress(f"release {number}: Model/{documents.release_name(endpoint.name, number)}")
+        self._progress(f"release {number}: Model/{documents.name_endpoint_release(endpoint.name, number)}")
         return record
 
     def _restore_live(self, live: int, failed: str) -> None:
@@ -127,7 +127,7 @@ class Deployment:
             failed: the name of the failed configuration.
         """
         endpoint = self._endpoint
-        name = documents.release_name(endpoint.name, live)
+        name = documents.name_endpoint_release(endpoint.name, live)
         current = endpoint.describe()
         is_live = current is not None and current["EndpointConfigName"] == name
         if current is not None and current["EndpointConfigName"] not in (name, failed):
@@ -139,7 +139,7 @@ class Deployment:
     def _check_prediction(self, record: ReleaseRecord) -> None:
         if record.example is None:
             return
-        variant = documents.variant_name(record.number)
+        variant = documents.name_endpoint_variant(record.number)
         answer = self._endpoint.invoke(RequestBody.of(record.example), variant)
         self._progress(f"variant {variant} answers: {str(answer['predictions'])[:60]}")
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.cluster.server_environment import spell_setting
+from mlapp.deploy.cluster.server_environment import spell_server_variable
 from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.errors import ConfigError
@@ -31,27 +31,27 @@ CHUNK = 256
 CHUNKS = 20
 
 
-def endpoint_name(app: str, settings: SageMakerSettings) -> str:
+def name_endpoint(app: str, settings: SageMakerSettings) -> str:
     """The endpoint's name: at most 44 letters, digits and hyphens, so that a release's number fits after it."""
     return settings.endpoint or re.sub(r"[^a-zA-Z0-9]+", "-", app).strip("-")[:44].strip("-") or "app"
 
 
-def variant_name(number: int) -> str:
+def name_endpoint_variant(number: int) -> str:
     """The variant that runs a release."""
     return f"r{number}"
 
 
-def release_name(endpoint: str, number: int) -> str:
+def name_endpoint_release(endpoint: str, number: int) -> str:
     """Name of a release's Model, and of the configuration that gives it all traffic."""
     return f"{endpoint}-r{number}"
 
 
-def canary_name(endpoint: str, live: int, number: int) -> str:
+def name_canary_config(endpoint: str, live: int, number: int) -> str:
     """Name of the configuration that splits the traffic between two releases."""
     return f"{endpoint}-r{live}-r{number}"
 
 
-def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
+def make_endpoint_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
     """The server's variables.
 
     Raises:
@@ -63,11 +63,11 @@ def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
             "serve.api_keys does nothing on SageMaker: IAM decides who may invoke an endpoint.",
             "Leave serve.api_keys out for this environment.",
         )
-    own = {name: spell_setting(value) for name, value in settings.env.items()}
+    own = {name: spell_server_variable(value) for name, value in settings.env.items()}
     refuse_secret_variables("targets.sagemaker.env", own, "in the Model", "Read it from AWS Secrets Manager instead.")
     told, default = msgspec.to_builtins(serve), msgspec.to_builtins(Serve())
     variables = {
-        f"MLAPP_SERVE__{name.upper()}": spell_setting(value)
+        f"MLAPP_SERVE__{name.upper()}": spell_server_variable(value)
         for name, value in told.items()
         if value != default[name] and name not in ("api_keys", "host", "port", "tls_cert", "tls_key", "grpc_port")
     }
@@ -75,15 +75,17 @@ def make_variables(settings: SageMakerSettings, serve: Serve) -> dict[str, str]:
     return dict(sorted({**variables, **own}.items()))
 
 
-def make_model(endpoint: str, settings: SageMakerSettings, serve: Serve, record: ReleaseRecord) -> dict[str, Any]:
+def make_endpoint_model(
+    endpoint: str, settings: SageMakerSettings, serve: Serve, record: ReleaseRecord
+) -> dict[str, Any]:
     """The CreateModel request, without tags.
 
     Raises:
         ConfigError: no execution role is set.
     """
     model: dict[str, Any] = {
-        "ModelName": release_name(endpoint, record.number),
-        "PrimaryContainer": {"Image": record.image, "Environment": make_variables(settings, serve)},
+        "ModelName": name_endpoint_release(endpoint, record.number),
+        "PrimaryContainer": {"Image": record.image, "Environment": make_endpoint_variables(settings, serve)},
         "ExecutionRoleArn": settings.role,
     }
     if settings.vpc is not None:
@@ -91,16 +93,20 @@ def make_model(endpoint: str, settings: SageMakerSettings, serve: Serve, record:
     return model
 
 
-def make_config(endpoint: str, settings: SageMakerSettings, weights: Mapping[int, int]) -> dict[str, Any]:
+def make_endpoint_config(endpoint: str, settings: SageMakerSettings, weights: Mapping[int, int]) -> dict[str, Any]:
     """The CreateEndpointConfig request, with a variant per release; `weights` is traffic in percent by release."""
     numbers = list(weights)
-    name = release_name(endpoint, numbers[0]) if len(numbers) == 1 else canary_name(endpoint, numbers[0], numbers[1])
+    name = (
+        name_endpoint_release(endpoint, numbers[0])
+        if len(numbers) == 1
+        else name_canary_config(endpoint, numbers[0], numbers[1])
+    )
     return {
         "EndpointConfigName": name,
         "ProductionVariants": [
             {
-                "VariantName": variant_name(number),
-                "ModelName": release_name(endpoint, number),
+                "VariantName": name_endpoint_variant(number),
+                "ModelName": name_endpoint_release(endpoint, number),
                 "InstanceType": settings.instance_type,
                 "InitialInstanceCount": settings.first_instances,
                 "InitialVariantWeight": float(share),
@@ -110,7 +116,7 @@ def make_config(endpoint: str, settings: SageMakerSettings, weights: Mapping[int
     }
 
 
-def make_template(
+def make_endpoint_template(
     endpoint: str,
     settings: SageMakerSettings,
     serve: Serve,
@@ -118,11 +124,11 @@ def make_template(
     canary: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """A CloudFormation template of a release; `canary` is the live release's number and the canary's percentage."""
-    model = make_model(endpoint, settings, serve, record)
+    model = make_endpoint_model(endpoint, settings, serve, record)
     if settings.role is None:
         model["ExecutionRoleArn"] = {"Ref": "ExecutionRoleArn"}
     weights = {record.number: 100} if canary is None else {canary[0]: 100 - canary[1], record.number: canary[1]}
-    config = make_config(endpoint, settings, weights)
+    config = make_endpoint_config(endpoint, settings, weights)
     resources: dict[str, Any] = {
         "Model": {"Type": "AWS::SageMaker::Model", "Properties": model},
         "EndpointConfig": {"Type": "AWS::SageMaker::EndpointConfig", "DependsOn": "Model", "Properties": config},
@@ -155,7 +161,7 @@ def make_scalable_target(endpoint: str, settings: SageMakerSettings, number: int
     """The RegisterScalableTarget request for a release's variant."""
     assert settings.autoscaling is not None
     return {
-        **scaling_place(endpoint, number),
+        **identify_endpoint_scaling(endpoint, number),
         "MinCapacity": settings.autoscaling.min,
         "MaxCapacity": settings.autoscaling.max,
     }
@@ -166,9 +172,9 @@ def make_scaling_policy(endpoint: str, settings: SageMakerSettings, number: int)
     assert settings.autoscaling is not None
     metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
     return {
-        "PolicyName": f"{release_name(endpoint, number)}-requests",
+        "PolicyName": f"{name_endpoint_release(endpoint, number)}-requests",
         "PolicyType": "TargetTrackingScaling",
-        **scaling_place(endpoint, number),
+        **identify_endpoint_scaling(endpoint, number),
         "TargetTrackingScalingPolicyConfiguration": {
             "TargetValue": float(settings.autoscaling.requests),
             "PredefinedMetricSpecification": metric,
@@ -176,22 +182,24 @@ def make_scaling_policy(endpoint: str, settings: SageMakerSettings, number: int)
     }
 
 
-def scaling_place(endpoint: str, number: int) -> dict[str, str]:
+def identify_endpoint_scaling(endpoint: str, number: int) -> dict[str, str]:
     """Application Auto Scaling's identifiers of a release's variant."""
     return {
         "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{endpoint}/variant/{variant_name(number)}",
+        "ResourceId": f"endpoint/{endpoint}/variant/{name_endpoint_variant(number)}",
         "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
     }
 
 
-def make_tags(app: str, settings: SageMakerSettings, record: ReleaseRecord | None = None) -> list[dict[str, str]]:
+def make_endpoint_tags(
+    app: str, settings: SageMakerSettings, record: ReleaseRecord | None = None
+) -> list[dict[str, str]]:
     """Tags that identify the app; for a Model, also its release."""
     tags = {**settings.tags, APP_TAG: app}
     if record is not None:
-        text = _encode_record(record)
+        text = _encode_release_tags(record)
         if len(text) > CHUNK * CHUNKS:
-            text = _encode_record(msgspec.structs.replace(record, example=None))
+            text = _encode_release_tags(msgspec.structs.replace(record, example=None))
         tags.update({f"{RECORD_TAG}{at // CHUNK}": text[at : at + CHUNK] for at in range(0, len(text), CHUNK)})
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
@@ -209,5 +217,5 @@ def read_release_tags(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | 
         return None
 
 
-def _encode_record(record: ReleaseRecord) -> str:
+def _encode_release_tags(record: ReleaseRecord) -> str:
     return base64.urlsafe_b64encode(json.dumps(msgspec.to_builtins(record)).encode()).decode()

@@ -111,18 +111,18 @@ class Endpoint:
         """
         with self._translate_conflicts():
             self.client.create_model(
-                **documents.make_model(self.name, self.settings, serve, record),
-                Tags=documents.make_tags(self.app, self.settings, record),
+                **documents.make_endpoint_model(self.name, self.settings, serve, record),
+                Tags=documents.make_endpoint_tags(self.app, self.settings, record),
             )
         self.create_config({record.number: 100})
 
     def create_config(self, weights: Mapping[int, int]) -> str:
         """Create a configuration, replacing one of the same name; returns the name."""
-        config = documents.make_config(self.name, self.settings, weights)
+        config = documents.make_endpoint_config(self.name, self.settings, weights)
         name = str(config["EndpointConfigName"])
         self.delete_config(name)
         with self.session.translate_errors():
-            self.client.create_endpoint_config(**config, Tags=documents.make_tags(self.app, self.settings))
+            self.client.create_endpoint_config(**config, Tags=documents.make_endpoint_tags(self.app, self.settings))
         return name
 
     def switch(self, config: str, numbers: Iterable[int], progress: Reporter) -> None:
@@ -139,7 +139,7 @@ class Endpoint:
         with self._translate_conflicts():
             if current is None:
                 progress(f"create the endpoint {self.name}")
-                tags = documents.make_tags(self.app, self.settings)
+                tags = documents.make_endpoint_tags(self.app, self.settings)
                 self.client.create_endpoint(EndpointName=self.name, EndpointConfigName=config, Tags=tags)
             else:
                 self._remove_scaling(current)
@@ -151,7 +151,7 @@ class Endpoint:
     def set_weights(self, weights: Mapping[int, int]) -> None:
         """Change the traffic shares of the running variants immediately."""
         wanted = [
-            {"VariantName": documents.variant_name(number), "DesiredWeight": float(share)}
+            {"VariantName": documents.name_endpoint_variant(number), "DesiredWeight": float(share)}
             for number, share in weights.items()
         ]
         with self._translate_conflicts():
@@ -189,7 +189,7 @@ class Endpoint:
     def note_state(self, number: int, state: str) -> None:
         """Record a release's final state in its Model's tags."""
         with suppress(DeployError), self.session.translate_errors():
-            arn = self.client.describe_model(ModelName=documents.release_name(self.name, number))["ModelArn"]
+            arn = self.client.describe_model(ModelName=documents.name_endpoint_release(self.name, number))["ModelArn"]
             self.client.add_tags(ResourceArn=arn, Tags=[{"Key": documents.STATE_TAG, "Value": state}])
 
     def delete_config(self, name: str) -> bool:
@@ -198,7 +198,7 @@ class Endpoint:
 
     def delete_release(self, number: int) -> list[str]:
         """Remove a release's Model and configuration; returns the removed names."""
-        name = documents.release_name(self.name, number)
+        name = documents.name_endpoint_release(self.name, number)
         removed = [f"EndpointConfig/{name}"] if self.delete_config(name) else []
         if self._delete_unless_missing(lambda: self.client.delete_model(ModelName=name)):
             removed.append(f"Model/{name}")

@@ -16,16 +16,16 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from mlapp.deploy.abilities import CompareQuality, RegistryPlace
-from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource, watch_metrics
+from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource, watch_canary_metrics
 from mlapp.deploy.aws.description_diff import diff_descriptions
-from mlapp.deploy.aws.ecr import default_repository_name, open_repository
+from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
 from mlapp.deploy.aws.session import AwsSession
-from mlapp.deploy.canary_watch import compare_releases
+from mlapp.deploy.canary_watch import compare_canary_quality
 from mlapp.deploy.release_record import ReleaseRecord, record_shipment
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.deployment import Deployment
 from mlapp.deploy.sagemaker.endpoint import Endpoint
-from mlapp.deploy.sagemaker.iam import make_iam_template
+from mlapp.deploy.sagemaker.iam import make_endpoint_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, State, Status, Target, ignore_progress
 from mlapp.reporting import Reporter
@@ -47,27 +47,29 @@ class SageMakerTarget(Target[SageMakerSettings]):
     @cached_property
     def _endpoint(self) -> Endpoint:
         session = AwsSession(self.settings.region, "Deploying to Amazon SageMaker", self.name)
-        return Endpoint(session, self.app, documents.endpoint_name(self.app, self.settings), self.settings)
+        return Endpoint(session, self.app, documents.name_endpoint(self.app, self.settings), self.settings)
 
     def check(self) -> str:
         """The account and region. Checks that the execution role is set."""
         self._require_role()
-        documents.make_variables(self.settings, self.serve)
+        documents.make_endpoint_variables(self.settings, self.serve)
         session = self._endpoint.session
         return f"AWS account {session.account}, region {session.region}"
 
     def open_registry(self, progress: Reporter = ignore_progress) -> RegistryPlace:
         """The app's repository in ECR, the only registry that SageMaker pulls from."""
-        return open_repository(self._endpoint.session, self.repository_name, self.settings.tags, progress)
+        return open_ecr_repository(self._endpoint.session, self.repository_name, self.settings.tags, progress)
 
     @property
     def repository_name(self) -> str:
         """The name of the ECR repository."""
-        return self.settings.repository or default_repository_name(self.app)
+        return self.settings.repository or name_ecr_repository(self.app)
 
     def iam(self) -> dict[str, Any]:
         """A CloudFormation template with the endpoint's minimal role and the deployer's permissions."""
-        return make_iam_template(documents.endpoint_name(self.app, self.settings), self.repository_name, self.settings)
+        return make_endpoint_iam_template(
+            documents.name_endpoint(self.app, self.settings), self.repository_name, self.settings
+        )
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of the deployment, as release 1."""
@@ -83,10 +85,12 @@ class SageMakerTarget(Target[SageMakerSettings]):
         running: dict[str, Any] = {}
         if live is not None:
             with self._endpoint.session.translate_errors():
-                name = documents.release_name(self._endpoint.name, live)
+                name = documents.name_endpoint_release(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
             running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
-        model = documents.make_model(self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0))
+        model = documents.make_endpoint_model(
+            self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0)
+        )
         wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         return diff_descriptions(self._endpoint.name, running, wanted)
 
@@ -159,7 +163,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         records = endpoint.list_records()
         removed = [f"Endpoint/{endpoint.name}"] if endpoint.delete_endpoint() else []
         if trial is not None and live is not None:
-            name = documents.canary_name(endpoint.name, live, trial)
+            name = documents.name_canary_config(endpoint.name, live, trial)
             removed += [f"EndpointConfig/{name}"] if endpoint.delete_config(name) else []
         for record, _ in records:
             removed += endpoint.delete_release(record.number)
@@ -213,10 +217,10 @@ class SageMakerTarget(Target[SageMakerSettings]):
         """Watch both variants' CloudWatch metrics, then promote or abort."""
         live, trial = self._endpoint.require_canary()
         start = datetime.now(timezone.utc)
-        reason = watch_metrics(
+        reason = watch_canary_metrics(
             lambda: self._read_counts(live, start),
             lambda: self._read_counts(trial, start),
-            lambda: compare_releases(compare_quality, self._find_release(live), self._find_release(trial)),
+            lambda: compare_canary_quality(compare_quality, self._find_release(live), self._find_release(trial)),
             self.settings.canary,
             seconds,
             JUDGE_PAUSE,
@@ -245,9 +249,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
             )
 
     def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
-        endpoint = documents.endpoint_name(self.app, self.settings)
+        endpoint = documents.name_endpoint(self.app, self.settings)
         record = record_shipment(shipment, number)
-        return documents.make_template(endpoint, self.settings, self.serve, record, canary)
+        return documents.make_endpoint_template(endpoint, self.settings, self.serve, record, canary)
 
     def _describe_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
         return {"image": container["Image"], "environment": container.get("Environment") or {}, "role": role}
@@ -275,6 +279,6 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return record.make_release(self.app, self.name, state, self._url)
 
     def _read_counts(self, number: int, start: datetime) -> MetricCounts:
-        place = {"EndpointName": self._endpoint.name, "VariantName": documents.variant_name(number)}
+        place = {"EndpointName": self._endpoint.name, "VariantName": documents.name_endpoint_variant(number)}
         metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # latency is in microseconds
         return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 1e-6).read_counts(place, start)

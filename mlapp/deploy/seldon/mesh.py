@@ -10,7 +10,7 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.object_kinds import POD, SERVICE
 from mlapp.deploy.cluster.pod_client import request_pod
-from mlapp.deploy.cluster.pods import is_ready
+from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.target import DeployError
 from mlapp.errors import UsageError
 from mlapp.request_body import RequestBody
@@ -27,7 +27,7 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
         DeployError: the namespace has no mesh, or the mesh answers with an error.
         UsageError: the inputs cannot be expressed as tensors.
     """
-    body = json.dumps(make_tensors(inputs)).encode()
+    body = json.dumps(make_mesh_tensors(inputs)).encode()
     pod, port = _find_mesh_pod(cluster)
     path = f"/v2/models/{model}/infer"
     status, content = request_pod(
@@ -43,7 +43,7 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
     return {"predictions": outputs[0].get("data") if outputs else [], "model": model}
 
 
-def make_tensors(inputs: Any) -> dict[str, Any]:
+def make_mesh_tensors(inputs: Any) -> dict[str, Any]:
     """Convert records or columns to a request with one tensor per column.
 
     Raises:
@@ -78,7 +78,7 @@ def _find_mesh_pod(cluster: Cluster) -> tuple[str, int]:
             "Have a SeldonRuntime created there, or set targets.seldon.namespace to its namespace.",
         )
     chosen = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
-    ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen) if is_ready(pod)]
+    ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen) if is_pod_ready(pod)]
     if not ready:
         raise DeployError(f"The Service {MESH} in {cluster.place} has no ready pod.", "Ask Seldon's operator.")
     ports = [port.get("targetPort") for port in service["spec"].get("ports") or []]

@@ -12,7 +12,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.naming import Names, make_label_value
 from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, Kind
 from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
-from mlapp.deploy.cluster.replica_range import refuse_reversed_range
+from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.seldon.settings import SeldonSettings
@@ -29,16 +29,16 @@ def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[st
     Raises:
         ConfigError: settings contradict each other, or a patch does not fit.
     """
-    refuse_contradictions(settings)
+    refuse_contradictory_seldon_settings(settings)
     names = Names(shipment.app)
-    made = [_make_server(shipment, settings)] if settings.server_image else []
-    made.append(_make_model(shipment, settings, names.base))
+    made = [_make_seldon_server(shipment, settings)] if settings.server_image else []
+    made.append(_make_seldon_model(shipment, settings, names.base))
     return apply_patches(made, settings.patches, SECTION)
 
 
 def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
     """A second Model, and an Experiment that sends it a part of the first Model's requests."""
-    refuse_contradictions(settings)
+    refuse_contradictory_seldon_settings(settings)
     names = Names(shipment.app)
     spec = {
         "default": names.base,
@@ -47,12 +47,12 @@ def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) ->
             {"name": names.canary, "weight": percent},
         ],
     }
-    experiment = _make_document(shipment, settings, SELDON_EXPERIMENT, f"{names.base}-split", spec)
-    documents = [_make_model(shipment, settings, names.canary), experiment]
+    experiment = _make_seldon_object(shipment, settings, SELDON_EXPERIMENT, f"{names.base}-split", spec)
+    documents = [_make_seldon_model(shipment, settings, names.canary), experiment]
     return apply_patches(documents, select_canary_patches(settings.patches, names, documents), SECTION)
 
 
-def refuse_contradictions(settings: SeldonSettings) -> None:
+def refuse_contradictory_seldon_settings(settings: SeldonSettings) -> None:
     """Check the settings.
 
     Raises:
@@ -67,21 +67,21 @@ def refuse_contradictions(settings: SeldonSettings) -> None:
         raise ConfigError(
             "targets.seldon: `server` names an existing Server, and `server_image` creates one.", "Set one of them."
         )
-    refuse_reversed_range(SECTION, settings.min_replicas, settings.max_replicas)
+    refuse_reversed_replica_range(SECTION, settings.min_replicas, settings.max_replicas)
 
 
-def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict[str, Any]:
+def _make_seldon_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict[str, Any]:
     uri = fill_storage_uri(settings.storage_uri or "", shipment, SECTION)
     spec: dict[str, Any] = {
         "storageUri": uri,
-        "requirements": [_name_capability(shipment)] if settings.server_image else ["mlserver"],
+        "requirements": [_name_server_capability(shipment)] if settings.server_image else ["mlserver"],
         "replicas": settings.min_replicas,
     }
     if settings.max_replicas is not None:
         spec.update(minReplicas=settings.min_replicas, maxReplicas=settings.max_replicas)
     optional = {"server": settings.server, "secretName": settings.storage_secret, "memory": settings.memory}
     spec.update({key: value for key, value in optional.items() if value is not None})
-    document = _make_document(shipment, settings, SELDON_MODEL, name, spec)
+    document = _make_seldon_object(shipment, settings, SELDON_MODEL, name, spec)
     if shipment.model_version:
         document["metadata"]["labels"][labels.VERSION] = make_label_value(shipment.model_version)
     if shipment.code_revision:
@@ -89,24 +89,24 @@ def _make_model(shipment: Shipment, settings: SeldonSettings, name: str) -> dict
     return document
 
 
-def _make_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
+def _make_seldon_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
     """A dedicated Server: the runtime of an export needs its packages besides MLServer."""
     spec = {
         "serverConfig": settings.server_config,
-        "extraCapabilities": [_name_capability(shipment)],
+        "extraCapabilities": [_name_server_capability(shipment)],
         "replicas": settings.min_replicas,
         "podSpec": {"containers": [{"name": SERVER_CONTAINER, "image": settings.server_image}]},
     }
-    return _make_document(shipment, settings, SELDON_SERVER, Names(shipment.app).base, spec)
+    return _make_seldon_object(shipment, settings, SELDON_SERVER, Names(shipment.app).base, spec)
 
 
-def _name_capability(shipment: Shipment) -> str:
+def _name_server_capability(shipment: Shipment) -> str:
     """A capability that only the app's own Server has, so that Seldon loads the model nowhere else."""
     return f"mlapp-{Names(shipment.app).base}"
 
 
-def _make_document(
+def _make_seldon_object(
     shipment: Shipment, settings: SeldonSettings, kind: Kind, name: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
-    own = labels.object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
+    own = labels.make_object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
     return make_document(settings, kind, name, own, spec=spec)

@@ -22,7 +22,7 @@ FAILED_FOR = 15.0
 PAUSE = 0.5
 
 
-def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]], timeout: float) -> None:
+def wait_for_seldon_objects(job: DeploySession[Any], documents: Sequence[dict[str, Any]], timeout: float) -> None:
     """Return when each object's `Ready` is True.
 
     Raises:
@@ -39,15 +39,15 @@ def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]
         for document in list(open_documents):
             title = object_title(document)
             item = job.cluster.get_object(find_object_kind(document), document["metadata"]["name"]) or {}
-            ready = _find_condition(item, "Ready")
-            words = describe_conditions(item)
+            ready = _find_seldon_condition(item, "Ready")
+            words = describe_seldon_conditions(item)
             if told.get(title) != words:
                 told[title] = words
                 job.progress(f"{title}: {words}")
             status = item.get("status", {})
             if ready.get("status") != "True":
                 changed.add(title)
-            elif _is_current(item, status) or title in changed or time.monotonic() - begun >= SETTLED:
+            elif _is_current_condition(item, status) or title in changed or time.monotonic() - begun >= SETTLED:
                 open_documents.remove(document)
                 continue
             if any(condition.get("status") == "False" for condition in status.get("conditions") or []):
@@ -64,7 +64,7 @@ def wait_until_ready(job: DeploySession[Any], documents: Sequence[dict[str, Any]
             time.sleep(PAUSE)
 
 
-def describe_conditions(item: dict[str, Any]) -> str:
+def describe_seldon_conditions(item: dict[str, Any]) -> str:
     """An object's conditions that are not True, or `ready`."""
     found = item.get("status", {}).get("conditions") or []
     if not found:
@@ -78,12 +78,12 @@ def describe_conditions(item: dict[str, Any]) -> str:
     return "; ".join(wrong) or "ready"
 
 
-def _find_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
+def _find_seldon_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
     conditions: list[dict[str, Any]] = item.get("status", {}).get("conditions") or []
     return next((each for each in conditions if each.get("type") == kind), {})
 
 
-def _is_current(item: dict[str, Any], status: dict[str, Any]) -> bool:
+def _is_current_condition(item: dict[str, Any], status: dict[str, Any]) -> bool:
     """Whether the status refers to the current generation, or the object is new."""
     generation = item.get("metadata", {}).get("generation", 0)
     seen = status.get("observedGeneration")

@@ -12,22 +12,27 @@ from mlapp.deploy.cluster import canary_trial, labels, single_step_canary
 from mlapp.deploy.cluster import logs as pod_logs
 from mlapp.deploy.cluster.app_status import (
     find_pod_problems,
-    find_record_problems,
-    list_events,
-    make_replica,
+    find_release_problems,
+    list_app_events,
+    make_status_replica,
     object_name,
 )
-from mlapp.deploy.cluster.canary_analysis import RequestCounts, request_metrics
+from mlapp.deploy.cluster.canary_analysis import RequestCounts, request_pod_metrics
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, POD, SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, SERVICE
-from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary, find_live
+from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
 from mlapp.deploy.cluster.rollout import RolloutError
 from mlapp.deploy.seldon.mesh import predict_through_mesh
 from mlapp.deploy.seldon.model_counts import PORT as AGENT_PORT
 from mlapp.deploy.seldon.model_counts import parse_model_counts
-from mlapp.deploy.seldon.objects import SERVER_CONTAINER, refuse_contradictions, render_canary, render_release
-from mlapp.deploy.seldon.readiness import describe_conditions, wait_until_ready
+from mlapp.deploy.seldon.objects import (
+    SERVER_CONTAINER,
+    refuse_contradictory_seldon_settings,
+    render_canary,
+    render_release,
+)
+from mlapp.deploy.seldon.readiness import describe_seldon_conditions, wait_for_seldon_objects
 from mlapp.deploy.seldon.settings import SeldonSettings
 from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, Status
 from mlapp.errors import UsageError
@@ -52,7 +57,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def check(self) -> str:
         """The cluster's version and location. Checks that Seldon's kinds exist and the settings are complete."""
-        refuse_contradictions(self.settings)
+        refuse_contradictory_seldon_settings(self.settings)
         return super().check()
 
     def require_cluster(self) -> None:
@@ -87,7 +92,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         restored: bool,
     ) -> None:
         """Wait for each object's conditions, then request a prediction from each model through Seldon's mesh."""
-        wait_until_ready(job, documents, self.rollout.timeout)
+        wait_for_seldon_objects(job, documents, self.rollout.timeout)
         example = record.release.shipment.example
         if example is None or not self.rollout.check:
             return
@@ -118,7 +123,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Log lines of the Server's pods, which can run other models too."""
-        return pod_logs.stream_logs(
+        return pod_logs.stream_pod_logs(
             self.cluster, self.names, follow, tail, since, self.container, self._server_selector
         )
 
@@ -135,7 +140,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             records = recorded.result()
         if not records:
             self.cluster.require_namespace()
-        live, trial = find_live(records), find_canary(records)
+        live, trial = find_live_release(records), find_canary_release(records)
         weights = {
             candidate["name"]: int(candidate["weight"])
             for item in experiments
@@ -148,9 +153,9 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         problems = [
             f"{item['kind']}/{object_name(item)}: {said}"
             for item in (*servers, *models, *experiments)
-            if (said := describe_conditions(item)) != "ready"
+            if (said := describe_seldon_conditions(item)) != "ready"
         ]
-        problems += find_record_problems(records, SELDON_MODEL.kind, not models)
+        problems += find_release_problems(records, SELDON_MODEL.kind, not models)
         problems += find_pod_problems(all_pods, events)
         main = next((item for item in models if object_name(item) == self.names.base), {})
         return Status(
@@ -160,9 +165,9 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             canary=trial.release if trial else None,
             desired=int(main.get("spec", {}).get("replicas", 1)) if main else 0,
             ready=int(main.get("status", {}).get("availableReplicas") or main.get("status", {}).get("replicas") or 0),
-            replicas=tuple(make_replica(pod, ()) for pod in sorted(all_pods, key=object_name)),
+            replicas=tuple(make_status_replica(pod, ()) for pod in sorted(all_pods, key=object_name)),
             traffic=traffic,
-            events=list_events(events, self.names),
+            events=list_app_events(events, self.names),
             problems=tuple(problems),
             place=self.cluster.place,
         )
@@ -173,7 +178,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def read_counts(self, pod: str, record: ReleaseRecord) -> RequestCounts | None:
         """The counts of the release's model by Seldon's agent in a pod of the Server."""
-        text = request_metrics(self.cluster, Serve(), pod, AGENT_PORT)
+        text = request_pod_metrics(self.cluster, Serve(), pod, AGENT_PORT)
         model = self.names.canary if record.state == "canary" else self.names.base
         return None if text is None else parse_model_counts(text, model)
 
@@ -181,7 +186,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Create a second Model and a weighted Experiment."""
-        before, records = canary_trial.require_live(job)
+        before, records = canary_trial.require_live_for_canary(job)
         documents = self.render_canary(shipment, percent)
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlapp.serving.web.budget import OBJECT, Budget
-from mlapp.serving.web.http import too_large_error
+from mlapp.serving.web.http import too_large_body_error
 from mlapp.serving.web.problems import HttpError
 
 MAGIC = b"ARROW1"
@@ -33,9 +33,9 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
 
     # A file is a stream between a magic word and a footer. The footer's offsets are untrusted.
     stream = body[8:] if body.startswith(MAGIC) else body
-    size = max(len(body), _measure_unpacked(pa.ipc.MessageReader.open_stream(stream)))
+    size = max(len(body), _measure_unpacked_arrow(pa.ipc.MessageReader.open_stream(stream)))
     if size > limit:
-        raise too_large_error(limit)
+        raise too_large_body_error(limit)
     reader = pa.ipc.open_stream(stream)
     check_width(len(reader.schema))
     found = reader.read_all()
@@ -43,18 +43,18 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or (isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid()):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
-        budget.take(found.num_rows * (OBJECT if _is_object_type(kind) else 1))
+        budget.take(found.num_rows * (OBJECT if _is_arrow_object_type(kind) else 1))
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_measure_viewed_texts(chunk))
+            budget.take(size=_measure_viewed_arrow_texts(chunk))
     found.validate(full=True)  # pyarrow follows offsets outside the body, which ends the process
     for column in found.columns:
         for chunk in column.chunks:
-            budget.take(size=_measure_referred_texts(chunk))
+            budget.take(size=_measure_referred_arrow_texts(chunk))
     return found.to_pandas()
 
 
-def _is_object_type(kind: Any) -> bool:
+def _is_arrow_object_type(kind: Any) -> bool:
     """Whether pandas stores each value of the type as a Python object."""
     import pyarrow as pa
 
@@ -70,13 +70,13 @@ def _is_object_type(kind: Any) -> bool:
     )
 
 
-def _measure_viewed_texts(chunk: Any) -> int:
+def _measure_viewed_arrow_texts(chunk: Any) -> int:
     """Bytes of the texts that a column's views refer to, counting repetitions, and of its dictionary."""
     import numpy as np
     import pyarrow as pa
 
     if pa.types.is_dictionary(chunk.type):
-        return int(chunk.dictionary.nbytes) + _measure_viewed_texts(chunk.dictionary)
+        return int(chunk.dictionary.nbytes) + _measure_viewed_arrow_texts(chunk.dictionary)
     if not (pa.types.is_string_view(chunk.type) or pa.types.is_binary_view(chunk.type)) or not len(chunk):
         return 0
     views = np.frombuffer(chunk.buffers()[1], "<i4")[: 4 * (chunk.offset + len(chunk))]
@@ -86,7 +86,7 @@ def _measure_viewed_texts(chunk: Any) -> int:
     return int(lengths.sum(dtype="int64"))
 
 
-def _measure_referred_texts(chunk: Any) -> int:
+def _measure_referred_arrow_texts(chunk: Any) -> int:
     """Bytes of the texts that a dictionary's codes refer to."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,27 +106,30 @@ def _measure_referred_texts(chunk: Any) -> int:
     return int(pc.sum(pc.take(pc.binary_length(words), chunk.indices)).as_py() or 0)
 
 
-def _measure_unpacked(messages: Any) -> int:
+def _measure_unpacked_arrow(messages: Any) -> int:
     """Bytes of all buffers; compressed ones by their declared size."""
     size = 0
     for message in iter(lambda: next(messages, None), None):
         metadata = memoryview(message.metadata)
-        root = _follow_offset(metadata, 0)
-        kind, content = metadata[_find_field_offset(metadata, root, 1)], _find_table_offset(metadata, root, 2)
+        root = _follow_arrow_offset(metadata, 0)
+        kind, content = (
+            metadata[_find_arrow_field_offset(metadata, root, 1)],
+            _find_arrow_table_offset(metadata, root, 2),
+        )
         if kind == DICTIONARY_BATCH:
-            content = _find_table_offset(metadata, content, 1)
+            content = _find_arrow_table_offset(metadata, content, 1)
         if kind in (DICTIONARY_BATCH, RECORD_BATCH):
-            size += _batch_size(metadata, content, memoryview(message.body))
+            size += _measure_arrow_batch(metadata, content, memoryview(message.body))
     return size
 
 
-def _batch_size(metadata: memoryview, batch: int, body: memoryview) -> int:
+def _measure_arrow_batch(metadata: memoryview, batch: int, body: memoryview) -> int:
     """Bytes of one record batch's buffers (https://github.com/apache/arrow/blob/main/format/Message.fbs)."""
-    is_compressed = bool(_find_field_offset(metadata, batch, 3))
-    place = _find_field_offset(metadata, batch, 2)
+    is_compressed = bool(_find_arrow_field_offset(metadata, batch, 3))
+    place = _find_arrow_field_offset(metadata, batch, 2)
     if not place:
         return 0
-    buffers = _follow_offset(metadata, place)
+    buffers = _follow_arrow_offset(metadata, place)
     (count,) = struct.unpack_from("<I", metadata, buffers)
     size = 0
     for at in range(buffers + 4, buffers + 4 + 16 * count, 16):
@@ -136,12 +139,12 @@ def _batch_size(metadata: memoryview, batch: int, body: memoryview) -> int:
     return size
 
 
-def _find_table_offset(data: memoryview, table: int, number: int) -> int:
+def _find_arrow_table_offset(data: memoryview, table: int, number: int) -> int:
     """The offset of the table that a field refers to."""
-    return _follow_offset(data, _find_field_offset(data, table, number))
+    return _follow_arrow_offset(data, _find_arrow_field_offset(data, table, number))
 
 
-def _find_field_offset(data: memoryview, table: int, number: int) -> int:
+def _find_arrow_field_offset(data: memoryview, table: int, number: int) -> int:
     """The offset of a table's field; 0 if it is absent (https://flatbuffers.dev/internals/)."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     slot = 4 + 2 * number
@@ -151,6 +154,6 @@ def _find_field_offset(data: memoryview, table: int, number: int) -> int:
     return table + offset if offset else 0
 
 
-def _follow_offset(data: memoryview, at: int) -> int:
+def _follow_arrow_offset(data: memoryview, at: int) -> int:
     offset: int = struct.unpack_from("<I", data, at)[0]
     return at + offset

@@ -28,7 +28,7 @@ class _IdleError(Exception):
     """No task has arrived for a long time."""
 
 
-def serve_bodies() -> None:
+def serve_decoder_child() -> None:
     """Decode bodies one after another until the server ends, or sends none for a long time."""
     with contextlib.suppress(OSError):  # if memory is short, the system ends this process and not the server
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -37,13 +37,13 @@ def serve_bodies() -> None:
         while True:
             server.settimeout(IDLE)
             try:
-                task, buffers = transport.receive_frame(server, _end_idle)
+                task, buffers = transport.receive_frame(server, _end_idle_child)
             except (_IdleError, EOFError, OSError):
                 return
             server.settimeout(None)
-            if not _decode_body(server, task, buffers):
+            if not _decode_child_body(server, task, buffers):
                 return
-            _free_memory()
+            _free_child_memory()
 
 
 def _open_server_socket() -> socket.socket:
@@ -55,15 +55,15 @@ def _open_server_socket() -> socket.socket:
     return server
 
 
-def _decode_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool:
+def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -> bool:
     """Decode one body and send the result; returns whether the process can continue.
 
     Args:
         buffers: the body, which is removed.
     """
     recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
-    codec = _make_codec(recipe)
-    _limit_memory()
+    codec = _make_child_codec(recipe)
+    _limit_child_memory()
     sender = transport.Sender(server)
     codec.collect = sender.collect
     try:
@@ -91,11 +91,11 @@ def _describe_decoder_error(error: BaseException) -> tuple[Outcome, Any]:
 
 
 @lru_cache(4)
-def _make_codec(recipe: Recipe) -> Codec:
+def _make_child_codec(recipe: Recipe) -> Codec:
     return recipe.make_codec()
 
 
-def _limit_memory() -> None:
+def _limit_child_memory() -> None:
     """Make allocations beyond the limit fail (Linux counts writable memory)."""
     with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
         import resource
@@ -106,7 +106,7 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + GROWTH, resource.RLIM_INFINITY))
 
 
-def _free_memory() -> None:
+def _free_child_memory() -> None:
     """Free what the last body left, and return it to the system. The C library keeps it otherwise."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -115,5 +115,5 @@ def _free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _end_idle() -> None:
+def _end_idle_child() -> None:
     raise _IdleError

@@ -25,7 +25,7 @@ BEGIN = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?(?P<list>\[)')
 END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
 
-def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
+def decode_large_json(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
     """The features in a body that is a list of rows or records, or an object with only such a list under a known key.
 
     None if it is small, has another form, or has an error that only decoding all of it reports.
@@ -33,14 +33,16 @@ def decode_large(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] 
     Raises:
         InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
     """
-    array = find_inputs_list(body, keys)
-    part = _decode_columns(codec, body, budget, keys) if array is None else decode_list(codec, array, budget)
+    array = find_large_inputs(body, keys)
+    part = (
+        _decode_large_columns(codec, body, budget, keys) if array is None else decode_large_list(codec, array, budget)
+    )
     if part is None and len(body) >= LARGE:
         budget.take(bound_json_values(body))
     return part
 
 
-def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
+def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
     """The features in a large body with lists of numbers or texts by column name; None for other bodies."""
     if (
         len(body) < LARGE
@@ -66,7 +68,7 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
     inputs: dict[str, Any] = {}
     floats = {field.name for field in codec.predictor.schema.features.fields if field.dtype == "float64"}
     for name, text in columns.items():
-        numbers = _read_floats(bytes(text), budget) if name in floats else None
+        numbers = _read_large_floats(bytes(text), budget) if name in floats else None
         if numbers is not None:
             inputs[name] = numbers
             continue
@@ -78,15 +80,15 @@ def _decode_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[st
             if not isinstance(given, list):
                 return None
             budget.take(len(given))
-            pieces.append(_pack_values(given))
-        inputs[name] = _join_column_chunks(pieces)
+            pieces.append(_pack_large_values(given))
+        inputs[name] = _join_large_columns(pieces)
     lengths = set(map(len, inputs.values()))
     if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
-        return codec.accept_inputs({name: _list_column_chunk(values) for name, values in inputs.items()})
-    return _accept_arrays(codec, inputs, lengths.pop())
+        return codec.accept_inputs({name: _list_large_column(values) for name, values in inputs.items()})
+    return _accept_large_arrays(codec, inputs, lengths.pop())
 
 
-def _read_floats(text: bytes, budget: Budget) -> Any | None:
+def _read_large_floats(text: bytes, budget: Budget) -> Any | None:
     """The numbers of a column of floats, read by simdjson; None for other texts and for an empty list."""
     from mlapp.schema.number_rows import read_json_numbers
 
@@ -97,7 +99,7 @@ def _read_floats(text: bytes, budget: Budget) -> Any | None:
     return numbers
 
 
-def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
+def _accept_large_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
     """Convert arrays of numbers to features, in chunks of rows."""
     import pandas as pd
 
@@ -108,7 +110,7 @@ def _accept_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Part:
     return parts.join()
 
 
-def _pack_values(values: list[Any]) -> Any:
+def _pack_large_values(values: list[Any]) -> Any:
     """Whole numbers, or floats, as an array; other values unchanged. A mixture stays, as each value keeps its type."""
     import numpy as np
 
@@ -120,21 +122,21 @@ def _pack_values(values: list[Any]) -> Any:
         return values
 
 
-def _join_column_chunks(pieces: list[Any]) -> Any:
+def _join_large_columns(pieces: list[Any]) -> Any:
     """The chunks of a column as one array if all have the same type, otherwise as one list."""
     import numpy as np
 
     if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
         return np.concatenate(pieces)
-    return list(itertools.chain.from_iterable(map(_list_column_chunk, pieces)))
+    return list(itertools.chain.from_iterable(map(_list_large_column, pieces)))
 
 
-def _list_column_chunk(values: Any) -> list[Any]:
+def _list_large_column(values: Any) -> list[Any]:
     found: list[Any] = values if isinstance(values, list) else values.tolist()
     return found
 
 
-def find_inputs_list(body: bytes, keys: Sequence[str]) -> bytes | None:
+def find_large_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The text of the list that `decode` searches. Does not check that it is JSON."""
     if len(body) < LARGE:
         return None
@@ -146,7 +148,7 @@ def find_inputs_list(body: bytes, keys: Sequence[str]) -> bytes | None:
     return body[begin.start("list") : end.start() + 1]
 
 
-def decode_list(
+def decode_large_list(
     codec: Codec, array: bytes, budget: Budget, arranged: Callable[[list[Any]], list[Any]] | None = None
 ) -> Part | None:
     """The features in a list of rows or records, or None as in `decode`.
@@ -178,13 +180,13 @@ def decode_list(
             raise
         return None
     except InputError as error:
-        if all(problem.row is not None for problem in error.problems) and _is_valid_json(array):
+        if all(problem.row is not None for problem in error.problems) and _is_valid_large_json(array):
             raise
         return None
     return parts.join()
 
 
-def _is_valid_json(text: bytes) -> bool:
+def _is_valid_large_json(text: bytes) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except msgspec.DecodeError:

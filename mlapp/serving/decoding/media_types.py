@@ -37,14 +37,14 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
         InputError: it does not fit the schema.
     """
     if is_json_type(media):
-        return large_json.decode_large(codec, body, budget) or codec.decode_json(body)
+        return large_json.decode_large_json(codec, body, budget) or codec.decode_json(body)
     if media == b"text/csv":
-        return decode_csv(body, codec, budget)
+        return decode_csv_body(body, codec, budget)
     if media in (b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"):
-        return codec.accept_inputs(decode_arrow(body, limit, codec, budget))
+        return codec.accept_inputs(decode_arrow_body(body, limit, codec, budget))
     if media == b"application/x-npy":
-        array = decode_npy(body, budget)
-        _require_raw_array(codec, array)
+        array = decode_npy_body(body, budget)
+        _require_raw_array_body(codec, array)
         return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
         raise HttpError(
@@ -53,7 +53,7 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
     raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
 
 
-def decode_csv(body: bytes, codec: Codec, budget: Budget) -> Part:
+def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
     """The features in a CSV, decoded in chunks.
 
     Raises:
@@ -110,7 +110,7 @@ def _join_values(parts: Sequence[Any]) -> Any:
     return pd.Series(list(itertools.chain.from_iterable(part.tolist() for part in parts)), dtype=object)
 
 
-def check_width(columns: int, codec: Codec) -> None:
+def check_body_width(columns: int, codec: Codec) -> None:
     """Raises:
     HttpError: 400, too many columns.
     """
@@ -119,7 +119,7 @@ def check_width(columns: int, codec: Codec) -> None:
         raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
 
 
-def decode_arrow(body: bytes, limit: int, codec: Codec, budget: Budget) -> Any:
+def decode_arrow_body(body: bytes, limit: int, codec: Codec, budget: Budget) -> Any:
     """An Arrow IPC stream or file, of at most `limit` bytes without compression.
 
     Raises:
@@ -129,11 +129,11 @@ def decode_arrow(body: bytes, limit: int, codec: Codec, budget: Budget) -> Any:
         import pyarrow  # noqa: F401
     except ImportError:
         raise HttpError(415, "This server cannot read Arrow, because pyarrow is not installed. Send JSON.") from None
-    with _translate_read_error("Arrow IPC"):  # the body's metadata names pandas' types: a wrong one can raise anything
-        return ipc.read_arrow_table(body, limit, budget, lambda columns: check_width(columns, codec))
+    with _translate_media_error("Arrow IPC"):  # the body's metadata names pandas' types: a wrong one can raise anything
+        return ipc.read_arrow_table(body, limit, budget, lambda columns: check_body_width(columns, codec))
 
 
-def decode_npy(body: bytes, budget: Budget) -> Any:
+def decode_npy_body(body: bytes, budget: Budget) -> Any:
     """An array of numbers in NumPy's format. Runs no code in it.
 
     Raises:
@@ -141,7 +141,7 @@ def decode_npy(body: bytes, budget: Budget) -> Any:
     """
     import numpy as np
 
-    with _translate_read_error(
+    with _translate_media_error(
         "an .npy array of numbers"
     ):  # NumPy parses the header as Python source, and opens zip files
         budget.take()
@@ -153,7 +153,7 @@ def decode_npy(body: bytes, budget: Budget) -> Any:
     return array
 
 
-def _require_raw_array(codec: Codec, array: Any) -> None:
+def _require_raw_array_body(codec: Codec, array: Any) -> None:
     """Check an array against the example input of the app's feature_loader.
 
     Raises:
@@ -180,7 +180,7 @@ def _require_raw_array(codec: Codec, array: Any) -> None:
 
 
 @contextmanager
-def _translate_read_error(form: str) -> Iterator[None]:
+def _translate_media_error(form: str) -> Iterator[None]:
     """Convert any error of a library's reader in this block to a 400."""
     try:
         yield

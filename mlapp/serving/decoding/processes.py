@@ -39,8 +39,8 @@ MOMENT = 2.0
 """Seconds that a decoder has to finish when nobody waits any more."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from mlapp.serving.decoding.child import serve_bodies
-serve_bodies()"""
+from mlapp.serving.decoding.child import serve_decoder_child
+serve_decoder_child()"""
 Decode = Callable[..., Any]
 """A function of a module, called with the codec, the body, the budget and further plain arguments."""
 
@@ -55,10 +55,10 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
         InputError: raised by `decode`. UserCodeError: the feature_loader raised. CancelledBudgetError: the client has
             left.
     """
-    return load_features(codec, read_in_process(codec, decode, body, budget, *arguments))
+    return load_process_features(codec, read_in_process(codec, decode, body, budget, *arguments))
 
 
-def load_features(codec: Codec, found: Any) -> Any:
+def load_process_features(codec: Codec, found: Any) -> Any:
     """The result of `read_in_process` with features, loaded by the app's feature_loader.
 
     Raises:
@@ -68,7 +68,7 @@ def load_features(codec: Codec, found: Any) -> Any:
 
 
 def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
-    """`decode_in_process` without the app's code: a part can hold raw inputs, for `load_features`."""
+    """`decode_in_process` without the app's code: a part can hold raw inputs, for `load_process_features`."""
     reader = codec.reader
     if len(body) < HUGE or not _pool.can_start:
         return decode(reader, body, budget, *arguments)

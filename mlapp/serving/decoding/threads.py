@@ -31,7 +31,7 @@ async def decode_in_thread(
     Raises:
         HttpError: 504, timeout. ClientLeft: the client left first.
     """
-    task = asyncio.get_running_loop().run_in_executor(executor or _get_thread_pool(), read)
+    task = asyncio.get_running_loop().run_in_executor(executor or _get_decoding_threads(), read)
     waiting: set[asyncio.Future[Any]] = {task}
     leaving = None if left is None else asyncio.ensure_future(left())
     if leaving is not None:
@@ -47,18 +47,18 @@ async def decode_in_thread(
         if not task.done():
             budget.cancel()
             task.cancel()
-            task.add_done_callback(_ignore_error)
+            task.add_done_callback(_ignore_thread_error)
         if leaving is not None:
             leaving.cancel()
         del task, waiting  # they keep an error, the error this frame, and the frame the request's body
 
 
-def _ignore_error(task: asyncio.Future[Any]) -> None:
+def _ignore_thread_error(task: asyncio.Future[Any]) -> None:
     """The error of a cancelled task is not used."""
     if not task.cancelled():
         task.exception()
 
 
 @cache
-def _get_thread_pool() -> ThreadPoolExecutor:
+def _get_decoding_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix="decode")

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.fast_path.request_cycle import NO_PART, FastCycle, encode_problem
 from mlapp.serving.web import request_id
-from mlapp.serving.web.framing import LARGEST_HEAD, check_head, is_websocket, remove_upgrade_offer
+from mlapp.serving.web.framing import LARGEST_HEAD, check_request_head, is_websocket, remove_upgrade_offer
 from mlapp.serving.web.http import JSON, parse_media_type
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id, make_request_id
@@ -246,7 +246,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_head = True
-        check_head(self.url, self.headers, self.parser.get_http_version())
+        check_request_head(self.url, self.headers, self.parser.get_http_version())
         if self.parser.should_upgrade() and not self._should_upgrade():
             return  # the parser stops here: see _parse
         endpoint = self.fast.get(self.url)

@@ -11,7 +11,7 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
-from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiter, split_rows
+from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiting_request, split_request_rows
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.problems import HttpError
 
@@ -62,19 +62,19 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[
     """
     parts = [item.part for item in items]
     try:
-        if _is_sliced(loaded, parts):
+        if _is_predicted_in_slices(loaded, parts):
             return predict_in_slices(loaded, items[0])
         count = sum(part.rows for part in parts)
         joined = loaded.codec.join_parts(parts, count)
         rows, features, predictions = predict_batch(loaded, joined, count)
     except Exception as error:
-        if len(items) == 1 or has_no_waiter(items):
+        if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
         middle = len(items) // 2
         first, second = (try_batch(loaded, half, failed) for half in (items[:middle], items[middle:]))
         return first[0] + second[0], first[1] + second[1]
-    return JoinedResults(split_rows(rows, parts), joined, rows), [(features, predictions)]
+    return JoinedResults(split_request_rows(rows, parts), joined, rows), [(features, predictions)]
 
 
 async def try_batch_async(
@@ -87,21 +87,21 @@ async def try_batch_async(
     """
     parts = [item.part for item in items]
     try:
-        if _is_sliced(loaded, parts):
+        if _is_predicted_in_slices(loaded, parts):
             return await _predict_in_slices_async(loaded, items[0], thread)
         rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
     except Exception as error:
-        if len(items) == 1 or has_no_waiter(items):
+        if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
         middle = len(items) // 2
         first = await try_batch_async(loaded, items[:middle], failed, thread)
         second = await try_batch_async(loaded, items[middle:], failed, thread)
         return first[0] + second[0], first[1] + second[1]
-    return split_rows(rows, parts), [(features, predictions)]
+    return split_request_rows(rows, parts), [(features, predictions)]
 
 
-def _is_sliced(loaded: ServedModel, parts: list[Part]) -> bool:
+def _is_predicted_in_slices(loaded: ServedModel, parts: list[Part]) -> bool:
     """Whether the only part has very many rows, which can be predicted separately."""
     return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
 

@@ -23,7 +23,7 @@ from mlapp.serving.inference.deadline_timer import DeadlineTimer
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.inference.model_thread import ModelThread
 from mlapp.serving.inference.overload import FEW, Overload
-from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_results
+from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_request_results
 from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
@@ -342,7 +342,7 @@ class Batcher:
         elif self._pace.expects_fast(rows):
             results, after, seconds = self._run_batch(loaded, batch)
             self._returning.rows = rows if self._batch else 0
-            deliver_results(batch, results)
+            deliver_request_results(batch, results)
             # In the next turn, after the answers are sent: no client waits for it.
             call_soon = asyncio.get_running_loop().call_soon
             parts = [item.part for item in batch]
@@ -395,7 +395,7 @@ class Batcher:
         if has_full_batch:  # it runs while these answers are encoded
             self._free_thread(rows, seconds)
             self._flush_queue()
-        deliver_results(batch, results)
+        deliver_request_results(batch, results)
         if is_free and not has_full_batch:
             self._free_thread(rows, seconds)
         self._ended.append((loaded, batch, results, rows, waited, seconds))
@@ -465,7 +465,7 @@ class Batcher:
         seconds = time.perf_counter() - started
         rows = sum(item.part.rows for item in batch)
         self._metrics.note_batch(rows, waited, seconds)
-        deliver_results(batch, results)
+        deliver_request_results(batch, results)
         self._record(loaded, batch, results, rows, seconds)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_on_predict, loaded, after)

@@ -23,7 +23,7 @@ from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.processes import load_features, read_in_process
+from mlapp.serving.decoding.processes import load_process_features, read_in_process
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.batcher import Batcher
 from mlapp.serving.inference.latency import Latency
@@ -219,7 +219,7 @@ class Endpoint:
         """
         if codec.reader is codec:
             return found
-        load = partial(load_features, codec, found)
+        load = partial(load_process_features, codec, found)
         if size < LARGE and self._loads_fast:
             return load()  # type: ignore[no-any-return]
         started = time.perf_counter()

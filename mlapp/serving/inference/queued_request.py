@@ -70,7 +70,7 @@ class CallbackRequest(QueuedRequest, kw_only=True):
             self.done(result)
 
 
-def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
+def split_request_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
     """Each request's own rows."""
     if len(parts) == 1:
         return [rows]
@@ -81,12 +81,12 @@ def split_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
     return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
 
 
-def has_no_waiter(items: list[QueuedRequest]) -> bool:
+def has_no_waiting_request(items: list[QueuedRequest]) -> bool:
     """Whether all clients have left. Then a retry only delays others."""
     return not any(item.is_waiting for item in items)
 
 
-def deliver_results(batch: list[QueuedRequest], results: list[Any]) -> None:
+def deliver_request_results(batch: list[QueuedRequest], results: list[Any]) -> None:
     """Deliver the results. If each request has one number, all are encoded in one call."""
     texts = encode_numbers(results) if len(batch) > 1 else None
     if texts is None:

@@ -11,7 +11,7 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, decompress_body
-from mlapp.serving.web.timeouts import request_timeout
+from mlapp.serving.web.timeouts import read_request_timeout
 
 SMALL = 4096
 """Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""
@@ -20,7 +20,7 @@ WIDE = 16
 """Minimum columns of rows of numbers in a body of up to 1 MB to decode it in the event loop."""
 
 
-async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
+async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
     """The unpacked body of a request, and the budget of its decoding.
 
     Raises:
@@ -28,7 +28,7 @@ async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Bud
             503, the server holds too many bodies. ClientLeft: the connection was closed before its end.
     """
     settings = endpoint.settings
-    budget = Budget(settings, request_timeout(request.headers, settings.timeout))
+    budget = Budget(settings, read_request_timeout(request.headers, settings.timeout))
     body = await request.read_body(settings.max_body, budget.timeout)
     encoding = request.headers.get(b"content-encoding", b"").strip().lower()
     if encoding:
@@ -39,7 +39,7 @@ async def receive_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Bud
     return body, budget
 
 
-async def decode_features(
+async def decode_request_features(
     endpoint: Endpoint, loaded: ServedModel, request: Request, body: bytes, budget: Budget
 ) -> Part:
     """The features in the body of a request.

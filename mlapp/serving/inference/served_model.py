@@ -119,15 +119,15 @@ def load_served_model(
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
     if isinstance(model, TrainedModel):
-        return serve_trained(model, settings.extra)
+        return serve_trained_model(model, settings.extra)
     if store is None:
         if not isinstance(app, App):
             raise UsageError(f"{app!r} has no store.", "Pass the store too.")
         store = app.store()
-    return serve_version(app, store.get(app.name, model), settings.runtime, settings.extra)
+    return serve_stored_version(app, store.get(app.name, model), settings.runtime, settings.extra)
 
 
-def serve_version(
+def serve_stored_version(
     pipeline: Pipeline, version: ModelVersion, runtime: str = "native", extra: str = "refuse"
 ) -> ServedModel:
     """A stored version.
@@ -149,15 +149,15 @@ def serve_version(
     if runtime == "onnx":
         from mlapp.onnx_conversion import load_converted_version
 
-        folder, is_writable = _conversion_folder(pipeline)
+        folder, is_writable = _find_served_conversion_folder(pipeline)
         predictor = load_converted_version(pipeline, version, folder, is_writable=is_writable, extra=extra)
         details["framework"] = f"{manifest.framework} as onnx"
     else:
         predictor = prediction.load_predictor(pipeline, version, extra=extra)
-    return _make_served_model(predictor, manifest, details, manifest.batching, _load_baseline(version))
+    return _make_served_model(predictor, manifest, details, manifest.batching, _load_served_baseline(version))
 
 
-def _conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
+def _find_served_conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
     """The folder of conversions to ONNX, and whether it is writable; None if files must be signed.
 
     A bundle never changes: it has the conversion of its version, or none.
@@ -171,7 +171,7 @@ def _conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
     return pipeline.root / ".mlapp" / "onnx", True
 
 
-def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
+def serve_trained_model(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
     """A model trained in this process."""
     details = {
         "created": trained.started.isoformat(),
@@ -183,7 +183,7 @@ def serve_trained(trained: TrainedModel, extra: str = "refuse") -> ServedModel:
     return _make_served_model(predictor, None, details, trained.batching, trained.baseline)
 
 
-def _load_baseline(version: ModelVersion) -> Baseline | None:
+def _load_served_baseline(version: ModelVersion) -> Baseline | None:
     """The version's baseline; None, with a warning, if it cannot be read."""
     try:
         return read_baseline(version.files)

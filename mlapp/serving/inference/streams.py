@@ -59,7 +59,7 @@ class Streams:
             async with aclosing(source if is_async else self._iterate_in_thread(source, timeout)) as items:
                 while True:
                     try:
-                        item = await (_wait_for_item(items, timeout) if is_async else anext(items))
+                        item = await (_wait_for_stream_item(items, timeout) if is_async else anext(items))
                     except StopAsyncIteration:
                         break
                     except asyncio.TimeoutError:
@@ -146,7 +146,7 @@ def _settle_future(future: asyncio.Future[Any], item: Any, error: BaseException 
         future.set_exception(error)
 
 
-async def _wait_for_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
+async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
     """The next item. Without `asyncio.wait_for`, which can swallow the cancellation of the stream in Python 3.11."""
     step = asyncio.ensure_future(anext(items))
     try:
@@ -159,7 +159,7 @@ async def _wait_for_item(items: AsyncGenerator[Any, None], timeout: float) -> An
             await asyncio.wait((step,))  # a running generator cannot be closed
 
 
-async def encode_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+async def encode_stream_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
     """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
 
     Raises:

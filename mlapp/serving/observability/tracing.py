@@ -51,7 +51,7 @@ class Tracing:
             **({"client.address": client[0]} if client else {}),
         }
         with self.tracer.start_as_current_span(
-            f"{method} {template}", _extract_caller_context(scope["headers"]), SpanKind.SERVER, attributes
+            f"{method} {template}", _extract_trace_context(scope["headers"]), SpanKind.SERVER, attributes
         ) as span:
 
             async def send_and_note(message: Message) -> None:
@@ -78,7 +78,7 @@ class Tracing:
         attributes = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": "OK"}
         with self.tracer.start_as_current_span(
             method,
-            _extract_caller_context(headers),
+            _extract_trace_context(headers),
             SpanKind.SERVER,
             attributes,
             record_exception=False,
@@ -137,7 +137,7 @@ class BatchSpans:
         )
 
 
-def _extract_caller_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
+def _extract_trace_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
     """The caller's trace, from the headers."""
     from opentelemetry import propagate
 
@@ -161,7 +161,7 @@ def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        make = _find_exporter(exporter, environ)
+        make = _find_trace_exporter(exporter, environ)
     except (ImportError, LookupError) as error:
         # Operators set these variables for whole clusters, so a server without the extra continues.
         log.warning("OTEL_* is set, but traces cannot be exported: %s. %s", error, distribution.install_command("otel"))
@@ -172,7 +172,7 @@ def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing
     return Tracing(provider)
 
 
-def _find_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
+def _find_trace_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
     """The exporter's class.
 
     Raises:

@@ -14,16 +14,16 @@ UNUSED: Json = {"description": "A column of the training data that the model doe
 LARGEST = 1.7976931348623157e308
 
 
-def inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
+def make_inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
     """The valid inputs of a request: a list of rows, or, for a table, its columns or one record."""
-    forms = rows_schemas(schema, ignores_extra=ignores_extra)
+    forms = make_rows_schemas(schema, ignores_extra=ignores_extra)
     if schema.kind == "table":
         columns: Json = {
             "title": "Columns, all of one length",
             "type": "object",
             "properties": {
                 **{
-                    field.name: {"type": "array", "items": value_schema(field), "minItems": 1}
+                    field.name: {"type": "array", "items": make_value_schema(field), "minItems": 1}
                     for field in schema.fields
                 },
                 **{name: {**UNUSED, "type": "array"} for name in schema.unused},
@@ -31,37 +31,37 @@ def inputs_schema(schema: Schema, *, ignores_extra: bool = False) -> Json:
             "required": schema.names,
             "additionalProperties": {"type": "array"} if ignores_extra else False,
         }
-        forms += [columns, {**_record_schema(schema, ignores_extra), "title": "One record"}]
+        forms += [columns, {**_make_record_schema(schema, ignores_extra), "title": "One record"}]
     elif schema.kind == "any":
         forms += [{"title": "One value", "not": {"type": "array"}}]
     return {"anyOf": forms} if len(forms) > 1 else forms[0]
 
 
-def rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Json]:
+def make_rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Json]:
     """The valid lists of rows."""
     if schema.kind == "table":
         row = {
             "type": "array",
-            "prefixItems": [field_schema(field) for field in schema.fields],
+            "prefixItems": [make_field_schema(field) for field in schema.fields],
             "minItems": len(schema.fields),
             "maxItems": len(schema.fields),
         }
         forms: list[Json] = [
-            {"title": "Records", "type": "array", "items": _record_schema(schema, ignores_extra), "minItems": 1},
+            {"title": "Records", "type": "array", "items": _make_record_schema(schema, ignores_extra), "minItems": 1},
             {"title": "Rows, in this order", "type": "array", "items": row, "minItems": 1},
         ]
         if len(schema.fields) == 1:
-            values = {"type": "array", "items": value_schema(schema.fields[0]), "minItems": 1}
+            values = {"type": "array", "items": make_value_schema(schema.fields[0]), "minItems": 1}
             forms.append({"title": f"Values of {schema.fields[0].name}", **values})
         return forms
     if schema.kind == "array":
-        return [{"title": "Rows", "type": "array", "items": array_schema(schema), "minItems": 1}]
+        return [{"title": "Rows", "type": "array", "items": make_array_schema(schema), "minItems": 1}]
     return [{"title": "Values", "type": "array", "minItems": 1}]
 
 
-def field_schema(field: Field) -> Json:
+def make_field_schema(field: Field) -> Json:
     """JSON Schema of one column's values, with training's range and examples."""
-    found = value_schema(field)
+    found = make_value_schema(field)
     if field.type == "any":
         return found
     if field.minimum is not None and field.maximum is not None:
@@ -71,12 +71,12 @@ def field_schema(field: Field) -> Json:
     return found
 
 
-def value_schema(field: Field) -> Json:
+def make_value_schema(field: Field) -> Json:
     """JSON Schema of the values that a column accepts."""
     found: Json
     match field.type:
         case "integer":
-            found = {"type": "integer", **_integer_schema(field.dtype)}
+            found = {"type": "integer", **_make_integer_schema(field.dtype)}
         case "number":
             found = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
         case "boolean":
@@ -96,22 +96,22 @@ def value_schema(field: Field) -> Json:
     return {"anyOf": [found, {"type": "null"}]} if field.nullable else found
 
 
-def output_schema(schema: Schema) -> Json:
+def make_output_schema(schema: Schema) -> Json:
     """JSON Schema of one prediction, as detailed as possible."""
     if schema.kind == "table":
         return {"type": "object", "properties": {field.name: {} for field in schema.fields}}
     if schema.kind == "array":
-        return array_schema(schema, nullable=True)
+        return make_array_schema(schema, nullable=True)
     return {}
 
 
-def array_schema(schema: Schema, nullable: bool = False) -> Json:
+def make_array_schema(schema: Schema, nullable: bool = False) -> Json:
     """JSON Schema of one row of an array. A float can be null, which means NaN.
 
     Args:
         nullable: any other value can be null too.
     """
-    cell = number_schema(schema.dtype or "")
+    cell = make_number_schema(schema.dtype or "")
     if nullable or cell["type"] == "number":
         cell = {"anyOf": [cell, {"type": "null"}]}
     for size in reversed(schema.shape):
@@ -119,20 +119,20 @@ def array_schema(schema: Schema, nullable: bool = False) -> Json:
     return cell
 
 
-def number_schema(dtype: str) -> Json:
+def make_number_schema(dtype: str) -> Json:
     """JSON Schema of a value of an array."""
     if dtype == "bool":
         return {"type": "boolean"}
     if "int" in dtype:
-        return {"type": "integer", **_integer_schema(dtype)}
+        return {"type": "integer", **_make_integer_schema(dtype)}
     return {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 
 
-def _record_schema(schema: Schema, ignores_extra: bool) -> Json:
+def _make_record_schema(schema: Schema, ignores_extra: bool) -> Json:
     return {
         "type": "object",
         "properties": {
-            **{field.name: field_schema(field) for field in schema.fields},
+            **{field.name: make_field_schema(field) for field in schema.fields},
             **{name: dict(UNUSED) for name in schema.unused},
         },
         "required": schema.names,
@@ -140,6 +140,6 @@ def _record_schema(schema: Schema, ignores_extra: bool) -> Json:
     }
 
 
-def _integer_schema(dtype: str) -> Json:
+def _make_integer_schema(dtype: str) -> Json:
     low, end = find_integer_bounds(dtype)
     return {"minimum": low, "maximum": end - 1}

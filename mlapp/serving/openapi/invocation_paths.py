@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlapp.schema import Schema
-from mlapp.serving.openapi.data_schemas import Json, array_schema, output_schema
-from mlapp.serving.openapi.prediction_paths import component_reference, has_own_inputs, other_bodies
-from mlapp.serving.openapi.responses import REFUSALS, deadline_parameter, json_response, problem_responses, request_body
+from mlapp.serving.openapi.data_schemas import Json, make_array_schema, make_output_schema
+from mlapp.serving.openapi.prediction_paths import describe_other_bodies, has_own_prediction_inputs, refer_to_component
+from mlapp.serving.openapi.responses import (
+    REFUSALS,
+    describe_deadline_parameter,
+    describe_json_response,
+    describe_problem_responses,
+    describe_request_body,
+)
 from mlapp.serving.protocols.invocations import FORMS
 
 if TYPE_CHECKING:
@@ -19,42 +25,44 @@ NO_PARAMS: Json = {
 }
 
 
-def invocation_paths(endpoint: Endpoint) -> Json:
+def describe_invocation_paths(endpoint: Endpoint) -> Json:
     """The path of one model; empty for a model that streams, which these clients do not support."""
     if endpoint.current.is_stream:
         return {}
-    predictions = output_schema(endpoint.current.predictor.schema.predictions)
+    predictions = make_output_schema(endpoint.current.predictor.schema.predictions)
     told = {
         "type": "object",
         "properties": {"predictions": {"type": "array", "items": predictions}},
         "required": ["predictions"],
     }
-    media: Json = {"schema": _invocation_body(endpoint)}
-    if not has_own_inputs(endpoint):
-        media["examples"] = {form: {"value": {form: value}} for form, value in _body_examples(endpoint).items()}
+    media: Json = {"schema": _describe_invocation_body(endpoint)}
+    if not has_own_prediction_inputs(endpoint):
+        media["examples"] = {
+            form: {"value": {form: value}} for form, value in _list_invocation_examples(endpoint).items()
+        }
     return {
         f"{endpoint.prefix}/invocations": {
             "post": {
                 "summary": f"Predict with {endpoint.name}, as MLflow and SageMaker ask",
                 "operationId": f"invoke_{endpoint.name}",
                 "tags": [endpoint.name],
-                "parameters": [deadline_parameter(endpoint)],
-                "requestBody": request_body({"application/json": media, **other_bodies(endpoint)}),
+                "parameters": [describe_deadline_parameter(endpoint)],
+                "requestBody": describe_request_body({"application/json": media, **describe_other_bodies(endpoint)}),
                 "responses": {
-                    "200": json_response(told, "One prediction a row, in order."),
-                    **problem_responses("401", *REFUSALS),
+                    "200": describe_json_response(told, "One prediction a row, in order."),
+                    **describe_problem_responses("401", *REFUSALS),
                 },
             }
         }
     }
 
 
-def v1_paths(endpoint: Endpoint) -> Json:
+def describe_v1_paths(endpoint: Endpoint) -> Json:
     """The paths of one model in KServe's v1 protocol; empty for a model that streams."""
     if endpoint.current.is_stream:
         return {}
     path = f"/v1/models/{endpoint.name}"
-    post: Json = invocation_paths(endpoint)[f"{endpoint.prefix}/invocations"]["post"]
+    post: Json = describe_invocation_paths(endpoint)[f"{endpoint.prefix}/invocations"]["post"]
     state: Json = {"type": "object", "properties": {"name": {"const": endpoint.name}, "ready": {"type": "boolean"}}}
     return {
         path: {
@@ -63,9 +71,9 @@ def v1_paths(endpoint: Endpoint) -> Json:
                 "operationId": f"v1_ready_{endpoint.name}",
                 "tags": [endpoint.name],
                 "responses": {
-                    "200": json_response(state, "It can."),
-                    **problem_responses("401"),
-                    "503": json_response(state, "Not yet, or no more: the server stops."),
+                    "200": describe_json_response(state, "It can."),
+                    **describe_problem_responses("401"),
+                    "503": describe_json_response(state, "Not yet, or no more: the server stops."),
                 },
             }
         },
@@ -79,7 +87,7 @@ def v1_paths(endpoint: Endpoint) -> Json:
     }
 
 
-def v1_models_path() -> Json:
+def describe_v1_models_path() -> Json:
     """The path of the list of models."""
     models: Json = {"type": "array", "items": {"type": "string"}}
     told: Json = {"type": "object", "properties": {"models": models}, "required": ["models"]}
@@ -89,13 +97,13 @@ def v1_models_path() -> Json:
                 "summary": "The models, as KServe v1 lists them",
                 "operationId": "v1_models",
                 "tags": ["operation"],
-                "responses": {"200": json_response(told, "Their names."), **problem_responses("401")},
+                "responses": {"200": describe_json_response(told, "Their names."), **describe_problem_responses("401")},
             }
         }
     }
 
 
-def ping_path() -> Json:
+def describe_ping_path() -> Json:
     """The path of the server's probe."""
     return {
         "/ping": {
@@ -105,17 +113,17 @@ def ping_path() -> Json:
                 "security": [],
                 "tags": ["operation"],
                 "responses": {
-                    "200": json_response({"type": "object"}, "They can."),
-                    "503": json_response({"type": "object"}, "Not yet, or no more: the server stops."),
+                    "200": describe_json_response({"type": "object"}, "They can."),
+                    "503": describe_json_response({"type": "object"}, "Not yet, or no more: the server stops."),
                 },
             }
         }
     }
 
 
-def _invocation_body(endpoint: Endpoint) -> Json:
-    inputs = component_reference(endpoint, "Inputs")
-    schemas = {form: _split_schema(endpoint) if form == "dataframe_split" else inputs for form in FORMS}
+def _describe_invocation_body(endpoint: Endpoint) -> Json:
+    inputs = refer_to_component(endpoint, "Inputs")
+    schemas = {form: _make_invocation_split_schema(endpoint) if form == "dataframe_split" else inputs for form in FORMS}
     objects = [
         {
             "title": form,
@@ -125,19 +133,19 @@ def _invocation_body(endpoint: Endpoint) -> Json:
         }
         for form, schema in schemas.items()
     ]
-    return {"anyOf": [*objects, component_reference(endpoint, "Rows")]}
+    return {"anyOf": [*objects, refer_to_component(endpoint, "Rows")]}
 
 
-def _split_schema(endpoint: Endpoint) -> Json:
+def _make_invocation_split_schema(endpoint: Endpoint) -> Json:
     """A table in the form of pandas' `to_dict("split")`, or the rows of an array."""
-    schema, names = _feature_schema(endpoint), _feature_schema(endpoint).names
+    schema, names = _make_invocation_feature_schema(endpoint), _make_invocation_feature_schema(endpoint).names
     columns: Json = {"type": "array"}
     row: Json = {"type": "array"}
-    if has_own_inputs(endpoint) or schema.kind == "any":
+    if has_own_prediction_inputs(endpoint) or schema.kind == "any":
         pass
     elif schema.kind == "array":
         columns = {"type": "null"}
-        row = array_schema(schema)
+        row = make_array_schema(schema)
     else:
         size = {"minItems": len(names), "maxItems": len(names)}
         numbers = [int(name) for name in names if name.isdecimal() and str(int(name)) == name]
@@ -156,8 +164,8 @@ def _split_schema(endpoint: Endpoint) -> Json:
     }
 
 
-def _body_examples(endpoint: Endpoint) -> dict[str, Any]:
-    schema = _feature_schema(endpoint)
+def _list_invocation_examples(endpoint: Endpoint) -> dict[str, Any]:
+    schema = _make_invocation_feature_schema(endpoint)
     found: dict[str, Any] = dict.fromkeys(("dataframe_records", "instances", "inputs"), schema.example_inputs())
     if schema.kind == "table":
         data = [[field.example for field in schema.fields]]
@@ -165,5 +173,5 @@ def _body_examples(endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def _feature_schema(endpoint: Endpoint) -> Schema:
+def _make_invocation_feature_schema(endpoint: Endpoint) -> Schema:
     return endpoint.current.predictor.schema.features

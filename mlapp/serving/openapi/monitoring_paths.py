@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlapp.serving.openapi.data_schemas import Json
-from mlapp.serving.openapi.responses import json_response, problem_responses, request_body
+from mlapp.serving.openapi.responses import describe_json_response, describe_problem_responses, describe_request_body
 
 if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
@@ -48,7 +48,7 @@ ACCEPTED: Json = {
 }
 
 
-def monitoring_paths(endpoint: Endpoint) -> Json:
+def describe_monitoring_paths(endpoint: Endpoint) -> Json:
     """The paths of one model's monitoring."""
     truth = {"$ref": "#/components/schemas/Truth"}
     body = {
@@ -62,10 +62,10 @@ def monitoring_paths(endpoint: Endpoint) -> Json:
                 "description": "A truth may come late, and again: the last one counts. It is answered once it is kept.",
                 "operationId": f"feedback_{endpoint.name}",
                 "tags": [endpoint.name],
-                "requestBody": request_body({"application/json": body}),
+                "requestBody": describe_request_body({"application/json": body}),
                 "responses": {
-                    "200": json_response(ACCEPTED, "The truths are kept."),
-                    **problem_responses("400", "401", "408", "413", "422", "503", "504"),
+                    "200": describe_json_response(ACCEPTED, "The truths are kept."),
+                    **describe_problem_responses("400", "401", "408", "413", "422", "503", "504"),
                 },
             }
         }
@@ -78,7 +78,7 @@ def monitoring_paths(endpoint: Endpoint) -> Json:
                 "description": "Drift, volume, refused inputs and predictions of the last windows, as a page.",
                 "operationId": f"monitor_{endpoint.name}",
                 "tags": [endpoint.name],
-                "responses": {"200": page, **problem_responses("401")},
+                "responses": {"200": page, **describe_problem_responses("401")},
             }
         }
     return found

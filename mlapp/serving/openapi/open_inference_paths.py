@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlapp.schema import Schema
-from mlapp.serving.openapi.data_schemas import Json, number_schema, value_schema
-from mlapp.serving.openapi.prediction_paths import component_reference, has_own_inputs
+from mlapp.serving.openapi.data_schemas import Json, make_number_schema, make_value_schema
+from mlapp.serving.openapi.prediction_paths import has_own_prediction_inputs, refer_to_component
 from mlapp.serving.openapi.responses import (
     REFUSALS,
-    deadline_parameter,
-    failure_responses,
-    json_response,
-    problem_responses,
-    request_body,
+    describe_deadline_parameter,
+    describe_failure_responses,
+    describe_json_response,
+    describe_problem_responses,
+    describe_request_body,
 )
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.open_inference import EXTENSIONS
@@ -27,7 +27,7 @@ ERROR: Json = {"type": "object", "properties": {"error": {"type": "string"}}, "r
 READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]}
 
 
-def v2_server_paths() -> Json:
+def describe_v2_server_paths() -> Json:
     """The protocol's paths of the server."""
     live = {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]}
     about = {
@@ -48,35 +48,40 @@ def v2_server_paths() -> Json:
         },
         "required": ["name", "version", "state"],
     }
-    models = json_response({"type": "array", "items": listed}, "The models that are loaded.")
+    models = describe_json_response({"type": "array", "items": listed}, "The models that are loaded.")
     return {
         "/v2": {
-            "get": _server_operation(
-                "v2", "The server and its extensions", {"200": json_response(about), **problem_responses("401")}
+            "get": _describe_v2_server_operation(
+                "v2",
+                "The server and its extensions",
+                {"200": describe_json_response(about), **describe_problem_responses("401")},
             )
         },
         "/v2/health/live": {
-            "get": _server_operation(
-                "v2-live", "Whether the process answers", {"200": json_response(live, "It does.")}, is_open=True
+            "get": _describe_v2_server_operation(
+                "v2-live",
+                "Whether the process answers",
+                {"200": describe_json_response(live, "It does.")},
+                is_open=True,
             )
         },
         "/v2/health/ready": {
-            "get": _server_operation(
-                "v2-ready", "Whether the models can predict", _readiness_response(READY), is_open=True
+            "get": _describe_v2_server_operation(
+                "v2-ready", "Whether the models can predict", _describe_v2_readiness_response(READY), is_open=True
             )
         },
         "/v2/repository/index": {
-            "post": _server_operation(
-                "v2-index", "The models of this server", {"200": models, **problem_responses("401")}
+            "post": _describe_v2_server_operation(
+                "v2-index", "The models of this server", {"200": models, **describe_problem_responses("401")}
             )
         },
     }
 
 
-def v2_model_paths(endpoint: Endpoint) -> Json:
+def describe_v2_model_paths(endpoint: Endpoint) -> Json:
     """The protocol's paths of one model, with and without its version."""
     path = f"/v2/models/{endpoint.name}"
-    found = _model_paths(endpoint, path, "v2", [])
+    found = _describe_v2_paths(endpoint, path, "v2", [])
     version = endpoint.current.version
     if version is None:
         return found
@@ -90,12 +95,12 @@ def v2_model_paths(endpoint: Endpoint) -> Json:
             "parameters": {"version": "$response.body#/versions/0"},
         }
     }
-    return {**found, **_model_paths(endpoint, path + "/versions/{version}", "v2-version", [parameter])}
+    return {**found, **_describe_v2_paths(endpoint, path + "/versions/{version}", "v2-version", [parameter])}
 
 
-def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Json]) -> Json:
+def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Json]) -> Json:
     name = endpoint.name
-    missing = {**problem_responses("401"), **_error_responses("404")}
+    missing = {**describe_problem_responses("401"), **_describe_v2_error_responses("404")}
     about = {"tags": [name], **({"parameters": parameters} if parameters else {})}
     ready = {**READY, "properties": {"name": {"const": name}, **READY["properties"]}}
     found: Json = {
@@ -104,7 +109,7 @@ def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Js
                 "summary": f"The tensors of {name}",
                 "operationId": f"{prefix}-model_{name}",
                 **about,
-                "responses": {"200": json_response(_metadata_response(name)), **missing},
+                "responses": {"200": describe_json_response(_describe_v2_metadata_response(name)), **missing},
             }
         },
         f"{path}/ready": {
@@ -112,7 +117,7 @@ def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Js
                 "summary": f"Whether {name} can predict",
                 "operationId": f"{prefix}-ready_{name}",
                 **about,
-                "responses": {**_readiness_response(ready), **missing},
+                "responses": {**_describe_v2_readiness_response(ready), **missing},
             }
         },
     }
@@ -122,19 +127,19 @@ def _model_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Js
                 "summary": f"Predict with {name}, tensors in and out",
                 "operationId": f"{prefix}-infer_{name}",
                 **about,
-                "parameters": [*parameters, deadline_parameter(endpoint)],
-                "requestBody": _infer_request_schema(endpoint),
+                "parameters": [*parameters, describe_deadline_parameter(endpoint)],
+                "requestBody": _make_infer_request_schema(endpoint),
                 "responses": {
-                    "200": _infer_response(name),
+                    "200": _describe_infer_response(name),
                     **missing,
-                    **_error_responses(*(status for status in REFUSALS if status != "422")),
+                    **_describe_v2_error_responses(*(status for status in REFUSALS if status != "422")),
                 },
             }
         }
     return found
 
 
-def v2_components(endpoint: Endpoint) -> Json:
+def describe_v2_components(endpoint: Endpoint) -> Json:
     """The JSON of an inference with the model."""
     parameters = {"type": "object"}
     wanted = {
@@ -146,7 +151,7 @@ def v2_components(endpoint: Endpoint) -> Json:
         "type": "object",
         "properties": {
             "id": {"type": ["string", "null"], "description": "It comes back in the answer."},
-            "inputs": _input_tensors_schema(endpoint),
+            "inputs": _make_input_tensors_schema(endpoint),
             "outputs": {
                 "description": "The tensors that are wanted; all where absent.",
                 "anyOf": [{"type": "array", "items": wanted}, {"type": "null"}],
@@ -158,10 +163,14 @@ def v2_components(endpoint: Endpoint) -> Json:
     return {f"{endpoint.name}.InferRequest": request}
 
 
-def _infer_request_schema(endpoint: Endpoint) -> Json:
+def _make_infer_request_schema(endpoint: Endpoint) -> Json:
     """The body of an inference."""
-    media: Json = {"schema": component_reference(endpoint, "InferRequest")}
-    given = None if has_own_inputs(endpoint) else example_tensors(endpoint.current.predictor.schema.features)
+    media: Json = {"schema": refer_to_component(endpoint, "InferRequest")}
+    given = (
+        None
+        if has_own_prediction_inputs(endpoint)
+        else make_example_tensors(endpoint.current.predictor.schema.features)
+    )
     if given is not None:
         media["example"] = {"inputs": given}
     binary = (
@@ -169,10 +178,10 @@ def _infer_request_schema(endpoint: Endpoint) -> Json:
         "in their `parameters` in place of `data`."
     )
     octets = {"schema": {"type": "string", "format": "binary", "description": binary}}
-    return request_body({"application/json": media, "application/octet-stream": octets})
+    return describe_request_body({"application/json": media, "application/octet-stream": octets})
 
 
-def example_tensors(schema: Schema) -> list[Json] | None:
+def make_example_tensors(schema: Schema) -> list[Json] | None:
     """The model's example as tensors; None unless it is a table, an array or a single value."""
     described = tensors.describe_tensors(schema, tensors.INPUTS)
     if schema.kind == "table":
@@ -187,34 +196,40 @@ def example_tensors(schema: Schema) -> list[Json] | None:
     return [{**described[0], "shape": [1, *schema.shape], "data": [schema.example]}]
 
 
-def _input_tensors_schema(endpoint: Endpoint) -> Json:
+def _make_input_tensors_schema(endpoint: Endpoint) -> Json:
     schema = endpoint.current.predictor.schema.features
-    if has_own_inputs(endpoint):
+    if has_own_prediction_inputs(endpoint):
         described = "What the app's feature_loader reads: one tensor, or several as the columns of a table."
-        return {"type": "array", "description": described, "items": _tensor_schema(), "minItems": 1}
+        return {"type": "array", "description": described, "items": _make_v2_tensor_schema(), "minItems": 1}
     own = tensors.describe_tensors(schema, tensors.INPUTS)
     if schema.kind != "table":
         sizes = [{"const": size} for size in schema.shape] if schema.kind == "array" else None
-        values = number_schema(schema.dtype or "") if schema.kind == "array" else {}
-        return _single_tensor_schema(_tensor_schema({"type": "string"}, own[0]["datatype"], values, sizes))
+        values = make_number_schema(schema.dtype or "") if schema.kind == "array" else {}
+        return _make_single_tensor_schema(_make_v2_tensor_schema({"type": "string"}, own[0]["datatype"], values, sizes))
     columns = [
-        {"title": field.name, **_tensor_schema({"const": field.name}, about["datatype"], value_schema(field))}
+        {
+            "title": field.name,
+            **_make_v2_tensor_schema({"const": field.name}, about["datatype"], make_value_schema(field)),
+        }
         for field, about in zip(schema.fields, own, strict=True)
     ]
     other = {"type": "string", "not": {"enum": schema.names}}
-    rows = _tensor_schema(other, None, {}, [{"const": len(schema.fields)}])
+    rows = _make_v2_tensor_schema(other, None, {}, [{"const": len(schema.fields)}])
     count = {"minItems": len(columns), "maxItems": len(columns)}
     each: Json = {"title": "A tensor for each column, in any order", "type": "array", "items": {"anyOf": columns}}
     return {
-        "anyOf": [{**each, **count}, {"title": "Rows, their columns in training order", **_single_tensor_schema(rows)}]
+        "anyOf": [
+            {**each, **count},
+            {"title": "Rows, their columns in training order", **_make_single_tensor_schema(rows)},
+        ]
     }
 
 
-def _single_tensor_schema(tensor: Json) -> Json:
+def _make_single_tensor_schema(tensor: Json) -> Json:
     return {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1}
 
 
-def _tensor_schema(
+def _make_v2_tensor_schema(
     name: Json | None = None, datatype: str | None = None, value: Json | None = None, sizes: list[Json] | None = None
 ) -> Json:
     """JSON Schema of a tensor.
@@ -247,7 +262,7 @@ def _tensor_schema(
     return {"type": "object", "properties": properties, "required": ["name", "shape", "datatype", "data"]}
 
 
-def _infer_response(name: str) -> Json:
+def _describe_infer_response(name: str) -> Json:
     tensor = {
         "type": "object",
         "properties": {
@@ -270,14 +285,16 @@ def _infer_response(name: str) -> Json:
     }
     binary = "The JSON, then the tensors that were asked for with `binary_data`."
     length: Any = {"description": "Bytes of the JSON, where tensors follow it.", "schema": {"type": "integer"}}
-    found = json_response(told, "One prediction a row, in order.", headers={"Inference-Header-Content-Length": length})
+    found = describe_json_response(
+        told, "One prediction a row, in order.", headers={"Inference-Header-Content-Length": length}
+    )
     found["content"]["application/octet-stream"] = {
         "schema": {"type": "string", "format": "binary", "description": binary}
     }
     return found
 
 
-def _metadata_response(name: str) -> Json:
+def _describe_v2_metadata_response(name: str) -> Json:
     tensor = {
         "type": "object",
         "properties": {
@@ -301,17 +318,17 @@ def _metadata_response(name: str) -> Json:
     }
 
 
-def _readiness_response(schema: Json) -> Json:
+def _describe_v2_readiness_response(schema: Json) -> Json:
     return {
-        "200": json_response(schema, "They can."),
-        "503": json_response(schema, "Not yet, or no more: the server stops."),
+        "200": describe_json_response(schema, "They can."),
+        "503": describe_json_response(schema, "Not yet, or no more: the server stops."),
     }
 
 
-def _error_responses(*statuses: str) -> Json:
-    return failure_responses({"$ref": "#/components/schemas/InferenceError"}, "application/json", *statuses)
+def _describe_v2_error_responses(*statuses: str) -> Json:
+    return describe_failure_responses({"$ref": "#/components/schemas/InferenceError"}, "application/json", *statuses)
 
 
-def _server_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
+def _describe_v2_server_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
     found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
     return {**found, "security": []} if is_open else found

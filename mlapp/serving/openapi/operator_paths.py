@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlapp.serving.openapi.data_schemas import Json
-from mlapp.serving.openapi.responses import json_response, problem_responses
+from mlapp.serving.openapi.responses import describe_json_response, describe_problem_responses
 
 STATUS: Json = {
     "type": "object",
@@ -33,29 +33,35 @@ MODELS: Json = {
 }
 
 
-def operator_paths() -> Json:
+def describe_operator_paths() -> Json:
     """The paths that exist once for any number of models."""
     alive = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
     metrics = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {
-        "/livez": _get_operation(
-            "livez", "Whether the process answers", {"200": json_response(alive, "It does.")}, is_open=True
+        "/livez": _describe_operator_operation(
+            "livez", "Whether the process answers", {"200": describe_json_response(alive, "It does.")}, is_open=True
         ),
-        "/readyz": _get_operation("readyz", "Whether the models can predict", _READINESS, is_open=True),
-        "/health": _get_operation("health", "As /readyz, for clients of UnionML", _READINESS, is_open=True),
-        "/metrics": _get_operation("metrics", "Metrics for Prometheus", {"200": metrics, **problem_responses("401")}),
-        "/models": _get_operation(
-            "models", "The models of this server", {"200": json_response(MODELS), **problem_responses("401")}
+        "/readyz": _describe_operator_operation("readyz", "Whether the models can predict", _READINESS, is_open=True),
+        "/health": _describe_operator_operation(
+            "health", "As /readyz, for clients of UnionML", _READINESS, is_open=True
+        ),
+        "/metrics": _describe_operator_operation(
+            "metrics", "Metrics for Prometheus", {"200": metrics, **describe_problem_responses("401")}
+        ),
+        "/models": _describe_operator_operation(
+            "models",
+            "The models of this server",
+            {"200": describe_json_response(MODELS), **describe_problem_responses("401")},
         ),
     }
 
 
 _READINESS = {
-    "200": json_response(STATUS, "They can."),
-    "503": json_response(STATUS, "Not yet, or no more: the server stops."),
+    "200": describe_json_response(STATUS, "They can."),
+    "503": describe_json_response(STATUS, "Not yet, or no more: the server stops."),
 }
 
 
-def _get_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
+def _describe_operator_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
     found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
     return {"get": {**found, "security": []} if is_open else found}

@@ -10,29 +10,35 @@ import msgspec
 
 from mlapp.schema import Schema
 from mlapp.serving.decoding.json_body import KEYS
-from mlapp.serving.openapi.data_schemas import Json, inputs_schema, output_schema, rows_schemas
-from mlapp.serving.openapi.responses import REFUSALS, deadline_parameter, json_response, problem_responses, request_body
+from mlapp.serving.openapi.data_schemas import Json, make_inputs_schema, make_output_schema, make_rows_schemas
+from mlapp.serving.openapi.responses import (
+    REFUSALS,
+    describe_deadline_parameter,
+    describe_json_response,
+    describe_problem_responses,
+    describe_request_body,
+)
 
 if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
 
 
-def prediction_paths(endpoint: Endpoint) -> Json:
+def describe_prediction_paths(endpoint: Endpoint) -> Json:
     """The paths of one model."""
     return {
-        f"{endpoint.prefix}/predict": {"post": _predict_operation(endpoint)},
-        f"{endpoint.prefix}/model": _model_operation(endpoint),
+        f"{endpoint.prefix}/predict": {"post": _describe_predict_operation(endpoint)},
+        f"{endpoint.prefix}/model": _describe_model_operation(endpoint),
     }
 
 
-def has_own_inputs(endpoint: Endpoint) -> bool:
+def has_own_prediction_inputs(endpoint: Endpoint) -> bool:
     """Whether only the app's feature_loader defines the inputs."""
     return endpoint.pipeline.stage("feature_loader") is not None
 
 
-def model_components(endpoint: Endpoint) -> Json:
+def describe_model_components(endpoint: Endpoint) -> Json:
     """The schemas of one model's data, which several of its paths share."""
-    if has_own_inputs(endpoint):
+    if has_own_prediction_inputs(endpoint):
         described = "What the app's feature_loader reads."
         inputs = endpoint.current.predictor.schema.inputs
         own: Json = {"description": described, **((inputs.schema or {}) if inputs is not None else {})}
@@ -42,77 +48,81 @@ def model_components(endpoint: Endpoint) -> Json:
     else:
         features = endpoint.current.predictor.schema.features
         ignores = endpoint.settings.extra == "ignore"
-        rows = rows_schemas(features, ignores_extra=ignores)
-        whole = inputs_schema(
-            _whole_rows(endpoint, features), ignores_extra=ignores or endpoint.pipeline.features is not None
+        rows = make_rows_schemas(features, ignores_extra=ignores)
+        whole = make_inputs_schema(
+            _make_whole_rows_schema(endpoint, features), ignores_extra=ignores or endpoint.pipeline.features is not None
         )
-        found = [inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
+        found = [make_inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
     return {
         f"{endpoint.name}.{name}": schema for name, schema in zip(("Inputs", "Rows", "Features"), found, strict=True)
     }
 
 
-def _whole_rows(endpoint: Endpoint, features: Schema) -> Schema:
+def _make_whole_rows_schema(endpoint: Endpoint, features: Schema) -> Schema:
     """The schema of rows as the reader returns them, with the targets."""
     others = [name for name in endpoint.pipeline.targets if name not in (*features.names, *features.unused)]
     return msgspec.structs.replace(features, unused=[*features.unused, *others])
 
 
-def component_reference(endpoint: Endpoint, name: str) -> Json:
+def refer_to_component(endpoint: Endpoint, name: str) -> Json:
     """A reference to one of the model's components: `Inputs`, or `Rows` for a bare list."""
     return {"$ref": f"#/components/schemas/{endpoint.name}.{name}"}
 
 
-def other_bodies(endpoint: Endpoint) -> Json:
+def describe_other_bodies(endpoint: Endpoint) -> Json:
     """The formats of a body other than JSON."""
     schema = endpoint.current.predictor.schema.features
     columns = ", ".join(schema.names) or "those of training"
     text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}
-    if schema.kind == "table" and not has_own_inputs(endpoint):
-        text["example"] = _csv_example(schema)
+    if schema.kind == "table" and not has_own_prediction_inputs(endpoint):
+        text["example"] = _make_csv_example(schema)
     return {
         "text/csv": text,
-        "application/vnd.apache.arrow.stream": _binary_schema("An Arrow IPC stream; it may be compressed."),
-        "application/vnd.apache.arrow.file": _binary_schema("An Arrow IPC file, as Feather is."),
-        "application/x-npy": _binary_schema("One array in NumPy's format, a row for each prediction."),
+        "application/vnd.apache.arrow.stream": _make_binary_schema("An Arrow IPC stream; it may be compressed."),
+        "application/vnd.apache.arrow.file": _make_binary_schema("An Arrow IPC file, as Feather is."),
+        "application/x-npy": _make_binary_schema("One array in NumPy's format, a row for each prediction."),
     }
 
 
-def _predict_operation(endpoint: Endpoint) -> Json:
+def _describe_predict_operation(endpoint: Endpoint) -> Json:
     loaded = endpoint.current
     schema = loaded.predictor.schema
     told = {
         "type": "object",
         "properties": {
-            "predictions": {"type": "array", "items": output_schema(schema.predictions)},
+            "predictions": {"type": "array", "items": make_output_schema(schema.predictions)},
             "model": {"const": endpoint.name},
             "version": {"type": ["string", "null"]},
         },
         "required": ["predictions", "model", "version"],
     }
-    media: Json = {"schema": _predict_body(endpoint)}
-    example = schema.example_inputs(has_feature_loader=has_own_inputs(endpoint))
+    media: Json = {"schema": _describe_predict_body(endpoint)}
+    example = schema.example_inputs(has_feature_loader=has_own_prediction_inputs(endpoint))
     if example is not None:
         media["example"] = {"inputs": example}
-    bare = {"type": "array", "items": output_schema(schema.predictions), "description": "For a body with `features`."}
-    predicted = json_response({"anyOf": [told, bare]}, "One prediction a row, in order.")
+    bare = {
+        "type": "array",
+        "items": make_output_schema(schema.predictions),
+        "description": "For a body with `features`.",
+    }
+    predicted = describe_json_response({"anyOf": [told, bare]}, "One prediction a row, in order.")
     if loaded.is_stream:
         predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "summary": f"Predict with {endpoint.name}",
         "operationId": f"predict_{endpoint.name}",
         "tags": [endpoint.name],
-        "parameters": [deadline_parameter(endpoint)],
-        "requestBody": request_body({"application/json": media, **other_bodies(endpoint)}),
-        "responses": {"200": predicted, **problem_responses("401", *REFUSALS)},
+        "parameters": [describe_deadline_parameter(endpoint)],
+        "requestBody": describe_request_body({"application/json": media, **describe_other_bodies(endpoint)}),
+        "responses": {"200": predicted, **describe_problem_responses("401", *REFUSALS)},
     }
 
 
-def _predict_body(endpoint: Endpoint) -> Json:
+def _describe_predict_body(endpoint: Endpoint) -> Json:
     objects: list[Json] = [
         {
             "type": "object",
-            "properties": {key: component_reference(endpoint, key.capitalize())},
+            "properties": {key: refer_to_component(endpoint, key.capitalize())},
             "required": [key],
             "additionalProperties": False,
         }
@@ -121,10 +131,10 @@ def _predict_body(endpoint: Endpoint) -> Json:
     objects[-1]["description"] = (
         "As UnionML's clients send it: whole rows, with or without the target. The answer is a bare list."
     )
-    return {"anyOf": [*objects, component_reference(endpoint, "Rows")]}
+    return {"anyOf": [*objects, refer_to_component(endpoint, "Rows")]}
 
 
-def _model_operation(endpoint: Endpoint) -> Json:
+def _describe_model_operation(endpoint: Endpoint) -> Json:
     example = {
         "operationId": f"predict_{endpoint.name}",
         "requestBody": "$response.body#/example",
@@ -135,12 +145,15 @@ def _model_operation(endpoint: Endpoint) -> Json:
             "summary": f"What {endpoint.name} is: version, metrics, parameters, schema",
             "operationId": f"describe_{endpoint.name}",
             "tags": [endpoint.name],
-            "responses": {"200": json_response(DESCRIPTION, links={"example": example}), **problem_responses("401")},
+            "responses": {
+                "200": describe_json_response(DESCRIPTION, links={"example": example}),
+                **describe_problem_responses("401"),
+            },
         }
     }
 
 
-def _csv_example(schema: Schema) -> str:
+def _make_csv_example(schema: Schema) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.names)
@@ -148,7 +161,7 @@ def _csv_example(schema: Schema) -> str:
     return text.getvalue()
 
 
-def _binary_schema(description: str) -> Json:
+def _make_binary_schema(description: str) -> Json:
     return {"schema": {"type": "string", "format": "binary", "description": description}}
 
 

@@ -14,12 +14,12 @@ REFUSALS = ("400", "408", "413", "415", "422", "500", "503", "504")
 """Error responses of a prediction."""
 
 
-def problem_responses(*statuses: str) -> Json:
+def describe_problem_responses(*statuses: str) -> Json:
     """Responses that are a problem."""
-    return failure_responses({"$ref": "#/components/schemas/Problem"}, MEDIA.decode(), *statuses)
+    return describe_failure_responses({"$ref": "#/components/schemas/Problem"}, MEDIA.decode(), *statuses)
 
 
-def failure_responses(schema: Json, media: str, *statuses: str) -> Json:
+def describe_failure_responses(schema: Json, media: str, *statuses: str) -> Json:
     """Error responses in a protocol's own form."""
     content = {media: {"schema": schema}}
     found: Json = {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
@@ -28,12 +28,12 @@ def failure_responses(schema: Json, media: str, *statuses: str) -> Json:
     return found
 
 
-def json_response(schema: Json, description: str = "OK", **more: Any) -> Json:
+def describe_json_response(schema: Json, description: str = "OK", **more: Any) -> Json:
     """A response that is JSON."""
     return {"description": description, "content": {"application/json": {"schema": schema}}, **more}
 
 
-def deadline_parameter(endpoint: Endpoint) -> Json:
+def describe_deadline_parameter(endpoint: Endpoint) -> Json:
     """The parameter that limits the duration of a request."""
     return {
         "name": "X-Request-Timeout",
@@ -43,7 +43,7 @@ def deadline_parameter(endpoint: Endpoint) -> Json:
     }
 
 
-def request_body(content: Json) -> Json:
+def describe_request_body(content: Json) -> Json:
     """A request's body, by its media type."""
     return {
         "required": True,

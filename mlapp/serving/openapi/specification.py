@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlapp.serving.application import Application
 
 
-def make_document(application: Application, root: str = "") -> Json:
+def make_openapi_document(application: Application, root: str = "") -> Json:
     """The OpenAPI document, including the paths of the user's own FastAPI application.
 
     Args:
@@ -28,20 +28,20 @@ def make_document(application: Application, root: str = "") -> Json:
     paths: Json = {}
     schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference_paths.ERROR}
     for endpoint in application.endpoints:
-        paths.update(prediction_paths.prediction_paths(endpoint))
+        paths.update(prediction_paths.describe_prediction_paths(endpoint))
         if application.has_route(f"{endpoint.prefix}/feedback"):
-            paths.update(monitoring_paths.monitoring_paths(endpoint))
+            paths.update(monitoring_paths.describe_monitoring_paths(endpoint))
             schemas["Truth"] = monitoring_paths.TRUTH
-        paths.update(invocation_paths.invocation_paths(endpoint))
-        paths.update(invocation_paths.v1_paths(endpoint))
-        paths.update(open_inference_paths.v2_model_paths(endpoint))
-        schemas.update(prediction_paths.model_components(endpoint))
+        paths.update(invocation_paths.describe_invocation_paths(endpoint))
+        paths.update(invocation_paths.describe_v1_paths(endpoint))
+        paths.update(open_inference_paths.describe_v2_model_paths(endpoint))
+        schemas.update(prediction_paths.describe_model_components(endpoint))
         if not endpoint.current.is_stream:
-            schemas.update(open_inference_paths.v2_components(endpoint))
-    paths.update(operator_paths.operator_paths())
-    paths.update(invocation_paths.ping_path())
-    paths.update(invocation_paths.v1_models_path())
-    paths.update(open_inference_paths.v2_server_paths())
+            schemas.update(open_inference_paths.describe_v2_components(endpoint))
+    paths.update(operator_paths.describe_operator_paths())
+    paths.update(invocation_paths.describe_ping_path())
+    paths.update(invocation_paths.describe_v1_models_path())
+    paths.update(open_inference_paths.describe_v2_server_paths())
     first = application.endpoints[0]
     title = ", ".join(endpoint.name for endpoint in application.endpoints)
     found: Json = {

@@ -58,22 +58,22 @@ def launch_server(
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
     """
     gc.set_threshold(*GARBAGE)
-    made = build_application(plan, preloaded, switched)
+    made = build_launched_application(plan, preloaded, switched)
 
     def announce_start() -> None:
-        ready([line for endpoint in made.endpoints for line in _announcement_lines(endpoint)])
+        ready([line for endpoint in made.endpoints for line in _list_announcement_lines(endpoint)])
 
     run_server(made, listener, plan.settings, announce_start, parent=parent)
 
 
-def choose_context(found: Sequence[Project], project: Project) -> Callable[[], AbstractContextManager[None]]:
+def choose_launch_context(found: Sequence[Project], project: Project) -> Callable[[], AbstractContextManager[None]]:
     """The context in which an app is imported and its models are loaded: separate modules if there are several apps."""
     if len(found) == 1:
         return nullcontext
     return ProjectModules.of_project(project.root, project.import_paths).activate_modules
 
 
-def build_application(
+def build_launched_application(
     plan: ServeSpec, preloaded: Preloaded | None = None, switched: Callable[[], None] | None = None
 ) -> Application:
     """One application with all of the plan's models; several models are served under their names.
@@ -88,9 +88,11 @@ def build_application(
     start = Path.cwd()
     found = plan.open_projects() if preloaded is None else preloaded.projects
     models = {} if preloaded is None else preloaded.models
-    made = Application(settings, _load_user_api(plan, found), make_tracing(",".join(project.name for project in found)))
+    made = Application(
+        settings, _load_launched_user_api(plan, found), make_tracing(",".join(project.name for project in found))
+    )
     for project in found:
-        within = choose_context(found, project)
+        within = choose_launch_context(found, project)
         with within():
             app, store = project.app, project.store
             if any(endpoint.name == app.name for endpoint in made.endpoints):
@@ -98,7 +100,7 @@ def build_application(
             prefix = "" if len(found) == 1 else f"/{app.name}"
             loaded = models.get(app.name) or load_served_model(app, settings.model, store, settings)
             endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
-        monitoring.add(made, endpoint, project, plan.bundle)
+        monitoring.monitor_served_endpoint(made, endpoint, project, plan.bundle)
         routes.add_endpoint(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = VersionWatcher(endpoint, store, settings.model, within, switched)
@@ -115,7 +117,7 @@ def build_application(
     return made
 
 
-def _load_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
+def _load_launched_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
     """The user's own application: from the project, or, for several projects, from the current folder.
 
     Raises:
@@ -137,7 +139,7 @@ def _load_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
     return api
 
 
-def _announcement_lines(endpoint: Endpoint) -> list[str]:
+def _list_announcement_lines(endpoint: Endpoint) -> list[str]:
     version = endpoint.current.version
     warnings = [f"Warning: {endpoint.name}: {difference}" for difference in endpoint.current.list_differences()]
     return [*warnings, f"{endpoint.name} version {version} answers at {{url}}{endpoint.prefix}/"]

@@ -23,21 +23,23 @@ GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
 
 
-def add(application: Application, endpoint: Endpoint, project: Project, bundle: str | None = None) -> None:
+def monitor_served_endpoint(
+    application: Application, endpoint: Endpoint, project: Project, bundle: str | None = None
+) -> None:
     """Record the predictions of an endpoint as configured by `monitor:` in the project's mlapp.yaml.
 
     Args:
         bundle: the folder of the served bundle, if any.
     """
     settings = project.settings.monitor
-    _warn_of_unknown_names(settings, endpoint)
+    _warn_of_unknown_monitored_names(settings, endpoint)
     place = open_recording_place(settings, project.store, project.root, endpoint.name)
     recorder = monitor_endpoint(application, endpoint, settings, place)
     if recorder is not None and place is not None and settings.run is True:
         recorder.on_close(_Closer(project, place, bundle).close_soon)
 
 
-def _warn_of_unknown_names(settings: Monitor, endpoint: Endpoint) -> None:
+def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> None:
     """Log the names in `monitor:` that the model does not have. The server runs anyway."""
     if not (settings.columns or settings.segments or settings.quality):
         return

@@ -26,7 +26,7 @@ from mlapp.data.memory import return_free_memory
 from mlapp.project import Project
 from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
-from mlapp.serving.process.launch import Preloaded, choose_context
+from mlapp.serving.process.launch import Preloaded, choose_launch_context
 from mlapp.serving.serve_spec import ServeSpec
 from mlapp.store.folder_storage import FolderStorage
 
@@ -54,31 +54,31 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
         MlappError: an app cannot be imported, or a model cannot be loaded.
     """
     found = plan.open_projects()
-    if sys.platform != "linux" or not plan.settings.preload or plan.reload or not _survive_fork(plan, found):
+    if sys.platform != "linux" or not plan.settings.preload or plan.reload or not _can_preload(plan, found):
         return None
-    start, before = Path.cwd(), _count_sockets()
+    start, before = Path.cwd(), _count_preload_sockets()
     models: dict[str, ServedModel] = {}
     for project in found:
-        with choose_context(found, project)():
+        with choose_launch_context(found, project)():
             app = project.app
         with ThreadPoolExecutor(1) as thread:  # OpenMP keeps a thread team for each thread that used it
-            loaded = models[app.name] = thread.submit(_load_model, plan, found, project).result()
+            loaded = models[app.name] = thread.submit(_preload_model, plan, found, project).result()
         if loaded.baseline is not None and project.settings.monitor.tests is not None:
             loaded.baseline.prepare_counting()
     if len(found) > 1:
         os.chdir(start)
-    obstacle = _find_obstacle(before)
+    obstacle = _find_preload_obstacle(before)
     if obstacle is not None:
         log.warning("each worker loads its own model, because the app %s; see serve.preload", obstacle)
         return None
-    _import_later_modules(found)
+    _preload_later_modules(found)
     gc.collect()
     return_free_memory()
     gc.freeze()  # the children's garbage collector does not write to these objects
     return Preloaded(found, models)
 
 
-def _survive_fork(plan: ServeSpec, found: Sequence[Project]) -> bool:
+def _can_preload(plan: ServeSpec, found: Sequence[Project]) -> bool:
     """Whether the frameworks and stores survive a fork, as far as known before any import."""
     if plan.settings.runtime != "native":
         return False
@@ -92,15 +92,15 @@ def _survive_fork(plan: ServeSpec, found: Sequence[Project]) -> bool:
     return True
 
 
-def _load_model(plan: ServeSpec, found: Sequence[Project], project: Project) -> ServedModel:
-    with choose_context(found, project)():
+def _preload_model(plan: ServeSpec, found: Sequence[Project], project: Project) -> ServedModel:
+    with choose_launch_context(found, project)():
         loaded = load_served_model(project.app, plan.settings.model, project.store, plan.settings)
         if project.app.stage("feature_transformer") is None and project.app.stage("feature_loader") is None:
-            _predict_example(loaded)
+            _predict_preloaded_example(loaded)
         return loaded
 
 
-def _predict_example(loaded: ServedModel) -> None:
+def _predict_preloaded_example(loaded: ServedModel) -> None:
     """Let the framework predict an example, so that the workers share what its library imports and prepares then.
 
     No function of the app runs here: it can open files and connections. Each worker reports errors when it starts.
@@ -112,19 +112,19 @@ def _predict_example(loaded: ServedModel) -> None:
         predictor.framework.predictor(predictor.estimator, loaded.combine([part]))
 
 
-def _find_obstacle(sockets: int) -> str | None:
+def _find_preload_obstacle(sockets: int) -> str | None:
     """The reason why the imported app does not work in a forked child, or None."""
     loaded = [name for name in UNFIT if name in sys.modules]
     if loaded:
         return f"imports {loaded[0]}"
-    if threading.active_count() > 1 or _has_native_threads():
+    if threading.active_count() > 1 or _has_native_preload_threads():
         return "starts threads on import"
-    if _count_sockets() > sockets:
+    if _count_preload_sockets() > sockets:
         return "opens connections on import"
     return None
 
 
-def _has_native_threads() -> bool:
+def _has_native_preload_threads() -> bool:
     """Whether libraries run threads that are not stopped at a fork. OpenBLAS restarts its own in the child.
 
     A thread team of GNU OpenMP that the main thread has started blocks the child's first parallel loop.
@@ -145,7 +145,7 @@ def _has_native_threads() -> bool:
     return True
 
 
-def _import_later_modules(found: Sequence[Project]) -> None:
+def _preload_later_modules(found: Sequence[Project]) -> None:
     """Import modules that each worker needs later."""
     for name in LATER:
         if find_spec(name) is not None:
@@ -154,7 +154,7 @@ def _import_later_modules(found: Sequence[Project]) -> None:
         import_module("pyarrow.parquet")
 
 
-def _count_sockets() -> int:
+def _count_preload_sockets() -> int:
     found = 0
     for entry in os.scandir(DESCRIPTORS):
         try:

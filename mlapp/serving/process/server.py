@@ -47,7 +47,7 @@ def run_server(
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
     """
-    _raise_file_limit()
+    _raise_server_file_limit()
     config = configure_uvicorn(application, settings)
     try:
         config.load()
@@ -56,14 +56,14 @@ def run_server(
             f"The TLS files cannot be used: {error}", "Check serve.tls_cert and serve.tls_key in mlapp.yaml."
         ) from None
     server = Server(config, application, settings.grace, ready)
-    _run_event_loop(server.serve_models(listener, parent))
+    _run_server_loop(server.serve_models(listener, parent))
 
 
 def configure_uvicorn(application: Application, settings: Serve) -> uvicorn.Config:
     """uvicorn's options."""
     return uvicorn.Config(
         application,
-        http=choose_protocol(application, settings),
+        http=choose_server_protocol(application, settings),
         ws="auto" if application.has_api else "none",
         lifespan="on" if application.has_api else "off",
         log_config=None,
@@ -78,7 +78,7 @@ def configure_uvicorn(application: Application, settings: Serve) -> uvicorn.Conf
     )
 
 
-def choose_protocol(application: Application, settings: Serve) -> Any:
+def choose_server_protocol(application: Application, settings: Serve) -> Any:
     """The HTTP protocol: our own, or uvicorn's with h11 if configured or if ours does not support this uvicorn."""
     if not settings.fast:
         return "h11"
@@ -151,7 +151,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _run_event_loop(main: Coroutine[Any, Any, None]) -> None:
+def _run_server_loop(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:
@@ -160,7 +160,7 @@ def _run_event_loop(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-def _raise_file_limit() -> None:
+def _raise_server_file_limit() -> None:
     """Raise the limit of open connections to the system's maximum."""
     import resource
 

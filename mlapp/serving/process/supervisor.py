@@ -136,7 +136,7 @@ class Supervisor:
                 self._stop_workers(signal.SIGTERM)
                 return
             elif code != 0 or not self._watched:
-                self._tell(f"Worker {worker.pid} ended ({_describe_exit(code)}); another takes its place.")
+                self._tell(f"Worker {worker.pid} ended ({_describe_worker_exit(code)}); another takes its place.")
                 pause = PAUSE if time.monotonic() - started > LONGEST else min(2 * pause, LONGEST)
                 await asyncio.sleep(pause)
 
@@ -197,10 +197,10 @@ class Supervisor:
         mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
 
     async def _watch_code_changes(self) -> None:
-        before = await asyncio.to_thread(_list_file_stamps, self._watched)
+        before = await asyncio.to_thread(_list_watched_file_stamps, self._watched)
         while True:
             await asyncio.sleep(LOOK)
-            after = await asyncio.to_thread(_list_file_stamps, self._watched)
+            after = await asyncio.to_thread(_list_watched_file_stamps, self._watched)
             if after == before:
                 continue
             changed = next((path for path, _ in after ^ before), "")
@@ -213,7 +213,7 @@ class Supervisor:
                 worker.send_signal(signal.SIGTERM)
 
 
-def _list_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
+def _list_watched_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
     """Every watched file with its modification time."""
     found = set()
     for root in folders:
@@ -229,5 +229,5 @@ def _list_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
     return found
 
 
-def _describe_exit(code: int) -> str:
+def _describe_worker_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

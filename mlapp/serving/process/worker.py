@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.serving.process.worker_process import print_failure, serve_plan
+from mlapp.serving.process.worker_process import print_worker_failure, serve_in_worker
 from mlapp.serving.serve_spec import ServeSpec
 
 
@@ -18,15 +18,15 @@ def run_worker() -> int:
     """Read the plan from standard input, and serve."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    plan = msgspec.json.decode(_read_settings_line(), type=ServeSpec)
+    plan = msgspec.json.decode(_read_worker_plan(), type=ServeSpec)
     try:
         plan = plan.with_fresh_settings() if plan.reload else plan
     except MlappError as error:
-        return print_failure(error)
-    return serve_plan(plan, listener, pipe, parent=0)
+        return print_worker_failure(error)
+    return serve_in_worker(plan, listener, pipe, parent=0)
 
 
-def _read_settings_line() -> bytes:
+def _read_worker_plan() -> bytes:
     """Byte by byte: data buffered after the line hides the end of the input."""
     line = b""
     while not line.endswith(b"\n"):

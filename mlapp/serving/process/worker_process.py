@@ -85,7 +85,7 @@ class Worker:
                 self.on_switch()
 
 
-def report(pipe: int, lines: list[str]) -> None:
+def report_to_parent(pipe: int, lines: list[str]) -> None:
     """Send a report from the worker to its parent."""
     os.write(pipe, msgspec.json.encode(lines) + b"\n")
 
@@ -130,7 +130,7 @@ class ForkServer:
         if not watches:
             plan = msgspec.structs.replace(plan, settings=msgspec.structs.replace(plan.settings, refresh=0.0))
         process = multiprocessing.get_context("fork").Process(
-            target=self._serve_in_child, args=(plan, writing, reading)
+            target=self._serve_in_forked_worker, args=(plan, writing, reading)
         )
         # Until the child has its own handlers, a signal reaches the parent's event loop.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -142,7 +142,7 @@ class ForkServer:
         assert process.pid is not None
         return Worker(process.pid, lambda: process.exitcode, reading)
 
-    def _serve_in_child(self, plan: ServeSpec, writing: int, reading: int) -> None:
+    def _serve_in_forked_worker(self, plan: ServeSpec, writing: int, reading: int) -> None:
         """Serve, in the child."""
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
@@ -150,11 +150,11 @@ class ForkServer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(reading)
         os.close(self._alive[1])
-        _seed_numpy()
-        sys.exit(serve_plan(plan, self._listener, writing, self.preloaded, parent=self._alive[0]))
+        _seed_worker_numpy()
+        sys.exit(serve_in_worker(plan, self._listener, writing, self.preloaded, parent=self._alive[0]))
 
 
-def serve_plan(
+def serve_in_worker(
     plan: ServeSpec, listener: socket.socket, pipe: int, preloaded: Preloaded | None = None, *, parent: int
 ) -> int:
     """Serve in this worker process; returns its exit code.
@@ -170,26 +170,26 @@ def serve_plan(
         launch_server(
             plan,
             listener,
-            lambda lines: report(pipe, lines),
+            lambda lines: report_to_parent(pipe, lines),
             preloaded,
             parent=parent,
-            switched=lambda: report(pipe, []),
+            switched=lambda: report_to_parent(pipe, []),
         )
     except MlappError as error:
-        return print_failure(error)
+        return print_worker_failure(error)
     except Exception:
         logging.getLogger("mlapp.serving").exception("a worker failed")
         return 1
     return 0
 
 
-def print_failure(error: MlappError) -> int:
+def print_worker_failure(error: MlappError) -> int:
     """Print why a worker cannot start; returns its exit code."""
     print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
-def _seed_numpy() -> None:
+def _seed_worker_numpy() -> None:
     """Reseed NumPy in the child. Python's `random` does that itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -21,7 +21,7 @@ THREADS = 8
 """Requests of one process at once: a probe does not wait behind a prediction."""
 
 
-def run_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
+def run_wsgi_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
     """Replace this process by gunicorn.
 
     Args:
@@ -30,16 +30,16 @@ def run_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
     Raises:
         ConfigError: no such file, no name after the colon, or gunicorn is not installed.
     """
-    command = make_command(place, plan, project)
+    command = make_gunicorn_command(place, plan, project)
     os.chdir(project.root)
-    os.execve(command[0], command, {**os.environ, **make_environment(plan, project)})  # noqa: S606
+    os.execve(command[0], command, {**os.environ, **make_wsgi_site_environment(plan, project)})  # noqa: S606
 
 
-def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
+def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
     """gunicorn's command line for the settings of `serve:`.
 
     Raises:
-        ConfigError: as for `run_site`.
+        ConfigError: as for `run_wsgi_site`.
     """
     location, settings = locate_app(place, project.root), plan.settings
     if not location.file.is_file():
@@ -63,7 +63,7 @@ def make_command(place: str, plan: ServeSpec, project: Project) -> list[str]:
     return [*command, f"{location.module}:{location.variable}"]
 
 
-def make_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
+def make_wsgi_site_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
     """Variables for the site, whose App reads mlapp.yaml itself and does not know the bundle."""
     found: dict[str, str] = {}
     if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

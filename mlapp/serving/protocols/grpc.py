@@ -116,7 +116,7 @@ class GrpcServer:
     def _make_handler(self, name: str, method: Method) -> Any:
         async def answer_call(body: bytes, context: Any) -> Any:
             started = time.perf_counter()
-            headers = _call_headers(context)
+            headers = _read_grpc_headers(context)
             identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
             status, code, held = 200, "OK", 0
@@ -129,8 +129,8 @@ class GrpcServer:
                         intake.take(len(body))
                         held = len(body)
                         if name == INFER:
-                            return await _model_infer(self._application, body, context)
-                        return await method(self._application, _parse_message(name, body), context)
+                            return await _answer_grpc_model_infer(self._application, body, context)
+                        return await method(self._application, _parse_grpc_message(name, body), context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
                         failed(code)
@@ -162,11 +162,11 @@ class GrpcServer:
     def _open_span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
         tracing = self._application.tracing
         if tracing is None:
-            return nullcontext(_ignore_status)
+            return nullcontext(_ignore_grpc_status)
         return tracing.trace_grpc_call(f"{SERVICE}/{name}", headers.items())
 
 
-def _parse_message(name: str, body: bytes) -> Any:
+def _parse_grpc_message(name: str, body: bytes) -> Any:
     """A method's message.
 
     Raises:
@@ -174,48 +174,48 @@ def _parse_message(name: str, body: bytes) -> Any:
     """
     from google.protobuf.message import DecodeError
 
-    wire.check(body)
+    wire.check_wire_message(body)
     try:
         return find_message_class(f"{name}Request").FromString(body)
     except DecodeError:
         raise HttpError(400, f"The message is not a {name}Request.") from None
 
 
-def _ignore_status(status: str) -> None:
+def _ignore_grpc_status(status: str) -> None:
     """Without tracing, the status of a call is not needed."""
 
 
-async def _server_live(application: Application, request: Any, context: Any) -> Any:
+async def _answer_grpc_server_live(application: Application, request: Any, context: Any) -> Any:
     return find_message_class("ServerLiveResponse")(live=True)
 
 
-async def _server_ready(application: Application, request: Any, context: Any) -> Any:
+async def _answer_grpc_server_ready(application: Application, request: Any, context: Any) -> Any:
     return find_message_class("ServerReadyResponse")(ready=application.is_ready)
 
 
-async def _model_ready(application: Application, request: Any, context: Any) -> Any:
-    open_inference.find_model(application, request.name, request.version)
+async def _answer_grpc_model_ready(application: Application, request: Any, context: Any) -> Any:
+    open_inference.find_v2_model(application, request.name, request.version)
     return find_message_class("ModelReadyResponse")(ready=application.is_ready)
 
 
-async def _server_metadata(application: Application, request: Any, context: Any) -> Any:
+async def _answer_grpc_server_metadata(application: Application, request: Any, context: Any) -> Any:
     version = distribution.version()
     return find_message_class("ServerMetadataResponse")(name="mlapp", version=version)
 
 
-async def _model_metadata(application: Application, request: Any, context: Any) -> Any:
-    endpoint = open_inference.find_model(application, request.name, request.version)
-    return find_message_class("ModelMetadataResponse")(**open_inference.make_model_metadata(endpoint))
+async def _answer_grpc_model_metadata(application: Application, request: Any, context: Any) -> Any:
+    endpoint = open_inference.find_v2_model(application, request.name, request.version)
+    return find_message_class("ModelMetadataResponse")(**open_inference.make_v2_metadata(endpoint))
 
 
-async def _model_infer(application: Application, body: bytes, context: Any) -> Any:
-    names = wire.check(body)
-    endpoint = open_inference.find_model(application, names.get(1, ""), names.get(2))
+async def _answer_grpc_model_infer(application: Application, body: bytes, context: Any) -> Any:
+    names = wire.check_wire_message(body)
+    endpoint = open_inference.find_v2_model(application, names.get(1, ""), names.get(2))
     remaining = context.time_remaining()
     most = endpoint.settings.timeout
     budget = Budget(endpoint.settings, most if remaining is None else max(min(remaining, most), 0.001))
     (identity, wanted), outputs, version = await open_inference.predict_tensors(
-        endpoint, _decode_infer_request, body, budget
+        endpoint, _decode_grpc_request, body, budget
     )
     chosen = [output for output in outputs if not wanted or output.name in wanted]
     answer = find_message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=identity)
@@ -227,23 +227,23 @@ async def _model_infer(application: Application, body: bytes, context: Any) -> A
 
 INFER = "ModelInfer"
 METHODS: dict[str, Method] = {
-    "ServerLive": _server_live,
-    "ServerReady": _server_ready,
-    "ModelReady": _model_ready,
-    "ServerMetadata": _server_metadata,
-    "ModelMetadata": _model_metadata,
-    INFER: _model_infer,
+    "ServerLive": _answer_grpc_server_live,
+    "ServerReady": _answer_grpc_server_ready,
+    "ModelReady": _answer_grpc_model_ready,
+    "ServerMetadata": _answer_grpc_server_metadata,
+    "ModelMetadata": _answer_grpc_model_metadata,
+    INFER: _answer_grpc_model_infer,
 }
 
 
-def _decode_infer_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
+def _decode_grpc_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
     """A request's id, its requested outputs, and the features in its tensors."""
-    request = _parse_message(INFER, body)
-    part = open_inference.accept_tensors(codec, _parse_tensors(request, budget))
+    request = _parse_grpc_message(INFER, body)
+    part = open_inference.accept_v2_tensors(codec, _parse_grpc_tensors(request, budget))
     return (request.id, [output.name for output in request.outputs]), part
 
 
-def _parse_tensors(request: Any, budget: Budget) -> list[Tensor]:
+def _parse_grpc_tensors(request: Any, budget: Budget) -> list[Tensor]:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise HttpError(400, f"{len(request.inputs)} inputs came with {len(raw)} raw_input_contents.")
@@ -260,7 +260,7 @@ def _parse_tensors(request: Any, budget: Budget) -> list[Tensor]:
     return found
 
 
-def _call_headers(context: Any) -> dict[bytes, bytes]:
+def _read_grpc_headers(context: Any) -> dict[bytes, bytes]:
     return {
         key.encode(): value if isinstance(value, bytes) else value.encode()
         for key, value in context.invocation_metadata() or ()

@@ -18,7 +18,7 @@ from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import bound_json_values, decode_json, encode_predictions, extract_inputs
 from mlapp.serving.decoding.media_types import is_json_type
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.request_features import decode_features, receive_body
+from mlapp.serving.inference.request_features import decode_request_features, receive_request_body
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
@@ -36,33 +36,33 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
     async def answer_model(request: Request) -> Response:
-        return await answer_invocation(endpoint, request)
+        return await answer_invocation_request(endpoint, request)
 
     application.add_route("GET", "/ping", answer_ping, is_open=True)
     application.add_route("POST", f"{endpoint.prefix}/invocations", answer_model)
 
 
-async def answer_invocation(endpoint: Endpoint, request: Request) -> Response:
+async def answer_invocation_request(endpoint: Endpoint, request: Request) -> Response:
     """Answer `{"predictions": …}` to inputs in one of `FORMS`, or in any other supported format."""
-    body, budget = await receive_body(endpoint, request)
+    body, budget = await receive_request_body(endpoint, request)
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     if is_json_type(request.media):
-        part = await endpoint.decode_features(loaded, _decode_part, body, budget, request.wait_until_left)
+        part = await endpoint.decode_features(loaded, _decode_invocation, body, budget, request.wait_until_left)
     else:
-        part = await decode_features(endpoint, loaded, request, body, budget)
+        part = await decode_request_features(endpoint, loaded, request, body, budget)
     part.id = request.identity
     predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
     return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
 
-def _decode_part(codec: Codec, body: bytes, budget: Budget) -> Part:
-    part = _decode_large_split(codec, body, budget) or large_json.decode_large(codec, body, budget, FORMS[1:])
-    return part or codec.accept_inputs(_parse_inputs(body))
+def _decode_invocation(codec: Codec, body: bytes, budget: Budget) -> Part:
+    part = _decode_large_invocation(codec, body, budget) or large_json.decode_large_json(codec, body, budget, FORMS[1:])
+    return part or codec.accept_inputs(_parse_invocation_inputs(body))
 
 
-def _decode_large_split(codec: Codec, body: bytes, budget: Budget) -> Part | None:
+def _decode_large_invocation(codec: Codec, body: bytes, budget: Budget) -> Part | None:
     """The features in a large `dataframe_split` body; None for other or invalid bodies."""
     if len(body) < large_json.LARGE:
         return None
@@ -72,9 +72,9 @@ def _decode_large_split(codec: Codec, body: bytes, budget: Budget) -> Part | Non
         bound_json_values(rest)
         columns = decode_json(rest)["dataframe_split"].get("columns")
         if columns is None:
-            return large_json.decode_list(codec, text, budget)
-        return large_json.decode_list(
-            codec, text, budget, _make_arranger(columns, codec.predictor.schema.features.names)
+            return large_json.decode_large_list(codec, text, budget)
+        return large_json.decode_large_list(
+            codec, text, budget, _make_split_arranger(columns, codec.predictor.schema.features.names)
         )
     except HttpError as error:
         if error.status in (413, 504):
@@ -92,22 +92,22 @@ class _SplitBody(msgspec.Struct, forbid_unknown_fields=True):
     dataframe_split: _Split
 
 
-def _make_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
+def _make_split_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
     """A function that arranges a split's rows in training order, or as records to report errors."""
     given = list(map(str, columns)) if isinstance(columns, list) else []
     if len(given) < 2 or sorted(given) != sorted(names):
-        return lambda rows: _parse_pandas_split({"columns": columns, "data": rows})
+        return lambda rows: _parse_invocation_split({"columns": columns, "data": rows})
     in_order = itemgetter(*map(given.index, names))
 
     def arrange_rows(rows: list[Any]) -> list[Any]:
         if set(map(type, rows)) == {list} and set(map(len, rows)) == {len(given)}:
             return list(map(in_order, rows))
-        return _parse_pandas_split({"columns": columns, "data": rows})
+        return _parse_invocation_split({"columns": columns, "data": rows})
 
     return arrange_rows
 
 
-def _parse_inputs(body: bytes) -> Any:
+def _parse_invocation_inputs(body: bytes) -> Any:
     """The inputs in MLflow's JSON.
 
     Raises:
@@ -124,11 +124,11 @@ def _parse_inputs(body: bytes) -> Any:
         raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(given) or 'none'}.")
     value = content[given[0]]
     if given[0] == "dataframe_split":
-        return _parse_pandas_split(value)
+        return _parse_invocation_split(value)
     return value
 
 
-def _parse_pandas_split(value: Any) -> list[Any]:
+def _parse_invocation_split(value: Any) -> list[Any]:
     columns, data = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(data, list) or not all(isinstance(row, list) for row in data):
         raise HttpError(422, "dataframe_split has no 'data' with a list for each row.")

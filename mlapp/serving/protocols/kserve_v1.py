@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from mlapp.serving.decoding.json_body import encode_json
-from mlapp.serving.protocols.invocations import answer_invocation
-from mlapp.serving.protocols.open_inference import find_model
+from mlapp.serving.protocols.invocations import answer_invocation_request
+from mlapp.serving.protocols.open_inference import find_v2_model
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
 
@@ -33,7 +33,7 @@ def add_v1_routes(application: Application) -> None:
 
     async def answer_model(request: Request) -> Response:
         name, colon, verb = request.tail.rpartition(":")
-        endpoint = find_model(application, name if colon else request.tail, None)
+        endpoint = find_v2_model(application, name if colon else request.tail, None)
         if colon and verb != PREDICT[1:]:
             raise HttpError(404, f"There is no {PREFIX}/{request.tail:.100}.")
         allowed = ("POST",) if colon else ("GET", "HEAD")
@@ -41,7 +41,7 @@ def add_v1_routes(application: Application) -> None:
             headers = [(b"allow", ", ".join(allowed).encode())]
             raise HttpError(405, f"{PREFIX}/{request.tail:.100} takes {' and '.join(allowed)}.", headers=headers)
         if colon:
-            return await answer_invocation(endpoint, request)
+            return await answer_invocation_request(endpoint, request)
         ready = application.is_ready
         return Response(encode_json({"name": endpoint.name, "ready": ready}), status=200 if ready else 503)
 
@@ -49,7 +49,7 @@ def add_v1_routes(application: Application) -> None:
         return Response(b"{}", status=200 if application.is_ready else 503)
 
     async def answer_vertex(request: Request) -> Response:
-        return await answer_invocation(application.endpoints[0], request)
+        return await answer_invocation_request(application.endpoints[0], request)
 
     application.add_route("GET", PREFIX, answer_models)
     application.add_route("*", f"{PREFIX}/*", answer_model)

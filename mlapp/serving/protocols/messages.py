@@ -105,13 +105,13 @@ def _make_message_pool() -> Any:
     for name, lines in MESSAGES.items():
         made = file.message_type.add(name=name)
         for line in lines:
-            _add_field(made, line)
+            _add_message_field(made, line)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return pool
 
 
-def _add_field(made: Any, line: str) -> None:
+def _add_message_field(made: Any, line: str) -> None:
     """Parse `[repeated|map] TYPE NAME = NUMBER`, as in a .proto file."""
     declared, _, number = line.partition(" = ")
     *label, kind, name = declared.split()
@@ -119,8 +119,8 @@ def _add_field(made: Any, line: str) -> None:
     if label == ["map"]:  # on the wire: repeated entries of a key and a value
         entry = made.nested_type.add(name="ParametersEntry")
         entry.options.map_entry = True
-        _add_field(entry, "string key = 1")
-        _add_field(entry, f"{kind} value = 2")
+        _add_message_field(entry, "string key = 1")
+        _add_message_field(entry, f"{kind} value = 2")
         field.type, field.type_name = MESSAGE, f".{PACKAGE}.{made.name}.ParametersEntry"
     elif kind in SCALARS:
         field.type = SCALARS[kind]

@@ -19,9 +19,9 @@ from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import bound_json_values, encode_json, encode_list
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.media_types import check_width
+from mlapp.serving.decoding.media_types import check_body_width
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.request_features import receive_body
+from mlapp.serving.inference.request_features import receive_request_body
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.protocols import tensors
 from mlapp.serving.protocols.tensors import Tensor
@@ -86,13 +86,13 @@ def add_v2_routes(application: Application) -> None:
 
     async def answer_server(request: Request) -> Response:
         version = distribution.version()
-        return _json_response({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
+        return _make_v2_response({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
 
     async def answer_live(request: Request) -> Response:
-        return _json_response({"live": True})
+        return _make_v2_response({"live": True})
 
     async def answer_ready(request: Request) -> Response:
-        return _json_response({"ready": application.is_ready}, 200 if application.is_ready else 503)
+        return _make_v2_response({"ready": application.is_ready}, 200 if application.is_ready else 503)
 
     async def answer_index(request: Request) -> Response:
         state = "READY" if application.is_ready else "UNAVAILABLE"
@@ -100,13 +100,13 @@ def add_v2_routes(application: Application) -> None:
         return Response(encode_json([{"name": name, "version": version, "state": state} for name, version in found]))
 
     async def answer_model(request: Request) -> Response:
-        endpoint, word = _parse_target(application, request)
+        endpoint, word = _parse_v2_path(application, request)
         if word == "infer":
-            return await _answer_infer(endpoint, request)
+            return await _answer_v2_infer(endpoint, request)
         if not word:
-            return _json_response(make_model_metadata(endpoint))
+            return _make_v2_response(make_v2_metadata(endpoint))
         is_ready = application.is_ready
-        return _json_response({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
+        return _make_v2_response({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
 
     application.add_route("GET", "/v2", answer_server)
     application.add_route("GET", "/v2/", answer_server)
@@ -116,7 +116,7 @@ def add_v2_routes(application: Application) -> None:
     application.add_route("*", "/v2/models/*", answer_errors_as_v2(answer_model))
 
 
-def find_model(application: Application, name: str, version: str | None) -> Endpoint:
+def find_v2_model(application: Application, name: str, version: str | None) -> Endpoint:
     """The model of a name.
 
     Raises:
@@ -131,7 +131,7 @@ def find_model(application: Application, name: str, version: str | None) -> Endp
     raise HttpError(404, f"There is no model '{name:.60}'; there is {known}.")
 
 
-def make_model_metadata(endpoint: Endpoint) -> dict[str, Any]:
+def make_v2_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """The protocol's description of a model."""
     loaded = endpoint.current
     schema = loaded.predictor.schema
@@ -184,13 +184,13 @@ async def predict_part_as_tensors(
     return await endpoint.encode_answer(lambda: tensors.convert_predictions_to_tensors(predictions, schema), part.rows)
 
 
-def accept_tensors(codec: Codec, given: list[Tensor]) -> Part:
+def accept_v2_tensors(codec: Codec, given: list[Tensor]) -> Part:
     """The features in a request's tensors.
 
     Raises:
         HttpError: 400, they are not the model's tensors. InputError: they do not fit the schema.
     """
-    check_width(len(given), codec)
+    check_body_width(len(given), codec)
     return codec.accept_inputs(tensors.convert_tensors_to_inputs(given, codec))
 
 
@@ -210,17 +210,17 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
     return answer_or_error
 
 
-async def _answer_infer(endpoint: Endpoint, request: Request) -> Response:
-    body, budget = await receive_body(endpoint, request)
-    split = _find_json_end(request, body)
+async def _answer_v2_infer(endpoint: Endpoint, request: Request) -> Response:
+    body, budget = await receive_request_body(endpoint, request)
+    split = _find_v2_json_end(request, body)
     asked, outputs, version = await predict_tensors(
-        endpoint, _decode_request, body, budget, request.wait_until_left, request.identity, (split,)
+        endpoint, _decode_v2_request, body, budget, request.wait_until_left, request.identity, (split,)
     )
     size = sum(output.array.size for output in outputs)
-    return await endpoint.encode_answer(lambda: _make_answer(endpoint.name, version, asked, outputs), size)
+    return await endpoint.encode_answer(lambda: _make_v2_answer(endpoint.name, version, asked, outputs), size)
 
 
-def _find_json_end(request: Request, body: bytes) -> int:
+def _find_v2_json_end(request: Request, body: bytes) -> int:
     """The end of the JSON part of a body.
 
     Raises:
@@ -234,14 +234,14 @@ def _find_json_end(request: Request, body: bytes) -> int:
     return int(given)
 
 
-def _decode_request(codec: Codec, body: bytes, budget: Budget, split: int) -> tuple[InferRequest, Part]:
+def _decode_v2_request(codec: Codec, body: bytes, budget: Budget, split: int) -> tuple[InferRequest, Part]:
     """A request's JSON, which ends at `split`, without its tensors, and the features in the tensors."""
-    asked, given = _parse_request(body, split, budget)
+    asked, given = _parse_v2_request(body, split, budget)
     asked = InferRequest([], asked.id, asked.outputs, asked.parameters)
-    return asked, accept_tensors(codec, given)
+    return asked, accept_v2_tensors(codec, given)
 
 
-def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferRequest, list[Tensor]]:
+def _parse_v2_request(body: bytes, split: int, budget: Budget) -> tuple[InferRequest, list[Tensor]]:
     """A request's JSON, which ends at `split`, and its tensors."""
     text, rest = body[:split], body[split:]
     if split >= LARGE:
@@ -249,7 +249,7 @@ def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferReques
             raise HttpError(413, f"The request has more than {MOST_OBJECTS} tensors and parameters.")
         try:
             asked: InferRequest = msgspec.json.decode(text, type=LargeRequest)
-            return asked, _read_tensors(asked, rest, budget)
+            return asked, _read_v2_tensors(asked, rest, budget)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         bound_json_values(text)
@@ -257,10 +257,10 @@ def _parse_request(body: bytes, split: int, budget: Budget) -> tuple[InferReques
         asked = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    return asked, _read_tensors(asked, rest, budget)
+    return asked, _read_v2_tensors(asked, rest, budget)
 
 
-def _read_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tensor]:
+def _read_v2_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tensor]:
     found, at = [], 0
     for given in asked.inputs:
         budget.check()
@@ -288,7 +288,7 @@ def _read_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tens
     return found
 
 
-def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
+def _make_v2_answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
     all_binary = asked.parameters.get("binary_data_output") is True
     wanted = None if asked.outputs is None else {output.name: output.parameters for output in asked.outputs}
     if wanted is not None:
@@ -317,7 +317,7 @@ def _make_answer(name: str, version: str, asked: InferRequest, outputs: list[Ten
     return Response(head + b"".join(binary), BINARY, headers=[(HEADER, b"%d" % len(head))])
 
 
-def _parse_target(application: Application, request: Request) -> tuple[Endpoint, str]:
+def _parse_v2_path(application: Application, request: Request) -> tuple[Endpoint, str]:
     """The model of `NAME[/versions/V][/WORD]`, and the word, one of `METHODS`.
 
     Raises:
@@ -326,7 +326,7 @@ def _parse_target(application: Application, request: Request) -> tuple[Endpoint,
     name, *words = [part for part in request.tail.split("/") if part] or [""]
     version = words[1] if len(words) >= 2 and words[0] == "versions" else None
     word = "/".join(words[2:] if version else words)
-    endpoint = find_model(application, name, version)
+    endpoint = find_v2_model(application, name, version)
     allowed = METHODS.get(word)
     if allowed is None:
         raise HttpError(404, f"There is no /v2/models/{request.tail:.100}.")
@@ -336,5 +336,5 @@ def _parse_target(application: Application, request: Request) -> tuple[Endpoint,
     return endpoint, word
 
 
-def _json_response(content: dict[str, Any], status: int = 200) -> Response:
+def _make_v2_response(content: dict[str, Any], status: int = 200) -> Response:
     return Response(encode_json(content), status=status)

@@ -75,7 +75,7 @@ class Tensor(msgspec.Struct):
         """The little-endian, row-major bytes. The length of each text precedes it in four bytes."""
         if self.datatype != "BYTES":
             return bytes(self.array.astype(self.array.dtype.newbyteorder("<"), copy=False).tobytes())
-        texts = [_to_bytes(item) for item in self.array.ravel()]
+        texts = [_to_tensor_bytes(item) for item in self.array.ravel()]
         return b"".join([struct.pack("<I", len(text)) + text for text in texts])
 
 
@@ -85,11 +85,11 @@ def make_tensor_from_values(name: str, datatype: str, shape: Sequence[int], valu
     Raises:
         HttpError: 400, an unknown datatype; values of another type, or another number than in the shape.
     """
-    _check_shape(name, shape)
+    _check_tensor_shape(name, shape)
     budget.take(len(values))
     if datatype == "BYTES" and len(shape) == 1 and isinstance(values, list) and list in map(type, values):
         raise HttpError(400, f"Tensor '{name:.60}' of shape {list(shape)} has lists in it: send them to /predict.")
-    return Tensor(name, _reshape_array(name, _values_to_array(name, datatype, values), shape), datatype)
+    return Tensor(name, _reshape_tensor(name, _convert_tensor_values(name, datatype, values), shape), datatype)
 
 
 def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
@@ -102,7 +102,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
 
     from mlapp.schema.number_rows import read_json_numbers
 
-    _check_shape(name, shape)
+    _check_tensor_shape(name, shape)
     if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
         text = b"[" + text.translate(bytes.maketrans(b"[]", b"  ")) + b"]"
     decode = _decode.get(datatype, _decode_any)
@@ -118,24 +118,24 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
         try:
             arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
         except (KeyError, msgspec.ValidationError, OverflowError):
-            arrays.append(_values_to_array(name, datatype, _decode_any(piece)))
-    return Tensor(name, _reshape_array(name, np.concatenate(arrays), shape), datatype)
+            arrays.append(_convert_tensor_values(name, datatype, _decode_any(piece)))
+    return Tensor(name, _reshape_tensor(name, np.concatenate(arrays), shape), datatype)
 
 
-def _values_to_array(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
+def _convert_tensor_values(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
     """A flat array of values of a datatype."""
     import numpy as np
 
     dtype = "object" if datatype == "BYTES" else DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
-    flat = list(_flatten_values(values)) if isinstance(values, list) and list in map(type, values) else values
+    flat = list(_flatten_tensor_values(values)) if isinstance(values, list) and list in map(type, values) else values
     array: np.ndarray[Any, Any]
     if datatype == "BYTES":
         array = np.empty(len(flat), dtype=object)
         array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
     else:
-        if isinstance(flat, list) and not all(_fits_datatype(kind, datatype) for kind in set(map(type, flat))):
+        if isinstance(flat, list) and not all(_fits_tensor_datatype(kind, datatype) for kind in set(map(type, flat))):
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}.")
         try:
             array = np.array(flat, dtype=dtype)
@@ -152,7 +152,7 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
     """
     import numpy as np
 
-    _check_shape(name, shape)
+    _check_tensor_shape(name, shape)
     if datatype == "BYTES":
         texts: list[str] = []
         at = 0
@@ -166,7 +166,7 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
             raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a text.")
         array: np.ndarray[Any, Any] = np.empty(len(texts), dtype=object)
         array[:] = texts
-        return Tensor(name, _reshape_array(name, array, shape), datatype)
+        return Tensor(name, _reshape_tensor(name, array, shape), datatype)
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise HttpError(400, f"Tensor '{name:.60}': datatype '{datatype:.20}' is not known.")
@@ -175,7 +175,7 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
         raise HttpError(400, f"Tensor '{name:.60}' has {len(raw)} bytes, which is not a whole number of {datatype}s.")
     budget.take(len(raw) // little.itemsize)
     array = np.frombuffer(raw, dtype=little)
-    return Tensor(name, _reshape_array(name, array, shape), datatype)
+    return Tensor(name, _reshape_tensor(name, array, shape), datatype)
 
 
 def convert_tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
@@ -215,27 +215,29 @@ def convert_predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -
     wanted = {tensor["name"]: tensor["datatype"] for tensor in describe_tensors(schema, OUTPUTS)}
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
-        return [_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
+        return [_make_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
     # A list that training could not describe can hold numbers.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
     datatype = wanted.get(OUTPUTS) if is_described else None
     array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
     if array is not None:
-        array = _cast_as_described(array, datatype)
+        array = _cast_to_tensor_datatype(array, datatype)
         return [Tensor(OUTPUTS, array, DATATYPES[array.dtype.name])]
-    return [_output_tensor(OUTPUTS, list(predictions), datatype)]
+    return [_make_output_tensor(OUTPUTS, list(predictions), datatype)]
 
 
 def describe_tensors(schema: Schema, name: str) -> list[dict[str, Any]]:
     """Metadata of the tensors of features or predictions."""
     if schema.kind == "table":
-        return [{"name": field.name, "datatype": _find_datatype(field), "shape": [-1]} for field in schema.fields]
+        return [
+            {"name": field.name, "datatype": _find_tensor_datatype(field), "shape": [-1]} for field in schema.fields
+        ]
     if schema.kind == "array":
         return [{"name": name, "datatype": DATATYPES.get(schema.dtype or "", "FP64"), "shape": [-1, *schema.shape]}]
     return [{"name": name, "datatype": KINDS.get(schema.dtype or "", "BYTES"), "shape": [-1]}]
 
 
-def _find_datatype(field: Field) -> str:
+def _find_tensor_datatype(field: Field) -> str:
     """The datatype of a column. The protocol has no missing values, so whole numbers with missing values are floats."""
     if field.type == "category":
         kinds = set(map(type, field.categories or ()))
@@ -250,21 +252,21 @@ def _find_datatype(field: Field) -> str:
     return known if known in FLOATS else {"float": "FP32", "halffloat": "FP16"}.get(field.dtype.split("[")[0], "FP64")
 
 
-def _output_tensor(name: str, values: list[Any], datatype: str | None) -> Tensor:
+def _make_output_tensor(name: str, values: list[Any], datatype: str | None) -> Tensor:
     import numpy as np
 
     if datatype in DTYPES and datatype != "BOOL" and None in values:
         values = [float("nan") if value is None else value for value in values]
-    array = None if datatype == "BYTES" else _to_number_array(values)
+    array = None if datatype == "BYTES" else _to_number_tensor(values)
     if array is not None:
-        array = _cast_as_described(array, datatype)
+        array = _cast_to_tensor_datatype(array, datatype)
         return Tensor(name, array, DATATYPES[array.dtype.name])
     texts: np.ndarray[Any, Any] = np.empty(len(values), dtype=object)
     texts[:] = [value if isinstance(value, str) else encode_json(value).decode() for value in values]
     return Tensor(name, texts, "BYTES")
 
 
-def _to_number_array(values: list[Any]) -> np.ndarray[Any, Any] | None:
+def _to_number_tensor(values: list[Any]) -> np.ndarray[Any, Any] | None:
     """The values as an array of numbers or booleans; None for other values."""
     import numpy as np
 
@@ -277,7 +279,7 @@ def _to_number_array(values: list[Any]) -> np.ndarray[Any, Any] | None:
     return array if array.dtype.kind in "biuf" else None
 
 
-def _cast_as_described(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
+def _cast_to_tensor_datatype(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
     """Numbers in the metadata's datatype if it can hold all of them; otherwise unchanged."""
     import numpy as np
 
@@ -298,19 +300,19 @@ def _make_tensor_column(tensor: Tensor) -> Any:
     return array
 
 
-def _reshape_array(name: str, array: Any, shape: Sequence[int]) -> Any:
+def _reshape_tensor(name: str, array: Any, shape: Sequence[int]) -> Any:
     try:
         return array.reshape(tuple(shape))
     except (ValueError, OverflowError):
         raise HttpError(400, f"Tensor '{name:.60}' has {array.size} values, not those of {list(shape)[:10]}.") from None
 
 
-def _check_shape(name: str, shape: Sequence[int]) -> None:
+def _check_tensor_shape(name: str, shape: Sequence[int]) -> None:
     if not shape or any(size < 1 for size in shape):  # without values, it can claim any number of rows
         raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}: there is nothing to predict.")
 
 
-def _fits_datatype(kind: type, datatype: str) -> bool:
+def _fits_tensor_datatype(kind: type, datatype: str) -> bool:
     """Whether JSON values of this Python type fit the datatype. A float can be null, which means NaN."""
     if datatype == "BOOL":
         return kind is bool
@@ -319,13 +321,13 @@ def _fits_datatype(kind: type, datatype: str) -> bool:
     return kind is int or (kind is float and datatype.startswith("FP"))
 
 
-def _flatten_values(values: Any) -> Any:
+def _flatten_tensor_values(values: Any) -> Any:
     if isinstance(values, list):
         for item in values:
-            yield from _flatten_values(item)
+            yield from _flatten_tensor_values(item)
     else:
         yield values
 
 
-def _to_bytes(item: Any) -> bytes:
+def _to_tensor_bytes(item: Any) -> bytes:
     return item if isinstance(item, bytes) else str(item).encode()

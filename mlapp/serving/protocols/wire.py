@@ -18,7 +18,7 @@ LONGEST_NAME = 1000
 """Bytes of such a name."""
 
 
-def check(body: bytes) -> dict[int, str]:
+def check_wire_message(body: bytes) -> dict[int, str]:
     """Check the number of fields of a request: at the top level, and in each tensor. Values are not checked.
 
     Returns:
@@ -36,34 +36,34 @@ def check(body: bytes) -> dict[int, str]:
             fields += 1
             if fields > MOST_FIELDS:
                 raise HttpError(413, f"The message has more than {MOST_FIELDS} fields.")
-            tag, at = _decode_varint(body, at, end)
+            tag, at = _decode_wire_number(body, at, end)
             kind = tag & 7
             if kind == 0:
-                _, at = _decode_varint(body, at, end)
+                _, at = _decode_wire_number(body, at, end)
             elif kind == 2:
-                size, at = _decode_varint(body, at, end)
+                size, at = _decode_wire_number(body, at, end)
                 if is_top and tag >> 3 == TENSOR:
                     pending.append((at, min(at + size, end), False))
                 elif is_top and tag >> 3 in NAMES and size <= LONGEST_NAME:
-                    texts[tag >> 3] = _decode_text(body[at : at + size])
+                    texts[tag >> 3] = _decode_wire_text(body[at : at + size])
                 at += size
             elif kind in (1, 5):
                 at += 8 if kind == 1 else 4
             else:  # groups, which no message here has
-                raise _malformed_message_error()
+                raise _malformed_wire_error()
         if at > end:
-            raise _malformed_message_error()
+            raise _malformed_wire_error()
     return texts
 
 
-def _decode_text(value: bytes) -> str:
+def _decode_wire_text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise _malformed_message_error() from None
+        raise _malformed_wire_error() from None
 
 
-def _decode_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
+def _decode_wire_number(body: bytes, at: int, end: int) -> tuple[int, int]:
     """A number, and its end."""
     number = shift = 0
     while at < end and shift < 70:
@@ -72,8 +72,8 @@ def _decode_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return number, at
-    raise _malformed_message_error()
+    raise _malformed_wire_error()
 
 
-def _malformed_message_error() -> HttpError:
+def _malformed_wire_error() -> HttpError:
     return HttpError(400, "The message is not Protocol Buffers.")

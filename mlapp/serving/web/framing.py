@@ -13,7 +13,7 @@ LINE_BREAK = re.compile(rb"[\r\n\x00]")
 Header = tuple[bytes, bytes]
 
 
-def check_head(url: bytes, headers: Sequence[Header], version: str) -> None:
+def check_request_head(url: bytes, headers: Sequence[Header], version: str) -> None:
     """Check what the parser does not check: the size of a head, its version, and its `Host` (RFC 9112, 3.2).
 
     Raises:

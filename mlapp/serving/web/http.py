@@ -62,7 +62,7 @@ class Request:
         """
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
-            raise too_large_error(limit)
+            raise too_large_body_error(limit)
         try:
             return await asyncio.wait_for(self._read_whole(limit), timeout) if length != b"0" else b""
         except asyncio.TimeoutError:
@@ -87,11 +87,11 @@ class Request:
         while not is_last:
             message = await self.receive()
             is_last = not message.get("more_body")
-            parts.append(_message_body(message))
+            parts.append(_read_message_body(message))
             del message
             size += len(parts[-1])
             if size > limit:
-                raise too_large_error(limit)
+                raise too_large_body_error(limit)
             self._intake.take(len(parts[-1]))
             self._held += len(parts[-1])
 
@@ -163,7 +163,7 @@ def parse_media_type(value: bytes) -> bytes:
     return value.partition(b";")[0].strip().lower()
 
 
-def too_large_error(limit: int) -> HttpError:
+def too_large_body_error(limit: int) -> HttpError:
     return HttpError(413, f"The body has more than {limit} bytes.", headers=CLOSE)
 
 
@@ -183,7 +183,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise HttpError(400, f"The body is not {encoding.decode()}: {error}.") from None
     if len(plain) > limit:
-        raise too_large_error(limit)
+        raise too_large_body_error(limit)
     if not inflate.eof:
         raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
     if inflate.unused_data:  # of another member, whose rows must not be lost
@@ -191,7 +191,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     return plain
 
 
-def _message_body(message: Message) -> bytes:
+def _read_message_body(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientLeft
     body: bytes = message.get("body", b"")

@@ -78,7 +78,7 @@ def make_http_error(error: BaseException) -> HttpError:
     Clears the error's frames: a future that holds the error is part of a reference cycle, which would keep the
     request's body and features in memory until the garbage collector runs.
     """
-    answer = _choose_answer(error)
+    answer = _choose_problem(error)
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -88,7 +88,7 @@ def make_http_error(error: BaseException) -> HttpError:
     return answer
 
 
-def _choose_answer(error: BaseException) -> HttpError:
+def _choose_problem(error: BaseException) -> HttpError:
     if isinstance(error, HttpError):
         return error
     if isinstance(error, InputError):

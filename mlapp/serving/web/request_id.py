@@ -14,21 +14,21 @@ PLACES = 6
 """Pairs of hexadecimal digits of a number: enough for centuries at 30,000 requests a second."""
 
 
-def _make_ids() -> Iterator[bytes]:
+def _make_request_ids() -> Iterator[bytes]:
     """The ids of a process: a random prefix and a number, unique and cheap: no Python code runs for one."""
     return map(b"".join, itertools.product((os.urandom(8).hex().encode() + b"-",), *[DIGITS] * PLACES))
 
 
-def _renew_ids() -> None:
+def _renew_request_ids() -> None:
     global next_id
-    next_id = _make_ids().__next__
+    next_id = _make_request_ids().__next__
 
 
 next_id: Callable[[], bytes]
 """A new id. Use it as an attribute of this module: a forked process has another one."""
-_renew_ids()
+_renew_request_ids()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_ids)
+    os.register_at_fork(after_in_child=_renew_request_ids)
 
 
 def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:

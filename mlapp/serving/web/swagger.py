@@ -56,7 +56,7 @@ class Asset:
     media: bytes
 
 
-def docs_asset(name: str) -> Asset:
+def find_docs_asset(name: str) -> Asset:
     """One of the page's files.
 
     Raises:

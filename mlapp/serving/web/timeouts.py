@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mlapp.serving.web.problems import HttpError
 
 
-def request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
+def read_request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
     """Seconds that the client allows in `X-Request-Timeout`, limited by the server's timeout.
 
     Raises:

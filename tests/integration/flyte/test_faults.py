@@ -112,7 +112,7 @@ def test_more_data_makes_a_new_version_because_tasks_get_more_memory(
     monkeypatch.setitem(admin.limits, "memory", "64Gi")
     engine = FlytekitEngine(Project.find(project(FLOWERS, mlapp__yaml="flyte: {image: registry.example/flowers:1}")))
     before = engine.register_project(engine.build_image(print), print)
-    monkeypatch.setattr(app_source, "read_training_size", lambda project: 10**8)
+    monkeypatch.setattr(app_source, "read_app_training_size", lambda project: 10**8)
     grown = FlytekitEngine(engine.project)
     after = grown.register_project(engine.build_image(print), print)
     assert after.created
@@ -135,7 +135,7 @@ def test_outputs_that_flyte_signs_are_fetched_by_their_url(
         scalar=literals_pb2.Scalar(primitive=literals_pb2.Primitive(string_value="here"))
     )
     monkeypatch.setattr(admin, "signs_outputs", True)
-    found = run_outputs.fetch_output(engine.connection, "signed", "metrics")
+    found = run_outputs.fetch_run_output(engine.connection, "signed", "metrics")
     assert found.scalar.primitive.string_value == "here"
 
 

@@ -96,7 +96,7 @@ def test_a_model_is_promoted_only_if_it_is_better(engine: FlytekitEngine, tmp_pa
     better = arrive("c", "accuracy", accuracy=0.9)
     assert store.aliases("flowers")["production"] == better.version
     assert arrive("c", "accuracy", accuracy=0.9).version == better.version
-    assert promotion.is_better(store, first.manifest, "-accuracy")
+    assert promotion.should_promote(store, first.manifest, "-accuracy")
 
 
 def test_a_schedule_is_activated_in_the_version_that_was_deployed_last(

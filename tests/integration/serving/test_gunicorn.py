@@ -13,7 +13,7 @@ import pytest
 
 from mlapp.errors import ConfigError
 from mlapp.project import Project
-from mlapp.serving.process.wsgi_site import run_site
+from mlapp.serving.process.wsgi_site import run_wsgi_site
 from mlapp.serving.serve_spec import ServeSpec
 from tests.servers import free_port, running
 
@@ -149,7 +149,7 @@ def test_a_site_that_is_not_there_is_named(site: Path, monkeypatch: pytest.Monke
     project = Project.find(site)
     plan = ServeSpec(apps=(), bundle=None, environment=None, settings=project.settings.serve)
     with pytest.raises(ConfigError, match=text):
-        run_site(wsgi, plan, project)
+        run_wsgi_site(wsgi, plan, project)
 
 
 def test_first_requests_that_meet_under_gevent_do_not_wait_for_each_other(site: Path) -> None:

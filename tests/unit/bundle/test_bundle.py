@@ -24,7 +24,7 @@ from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.images.build import format_image_reference
 from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
-from mlapp.serving.inference.served_model import serve_version
+from mlapp.serving.inference.served_model import serve_stored_version
 
 LAZY = """
 import pandas as pd
@@ -114,7 +114,7 @@ def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project
     assert {"onnxruntime", "onnx"} <= locked
     assert not {"scikit-learn", "scipy", "skops", "skl2onnx"} & locked
     monkeypatch.setattr(onnx_conversion, "convert_to_onnx", None)
-    served = serve_version(found.app, found.model, "onnx")
+    served = serve_stored_version(found.app, found.model, "onnx")
     assert list(served.predictor.predict([{"length": 1.1}, {"length": 3.1}])) == ["a", "b"]
     (conversion,) = (found.folder / "model" / ".onnx").iterdir()
     conversion.write_bytes(conversion.read_bytes() + b"x")

@@ -128,14 +128,14 @@ def test_deploys_that_push_at_the_same_time_all_arrive(bare):
 
 def test_of_two_deploys_of_one_app_at_the_same_time_the_second_is_refused(bare, monkeypatch):
     commit(config("first"), bare, "digits")
-    push = git_release._push_commit
+    push = git_release._push_release_commit
 
     def push_second(*arguments):
-        monkeypatch.setattr(git_release, "_push_commit", push)
+        monkeypatch.setattr(git_release, "_push_release_commit", push)
         commit(config("other"), bare, "digits")
         return push(*arguments)
 
-    monkeypatch.setattr(git_release, "_push_commit", push_second)
+    monkeypatch.setattr(git_release, "_push_release_commit", push_second)
     with pytest.raises(DeployError, match=r"Somebody else changed digits in .* at the same time; nothing was pushed."):
         commit(config("mine"), bare, "digits")
     assert "other" in git(bare, "show", "main:digits/config-map.yaml")

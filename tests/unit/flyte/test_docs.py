@@ -121,7 +121,7 @@ def test_a_run_promotes_only_in_a_store_that_it_can_reach(
     taken: list[str] = []
     monkeypatch.setattr(promotion, "open_store", lambda settings, root: settings.url)
     monkeypatch.setattr(promotion, "save_and_promote", lambda store, version, metric: taken.append(metric))
-    promotion.keep_if_shared(Store(url=url), tmp_path, None, "accuracy")  # type: ignore[arg-type]
+    promotion.save_if_store_is_shared(Store(url=url), tmp_path, None, "accuracy")  # type: ignore[arg-type]
     assert taken == kept
 
 

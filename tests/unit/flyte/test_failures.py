@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlapp.flyte.failures import explain_failure, split_task_error
+from mlapp.flyte.failures import explain_failure, split_failure_text
 from mlapp.flyte.interface import Run, TaskRun
-from mlapp.flyte.pod_reasons import describe_reason
+from mlapp.flyte.pod_reasons import describe_pod_reason
 
 CHAINED = """[1/1] currentAttempt done. Last Error: USER::
 Trace:
@@ -38,7 +38,7 @@ Message:
 
 
 def test_the_traceback_keeps_the_causes_of_the_user_s_error_and_drops_our_own_frame() -> None:
-    trace, message = split_task_error(CHAINED)
+    trace, message = split_failure_text(CHAINED)
     assert 'File "app.py", line 19, in read' in trace
     assert 'File "index.py"' in trace
     assert "StageError" not in trace
@@ -125,4 +125,4 @@ def test_the_user_s_own_words_are_not_taken_for_the_cluster_s(text: str) -> None
     ],
 )
 def test_a_reason_is_said_in_the_cluster_s_words_without_flyte_s_frame(reason: str, said: str) -> None:
-    assert describe_reason(reason) == said
+    assert describe_pod_reason(reason) == said

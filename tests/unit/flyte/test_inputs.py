@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from mlapp.errors import UsageError
-from mlapp.flyte.inputs import Input, decode_by_stage, make_inputs
+from mlapp.flyte.inputs import Input, decode_inputs_by_stage, make_inputs
 from mlapp.pipeline import Parameter
 
 
@@ -88,7 +88,9 @@ def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
         ]
     )
     assert [input.name for input in made] == ["trainer__seed", "data_splitter__seed", "trainer__model", "gamma"]
-    bound = decode_by_stage(made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4})
+    bound = decode_inputs_by_stage(
+        made, {"trainer__seed": 1, "data_splitter__seed": 2, "trainer__model": 3, "gamma": 4}
+    )
     assert bound == {"trainer": {"seed": 1, "model": 3, "Gamma": 4}, "data_splitter": {"seed": 2}}
 
 

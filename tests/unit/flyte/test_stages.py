@@ -49,7 +49,7 @@ def splits(project: Callable[..., Path], tmp_path: Path) -> Path:
 
 def tried(splits: Path, C: float) -> TrialResult:
     text = msgspec.json.encode(task_bodies.Trial({"model.C": C}, folds=3, seed=0)).decode()
-    return msgspec.json.decode(task_bodies.run_trial(Project.find().app, {}, splits, text), type=TrialResult)
+    return msgspec.json.decode(task_bodies.run_trial_step(Project.find().app, {}, splits, text), type=TrialResult)
 
 
 def test_a_trial_gives_the_metrics_that_a_trial_here_gives(splits: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sklearn.linear_model import LogisticRegression
 
 from mlapp import App, Resources
-from mlapp.flyte.task_specs import list_running_stages, make_task_options
+from mlapp.flyte.task_specs import list_task_stages, make_task_options
 
 SMALL, LARGE = Resources(memory="1Gi"), Resources(memory="16Gi", gpu=1)
 
@@ -64,5 +64,5 @@ def test_a_cached_task_depends_on_every_function_that_runs_in_it() -> None:
     @made.predictor
     def predict(model: Any, features: Any) -> Any: ...
 
-    assert [stage.function for stage in list_running_stages(made, "train")] == [predict, save]
-    assert predict in [stage.function for stage in list_running_stages(made, "batch")]
+    assert [stage.function for stage in list_task_stages(made, "train")] == [predict, save]
+    assert predict in [stage.function for stage in list_task_stages(made, "batch")]

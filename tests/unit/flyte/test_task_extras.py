@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mlapp import App
 from mlapp.bundle.requirements import DeclaredRequirements
-from mlapp.flyte.default_resources import default_resources
-from mlapp.flyte.task_extras import list_extras
+from mlapp.flyte.default_resources import choose_default_resources
+from mlapp.flyte.task_extras import list_task_extras
 from mlapp.frameworks import get_framework
 from mlapp.pipeline import Resources
 
@@ -24,15 +24,20 @@ def flowers() -> App:
 def test_the_framework_the_source_and_the_store_bring_their_packages() -> None:
     app = flowers()
     app.data_reader.sql("postgresql://db/shop", "SELECT * FROM flowers WHERE day = :day", day=date)
-    assert list_extras(app, get_framework("sklearn"), ".mlapp/store", None) == ["flyte", "sklearn", "sql"]
-    assert list_extras(app, get_framework("sklearn"), "s3://models/team", None) == ["flyte", "s3", "sklearn", "sql"]
+    assert list_task_extras(app, get_framework("sklearn"), ".mlapp/store", None) == ["flyte", "sklearn", "sql"]
+    assert list_task_extras(app, get_framework("sklearn"), "s3://models/team", None) == [
+        "flyte",
+        "s3",
+        "sklearn",
+        "sql",
+    ]
 
 
 def test_a_build_of_xgboost_that_the_project_names_is_not_joined_by_another() -> None:
     own = DeclaredRequirements("requirements.txt", "xgboost==3.1\npandas\n", ("xgboost==3.1", "pandas"))
-    assert list_extras(flowers(), get_framework("xgboost"), ".mlapp/store", own) == ["flyte"]
+    assert list_task_extras(flowers(), get_framework("xgboost"), ".mlapp/store", own) == ["flyte"]
     other = DeclaredRequirements("requirements.txt", "xgboost-cpu\n", ("xgboost-cpu",))
-    assert list_extras(flowers(), get_framework("xgboost"), ".mlapp/store", other) == ["flyte", "xgboost"]
+    assert list_task_extras(flowers(), get_framework("xgboost"), ".mlapp/store", other) == ["flyte", "xgboost"]
 
 
 @pytest.mark.parametrize(
@@ -48,4 +53,4 @@ def test_a_build_of_xgboost_that_the_project_names_is_not_joined_by_another() ->
 def test_a_task_without_resources_gets_a_cpu_and_memory_for_its_data(
     declared: Resources | None, size: int | None, resources: Resources
 ) -> None:
-    assert default_resources(declared, size) == resources
+    assert choose_default_resources(declared, size) == resources

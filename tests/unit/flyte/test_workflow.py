@@ -159,7 +159,7 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
     assert plan.fixed_inputs.literals["model_version"].scalar.primitive.value == "production"
     assert plan.fixed_inputs.literals["limit"].scalar.union.value.scalar.primitive.value == 9
     assert not plan.parameters.parameters["model"].required
-    assert launch_plans.schedule_name("flowers", plan.name) == "daily_scores"
+    assert launch_plans.find_launch_plan_schedule("flowers", plan.name) == "daily_scores"
 
 
 def test_a_cluster_predicts_by_models_that_it_can_read(project: Callable[..., Path]) -> None:

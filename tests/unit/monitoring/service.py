@@ -15,7 +15,7 @@ from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Window, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.project import Project
-from mlapp.serving.inference.served_model import ServedModel, serve_version
+from mlapp.serving.inference.served_model import ServedModel, serve_stored_version
 
 LOANS = """
 import numpy as np
@@ -62,7 +62,7 @@ class Service:
 
         self.project = Project.find(root)
         app = self.project.app
-        self.model: ServedModel = serve_version(app, self.project.store.get(app.name))
+        self.model: ServedModel = serve_stored_version(app, self.project.store.get(app.name))
         self.settings = self.project.settings.monitor
         numbers = iter(range(10**6))
         self.registry = CollectorRegistry()
@@ -81,7 +81,7 @@ class Service:
     def serve(self, version: str) -> None:
         """Let another version answer."""
         app = self.project.app
-        self.model = serve_version(app, self.project.store.get(app.name, version))
+        self.model = serve_stored_version(app, self.project.store.get(app.name, version))
         self.recorder.watch(self.model)
 
     def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:

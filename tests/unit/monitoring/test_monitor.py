@@ -323,7 +323,7 @@ def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(
     service.stop()
     place, now = open_project_place(service.project), time.time()
     reports = [report for report in inspect_windows(service.project, now=now) if report.state != "empty"]
-    assert closing._store_reports(place, reports[-1])  # as far as a run came that was killed
+    assert closing._store_closed_reports(place, reports[-1])  # as far as a run came that was killed
     assert close_windows(service.project).windows == 0
     monkeypatch.setattr(closing, "UNDER_WAY", 0.0)
     assert close_windows(service.project).windows == 1

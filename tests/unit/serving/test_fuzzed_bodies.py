@@ -98,7 +98,7 @@ def test_no_damaged_message_is_the_servers_fault(numbers) -> None:
     refused = 0
     for seed in range(SEEDS):
         try:
-            grpc._decode_infer_request(codec, damage(message(), seed), Budget(Serve(), 30))
+            grpc._decode_grpc_request(codec, damage(message(), seed), Budget(Serve(), 30))
         except (HttpError, InputError):
             refused += 1
     assert refused

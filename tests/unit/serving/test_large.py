@@ -162,13 +162,13 @@ async def test_tensors_without_values_or_of_another_number(client):
 
 def test_features_are_those_of_the_whole(people, numbers):
     codec = Codec(make_predictor(people[1]))
-    part = large_json.decode_large(codec, json.dumps(PLAIN).encode(), Budget(Serve(), 30))
+    part = large_json.decode_large_json(codec, json.dumps(PLAIN).encode(), Budget(Serve(), 30))
     general = codec.predictor.accept_inputs(PLAIN)
     pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
     codec = Codec(make_predictor(numbers[1]))
     rows = [[row, row / 3] for row in range(100)]
     assert (
-        large_json.decode_large(codec, json.dumps(rows).encode(), Budget(Serve(), 30)).packed
+        large_json.decode_large_json(codec, json.dumps(rows).encode(), Budget(Serve(), 30)).packed
         == codec.accept_inputs(rows).packed
     )
 
@@ -193,12 +193,12 @@ def test_where_training_had_whole_numbers_and_dates(tmp_path):
     app.model(Model)
     codec = Codec(make_predictor(app.train()))
     records = [{"day": f"2026-01-{row % 30 + 1:02}T00:00:0{row % 10}", "small": row} for row in range(100)]
-    part = large_json.decode_large(codec, json.dumps(records).encode(), Budget(Serve(), 30))
+    part = large_json.decode_large_json(codec, json.dumps(records).encode(), Budget(Serve(), 30))
     pd.testing.assert_frame_equal(
         codec.combine_parts([part]), codec.predictor.accept_inputs(records), check_column_type=False
     )
     with pytest.raises(InputError, match="column 'small', row 100: 128 is beyond int8"):
-        large_json.decode_large(
+        large_json.decode_large_json(
             codec, json.dumps([*records, {"day": "2026-01-01", "small": 128}]).encode(), Budget(Serve(), 30)
         )
 

@@ -11,7 +11,7 @@ from mlapp import distribution
 from mlapp.config import Serve
 from mlapp.serving import create_asgi
 from mlapp.serving.fast_path import internals
-from mlapp.serving.process.server import choose_protocol
+from mlapp.serving.process.server import choose_server_protocol
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def application(numbers):
 
 def test_the_installed_uvicorn_is_known(application):
     assert internals.find_missing() == []
-    assert choose_protocol(application, Serve()).__name__ == "ServingProtocol"
-    assert choose_protocol(application, Serve(fast=False)) == "h11"
+    assert choose_server_protocol(application, Serve()).__name__ == "ServingProtocol"
+    assert choose_server_protocol(application, Serve(fast=False)) == "h11"
 
 
 @pytest.mark.parametrize("name", ["on_header", "_unset_keepalive_if_required", "handle_websocket_upgrade"])
@@ -30,7 +30,7 @@ def test_where_uvicorn_lacks_something_its_own_protocol_serves(application, monk
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     monkeypatch.delattr(HttpToolsProtocol, name)
-    assert choose_protocol(application, Serve()) == "h11"
+    assert choose_server_protocol(application, Serve()) == "h11"
     assert name in caplog.text
 
 

@@ -23,7 +23,7 @@ from mlapp.errors import DataError, InputError
 from mlapp.schema.csv import read_csv
 from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.inference.served_model import serve_trained
+from mlapp.serving.inference.served_model import serve_trained_model
 
 ROWS = 40
 TEXTS = ["I love it", "I hate it"] * (ROWS // 2)
@@ -63,7 +63,7 @@ def an_app(features: Callable[[pd.DataFrame], Any], predict: Callable[..., Any])
 
 def served(app: App, inputs: Any) -> Any:
     """What a server answers to two requests that meet in a batch, each with the same inputs."""
-    codec: Codec = serve_trained(app._trained).codec
+    codec: Codec = serve_trained_model(app._trained).codec
     part = codec.decode_json(msgspec.json.encode({"inputs": inputs}))
     features = codec.combine_parts([part, part]) if codec.can_combine(part.features) else codec.combine_parts([part])
     predictor = codec.predictor

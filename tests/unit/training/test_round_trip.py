@@ -442,6 +442,6 @@ def test_flyte_s_training_is_checked_too(tmp_path: Path, caplog) -> None:
         folder.mkdir()
     flyte_stages.run_read_step(app, {}, table_folder)
     flyte_stages.run_split_step(app, {}, table_folder, splits)
-    flyte_stages.run_train(app, {}, splits, out)
+    flyte_stages.run_train_step(app, {}, splits, out)
     assert json.loads((out / "trained.json").read_text())["batching"] is False
     assert "feature_transformer 'rank'" in caplog.text

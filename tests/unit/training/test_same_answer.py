@@ -277,7 +277,7 @@ class Answers:
             except (InputError, DataError) as error:
                 self.found[f"mlapp predict {name}"] = error.what
         out = folder / "flyte.parquet"
-        task_bodies.run_predict(self.app, {}, version, out)
+        task_bodies.run_predict_step(self.app, {}, version, out)
         self.found["Flyte batch"] = pd.read_parquet(out)["prediction"].tolist()
 
     async def _ask_server(self) -> None:

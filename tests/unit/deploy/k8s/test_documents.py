@@ -13,8 +13,8 @@ import yaml
 from mlapp.config import Serve, decode_section
 from mlapp.deploy import DeployError, Shipment
 from mlapp.deploy.k8s import KubernetesSettings, KubernetesTarget
-from mlapp.deploy.settings_schema import settings_schema
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.settings_schema import make_settings_schema
+from mlapp.deploy.yaml_dump import dump_yaml_documents
 from tests import tools
 
 ROOT = Path(__file__).parents[4]
@@ -74,7 +74,7 @@ def test_the_page_lists_every_setting():
 
 
 def test_an_editor_accepts_what_is_right_and_marks_what_is_not():
-    checker = jsonschema.Draft202012Validator(settings_schema())
+    checker = jsonschema.Draft202012Validator(make_settings_schema())
     right = {"targets": {"k8s": {"replicas": 2, "resources": {"cpu": 1}, "namespace": "a"}}}
     over = {"environments": {"staging": {"targets": {"k8s": {"replicas": 1}}}}}
 
@@ -96,7 +96,7 @@ def test_plain_yaml_is_what_is_applied_but_for_our_marks(tmp_path):
 def test_kubectl_reads_every_value_as_it_was_meant(tmp_path):
     """kubectl's YAML has more numbers than PyYAML's: a variable `1e3` or a commit 12e4567 must reach it in quotes."""
     documents = target(**FULL).render(SHIPMENT)
-    (tmp_path / "all.yaml").write_text(to_yaml_all(documents))
+    (tmp_path / "all.yaml").write_text(dump_yaml_documents(documents))
 
     done = tools.run(
         "kubectl", "label", "--local", "--filename", tmp_path / "all.yaml", "read=yes", "-o", "jsonpath-as-json={}"

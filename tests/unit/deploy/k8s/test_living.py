@@ -13,7 +13,7 @@ from api_double import TWO
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.cluster import logs as pod_logs
-from mlapp.deploy.cluster.pods import find_trouble
+from mlapp.deploy.cluster.pods import find_pod_trouble
 from mlapp.deploy.cluster.rollout import RolloutWait
 
 
@@ -92,7 +92,7 @@ def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship
             yield f"{number:09}", pod_logs.LogLine(pod, "line")
             time.sleep(0.01)
 
-    monkeypatch.setattr(pod_logs, "_read_pod_lines", endless)
+    monkeypatch.setattr(pod_logs, "_read_pod_log_lines", endless)
     monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
     target().apply(ship())
     lines = target().logs(follow=True)
@@ -200,7 +200,7 @@ def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words
         "status": {"containerStatuses": [{**container, "lastState": {"terminated": ended}}]},
     }
 
-    assert find_trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
+    assert find_pod_trouble(pod).text == f"pod digits-1 cannot start (StartError): {ended['message']}"
 
 
 @pytest.mark.needs("kubernetes")

@@ -20,10 +20,10 @@ import yaml
 from mlapp.config import Serve, Settings, decode_section
 from mlapp.deploy import Shipment, open_target
 from mlapp.deploy.k8s import KubernetesSettings
-from mlapp.deploy.k8s.networking import find_app_address
+from mlapp.deploy.k8s.networking import find_network_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
-from mlapp.deploy.yaml_dump import to_yaml_all
+from mlapp.deploy.yaml_dump import dump_yaml_documents
 from mlapp.errors import ConfigError
 from tests import tools
 
@@ -115,7 +115,7 @@ def validate(documents: list[dict[str, Any]]) -> None:
 
 
 def same_as_golden(name: str, documents: list[dict[str, Any]]) -> bool:
-    file, text = GOLDEN / f"{name}.yaml", to_yaml_all(documents)
+    file, text = GOLDEN / f"{name}.yaml", dump_yaml_documents(documents)
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     return file.read_text() == text
@@ -173,7 +173,7 @@ def test_a_server_that_speaks_tls_is_probed_scraped_and_named_so():
     assert {server[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "readiness", "liveness")} == {"HTTPS"}
     assert of(documents, "ServiceMonitor")["spec"]["endpoints"][0]["scheme"] == "https"
     settings = decode_section(KubernetesSettings, {"service": {"port": 443}}, "")
-    assert find_app_address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
+    assert find_network_address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
     validate(documents)
 
 
@@ -235,7 +235,7 @@ def test_the_url_of_a_gateway_is_as_its_listener_speaks(listener, url):
         KubernetesSettings, {"gateway": {"name": "public", "hosts": ["digits.example"], **listener}}, ""
     )
 
-    assert find_app_address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
+    assert find_network_address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
 
 
 def test_a_route_strips_its_path_because_the_server_knows_none():
@@ -324,4 +324,4 @@ def test_settings_that_make_no_sense_are_refused_by_their_name(settings, said):
 def test_what_is_dumped_is_what_was_rendered():
     documents = rendered({"env": {"YES": "yes", "NUMBER": "1e3", "TEXT": "a: b\n# c"}})
 
-    assert list(yaml.safe_load_all(to_yaml_all(documents))) == documents
+    assert list(yaml.safe_load_all(dump_yaml_documents(documents))) == documents

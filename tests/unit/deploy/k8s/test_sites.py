@@ -10,7 +10,7 @@ import pytest
 from api_double import ONE
 
 from mlapp.project import Project
-from mlapp.serving.process.wsgi_site import make_command
+from mlapp.serving.process.wsgi_site import make_gunicorn_command
 from mlapp.serving.serve_spec import ServeSpec
 
 pytest.importorskip("django")
@@ -55,7 +55,7 @@ def test_a_site_answers_the_probes_and_the_scraper_of_its_pods(mlapp, api, targe
     annotations = pod["metadata"].get("annotations", {})
     project = Project.find(root)
     place = str(project.settings.serve.wsgi)
-    command = make_command(
+    command = make_gunicorn_command(
         place, ServeSpec(apps=(), bundle=None, environment=None, settings=project.settings.serve), project
     )
     assert command[1:3] == ["-m", "gunicorn"]

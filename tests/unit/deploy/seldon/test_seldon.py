@@ -12,7 +12,7 @@ from api_double import ApiDouble, Key, kubeconfig
 from mlapp.config import Settings
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.seldon import SeldonTarget
-from mlapp.deploy.seldon.mesh import make_tensors
+from mlapp.deploy.seldon.mesh import make_mesh_tensors
 from mlapp.errors import ConfigError, UsageError
 from tests.operations import CODE, operate_without_code
 
@@ -199,8 +199,8 @@ def test_every_operation_works_without_the_code(mlapp, project, target):
     ],
 )
 def test_records_and_columns_become_tensors(inputs, tensors):
-    found = make_tensors(inputs)["inputs"]
+    found = make_mesh_tensors(inputs)["inputs"]
 
     assert [(each["name"], each["datatype"], each["data"]) for each in found] == tensors
     with pytest.raises(UsageError, match="records or columns with names"):
-        make_tensors([[1, 2]])
+        make_mesh_tensors([[1, 2]])
