@@ -229,15 +229,13 @@ class Cluster:
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
         """Remove exactly this object, not a later one with its name; False if it no longer exists."""
-        kind = find_object_kind(dict(document))
+        kind, title = find_object_kind(dict(document)), object_title(dict(document))
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid := document["metadata"].get("uid"):
             body["preconditions"] = {"uid": uid}
         path = self._make_api_path(kind, document["metadata"]["name"])
         try:
-            left = self.transport.send_json(
-                "DELETE", path, body=body, verb="delete", object=object_title(dict(document))
-            )
+            left = self.transport.send_json("DELETE", path, body=body, verb="delete", object=title)
         except ApiError as error:
             if error.code in (404, 409):
                 return False
