@@ -83,9 +83,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank_group)
 
 
+def pytest_collection() -> None:
+    """Spare the imports of all test modules their garbage collections: what they make stays."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Spare each garbage collection during the tests a million objects that stay."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
