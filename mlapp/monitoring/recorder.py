@@ -245,9 +245,12 @@ class Recorder:
         predictions = list(chain.from_iterable([batch.predictions for batch in batches]))
         rows = len(predictions)
         live = self._windows.find(version, batches[0].at)
+        self.metrics.rows(version, rows)
+        if not (live.counter.features or live.counter.predictions):
+            live.counts.rows += rows
+            return
         chosen = self._limit.choose_rows(rows, len(model.feature_names))
         live.counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
-        self.metrics.rows(version, rows)
         features: Any = None
         if live.counter.features:
             features = model.combine_stripped(list(chain.from_iterable([batch.parts for batch in batches])))
