@@ -48,6 +48,7 @@ def _run_command(arguments: list[str]) -> None:
     else:
         logging.basicConfig(format=LOG_FORMAT)
         start_server(**plain)
+        sys.exit(0)  # as typer does after each command
 
 
 def _explain_unexpected_error(error: Exception) -> MlappError:
