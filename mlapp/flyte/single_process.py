@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "pyflyte-fast-execute"
+PROGRAMS = {"pyflyte-execute": "execute_task_cmd", "pyflyte-map-execute": "map_execute_task_cmd"}
+"""The programs that it starts, and their functions in flytekit's module."""
 RESOLVERS = "mlapp.flyte."
 """Start of the names of mlapp's resolvers, which find a task in a container."""
 TERMINATED = 128 + signal.SIGTERM
 
 
 def replace_second_process() -> None:
-    """Make flytekit's program run mlapp's tasks itself."""
+    """Make flytekit's program run mlapp's tasks itself, unless this flytekit starts the second process otherwise."""
     from flytekit.bin import entrypoint
 
-    start_process = getattr(entrypoint, "_run_subprocess", None)
-    programs = {
-        "pyflyte-execute": entrypoint.execute_task_cmd,
-        "pyflyte-map-execute": entrypoint.map_execute_task_cmd,
-    }
+    start_process: Callable[..., Any] | None = getattr(entrypoint, "_run_subprocess", None)
+    if start_process is None:
+        return
+    programs = {name: getattr(entrypoint, function, None) for name, function in PROGRAMS.items()}
 
     def run_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
         program = programs.get(Path(command[0]).name)
         if program is None or not _is_own_task(command):
-            return start_process(command, environment) if start_process else None
+            return start_process(command, environment)
         return _run_here(program, command, environment or {})
 
-    if start_process is not None:
-        entrypoint._run_subprocess = run_command
+    entrypoint._run_subprocess = run_command
 
 
 def _is_own_task(command: Sequence[str]) -> bool:

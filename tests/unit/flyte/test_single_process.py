@@ -35,6 +35,13 @@ def test_a_task_runs_here_with_the_code_on_its_path(ran: list[tuple[str, ...]]) 
     assert sys.path == ["/bin", "/code", "/lib"]
 
 
+def test_another_flytekit_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_subprocess", "map_execute_task_cmd"):
+        monkeypatch.delattr(entrypoint, name)
+    single_process.replace_second_process()
+    assert not hasattr(entrypoint, "_run_subprocess")
+
+
 def test_tasks_of_others_run_in_a_second_process(ran: list[tuple[str, ...]]) -> None:
     for command in (
         ["pyflyte-execute", "--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"],
