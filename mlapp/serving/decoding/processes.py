@@ -116,9 +116,8 @@ class _Decoder:
         waiting.register(self.socket, select.POLLIN)
         return self.process.poll() is None and not waiting.poll(0)
 
-    @property
     def has_retired(self) -> bool:
-        """Whether it ended by itself, because it was idle. Waits for its end."""
+        """Wait for its end; returns whether it ended by itself, because it was idle."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(MOMENT) == 0 and self.is_used
         return False
@@ -184,7 +183,7 @@ class _Pool:
             return found
         except (ConnectionError, EOFError):
             budget.check()
-            if decoder.has_retired:
+            if decoder.has_retired():
                 return None
             log.error("a decoder process ended while it read a body of %d bytes", len(body))
             raise HttpError(400, "The body cannot be read: it needs too much memory, or is damaged.") from None
