@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlapp.cli import main
 from mlapp.cli.plain_serve import OPTIONS, parse_serve_arguments, start_server
 from mlapp.cli.serve import serve_model
 
@@ -57,6 +58,14 @@ def test_both_ways_have_the_same_options():
     known = inspect.signature(serve_model).parameters
     assert {name for name, _ in OPTIONS.values()} | {"apps"} == known.keys()
     assert inspect.signature(start_server).parameters.keys() == known.keys()
+
+
+def test_the_command_ends_the_program_after_the_server(monkeypatch):
+    given = []
+    monkeypatch.setattr(main, "start_server", lambda **arguments: given.append(arguments))
+    with pytest.raises(SystemExit) as ended:
+        main.run(["serve", "--port", "0"])
+    assert (ended.value.code, given) == (0, [{"apps": [], "port": 0}])
 
 
 def test_a_server_starts_without_the_other_commands(tmp_path):
