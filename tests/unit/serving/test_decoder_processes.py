@@ -26,6 +26,7 @@ from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import ClientLeft
 from mlapp.serving.web.problems import HttpError
 from tests.unit.serving.conftest import Sums
+from tests.unit.serving.decoder_tasks import crash, decode, sleep_long, take_memory
 
 pa = pytest.importorskip("pyarrow", reason="the core install has no Arrow")
 pytestmark = pytest.mark.anyio
@@ -161,22 +162,6 @@ async def test_an_async_predictor_gets_a_large_request_in_slices(serve, monkeypa
         rows.clear()
         answer = await client.post("/predict", json=[[row] for row in range(200)])
     assert (answer.json()["predictions"], rows) == (list(map(float, range(200))), [70, 70, 60])
-
-
-def sleep_long(codec, body, budget):
-    time.sleep(60)
-
-
-def crash(codec, body, budget):
-    os.abort()
-
-
-def take_memory(codec, body, budget):
-    return bytearray(10**10)
-
-
-def decode(codec, body, budget):
-    return codec.decode_json(body)
 
 
 async def test_a_decoder_ends_with_the_time_of_its_request(codec):
