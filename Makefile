@@ -27,7 +27,7 @@ RESOLUTION ?= highest
 test-core: | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-core
 	$(UV) pip install --quiet --resolution $(RESOLUTION) --python .venv-core --editable ".[sklearn]" --group dev-core
-	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup --no-loadscope-reorder tests/unit $(ARGS)
+	MLAPP_TEST_CORE=1 OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -n $${PYTEST_WORKERS:-2} --dist loadgroup tests/unit $(ARGS)
 
 # The unit tests, with the share of the lines that they run. It may not fall.
 coverage: .venv/ready
