@@ -146,7 +146,8 @@ def _make_group(
 def _select_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
     """The slot of each count of one column and sign; the last one is for missing values."""
     magnitudes = np.arange(stride) + (span.octave - 1) * OCTAVE
-    magnitudes[:OCTAVE] = magnitudes[:OCTAVE] if span.octave == 1 else 0
+    if span.octave > 1:  # the distances that are subnormal
+        magnitudes[:OCTAVE] = 0
     magnitudes[stride - 2 :] = INFINITE
     magnitudes = np.minimum(magnitudes, INFINITE)
     found = table[half + magnitudes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mlapp.serving.observability.metrics import SECONDS, Metrics, ModelMetrics, observe_all
+from mlapp.serving.observability.metrics import Metrics, ModelMetrics
 
 MOST_PENDING = 64
 """Requests after which those that are only noted are counted: each metric costs about as much as noting a request."""
@@ -31,32 +31,32 @@ class ThreadMetrics(Metrics):
         with self._lock:
             self.open_requests -= 1
             self._ended.setdefault((method, handler, status), []).append(seconds)
-            self._pending += 1
-            is_due = self._pending >= MOST_PENDING
-        if is_due or self.shared:
+            is_due = self._add_pending()
+        if is_due:
             self._count_pending()
 
     def note_call(self, model: ModelMetrics, rows: int, waited: float, seconds: float) -> None:
         """Note a call of the predictor: its rows, the wait for it and its duration in seconds."""
         with self._lock:
             self._called.setdefault(model, []).append((rows, waited, seconds))
-            self._pending += 1
-            is_due = self._pending >= MOST_PENDING
-        if is_due or self.shared:
+            is_due = self._add_pending()
+        if is_due:
             self._count_pending()
 
     def update_metrics(self) -> None:
         self._count_pending()
         super().update_metrics()
 
+    def _add_pending(self) -> bool:
+        """Whether what is noted is to be counted now. The caller holds the lock."""
+        self._pending += 1
+        return bool(self.shared) or self._pending >= MOST_PENDING
+
     def _count_pending(self) -> None:
         with self._lock:
             ended, self._ended = self._ended, {}
             called, self._called = self._called, {}
             self._pending = 0
-        for (method, handler, status), durations in ended.items():
-            self.requests.labels(method, handler, str(status)).inc(len(durations))
-            observe_all(self.seconds.labels(method, handler), SECONDS, durations)
+        self.count_requests(ended)
         for model, batches in called.items():
             model.count_batches(batches)
-        self.in_flight.set(self.open_requests)

@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -228,12 +228,16 @@ class Metrics:
         """Bring the metrics up to date."""
         self._due = False
         answered, self._answered = self._answered, {}
+        self.count_requests(answered)
+        for model in self.models:
+            model.update_metrics()
+
+    def count_requests(self, answered: Mapping[tuple[str, str, int], Sequence[float]]) -> None:
+        """Count answered requests, whose durations in seconds are given by method, handler and status."""
         for (method, handler, status), durations in answered.items():
             self.requests.labels(method, handler, str(status)).inc(len(durations))
             observe_all(self.seconds.labels(method, handler), SECONDS, durations)
         self.in_flight.set(self.open_requests)
-        for model in self.models:
-            model.update_metrics()
 
     def render_text(self) -> bytes:
         """The metrics in Prometheus' text format."""
