@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mlapp.cli import output
+from mlapp.cli import eject_monitoring, eject_permissions, eject_pipelines, output
 from mlapp.cli.options import Environment
 from mlapp.cli.target_flags import TargetCommand
-from mlapp.cli.target_options import Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Namespace, open_command_target
 from mlapp.errors import UsageError
 
 
@@ -36,11 +36,7 @@ class EjectGroup(TyperGroup):
 
 cli = typer.Typer(cls=EjectGroup, help="Write the files that mlapp generates, to edit and keep.", no_args_is_help=True)
 
-PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
-"""Placeholder for an image that is not needed."""
 
-
-@cli.command("k8s")
 def eject_kubernetes(
     format: Annotated[str, typer.Option(help="yaml, kustomize or helm.")] = "yaml",
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
@@ -64,64 +60,6 @@ def eject_kubernetes(
     _eject_target("k8s", format, to, model, image, environment, namespace)
 
 
-@cli.command("rbac")
-def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
-    """Print the smallest Role with which this app can be deployed.
-
-    Includes a ServiceAccount with this Role.
-    The default target is k8s, or the only cluster target in mlapp.yaml.
-
-    Examples:
-
-      mlapp eject rbac --namespace team-a | kubectl apply -f -
-
-      mlapp eject rbac --target kserve --namespace team-a | kubectl apply -f -
-    """
-    from mlapp.deploy import Shipment
-    from mlapp.deploy.cluster.cluster_target import ClusterTarget
-    from mlapp.deploy.target import find_target_class
-    from mlapp.deploy.yaml_dump import dump_yaml_documents
-    from mlapp.project import Project
-
-    project = Project.find(environment=environment)
-    configured = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
-    name = target or (configured[0] if len(configured) == 1 else "k8s")
-    place = open_command_target(project, name, namespace)
-    if not isinstance(place, ClusterTarget):
-        raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
-    shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
-    typer.echo(dump_yaml_documents(place.rbac(shipment)), nl=False)
-
-
-@cli.command("iam")
-def eject_iam(
-    target: Annotated[
-        str | None, typer.Option(help="lambda or sagemaker. By default the one in mlapp.yaml, otherwise lambda.")
-    ] = None,
-    environment: Environment = None,
-) -> None:
-    """Print the smallest role that the app needs on AWS.
-
-    Prints a CloudFormation template, which also has the policy for the identity that deploys.
-
-    Example:
-
-      mlapp eject iam > iam.yaml
-      aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
-    """
-    from mlapp.deploy.abilities import IamTarget
-    from mlapp.deploy.yaml_dump import dump_yaml_documents
-    from mlapp.project import Project
-
-    project = Project.find(environment=environment)
-    configured = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
-    place = open_command_target(project, target or (configured[0] if configured else "lambda"))
-    if not isinstance(place, IamTarget):
-        raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
-    typer.echo(dump_yaml_documents([place.iam()]), nl=False)
-
-
-@cli.command("schema")
 def eject_schema() -> None:
     """Print a JSON Schema of mlapp.yaml.
 
@@ -137,7 +75,6 @@ def eject_schema() -> None:
     output.print_json(of_settings())
 
 
-@cli.command("dockerfile")
 def eject_dockerfile(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     platform: Annotated[list[str] | None, typer.Option(help="linux/amd64 or linux/arm64. [the engine's]")] = None,
@@ -166,7 +103,6 @@ def eject_dockerfile(
         typer.echo(path)
 
 
-@cli.command("compose")
 def eject_compose(
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
@@ -236,118 +172,13 @@ def _eject_target(
         typer.echo(path)
 
 
-@cli.command("rules")
-def eject_rules(
-    operator: Annotated[
-        bool, typer.Option("--operator", help="Print a PrometheusRule of the Prometheus operator.")
-    ] = False,
-    environment: Environment = None,
-) -> None:
-    """Print recording and alerting rules for Prometheus.
-
-    The rules cover drift and missing, unusual and refused values across all pods of the app.
-
-    Examples:
-
-      mlapp eject rules > rules.yml && promtool check rules rules.yml
-
-      mlapp eject rules --operator | kubectl apply -f -
-    """
-    import yaml
-
-    from mlapp.monitoring.rules_file import make_prometheus_rule, make_rules
-    from mlapp.project import Project
-
-    project = Project.find(environment=environment)
-    made = make_rules(project.name, project.settings.monitor)
-    found = make_prometheus_rule(project.name, made) if operator else made
-    typer.echo(yaml.safe_dump(found, sort_keys=False, width=120), nl=False)
-
-
-@cli.command("grafana")
-def eject_grafana(environment: Environment = None) -> None:
-    """Print a Grafana dashboard.
-
-    It shows the metrics recorded by `mlapp eject rules`, requests and latency.
-
-    Example:
-
-      mlapp eject grafana > dashboard.json
-    """
-    from mlapp.monitoring.rules_file import make_dashboard
-    from mlapp.project import Project
-
-    output.print_json(make_dashboard(Project.find(environment=environment).name))
-
-
-@cli.command("ci")
-def eject_ci(
-    format: Annotated[str, typer.Option(help="github or gitlab.")] = "github",
-    to: Annotated[Path | None, typer.Option(help="Root of the repository. [the project's repository]")] = None,
-) -> None:
-    """Write CI pipelines that take a push to production.
-
-    For a pull request: test, train on a small sample and compare with production. For the main branch: train, sign,
-    build, push and deploy to staging, then to production with a canary. Every night: check the live model.
-
-    Examples:
-
-      mlapp eject ci --format github
-
-      mlapp eject ci --format gitlab
-    """
-    from mlapp.ci import write_pipeline_files
-    from mlapp.project import Project
-
-    for path in write_pipeline_files(Project.find(), format, to):
-        typer.echo(path)
-
-
-@cli.command("gitops")
-def eject_gitops(
-    format: Annotated[str, typer.Option(help="argocd or flux.")] = "argocd",
-    repo: Annotated[
-        str | None, typer.Option(help="URL of the repository that `deploy --to-git` writes to. [the project's origin]")
-    ] = None,
-    git_path: Annotated[str | None, typer.Option(help="Folder in the repository. [NAME/ENV, or NAME]")] = None,
-    git_branch: Annotated[str, typer.Option(help="Branch of the repository.")] = "main",
-    rollouts: Annotated[
-        bool, typer.Option("--rollouts", help="Add a Rollout of Argo Rollouts for canaries with the analysis.")
-    ] = False,
-    prometheus: Annotated[
-        str, typer.Option(help="URL of Prometheus for the analysis.")
-    ] = "http://prometheus.monitoring:9090",
-    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("gitops"),
-    target: TargetName = None,
-    namespace: Namespace = None,
-    environment: Environment = None,
-) -> None:
-    """Write the objects with which Argo CD or Flux applies the folder of `mlapp deploy --to-git`.
-
-    Includes an AnalysisTemplate for Argo Rollouts, with the limits of a canary and the alerting rules of monitoring.
-
-    Examples:
-
-      mlapp eject gitops --format argocd --env production --repo https://git.example.org/team/deployments.git
-
-      mlapp eject gitops --format flux --rollouts --to clusters/production
-    """
-    from mlapp.deploy.gitops_files import write_gitops_files
-    from mlapp.project import Project
-
-    project = Project.find(environment=environment)
-    place = open_command_target(project, target or "k8s", namespace)
-    written = write_gitops_files(
-        project,
-        place,
-        to,
-        format=format,
-        repository=repo,
-        path=git_path,
-        branch=git_branch,
-        with_rollout=rollouts,
-        prometheus=prometheus,
-        progress=output.print_note,
-    )
-    for file in written:
-        typer.echo(file)
+cli.command("k8s")(eject_kubernetes)
+cli.command("rbac")(eject_permissions.eject_rbac)
+cli.command("iam")(eject_permissions.eject_iam)
+cli.command("schema")(eject_schema)
+cli.command("dockerfile")(eject_dockerfile)
+cli.command("compose")(eject_compose)
+cli.command("rules")(eject_monitoring.eject_rules)
+cli.command("grafana")(eject_monitoring.eject_grafana)
+cli.command("ci")(eject_pipelines.eject_ci)
+cli.command("gitops")(eject_pipelines.eject_gitops)

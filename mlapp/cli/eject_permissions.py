@@ -1,0 +1,69 @@
+"""`mlapp eject rbac` and `mlapp eject iam`: the least permissions that an app needs"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mlapp.cli.options import Environment
+from mlapp.cli.target_options import Namespace, TargetName, open_command_target
+from mlapp.errors import UsageError
+
+PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
+"""Placeholder for an image that is not needed."""
+
+
+def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
+    """Print the smallest Role with which this app can be deployed.
+
+    Includes a ServiceAccount with this Role.
+    The default target is k8s, or the only cluster target in mlapp.yaml.
+
+    Examples:
+
+      mlapp eject rbac --namespace team-a | kubectl apply -f -
+
+      mlapp eject rbac --target kserve --namespace team-a | kubectl apply -f -
+    """
+    from mlapp.deploy import Shipment
+    from mlapp.deploy.cluster.cluster_target import ClusterTarget
+    from mlapp.deploy.target import find_target_class
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    configured = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
+    name = target or (configured[0] if len(configured) == 1 else "k8s")
+    place = open_command_target(project, name, namespace)
+    if not isinstance(place, ClusterTarget):
+        raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
+    shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
+    typer.echo(dump_yaml_documents(place.rbac(shipment)), nl=False)
+
+
+def eject_iam(
+    target: Annotated[
+        str | None, typer.Option(help="lambda or sagemaker. By default the one in mlapp.yaml, otherwise lambda.")
+    ] = None,
+    environment: Environment = None,
+) -> None:
+    """Print the smallest role that the app needs on AWS.
+
+    Prints a CloudFormation template, which also has the policy for the identity that deploys.
+
+    Example:
+
+      mlapp eject iam > iam.yaml
+      aws cloudformation deploy --stack-name digits-iam --template-file iam.yaml --capabilities CAPABILITY_NAMED_IAM
+    """
+    from mlapp.deploy.abilities import IamTarget
+    from mlapp.deploy.yaml_dump import dump_yaml_documents
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    configured = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
+    place = open_command_target(project, target or (configured[0] if configured else "lambda"))
+    if not isinstance(place, IamTarget):
+        raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
+    typer.echo(dump_yaml_documents([place.iam()]), nl=False)

@@ -1,0 +1,83 @@
+"""`mlapp eject ci` and `mlapp eject gitops`: what brings a push to production"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlapp.cli import output
+from mlapp.cli.options import Environment
+from mlapp.cli.target_options import Namespace, TargetName, open_command_target
+
+
+def eject_ci(
+    format: Annotated[str, typer.Option(help="github or gitlab.")] = "github",
+    to: Annotated[Path | None, typer.Option(help="Root of the repository. [the project's repository]")] = None,
+) -> None:
+    """Write CI pipelines that take a push to production.
+
+    For a pull request: test, train on a small sample and compare with production. For the main branch: train, sign,
+    build, push and deploy to staging, then to production with a canary. Every night: check the live model.
+
+    Examples:
+
+      mlapp eject ci --format github
+
+      mlapp eject ci --format gitlab
+    """
+    from mlapp.ci import write_pipeline_files
+    from mlapp.project import Project
+
+    for path in write_pipeline_files(Project.find(), format, to):
+        typer.echo(path)
+
+
+def eject_gitops(
+    format: Annotated[str, typer.Option(help="argocd or flux.")] = "argocd",
+    repo: Annotated[
+        str | None, typer.Option(help="URL of the repository that `deploy --to-git` writes to. [the project's origin]")
+    ] = None,
+    git_path: Annotated[str | None, typer.Option(help="Folder in the repository. [NAME/ENV, or NAME]")] = None,
+    git_branch: Annotated[str, typer.Option(help="Branch of the repository.")] = "main",
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="Add a Rollout of Argo Rollouts for canaries with the analysis.")
+    ] = False,
+    prometheus: Annotated[
+        str, typer.Option(help="URL of Prometheus for the analysis.")
+    ] = "http://prometheus.monitoring:9090",
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("gitops"),
+    target: TargetName = None,
+    namespace: Namespace = None,
+    environment: Environment = None,
+) -> None:
+    """Write the objects with which Argo CD or Flux applies the folder of `mlapp deploy --to-git`.
+
+    Includes an AnalysisTemplate for Argo Rollouts, with the limits of a canary and the alerting rules of monitoring.
+
+    Examples:
+
+      mlapp eject gitops --format argocd --env production --repo https://git.example.org/team/deployments.git
+
+      mlapp eject gitops --format flux --rollouts --to clusters/production
+    """
+    from mlapp.deploy.gitops_files import write_gitops_files
+    from mlapp.project import Project
+
+    project = Project.find(environment=environment)
+    place = open_command_target(project, target or "k8s", namespace)
+    written = write_gitops_files(
+        project,
+        place,
+        to,
+        format=format,
+        repository=repo,
+        path=git_path,
+        branch=git_branch,
+        with_rollout=rollouts,
+        prometheus=prometheus,
+        progress=output.print_note,
+    )
+    for file in written:
+        typer.echo(file)
