@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,7 +17,7 @@ from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
-from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
+from mlapp.predictor_results import finish_predictions, normalize_prediction
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.arrays import order_array_columns, to_typed_array
 from mlapp.schema.feature_containers import build_container_features
@@ -291,25 +289,3 @@ def _predict_named_targets(
     import pandas as pd
 
     return pd.DataFrame(found, columns=list(names))
-
-
-def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> tuple[Any, float]:
-    """Predictions for a few rows of training features, to infer their schema, and the seconds they took.
-
-    Returns:
-        A DataFrame, an array of numbers, or a list of JSON values.
-
-    Raises:
-        UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value for which
-            JSON has no representation.
-    """
-    stage = select_predictor(pipeline, framework)
-    predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
-    started = time.perf_counter()
-    transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
-    predictions = normalize_prediction(
-        finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
-    )
-    rows = normalization.normalize_to_rows(predictions, stage.title)
-    has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
-    return predictions if has_types else rows, time.perf_counter() - started

@@ -40,7 +40,7 @@ from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.monitored_names import check_monitored_columns, read_monitored_columns
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, predict_reliability_sample
-from mlapp.training.sampling import sample_feature_rows
+from mlapp.training.sampling import sample_feature_rows, sample_predictions
 from mlapp.training.splits import (
     PREDICTED_ROWS,
     copy_split_rows,
@@ -139,7 +139,7 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
-    predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
+    predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
     features_schema = redact_schema(_widen_schema_by_splits(pipeline, bound, features_schema, splits), rules)
     trained = TrainedModel(
         pipeline=pipeline,

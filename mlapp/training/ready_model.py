@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from mlapp import prediction
 from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, choose_model_format
 from mlapp.pipeline import Pipeline
@@ -23,7 +22,7 @@ from mlapp.training import round_trip
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import load_raw_example, make_raw_inputs
-from mlapp.training.sampling import sample_feature_rows
+from mlapp.training.sampling import sample_feature_rows, sample_predictions
 
 UNKNOWN = Schema(kind="any")
 ROWS = 20
@@ -74,7 +73,7 @@ def adopt_ready_model(
         round_trip.require_loadable_model(trained, to_keep=to_keep)
         return trained
     sent = send_through_json(pipeline, framework, schema.features, sample)
-    predictions, cost = prediction.sample_predictions(pipeline, framework, model, sent.features)
+    predictions, cost = sample_predictions(pipeline, framework, model, sent.features)
     return replace(
         trained,
         batching=round_trip.check_model_round_trip(trained, sent, predictions, cost, to_keep=to_keep, tell=tell),
@@ -87,7 +86,7 @@ def _describe_ready_model(pipeline: Pipeline, framework: Framework, model: Any) 
     example = pipeline.feature_loader_options.example
     if loader is not None and example is not None:
         features = sample_feature_rows(load_raw_example(loader, example))
-        predictions, _ = prediction.sample_predictions(pipeline, framework, model, features)
+        predictions, _ = sample_predictions(pipeline, framework, model, features)
         inputs = make_raw_inputs(pipeline, UNKNOWN)
         schema = ModelSchema(
             features=infer_schema(features), predictions=infer_prediction_schema(predictions), inputs=inputs
@@ -96,7 +95,7 @@ def _describe_ready_model(pipeline: Pipeline, framework: Framework, model: Any) 
     if loader is None and (features := _make_ready_model_rows(model, ROWS)) is not None:
         for sample in (features, features[:1] * 0):
             with contextlib.suppress(Exception):  # a model of texts can raise anything
-                predictions, _ = prediction.sample_predictions(pipeline, framework, model, sample)
+                predictions, _ = sample_predictions(pipeline, framework, model, sample)
                 described = _make_ready_model_schema(infer_schema(sample))
                 return ModelSchema(features=described, predictions=infer_prediction_schema(predictions)), sample
         return ModelSchema(features=_take_ready_model_names(features), predictions=UNKNOWN), None

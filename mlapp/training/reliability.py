@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp import normalization, prediction
+from mlapp import normalization
 from mlapp.baseline import Baseline, Calibration, MetricError, summarize_predictions
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
@@ -26,6 +26,7 @@ from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.training import stage_calls
+from mlapp.training.sampling import sample_predictions
 
 log = logging.getLogger("mlapp")
 RESAMPLES = 50
@@ -175,7 +176,7 @@ def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimat
     for start in range(0, rows, PART):
         part = take_feature_rows(features, range(start, min(start + PART, rows)))
         try:
-            made, _ = prediction.sample_predictions(pipeline, framework, estimator, part)
+            made, _ = sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:
             log.warning("The baseline has no distribution of predictions: %s", error.what)
             return []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from mlapp import frameworks, prediction
+from mlapp import frameworks
 from mlapp.baseline.redaction import NO_RULES, redact_schema
 from mlapp.data.memory import return_free_memory
 from mlapp.model import TrainedModel, require_savable_model
@@ -25,6 +25,7 @@ from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, list_prediction_rows, predict_reliability_sample
+from mlapp.training.sampling import sample_predictions
 from mlapp.training.splits import Splits, identify_table
 from mlapp.training.streaming import TrainingStream
 
@@ -104,7 +105,7 @@ def run(
         del features, target  # before the next split is taken
 
     tell("check")
-    predictions, cost = prediction.sample_predictions(pipeline, framework, estimator, sample.features)
+    predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
     is_fast = cost < FAST_SAMPLE
     some = (
         predict_reliability_sample(pipeline, framework, estimator, data.some)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from typing import Any
 
+from mlapp import normalization
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline
+from mlapp.prediction import UNKNOWN, Predictor, select_predictor
+from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
+from mlapp.schema import ModelSchema
 from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 
 ROWS = 100
@@ -36,3 +44,25 @@ def sample_feature_rows(features: Any) -> Any:
             break
     chosen.update(found[:COLUMNS])
     return features.iloc[sorted(chosen)].copy()
+
+
+def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> tuple[Any, float]:
+    """Predictions for a few rows of training features, to infer their schema, and the seconds they took.
+
+    Returns:
+        A DataFrame, an array of numbers, or a list of JSON values.
+
+    Raises:
+        UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value for which
+            JSON has no representation.
+    """
+    stage = select_predictor(pipeline, framework)
+    predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
+    started = time.perf_counter()
+    transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
+    predictions = normalize_prediction(
+        finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
+    )
+    rows = normalization.normalize_to_rows(predictions, stage.title)
+    has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"
+    return predictions if has_types else rows, time.perf_counter() - started
