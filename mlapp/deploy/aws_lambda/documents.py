@@ -85,6 +85,27 @@ def make_function_configuration(settings: LambdaSettings, record: ReleaseRecord)
     return found
 
 
+def describe_function_configuration(
+    name: str, configuration: dict[str, Any], record: ReleaseRecord | None
+) -> dict[str, Any]:
+    """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
+    keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
+    variables = dict(configuration.get("Environment", {}).get("Variables", {}))
+    variables.pop(RECORD, None)
+    config = configuration.get("ImageConfig") or configuration.get("ImageConfigResponse", {}).get("ImageConfig") or {}
+    vpc = configuration.get("VpcConfig") or {}
+    return {
+        "FunctionName": name,
+        "ImageUri": record.image if record else None,
+        **{key: configuration[key] for key in keys if key in configuration},
+        "EntryPoint": config.get("EntryPoint", []),
+        "Environment": variables,
+        "SubnetIds": vpc.get("SubnetIds", []),
+        "SecurityGroupIds": vpc.get("SecurityGroupIds", []),
+        "Triggers": msgspec.to_builtins(record.triggers if record else NO_TRIGGERS),
+    }
+
+
 def make_function_url(settings: LambdaSettings) -> dict[str, str] | None:
     """The arguments for the function's URL; None if it has none."""
     if settings.url == "none":

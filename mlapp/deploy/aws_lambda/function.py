@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -175,24 +174,6 @@ class Function:
         """Remove the function with its versions, aliases and URL."""
         with self._translate_errors():
             self._client.delete_function(FunctionName=self.name)
-
-    def read_log(self, since: float | None, seen: set[str]) -> Iterator[dict[str, Any]]:
-        """Log events that are not in `seen`, oldest first; adds them to `seen`.
-
-        Args:
-            since: Unix time in seconds.
-        """
-        client = self.session.client("logs")
-        options = {"startTime": int(since * 1000)} if since is not None else {}
-        with self._translate_errors():
-            pages = client.get_paginator("filter_log_events").paginate(
-                logGroupName=f"/aws/lambda/{self.name}", **options
-            )
-            for page in pages:
-                for event in page["events"]:
-                    if event["eventId"] not in seen:
-                        seen.add(event["eventId"])
-                        yield event
 
     def count_requests(self, version: str, start: datetime) -> MetricCounts:
         """A version's counts for requests through the alias `live` since the minute of `start`."""

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,20 +17,17 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-import msgspec
-
 from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.deploy.abilities import CompareQuality, RegistryPlace
 from mlapp.deploy.aws.canary_metrics import watch_canary_metrics
 from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
+from mlapp.deploy.aws.logs import read_log_group
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.aws_lambda.deployment import Deployment, find_accepted_api_key
 from mlapp.deploy.aws_lambda.documents import (
     LIVE,
-    NO_TRIGGERS,
-    RECORD,
-    ReleaseRecord,
+    describe_function_configuration,
     make_function_configuration,
     make_function_record,
     make_function_template,
@@ -50,7 +46,6 @@ from mlapp.request_body import RequestBody
 PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
 PAUSE = 15.0
 """Polling interval in seconds for a canary's metrics, which have one data point per minute."""
-FOLLOW_PAUSE = 2.0
 
 
 class LambdaTarget(Target[LambdaSettings]):
@@ -109,8 +104,12 @@ class LambdaTarget(Target[LambdaSettings]):
         function = self._function
         live = function.find_configuration(LIVE) if function.find_alias() else None
         planned = make_function_record(shipment, None, self.settings.triggers)
-        wanted = self._describe_configuration(make_function_configuration(self.settings, planned), planned)
-        running = {} if live is None else self._describe_configuration(live, read_version_record(live))
+        wanted = describe_function_configuration(
+            self.function_name, make_function_configuration(self.settings, planned), planned
+        )
+        running = (
+            {} if live is None else describe_function_configuration(self.function_name, live, read_version_record(live))
+        )
         return diff_descriptions(self.function_name, running, wanted)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
@@ -236,14 +235,15 @@ class LambdaTarget(Target[LambdaSettings]):
         return self._open_deployment(progress).remove_function()
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
-        seen: set[str] = set()
-        start = time.time() - since if since is not None else None
-        lines = [_make_lambda_log_line(event) for event in self._function.read_log(start, seen)]
-        yield from lines[-tail:] if tail else lines if tail is None else []
-        while follow:
-            time.sleep(FOLLOW_PAUSE)
-            start = max(start or 0.0, time.time() - 60)
-            yield from map(_make_lambda_log_line, self._function.read_log(start, seen))
+        function = self._function
+        return read_log_group(
+            function.session,
+            f"/aws/lambda/{function.name}",
+            follow=follow,
+            tail=tail,
+            since=since,
+            name_replica=lambda stream: stream.rpartition("]")[2][:12],
+        )
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The live version's response."""
@@ -278,29 +278,3 @@ class LambdaTarget(Target[LambdaSettings]):
                 "See `mlapp releases --target lambda`, and deploy again.",
             )
         return found
-
-    def _describe_configuration(self, configuration: dict[str, Any], record: ReleaseRecord | None) -> dict[str, Any]:
-        """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
-        keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
-        variables = dict(configuration.get("Environment", {}).get("Variables", {}))
-        variables.pop(RECORD, None)
-        config = (
-            configuration.get("ImageConfig") or configuration.get("ImageConfigResponse", {}).get("ImageConfig") or {}
-        )
-        vpc = configuration.get("VpcConfig") or {}
-        return {
-            "FunctionName": self.function_name,
-            "ImageUri": record.image if record else None,
-            **{key: configuration[key] for key in keys if key in configuration},
-            "EntryPoint": config.get("EntryPoint", []),
-            "Environment": variables,
-            "SubnetIds": vpc.get("SubnetIds", []),
-            "SecurityGroupIds": vpc.get("SecurityGroupIds", []),
-            "Triggers": msgspec.to_builtins(record.triggers if record else NO_TRIGGERS),
-        }
-
-
-def _make_lambda_log_line(event: dict[str, Any]) -> LogLine:
-    moment = datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc)
-    replica = str(event.get("logStreamName", "")).rpartition("]")[2][:12]
-    return LogLine(replica, str(event["message"]).rstrip("\n"), moment)

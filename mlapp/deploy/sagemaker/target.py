@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
@@ -19,6 +18,7 @@ from mlapp.deploy.abilities import CompareQuality, RegistryPlace
 from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource, watch_canary_metrics
 from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
+from mlapp.deploy.aws.logs import read_log_group
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.canary_watch import compare_canary_quality
 from mlapp.deploy.release_record import ReleaseRecord, record_shipment
@@ -31,7 +31,6 @@ from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
-FOLLOW_PAUSE = 3.0
 JUDGE_PAUSE = 30.0
 """Polling interval in seconds for a canary's metrics, which have one data point per minute."""
 
@@ -173,24 +172,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Log lines of all instances, from CloudWatch Logs."""
-        client, group = self._endpoint.session.client("logs"), f"/aws/sagemaker/Endpoints/{self._endpoint.name}"
-        start = int((time.time() - since) * 1000) if since is not None else 0
-        first, seen = True, set[str]()
-        while True:
-            with self._endpoint.session.translate_errors():
-                pages = client.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=start)
-                events = [event for page in pages for event in page["events"] if event["eventId"] not in seen]
-            for event in events[-tail:] if first and tail is not None else events:
-                yield LogLine(
-                    event["logStreamName"],
-                    event["message"].rstrip("\n"),
-                    datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc),
-                )
-            if not follow:
-                return
-            seen.update(event["eventId"] for event in events)
-            start, first = max([start, *(event["timestamp"] for event in events)]), False
-            time.sleep(FOLLOW_PAUSE)
+        endpoint = self._endpoint
+        group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
+        return read_log_group(endpoint.session, group, follow=follow, tail=tail, since=since)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """The endpoint's response to InvokeEndpoint."""
