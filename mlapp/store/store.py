@@ -340,7 +340,7 @@ class Store:
         """Point an alias at a version, atomically for all readers.
 
         Raises:
-            UsageError: there is no such version, or the name is not a valid alias.
+            UsageError: there is no such version, or the name is not a valid alias. StoreError: see `release`.
         """
         require_alias_name(alias)
         number = self.resolve(app, reference)
@@ -350,7 +350,13 @@ class Store:
         return number
 
     def release(self, app: str, number: int) -> None:
-        """Allow a held version to be `latest`, as promoting it also does."""
+        """Allow a held version to be `latest`, as promoting it also does.
+
+        Raises:
+            StoreError: signatures are required, and the version has no valid one: servers would refuse it.
+        """
+        if self._signer is not None and self._signer.is_required:
+            self.get(app, number)
         if self._is_held(app, number):
             self.storage.create_key(
                 f"{app}/released/{number:06}.json", msgspec.json.encode({"released": datetime.now(timezone.utc)})

@@ -302,11 +302,13 @@ def test_every_command_that_uses_a_model_refuses_an_unsigned_one(
         ("models", "verify", "1"),
         ("export", "--onnx"),
         ("train", "--from", "1"),
+        ("models", "promote", "1", "production"),
     ):
         ran = mlapp(*command)
         assert ran.code == 1, command
         assert "Version 1 of 'flowers' is refused: it is not signed." in ran.err, command
     assert not (tmp_path / "copy" / "flowers" / "versions").exists()
+    assert not (signed_project / ".mlapp/store/flowers/aliases").exists()
 
     key = str(tmp_path / "keys" / "models.pem")
     assert mlapp("models", "sign", "1", "--private-key", key).out.strip() == "1"
