@@ -30,6 +30,8 @@ NAMES = (
     *("*credentials.csv", *(f"credentials.{kind}" for kind in ("yaml", "yml", "toml", "ini", "cfg", "txt"))),
     *("*accesskeys.csv", "rootkey.csv", "token.json", "token.pickle", "auth.json", ".smbcredentials", "*.keytab"),
     *(".passwd-s3fs", "passwd-s3fs", ".vault_pass*", ".vault-pass*", ".fernet_key", ".terraformrc", "*.tfrc.json"),
+    *("*.tfvars", "*.tfvars.json", ".renviron", ".mylogin.cnf", ".msmtprc", "ngrok.yml", ".lakectl.yaml"),
+    *(".dockerconfigjson", ".pulumi-access-token", ".wandbrc", "auth.toml"),
     *("kube.config", ".modal.toml", ".python_history", ".bash_history", ".zsh_history", ".psql_history"),
 )
 """Names of files with secrets, in lower case; the match is case-insensitive."""
@@ -44,10 +46,35 @@ PLACES = (
         ".snowsql/*",
         ".oci/*",
         ".prefect/profiles.toml",
+        ".pulumi/credentials.json",
+        ".config/wandb/settings",
+        ".mc/config.json",
+        ".ngrok2/*",
     ),
     *(".jupyter/jupyter_server_config.json", ".fly/config.yml", ".terraform.d/*"),
 )
 """Folders and files with credentials of programs, at any depth in the project."""
+
+REQUIREMENTS = ("requirements*.txt", "requirements*.in", "pyproject.toml", "pipfile", "environment.yml", "*.gitmodules")
+"""Files with addresses, which can contain a password or token."""
+
+CLIENT_SETTINGS = (
+    *(
+        "pip.conf",
+        "pip.ini",
+        "uv.toml",
+        "poetry.toml",
+        ".condarc",
+        "condarc",
+        ".hgrc",
+        ".gitconfig",
+        ".curlrc",
+        ".wgetrc",
+    ),
+    *(".yarnrc", ".yarnrc.yml", "bunfig.toml", "nuget.config", "settings.xml", "gradle.properties", "*odbc.ini"),
+)
+"""Settings of package registries, proxies and databases. They are secret only if they contain a password or token,
+which has no known form; so they are also searched by the names of settings."""
 
 HARMLESS = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env", "sample.env", "*.py", "*.md")
 """Names that match the above but contain no secrets: public keys, examples, and code such as `secrets.py`."""
@@ -98,6 +125,21 @@ OWN_RULES = {
 }
 """Secrets that detect-secrets 1.5 does not detect, or only by a header that code can quote."""
 
+_GIVEN = r"(?![$%<>{}\s\"'])"
+"""The value is in the file, and not a reference to a variable."""
+ADDRESS_RULES = {
+    "Password in a URL": re.compile(rf"://[^\s:/@'\"<>]*:{_GIVEN}[^\s/@'\"]+@"),
+    "Token in a URL": re.compile(r"://[A-Za-z0-9_\-.]{20,}@"),
+}
+CLIENT_RULES = {
+    **ADDRESS_RULES,
+    "Password or Token": re.compile(
+        r"(?:npmauthtoken|npmauthident|_?auth_?token|password|passwd|\bpwd|\btoken)"
+        rf"(?:[\"']?\s*[:=]\s*[\"']?|\"\s+value=\"|>){_GIVEN}[^\s\"'<>]{{4,}}",
+        re.IGNORECASE,
+    ),
+}
+
 PUBLIC = re.compile("-----BEGIN (CERTIFICATE|TRUSTED CERTIFICATE|(RSA )?PUBLIC KEY|DH PARAMETERS|X509 CRL)-----")
 """Public content of a .pem file."""
 
@@ -137,13 +179,21 @@ def detect_secret_by_content(file: Path) -> str | None:
     if b"\0" in content[:8192] and not is_wide:
         return None
     text = content.decode("utf-16" if is_wide else "utf-8", errors="replace")
-    for kind, expression in _load_secret_rules():
+    rules = [*_load_secret_rules(), *_select_client_rules(file.name.lower()).items()]
+    for kind, expression in rules:
         found = expression.search(text)
         if found is not None:
             return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
     if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
         return BY_NAME
     return next(_find_secret_api_keys(text), None) if file.name == config.FILE else None
+
+
+def _select_client_rules(name: str) -> dict[str, re.Pattern[str]]:
+    """The rules for files of that name which programs other than mlapp read."""
+    if any(fnmatch(name, pattern) for pattern in CLIENT_SETTINGS):
+        return CLIENT_RULES
+    return ADDRESS_RULES if any(fnmatch(name, pattern) for pattern in REQUIREMENTS) else {}
 
 
 @cache

@@ -17,6 +17,7 @@ NAMED = [
     *("store.p12", "store.pfx", "store.jks", "secrets.yaml", ".streamlit/secrets.toml", ".envrc", "prod.env"),
     *(".ENV", "id_rsa.bak", ".env", "conf/.env.production", "deep/.aws/config", "terraform.tfstate.backup"),
     *(".env~", "prod.env.bak", "secrets.yaml.old", ".aws.bak/credentials", "admin_accessKeys.csv", ".oci/config"),
+    *("prod.auto.tfvars", "terraform.tfvars.json", ".Renviron", ".mylogin.cnf", ".mc/config.json", ".dockercfg"),
 ]
 HARMLESS = [
     "app.py",
@@ -44,6 +45,15 @@ HELD = [
     ("lake.cfg", "token = dapi" + "a1" * 16 + "\n", "line 1: Databricks Token"),
     ("cluster.yaml", "users:\n- user:\n    client-key-data: " + "LS0t" * 10, "line 3: Kubernetes Credential"),
     ("server.pem", "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE\n", "line 1: Private Key"),
+    (
+        "pip.conf",
+        "[global]\nextra-index-url = https://ci:hunter2@pypi.example.org/simple\n",
+        "line 2: Password in a URL",
+    ),
+    ("requirements.txt", f"a @ git+https://{'x' * 24}@git.example.org/a.git\n", "line 1: Token in a URL"),
+    (".yarnrc.yml", "npmAuthToken: 0123-4567-89ab\n", "line 1: Password or Token"),
+    ("nuget.config", '<add key="ClearTextPassword" value="hunter2" />\n', "line 1: Password or Token"),
+    ("settings.xml", "<server><password>hunter2</password></server>\n", "line 1: Password or Token"),
     ("mlapp.yaml", "serve:\n  api_keys: [hunter2]\n", "serve.api_keys"),
     ("mlapp.yaml", "environments: {live: {serve: {api_keys: [hunter2]}}}\n", "environments.live.serve.api_keys"),
 ]
@@ -52,6 +62,10 @@ PLAIN = [
     ("ca.pem", "-----BEGIN CERTIFICATE-----\nMIIE\n"),
     ("mlapp.yaml", "serve: {api_keys: []}\n"),
     ("image.png", "\0\0" + AWS),
+    ("pip.conf", "[global]\nindex-url = https://${USER}:${TOKEN}@pypi.example.org/simple\n"),
+    ("requirements.txt", "a @ git+ssh://git@git.example.org/a.git\ntoken-bucket==1.0\n# password: tokens\n"),
+    (".yarnrc.yml", 'npmAuthToken: "${NPM_TOKEN}"\n'),
+    ("pyproject.toml", '[project]\ndescription = "password: a strength meter"\nkeywords = ["token"]\n'),
 ]
 
 
