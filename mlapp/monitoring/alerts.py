@@ -6,6 +6,7 @@ import hashlib
 import html
 import http.client
 import logging
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +27,8 @@ PATIENCE = 10.0
 """Seconds that a webhook may take."""
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
+SHORT = 2.0
+"""Seconds that a webhook may take which failed for another alarm of the same run. It gets no further attempt."""
 FAR = timedelta(days=365)
 """Time for which Alertmanager keeps an alarm active without an update. The end of an alarm is always sent."""
 
@@ -42,6 +45,22 @@ class AlarmEvent(dict[str, Any]):
             return self[name]
         except KeyError:
             raise AttributeError(name) from None
+
+
+class StoredEvent(msgspec.Struct):
+    """An entry of the ledger. `noted` makes the entries of two equal events different."""
+
+    app: str
+    version: str
+    kind: str
+    column: str
+    value: float
+    threshold: float
+    text: str
+    status: str
+    since: str
+    until: str
+    noted: int = 0
 
 
 def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
@@ -76,9 +95,9 @@ class Ledger:
         for name in self._place.names("alarms"):
             entries = self._place.names("alarms", name)
             if len(entries) % 2:
-                content = self._place.storage.read_key(self._place.key("alarms", name, entries[-1]))
-                if content is not None:
-                    found.append(AlarmEvent(msgspec.json.decode(content)))
+                stored = self._place.read_document(self._place.key("alarms", name, entries[-1]), StoredEvent)
+                if stored is not None:
+                    found.append(AlarmEvent(msgspec.structs.asdict(stored)))
         return found
 
     def _add_event(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
@@ -92,15 +111,24 @@ class Ledger:
         )
 
 
-def send_alarms(event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None) -> None:
-    """Send to all receivers. A failure is logged, and the other receivers still get the alarm."""
+def send_alarms(
+    event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None, failed: set[str] | None = None
+) -> None:
+    """Send to all receivers. A failure is logged, and the other receivers still get the alarm.
+
+    Args:
+        failed: the URLs that could not be reached for earlier alarms of the same run; this one's are added.
+    """
     for alert in alerts:
         try:
             url = expand_address(alert.webhook)
         except DataError as error:
             log.error("An alarm was not sent: %s", error.what)
             continue
-        _post_alarm(url.value, url.shown, msgspec.json.encode(make_alert_body(event, alert.format)), alert.format)
+        failed = set() if failed is None else failed
+        body = msgspec.json.encode(make_alert_body(event, alert.format))
+        if not _post_alarm(url.value, url.shown, body, alert.format, is_retried=url.value not in failed):
+            failed.add(url.value)
     if on_alarm is not None:
         try:
             on_alarm(event)
@@ -139,33 +167,58 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     return event
 
 
-def _post_alarm(url: str, shown: str, body: bytes, format: str) -> None:
+def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: bool) -> bool:
+    """Send to one webhook; False if it could not be reached."""
     if not url.startswith(("http://", "https://")):
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
-        return
+        return True
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
     except ValueError:
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
-        return
-    for pause in (*PAUSES, None):
+        return True
+    for pause in (*PAUSES, None) if is_retried else (None,):
         try:
-            with _opener.open(request, timeout=PATIENCE):
-                return
+            _open_within(request, PATIENCE if is_retried else SHORT)
+            return True
         except urllib.error.HTTPError as error:
             if (error.code < 500 and error.code != 429) or pause is None:
                 log.error("An alarm was not sent: %s answers %d.", shown, error.code)
-                return
+                return True
         except OSError as error:
             if pause is None:
                 log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
-                return
+                return False
         except (http.client.HTTPException, ValueError) as error:  # its text can contain the URL
             log.error("An alarm was not sent: %s: %s.", shown, type(error).__name__)
-            return
+            return True
         time.sleep(pause)
+    return False
+
+
+def _open_within(request: urllib.request.Request, seconds: float) -> None:
+    """Send a request. The answer's body is not read.
+
+    Raises:
+        OSError: no answer within that time; a timeout of the socket alone permits one that arrives byte by byte.
+    """
+    found: list[Exception | None] = []
+
+    def send() -> None:
+        try:
+            with _opener.open(request, timeout=seconds):
+                found.append(None)
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=send, name="webhook", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    error = found[0] if found else TimeoutError("timed out")
+    if error is not None:
+        raise error
 
 
 class _RefusingRedirects(urllib.request.HTTPRedirectHandler):

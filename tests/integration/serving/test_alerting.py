@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -148,3 +149,36 @@ def test_a_receiver_that_is_away_keeps_nobody_from_hearing(
     send_alarms(EVENT, [away, Alert(webhook=hook.url)], told.append)
     assert (len(hook.bodies), told) == (before + 1, [EVENT])
     assert "secret" not in caplog.text
+
+
+def test_a_receiver_that_answers_byte_by_byte_costs_each_run_a_few_seconds(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mlapp.monitoring.alerts.PAUSES", (0.0,))
+    monkeypatch.setattr("mlapp.monitoring.alerts.PATIENCE", 0.3)
+    monkeypatch.setattr("mlapp.monitoring.alerts.SHORT", 0.1)
+    asked: list[float] = []
+    done = threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(time.monotonic())
+            while not done.wait(0.05):
+                self.wfile.write(b"H")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    before, failed = len(hook.bodies), set[str]()
+    alerts = [Alert(webhook=f"http://127.0.0.1:{server.server_port}"), Alert(webhook=hook.url)]
+    try:
+        for _ in range(3):
+            send_alarms(EVENT, alerts, None, failed)
+    finally:
+        done.set()
+        server.shutdown()
+    assert len(hook.bodies) == before + 3
+    assert len(asked) == 4, "two attempts for the first alarm, and one for each of the others"
+    assert caplog.text.count("cannot be reached: timed out") == 3
