@@ -39,7 +39,7 @@ def feedback(
     baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
     rules = ColumnPrivacy(project.settings.monitor.columns, project.name)
     truths = Truths(open_project_place(project), rules, next(iter(baselines.values()), None))
-    found = _read_truths_file(file)
+    found = _read_truths_file(file, truths.kind)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     try:
         checked = truths.check(found if is_entries else make_truths_from_table(found))
@@ -55,7 +55,12 @@ def feedback(
         typer.echo(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
 
 
-def _read_truths_file(file: Path) -> Any:
+def _read_truths_file(file: Path, kind: str | None) -> Any:
+    """The content of a file. Ids and keys in CSV are texts: `007` is not 7, and `NA` can be a country.
+
+    Args:
+        kind: JSON type of the target, if known.
+    """
     from mlapp.features_file import read_features_file
     from mlapp.schema import Schema
 
@@ -66,6 +71,8 @@ def _read_truths_file(file: Path) -> Any:
     import pandas as pd
 
     try:
-        return pd.read_csv(file)
+        names = pd.read_csv(file, nrows=0).columns
+        types = {name: str for name in names if name != "truth" or kind == "string"}
+        return pd.read_csv(file, dtype=types, keep_default_na=False, na_values={"truth": ["", "NaN", "nan"]})
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"'{file}' is not a CSV file: {error}", "Save it as UTF-8 CSV with a header.") from None

@@ -181,7 +181,7 @@ def report_skew(
     elif found.different:
         typer.echo(f"{found.different} of {found.rows} predictions differ from those of the training path.")
         for column in found.columns:
-            typer.echo(f"  {column.name}: {column.text}")
+            typer.echo(output.escape_control_characters(f"  {column.name}: {column.text}"))
     else:
         typer.echo(f"All {found.rows} predictions match those of the training path.")
     if found.different:
@@ -232,8 +232,8 @@ def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
     for report in reports:
         if report.unknown_classes:
             begin = f"Window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
-            text = describe_unknown_classes(report.unknown_classes)
-            typer.echo(f"\n{begin}: {output.escape_control_characters(text)}")
+            text = f"{begin}: {describe_unknown_classes(report.unknown_classes)}"
+            typer.echo(f"\n{output.escape_control_characters(text)}")
 
 
 def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
@@ -244,8 +244,7 @@ def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
         active[report.version] = {(alarm.kind, alarm.column) for alarm in report.alarms}
         begun = [alarm for alarm in report.alarms if (alarm.kind, alarm.column) not in before]
         if begun:
-            typer.echo(
-                f"\nAlarms that began in the window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}:"
-            )
+            version = output.escape_control_characters(report.version)
+            typer.echo(f"\nAlarms that began in the window from {report.since:%Y-%m-%d %H:%M:%S}, version {version}:")
         for alarm in begun:
-            typer.echo(f"  {alarm.text}")
+            typer.echo(output.escape_control_characters(f"  {alarm.text}"))

@@ -24,7 +24,7 @@ class Drift(Section, frozen=True):
     persist: Annotated[
         str,
         Meta(
-            pattern=r"^[1-9]\d*/[1-9]\d*$",
+            pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$",
             examples=["2/3"],
             description="Number of the last windows in which a finding must appear.",
         ),
@@ -93,7 +93,9 @@ class Monitor(Section, frozen=True):
     )
     window: Annotated[
         str,
-        Meta(pattern=r"^[1-9]\d*(s|m|h|d)$", examples=["30s", "1h"], description="Length of a window, at least 1s."),
+        Meta(
+            pattern=r"^[1-9]\d{0,5}(s|m|h|d)$", examples=["30s", "1h"], description="Length of a window, at least 1s."
+        ),
     ] = "1h"
     columns: Annotated[
         dict[str, Rule], Meta(description="Column to rule, applied before anything is stored: drop, hash, round(5).")

@@ -28,13 +28,24 @@ UNDER_WAY = 10.0
 """Seconds after which a run that has closed the newest window has also closed those before it."""
 
 
+class ClosedAt(msgspec.Struct):
+    """When a window was closed, in nanoseconds since 1970."""
+
+    closed_at: int = 0
+
+
 @dataclass
 class Closed:
-    """Result of a run."""
+    """Result of a run.
+
+    Attributes:
+        failed_webhooks: URLs that could not be reached.
+    """
 
     windows: int = 0
     sent: list[AlarmEvent] = field(default_factory=list)
     trained: str | None = None
+    failed_webhooks: set[str] = field(default_factory=set)
 
 
 def close_windows(project: Project, now: float | None = None) -> Closed:
@@ -85,9 +96,8 @@ def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[Window
 
 def _was_closed_just_now(place: Place, report: WindowReport) -> bool:
     """Whether another run may still be closing the windows before this one."""
-    content = place.storage.read_key(_make_window_key(place, report))
-    closed_at = 0 if content is None else msgspec.json.decode(content).get("closed_at", 0)
-    return bool(abs(time.time_ns() - closed_at) < UNDER_WAY * 10**9)
+    closed = place.read_document(_make_window_key(place, report), ClosedAt)
+    return closed is not None and abs(time.time_ns() - closed.closed_at) < UNDER_WAY * 10**9
 
 
 def _is_window_closed(place: Place, report: WindowReport) -> bool:
@@ -158,7 +168,7 @@ def _send_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> 
         on_alarm = stage.function if stage is not None else None
     except MlappError as error:
         log.warning("on_alarm was not called: %s", error.what)
-    send_alarms(event, project.settings.monitor.alerts, on_alarm)
+    send_alarms(event, project.settings.monitor.alerts, on_alarm, closed.failed_webhooks)
 
 
 def _select_last_known_windows(reports: Sequence[WindowReport]) -> list[WindowReport]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,11 @@ NULL::TIMESTAMPTZ AS time, NULL::VARCHAR AS version, NULL::FLOAT AS latency, NUL
 NULL::VARCHAR AS prediction WHERE false"""
 TRUTH = """CREATE VIEW truth AS SELECT NULL::VARCHAR AS request, NULL::INTEGER AS "row", NULL::VARCHAR AS keys,
 NULL::VARCHAR AS truth, NULL::BIGINT AS received WHERE false"""
+
+
+LOG_TYPES = {"request": "string", "row": "int32", "time": "timestamp", "version": "string", "weight": "float"}
+TRUTH_TYPES = {"request": "string", "row": "int32", "keys": "string", "truth": "string", "received": "int64"}
+"""The columns that every file has, with the start of their Arrow types."""
 
 
 class Database:
@@ -96,6 +102,12 @@ def open_database(
                 files[-1].write_bytes(encode_truths(truths, 0))
             known = _create_database_view(connection, "truth", files, TRUTH)
             yield Database(connection, {key: file for key, file in segments.items() if file in readable}, sorted(known))
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise StoreError(
+                f"The prediction log in {place!r} cannot be read: {reason}.",
+                "If it names a file, delete this file; the rest of the log is not affected.",
+            ) from None
         finally:
             connection.close()
             shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
@@ -159,7 +171,7 @@ def _fetch_database_files(place: Place, folder: Path, keys: Sequence[str]) -> li
     local = place.folder()
     if local is not None:
         root = Path(str(local)[: -len(place.root)])
-        return [root / key for key in keys]
+        return [_link_plain_name(root / key, folder) for key in keys]
     files = []
     for start in range(0, len(keys), 64):
         some = keys[start : start + 64]
@@ -169,6 +181,15 @@ def _fetch_database_files(place: Place, folder: Path, keys: Sequence[str]) -> li
                 path.write_bytes(content)
             files.append(path)
     return files
+
+
+def _link_plain_name(file: Path, folder: Path) -> Path:
+    """The file, or a link to it if DuckDB would take its path for a pattern."""
+    if not set("*?[") & set(str(file)):
+        return file
+    link = folder / f"{hashlib.sha256(str(file).encode()).hexdigest()}.parquet"
+    link.symlink_to(file.absolute())
+    return link
 
 
 def _create_database_view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
@@ -192,9 +213,25 @@ def _create_database_view(connection: Any, name: str, files: Sequence[Path], emp
                 f"{file} has format {form.decode('latin-1')}; this mlapp reads formats up to {FORMAT.decode()}.",
                 "Update mlapp.",
             )
+        require_column_types(schema, str(file), LOG_TYPES if name == "log" else TRUTH_TYPES)
         readable.append(file)
     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_format_duckdb_reader(readable)}" if readable else empty)
     return set(readable)
+
+
+def require_column_types(schema: Any, file: str, types: Mapping[str, str]) -> None:
+    """Check the columns that queries need.
+
+    Raises:
+        StoreError: one is missing, or of another type.
+    """
+    for name, kind in types.items():
+        found = str(schema.field(name).type) if name in schema.names else "missing"
+        if not found.startswith(kind):
+            raise StoreError(
+                f"{file} is no file of mlapp: its column '{name}' is {found}.",
+                "Delete this file; the rest of the log is not affected.",
+            )
 
 
 def _format_duckdb_reader(files: Iterable[Path]) -> str:

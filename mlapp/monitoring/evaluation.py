@@ -10,20 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from mlapp import frameworks, prediction
 from mlapp.baseline import Baseline, read_baseline
 from mlapp.config import Monitor
-from mlapp.errors import MlappError
+from mlapp.errors import DataError, MlappError
 from mlapp.frameworks.metrics import compute_classification_metrics, compute_regression_metrics
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import Database, open_database
 from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_quality_error
-from mlapp.monitoring.segments import log_column
-from mlapp.monitoring.truth import Truth, count_unknown_classes
+from mlapp.monitoring.segments import name_log_columns
+from mlapp.monitoring.truth import Truth, count_unknown_classes, decode_truth
 from mlapp.monitoring.windows import Metric, Quality
 from mlapp.pipeline import Pipeline, bind_parameters
 from mlapp.pipeline.parameters import list_parameters
@@ -121,12 +119,16 @@ class Evaluation:
             self._evaluate_segments(quality, loaded, table, column)
 
     def _evaluate_segments(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame, column: str) -> None:
-        if column not in table.columns:
+        name_in_log = name_log_columns(loaded.manifest.schema.features.names).get(column, column)
+        if name_in_log not in table.columns:
             return
-        for value, rows in list(table.groupby(column, sort=False, dropna=False))[:SEGMENTS]:
+        groups = sorted(table.groupby(name_in_log, sort=False, dropna=False), key=lambda group: -len(group[1]))
+        for value, rows in groups[:SEGMENTS]:
             if len(rows) < FEWEST:
                 continue
             for name, live in self.metrics(loaded.predictor, loaded.manifest, rows).items():
+                if not math.isfinite(live):
+                    continue
                 segment = f"{column}={value}"
                 quality.details[f"{name}[{segment}]"] = Metric(value=round(live, 6), rows=len(rows), segment=segment)
 
@@ -136,7 +138,9 @@ class Evaluation:
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
-            if not self._rules.changes(names) and all(log_column(name) in table.columns for name in names):
+            if not self._rules.changes(names) and all(
+                name in table.columns for name in name_log_columns(names).values()
+            ):
                 features = restore_logged_features(predictor, table)
                 return self._score_by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
@@ -170,7 +174,7 @@ class Evaluation:
         if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
             return
         table, _ = read_live_rows(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
-        if not len(table) or any(log_column(name) not in table.columns for name in names):
+        if not len(table) or any(name not in table.columns for name in name_log_columns(names).values()):
             return
         try:
             features = stage_calls.call_transformer(self._pipeline, restore_logged_features(loaded.predictor, table))
@@ -204,11 +208,17 @@ def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
     """Logged features with the schema's types, before the transformer.
 
     Raises:
-        InputError: they do not fit its schema.
+        InputError: they do not fit its schema. DataError: the log has no such column.
     """
     schema = predictor.schema.features
     if schema.kind == "table":
-        features = table[[log_column(name) for name in schema.names]]
+        columns = list(name_log_columns(schema.names).values())
+        missing = [name for name in columns if name not in table.columns]
+        if missing:
+            raise DataError(
+                f"The log has no column '{missing[0]}'.", "It was written for a version with other features."
+            )
+        features = table[columns]
         return predictor.accept_inputs(features.set_axis(schema.names, axis=1).reset_index(drop=True))
     if schema.kind == "array":
         names = [str(at) for at in range(math.prod(schema.shape))]
@@ -219,7 +229,7 @@ def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
 
 def decode_evaluated_truths(truths: pd.Series[Any]) -> list[Any]:
     """Decode truths from JSON, each distinct text once."""
-    known = {text: msgspec.json.decode(text) for text in truths.unique()}
+    known = {text: decode_truth(text) for text in truths.unique()}
     return [known[text] for text in truths]
 
 

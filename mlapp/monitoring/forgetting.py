@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from mlapp.errors import UsageError
+from mlapp.errors import StoreError, UsageError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.database import list_log_keys, list_truth_keys
+from mlapp.monitoring.database import LOG_TYPES, TRUTH_TYPES, list_log_keys, list_truth_keys, require_column_types
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
 
@@ -40,12 +41,11 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
 
 def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests: set[tuple[str, int]]) -> int:
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     content = place.storage.read_key(key)
     if content is None:
         return 0
-    table = parquet.read_table(io.BytesIO(content))
+    table = _read_forgettable_table(place, key, content, LOG_TYPES)
     mask = _mask_forgotten_rows(table, keys)
     found = int(sum(mask))
     if not found:
@@ -74,9 +74,37 @@ def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
             return [False] * len(table)
         own = [False] * len(table)
         for column in columns:
-            own = [mine or str(cell) == value for mine, cell in zip(own, table[column].to_pylist(), strict=True)]
+            cells = table[column].to_pylist()
+            own = [mine or _is_forgotten_value(cell, value) for mine, cell in zip(own, cells, strict=True)]
         mask = [both and mine for both, mine in zip(mask, own, strict=True)]
     return mask
+
+
+def _is_forgotten_value(cell: Any, value: str) -> bool:
+    """Whether a stored value is the given one; a column of numbers has 42 as 42.0."""
+    if isinstance(cell, float):
+        with contextlib.suppress(ValueError):
+            return cell == float(value)
+    return str(cell) == value
+
+
+def _read_forgettable_table(place: Place, key: str, content: bytes, types: Mapping[str, str]) -> Any:
+    """A segment, or a file of truths.
+
+    Raises:
+        StoreError: it cannot be read, so its rows cannot be deleted.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{key} in {place.storage!r} cannot be read: {error}", "Delete this file, and run the command again."
+        ) from None
+    require_column_types(table.schema, f"{key} in {place.storage!r}", types)
+    return table
 
 
 def _forget_in_truths(place: Place, key: str, keys: Mapping[str, str], requests: set[tuple[str, int]]) -> None:
@@ -85,7 +113,7 @@ def _forget_in_truths(place: Place, key: str, keys: Mapping[str, str], requests:
     content = place.storage.read_key(key)
     if content is None:
         return
-    table = parquet.read_table(io.BytesIO(content))
+    table = _read_forgettable_table(place, key, content, TRUTH_TYPES)
     kept = []
     for at, row in enumerate(table.select(["request", "row", "keys"]).to_pylist()):
         named = {} if row["keys"] is None else msgspec.json.decode(row["keys"])

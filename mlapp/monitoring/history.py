@@ -65,16 +65,28 @@ def _sum_window_counts(place: Place, version: str, window: str) -> Counts | None
         if number.isdecimal():
             newest[replica] = max(newest.get(replica, ""), name)
     contents = place.read_all([place.key("counts", version, window, name) for name in newest.values()])
-    return merge_counts(_decode_counts(content, f"{place!r}/counts/{version}/{window}") for content in contents)
+    where = f"{place!r}/counts/{version}/{window}"
+    parts = [_decode_counts(content, where) for content in contents]
+    for part in parts:
+        if (part.version, Window(int(part.since), int(part.until - part.since)).name) != (version, window):
+            raise _make_counts_error(where, "its content belongs to another version or window")
+    try:
+        return merge_counts(parts)
+    except ValueError:
+        raise _make_counts_error(where, "two replicas counted into different bins") from None
 
 
 def _decode_counts(content: bytes, where: str) -> Counts:
     try:
         found = msgspec.json.decode(content, type=Counts)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"{where} cannot be read: {error}", "Update mlapp, or delete that folder.") from None
+        raise _make_counts_error(where, str(error).rstrip(".")) from None
     if found.format > FORMAT:
         raise StoreError(
             f"{where} has format {found.format}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
         )
     return found
+
+
+def _make_counts_error(where: str, why: str) -> StoreError:
+    return StoreError(f"{where} cannot be read: {why}.", "Update mlapp, or delete that folder.")

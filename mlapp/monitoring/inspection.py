@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -115,13 +116,13 @@ def parse_inspected_moment(text: str | None, now: float | None = None) -> float 
     """
     if text is None:
         return None
-    if text[:-1].isdecimal() and text[-1] in "smhd":
-        return (time.time() if now is None else now) - parse_seconds(text)
+    if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
+        return max(0.0, (time.time() if now is None else now) - parse_seconds(text))
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise UsageError(f"'{text}' is not a time.", "Give it as 2h, 7d, or 2026-01-31T12:00.") from None
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp())
 
 
 def _inspect_quality(

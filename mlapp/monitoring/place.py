@@ -18,15 +18,19 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from mlapp.config import Monitor
 from mlapp.data.secrets import expand_address
+from mlapp.errors import StoreError
 from mlapp.store import Store, open_store
 
 if TYPE_CHECKING:
     from mlapp.store.storage import Storage
 
+T = TypeVar("T")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -56,7 +60,7 @@ class Window:
     @classmethod
     def parse(cls, name: str) -> Window | None:
         """The window from a part of a key."""
-        found = re.fullmatch(r"(\d+)-(\d+)", name)
+        found = re.fullmatch(r"(\d{1,11})-([1-9]\d{0,10})", name, re.ASCII)
         return cls(int(found[1]), int(found[2])) if found else None
 
 
@@ -82,6 +86,18 @@ class Place:
     def read_all(self, keys: Iterable[str]) -> list[bytes]:
         """The contents of those keys that still exist."""
         return [content for content in self.storage.read_keys(keys) if content is not None]
+
+    def read_document(self, key: str, kind: type[T]) -> T | None:
+        """The content of a JSON object, or None if there is none.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        content = self.storage.read_key(key)
+        try:
+            return None if content is None else msgspec.json.decode(content, type=kind)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{key} in {self.storage!r} cannot be read: {error}.", "Delete this file.") from None
 
     def folder(self) -> Path | None:
         """The local folder, or None if the place is not a folder."""

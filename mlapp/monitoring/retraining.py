@@ -59,7 +59,10 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
         CHALLENGER,
     )
     if project.settings.monitor.promote is not None:
-        promote_challenger_if_better(project, made.version, version, project.settings.monitor.promote, now)
+        try:
+            promote_challenger_if_better(project, made.version, version, project.settings.monitor.promote, now)
+        except MlappError as error:
+            log.error("%s version %s was not promoted: %s", project.name, made.version, error.what)
     return str(made.version)
 
 

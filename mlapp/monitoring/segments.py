@@ -31,8 +31,8 @@ META = b"mlapp.log"
 MANY = 1024
 """Rows from which a segment is not compressed. Compression would take two thirds of the instructions of logging a row;
 so many rows come from a server under load."""
-OWN = ("id", "request", "row", "time", "version", "latency", "weight")
-"""The log's own columns; a feature of such a name is `feature.NAME`."""
+OWN = ("id", "request", "row", "time", "version", "latency", "weight", "truth")
+"""The log's own columns, and that of truths joined to it; a feature of such a name is `feature.NAME`."""
 NAME = re.compile(r"(?P<replica>.+)-(?P<first>\d{9})-(?P<last>\d{9})(~(?P<generation>\d+))?\.parquet")
 
 
@@ -121,9 +121,10 @@ def make_segment_table(
             arrays[f"key.{name}"] = pa.array(
                 [None if value is None else _format_log_text(value) for value in values], pa.string()
             )
+    log_names = name_log_columns(columns)
     for name, values in columns.items():
         if not rules.is_dropped(name):
-            arrays[log_column(name)] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
+            arrays[log_names[name]] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
     for name, values in _make_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
             arrays[name] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
@@ -133,9 +134,27 @@ def make_segment_table(
     return pa.table(list(columns_found.values()), pa.schema(fields, {META: FORMAT}))
 
 
-def log_column(name: str) -> str:
-    """A feature's column in the log."""
-    return f"feature.{name}" if name in OWN or name.startswith(("prediction", "key.")) else name
+def _name_log_column(name: str) -> str:
+    """A feature's column in the log, unless it differs from another feature's in upper and lower case alone."""
+    folded = name.lower()
+    return f"feature.{name}" if folded in OWN or folded.startswith(("prediction", "key.")) else name
+
+
+def name_log_columns(names: Iterable[str]) -> dict[str, str]:
+    """The column of each feature in the log: SQL does not distinguish `Weight` from `weight`.
+
+    Args:
+        names: of all features, in the schema's order.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        column = _name_log_column(name)
+        while column.lower() in taken:
+            column += "~"
+        taken.add(column.lower())
+        found[name] = column
+    return found
 
 
 def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:

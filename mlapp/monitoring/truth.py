@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp.baseline import Baseline
 from mlapp.baseline.build import to_category_text
-from mlapp.errors import Problem, TruthError
+from mlapp.errors import Problem, StoreError, TruthError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
 from mlapp.schema.json_values import to_json_value
@@ -55,6 +55,11 @@ class Truths:
     def __init__(self, place: Place, rules: ColumnPrivacy, baseline: Baseline | None = None) -> None:
         self._place, self._rules, self._baseline = place, rules, baseline
         self._kind = None if baseline is None else baseline.target
+
+    @property
+    def kind(self) -> str | None:
+        """JSON type of the target, if known."""
+        return self._kind
 
     def describe_accepted(self, accepted: int, truths: Sequence[Truth]) -> dict[str, Any]:
         """The answer to stored truths: their number, and the classes among them that training never saw."""
@@ -159,10 +164,24 @@ def count_unknown_classes(baseline: Baseline | None, truths: Iterable[str]) -> d
     known = set(baseline.classes)
     found: Counter[str] = Counter()
     for text, count in Counter(truths).items():
-        name = to_category_text(msgspec.json.decode(text)) or ""
+        name = to_category_text(decode_truth(text)) or ""
         if name not in known:
             found[name] += count
     return dict(found.most_common(SHOWN_CLASSES))
+
+
+def decode_truth(text: str) -> Any:
+    """A stored truth.
+
+    Raises:
+        StoreError: it is no JSON, so mlapp has not written it.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        raise StoreError(
+            f"A stored truth cannot be read: {text:.40}", "Delete its file: mlapp has not written it."
+        ) from None
 
 
 def describe_unknown_classes(found: Mapping[str, int]) -> str:
@@ -193,12 +212,19 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     known = frame[frame["truth"].notna()]
     truths = [to_json_value(value) for value in known["truth"].tolist()]
     if "id" in names:
-        return [{"id": str(id), "truth": truth} for id, truth in zip(known["id"].tolist(), truths, strict=True)]
-    columns = [[to_json_value(value) for value in known[name].tolist()] for name in keys]
+        ids = [_make_table_key(value) for value in known["id"].tolist()]
+        return [{"id": None if id is None else str(id), "truth": truth} for id, truth in zip(ids, truths, strict=True)]
+    columns = [[_make_table_key(value) for value in known[name].tolist()] for name in keys]
     return [
         {"keys": dict(zip(keys, row, strict=True)), "truth": truth}
         for *row, truth in zip(*columns, truths, strict=True)
     ]
+
+
+def _make_table_key(value: Any) -> Any:
+    """An id or key of a table. A missing value makes floats of a column of integers."""
+    found = to_json_value(value)
+    return int(found) if isinstance(found, float) and found.is_integer() else found
 
 
 def format_truth_keys(keys: Mapping[str, Any]) -> str:

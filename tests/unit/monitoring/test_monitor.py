@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,29 +19,10 @@ from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
 from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.segments import encode_table
-from tests.unit.monitoring.service import LOANS, YAML, Service, rows
+from tests.unit.monitoring.service import LOANS, Service, rows
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
 parquet = pytest.importorskip("pyarrow.parquet")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the store lies, once the first test has trained."""
-    return tmp_path_factory.mktemp("trained") / ".mlapp"
-
-
-@pytest.fixture
-def service(
-    mlapp: Callable[..., Any], project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, trained: Path
-) -> Service:
-    root = project(LOANS, mlapp__yaml=YAML)
-    if trained.is_dir():
-        shutil.copytree(trained, root / ".mlapp")
-    else:
-        assert mlapp("train").code == 0
-        shutil.copytree(root / ".mlapp", trained)
-    return Service(root, monkeypatch)
 
 
 def windows(mlapp: Callable[..., Any], *arguments: str) -> list[dict[str, Any]]:
@@ -357,6 +337,29 @@ def test_a_segment_with_another_schema_is_read_beside_the_others(mlapp: Callable
     found = mlapp("monitor", "sql", "SELECT count(*) AS rows, count(bonus) AS bonus FROM log", "--json")
     assert json.loads(found.out) == [{"rows": 200, "bonus": 100}]
     assert windows(mlapp)[0]["rows"] == 100
+
+
+def test_columns_whose_names_sql_does_not_distinguish(
+    mlapp: Callable[..., Any], project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = {"income": "Weight", "city": "weight", "ssn": "truth"}
+    source = LOANS.replace('"income"', '"Weight"').replace('"city"', '"weight"')
+    root = project(
+        source.replace('"ssn"', '"truth"'), mlapp__yaml="monitor: {log: all, window: 10s, segment: weight}\n"
+    )
+    assert mlapp("train").code == 0
+    service = Service(root, monkeypatch)
+    predictions = service.predict(rows(100).rename(columns=names), "r")
+    service.stop()
+    truths = [{"id": f"r#{at}", "truth": value} for at, value in enumerate(predictions)]
+    (tmp_path / "truths.json").write_text(json.dumps(truths))
+    assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
+    (window,) = windows(mlapp)
+    assert (window["truths"], window["metrics"]["accuracy"]) == (100, 1.0)
+    assert {"accuracy[weight=Oslo]", "accuracy[weight=Rome]"} <= set(window["quality"])
+    assert mlapp("monitor", "skew").out == "All 100 predictions match those of the training path.\n"
+    sql = 'SELECT count(*) AS n FROM log WHERE "feature.Weight" > 0 AND weight = 1'
+    assert json.loads(mlapp("monitor", "sql", sql, "--json").out) == [{"n": 100}]
 
 
 def test_replicas_whose_clocks_differ_by_minutes_count_in_the_windows_of_their_own_clocks(
