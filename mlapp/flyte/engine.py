@@ -33,6 +33,7 @@ from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, Tria
 from mlapp.flyte.run_pods import RunPods
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import TUNING, get_task_graph
+from mlapp.flyte.trial import Trial
 from mlapp.flyte.workflow import SPLITS, split_workflow
 from mlapp.project import Project
 from mlapp.reporting import Reporter
@@ -106,7 +107,7 @@ class FlytekitEngine(Engine):
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [
-                msgspec.json.encode(task_bodies.Trial(dict(given), trials.folds, trials.seed)).decode()
+                msgspec.json.encode(Trial(dict(given), trials.folds, trials.seed)).decode()
                 for given in trials.parameters
             ]
             data_of = trials.data_of

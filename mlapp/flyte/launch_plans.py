@@ -12,7 +12,8 @@ from mlapp.errors import ConfigError, DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.inputs import Input
-from mlapp.flyte.task_graph import VERSION, get_task_graph
+from mlapp.flyte.scheduled_tasks import VERSION
+from mlapp.flyte.task_graph import get_task_graph
 from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
 from mlapp.monitoring.run_schedule import make_cron
 from mlapp.pipeline import bind_parameters

@@ -6,7 +6,6 @@ This module is independent of Flyte. A task calls one of these functions with th
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,22 +16,18 @@ from typing import Any
 
 import msgspec
 
-from mlapp import frameworks, normalization, prediction, training
+from mlapp import frameworks
 from mlapp.baseline import Baseline, draw_baseline_rows, read_baseline
 from mlapp.baseline.redaction import redact_schema
-from mlapp.errors import MlappError
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
-from mlapp.flyte.interface import TrialResult
-from mlapp.flyte.task_errors import format_task_trace, shorten_task_paths
 from mlapp.model import TrainedModel, load_estimator, require_savable_model
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameters import REQUIRED, flatten_parameters, list_parameters
+from mlapp.pipeline.parameters import flatten_parameters
 from mlapp.project import Project
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_prediction_schema, infer_schema
-from mlapp.schema.json_values import to_json_value
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
@@ -50,7 +45,6 @@ from mlapp.training.splits import (
     name_array_schema,
     widen_schema_by_split,
 )
-from mlapp.tuning import Judge
 
 Bound = Mapping[str, Mapping[str, Any]]
 """stage → name → value"""
@@ -91,14 +85,6 @@ class SavedModel(TrainedModel):
 
     def save(self, folder: Path) -> None:
         shutil.copytree(self.files, folder, dirs_exist_ok=True)
-
-
-class Trial(msgspec.Struct, frozen=True):
-    """Parameters to try, by full name, and the folds and seed of the cross-validation."""
-
-    parameters: dict[str, Any]
-    folds: int
-    seed: int
 
 
 def run_read_step(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool = False) -> None:
@@ -279,48 +265,6 @@ def _restore_order(metrics: Mapping[str, float], baseline: Baseline | None) -> d
 def open_saved_version(folder: Path) -> ModelVersion:
     """The version that `run_save_step` wrote."""
     return ModelVersion(msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder / FILES)
-
-
-def run_predict_step(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
-    """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
-    predictor = prediction.load_predictor(pipeline, version)
-    values = _choose_changed_values(pipeline, bound)
-    features = training.read_features(pipeline, values, trained_with=predictor.parameters)
-    predictions = predictor.predict_features(features)
-    normalization.normalize_to_table(predictions, predictor.stage.title).to_parquet(out)
-
-
-def _choose_changed_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
-    """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
-    defaults = {parameter.full_name: parameter.default for parameter in list_parameters(pipeline.stages.values())}
-    given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
-    return {
-        name: value
-        for name, value in given.items()
-        if to_json_value(value) != to_json_value(defaults.get(name, REQUIRED))
-    }
-
-
-def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
-    """The metrics of one trial on the first split, as means over the folds; or why it failed.
-
-    Args:
-        text: a `Trial` as JSON. Its parameters override `bound`.
-
-    Returns:
-        A `TrialResult` as JSON.
-    """
-    asked = msgspec.json.decode(text, type=Trial)
-    fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
-    first = data_folder.read_task_value(splits, data_folder.open_data_index(splits).names[0])
-    judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
-    try:
-        measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))
-    except MlappError as error:
-        lines = (shorten_task_paths(error.what), shorten_task_paths(error.todo))
-        return msgspec.json.encode(TrialResult(error=lines, trace=format_task_trace(error))).decode()
-    means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
-    return msgspec.json.encode(TrialResult(metrics={**means})).decode()
 
 
 def run_monitor_step(project: Project) -> str:

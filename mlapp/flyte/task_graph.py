@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +15,7 @@ from flytekit.core.base_task import TaskResolverMixin
 from flytekit.core.hash import HashMethod
 from flytekit.core.launch_plan import LaunchPlan
 from flytekit.types.directory import FlyteDirectory
-from flytekit.types.file import FlyteFile
 
-from mlapp import frameworks
 from mlapp.app import App
 from mlapp.errors import ProjectError
 from mlapp.flyte import app_source as sources
@@ -33,26 +31,29 @@ from mlapp.flyte.fusion import (
     name_fused_task,
 )
 from mlapp.flyte.inputs import Input
+from mlapp.flyte.scheduled_tasks import make_batch_task, make_monitor_task
 from mlapp.flyte.task_specs import STEPS, list_task_stages, make_task_options
-from mlapp.flyte.tasks import StageTask, make_task_output_folder
-from mlapp.frameworks import Framework
+from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
+from mlapp.flyte.tune_tasks import make_data_task, make_trial_task
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, list_parameters
 from mlapp.pipeline.stage_options import NO_OPTIONS
 from mlapp.pipeline.stage_tasks import Task
 from mlapp.provenance import GitState
-from mlapp.store import ModelVersion, Signer, open_store
-from mlapp.training import stage_calls
-from mlapp.training.binding import list_parameter_stages
+from mlapp.store import Signer
+from mlapp.training.binding import infer_model_framework, list_parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
 """The registered commit, with the suffix `-dirty` if changed: a container has the code but no git."""
-VERSION = "model_version"
-"""The input with the version, alias or `latest` of the store to predict with if no model is given."""
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty without a search."""
 Metrics = dict[str, dict[str, float]]
-OTHER_TASKS = ("batch", "data", "monitor", "trial")
+OTHER_TASKS: Mapping[str, Callable[[TaskGraph], StageTask]] = {
+    "batch": make_batch_task,
+    "data": make_data_task,
+    "monitor": make_monitor_task,
+    "trial": make_trial_task,
+}
 """The tasks of the workflows other than `<app>.train`."""
 
 
@@ -67,7 +68,7 @@ class TaskGraph:
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
-        parameters = list_parameters(list_parameter_stages(self.pipeline, find_task_framework(self.pipeline)))
+        parameters = list_parameters(list_parameter_stages(self.pipeline, infer_model_framework(self.pipeline)))
         times = {schedule.time for schedule in self.pipeline.schedules.values() if schedule.time}
         self.inputs = inputs.make_inputs(parameters, times)
         self.entities: dict[Any, Any] = {}
@@ -91,7 +92,7 @@ class TaskGraph:
             group = next((group for group in self.groups() if name_fused_task(group) == step), None)
             if group is None and step not in OTHER_TASKS:
                 raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
-            self._tasks[step] = self._group_steps(group) if group else getattr(self, f"_make_{step}_task")()
+            self._tasks[step] = self._group_steps(group) if group else OTHER_TASKS[step](self)
         return self._tasks[step]
 
     def groups(self) -> list[tuple[str, ...]]:
@@ -110,7 +111,7 @@ class TaskGraph:
 
         def work(given: dict[str, Any]) -> Any:
             values = {
-                key: given[key] if key == "metrics" else _to_local_task_path(given[key])
+                key: given[key] if key == "metrics" else download_task_folder(given[key])
                 for key in list_fused_inputs(steps)
             }
             for step in steps:
@@ -123,7 +124,7 @@ class TaskGraph:
         if "save" in steps:
             data |= {promotion.INPUT: str, TUNING: str}
         kinds = {"table": self._hashed_folder_type, "splits": self._hashed_folder_type, "metrics": Metrics}
-        return self._make_task(
+        return self.make_task(
             name,
             work,
             parameters,
@@ -142,9 +143,9 @@ class TaskGraph:
             return metrics
         out = make_task_output_folder(GIVES[step])
         if step == "read":
-            task_bodies.run_read_step(self.pipeline, bound, out, pickle=self._allows_pickle)
+            task_bodies.run_read_step(self.pipeline, bound, out, pickle=self.allows_pickle)
         elif step == "split":
-            task_bodies.run_split_step(self.pipeline, bound, values["table"], out, pickle=self._allows_pickle)
+            task_bodies.run_split_step(self.pipeline, bound, values["table"], out, pickle=self.allows_pickle)
         elif step == "train":
             task_bodies.run_train_step(self.pipeline, bound, values["splits"], out)
         else:
@@ -164,59 +165,7 @@ class TaskGraph:
             )
         return out
 
-    def _make_batch_task(self) -> StageTask:
-        own = self.list_task_inputs("batch")
-
-        def run_batch(given: dict[str, Any]) -> Any:
-            out = make_task_output_folder("predictions") / "predictions.parquet"
-            task_bodies.run_predict_step(
-                self.pipeline, inputs.decode_inputs_by_stage(own, given), self._load_version_for_batch(given), out
-            )
-            return FlyteFile(str(out))
-
-        data = {"model": FlyteDirectory | None, VERSION: str}
-        return self._make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
-
-    def _load_version_for_batch(self, given: Mapping[str, Any]) -> ModelVersion:
-        """The model to predict with: the given one, or the version of the store that a schedule names."""
-        store = open_store(self.source.settings.store, self.source.root)
-        if given["model"] is not None:
-            version = task_bodies.open_saved_version(_to_local_task_path(given["model"]))
-            store.require_signed(version)
-            return version
-        return store.get(self.name, given[VERSION] or "latest")
-
-    def _make_monitor_task(self) -> StageTask:
-        def run_monitor(given: dict[str, Any]) -> Any:
-            return task_bodies.run_monitor_step(self.source.project)
-
-        return self._make_task("monitor", run_monitor, [], {}, {"closed": str}, workflow="monitor")
-
-    def _make_data_task(self) -> StageTask:
-        own = self.list_task_inputs("data")
-
-        def run_data(given: dict[str, Any]) -> Any:
-            table, out = make_task_output_folder("table"), make_task_output_folder("splits")
-            bound = inputs.decode_inputs_by_stage(own, given)
-            task_bodies.run_read_step(self.pipeline, bound, table, pickle=self._allows_pickle)
-            task_bodies.run_split_step(self.pipeline, bound, table, out, pickle=self._allows_pickle)
-            return FlyteDirectory(str(out))
-
-        return self._make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
-
-    def _make_trial_task(self) -> StageTask:
-        own = self.list_task_inputs("trial")
-
-        def run_trial(given: dict[str, Any]) -> Any:
-            bound = inputs.decode_inputs_by_stage(own, given)
-            return task_bodies.run_trial_step(
-                self.pipeline, bound, _to_local_task_path(given["splits"]), given["trials"]
-            )
-
-        data = {"splits": FlyteDirectory, "trials": str}
-        return self._make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
-
-    def _make_task(
+    def make_task(
         self,
         step: str,
         work: Any,
@@ -228,6 +177,15 @@ class TaskGraph:
         declared: Task | None = None,
         shows_deck: bool = False,
     ) -> StageTask:
+        """A task of one of the app's workflows.
+
+        Args:
+            work: the function that does the work, given the task's inputs by name.
+            own: the inputs that are parameters of stages.
+            data: the other inputs, by name, with their types.
+            outputs: the names and types of the results.
+            declared: the task's options; by default those that its stages declare.
+        """
         declared = declared or make_task_options(self.pipeline, step)
         return StageTask(
             self.source,
@@ -263,7 +221,8 @@ class TaskGraph:
         return code_archive.digest_archived_data(self.source.root, self.source.settings)
 
     @property
-    def _allows_pickle(self) -> bool:
+    def allows_pickle(self) -> bool:
+        """Whether values without a safe format may be transferred as pickles (`flyte.pickle`)."""
         return self.source.settings.flyte.pickle
 
     @property
@@ -325,29 +284,11 @@ def make_task_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
 
-def find_task_framework(pipeline: Pipeline) -> Framework:
-    """The framework of the app's model: from the builder's annotation, otherwise by building it with its defaults."""
-    stage = pipeline.stages["model"]
-    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
-    if isinstance(kind, type) and frameworks.find_framework(kind).name != "python":
-        return frameworks.find_framework(kind)
-    own = list_parameters([stage])
-    if any(parameter.is_required for parameter in own):
-        return frameworks.find_framework(object)
-    return frameworks.find_framework(
-        type(stage_calls.call_builder(pipeline, {parameter.name: parameter.default for parameter in own}))
-    )
-
-
 def _find_task_app_folder(place: str) -> Path:
     """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     file = place.partition(":")[0]
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])
-
-
-def _to_local_task_path(given: Any) -> Path:
-    return Path(given.download())
 
 
 def _read_task_origin() -> dict[str, str]:

@@ -9,9 +9,9 @@ from mlapp.bundle import requirements
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.flyte.app_source import make_project_source
 from mlapp.flyte.task_extras import list_task_extras
-from mlapp.flyte.task_graph import find_task_framework
 from mlapp.project import Project
 from mlapp.reporting import Reporter
+from mlapp.training.binding import infer_model_framework
 
 
 def build_task_image(project: Project, tell: Reporter) -> str:
@@ -39,7 +39,7 @@ def build_task_image(project: Project, tell: Reporter) -> str:
     source = make_project_source(project)
     extras = list_task_extras(
         source.app,
-        find_task_framework(source.app),
+        infer_model_framework(source.app),
         settings.store.url,
         requirements.read_declared_requirements(project.root, settings.image, python),
     )

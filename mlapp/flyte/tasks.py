@@ -111,6 +111,11 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
+def download_task_folder(given: Any) -> Path:
+    """The local copy of a folder that the task received."""
+    return Path(given.download())
+
+
 def make_task_output_folder(name: str) -> Path:
     """A new folder for an output, in flytekit's folder for a task's files."""
     made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name

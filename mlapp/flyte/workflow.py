@@ -18,7 +18,8 @@ from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.fusion import list_fused_inputs, list_fused_outputs, name_fused_task
-from mlapp.flyte.task_graph import TUNING, VERSION, Metrics, TaskGraph, get_task_graph, make_task_defaults
+from mlapp.flyte.scheduled_tasks import VERSION
+from mlapp.flyte.task_graph import TUNING, Metrics, TaskGraph, get_task_graph, make_task_defaults
 from mlapp.flyte.tasks import StageTask
 
 SPLITS = "splits"
@@ -103,7 +104,7 @@ def monitor_workflow(app: App | Source) -> AppWorkflow:
 def tune_workflow(app: App | Source) -> AppWorkflow:
     """`<app>.tune`: the same data for many trials at once, as a map task.
 
-    Its inputs are the parameters and `trials` (each a `task_bodies.Trial` as JSON); its outputs are a `TrialResult` as
+    Its inputs are the parameters and `trials` (each a `trial.Trial` as JSON); its outputs are a `TrialResult` as
     JSON per trial, None for a killed one, and the data.
     """
     return _get_or_make_workflow(app, _make_tune_workflow)

@@ -51,3 +51,17 @@ def list_parameter_stages(pipeline: Pipeline, framework: Framework) -> list[Stag
         stage_calls.select_trainer(pipeline, framework),
     ]
     return [stage for stage in stages if stage is not None]
+
+
+def infer_model_framework(pipeline: Pipeline) -> Framework:
+    """The framework of the app's model: from the builder's annotation, otherwise by building it with its defaults."""
+    stage = pipeline.stages["model"]
+    kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
+    if isinstance(kind, type) and frameworks.find_framework(kind).name != "python":
+        return frameworks.find_framework(kind)
+    own = list_parameters([stage])
+    if any(parameter.is_required for parameter in own):
+        return frameworks.find_framework(object)
+    return frameworks.find_framework(
+        type(stage_calls.call_builder(pipeline, {parameter.name: parameter.default for parameter in own}))
+    )

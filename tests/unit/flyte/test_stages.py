@@ -10,6 +10,7 @@ import pytest
 
 from mlapp.flyte import data_folder, task_bodies
 from mlapp.flyte.interface import TrialResult
+from mlapp.flyte.trial import Trial, run_trial_step
 from mlapp.project import Project
 from mlapp.tuning import Judge
 
@@ -48,8 +49,8 @@ def splits(project: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def tried(splits: Path, C: float) -> TrialResult:
-    text = msgspec.json.encode(task_bodies.Trial({"model.C": C}, folds=3, seed=0)).decode()
-    return msgspec.json.decode(task_bodies.run_trial_step(Project.find().app, {}, splits, text), type=TrialResult)
+    text = msgspec.json.encode(Trial({"model.C": C}, folds=3, seed=0)).decode()
+    return msgspec.json.decode(run_trial_step(Project.find().app, {}, splits, text), type=TrialResult)
 
 
 def test_a_trial_gives_the_metrics_that_a_trial_here_gives(splits: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mlapp import App, prediction, training
 from mlapp.errors import InputError
-from mlapp.flyte import task_bodies
+from mlapp.flyte.batch_prediction import run_predict_step
 
 
 class Doubles:
@@ -67,7 +67,7 @@ def test_parser_and_loader_have_the_parameters_of_the_training(tmp_path: Path, m
     assert again.predict(n=2, version=1, scale=10.0).tolist() == [40.0, 60.0]
 
     bound = {"data_reader": {"n": 2}, "data_loader": {"offset": 0.0}, "data_parser": {"scale": 1.0}}
-    task_bodies.run_predict_step(again, bound, version, tmp_path / "batch.parquet")
+    run_predict_step(again, bound, version, tmp_path / "batch.parquet")
     assert pd.read_parquet(tmp_path / "batch.parquet")["prediction"].tolist() == [4000.0, 6000.0]
 
 

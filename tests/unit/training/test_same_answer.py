@@ -40,7 +40,7 @@ from mlapp.config import Serve
 from mlapp.data.export import export_table
 from mlapp.errors import DataError, InputError, MlappError
 from mlapp.features_file import read_features_file
-from mlapp.flyte import task_bodies
+from mlapp.flyte.batch_prediction import run_predict_step
 from mlapp.schema.json_values import to_json_value
 from mlapp.serving import create_asgi
 from mlapp.serving.protocols import grpc
@@ -277,7 +277,7 @@ class Answers:
             except (InputError, DataError) as error:
                 self.found[f"mlapp predict {name}"] = error.what
         out = folder / "flyte.parquet"
-        task_bodies.run_predict_step(self.app, {}, version, out)
+        run_predict_step(self.app, {}, version, out)
         self.found["Flyte batch"] = pd.read_parquet(out)["prediction"].tolist()
 
     async def _ask_server(self) -> None:

@@ -1,0 +1,40 @@
+"""The tasks of `<app>.tune`: the data that all trials share, and a trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flytekit.types.directory import FlyteDirectory
+
+from mlapp.flyte import inputs, task_bodies
+from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
+from mlapp.flyte.trial import run_trial_step
+
+if TYPE_CHECKING:
+    from mlapp.flyte.task_graph import TaskGraph
+
+
+def make_data_task(graph: TaskGraph) -> StageTask:
+    """Reads and splits the data once for all trials."""
+    own = graph.list_task_inputs("data")
+
+    def run_data(given: dict[str, Any]) -> Any:
+        table, out = make_task_output_folder("table"), make_task_output_folder("splits")
+        bound = inputs.decode_inputs_by_stage(own, given)
+        task_bodies.run_read_step(graph.pipeline, bound, table, pickle=graph.allows_pickle)
+        task_bodies.run_split_step(graph.pipeline, bound, table, out, pickle=graph.allows_pickle)
+        return FlyteDirectory(str(out))
+
+    return graph.make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
+
+
+def make_trial_task(graph: TaskGraph) -> StageTask:
+    """Scores one combination of parameters."""
+    own = graph.list_task_inputs("trial")
+
+    def run_trial(given: dict[str, Any]) -> Any:
+        bound = inputs.decode_inputs_by_stage(own, given)
+        return run_trial_step(graph.pipeline, bound, download_task_folder(given["splits"]), given["trials"])
+
+    data = {"splits": FlyteDirectory, "trials": str}
+    return graph.make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
