@@ -24,7 +24,7 @@ from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 from mlapp.store import ModelVersion, open_store
-from mlapp.store.store import CHALLENGER, HELD
+from mlapp.store.references import CHALLENGER, HELD
 
 log = logging.getLogger("mlapp.monitoring")
 PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}

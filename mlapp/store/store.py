@@ -22,23 +22,21 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import ConfigError, StoreError, UsageError, suggest_nearest
+from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.provenance import GitState
 from mlapp.reporting import Reporter
-from mlapp.store.aliases import AliasEntry, Aliases, is_alias_name, require_alias_name
+from mlapp.store.aliases import AliasEntry, Aliases, require_alias_name
+from mlapp.store.deletion import delete_version
 from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
 from mlapp.store.manifests import Manifests, make_manifest, signatures_key
 from mlapp.store.names import APP, LATEST, parse_version_numbers
-from mlapp.store.signatures import Signer, join_signatures
+from mlapp.store.references import CHALLENGER, References
+from mlapp.store.signatures import Signer
 from mlapp.store.storage import FullError, Storage
-
-CHALLENGER = "challenger"
-"""The alias of a version that monitoring trained; pointing it at a version does not release the version."""
-HELD = "held"
-"""The key in a manifest's origin that prevents the version from being `latest` until it is released."""
+from mlapp.store.version_signatures import VersionSignatures
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,11 @@ class Store:
 
     def __init__(self, storage: Storage, signer: Signer | None = None) -> None:
         self.storage = storage
-        self._signer = signer
         self._documents = JsonDocuments(storage)
         self._manifests = Manifests(storage, self._documents)
         self._aliases = Aliases(storage, self._documents)
+        self._references = References(storage, self._manifests, self._aliases)
+        self._signatures = VersionSignatures(storage, signer)
 
     def check_writable(self) -> None:
         """Check that the store is writable, before a long training whose model could not be saved."""
@@ -100,7 +99,7 @@ class Store:
             trained.save(folder)
             files = hash_files(folder)
             manifest = make_manifest(trained, files, identity, git, origin, tuning)
-            manifest = self._sign_new(manifest, folder)
+            manifest = self._signatures.sign_new_version(manifest, folder)
         return self._claim_number(manifest)
 
     def import_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
@@ -122,9 +121,9 @@ class Store:
                 shutil.copyfile(version.files / name, copy, follow_symlinks=False)
             check_version_files(version.manifest, folder)
             manifest = version.manifest
-            if self._signer is not None and self._signer.is_required:
-                manifest = self._sign_new(manifest, folder)
-                self._signer.require_signature(manifest, folder)
+            if self._signatures.is_required:
+                manifest = self._signatures.sign_new_version(manifest, folder)
+                self._signatures.verify_signatures(manifest, folder)
         return self._claim_number(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
@@ -176,31 +175,7 @@ class Store:
         Raises:
             UsageError: the version or alias does not exist; the message suggests the nearest ones.
         """
-        text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
-        if not text.isdecimal() and is_alias_name(text):
-            target = self._aliases.find_alias_target(app, text)  # cheap, because servers poll aliases
-            if target is not None:
-                return target
-        numbers = self.list_numbers(app)
-        if text.isdecimal():
-            if int(text) in numbers:
-                return int(text)
-            listed = ", ".join(map(str, numbers[-10:])) or "none"
-            raise UsageError(
-                f"'{app}' has no version {text}; it has {listed}.",
-                "See `mlapp models list`, or train one: `mlapp train`.",
-            )
-        if text == LATEST:
-            for number in reversed(numbers):
-                if not self._is_held(app, number):
-                    return number
-            raise UsageError(f"'{app}' has no version in {self.storage!r} yet.", "Train one: `mlapp train`.")
-        aliases = self.aliases(app, [])
-        known = ", ".join(sorted(aliases)) or "none"
-        raise UsageError(
-            f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
-            f"Point it to a version: `mlapp models promote VERSION {text}`.",
-        )
+        return self._references.resolve_reference(app, reference)
 
     def get(self, app: str, reference: str | int = LATEST, *, progress: Reporter | None = None) -> ModelVersion:
         """A version with its files, each checked against its SHA-256.
@@ -210,8 +185,8 @@ class Store:
                 required, and the version has no valid one.
         """
         version = self._fetch_version(app, reference, progress)
-        if self._signer is not None and self._signer.is_required:
-            self._signer.require_signature(version.manifest, version.files)
+        if self._signatures.is_required:
+            self._signatures.verify_signatures(version.manifest, version.files)
         return version
 
     def require_signed(self, version: ModelVersion) -> None:
@@ -220,9 +195,9 @@ class Store:
         Raises:
             StoreError: the version is refused, or one of its files does not match the manifest.
         """
-        if self._signer is not None and self._signer.is_required:
+        if self._signatures.is_required:
             check_version_files(version.manifest, version.files)
-            self._signer.require_signature(version.manifest, version.files)
+            self._signatures.verify_signatures(version.manifest, version.files)
 
     def sign_version(self, app: str, reference: str | int = LATEST, *, keyless: bool = False) -> int:
         """Add a signature to a version; returns its number.
@@ -231,12 +206,8 @@ class Store:
             UsageError: no such version or alias. ConfigError: no key to sign with. StoreError: see `get`.
         """
         version = self._fetch_version(app, reference, None)
-        text = self._require_signer().sign_version(version.manifest, version.files, keyless=keyless)
-        prefix = signatures_key(app, version.version)
-        while True:
-            last = max(parse_version_numbers(self.storage.list_names(prefix)), default=0)
-            if self.storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
-                return version.version
+        self._signatures.sign_stored_version(version.manifest, version.files, keyless=keyless)
+        return version.version
 
     def verify_version(self, app: str, reference: str | int = LATEST) -> int:
         """Check a version's files in the store, not their copies, and its signatures; returns its number.
@@ -247,19 +218,8 @@ class Store:
             UsageError, ConfigError, StoreError: see `get`.
         """
         version = self._fetch_version(app, reference, None, fresh=True)
-        self._require_signer().require_signature(version.manifest, version.files)
+        self._signatures.verify_signatures(version.manifest, version.files)
         return version.version
-
-    def _require_signer(self) -> Signer:
-        if self._signer is None:
-            raise ConfigError("This store was opened without keys.", "Open it by the settings of the project.")
-        return self._signer
-
-    def _sign_new(self, manifest: Manifest, folder: Path) -> Manifest:
-        """The manifest of a version that is not stored yet, signed if there is a key."""
-        if self._signer is None or not self._signer.can_sign:
-            return manifest
-        return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
 
     def _fetch_version(
         self, app: str, reference: str | int, progress: Reporter | None, *, fresh: bool = False
@@ -297,20 +257,7 @@ class Store:
             folder: str | None = self.manifest(app, number).folder
         except StoreError:  # its files cannot be identified, so they stay
             folder = None
-        mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": datetime.now(timezone.utc)})
-        try:
-            is_ours = self.storage.create_key(*mark, from_reserve=True)
-        except FullError:
-            # The mark needs the space of the files. Until it is written, the version has no files.
-            if folder is None:
-                raise
-            self.storage.delete_prefix(f"{app}/{folder}")
-            is_ours = self.storage.create_key(*mark)
-        if folder is not None:
-            self.storage.delete_prefix(f"{app}/{folder}")
-        self.storage.delete_prefix(signatures_key(app, number))
-        if not is_ours:
-            raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")
+        delete_version(self.storage, app, number, folder)
         return number
 
     def list_expendable(self, app: str, keep: int) -> list[Manifest]:
@@ -355,18 +302,9 @@ class Store:
         Raises:
             StoreError: signatures are required, and the version has no valid one: servers would refuse it.
         """
-        if self._signer is not None and self._signer.is_required:
+        if self._signatures.is_required:
             self.get(app, number)
-        if self._is_held(app, number):
-            self.storage.create_key(
-                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": datetime.now(timezone.utc)})
-            )
-
-    def _is_held(self, app: str, number: int) -> bool:
-        """Whether a version is held until its promotion."""
-        if HELD not in self.manifest(app, number).origin:
-            return False
-        return number not in parse_version_numbers(self.storage.list_names(f"{app}/released"))
+        self._references.release_held_version(app, number)
 
     def _claim_number(self, manifest: Manifest) -> ModelVersion:
         """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""

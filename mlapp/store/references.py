@@ -1,0 +1,72 @@
+"""The version that a reference means: a number, an alias, or `latest`, which a held version cannot be."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import msgspec
+
+from mlapp.errors import UsageError, suggest_nearest
+from mlapp.store.aliases import Aliases, is_alias_name
+from mlapp.store.manifests import Manifests
+from mlapp.store.names import LATEST, parse_version_numbers
+from mlapp.store.storage import Storage
+
+CHALLENGER = "challenger"
+"""The alias of a version that monitoring trained; pointing it at a version does not release the version."""
+HELD = "held"
+"""The key in a manifest's origin that prevents the version from being `latest` until it is released."""
+
+
+class References:
+    """The references to the versions in a store."""
+
+    def __init__(self, storage: Storage, manifests: Manifests, aliases: Aliases) -> None:
+        self._storage = storage
+        self._manifests = manifests
+        self._aliases = aliases
+
+    def resolve_reference(self, app: str, reference: str | int) -> int:
+        """Resolve a number, an alias or `latest` to a number.
+
+        Raises:
+            UsageError: the version or alias does not exist; the message suggests the nearest ones.
+        """
+        text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
+        if not text.isdecimal() and is_alias_name(text):
+            target = self._aliases.find_alias_target(app, text)  # cheap, because servers poll aliases
+            if target is not None:
+                return target
+        numbers = self._manifests.list_numbers(app)
+        if text.isdecimal():
+            if int(text) in numbers:
+                return int(text)
+            listed = ", ".join(map(str, numbers[-10:])) or "none"
+            raise UsageError(
+                f"'{app}' has no version {text}; it has {listed}.",
+                "See `mlapp models list`, or train one: `mlapp train`.",
+            )
+        if text == LATEST:
+            for number in reversed(numbers):
+                if not self._is_held(app, number):
+                    return number
+            raise UsageError(f"'{app}' has no version in {self._storage!r} yet.", "Train one: `mlapp train`.")
+        aliases = self._aliases.list_alias_targets(app, [])
+        known = ", ".join(sorted(aliases)) or "none"
+        raise UsageError(
+            f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
+            f"Point it to a version: `mlapp models promote VERSION {text}`.",
+        )
+
+    def release_held_version(self, app: str, number: int) -> None:
+        """Allow a held version to be `latest`."""
+        if self._is_held(app, number):
+            self._storage.create_key(
+                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": datetime.now(timezone.utc)})
+            )
+
+    def _is_held(self, app: str, number: int) -> bool:
+        """Whether a version is held until its promotion."""
+        if HELD not in self._manifests.read_one(app, number).origin:
+            return False
+        return number not in parse_version_numbers(self._storage.list_names(f"{app}/released"))

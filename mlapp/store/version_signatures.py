@@ -1,0 +1,57 @@
+"""The signatures of the versions in a store: of new versions, of those that are signed later, and the required ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlapp.errors import ConfigError
+from mlapp.store.manifest import Manifest
+from mlapp.store.manifests import signatures_key
+from mlapp.store.names import parse_version_numbers
+from mlapp.store.signatures import Signer, join_signatures
+from mlapp.store.storage import Storage
+
+
+class VersionSignatures:
+    """Signs and checks versions. Without a signer nothing is signed, and nothing required."""
+
+    def __init__(self, storage: Storage, signer: Signer | None) -> None:
+        self._storage = storage
+        self._signer = signer
+
+    @property
+    def is_required(self) -> bool:
+        """Whether versions without a valid signature are refused."""
+        return self._signer is not None and self._signer.is_required
+
+    def sign_new_version(self, manifest: Manifest, folder: Path) -> Manifest:
+        """The manifest of a version that is not stored yet, signed if there is a key."""
+        if self._signer is None or not self._signer.can_sign:
+            return manifest
+        return join_signatures(manifest, [self._signer.sign_version(manifest, folder)])
+
+    def sign_stored_version(self, manifest: Manifest, files: Path, *, keyless: bool) -> None:
+        """Add a signature to a version.
+
+        Raises:
+            ConfigError: no key to sign with. StoreError: the keyless service refused.
+        """
+        text = self._require_signer().sign_version(manifest, files, keyless=keyless)
+        prefix = signatures_key(manifest.app, manifest.version)
+        while True:
+            last = max(parse_version_numbers(self._storage.list_names(prefix)), default=0)
+            if self._storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
+                return
+
+    def verify_signatures(self, manifest: Manifest, files: Path) -> None:
+        """Check that a version has a valid signature, whether or not the settings require it.
+
+        Raises:
+            ConfigError: no trusted signer is configured. StoreError: it has none.
+        """
+        self._require_signer().require_signature(manifest, files)
+
+    def _require_signer(self) -> Signer:
+        if self._signer is None:
+            raise ConfigError("This store was opened without keys.", "Open it by the settings of the project.")
+        return self._signer
