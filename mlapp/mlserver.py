@@ -21,8 +21,10 @@ from mlapp.schema.part import Part
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
-from mlapp.serving.protocols import tensors
-from mlapp.serving.protocols.open_inference import accept_v2_tensors, make_v2_metadata, predict_part_as_tensors
+from mlapp.serving.protocols.open_inference import make_v2_metadata, predict_part_as_tensors
+from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
+from mlapp.serving.protocols.tensor_decoding import make_tensor_from_values
+from mlapp.serving.protocols.tensor_encoding import convert_predictions_to_tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import make_http_error
@@ -95,7 +97,7 @@ class MlappRuntime(MLModel):
             schema = loaded.predictor.schema.predictions
             async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
                 async for item in items:
-                    found = tensors.convert_predictions_to_tensors([item], schema)
+                    found = convert_predictions_to_tensors([item], schema)
                     yield self._make_mlserver_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise
@@ -136,7 +138,7 @@ def _read_mlserver_tensors(payload: InferenceRequest, budget: Budget) -> list[Te
         HttpError: 400, values do not have the tensor's datatype or shape.
     """
     return [
-        tensors.make_tensor_from_values(
+        make_tensor_from_values(
             given.name, _read_mlserver_datatype(given), given.shape, _read_mlserver_values(given), budget
         )
         for given in payload.inputs

@@ -47,6 +47,26 @@ def take_feature_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any])
     return features[list(rows)] if is_array else [features[row] for row in rows]
 
 
+def concatenate_features(features: list[Any]) -> Any:
+    """Concatenate the rows of several tables, arrays or lists of one kind."""
+    first = features[0]
+    if isinstance(first, list):
+        return [row for part in features for row in part]
+    if isinstance(first, dict):
+        return {name: concatenate_features([part[name] for part in features]) for name in first}
+    if hasattr(first, "iloc"):
+        import pandas as pd
+
+        return pd.concat(features, ignore_index=True)
+    if is_dataset_container(first):
+        from torch.utils.data import ConcatDataset
+
+        return ConcatDataset(features)
+    import numpy as np
+
+    return np.concatenate(features)
+
+
 def is_dataset_container(features: Any) -> bool:
     """Whether features are a PyTorch dataset with indexable rows."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}

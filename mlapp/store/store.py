@@ -16,7 +16,6 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ from mlapp.store.deletion import delete_version
 from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unlisted_files
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
-from mlapp.store.manifests import Manifests, make_manifest, signatures_key
+from mlapp.store.manifests import Manifests, make_manifest
 from mlapp.store.names import APP, LATEST, parse_version_numbers
 from mlapp.store.references import CHALLENGER, References
 from mlapp.store.signatures import Signer
-from mlapp.store.storage import FullError, Storage
+from mlapp.store.storage import Storage
 from mlapp.store.version_signatures import VersionSignatures
 
 

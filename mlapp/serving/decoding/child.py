@@ -14,7 +14,8 @@ from typing import Any
 
 from mlapp.errors import InputError
 from mlapp.serving.decoding import transport
-from mlapp.serving.decoding.codec import Codec, Parts, Recipe
+from mlapp.serving.decoding.body_parts import Parts
+from mlapp.serving.decoding.codec import Codec, Recipe
 from mlapp.serving.decoding.transport import Outcome
 from mlapp.serving.web.problems import HttpError
 

@@ -19,9 +19,10 @@ from mlapp.errors import InputError, Problem
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.schema import ModelSchema
-from mlapp.schema.feature_containers import count_feature_rows, is_dataset_container
+from mlapp.schema.feature_containers import concatenate_features, count_feature_rows
 from mlapp.schema.part import Part
 from mlapp.schema.row_codec import RowCodec
+from mlapp.serving.decoding.body_parts import Parts
 from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
 from mlapp.serving.web.problems import HttpError
 
@@ -283,39 +284,6 @@ class Codec:
         except TypeError:  # not all are packed
             return self.combine_parts([part if isinstance(part, Part) else Part(0, part) for part in parts])
 
-    def can_combine(self, features: Any) -> bool:
-        """Whether features of this kind can be concatenated with those of another request."""
-        if hasattr(features, "toarray"):  # a sparse matrix
-            return False
-        is_array = hasattr(features, "columns") or hasattr(features, "dtype")
-        return is_array or isinstance(features, (list, dict)) or is_dataset_container(features)
-
-
-class Parts:
-    """Collects the features of the parts of one body while they are decoded."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self._parts: list[Part] = []
-        self.rows = 0
-
-    def add(self, part: Part) -> None:
-        """Add the next part, without keeping objects of its cells."""
-        self.rows += part.rows
-        self._keep(part if part.tuples is None else Part(part.rows, features=self._codec.combine_parts([part])))
-
-    def join(self) -> Part:
-        """The features of all parts."""
-        parts = self._parts
-        if len(parts) == 1:
-            return parts[0]
-        if all(part.packed is not None for part in parts):
-            return Part(self.rows, b"".join([part.packed or b"" for part in parts]))
-        return Part(self.rows, features=self._codec.combine_parts(parts))
-
-    def _keep(self, part: Part) -> None:
-        self._parts.append(part)
-
 
 def count_objects(inputs: Any, before: int = 0) -> int:
     """The number of values of a table's columns of objects, and of those before it.
@@ -328,23 +296,3 @@ def count_objects(inputs: Any, before: int = 0) -> int:
     if before > MOST_AT_ONCE:
         raise HttpError(413, f"The body has more than {MOST_AT_ONCE} texts for a feature_loader. Send fewer rows.")
     return before
-
-
-def concatenate_features(features: list[Any]) -> Any:
-    """Concatenate the rows of several tables, arrays or lists of one kind."""
-    first = features[0]
-    if isinstance(first, list):
-        return [row for part in features for row in part]
-    if isinstance(first, dict):
-        return {name: concatenate_features([part[name] for part in features]) for name in first}
-    if hasattr(first, "iloc"):
-        import pandas as pd
-
-        return pd.concat(features, ignore_index=True)
-    if is_dataset_container(first):
-        from torch.utils.data import ConcatDataset
-
-        return ConcatDataset(features)
-    import numpy as np
-
-    return np.concatenate(features)

@@ -15,7 +15,8 @@ from enum import IntEnum
 from typing import Any
 
 from mlapp.schema.part import Part
-from mlapp.serving.decoding.codec import Codec, Parts
+from mlapp.serving.decoding.body_parts import Parts
+from mlapp.serving.decoding.codec import Codec
 
 TURN = 0.05
 """Seconds after which a sender or receiver looks whether anybody still waits."""

@@ -13,6 +13,7 @@ from mlapp.serving.openapi import (
     prediction_paths,
 )
 from mlapp.serving.openapi.data_schemas import Json
+from mlapp.serving.openapi.open_inference_schemas import ERROR, describe_v2_components
 from mlapp.serving.openapi.responses import PROBLEM
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def make_openapi_document(application: Application, root: str = "") -> Json:
         root: the path below which the application is mounted.
     """
     paths: Json = {}
-    schemas: Json = {"Problem": PROBLEM, "InferenceError": open_inference_paths.ERROR}
+    schemas: Json = {"Problem": PROBLEM, "InferenceError": ERROR}
     for endpoint in application.endpoints:
         paths.update(prediction_paths.describe_prediction_paths(endpoint))
         if application.has_route(f"{endpoint.prefix}/feedback"):
@@ -37,7 +38,7 @@ def make_openapi_document(application: Application, root: str = "") -> Json:
         paths.update(open_inference_paths.describe_v2_model_paths(endpoint))
         schemas.update(prediction_paths.describe_model_components(endpoint))
         if not endpoint.current.is_stream:
-            schemas.update(open_inference_paths.describe_v2_components(endpoint))
+            schemas.update(describe_v2_components(endpoint))
     paths.update(operator_paths.describe_operator_paths())
     paths.update(invocation_paths.describe_ping_path())
     paths.update(invocation_paths.describe_v1_models_path())

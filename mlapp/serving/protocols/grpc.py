@@ -17,9 +17,11 @@ from mlapp.errors import MissingExtraError, MlappError
 from mlapp.normalization import MANY
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.protocols import open_inference, tensors, wire
+from mlapp.serving.protocols import open_inference, wire
 from mlapp.serving.protocols.messages import PACKAGE, find_message_class
-from mlapp.serving.protocols.tensors import TEXT, Tensor
+from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
+from mlapp.serving.protocols.tensor_decoding import TEXT, make_tensor_from_raw, make_tensor_from_values
+from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
@@ -239,7 +241,7 @@ METHODS: dict[str, Method] = {
 def _decode_grpc_request(codec: Codec, body: bytes, budget: Budget) -> tuple[tuple[str, list[str]], Part]:
     """A request's id, its requested outputs, and the features in its tensors."""
     request = _parse_grpc_message(INFER, body)
-    part = open_inference.accept_v2_tensors(codec, _parse_grpc_tensors(request, budget))
+    part = accept_v2_tensors(codec, _parse_grpc_tensors(request, budget))
     return (request.id, [output.name for output in request.outputs]), part
 
 
@@ -251,12 +253,12 @@ def _parse_grpc_tensors(request: Any, budget: Budget) -> list[Tensor]:
     for at, given in enumerate(request.inputs):
         shape = list(given.shape)
         if raw:
-            found.append(tensors.make_tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
+            found.append(make_tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
         else:
             contents = getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents"))
             budget.take(len(contents) * (TEXT if given.datatype == "BYTES" else 1))
             values = [value for at in range(0, len(contents), MANY) for value in contents[at : at + MANY]]
-            found.append(tensors.make_tensor_from_values(given.name, given.datatype, shape, values, budget))
+            found.append(make_tensor_from_values(given.name, given.datatype, shape, values, budget))
     return found
 
 

@@ -15,7 +15,7 @@ from mlapp.errors import InputError
 from mlapp.prediction import make_predictor
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_inputs
-from mlapp.serving.protocols.tensors import make_tensor_from_json, make_tensor_from_values
+from mlapp.serving.protocols.tensor_decoding import make_tensor_from_json, make_tensor_from_values
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 

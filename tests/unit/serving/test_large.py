@@ -12,7 +12,7 @@ from mlapp.errors import InputError
 from mlapp.prediction import make_predictor
 from mlapp.serving.decoding import json_chunks, large_json
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.protocols import open_inference
+from mlapp.serving.protocols import open_inference_request
 from mlapp.serving.web.budget import Budget
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ NAMES = list(PLAIN[0])
 def small_pieces(monkeypatch):
     monkeypatch.setattr(json_chunks, "PIECE", 100)
     monkeypatch.setattr(large_json, "LARGE", 200)
-    monkeypatch.setattr(open_inference, "LARGE", 200)
+    monkeypatch.setattr(open_inference_request, "LARGE", 200)
 
 
 def rows_of(records, names=NAMES):

@@ -17,7 +17,7 @@ from mlapp.schema import ModelSchema, Schema, infer_schema
 from mlapp.schema import number_rows as rows_module
 from mlapp.schema.number_rows import NumberRows
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.protocols.tensors import make_tensor_from_json
+from mlapp.serving.protocols.tensor_decoding import make_tensor_from_json
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 

@@ -65,7 +65,7 @@ def served(app: App, inputs: Any) -> Any:
     """What a server answers to two requests that meet in a batch, each with the same inputs."""
     codec: Codec = serve_trained_model(app._trained).codec
     part = codec.decode_json(msgspec.json.encode({"inputs": inputs}))
-    features = codec.combine_parts([part, part]) if codec.can_combine(part.features) else codec.combine_parts([part])
+    features = codec.combine_parts([part, part])
     predictor = codec.predictor
     found = list(predictor.call_predictor(predictor.transform_features(features)))
     assert found[: part.rows] == found[-part.rows :]
