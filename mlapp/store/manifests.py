@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from mlapp import distribution, provenance
 from mlapp.errors import StoreError
 from mlapp.model import TrainedModel
@@ -72,6 +74,16 @@ class Manifests:
         keys = [f"{signatures}/{name}" for name in sorted(self._storage.list_names(signatures))]
         more = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
         return join_signatures(self.read_one(app, number), more)
+
+    def create_manifest(self, manifest: Manifest) -> Manifest:
+        """Create a version by its manifest, which gets the next free number."""
+        number = max(parse_version_numbers(self._storage.list_names(f"{manifest.app}/versions")), default=0)
+        while True:
+            number += 1
+            numbered = msgspec.structs.replace(manifest, version=number)
+            content = msgspec.json.format(msgspec.json.encode(numbered))
+            if self._storage.create_key(_manifest_key(manifest.app, number), content):
+                return numbered
 
     def _decode_manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
         key = _manifest_key(app, number)

@@ -31,7 +31,7 @@ from mlapp.store.file_hashes import check_version_files, hash_files, refuse_unli
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import Manifest
 from mlapp.store.manifests import Manifests, make_manifest
-from mlapp.store.names import APP, LATEST, parse_version_numbers
+from mlapp.store.names import APP, LATEST
 from mlapp.store.references import CHALLENGER, References
 from mlapp.store.signatures import Signer
 from mlapp.store.storage import Storage
@@ -99,7 +99,7 @@ class Store:
             files = hash_files(folder)
             manifest = make_manifest(trained, files, identity, git, origin, tuning)
             manifest = self._signatures.sign_new_version(manifest, folder)
-        return self._claim_number(manifest)
+        return self._create_version(manifest)
 
     def import_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
         """Import a version that was created elsewhere, as the next version of this store.
@@ -123,7 +123,7 @@ class Store:
             if self._signatures.is_required:
                 manifest = self._signatures.sign_new_version(manifest, folder)
                 self._signatures.verify_signatures(manifest, folder)
-        return self._claim_number(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
+        return self._create_version(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
         """The number of a version of any store in this store, identified by creation time and files, or None."""
@@ -305,14 +305,7 @@ class Store:
             self.get(app, number)
         self._references.release_held_version(app, number)
 
-    def _claim_number(self, manifest: Manifest) -> ModelVersion:
+    def _create_version(self, manifest: Manifest) -> ModelVersion:
         """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""
-        prefix = f"{manifest.app}/versions"
-        number = max(parse_version_numbers(self.storage.list_names(prefix)), default=0)
-        while True:
-            number += 1
-            claimed = msgspec.structs.replace(manifest, version=number)
-            if self.storage.create_key(f"{prefix}/{number:06}.json", msgspec.json.format(msgspec.json.encode(claimed))):
-                return ModelVersion(
-                    claimed, self.storage.fetch_folder(f"{claimed.app}/{claimed.folder}", claimed.files)
-                )
+        created = self._manifests.create_manifest(manifest)
+        return ModelVersion(created, self.storage.fetch_folder(f"{created.app}/{created.folder}", created.files))
