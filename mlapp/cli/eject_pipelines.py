@@ -62,7 +62,7 @@ def eject_gitops(
 
       mlapp eject gitops --format flux --rollouts --to clusters/production
     """
-    from mlapp.deploy.gitops_files import write_gitops_files
+    from mlapp.deploy.gitops import write_gitops_files
     from mlapp.project import Project
 
     project = Project.find(environment=environment)

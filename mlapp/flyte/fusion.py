@@ -11,7 +11,6 @@ from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
 
 TRAINING = ("read", "split", "train", "evaluate", "save")
 """The steps of `<app>.train`, in order."""
-READING_STEPS = TRAINING[:2]
 TAKES = {
     "read": (),
     "split": ("table",),

@@ -1,4 +1,7 @@
-"""The image that tasks run in: mlapp with flytekit and the project's requirements. The code is uploaded separately."""
+"""The image that tasks run in: mlapp with flytekit and the extras of an app, and the project's requirements.
+
+The code is uploaded separately.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,20 @@ import re
 import sys
 
 from mlapp.bundle import requirements
+from mlapp.bundle.requirements import DeclaredRequirements
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.flyte.app_source import make_project_source
-from mlapp.flyte.task_extras import list_task_extras
+from mlapp.frameworks import Framework
+from mlapp.pipeline import Pipeline
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.training.binding import infer_model_framework
+
+SOURCE_EXTRAS = ("sql", "files", "mongo", "redis", "dynamodb")
+"""mlapp's data sources with an extra of the same name."""
+OBJECT_STORE = re.compile(r"(s3|gs|az|abfs|abfss)://")
+REPLACES = {"xgboost": "xgboost", "torch": "torch"}
+"""Extra → a distribution that replaces it if the project requires that, such as `xgboost` (CUDA) for `xgboost-cpu`."""
 
 
 def build_task_image(project: Project, tell: Reporter) -> str:
@@ -46,3 +57,34 @@ def build_task_image(project: Project, tell: Reporter) -> str:
     if settings.store.has_signatures:
         extras = [*extras, "sign"]
     return build_task_image(project, name, ",".join(extras), progress=tell, warn=lambda text: tell(f"Warning: {text}"))
+
+
+def list_task_extras(
+    pipeline: Pipeline, framework: Framework, store: str, declared: DeclaredRequirements | None
+) -> list[str]:
+    """The extras, sorted. Without them, a run would fail minutes later, in the task that imports a missing package.
+
+    Args:
+        store: the URL of the model store in mlapp.yaml.
+        declared: the project's own requirements.
+    """
+    extras = {"flyte"}
+    if framework.extra and not _has_replacing_extra(framework.extra, declared):
+        extras.add(framework.extra)
+    reader = pipeline.stage("data_reader")
+    source = getattr(reader.function, "source", None) if reader else None
+    if source in SOURCE_EXTRAS:
+        extras.add(source)
+    if OBJECT_STORE.match(store):
+        extras.add("s3")
+    return sorted(extras)
+
+
+def _has_replacing_extra(extra: str, declared: DeclaredRequirements | None) -> bool:
+    name = REPLACES.get(extra)
+    if name is None or declared is None:
+        return False
+    return (
+        re.search(rf"^\s*{name}\s*([\[=<>~!;@]|$)", "\n".join((*declared.lines, declared.text)), re.MULTILINE)
+        is not None
+    )

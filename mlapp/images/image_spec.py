@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -135,10 +134,3 @@ def choose_image_platforms(settings: Settings, given: list[str] | None, of_engin
                 f"Known: {', '.join(PLATFORMS)}.",
             )
     return list(dict.fromkeys(wanted)) or [of_engine]
-
-
-def detect_native_platform() -> str:
-    """The platform of this machine."""
-    machine = os.uname().machine
-    known = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
-    return known.get(machine, "linux/amd64")

@@ -7,6 +7,7 @@ objects of the same name that mlapp did not create.
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from mlapp.deploy.cluster.object_kinds import (
     object_title,
 )
 from mlapp.deploy.target import DeployError
+from mlapp.deploy.yaml_dump import dump_yaml
 
 HANDOVER = f"{MANAGER}-handover"
 """Field manager that owns `spec.replicas` until an autoscaler does; otherwise it would fall to its default, one pod."""
@@ -239,6 +241,24 @@ def _needs_replica_handover(document: dict[str, Any], before: dict[str, Any]) ->
 def is_managed_object(item: dict[str, Any]) -> bool:
     """Whether mlapp applied the object; a label alone is no proof, as it can be copied."""
     return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
+
+
+def diff_plan(plan: ChangePlan) -> str:
+    """A unified diff from the current to the planned objects; empty if nothing would change."""
+    return "".join(
+        _diff_planned_object(change.title, change.before, change.after)
+        for change in plan.changes
+        if change.action != "same"
+    )
+
+
+def _diff_planned_object(title: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    old = dump_yaml(strip_server_fields(before)).splitlines(keepends=True) if before else []
+    new = dump_yaml(strip_server_fields(after)).splitlines(keepends=True) if after else []
+    lines = difflib.unified_diff(
+        old, new, f"{title} (in the cluster)" if before else "/dev/null", f"{title} (to be)" if after else "/dev/null"
+    )
+    return "".join(lines)
 
 
 def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mlapp.deploy.cluster.canary_analysis import RequestCounts, parse_request_co
 from mlapp.deploy.cluster.change_plan import (
     Change,
     ChangePlan,
+    diff_plan,
     is_managed_object,
     list_own_objects,
     list_prunable_kinds,
@@ -29,7 +30,6 @@ from mlapp.deploy.cluster.deploy_session import DeploySession, open_deploy_sessi
 from mlapp.deploy.cluster.namespace import make_namespace
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import Kind
-from mlapp.deploy.cluster.plan_diff import diff_plan
 from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.rbac import make_rbac
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config import CanaryLimits, Section
+from mlapp.errors import ConfigError
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -128,3 +129,16 @@ class ServingPodSection(ServerSection, frozen=True):
     ] = None
     gpus: Annotated[int, Meta(ge=0, description="GPUs of each pod (`nvidia.com/gpu`).")] = 0
     resources: PodResources = msgspec.field(default_factory=PodResources)
+
+
+def refuse_reversed_replica_range(section: str, least: int, most: int | None) -> None:
+    """Check `min_replicas` against `max_replicas`, which may be absent.
+
+    Raises:
+        ConfigError: the minimum is more than the maximum.
+    """
+    if most is not None and most < least:
+        raise ConfigError(
+            f"{section}: min_replicas {least} is more than max_replicas {most}.",
+            "Make max_replicas at least min_replicas.",
+        )

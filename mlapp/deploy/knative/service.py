@@ -20,9 +20,9 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import Names, make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
 from mlapp.deploy.cluster.server_container import make_secret_variables, make_server_security
 from mlapp.deploy.cluster.server_environment import make_server_variables
+from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
 from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import Shipment

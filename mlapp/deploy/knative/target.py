@@ -17,7 +17,7 @@ from mlapp.deploy.cluster.app_status import (
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
-from mlapp.deploy.cluster.revision_target import RevisionTarget
+from mlapp.deploy.cluster.server_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_knative_condition
 from mlapp.deploy.knative.service import find_revision_name, render_release
 from mlapp.deploy.knative.settings import KnativeSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
+from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.errors import ConfigError
 

@@ -10,7 +10,7 @@ from mlapp.deploy.cluster import labels, object_kinds
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live_release
-from mlapp.deploy.cluster.revision_target import RevisionTarget
+from mlapp.deploy.cluster.server_target import RevisionTarget
 from mlapp.deploy.kserve import canary, canary_documents
 from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve

@@ -12,7 +12,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.naming import Names, make_label_value
 from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER, Kind
 from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
-from mlapp.deploy.cluster.replica_range import refuse_reversed_replica_range
+from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
 from mlapp.deploy.cluster.track_context import make_document
 from mlapp.deploy.seldon.settings import SeldonSettings
