@@ -66,13 +66,16 @@ class FolderStorage:
     def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
         return [self.read_key(key) for key in keys]
 
-    def list_names(self, prefix: str) -> list[str]:
+    def list_names(self, prefix: str, after: str = "") -> list[str]:
         path = self._locate_key(prefix)
         with translate_folder_errors(path):
             try:
-                return [name for name in os.listdir(path) if not name.startswith(".")]
+                return [name for name in os.listdir(path) if name > after and not name.startswith(".")]
             except (FileNotFoundError, NotADirectoryError):
                 return []
+
+    def list_last_names(self, prefix: str, count: int) -> list[str]:
+        return self.list_names(prefix)
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,8 +18,12 @@ from mlapp.schema.json_values import to_json_value
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
 from mlapp.store.names import parse_version_numbers
+from mlapp.store.numbered_names import LARGEST, format_number_name
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
+
+NEWEST = 64
+"""Versions that are looked up at first when the newest ones are wanted."""
 
 
 class Manifests:
@@ -35,6 +41,29 @@ class Manifests:
             - parse_version_numbers(self._storage.list_names(f"{app}/deleted"))
         )
 
+    def iterate_newest(self, app: str) -> Iterator[int]:
+        """The numbers of the existing versions, from new to old. The first ones take little time, however many exist."""
+        self._documents.check_format()
+        count, before = NEWEST, math.inf
+        while True:
+            numbers = parse_version_numbers(self._storage.list_last_names(f"{app}/versions", count))
+            if not numbers or min(numbers) >= before:
+                return
+            start = format_number_name(min(numbers) - 1)
+            deleted = parse_version_numbers(self._storage.list_names(f"{app}/deleted", start))
+            yield from sorted((number for number in numbers - deleted if number < before), reverse=True)
+            if len(numbers) < count:
+                return
+            count, before = 16 * count, min(numbers)
+
+    def has_version(self, app: str, number: int) -> bool:
+        """Whether a version exists."""
+        self._documents.check_format()
+        if number > LARGEST:
+            return number in self.list_numbers(app)
+        manifest, mark = self._storage.read_keys([_manifest_key(app, number), f"{app}/deleted/{number:06}.json"])
+        return manifest is not None and mark is None
+
     def read_all(
         self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
     ) -> list[Manifest]:
@@ -44,7 +73,7 @@ class Manifests:
             damaged: receives the error of each manifest that cannot be read. If None, the first error is raised.
             newest: read only this number of the newest ones.
         """
-        numbers = self.list_numbers(app)[-newest if newest else None :]
+        numbers = sorted(islice(self.iterate_newest(app), newest)) if newest else self.list_numbers(app)
         contents = self._storage.read_keys([_manifest_key(app, number) for number in numbers])
         found = []
         for number, content in zip(numbers, contents, strict=True):
@@ -77,7 +106,7 @@ class Manifests:
 
     def create_manifest(self, manifest: Manifest) -> Manifest:
         """Create a version by its manifest, which gets the next free number."""
-        number = max(parse_version_numbers(self._storage.list_names(f"{manifest.app}/versions")), default=0)
+        number = max(parse_version_numbers(self._storage.list_last_names(f"{manifest.app}/versions", 1)), default=0)
         while True:
             number += 1
             numbered = msgspec.structs.replace(manifest, version=number)

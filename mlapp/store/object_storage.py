@@ -6,6 +6,7 @@ equivalent. A service that does not support this condition is refused before any
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from mlapp.store import object_clients
 from mlapp.store.folder_storage import translate_folder_errors
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
+from mlapp.store.numbered_names import PAGE, find_start
 
 T = TypeVar("T")
 
@@ -83,13 +85,20 @@ class ObjectStorage:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(self.read_key, keys))
 
-    def list_names(self, prefix: str) -> list[str]:
+    def list_names(self, prefix: str, after: str = "") -> list[str]:
         import obstore
 
+        if after:
+            return self._list_names_after(prefix, after)
         found = self._retry_bucket_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         names = [path.rpartition("/")[2] for path in paths]
         return [name for name in names if not name.startswith(".")]
+
+    def list_last_names(self, prefix: str, count: int) -> list[str]:
+        page = self._list_names_after(prefix, None, PAGE)
+        start = None if len(page) < PAGE else find_start(page, count, partial(self._have_names, prefix))
+        return page if len(page) < PAGE else self._list_names_after(prefix, start)
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
@@ -161,6 +170,24 @@ class ObjectStorage:
 
     def __repr__(self) -> str:
         return self._shown
+
+    def _list_names_after(self, prefix: str, start: str | None, most: int | None = None) -> list[str]:
+        """The names under a prefix that sort after `start`; of the first `most` alone if that is given."""
+        import obstore
+
+        offset = None if start is None else f"{prefix}/{start}"
+
+        def list_objects() -> list[str]:
+            pages = obstore.list(self._client, prefix, offset=offset, chunk_size=PAGE)
+            some = itertools.islice(pages, None if most is None else -(-most // PAGE))
+            return [entry["path"].removeprefix(f"{prefix}/") for entries in some for entry in entries]
+
+        return self._retry_bucket_request(list_objects)
+
+    def _have_names(self, prefix: str, names: list[str]) -> list[bool]:
+        """Whether each of some keys under a prefix exists."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return [size is not None for size in pool.map(self._measure_object, [f"{prefix}/{name}" for name in names])]
 
     def _put_if_absent(self, key: str, content: bytes) -> None:
         import obstore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from itertools import islice
 
 import msgspec
 
@@ -37,17 +38,17 @@ class References:
             target = self._aliases.find_alias_target(app, text)  # cheap, because servers poll aliases
             if target is not None:
                 return target
-        numbers = self._manifests.list_numbers(app)
         if text.isdecimal():
-            if int(text) in numbers:
+            if self._manifests.has_version(app, int(text)):
                 return int(text)
-            listed = ", ".join(map(str, numbers[-10:])) or "none"
+            newest = sorted(islice(self._manifests.iterate_newest(app), 10))
+            listed = ", ".join(map(str, newest)) or "none"
             raise UsageError(
                 f"'{app}' has no version {text}; it has {listed}.",
                 "See `mlapp models list`, or train one: `mlapp train`.",
             )
         if text == LATEST:
-            for number in reversed(numbers):
+            for number in self._manifests.iterate_newest(app):
                 if not self._is_held(app, number):
                     return number
             raise UsageError(f"'{app}' has no version in {self._storage!r} yet.", "Train one: `mlapp train`.")

@@ -40,8 +40,11 @@ class Storage(Protocol):
     def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
         """The content of each key, or None."""
 
-    def list_names(self, prefix: str) -> list[str]:
-        """The names directly under a prefix, unordered."""
+    def list_names(self, prefix: str, after: str = "") -> list[str]:
+        """The names directly under a prefix, unordered; of keys, those that sort after `after` if it is given."""
+
+    def list_last_names(self, prefix: str, count: int) -> list[str]:
+        """The last `count` names of numbered keys under a prefix; more names before them do no harm, unordered."""
 
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
         """A folder to write files to; stored under `prefix` if the block ends without an error, otherwise removed."""
