@@ -42,7 +42,7 @@ class Manifests:
         )
 
     def iterate_newest(self, app: str) -> Iterator[int]:
-        """The numbers of the existing versions, from new to old. The first ones take little time, however many exist."""
+        """The numbers of the existing versions, newest first. The first ones cost little, however many exist."""
         self._documents.check_format()
         count, before = NEWEST, math.inf
         while True:
