@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mlapp.config import Settings
-from scripts.settings_tables import find_section, render_table
+from scripts.settings_tables import find_introduction, find_section, render_table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Settings
@@ -25,6 +25,13 @@ key.
 `mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` selects an app from any folder and
 uses the mlapp.yaml and store of the app's folder.
 """
+GUIDES = {
+    "store": "[Store and promote versions](store.md)",
+    "serve": "[Serve a model](serving.md)",
+    "image": "[Build images](images.md)",
+    "flyte": "[Train on Flyte](flyte.md)",
+    "monitor": "[Monitor a model](monitoring.md)",
+}
 TAIL = """## `targets`
 
 Each target has its own section: [`targets.k8s`](reference/kubernetes-settings.md),
@@ -44,11 +51,15 @@ def document() -> str:
         section = find_section(field)
         if section:
             parts.append(f"## `{name}`\n")
+            if name in GUIDES:
+                parts.append(f"For examples, see {GUIDES[name]}.\n")
             fields = sections[section]["properties"]
             parts.append(render_table(f"{name}.", fields))
             for inner, below in fields.items():
                 if nested := find_section(below):
                     each = "[]." if "items" in below else "."
+                    parts.append(f"### `{name}.{inner}`\n")
+                    parts.append(find_introduction(sections[nested]))
                     parts.append(render_table(f"{name}.{inner}{each}", sections[nested]["properties"]))
     return "\n".join([*parts, TAIL])
 

@@ -38,6 +38,8 @@ def iterate_commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
         if command.hidden:
             continue
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield (*path, name), command
             yield from iterate_commands(command, (*path, name))
         else:
             yield (*path, name), command
@@ -46,12 +48,15 @@ def iterate_commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 def render_command(path: tuple[str, ...], command: Any) -> str:
     """One command: its help, its usage and a table of its options."""
     text, _, examples = inspect.cleandoc(command.help or "").partition("Examples:")
+    if not examples:
+        text, _, examples = text.partition("Example:")
     arguments = [_argument(each) for each in command.params if each.param_type_name == "argument"]
     usage = " ".join([*path, *arguments, "[OPTIONS]"])
     parts = [f"## `{' '.join(path)}`\n", f"{text.strip()}\n", f"    {usage}\n"]
     if examples.strip():
         lines = [line.strip() for line in examples.splitlines() if line.strip()]
-        parts.append("\n".join(["Examples:\n", *(f"    {line}" for line in lines), ""]))
+        title = "Example" if len(lines) == 1 else "Examples"
+        parts.append("\n".join([f"{title}:\n", *(f"    {line}" for line in lines), ""]))
     parts.append(render_options("", command))
     return "\n".join(part for part in parts if part)
 
@@ -62,7 +67,7 @@ def render_options(title: str, command: Any) -> str:
     if not rows:
         return ""
     heading = [f"## {title}\n"] if title else []
-    return "\n".join([*heading, "| option | default | |", "|---|---|---|", *rows, ""])
+    return "\n".join([*heading, "| option | default | description |", "|---|---|---|", *rows, ""])
 
 
 def _argument(parameter: Any) -> str:

@@ -62,14 +62,14 @@ def _render_operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if types:
         lines.append(f"Body: {', '.join(f'`{each}`' for each in types)}.\n")
     if operation.get("parameters"):
-        lines += ["| parameter | in | |", "|---|---|---|"]
+        lines += ["| parameter | in | meaning |", "|---|---|---|"]
         lines += [
             f"| `{each['name']}` | {each['in']} | {_one_line(each.get('description', ''))} |"
             for each in operation["parameters"]
             if "name" in each
         ]
         lines.append("")
-    lines += ["| status | |", "|---|---|"]
+    lines += ["| status | meaning |", "|---|---|"]
     lines += [f"| {status} | {_one_line(each['description'])} |" for status, each in operation["responses"].items()]
     return "\n".join([*lines, ""])
 

@@ -19,8 +19,8 @@ def render_target(settings_type: type) -> str:
             continue
         each = ".NAME." if "additionalProperties" in field else "[]." if "items" in field else "."
         parts.append(f"## `{name}`\n")
-        if lead := _find_lead(sections[section]):
-            parts.append(lead)
+        if introduction := find_introduction(sections[section]):
+            parts.append(introduction)
         fields = sections[section]["properties"]
         parts.append(render_table(f"{name}{each}", fields))
         for inner, below in fields.items():
@@ -36,7 +36,7 @@ def render_table(prefix: str, fields: dict[str, Any]) -> str:
         for name, field in fields.items()
         if "description" in field
     ]
-    return "\n".join(["| setting | type | default | |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(["| setting | type | default | description |", "|---|---|---|---|", *rows, ""])
 
 
 def find_section(field: dict[str, Any]) -> str | None:
@@ -48,8 +48,8 @@ def find_section(field: dict[str, Any]) -> str | None:
     return reference.rpartition("/")[2] if reference else None
 
 
-def _find_lead(section: dict[str, Any]) -> str:
-    """The text of the section's docstring after its name."""
+def find_introduction(section: dict[str, Any]) -> str:
+    """The text of the section's docstring after its name; empty without one."""
     text = " ".join(section.get("description", "").split()).partition(":` ")[2]
     return f"{text[:1].upper()}{text[1:]}\n" if text else ""
 

@@ -19,7 +19,7 @@ cli = typer.Typer(help="Inspect and export the data of the data_reader.", no_arg
 
 @cli.callback()
 def describe_data_commands() -> None:
-    """Show, check and export the data that the data_reader reads."""
+    """Show, check and export the data of the data_reader."""
 
 
 @cli.command("show")
@@ -82,7 +82,7 @@ def export_data(
     parameter: Parameters = None,
     json: Json = False,
 ) -> None:
-    """Export the data that the reader reads to a file.
+    """Export the reader's data to a file.
 
     Writes part by part. The file appears when it is complete.
 
@@ -113,7 +113,7 @@ def check_data(
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     json: Json = False,
 ) -> None:
-    """Compare the data that the reader reads with the training data of a version.
+    """Compare the reader's data with the training data of a version.
 
     Exits with 1 if the model would refuse the data.
 

@@ -136,13 +136,17 @@ def deploy_app(
     if json:
         output.print_json(release)
     elif release.state == "canary":
-        output.print_note(f"Release {release.number} is a canary: mlapp promote, or mlapp abort.")
+        output.print_note(
+            f"Release {release.number} is a canary. Next: mlapp promote, or mlapp abort, with --target {place.name}"
+        )
     else:
         output.print_note(f"Release {release.number} is live{':' if release.url else '.'}")
         if release.url:
             typer.echo(release.url)
-        asked = f", or ask it: mlapp predict --target {place.name} --features FILE"
-        output.print_note(f"Next: mlapp status{asked if isinstance(place, PredictTarget) else ''}")
+        asked = f", or mlapp predict --target {place.name} --features FILE"
+        output.print_note(
+            f"Next: mlapp status --target {place.name}{asked if isinstance(place, PredictTarget) else ''}"
+        )
 
 
 def _commit_deployed_release(

@@ -15,7 +15,7 @@ PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
 
 
 def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
-    """Print the smallest Role with which this app can be deployed.
+    """Print the smallest Role that can deploy this app.
 
     Includes a ServiceAccount with this Role.
     The default target is k8s, or the only cluster target in mlapp.yaml.

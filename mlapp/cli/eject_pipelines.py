@@ -52,7 +52,9 @@ def eject_gitops(
     namespace: Namespace = None,
     environment: Environment = None,
 ) -> None:
-    """Write the objects with which Argo CD or Flux applies the folder of `mlapp deploy --to-git`.
+    """Write the objects for Argo CD or Flux.
+
+    They apply the folder that `mlapp deploy --to-git` writes.
 
     Includes an AnalysisTemplate for Argo Rollouts, with the limits of a canary and the alerting rules of monitoring.
 

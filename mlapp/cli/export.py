@@ -28,7 +28,7 @@ def export_model(
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Export a model for other programs, as ONNX or as a folder for MLServer.
+    """Export a model as ONNX, or as a folder for MLServer.
 
     Before it writes ONNX, mlapp compares both models' predictions on the data from the reader.
 

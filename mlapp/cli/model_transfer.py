@@ -18,7 +18,7 @@ def pull_version(
     version: Version,
     to: Annotated[str | None, typer.Option(help="Copy it to this store: a folder, or s3://bucket/prefix.")] = None,
 ) -> None:
-    """Fetch a version from the project's store, or copy it to another store.
+    """Fetch a version, or copy it to another store.
 
     Checks each file against its SHA-256. Prints the folder of the files or, with --to, the number in the other store.
 

@@ -108,9 +108,9 @@ def show_version(version: Version = "latest", json: Json = False) -> None:
             ["model", f"{manifest.model} ({manifest.framework}, {manifest.model_format})"],
             ["git", git],
             ["data", f"{manifest.data.rows} rows, {manifest.data.columns} columns, {manifest.data.fingerprint[:12]}"],
-            *([["goes on from", f"version {manifest.parent}"]] if manifest.parent is not None else []),
+            *([["continues", f"version {manifest.parent}"]] if manifest.parent is not None else []),
             *([["tuning", _describe_trial(manifest.tuning)]] if manifest.tuning else []),
-            *([f"parameter {name}", value] for name, value in manifest.parameters.items()),
+            *([f"parameter {name}", "none" if value is None else value] for name, value in manifest.parameters.items()),
             *(
                 [f"{name} ({split})", value]
                 for split, found in manifest.metrics.items()
@@ -162,7 +162,7 @@ def compare_versions(
     from mlapp.store.version_query import compare_side_by_side
 
     if len(versions) < 2 and not markdown:
-        raise UsageError("There is one version to compare.", "Give two or more: mlapp models compare 3 7.")
+        raise UsageError("mlapp models compare needs two or more versions.", "Name them: mlapp models compare 3 7.")
     project = Project.find()
     numbers = [project.store.resolve(project.name, version) for version in versions]
     if on is not None:

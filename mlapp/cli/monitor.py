@@ -15,7 +15,7 @@ from mlapp.cli.options import Environment, Json, Yes
 if TYPE_CHECKING:
     from mlapp.monitoring.windows import WindowReport
 
-cli = typer.Typer(help="Monitor drift and live quality.", invoke_without_command=True)
+cli = typer.Typer(invoke_without_command=True)
 Since = Annotated[str | None, typer.Option(help="Start of the report: 2h, 7d, or 2026-01-31T12:00. [a day]")]
 Until = Annotated[str | None, typer.Option(help="End of the report. [now]")]
 Version = Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [all]")]
@@ -64,8 +64,9 @@ def run(
     bundle: Annotated[Path | None, typer.Option(help="The served bundle, instead of a project.")] = None,
     environment: Environment = None,
 ) -> None:
-    """Close the windows that have ended: evaluate them, store the results and send alarms.
+    """Close the windows that have ended.
 
+    Evaluates them, stores the results and sends alarms.
     Each window is closed once, even if several processes run this. The server runs it; on Kubernetes, a CronJob does.
 
     Example:
@@ -92,7 +93,9 @@ def report(
     version: Version = None,
     environment: Environment = None,
 ) -> None:
-    """Write a report of drift, quality and volume as one HTML file that needs no network.
+    """Write drift, quality and volume to one HTML file.
+
+    The file needs no network.
 
     Example:
 
@@ -164,7 +167,7 @@ def report_skew(
     json: Json = False,
     environment: Environment = None,
 ) -> None:
-    """Repeat logged predictions through the training path and report differences.
+    """Predict logged rows again and report differences.
 
     Exits with 1 if serving gave other predictions.
 

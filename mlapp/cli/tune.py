@@ -47,7 +47,7 @@ def tune_model(
     remote: Annotated[bool, typer.Option("--remote", help="Run the trials on Flyte, as map tasks.")] = False,
     json: Json = False,
 ) -> None:
-    """Search for the best values of the app's parameters, here or on Flyte.
+    """Search the best parameters, here or on Flyte.
 
     The best values train a new model version.
 

@@ -26,10 +26,10 @@ class Drift(Section, frozen=True):
         Meta(
             pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$",
             examples=["2/3"],
-            description="Number of the last windows in which a finding must appear.",
+            description="A finding is an alarm if it appears in so many of the last windows: `2/3` is two of three.",
         ),
     ] = "2/3"
-    min_rows: Annotated[int, Meta(ge=1, description="Rows below which a window is not tested.")] = 300
+    min_rows: Annotated[int, Meta(ge=1, description="Minimum number of rows of a window that is tested.")] = 300
     seasonal: Annotated[
         bool, Meta(description="Also compare with the same weekday and hour of the last weeks, if any.")
     ] = False
@@ -38,13 +38,11 @@ class Drift(Section, frozen=True):
         """See that an alarm can begin."""
         needed, _, windows = self.persist.partition("/")
         if int(needed) > int(windows):
-            raise ValueError(
-                f"drift.persist is {self.persist}: it asks for more windows than it looks at; 2/3 means two of three"
-            )
+            raise ValueError(f"drift.persist is {self.persist}, and 2/3 means two of three windows")
 
 
 class Alert(Section, frozen=True):
-    """One of `monitor.alerts:`"""
+    """One of `monitor.alerts:` a receiver of alarms."""
 
     webhook: Annotated[
         str,
@@ -54,7 +52,10 @@ class Alert(Section, frozen=True):
             description="http or https URL; ${VARIABLE} takes it from the environment.",
         ),
     ]
-    format: Literal["json", "slack", "alertmanager"] = "json"
+    format: Annotated[
+        Literal["json", "slack", "alertmanager"],
+        Meta(description="Form of the request: mlapp's own JSON, a Slack message, or an alert for Alertmanager."),
+    ] = "json"
 
 
 class Retrain(Section, frozen=True):
@@ -73,9 +74,9 @@ class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
     better: Annotated[str, Meta(description="The metric that decides.")]
-    on: Annotated[list[Literal["test", "live"]], Meta(description="Data on which it must be better.")] = msgspec.field(
-        default_factory=lambda: ["test", "live"]
-    )
+    on: Annotated[
+        list[Literal["test", "live"]], Meta(description="Data on which it must be better; both when absent.")
+    ] = msgspec.field(default_factory=lambda: ["test", "live"])
     alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
 
 
@@ -86,7 +87,8 @@ class Monitor(Section, frozen=True):
         Drift | bool, Meta(description="Thresholds of drift; `false` turns counting and drift alarms off.")
     ] = msgspec.field(default_factory=Drift)
     log: Annotated[
-        Literal["off", "sample", "all"] | bool, Meta(description="Which predictions are logged: off, sample, all.")
+        Literal["off", "sample", "all"] | bool,
+        Meta(description="Which predictions are logged. `true` is not valid; `false` is `off`."),
     ] = "off"
     url: Annotated[str | None, Meta(description="Location of counts and log; next to the model store when absent.")] = (
         None
@@ -98,7 +100,8 @@ class Monitor(Section, frozen=True):
         ),
     ] = "1h"
     columns: Annotated[
-        dict[str, Rule], Meta(description="Column to rule, applied before anything is stored: drop, hash, round(5).")
+        dict[str, Rule],
+        Meta(description="For each column, a rule that is applied before anything is stored: drop, hash, round(5)."),
     ] = {}
     rows: Annotated[
         str,
@@ -121,7 +124,7 @@ class Monitor(Section, frozen=True):
     ] = "2GB"
     segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
     quality: Annotated[
-        dict[str, float], Meta(description="Metric to the change that raises an alarm, such as accuracy: -0.03.")
+        dict[str, float], Meta(description="For each metric, the change that raises an alarm, such as accuracy: -0.03.")
     ] = {}
     alerts: list[Alert] = []
     retrain: Retrain | None = None

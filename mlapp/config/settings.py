@@ -186,4 +186,7 @@ class Settings(Section, frozen=True):
     )
     monitor: Monitor = msgspec.field(default_factory=Monitor)
     targets: dict[str, dict[str, Any]] = {}
-    environments: dict[str, dict[str, Any]] = {}
+    environments: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="For each environment, the settings that `--env NAME` adds or changes."),
+    ] = {}

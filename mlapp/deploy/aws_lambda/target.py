@@ -225,7 +225,9 @@ class LambdaTarget(Target[LambdaSettings]):
             listed = ", ".join(map(str, known)) or "none"
             raise DeployError(
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
-                f"Kept: {listed}. See `mlapp releases --target lambda`.",
+                f"Choose with --to: {listed}."
+                if to
+                else "Deploy a second release first; see `mlapp releases --target lambda`.",
             )
         deployment.roll_back(str(wanted), known[wanted].shipment)
         return self._find_release(str(wanted))

@@ -190,7 +190,9 @@ def choose_rollback_release(records: Sequence[ReleaseRecord], number: int | None
         before = [record for record in records if record.state == "superseded" and record.number < limit]
         if before:
             return before[-1]
-        raise DeployError("There is no earlier release to go back to.", "Look at `mlapp releases`.")
+        raise DeployError(
+            "There is no earlier release to go back to.", "Deploy a second release first; see `mlapp releases`."
+        )
     found = next((record for record in records if record.number == number), None)
     if found is None:
         raise DeployError(

@@ -78,7 +78,9 @@ class DockerTarget(Target[DockerSettings]):
             listed = ", ".join(str(each.number) for each in found) or "none"
             raise DeployError(
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
-                f"Kept: {listed}. See `mlapp releases --target docker`.",
+                f"Choose with --to: {listed}."
+                if to
+                else "Deploy a second release first; see `mlapp releases --target docker`.",
             )
         return self._apply_shipment(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
 

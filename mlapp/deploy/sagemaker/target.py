@@ -148,7 +148,9 @@ class SageMakerTarget(Target[SageMakerSettings]):
         known = {record.number: record for record, state in self._endpoint.list_records() if state is None}
         earlier = [number for number in known if live is None or number < live]
         if to is None and not earlier:
-            raise DeployError("There is no earlier release to go back to.", "Look at `mlapp releases`.")
+            raise DeployError(
+                "There is no earlier release to go back to.", "Deploy a second release first; see `mlapp releases`."
+            )
         number = earlier[-1] if to is None else to
         if number not in known:
             listed = ", ".join(map(str, known)) or "none"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlapp.serving.inference.endpoint import Endpoint
 
 NO_PARAMS: Json = {
-    "description": "The predictor takes none.",
+    "description": "Not supported: the predictor takes no parameters.",
     "anyOf": [{"type": "object", "maxProperties": 0}, {"type": "null"}],
 }
 
@@ -43,13 +43,13 @@ def describe_invocation_paths(endpoint: Endpoint) -> Json:
     return {
         f"{endpoint.prefix}/invocations": {
             "post": {
-                "summary": f"Predict with {endpoint.name}, as MLflow and SageMaker ask",
+                "summary": f"Predict with {endpoint.name}, for clients of MLflow and SageMaker",
                 "operationId": f"invoke_{endpoint.name}",
                 "tags": [endpoint.name],
                 "parameters": [describe_deadline_parameter(endpoint)],
                 "requestBody": describe_request_body({"application/json": media, **describe_other_bodies(endpoint)}),
                 "responses": {
-                    "200": describe_json_response(told, "One prediction a row, in order."),
+                    "200": describe_json_response(told, "One prediction for each row, in order."),
                     **describe_problem_responses("401", *REFUSALS),
                 },
             }
@@ -67,20 +67,20 @@ def describe_v1_paths(endpoint: Endpoint) -> Json:
     return {
         path: {
             "get": {
-                "summary": f"Whether {endpoint.name} can predict, as KServe v1 asks",
+                "summary": f"Readiness of {endpoint.name}, for KServe v1",
                 "operationId": f"v1_ready_{endpoint.name}",
                 "tags": [endpoint.name],
                 "responses": {
-                    "200": describe_json_response(state, "It can."),
+                    "200": describe_json_response(state, "The model can predict."),
                     **describe_problem_responses("401"),
-                    "503": describe_json_response(state, "Not yet, or no more: the server stops."),
+                    "503": describe_json_response(state, "A model is not loaded yet, or the server is stopping."),
                 },
             }
         },
         f"{path}:predict": {
             "post": {
                 **post,
-                "summary": f"Predict with {endpoint.name}, as KServe v1 and Vertex AI ask",
+                "summary": f"Predict with {endpoint.name}, for clients of KServe v1 and Vertex AI",
                 "operationId": f"v1_predict_{endpoint.name}",
             }
         },
@@ -94,7 +94,7 @@ def describe_v1_models_path() -> Json:
     return {
         "/v1/models": {
             "get": {
-                "summary": "The models, as KServe v1 lists them",
+                "summary": "Names of the models, for KServe v1",
                 "operationId": "v1_models",
                 "tags": ["operation"],
                 "responses": {"200": describe_json_response(told, "Their names."), **describe_problem_responses("401")},
@@ -108,13 +108,15 @@ def describe_ping_path() -> Json:
     return {
         "/ping": {
             "get": {
-                "summary": "Whether the models can predict, as SageMaker asks",
+                "summary": "Readiness of all models, for SageMaker",
                 "operationId": "ping",
                 "security": [],
                 "tags": ["operation"],
                 "responses": {
-                    "200": describe_json_response({"type": "object"}, "They can."),
-                    "503": describe_json_response({"type": "object"}, "Not yet, or no more: the server stops."),
+                    "200": describe_json_response({"type": "object"}, "All models can predict."),
+                    "503": describe_json_response(
+                        {"type": "object"}, "A model is not loaded yet, or the server is stopping."
+                    ),
                 },
             }
         }
@@ -150,12 +152,12 @@ def _make_invocation_split_schema(endpoint: Endpoint) -> Json:
         size = {"minItems": len(names), "maxItems": len(names)}
         numbers = [int(name) for name in names if name.isdecimal() and str(int(name)) == name]
         columns = {"type": "array", "items": {"enum": [*names, *numbers]}, "uniqueItems": True, **size}
-        row = {"type": "array", "description": "A value for each of the columns.", **size}
+        row = {"type": "array", "description": "One value for each column.", **size}
     return {
         "type": "object",
         "properties": {
             "columns": {
-                "description": "In the order of the data; without them it is training's.",
+                "description": "In the order of the data. When absent: the order of training.",
                 "anyOf": [columns, {"type": "null"}],
             },
             "data": {"type": "array", "items": row, "minItems": 1},

@@ -20,7 +20,7 @@ TRUTH: Json = {
         },
         "keys": {
             "type": "object",
-            "description": "The keys that the request carried beside `inputs`, or some of them.",
+            "description": "Keys that the request contained next to `inputs`, or some of them.",
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
             "minProperties": 1,
         },
@@ -37,7 +37,7 @@ TRUTH: Json = {
 ACCEPTED: Json = {
     "type": "object",
     "properties": {
-        "accepted": {"type": "integer", "description": "How many truths are kept."},
+        "accepted": {"type": "integer", "description": "Number of truths that were stored."},
         "unknown_classes": {
             "type": "object",
             "description": "Classes that training never saw, with the number of their truths; absent without any.",
@@ -59,12 +59,13 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
         f"{endpoint.prefix}/feedback": {
             "post": {
                 "summary": f"Send the truth about predictions of {endpoint.name}",
-                "description": "A truth may come late, and again: the last one counts. It is answered once it is kept.",
+                "description": "A truth can arrive late and be corrected: the last one counts. The server answers "
+                "after it has stored the truths.",
                 "operationId": f"feedback_{endpoint.name}",
                 "tags": [endpoint.name],
                 "requestBody": describe_request_body({"application/json": body}),
                 "responses": {
-                    "200": describe_json_response(ACCEPTED, "The truths are kept."),
+                    "200": describe_json_response(ACCEPTED, "The truths are stored."),
                     **describe_problem_responses("400", "401", "408", "413", "422", "503", "504"),
                 },
             }

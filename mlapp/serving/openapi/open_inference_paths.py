@@ -54,14 +54,14 @@ def describe_v2_server_paths() -> Json:
         "/v2/health/live": {
             "get": _describe_v2_server_operation(
                 "v2-live",
-                "Whether the process answers",
-                {"200": describe_json_response(live, "It does.")},
+                "Liveness of the process",
+                {"200": describe_json_response(live, "The process answers.")},
                 is_open=True,
             )
         },
         "/v2/health/ready": {
             "get": _describe_v2_server_operation(
-                "v2-ready", "Whether the models can predict", _describe_v2_readiness_response(READY), is_open=True
+                "v2-ready", "Readiness of all models", _describe_v2_readiness_response(READY), is_open=True
             )
         },
         "/v2/repository/index": {
@@ -79,7 +79,7 @@ def describe_v2_model_paths(endpoint: Endpoint) -> Json:
     version = endpoint.current.version
     if version is None:
         return found
-    described = "Another one is a 404: only one version answers at a time."
+    described = "Any other version gets 404: one version answers at a time."
     parameter = {
         "name": "version", "in": "path", "required": True, "description": described, "schema": {"enum": [version]},
     }  # fmt: skip
@@ -100,7 +100,7 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
     found: Json = {
         path: {
             "get": {
-                "summary": f"The tensors of {name}",
+                "summary": f"Metadata of {name}: its input and output tensors",
                 "operationId": f"{prefix}-model_{name}",
                 **about,
                 "responses": {"200": describe_json_response(_describe_v2_metadata_response(name)), **missing},
@@ -108,7 +108,7 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
         },
         f"{path}/ready": {
             "get": {
-                "summary": f"Whether {name} can predict",
+                "summary": f"Readiness of {name}",
                 "operationId": f"{prefix}-ready_{name}",
                 **about,
                 "responses": {**_describe_v2_readiness_response(ready), **missing},
@@ -118,7 +118,7 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
     if not endpoint.current.is_stream:
         found[f"{path}/infer"] = {
             "post": {
-                "summary": f"Predict with {name}, tensors in and out",
+                "summary": f"Predict with {name}, with tensors as inputs and outputs",
                 "operationId": f"{prefix}-infer_{name}",
                 **about,
                 "parameters": [*parameters, describe_deadline_parameter(endpoint)],
@@ -172,10 +172,10 @@ def _describe_infer_response(name: str) -> Json:
         },
         "required": ["model_name", "model_version", "outputs"],
     }
-    binary = "The JSON, then the tensors that were asked for with `binary_data`."
-    length: Any = {"description": "Bytes of the JSON, where tensors follow it.", "schema": {"type": "integer"}}
+    binary = "The JSON, then the tensors requested with `binary_data`."
+    length: Any = {"description": "Number of bytes of the JSON, if tensors follow it.", "schema": {"type": "integer"}}
     found = describe_json_response(
-        told, "One prediction a row, in order.", headers={"Inference-Header-Content-Length": length}
+        told, "One prediction for each row, in order.", headers={"Inference-Header-Content-Length": length}
     )
     found["content"]["application/octet-stream"] = {
         "schema": {"type": "string", "format": "binary", "description": binary}
@@ -209,8 +209,8 @@ def _describe_v2_metadata_response(name: str) -> Json:
 
 def _describe_v2_readiness_response(schema: Json) -> Json:
     return {
-        "200": describe_json_response(schema, "They can."),
-        "503": describe_json_response(schema, "Not yet, or no more: the server stops."),
+        "200": describe_json_response(schema, "All models can predict."),
+        "503": describe_json_response(schema, "A model is not loaded yet, or the server is stopping."),
     }
 
 

@@ -30,10 +30,10 @@ def describe_v2_components(endpoint: Endpoint) -> Json:
     request: Json = {
         "type": "object",
         "properties": {
-            "id": {"type": ["string", "null"], "description": "It comes back in the answer."},
+            "id": {"type": ["string", "null"], "description": "Returned in the answer."},
             "inputs": _make_input_tensors_schema(endpoint),
             "outputs": {
-                "description": "The tensors that are wanted; all where absent.",
+                "description": "Tensors to return; all when absent.",
                 "anyOf": [{"type": "array", "items": wanted}, {"type": "null"}],
             },
             "parameters": parameters,
@@ -107,7 +107,7 @@ def _make_v2_tensor_schema(
     data: Json = {
         "type": "array",
         "minItems": 1,
-        "description": "As many values as the shape says, in row-major order: flat, or nested.",
+        "description": "The values in row-major order, flat or nested. Their number follows from the shape.",
     }
     if value:
         data["items"] = {"anyOf": [value, {"type": "array"}]}

@@ -39,11 +39,14 @@ def describe_operator_paths() -> Json:
     metrics = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {
         "/livez": _describe_operator_operation(
-            "livez", "Whether the process answers", {"200": describe_json_response(alive, "It does.")}, is_open=True
+            "livez",
+            "Liveness of the process",
+            {"200": describe_json_response(alive, "The process answers.")},
+            is_open=True,
         ),
-        "/readyz": _describe_operator_operation("readyz", "Whether the models can predict", _READINESS, is_open=True),
+        "/readyz": _describe_operator_operation("readyz", "Readiness of all models", _READINESS, is_open=True),
         "/health": _describe_operator_operation(
-            "health", "As /readyz, for clients of UnionML", _READINESS, is_open=True
+            "health", "Readiness, for clients of UnionML", _READINESS, is_open=True
         ),
         "/metrics": _describe_operator_operation(
             "metrics", "Metrics for Prometheus", {"200": metrics, **describe_problem_responses("401")}
@@ -57,8 +60,8 @@ def describe_operator_paths() -> Json:
 
 
 _READINESS = {
-    "200": describe_json_response(STATUS, "They can."),
-    "503": describe_json_response(STATUS, "Not yet, or no more: the server stops."),
+    "200": describe_json_response(STATUS, "All models can predict."),
+    "503": describe_json_response(STATUS, "A model is not loaded yet, or the server is stopping."),
 }
 
 

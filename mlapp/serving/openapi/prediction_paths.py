@@ -73,7 +73,7 @@ def describe_other_bodies(endpoint: Endpoint) -> Json:
     """The formats of a body other than JSON."""
     schema = endpoint.current.predictor.schema.features
     columns = ", ".join(schema.names) or "those of training"
-    text: Json = {"schema": {"type": "string", "description": f"A line a row, its columns {columns}."}}
+    text: Json = {"schema": {"type": "string", "description": f"One line for each row, with the columns {columns}."}}
     if schema.kind == "table" and not has_own_prediction_inputs(endpoint):
         text["example"] = _make_csv_example(schema)
     return {
@@ -105,7 +105,7 @@ def _describe_predict_operation(endpoint: Endpoint) -> Json:
         "items": make_output_schema(schema.predictions),
         "description": "For a body with `features`.",
     }
-    predicted = describe_json_response({"anyOf": [told, bare]}, "One prediction a row, in order.")
+    predicted = describe_json_response({"anyOf": [told, bare]}, "One prediction for each row, in order.")
     if loaded.is_stream:
         predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
@@ -129,7 +129,7 @@ def _describe_predict_body(endpoint: Endpoint) -> Json:
         for key in KEYS
     ]
     objects[-1]["description"] = (
-        "As UnionML's clients send it: whole rows, with or without the target. The answer is a bare list."
+        "The body of UnionML's clients: whole rows, with or without the target. The answer is a bare list."
     )
     return {"anyOf": [*objects, refer_to_component(endpoint, "Rows")]}
 
@@ -138,11 +138,11 @@ def _describe_model_operation(endpoint: Endpoint) -> Json:
     example = {
         "operationId": f"predict_{endpoint.name}",
         "requestBody": "$response.body#/example",
-        "description": "The example is a body that can be sent.",
+        "description": "The example is a valid body.",
     }
     return {
         "get": {
-            "summary": f"What {endpoint.name} is: version, metrics, parameters, schema",
+            "summary": f"Version, metrics, parameters and schema of {endpoint.name}",
             "operationId": f"describe_{endpoint.name}",
             "tags": [endpoint.name],
             "responses": {

@@ -16,7 +16,7 @@ log = logging.getLogger("mlapp.serving")
 TITLES = {
     400: "The body cannot be read",
     401: "An API key is needed",
-    404: "There is nothing here",
+    404: "Not found",
     405: "This method is not allowed here",
     406: "The answer is not available in this form",
     408: "The request took too long to arrive",

@@ -52,7 +52,7 @@ def test_an_app_that_cannot_be_used(mlapp: Callable, project: Callable, source: 
         (["predict"], "'flowers' has no version in"),
         (["models", "show", "7"], "'flowers' has no version 7; it has none."),
         (["models", "show", "prod"], "'flowers' has no alias 'prod'; it has none."),
-        (["models", "compare", "1"], "There is one version to compare."),
+        (["models", "compare", "1"], "mlapp models compare needs two or more versions."),
         (["models", "list", "--where", "accuracy"], "--where 'accuracy' is not a condition."),
         (["init", "a b"], "'a b' cannot name a project."),
         (["init", "x", "--template", "basik"], "There is no template 'basik'. Did you mean 'basic'?"),
