@@ -64,16 +64,16 @@ def examine_machine(start: Path) -> list[Finding]:
     """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
         Finding("python", True, provenance.read_python_version()),
-        *_check_foreign_packages(),
-        *_check_extras(),
-        *_check_plugins(),
-        *_check_tools(),
-        *_check_targets(start),
-        *_check_project(start),
+        *_diagnose_foreign_packages(),
+        *_diagnose_extras(),
+        *_diagnose_plugins(),
+        *_diagnose_tools(),
+        *_diagnose_targets(start),
+        *_diagnose_project(start),
     ]
 
 
-def _check_foreign_packages() -> list[Finding]:
+def _diagnose_foreign_packages() -> list[Finding]:
     found = distribution.find_foreign_distribution()
     if found is None:
         return []
@@ -81,9 +81,9 @@ def _check_foreign_packages() -> list[Finding]:
     return [Finding("mlapp", False, detail, distribution.make_repair_command())]
 
 
-def _check_extras() -> list[Finding]:
+def _diagnose_extras() -> list[Finding]:
     findings = []
-    for extra, names in sorted(_read_extra_requirements().items()):
+    for extra, names in sorted(_read_diagnosed_requirements().items()):
         installed = provenance.read_installed_versions(names)
         missing = [name for name in names if name not in installed]
         enables = ENABLES[extra]
@@ -96,7 +96,7 @@ def _check_extras() -> list[Finding]:
     return findings
 
 
-def _read_extra_requirements() -> dict[str, list[str]]:
+def _read_diagnosed_requirements() -> dict[str, list[str]]:
     """The distributions of each extra that this Python needs, from mlapp's metadata."""
     installed = importlib.metadata.distribution(distribution.NAME)
     wanted = [Requirement(text) for text in installed.requires or []]
@@ -111,12 +111,12 @@ def _read_extra_requirements() -> dict[str, list[str]]:
     }
 
 
-def _check_plugins() -> list[Finding]:
+def _diagnose_plugins() -> list[Finding]:
     """The plugins that cannot be imported, with their packages."""
     return [Finding(name, False, error.what, error.todo) for name, error in plugins.find_broken_plugins()]
 
 
-def _check_tools() -> list[Finding]:
+def _diagnose_tools() -> list[Finding]:
     found = []
     for tool, (enables, todo) in TOOLS.items():
         path = shutil.which(tool)
@@ -124,7 +124,7 @@ def _check_tools() -> list[Finding]:
     return found
 
 
-def _check_targets(start: Path) -> list[Finding]:
+def _diagnose_targets(start: Path) -> list[Finding]:
     """Whether the engine or cluster of each target responds. Checks only targets whose extra is installed, and a
     platform only if mlapp.yaml has a section for it.
     """
@@ -149,7 +149,7 @@ def _check_targets(start: Path) -> list[Finding]:
     return found
 
 
-def _check_project(start: Path) -> list[Finding]:
+def _diagnose_project(start: Path) -> list[Finding]:
     try:
         project = Project.find(start)
         app = project.app
@@ -161,14 +161,14 @@ def _check_project(start: Path) -> list[Finding]:
         numbers = project.store.list_numbers(app.name)
         findings.append(Finding("store", True, f"{len(numbers)} versions in {project.store.storage!r}"))
         if numbers:
-            findings.append(_check_libraries(project, numbers[-1]))
-            findings += _check_monitored_names(project, numbers[-1])
+            findings.append(_diagnose_libraries(project, numbers[-1]))
+            findings += _diagnose_monitored_names(project, numbers[-1])
     except MlappError as error:
         findings.append(Finding("store", False, error.what, error.todo))
     return findings
 
 
-def _check_monitored_names(project: Project, number: int) -> list[Finding]:
+def _diagnose_monitored_names(project: Project, number: int) -> list[Finding]:
     """The names in `monitor:` that the newest version does not have."""
     manifest, settings = project.store.manifest(project.name, number), project.settings.monitor
     errors = find_unknown_monitored_columns(settings, manifest.schema.features)
@@ -176,7 +176,7 @@ def _check_monitored_names(project: Project, number: int) -> list[Finding]:
     return [Finding("monitor", False, error.what, error.todo) for error in errors]
 
 
-def _check_libraries(project: Project, number: int) -> Finding:
+def _diagnose_libraries(project: Project, number: int) -> Finding:
     manifest = project.store.manifest(project.name, number)
     found = provenance.compare_trained_libraries(manifest.libraries, manifest.python)
     if not found:

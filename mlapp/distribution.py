@@ -40,7 +40,7 @@ def find_foreign_distribution() -> str | None:
         return None
 
 
-def require_own_package() -> None:
+def require_own_distribution() -> None:
     """End the process if another package has overwritten `mlapp/__init__.py`; names it, and what to do.
 
     Its command replaces ours, and imports `mlapp.config` and `mlapp.cli`, which call this.

@@ -13,14 +13,14 @@ def is_lower_better(metric: str) -> bool:
     return any(word.endswith(LOWER) for word in metric.casefold().split("_"))
 
 
-def is_better(metric: str, new: float | None, old: float | None) -> bool:
+def is_better_metric(metric: str, new: float | None, old: float | None) -> bool:
     """Whether a metric has improved. False if one version does not have it."""
     if new is None or old is None:
         return False
     return new < old if is_lower_better(metric) else new > old
 
 
-def is_improvement(metric: str, change: float) -> bool:
+def is_metric_improvement(metric: str, change: float) -> bool:
     """Whether a change is certainly for the better; False for names that say nothing."""
     if is_lower_better(metric):
         return change < 0

@@ -72,14 +72,14 @@ class TrainedModel:
         Raises:
             ModelError: it cannot be saved. UserCodeError: the saver raised. OSError: the disk is full.
         """
-        self._save_estimator(folder)
+        self._save_model_estimator(folder)
         if self.baseline is not None:
             self.baseline.write(folder)
 
-    def _save_estimator(self, folder: Path) -> None:
+    def _save_model_estimator(self, folder: Path) -> None:
         saver = self.pipeline.stage("saver")
         if saver is None:
-            require_declared_format(self.pipeline, self.framework, self.format)
+            require_declared_model_format(self.pipeline, self.framework, self.format)
             self.framework.save(self.estimator, folder, self.format, _list_trusted_model_types(self.pipeline))
             return
         try:
@@ -92,7 +92,7 @@ class TrainedModel:
             raise ModelError(f"{saver.title} wrote no file.", "Write into the folder passed as the second argument.")
 
 
-def load_estimator(
+def load_model_estimator(
     pipeline: Pipeline, framework: str, format: str, folder: Path, parameters: Mapping[str, Any] | None = None
 ) -> Any:
     """Read the model that `TrainedModel.save` wrote, with the app's `loader` if it has one.
@@ -113,7 +113,7 @@ def load_estimator(
                 "Write an @app.loader that reads it.",
             )
         adapter = frameworks.get_framework(framework)
-        require_declared_format(pipeline, adapter, format)
+        require_declared_model_format(pipeline, adapter, format)
         try:
             if adapter.weights_only:
                 return adapter.restore(_build_unfitted_model(pipeline, parameters or {}), folder)
@@ -161,7 +161,7 @@ def _no_model_error(stage: Stage, value: Any) -> DeclarationError:
     )
 
 
-def require_declared_format(pipeline: Pipeline, framework: Framework, format: str) -> None:
+def require_declared_model_format(pipeline: Pipeline, framework: Framework, format: str) -> None:
     """Check that the app declares this way of loading. A manifest is not trusted: writers of the store write it.
 
     The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
@@ -170,7 +170,7 @@ def require_declared_format(pipeline: Pipeline, framework: Framework, format: st
     Raises:
         ModelError: it declares another framework or format; names the declaration that would allow this one.
     """
-    known = _find_declared_framework(pipeline)
+    known = _find_declared_model_framework(pipeline)
     if known is not None and known != framework.name:
         raise ModelError(
             f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
@@ -191,7 +191,7 @@ def require_declared_format(pipeline: Pipeline, framework: Framework, format: st
         )
 
 
-def _find_declared_framework(pipeline: Pipeline) -> str | None:
+def _find_declared_model_framework(pipeline: Pipeline) -> str | None:
     """The framework that the app declares for its models, or None.
 
     The model is the result of the trainer, if the app has one.

@@ -13,7 +13,7 @@ import msgspec
 
 from mlapp import distribution, frameworks, prediction
 from mlapp.frameworks import onnx
-from mlapp.model import require_declared_format
+from mlapp.model import require_declared_model_format
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import finish_predictions
@@ -69,7 +69,7 @@ def load_converted_version(
         return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
     manifest = version.manifest
     file = kept / _name_conversion(version)
-    require_declared_format(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
+    require_declared_model_format(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
     try:
         content = file.read_bytes()
     except OSError:

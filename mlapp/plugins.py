@@ -44,12 +44,12 @@ def list_plugins(group: str) -> dict[str, EntryPoint]:
     """The installed entries of a group by name, without importing them."""
     found: dict[str, EntryPoint] = {}
     for folder in reversed(sys.path):  # the first one decides
-        found.update(_read_entry_points(folder, _find_change(folder)).get(group, {}))
+        found.update(_read_plugin_entry_points(folder, _find_plugin_change(folder)).get(group, {}))
     return found
 
 
 @lru_cache(256)
-def _read_entry_points(folder: str, change: int) -> dict[str, dict[str, EntryPoint]]:
+def _read_plugin_entry_points(folder: str, change: int) -> dict[str, dict[str, EntryPoint]]:
     """The entries of the distributions in a folder, by group and name. Reading those of a hundred takes some 10 ms.
 
     Args:
@@ -64,7 +64,7 @@ def _read_entry_points(folder: str, change: int) -> dict[str, dict[str, EntryPoi
     return found
 
 
-def _find_change(folder: str) -> int:
+def _find_plugin_change(folder: str) -> int:
     try:
         return os.stat(folder or ".").st_mtime_ns
     except OSError:
@@ -78,14 +78,14 @@ def load_plugin(group: str, name: str) -> Any:
         KeyError: the entry does not exist.
         PluginError: it cannot be imported.
     """
-    return _load_entry_point(list_plugins(group)[name])
+    return _load_plugin_entry_point(list_plugins(group)[name])
 
 
 def load_plugins(group: str) -> Iterator[tuple[str, Any]]:
     """Name and value of each entry of a group. Skips an entry that cannot be imported, with one logged warning."""
     for name, entry in list_plugins(group).items():
         try:
-            plugin = _load_entry_point(entry)
+            plugin = _load_plugin_entry_point(entry)
         except PluginError as error:
             _warn_of_plugin_once(f"{error.what} {error.todo}")
             continue
@@ -97,12 +97,12 @@ def find_broken_plugins() -> Iterator[tuple[str, PluginError]]:
     for group, kind in GROUPS.items():
         for name, entry in list_plugins(group).items():
             try:
-                _load_entry_point(entry)
+                _load_plugin_entry_point(entry)
             except PluginError as error:
                 yield f"{kind} {name}", error
 
 
-def _load_entry_point(entry: EntryPoint) -> Any:
+def _load_plugin_entry_point(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except MlappError:

@@ -12,7 +12,7 @@ from mlapp import frameworks, normalization
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.onnx import OnnxModel
-from mlapp.model import TrainedModel, load_estimator
+from mlapp.model import TrainedModel, load_model_estimator
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features
 from mlapp.pipeline.stage import ROLES
@@ -230,7 +230,9 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
         UserCodeError: the app's loader raised.
     """
     manifest = version.manifest
-    estimator = load_estimator(pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters)
+    estimator = load_model_estimator(
+        pipeline, manifest.framework, manifest.model_format, version.files, manifest.parameters
+    )
     return make_version_predictor(
         pipeline, version, estimator, frameworks.get_framework(manifest.framework), extra=extra
     )

@@ -93,7 +93,7 @@ class Project:
             )
         # The user's paths (data, ready models) are relative to the project, wherever a command runs.
         os.chdir(self.root)
-        app = _find_app_in_module(_import_project_file(location, self.root), location.variable, location.file)
+        app = _find_project_app(_import_project_file(location, self.root), location.variable, location.file)
         if self.settings.name not in (None, app.name):
             raise ProjectError(
                 f"The App in {self.settings.app} is '{app.name}', but {config.FILE} says `name: {self.settings.name}`.",
@@ -155,18 +155,18 @@ def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
     """Import the file under its own name, so that a pickle or skops file of its classes can be loaded."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
-    if loaded is not None and _is_same_app_file(loaded, path):
+    if loaded is not None and _is_same_project_app(loaded, path):
         return loaded
     paths = find_import_paths(root, location)
     sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
     if location.is_in_package:
         _forget_other_project_package(name.partition(".")[0], location.folder)
     try:
-        module = importlib.import_module(name) if location.is_in_package else _import_app_file(name, path)
+        module = importlib.import_module(name) if location.is_in_package else _import_project_app(name, path)
     except BaseException as error:
         sys.modules.pop(name, None)
-        raise _app_import_error(error, path, root) from error
-    if not _is_same_app_file(module, path):
+        raise _project_import_error(error, path, root) from error
+    if not _is_same_project_app(module, path):
         raise ProjectError(
             f"{path} is the module '{name}', but Python imports that from {getattr(module, '__file__', None)}.",
             f"Rename the package '{name.partition('.')[0]}', or uninstall the other one.",
@@ -178,7 +178,7 @@ def _forget_other_project_package(name: str, folder: Path) -> None:
     """Let a package be imported from `folder` if another project's package of that name is loaded."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
-    places = [place for each in modules for place in _list_module_places(sys.modules[each])]
+    places = [place for each in modules for place in _list_project_modules(sys.modules[each])]
     if all(place.startswith((f"{folder}{os.sep}", *libraries)) for place in places):
         return
     for each in modules:
@@ -186,13 +186,13 @@ def _forget_other_project_package(name: str, folder: Path) -> None:
     importlib.invalidate_caches()
 
 
-def _list_module_places(module: ModuleType) -> list[str]:
+def _list_project_modules(module: ModuleType) -> list[str]:
     """The module's file; the folders of a package without one."""
     file = getattr(module, "__file__", None)
     return [file] if file else list(getattr(module, "__path__", ()))
 
 
-def _import_app_file(name: str, path: Path) -> ModuleType:
+def _import_project_app(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
@@ -205,12 +205,12 @@ def _import_app_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _is_same_app_file(module: ModuleType, path: Path) -> bool:
+def _is_same_project_app(module: ModuleType, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and Path(file).resolve() == path.resolve()
 
 
-def _app_import_error(error: BaseException, path: Path, root: Path) -> BaseException:
+def _project_import_error(error: BaseException, path: Path, root: Path) -> BaseException:
     if isinstance(error, MlappError) or not isinstance(error, Exception | SystemExit):
         return error
     if isinstance(error, SyntaxError):
@@ -233,7 +233,7 @@ def _app_import_error(error: BaseException, path: Path, root: Path) -> BaseExcep
     return UserCodeError(f"Importing {path.name}", error, root)
 
 
-def _find_app_in_module(module: ModuleType, name: str, path: Path) -> App:
+def _find_project_app(module: ModuleType, name: str, path: Path) -> App:
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
     if name:
         if name not in apps:

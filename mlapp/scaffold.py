@@ -51,7 +51,7 @@ Consent = Callable[[Sequence[str]], bool]
 """Takes what of a template runs on this machine; whether it may. False where nothing does, and nothing may."""
 
 
-def create_project(
+def scaffold_project(
     name: str | None,
     template: str,
     values: Mapping[str, str],
@@ -94,7 +94,7 @@ def create_project(
         name = name or str(defaults["name"])
         _refuse_existing_project(parent / name)
         if "data" in defaults:
-            data, described = _describe_user_table(values)
+            data, described = _describe_scaffold_table(values)
             context.update(described)
             if described["left_out"]:
                 tell(f"Columns that are no features are left out: {described['left_out']}.")
@@ -171,7 +171,7 @@ def _refuse_existing_project(target: Path) -> None:
         raise UsageError(f"{target} is there already.", "Choose another name; init overwrites nothing.")
 
 
-def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
+def _describe_scaffold_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     """Variables of the template `tabular` from the user's table."""
     if not values.get("data") or not values.get("target"):
         raise UsageError(
@@ -179,10 +179,10 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
             "Give both: mlapp init NAME --template tabular --set data=table.csv --set target=column.",
         )
     path, target = Path(values["data"]).expanduser(), values["target"]
-    form = _detect_user_table_format(path)
+    form = _detect_scaffold_table_format(path)
     if path.suffix.lower() != ".parquet":
-        form = {**form, **column_roles.infer_column_read_options(_read_user_table(path, {**form, "dtype": "str"}))}
-    table = _read_user_table(path, {name: value for name, value in form.items() if name != "date_format"})
+        form = {**form, **column_roles.infer_column_read_options(_read_scaffold_table(path, {**form, "dtype": "str"}))}
+    table = _read_scaffold_table(path, {name: value for name, value in form.items() if name != "date_format"})
     if target not in table.columns:
         raise UsageError(
             f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
@@ -193,7 +193,7 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
         raise DataError(
             f"'{path}' has the column {odd!r}, which looks like template code.", "Rename it, without braces."
         )
-    dates = [str(name) for name in table.columns if name != target and _is_user_date_column(table[name])]
+    dates = [str(name) for name in table.columns if name != target and _is_scaffold_date_column(table[name])]
     dates += [name for name in form.get("date_format", {}) if name != target and name not in dates]
     left_out = column_roles.find_identifier_columns(table.drop(columns=dates), target)
     column = table[target]
@@ -212,7 +212,7 @@ def _describe_user_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any
     }
 
 
-def _detect_user_table_format(path: Path) -> dict[str, Any]:
+def _detect_scaffold_table_format(path: Path) -> dict[str, Any]:
     """The options of `pandas.read_csv` for a CSV without commas, as many spreadsheets write it."""
     import pandas as pd
 
@@ -235,7 +235,7 @@ def _detect_user_table_format(path: Path) -> dict[str, Any]:
         return forms[0]
 
 
-def _read_user_table(path: Path, form: Mapping[str, Any]) -> Any:
+def _read_scaffold_table(path: Path, form: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     if not path.is_file():
@@ -256,7 +256,7 @@ def _read_user_table(path: Path, form: Mapping[str, Any]) -> Any:
     return table
 
 
-def _is_user_date_column(column: Any) -> bool:
+def _is_scaffold_date_column(column: Any) -> bool:
     import pandas as pd
 
     if column.dtype.kind == "M":
@@ -278,10 +278,10 @@ def _pin_template_requirements(file: Path, project: Path) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
         is_own = name is not None and name.group() == distribution.NAME
-        if is_own and not self_wheel.is_installed_from_index():
+        if is_own and not self_wheel.is_self_installed_from_index():
             wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
         found = read_installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
-        version = self_wheel.format_own_version() if is_own else found and strip_build_version(found)
+        version = self_wheel.format_self_version() if is_own else found and strip_build_version(found)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

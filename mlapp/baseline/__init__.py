@@ -1,7 +1,12 @@
 """The baseline of a version: the distributions of the training data and of the model's predictions on them."""
 
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
-from mlapp.baseline.build import build_baseline_columns, draw_baseline_rows, find_target_json_type, list_classes
+from mlapp.baseline.build import (
+    build_baseline_columns,
+    draw_baseline_rows,
+    find_target_json_type,
+    list_baseline_classes,
+)
 from mlapp.baseline.predictions import summarize_predictions
 
 __all__ = [
@@ -13,7 +18,7 @@ __all__ = [
     "build_baseline_columns",
     "draw_baseline_rows",
     "find_target_json_type",
-    "list_classes",
+    "list_baseline_classes",
     "read_baseline",
     "summarize_predictions",
 ]

@@ -89,7 +89,7 @@ def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
     return [int(key) for key in found], [int(count) for count in counts]
 
 
-def build_slot_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
+def build_bin_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]:
     """A table from raw upper bits to a slot: the bins, then below the range, above the range, and missing.
 
     Args:

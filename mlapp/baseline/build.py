@@ -57,7 +57,7 @@ def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -
     features = draw_baseline_rows(features)
     if isinstance(features, pd.Series):
         features = features.to_frame()
-    table = features if isinstance(features, pd.DataFrame) else _features_to_frame(features)
+    table = features if isinstance(features, pd.DataFrame) else _make_baseline_frame(features)
     if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
         return []
     most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
@@ -82,7 +82,7 @@ def summarize_baseline_column(
         return Column(name=name, kind="text", rows=rows, missing=missing)
     is_bool = types.is_bool_dtype(values.dtype)
     is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
-    if not is_bool and (is_number or _is_duration(values.dtype)):
+    if not is_bool and (is_number or _is_baseline_duration(values.dtype)):
         return _summarize_baseline_numbers(
             name, convert_baseline_numbers(values), most, find_redaction_step(rules, name)
         )
@@ -107,7 +107,7 @@ def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
         stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
         seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
         return np.where(values.isna(), np.nan, seconds)
-    if _is_duration(values.dtype):
+    if _is_baseline_duration(values.dtype):
         values = values.astype("timedelta64[ns]").dt.total_seconds()
     elif not types.is_numeric_dtype(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
@@ -115,7 +115,7 @@ def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
     return found
 
 
-def _is_duration(dtype: Any) -> bool:
+def _is_baseline_duration(dtype: Any) -> bool:
     return str(dtype).startswith(("timedelta64[", "duration["))
 
 
@@ -212,7 +212,7 @@ def find_target_json_type(target: Any) -> str | None:
     import pandas as pd
 
     is_column = isinstance(target, (pd.Series, np.ndarray))
-    values = pd.Series(target) if is_column else pd.Series(list(_list_column_values(target)))
+    values = pd.Series(target) if is_column else pd.Series(list(_list_baseline_values(target)))
     field = infer_schema(values.rename("target").to_frame()).fields[0]
     if field.type in ("integer", "number", "boolean", "string"):
         return field.type
@@ -223,7 +223,7 @@ def find_target_json_type(target: Any) -> str | None:
     return None
 
 
-def list_classes(target: Any, name: str | None, rules: Mapping[str, str] = NO_RULES) -> list[str]:
+def list_baseline_classes(target: Any, name: str | None, rules: Mapping[str, str] = NO_RULES) -> list[str]:
     """The values of a target that can be a class, as texts; empty for numbers, private values, and very many.
 
     Args:
@@ -235,7 +235,7 @@ def list_classes(target: Any, name: str | None, rules: Mapping[str, str] = NO_RU
     return sorted(text for text in found if text is not None) if len(found) <= MOST_CLASSES else []
 
 
-def _list_column_values(values: Any) -> Iterable[Any]:
+def _list_baseline_values(values: Any) -> Iterable[Any]:
     listed: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
     return listed
 
@@ -270,7 +270,7 @@ def _summarize_baseline_numbers(name: str, values: NDArray[np.float64], most: in
     )
 
 
-def _features_to_frame(features: Any) -> pd.DataFrame | None:
+def _make_baseline_frame(features: Any) -> pd.DataFrame | None:
     import numpy as np
     import pandas as pd
 

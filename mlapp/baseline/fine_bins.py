@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlapp.baseline.bins import KEYS, OCTAVE, build_slot_table
+from mlapp.baseline.bins import KEYS, OCTAVE, build_bin_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,22 +66,22 @@ class FineColumns(NamedTuple):
         return self.last - self.first
 
 
-def group_columns(columns: Sequence[Column], first: Mapping[str, int]) -> list[FineColumns]:
+def group_binned_columns(columns: Sequence[Column], first: Mapping[str, int]) -> list[FineColumns]:
     """The columns in groups whose counts have indexes below `NEGATIVE`.
 
     Args:
         columns: of numbers.
         first: name → the column's first slot.
     """
-    tables = [build_slot_table(column.low, column.keys, first[column.name]) for column in columns]
-    spans = [_find_span(table) for table in tables]
+    tables = [build_bin_table(column.low, column.keys, first[column.name]) for column in columns]
+    spans = [_find_bin_span(table) for table in tables]
     stride = max((span.end for span in spans), default=0) + 3
     most = NEGATIVE // stride
     groups = []
     for begin in range(0, len(columns), most):
         end = min(begin + most, len(columns))
         centers = np.array([column.center for column in columns[begin:end]])
-        groups.append(_make_group(begin, end, centers, tables[begin:end], spans[begin:end], stride))
+        groups.append(_make_bin_group(begin, end, centers, tables[begin:end], spans[begin:end], stride))
     return groups
 
 
@@ -97,7 +97,7 @@ class _Span(NamedTuple):
     end: int
 
 
-def _find_span(table: NDArray[np.int32]) -> _Span:
+def _find_bin_span(table: NDArray[np.int32]) -> _Span:
     changes = [np.flatnonzero(np.diff(half[: INFINITE + 1])) + 1 for half in (table, table[KEYS // 2 :])]
     if not any(map(len, changes)):
         return _Span(1, 0)
@@ -107,7 +107,7 @@ def _find_span(table: NDArray[np.int32]) -> _Span:
     return _Span(octave, high - (octave - 1) * OCTAVE)
 
 
-def _make_group(
+def _make_bin_group(
     first: int,
     last: int,
     centers: NDArray[np.float64],
@@ -122,8 +122,11 @@ def _make_group(
     if min(exponents) < -1022:
         scales.append(np.array([math.ldexp(1.0, min(0, exponent + 1022)) for exponent in exponents]))
     halves = [
-        _find_runs(
-            [_select_slots(table, span, stride, half * KEYS // 2) for table, span in zip(tables, spans, strict=True)]
+        _find_bin_runs(
+            [
+                _select_bin_slots(table, span, stride, half * KEYS // 2)
+                for table, span in zip(tables, spans, strict=True)
+            ]
         )
         for half in (0, 1)
     ]
@@ -143,7 +146,7 @@ def _make_group(
     )
 
 
-def _select_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
+def _select_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
     """The slot of each count of one column and sign; the last one is for missing values."""
     magnitudes = np.arange(stride) + (span.octave - 1) * OCTAVE
     if span.octave > 1:  # the distances that are subnormal
@@ -155,7 +158,7 @@ def _select_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int)
     return found
 
 
-def _find_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _find_bin_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where a run of one slot begins, and its slot."""
     joined = np.concatenate(slots).astype(np.int64)
     starts = np.flatnonzero(np.diff(joined, prepend=-1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlapp.baseline.fine_bins import group_columns
+from mlapp.baseline.fine_bins import group_binned_columns
 
 if TYPE_CHECKING:
     from mlapp.baseline.baseline import Column
@@ -35,7 +35,7 @@ class SlotLayout:
             self.size += count_slots(column)
         self.numbers = [column for column in columns if column.kind == "number"]
         self.steps = np.array([column.step or 0.0 for column in self.numbers])
-        self.groups = group_columns(self.numbers, self.first)
+        self.groups = group_binned_columns(self.numbers, self.first)
         self.codes = {
             column.name: {value: at for at, value in enumerate(column.values)}
             for column in columns

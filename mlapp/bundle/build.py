@@ -108,8 +108,8 @@ def _fill_bundle(
     upgrade: bool,
     warn: Reporter,
 ) -> Bundle:
-    _copy_project_code(project, staging / bundle.CODE, warn)
-    _warn_of_credentials(staging / bundle.CODE, warn)
+    _copy_bundle_code(project, staging / bundle.CODE, warn)
+    _warn_of_bundled_credentials(staging / bundle.CODE, warn)
     _write_bundle_store(version, staging / bundle.MODEL)
     if version is not None and project.settings.serve.wsgi is not None:
         _write_bundle_aliases(project, version, staging / bundle.MODEL)
@@ -149,7 +149,7 @@ def _fill_bundle(
     return open_bundle(folder)
 
 
-def _copy_project_code(project: Project, target: Path, warn: Reporter) -> None:
+def _copy_bundle_code(project: Project, target: Path, warn: Reporter) -> None:
     root, image = project.root, project.settings.image
     store = (root / project.settings.store.url).resolve() if "://" not in project.settings.store.url else None
     app = project.location.file.relative_to(root)
@@ -171,7 +171,7 @@ def _copy_project_code(project: Project, target: Path, warn: Reporter) -> None:
                 copy.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
-def _warn_of_credentials(code: Path, warn: Reporter) -> None:
+def _warn_of_bundled_credentials(code: Path, warn: Reporter) -> None:
     """Warn about plain-text passwords in URLs, such as of a package index or a database: they would be shipped."""
     for file in sorted(code.rglob("*")):
         is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ

@@ -42,7 +42,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         return None
     folder = Path(os.path.abspath(place))
     if environment.get(INIT_MODE) == "async":
-        _wait_for_folder(folder)
+        _wait_for_model_folder(folder)
     if not folder.is_dir():
         raise StoreError(
             f"{FOLDER} names {folder}, but that folder does not exist.",
@@ -73,7 +73,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     return root, manifest.version
 
 
-def _wait_for_folder(folder: Path) -> None:
+def _wait_for_model_folder(folder: Path) -> None:
     """Wait until `folder` is a folder, or the time is over.
 
     KServe's folder is a link into the file system of another process, `/proc/7/root/models`. Resolving it would give

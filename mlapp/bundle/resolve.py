@@ -66,11 +66,11 @@ def resolve_requirements(
     )
     kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     text = "" if upgrade or not kept.is_file() else kept.read_text()
-    if not text.startswith(_stamp_source_requirements(text, root)):
+    if not text.startswith(_stamp_resolved_sources(text, root)):
         text = _compile_requirements(declared, wanted, trained, own, root, python, image)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
-            file.write(_stamp_source_requirements(text, root) + text)
+            file.write(_stamp_resolved_sources(text, root) + text)
         os.replace(file.name, kept)
     hashes = declared.hashes if declared else {}
     packages = (
@@ -79,7 +79,7 @@ def resolve_requirements(
     return Lock(tuple(select_requirements_for_python(list(packages), python)), tuple(list_source_lines(text)))
 
 
-def _stamp_source_requirements(text: str, root: Path) -> str:
+def _stamp_resolved_sources(text: str, root: Path) -> str:
     """A comment that changes if the requirements of local folders and files in a resolution change."""
     digest = hashlib.sha256()
     for place in (resolve_requirement_folder(source, root) for source in list_source_lines(text)):

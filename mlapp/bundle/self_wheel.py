@@ -12,7 +12,7 @@ from mlapp.bundle import wheel
 from mlapp.distribution import LOCAL, NAME, WHEEL_NAME, version
 
 
-def is_installed_from_index() -> bool:
+def is_self_installed_from_index() -> bool:
     """Whether the running mlapp was installed from a package index, so that its version is sufficient to install it.
 
     Installations from a folder, a file or git are recognized by PEP 610, wheels that were packed here by their version.
@@ -21,9 +21,9 @@ def is_installed_from_index() -> bool:
     return distribution.read_text("direct_url.json") is None and not distribution.version.endswith(LOCAL)
 
 
-def format_own_version() -> str:
+def format_self_version() -> str:
     """The version for a requirement. For a wheel that is packed here, it is one that no index can have."""
-    return version() if is_installed_from_index() else f"{version()}{LOCAL}"
+    return version() if is_self_installed_from_index() else f"{version()}{LOCAL}"
 
 
 def write_own_wheel(folder: Path, templates: Path | None = None) -> Path:
@@ -41,22 +41,22 @@ def write_own_wheel(folder: Path, templates: Path | None = None) -> Path:
     metadata = re.sub(
         r"^Version: .*$", f"Version: {packed}", distribution.read_text("METADATA") or "", count=1, flags=re.MULTILINE
     )
-    members = dict(_read_own_package_files())
+    members = dict(_read_self_package_files())
     members[f"{info}/METADATA"] = metadata.encode()
     members[f"{info}/entry_points.txt"] = (distribution.read_text("entry_points.txt") or "").encode()
     if templates is not None:
-        members.update(_iterate_own_package_files(templates, "mlapp/templates"))
+        members.update(_iterate_self_package_files(templates, "mlapp/templates"))
     return wheel.pack_wheel(folder, WHEEL_NAME, packed, members)
 
 
-def _read_own_package_files() -> Iterator[tuple[str, bytes]]:
+def _read_self_package_files() -> Iterator[tuple[str, bytes]]:
     """Name and content of the package's files, except those that only `mlapp init` needs."""
-    for name, content in _iterate_own_package_files(Path(mlapp.__file__).parent, "mlapp"):
+    for name, content in _iterate_self_package_files(Path(mlapp.__file__).parent, "mlapp"):
         if not name.startswith("mlapp/templates/"):
             yield name, content
 
 
-def _iterate_own_package_files(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
+def _iterate_self_package_files(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         if path.is_file() and "__pycache__" not in relative.parts:

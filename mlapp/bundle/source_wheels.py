@@ -120,12 +120,12 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
             continue
         if path.parts[0] != "bin":
             members[path.as_posix()] = file.read_bytes()
-        elif not _is_entry_point_script(path.name, info):
+        elif not _is_wheel_script(path.name, info):
             members[f"{name}-{version}.data/scripts/{path.name}"] = file.read_bytes()
     return wheel.pack_wheel(folder, name, version, members)
 
 
-def _is_entry_point_script(script: str, info: Path) -> bool:
+def _is_wheel_script(script: str, info: Path) -> bool:
     """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
     file = info / "entry_points.txt"
     return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

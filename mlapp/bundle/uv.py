@@ -76,9 +76,9 @@ def make_uv_index_variables(image: Image, secrets: list[str] | None = None) -> d
     secrets = [] if secrets is None else secrets
     environ = {}
     if image.index_url:
-        environ["UV_DEFAULT_INDEX"] = _expand_index_url(image.index_url, secrets)
+        environ["UV_DEFAULT_INDEX"] = _expand_uv_index_url(image.index_url, secrets)
     if image.extra_index_urls:
-        environ["UV_INDEX"] = " ".join(_expand_index_url(url, secrets) for url in image.extra_index_urls)
+        environ["UV_INDEX"] = " ".join(_expand_uv_index_url(url, secrets) for url in image.extra_index_urls)
     return environ
 
 
@@ -88,19 +88,19 @@ def add_uv_indexes(image: Image, text: str) -> Image:
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
             url = url or named
-        elif _strip_index_credentials(named) not in map(
-            _strip_index_credentials, extra
+        elif _strip_uv_index_credentials(named) not in map(
+            _strip_uv_index_credentials, extra
         ):  # the setting can contain the credentials of the same index
             extra.append(named)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
-def _strip_index_credentials(url: str) -> str:
+def _strip_uv_index_credentials(url: str) -> str:
     """An index's URL without credentials."""
     return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
-def _expand_index_url(url: str, secrets: list[str]) -> str:
+def _expand_uv_index_url(url: str, secrets: list[str]) -> str:
     def expand_variable(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:

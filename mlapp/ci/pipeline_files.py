@@ -55,9 +55,12 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
         root = repository
     directory = root.relative_to(repository).as_posix()
-    values = _collect_placeholder_values(project, directory, repository)
+    values = _collect_pipeline_values(project, directory, repository)
     _refuse_unusable_pipeline_names(values)
-    texts = {path: _fill_placeholders(text, values) for path, text in _list_pipeline_texts(format, directory, values)}
+    texts = {
+        path: _fill_pipeline_placeholders(text, values)
+        for path, text in _list_pipeline_texts(format, directory, values)
+    }
     for path, text in texts.items():
         file = repository / path
         if file.exists() and file.read_text(encoding="utf-8") != text:
@@ -115,7 +118,7 @@ def _list_pipeline_texts(format: str, directory: str, values: dict[str, str]) ->
         yield f".github/workflows/{values['SLUG']}-{name}.yml", text
 
 
-def _collect_placeholder_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
+def _collect_pipeline_values(project: Project, directory: str, repository: Path) -> dict[str, str]:
     settings, name = project.settings, project.name
     slug = _make_pipeline_slug(name)
     target = find_pipeline_target(settings)
@@ -135,7 +138,7 @@ def _collect_placeholder_values(project: Project, directory: str, repository: Pa
         "TRAIN": "--remote " if "flyte" in settings.targets else "",
         "STAGING": places["staging"],
         "PRODUCTION": places["production"],
-        "BRANCH": _find_default_branch(repository),
+        "BRANCH": _find_pipeline_branch(repository),
         "DIRECTORY": directory,
         "ROOT": f"{directory}/" if in_subfolder else "",
         "CHANGE_DIRECTORY": f"\n    - cd {directory}" if in_subfolder else "",
@@ -186,7 +189,7 @@ def _find_pipeline_repository(folder: Path) -> Path | None:
     return Path(found).resolve() if found else None
 
 
-def _find_default_branch(repository: Path) -> str:
+def _find_pipeline_branch(repository: Path) -> str:
     return (_ask_git_for_pipeline(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD") or "origin/main")[
         7:
     ]
@@ -201,5 +204,5 @@ def _ask_git_for_pipeline(folder: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _fill_placeholders(text: str, values: dict[str, str]) -> str:
+def _fill_pipeline_placeholders(text: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], text)

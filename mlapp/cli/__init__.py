@@ -1,5 +1,5 @@
 """The command line: one file per command."""
 
-from mlapp.distribution import require_own_package
+from mlapp.distribution import require_own_distribution
 
-require_own_package()
+require_own_distribution()

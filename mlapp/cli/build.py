@@ -87,7 +87,7 @@ def build_image(
             typer.echo(made.folder)
             output.print_note(f"Serve it: mlapp serve --bundle {made.folder}")
         return
-    with output.show_progress() as tell, _show_layer_bars() as bar:
+    with output.show_progress() as tell, _show_build_bars() as bar:
         images = build_project_image(
             project,
             model=model,
@@ -102,7 +102,7 @@ def build_image(
             bar=bar,
         )
     if json:
-        output.print_json([{**_summarize_image(image), "layers": image.layers} for image in images])
+        output.print_json([{**_summarize_built_image(image), "layers": image.layers} for image in images])
         return
     first, *others = images
     if push:
@@ -116,12 +116,12 @@ def build_image(
     output.print_note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
 
 
-def _summarize_image(image: object) -> dict[str, object]:
+def _summarize_built_image(image: object) -> dict[str, object]:
     return {name: getattr(image, name) for name in ("reference", "pinned", "id", "digest", "platform", "size")}
 
 
 @contextmanager
-def _show_layer_bars() -> Iterator[Callable[[str, int, int], None]]:
+def _show_build_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar per layer on a terminal; nothing elsewhere, where each step already prints a line."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None

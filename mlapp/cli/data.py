@@ -155,7 +155,7 @@ def check_data(
 @contextmanager
 def _show_read_row_count() -> Iterator[None]:
     """Show the number of received rows: a counter on a terminal, one line elsewhere."""
-    from mlapp.data.source import watch_received_rows
+    from mlapp.data.source import watch_source_rows
 
     total = 0
     with output.show_progress() as tell:
@@ -167,5 +167,5 @@ def _show_read_row_count() -> Iterator[None]:
                 tell(f"read {total:,} rows")
 
         tell("read")
-        with watch_received_rows(add_rows):
+        with watch_source_rows(add_rows):
             yield

@@ -63,7 +63,7 @@ def init_project(
             output.ask_confirmation("Run it?", yes=False)
         return bool(code) or yes
 
-    folder = scaffold.create_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
+    folder = scaffold.scaffold_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
     if ci is not None:
         add_pipeline_environments(Project.find(folder))
         write_pipeline_files(Project.find(folder), ci)

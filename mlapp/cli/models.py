@@ -59,7 +59,7 @@ def list_versions(
     if json:
         output.print_json(
             [
-                {**_summarize_version(version), "aliases": sorted(aliases.get(version.version, []))}
+                {**_summarize_model_version(version), "aliases": sorted(aliases.get(version.version, []))}
                 for version in versions
             ]
         )
@@ -109,7 +109,7 @@ def show_version(version: Version = "latest", json: Json = False) -> None:
             ["git", git],
             ["data", f"{manifest.data.rows} rows, {manifest.data.columns} columns, {manifest.data.fingerprint[:12]}"],
             *([["continues", f"version {manifest.parent}"]] if manifest.parent is not None else []),
-            *([["tuning", _describe_trial(manifest.tuning)]] if manifest.tuning else []),
+            *([["tuning", _describe_model_trial(manifest.tuning)]] if manifest.tuning else []),
             *([f"parameter {name}", "none" if value is None else value] for name, value in manifest.parameters.items()),
             *(
                 [f"{name} ({split})", value]
@@ -128,7 +128,7 @@ def show_version(version: Version = "latest", json: Json = False) -> None:
     )
 
 
-def _describe_trial(tuning: Mapping[str, Any]) -> str:
+def _describe_model_trial(tuning: Mapping[str, Any]) -> str:
     """A description of the version's trial in its search; `--json` shows all trials."""
     trials = {trial["number"]: trial for trial in tuning["trials"]}
     best = trials[tuning["best"]]
@@ -159,16 +159,16 @@ def compare_versions(
       mlapp models compare 7 8 --on live:7d
     """
     from mlapp.project import Project
-    from mlapp.store.version_query import compare_side_by_side
+    from mlapp.store.version_query import compare_versions_side_by_side
 
     if len(versions) < 2 and not markdown:
         raise UsageError("mlapp models compare needs two or more versions.", "Name them: mlapp models compare 3 7.")
     project = Project.find()
     numbers = [project.store.resolve(project.name, version) for version in versions]
     if on is not None:
-        _compare_live(project, numbers, on, json=json)
+        _compare_live_model(project, numbers, on, json=json)
         return
-    rows = compare_side_by_side([project.store.manifest(project.name, number) for number in numbers])
+    rows = compare_versions_side_by_side([project.store.manifest(project.name, number) for number in numbers])
     if json:
         output.print_json(
             [{"what": name, **dict(zip(map(str, numbers), values, strict=True))} for name, values in rows]
@@ -185,7 +185,7 @@ def compare_versions(
     )
 
 
-def _compare_live(project: Project, numbers: list[int], on: str, *, json: bool) -> None:
+def _compare_live_model(project: Project, numbers: list[int], on: str, *, json: bool) -> None:
     import time
 
     from mlapp.monitoring.comparison import compare_versions_live
@@ -225,7 +225,7 @@ def promote_version(
     output.print_note(f"{alias} is now version {number} of {project.name}.")
 
 
-def _summarize_version(version: Any) -> dict[str, Any]:
+def _summarize_model_version(version: Any) -> dict[str, Any]:
     return {
         "version": version.version,
         "created": version.created,

@@ -86,7 +86,7 @@ def print_predictions(
         )
     project = Project.find(environment=environment)
     if asked:
-        body = read_request_body(features) if features is not None else _read_body_from_reader(project, values)
+        body = read_request_body(features) if features is not None else _read_predict_body(project, values)
         output.print_json(
             _predict_at_url(project, url, body)
             if url is not None
@@ -157,7 +157,7 @@ def _predict_at_url(project: Project, url: str, body: RequestBody) -> Any:
     return Remote(url, timeout=serve.timeout, api_key=key).predict(body)
 
 
-def _read_body_from_reader(project: Project, values: dict[str, Any]) -> RequestBody:
+def _read_predict_body(project: Project, values: dict[str, Any]) -> RequestBody:
     """The data of the app's reader, as a request.
 
     Raises:

@@ -43,7 +43,7 @@ def show_status(
                 [
                     "release",
                     f"{release.number}, {_format_status_age(release.created)} ago{by}"
-                    f"{_format_release_note(release.note)}",
+                    f"{_format_status_note(release.note)}",
                 ]
             )
             if shipped.image:  # otherwise the release is scheduled code without model, URL and replicas
@@ -97,7 +97,7 @@ def show_status(
         raise typer.Exit(1)
 
 
-def _format_release_note(note: str | None) -> str:
+def _format_status_note(note: str | None) -> str:
     return f" ({note})" if note else ""
 
 

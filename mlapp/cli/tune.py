@@ -74,7 +74,7 @@ def tune_model(
     if json:
         output.print_json(version.manifest)
         return
-    _print_search_result(found)
+    _print_tuning_result(found)
     output.print_note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
     output.print_note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
 
@@ -176,7 +176,7 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
             for trial in list_new_trials(found):
                 if trial.state == "failed":
                     print_failure(trial)
-            columns, rows = _format_trial_rows(found)
+            columns, rows = _format_tuning_rows(found)
             table = Table(*columns, title=f"{len(found.trials)} trials")
             for row in rows:
                 table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
@@ -185,11 +185,11 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
         yield update_trial_table
 
 
-def _print_search_result(found: Found) -> None:
-    output.print_table(*_format_trial_rows(found))
+def _print_tuning_result(found: Found) -> None:
+    output.print_table(*_format_tuning_rows(found))
 
 
-def _format_trial_rows(found: Found) -> tuple[list[str], list[list[Any]]]:
+def _format_tuning_rows(found: Found) -> tuple[list[str], list[list[Any]]]:
     ranked = found.rank_trials()[:5]
     names = list(dict.fromkeys(name for trial in ranked for name in trial.parameters))
     rows = [[trial.number, trial.value, *(trial.parameters.get(name) for name in names)] for trial in ranked]

@@ -5,9 +5,9 @@ from mlapp.config.load import load_settings, merge_settings
 from mlapp.config.monitor import Alert, Drift, Monitor, Promote, Retrain
 from mlapp.config.section import FILE, PREFIX, Section, decode_section
 from mlapp.config.settings import Flyte, Image, Serve, Settings, Store
-from mlapp.distribution import require_own_package
+from mlapp.distribution import require_own_distribution
 
-require_own_package()  # the unrelated package imports its own `mlapp.config`, and gets this one
+require_own_distribution()  # the unrelated package imports its own `mlapp.config`, and gets this one
 
 __all__ = [
     "FILE",

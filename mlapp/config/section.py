@@ -29,27 +29,27 @@ def decode_section(kind: type[T], raw: object, at: str = "") -> T:
     Raises:
         ConfigError: an unknown key, with the nearest known one; a value of the wrong type, with its place.
     """
-    _refuse_unknown_settings(kind, raw, at)
+    _refuse_unknown_section_keys(kind, raw, at)
     try:
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
         if PATTERN in detail:
-            detail, path = _explain_setting_pattern(kind, raw, detail, path.rstrip("`"))
+            detail, path = _explain_section_pattern(kind, raw, detail, path.rstrip("`"))
         place = (at + path.rstrip("`")).lstrip(".") or FILE
         raise ConfigError(
             f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting."
         ) from None
 
 
-def _explain_setting_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
+def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
     """The message for a text that does not match its pattern, with examples instead of the pattern; and the path of the
     text, with the key that msgspec leaves out.
     """
     pattern, examples = next(
         (
             found
-            for found in _iterate_setting_patterns(msgspec.inspect.type_info(kind))
+            for found in _iterate_section_patterns(msgspec.inspect.type_info(kind))
             if f"{PATTERN}{found[0]!r}" in detail
         ),
         ("", ()),
@@ -67,7 +67,7 @@ def _explain_setting_pattern(kind: Any, raw: object, detail: str, path: str) -> 
     return f"{value!r} does not have the form of {' or '.join(examples)}", path
 
 
-def _iterate_setting_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
+def _iterate_section_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
     """The patterns of texts in a type, each with the examples that its setting gives."""
     examples: Sequence[str] = ()
     if isinstance(kind, msgspec.inspect.Metadata):
@@ -77,10 +77,10 @@ def _iterate_setting_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
         yield kind.pattern, examples
     inner = [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
     for part in (*inner, *getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))):
-        yield from _iterate_setting_patterns(part)
+        yield from _iterate_section_patterns(part)
 
 
-def _refuse_unknown_settings(kind: Any, raw: object, at: str) -> None:
+def _refuse_unknown_section_keys(kind: Any, raw: object, at: str) -> None:
     fields = list_section_fields(kind)
     if not fields or not isinstance(raw, Mapping):
         return
@@ -91,7 +91,7 @@ def _refuse_unknown_settings(kind: Any, raw: object, at: str) -> None:
                 f"{FILE}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
-        _refuse_unknown_settings(fields[key], value, place)
+        _refuse_unknown_section_keys(fields[key], value, place)
 
 
 def list_section_fields(kind: Any) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.source import (
     Reader,
-    check_chunk_rows,
+    check_source_chunk_rows,
     declared,
     reader,
-    refuse_misfit_parameters,
-    refuse_undeclared_parameters,
+    refuse_misfit_source_parameters,
+    refuse_undeclared_source_parameters,
     to_python_value,
 )
 from mlapp.errors import DataError, MissingExtraError, suggest_nearest
@@ -93,12 +93,12 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `dynamodb` are not installed.
     """
-    refuse_misfit_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
+    refuse_misfit_source_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
 
     def stream_items() -> Iterator[pa.Table]:
         return _scan_dynamodb_table(table, filter, key, index, fields, parameters)
 
-    return reconnect.read_with_retries(f"DynamoDB's table {table}", stream_items, chunks, types)
+    return reconnect.read_with_reconnects(f"DynamoDB's table {table}", stream_items, chunks, types)
 
 
 def source(
@@ -117,8 +117,8 @@ def source(
     Raises:
         DeclarationError: a parameter has neither a type nor a value, or is not in the expressions.
     """
-    check_chunk_rows(chunks)
-    refuse_undeclared_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
+    check_source_chunk_rows(chunks)
+    refuse_undeclared_source_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
 
     options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
 

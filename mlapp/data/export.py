@@ -56,14 +56,14 @@ def export_table(data: pd.DataFrame | Iterable[pd.DataFrame], path: str | os.Pat
 def _choose_export_writer(file: Path) -> Any:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes[-1:] == [".parquet"]:
-        return _open_parquet_writer
+        return _open_parquet_export
     if suffixes[-1:] == [".csv"] or suffixes[-2:] == [".csv", ".gz"]:
-        return _open_csv_writer
+        return _open_csv_export
     raise UsageError(f"{file} is neither CSV nor Parquet.", "Name it .csv, .csv.gz or .parquet.")
 
 
 @contextmanager
-def _open_csv_writer(file: Path) -> Iterator[Writer]:
+def _open_csv_export(file: Path) -> Iterator[Writer]:
     import gzip
     import io
 
@@ -113,7 +113,7 @@ def _encode_exported_bytes(part: pd.DataFrame) -> pd.DataFrame:
 
 
 @contextmanager
-def _open_parquet_writer(file: Path) -> Iterator[Writer]:
+def _open_parquet_export(file: Path) -> Iterator[Writer]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -128,7 +128,7 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
                     table = pa.Table.from_pandas(part, preserve_index=False)
                     writers.append(stack.enter_context(parquet.ParquetWriter(file, table.schema, compression="zstd")))
                 except (pa.ArrowException, TypeError) as error:
-                    raise _unfit_for_parquet_error(error) from None
+                    raise _unexportable_column_error(error) from None
             else:
                 _refuse_changed_export_columns(part, writers[0].schema.names)
                 try:
@@ -140,12 +140,12 @@ def _open_parquet_writer(file: Path) -> Iterator[Writer]:
             try:
                 writers[0].write_table(table)
             except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-                raise _unfit_for_parquet_error(error) from None
+                raise _unexportable_column_error(error) from None
 
         yield write_parquet_part
 
 
-def _unfit_for_parquet_error(error: Exception) -> DataError:
+def _unexportable_column_error(error: Exception) -> DataError:
     return DataError(
         f"Parquet does not hold a column of the data: {str(error).rstrip('.')}.", "Export a CSV, or change its type."
     )

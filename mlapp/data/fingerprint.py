@@ -32,7 +32,7 @@ def fingerprint_table(table: pd.DataFrame) -> str:
         digests = list(threads.map(lambda at: _fingerprint_column(table.iloc[:, at]), range(table.shape[1])))
     whole = hashlib.sha256(f"{len(table)} rows".encode())
     for name, digest in zip(table.columns, digests, strict=True):
-        whole.update(_encode_hashed_object(name) + digest)
+        whole.update(_encode_fingerprint_object(name) + digest)
     return whole.hexdigest()
 
 
@@ -44,35 +44,35 @@ def _fingerprint_column(column: pd.Series) -> bytes:
     if isinstance(dtype, pd.CategoricalDtype):
         digest = hashlib.sha256(f"category ordered={dtype.ordered}".encode())
         digest.update(_fingerprint_column(pd.Series(dtype.categories)))
-        batches: Iterator[Any] = _iterate_hashed_numbers(column.cat.codes.to_numpy())
+        batches: Iterator[Any] = _iterate_fingerprint_numbers(column.cat.codes.to_numpy())
     else:
         digest = hashlib.sha256(str(dtype).encode())
-        batches = _iterate_hashed_buffers(column)
+        batches = _iterate_fingerprint_buffers(column)
     for batch in batches:
         digest.update(batch)
     return digest.digest()
 
 
-def _iterate_hashed_buffers(column: pd.Series) -> Iterator[Any]:
+def _iterate_fingerprint_buffers(column: pd.Series) -> Iterator[Any]:
     """The values of a column as byte buffers that together represent exactly these values."""
     import numpy as np
     import pandas as pd
 
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biufcmM":
-        return _iterate_hashed_numbers(column.to_numpy())
+        return _iterate_fingerprint_numbers(column.to_numpy())
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return _iterate_hashed_numbers(column.array.asi8)
+        return _iterate_fingerprint_numbers(column.array.asi8)
     if isinstance(dtype, pd.StringDtype):
         return chain.from_iterable(
-            _encode_hashed_texts(column.iloc[start : start + BATCH]) for start in range(0, len(column), BATCH)
+            _encode_fingerprint_texts(column.iloc[start : start + BATCH]) for start in range(0, len(column), BATCH)
         )
     if getattr(dtype, "na_value", None) is pd.NA and dtype.kind in "biuf":
-        return _iterate_hashed_masked_numbers(column)
-    return _encode_hashed_objects(column)
+        return _iterate_fingerprint_masked_numbers(column)
+    return _encode_fingerprint_objects(column)
 
 
-def _iterate_hashed_numbers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
+def _iterate_fingerprint_numbers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
     """Bytes of numbers and times in memory. Batches of non-contiguous columns are copied."""
     import numpy as np
 
@@ -80,7 +80,7 @@ def _iterate_hashed_numbers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
         yield np.ascontiguousarray(values[start : start + BATCH]).view(np.uint8).data
 
 
-def _iterate_hashed_masked_numbers(column: pd.Series) -> Iterator[Any]:
+def _iterate_fingerprint_masked_numbers(column: pd.Series) -> Iterator[Any]:
     """Nullable numbers: the mask, then the values with 0 for missing ones, whose memory is arbitrary."""
     dtype: Any = column.dtype
     kind = dtype.numpy_dtype
@@ -88,16 +88,16 @@ def _iterate_hashed_masked_numbers(column: pd.Series) -> Iterator[Any]:
         batch = column.iloc[start : start + BATCH]
         missing = batch.isna().to_numpy()
         yield missing.data
-        yield from _iterate_hashed_numbers(batch.array.to_numpy(dtype=kind, na_value=kind.type(0)))
+        yield from _iterate_fingerprint_numbers(batch.array.to_numpy(dtype=kind, na_value=kind.type(0)))
 
 
-def _encode_hashed_texts(column: pd.Series) -> tuple[Any, Any]:
+def _encode_fingerprint_texts(column: pd.Series) -> tuple[Any, Any]:
     """The UTF-8 length of each text, or -1 if missing, and the joined texts; independent of the storage type."""
     import numpy as np
 
     missing = column.isna().to_numpy()
     try:
-        lengths, texts = _encode_hashed_arrow_texts(column)
+        lengths, texts = _encode_fingerprint_arrow_texts(column)
     except (ImportError, UnicodeEncodeError):  # no pyarrow, or a lone surrogate, which it refuses
         each = [
             b"" if gone else text.encode("utf-8", "surrogatepass") for text, gone in zip(column, missing, strict=True)
@@ -107,7 +107,7 @@ def _encode_hashed_texts(column: pd.Series) -> tuple[Any, Any]:
     return lengths.data, texts
 
 
-def _encode_hashed_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
+def _encode_fingerprint_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any], Any]:
     """Lengths and joined bytes of texts with pyarrow, about twenty times faster than a loop."""
     import numpy as np
     import pyarrow as pa
@@ -120,13 +120,13 @@ def _encode_hashed_arrow_texts(column: pd.Series) -> tuple[np.ndarray[Any, Any],
     return np.diff(ends), memoryview(content or b"")[ends[0] : ends[-1]]
 
 
-def _encode_hashed_objects(column: pd.Series) -> Iterator[bytes]:
+def _encode_fingerprint_objects(column: pd.Series) -> Iterator[bytes]:
     for value in column:
-        content = _encode_hashed_object(value)
+        content = _encode_fingerprint_object(value)
         yield len(content).to_bytes(8, "little") + content
 
 
-def _encode_hashed_object(value: object) -> bytes:
+def _encode_fingerprint_object(value: object) -> bytes:
     """One Python value with its type: 1, 1.0, True and "1" differ, and memory addresses are not included."""
     import numpy as np
 
@@ -138,17 +138,17 @@ def _encode_hashed_object(value: object) -> bytes:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return kind + f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
     if isinstance(value, list | tuple | np.ndarray):
-        return kind + _join_hashed_lengths(_encode_hashed_object(item) for item in value)
+        return kind + _join_fingerprint_lengths(_encode_fingerprint_object(item) for item in value)
     if isinstance(value, dict):
-        return kind + _join_hashed_lengths(
-            _encode_hashed_object(key) + b"=" + _encode_hashed_object(item) for key, item in value.items()
+        return kind + _join_fingerprint_lengths(
+            _encode_fingerprint_object(key) + b"=" + _encode_fingerprint_object(item) for key, item in value.items()
         )
     if isinstance(value, set | frozenset):
-        return kind + _join_hashed_lengths(sorted(map(_encode_hashed_object, value)))
+        return kind + _join_fingerprint_lengths(sorted(map(_encode_fingerprint_object, value)))
     if type(value).__repr__ is object.__repr__:  # it contains an address
-        return kind + _encode_hashed_object(getattr(value, "__dict__", {}))
+        return kind + _encode_fingerprint_object(getattr(value, "__dict__", {}))
     return kind + repr(value).encode("utf-8", "surrogatepass")
 
 
-def _join_hashed_lengths(parts: Any) -> bytes:
+def _join_fingerprint_lengths(parts: Any) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp.data.frames import make_arrow_array
+from mlapp.data.frames import make_frame_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ def flatten_documents(
         empty = False
         for row in part:
             names.update(dict.fromkeys(row))
-        yield pa.table({name: make_arrow_array([row.get(name) for row in part]) for name in names})
+        yield pa.table({name: make_frame_array([row.get(name) for row in part]) for name in names})
     if empty:
         yield pa.table({})
 

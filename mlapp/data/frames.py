@@ -81,7 +81,7 @@ def make_frames(
     import pyarrow as pa
 
     kinds: dict[str, pa.DataType] | None = None
-    for table in resize_arrow_tables(tables, rows):
+    for table in resize_frame_tables(tables, rows):
         if kinds is None:
             part = infer(table) if infer else table
             kinds = {field.name: field.type for field in part.schema}
@@ -103,12 +103,12 @@ def _cast_like_first_frame(table: pa.Table, kinds: Mapping[str, pa.DataType]) ->
     for name, kind in kinds.items():
         if name not in table.column_names:
             table = table.append_column(pa.field(name, kind), pa.nulls(table.num_rows, kind))
-    return _cast_arrow_table(
+    return _cast_frame_table(
         table.select(list(kinds)), {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)}
     )
 
 
-def resize_arrow_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def resize_frame_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Split and join tables to `rows` rows each, except the last. A stream without rows yields one empty table."""
     waiting: list[pa.Table] = []
     held = 0
@@ -118,16 +118,16 @@ def resize_arrow_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Ta
         held += table.num_rows
         if held < rows:
             continue
-        whole = join_arrow_tables(waiting)
+        whole = join_frame_tables(waiting)
         for start in range(0, held - held % rows, rows):
             yield whole.slice(start, rows)
         rest = whole.slice(held - held % rows)
         waiting, held, given = [rest], rest.num_rows, True
     if held or not given:
-        yield join_arrow_tables(waiting)
+        yield join_frame_tables(waiting)
 
 
-def join_arrow_tables(tables: Iterable[pa.Table]) -> pa.Table:
+def join_frame_tables(tables: Iterable[pa.Table]) -> pa.Table:
     """One table with all rows. A column with several types gets a common type, in the worst case text."""
     import pyarrow as pa
 
@@ -137,13 +137,13 @@ def join_arrow_tables(tables: Iterable[pa.Table]) -> pa.Table:
         return pa.concat_tables(parts)
     names = dict.fromkeys(name for schema in schemas for name in schema.names)
     kinds = {
-        name: _find_widest_arrow_type([schema.field(name).type for schema in schemas if name in schema.names])
+        name: _find_widest_frame_type([schema.field(name).type for schema in schemas if name in schema.names])
         for name in names
     }
-    return pa.concat_tables([_cast_arrow_table(part, kinds) for part in parts], promote_options="default")
+    return pa.concat_tables([_cast_frame_table(part, kinds) for part in parts], promote_options="default")
 
 
-def make_arrow_array(values: Sequence[Any]) -> pa.Array:
+def make_frame_array(values: Sequence[Any]) -> pa.Array:
     """Python values as an Arrow array of their type, or as text if they have several types."""
     import pyarrow as pa
 
@@ -153,7 +153,7 @@ def make_arrow_array(values: Sequence[Any]) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values])
 
 
-def _find_widest_arrow_type(kinds: list[pa.DataType]) -> pa.DataType:
+def _find_widest_frame_type(kinds: list[pa.DataType]) -> pa.DataType:
     import pyarrow as pa
 
     known = {kind for kind in kinds if not pa.types.is_null(kind)}
@@ -169,7 +169,7 @@ def _find_widest_arrow_type(kinds: list[pa.DataType]) -> pa.DataType:
         return pa.string()
 
 
-def _cast_arrow_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+def _cast_frame_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
     import pyarrow as pa
 
     for at, field in enumerate(table.schema):
@@ -186,7 +186,7 @@ def _cast_arrow_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.T
     return table
 
 
-def report_table_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def report_frame_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables unchanged, each reported as progress."""
     for table in tables:
         report(table.num_rows)
@@ -198,7 +198,7 @@ def _make_frame_column(name: str, column: pa.ChunkedArray, always_nullable: bool
     import pyarrow as pa
 
     try:
-        column = _to_plain_arrow_column(column)
+        column = _to_plain_frame_column(column)
         kind = column.type
         if pa.types.is_decimal(kind):
             return pd.Series(pd.array(column, dtype=pd.ArrowDtype(kind)))
@@ -214,7 +214,7 @@ def _make_frame_column(name: str, column: pa.ChunkedArray, always_nullable: bool
         raise DataError(f"The column '{name}' does not fit into a DataFrame: {error}", "Read it as text.") from None
 
 
-def _to_plain_arrow_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_plain_frame_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert dates to midnight, UUIDs to text, and other extension types to their storage types."""
     import pyarrow as pa
 
@@ -222,7 +222,7 @@ def _to_plain_arrow_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if isinstance(kind, pa.BaseExtensionType):
         storage = pa.chunked_array([chunk.storage for chunk in column.chunks], type=kind.storage_type)
         if kind.extension_name != "arrow.uuid":
-            return _to_plain_arrow_column(storage)
+            return _to_plain_frame_column(storage)
         from uuid import UUID
 
         texts = [None if value is None else str(UUID(bytes=value)) for value in storage.to_pylist()]

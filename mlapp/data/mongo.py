@@ -17,11 +17,11 @@ from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import (
     Reader,
-    check_chunk_rows,
+    check_source_chunk_rows,
     declared,
     reader,
-    refuse_misfit_parameters,
-    refuse_undeclared_parameters,
+    refuse_misfit_source_parameters,
+    refuse_undeclared_source_parameters,
     to_python_value,
 )
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
@@ -85,15 +85,15 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
-    check_chunk_rows(chunks)
-    refuse_misfit_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
+    check_source_chunk_rows(chunks)
+    refuse_misfit_source_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
     values = {
         name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_python_value(value)))
         for name, value in parameters.items()
     }
     filled = _fill_mongo_query(query, values)
     address = expand_address(url)
-    return reconnect.read_with_retries(
+    return reconnect.read_with_reconnects(
         address.shown, lambda: _stream_mongo_documents(address, collection, filled, fields), chunks, types
     )
 
@@ -113,8 +113,8 @@ def source(
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
-    check_chunk_rows(chunks)
-    refuse_undeclared_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
+    check_source_chunk_rows(chunks)
+    refuse_undeclared_source_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
 
     def read_documents(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}

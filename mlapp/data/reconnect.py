@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mlapp.data.frames import Types, join_arrow_tables, make_frame, make_frames, report_table_rows
-from mlapp.data.source import check_chunk_rows
+from mlapp.data.frames import Types, join_frame_tables, make_frame, make_frames, report_frame_rows
+from mlapp.data.source import check_source_chunk_rows
 from mlapp.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class UnreachableError(DataError):
     """The connection could not be established."""
 
 
-def read_with_retries(
+def read_with_reconnects(
     shown: str,
     stream: Callable[[], Iterator[pa.Table]],
     chunks: int | None,
@@ -42,12 +42,12 @@ def read_with_retries(
         types: pandas types of single columns.
         infer: improves column types, based on all rows or on those of the first part.
     """
-    check_chunk_rows(chunks)
-    parts = _iterate_with_retries(shown, stream, chunks, types, infer)
+    check_source_chunk_rows(chunks)
+    parts = _iterate_with_reconnects(shown, stream, chunks, types, infer)
     return next(parts) if chunks is None else parts
 
 
-def _iterate_with_retries(
+def _iterate_with_reconnects(
     shown: str,
     stream: Callable[[], Iterator[pa.Table]],
     chunks: int | None,
@@ -57,9 +57,9 @@ def _iterate_with_retries(
     given = 0
     for attempt, pause in enumerate((*PAUSES, None), 1):
         try:
-            tables = report_table_rows(stream())
+            tables = report_frame_rows(stream())
             if chunks is None:
-                yield make_frame(infer(join_arrow_tables(tables)) if infer else join_arrow_tables(tables), types)
+                yield make_frame(infer(join_frame_tables(tables)) if infer else join_frame_tables(tables), types)
                 return
             for part in make_frames(tables, chunks, types, infer):
                 yield part

@@ -22,11 +22,11 @@ from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_address, redact_secrets
 from mlapp.data.source import (
     Reader,
-    check_chunk_rows,
+    check_source_chunk_rows,
     declared,
     reader,
-    refuse_misfit_parameters,
-    refuse_undeclared_parameters,
+    refuse_misfit_source_parameters,
+    refuse_undeclared_source_parameters,
 )
 from mlapp.errors import DataError, MissingExtraError
 
@@ -86,11 +86,11 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `redis` are not installed.
     """
-    refuse_misfit_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
+    refuse_misfit_source_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
     pattern = _NAME.sub(lambda match: _escape_redis_pattern(str(parameters[match[1]])), keys)
     address = expand_address(url)
     kept = list(types or {})
-    return reconnect.read_with_retries(
+    return reconnect.read_with_reconnects(
         address.shown,
         lambda: _stream_redis_rows(address, pattern, fields),
         chunks,
@@ -113,8 +113,8 @@ def source(
     Raises:
         DeclarationError: a name in the pattern has neither a type nor a value, or a parameter is not in the pattern.
     """
-    check_chunk_rows(chunks)
-    refuse_undeclared_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
+    check_source_chunk_rows(chunks)
+    refuse_undeclared_source_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
 
     def read_keys(values: dict[str, Any], rows: int | None = chunks) -> Any:
         options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}

@@ -40,7 +40,7 @@ def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
     """The reader's parameters: a type makes a parameter required, a value is its default and determines its type."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
-        if _is_type(given)
+        if _is_source_type(given)
         else inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=given, annotation=Any if given is None else type(given)
         )
@@ -88,7 +88,7 @@ def reader(
     return read_with_values
 
 
-def refuse_undeclared_parameters(
+def refuse_undeclared_source_parameters(
     wanted: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
 ) -> None:
     """Check, when an app is declared, that the parameters match those in `where`, such as "the query".
@@ -111,7 +111,7 @@ def refuse_undeclared_parameters(
             )
 
 
-def refuse_misfit_parameters(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
+def refuse_misfit_source_parameters(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
     """Check, when data is read, that each parameter has a value and each value a parameter.
 
     Raises:
@@ -160,7 +160,7 @@ def _drop_source_nanoseconds(value: Any, convert: str) -> Any:
 
 
 @contextmanager
-def watch_received_rows(progress: Callable[[int], None]) -> Iterator[None]:
+def watch_source_rows(progress: Callable[[int], None]) -> Iterator[None]:
     """Within the block, every source calls `progress` with the number of rows received since the last call."""
     token = _watcher.set(progress)
     try:
@@ -176,7 +176,7 @@ def report(rows: int) -> None:
         progress(rows)
 
 
-def _is_type(given: object) -> bool:
+def _is_source_type(given: object) -> bool:
     return isinstance(given, type | types.UnionType | types.GenericAlias) or typing.get_origin(given) is not None
 
 
@@ -184,7 +184,7 @@ def _capitalize_text(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def check_chunk_rows(chunks: int | None) -> None:
+def check_source_chunk_rows(chunks: int | None) -> None:
     """Check the number of rows per chunk.
 
     Raises:

@@ -75,11 +75,11 @@ def commit_release(
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
         raise UsageError(f"--git-path {path} is not a folder of the repository.", "Give it as digits/production.")
-    texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_committed_documents(documents).items()}
-    message = write_commit_message(shipment, path)
+    texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_released_documents(documents).items()}
+    message = write_release_message(shipment, path)
     folder = Path(repository).expanduser()
     if (folder / ".git").exists():
-        return _commit_in_folder(folder.resolve(), repository, path, branch, texts, message)
+        return _commit_release_folder(folder.resolve(), repository, path, branch, texts, message)
     with tempfile.TemporaryDirectory(prefix="mlapp-git-") as temporary:
         clone = Path(temporary) / "clone"
         source = str(folder.resolve()) if folder.exists() else repository
@@ -97,7 +97,7 @@ def commit_release(
                     "Review their commit; deploy again to replace it.",
                 )
             before = found
-            changed = _write_and_commit(clone, path, texts, message)
+            changed = _write_release_commit(clone, path, texts, message)
             if changed and not _push_release_commit(clone, repository, branch):
                 progress("another push came first: retrying on top of it")
                 is_empty = False
@@ -108,7 +108,7 @@ def commit_release(
     )
 
 
-def write_commit_message(shipment: Shipment, path: str) -> str:
+def write_release_message(shipment: Shipment, path: str) -> str:
     """The commit message; its last lines are trailers, readable by `git interpret-trailers`."""
     version = f"version {shipment.model_version}" if shipment.model_version else "another image"
     trailers = {
@@ -120,13 +120,13 @@ def write_commit_message(shipment: Shipment, path: str) -> str:
     return f"Deploy {version} of {shipment.app}\n\nTo {path}.\n\n" + "\n".join(lines)
 
 
-def _name_committed_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _name_released_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if any("apiVersion" not in document for document in documents):
         raise UsageError("This target has no Kubernetes objects.", "Give --target k8s, or leave out --to-git.")
     return group_documents_by_file([strip_owner_labels(document) for document in documents])
 
 
-def _commit_in_folder(
+def _commit_release_folder(
     folder: Path, repository: str, path: str, branch: str | None, texts: dict[str, str], message: str
 ) -> GitRelease:
     """Commit in the user's own clone without pushing."""
@@ -135,7 +135,7 @@ def _commit_in_folder(
         raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
     if _run_release_git(folder, "status", "--porcelain", "--", path):
         raise DeployError(f"{repository} has uncommitted changes in {path}.", "Commit or undo them.")
-    changed = _write_and_commit(folder, path, texts, message)
+    changed = _write_release_commit(folder, path, texts, message)
     return GitRelease(repository, current, path, _run_release_git(folder, "rev-parse", "HEAD"), changed, False)
 
 
@@ -148,12 +148,12 @@ def _check_out_release_branch(clone: Path, repository: str, branch: str) -> None
     _run_release_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
 
 
-def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
+def _write_release_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
     """Replace our files in the folder and commit; returns whether there was something to commit."""
     folder = root / path
     if folder.is_symlink() or not folder.resolve().is_relative_to(root.resolve()):
         raise DeployError(f"{path} is a link to a place outside the repository.", "Give another --git-path.")
-    ours = set(_list_committed_files(folder))
+    ours = set(_list_released_files(folder))
     for name in texts:
         if os.path.lexists(folder / name) and name not in ours:  # a link can point outside the repository
             raise DeployError(
@@ -177,7 +177,7 @@ def _write_and_commit(root: Path, path: str, texts: dict[str, str], message: str
     return True
 
 
-def _list_committed_files(folder: Path) -> Iterator[str]:
+def _list_released_files(folder: Path) -> Iterator[str]:
     for file in folder.glob("*.yaml"):
         if file.is_file() and not file.is_symlink():
             with file.open(encoding="utf-8", errors="replace") as opened:

@@ -57,18 +57,18 @@ def write_gitops_files(
     source = (repository or UNKNOWN, branch, path or choose_release_folder(project.name, project.environment))
     texts = {}
     if format == "argocd":
-        texts["application.yaml"] = dump_yaml(make_application(title, name, *source, namespace, with_rollout))
+        texts["application.yaml"] = dump_yaml(make_gitops_application(title, name, *source, namespace, with_rollout))
     else:
         pinned = with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
         texts["flux.yaml"] = dump_yaml_documents(
-            make_flux_objects(title, name, *source, namespace, place.settings.rollout.timeout, pinned)
+            make_gitops_flux_objects(title, name, *source, namespace, place.settings.rollout.timeout, pinned)
         )
     if isinstance(place, KubernetesTarget):
         limits, monitor = place.settings.canary, project.settings.monitor
-        template = make_analysis_template(project.name, name, namespace, monitor, limits, prometheus)
+        template = make_gitops_analysis(project.name, name, namespace, monitor, limits, prometheus)
         texts["analysis-template.yaml"] = dump_yaml(template)
         if with_rollout:
-            texts["rollout.yaml"] = dump_yaml(make_rollout(name, namespace))
+            texts["rollout.yaml"] = dump_yaml(make_gitops_rollout(name, namespace))
     for file in texts:
         if (folder / file).exists():
             raise UsageError(f"{folder / file} exists already.", "Remove it, or give another folder with --to.")
@@ -78,7 +78,7 @@ def write_gitops_files(
     return [folder / file for file in texts]
 
 
-def make_application(
+def make_gitops_application(
     title: str, name: str, repository: str, branch: str, path: str, namespace: str, rollouts: bool
 ) -> dict[str, Any]:
     """An Application of Argo CD: https://argo-cd.readthedocs.io/en/stable/operator-manual/application.yaml.
@@ -107,7 +107,7 @@ def make_application(
     }
 
 
-def make_flux_objects(
+def make_gitops_flux_objects(
     title: str, name: str, repository: str, branch: str, path: str, namespace: str, timeout: int, pinned: bool
 ) -> list[dict[str, Any]]:
     """A GitRepository and a Kustomization of Flux: https://fluxcd.io/flux/components/kustomize/kustomizations/.
@@ -146,7 +146,7 @@ def make_flux_objects(
     return [source, kustomization]
 
 
-def make_analysis_template(
+def make_gitops_analysis(
     app: str, name: str, namespace: str, monitor: Monitor, limits: Canary, prometheus: str
 ) -> dict[str, Any]:
     """An AnalysisTemplate of Argo Rollouts, from the canary limits and the alerting rules of monitoring.
@@ -157,25 +157,25 @@ def make_analysis_template(
     canary = f'namespace="{namespace}", pod=~"{name}-{{{{args.canary-hash}}}}-.*"'
     stable = f'namespace="{namespace}", pod=~"{name}-{{{{args.stable-hash}}}}-.*"'
     metrics = [
-        _make_rollout_metric(
+        _make_gitops_metric(
             "error-rate",
-            f"{_render_rollout_error_query(canary)} - ({_render_rollout_error_query(stable)} >= 0 or vector(0))",
+            f"{_render_gitops_error_query(canary)} - ({_render_gitops_error_query(stable)} >= 0 or vector(0))",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.error_rate}",
             prometheus,
         ),
-        _make_rollout_metric(
+        _make_gitops_metric(
             "latency-ratio",
-            f"({_render_rollout_latency_query(canary)}) / ({_render_rollout_latency_query(stable)})",
+            f"({_render_gitops_latency_query(canary)}) / ({_render_gitops_latency_query(stable)})",
             f"len(result) == 0 || isNaN(result[0]) || result[0] <= {limits.latency_ratio}",
             prometheus,
         ),
     ]
-    versions = _render_rollout_versions_query
+    versions = _render_gitops_versions_query
     new = f"({versions(app, canary)} unless on (version) {versions(app, stable)})"
     for rule in make_rules(app, monitor)["groups"][0]["rules"]:
         if "alert" in rule:
             query = f"count(({rule['expr']}) and on (version) {new}) or vector(0)"
-            metrics.append(_make_rollout_metric(_to_kebab_case(rule["alert"]), query, "result[0] == 0", prometheus))
+            metrics.append(_make_gitops_metric(_to_kebab_case(rule["alert"]), query, "result[0] == 0", prometheus))
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "AnalysisTemplate",
@@ -184,7 +184,7 @@ def make_analysis_template(
     }
 
 
-def make_rollout(name: str, namespace: str) -> dict[str, Any]:
+def make_gitops_rollout(name: str, namespace: str) -> dict[str, Any]:
     """A Rollout that replaces the Deployment's pods: first 10 %, then the analysis, then all."""
     arguments = [
         {"name": "canary-hash", "valueFrom": {"podTemplateHashValue": "Latest"}},
@@ -204,7 +204,7 @@ def make_rollout(name: str, namespace: str) -> dict[str, Any]:
     }
 
 
-def _make_rollout_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
+def _make_gitops_metric(name: str, query: str, condition: str, prometheus: str) -> dict[str, Any]:
     """A metric with ten measurements, one per minute; the second failed one aborts the canary."""
     return {
         "name": name,
@@ -216,22 +216,22 @@ def _make_rollout_metric(name: str, query: str, condition: str, prometheus: str)
     }
 
 
-def _render_rollout_rate_query(counter: str, pods: str, more: str = "") -> str:
+def _render_gitops_rate_query(counter: str, pods: str, more: str = "") -> str:
     return f'sum(rate({counter}{{{pods}, handler!~"{NOT_COUNTED}"{more}}}[2m]))'
 
 
-def _render_rollout_versions_query(app: str, pods: str) -> str:
+def _render_gitops_versions_query(app: str, pods: str) -> str:
     return f'max by (version) (mlapp_monitored_rows_total{{model="{app}", {pods}}})'
 
 
-def _render_rollout_error_query(pods: str) -> str:
-    failed = _render_rollout_rate_query("http_requests_total", pods, ', status=~"5.."')
-    return f"(({failed} or vector(0)) / {_render_rollout_rate_query('http_requests_total', pods)})"
+def _render_gitops_error_query(pods: str) -> str:
+    failed = _render_gitops_rate_query("http_requests_total", pods, ', status=~"5.."')
+    return f"(({failed} or vector(0)) / {_render_gitops_rate_query('http_requests_total', pods)})"
 
 
-def _render_rollout_latency_query(pods: str) -> str:
+def _render_gitops_latency_query(pods: str) -> str:
     name = "http_request_duration_seconds"
-    return f"{_render_rollout_rate_query(f'{name}_sum', pods)} / {_render_rollout_rate_query(f'{name}_count', pods)}"
+    return f"{_render_gitops_rate_query(f'{name}_sum', pods)} / {_render_gitops_rate_query(f'{name}_count', pods)}"
 
 
 def _to_kebab_case(name: str) -> str:

@@ -16,13 +16,13 @@ from mlapp.store import ModelVersion
 def run_predict_step(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
     """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
     predictor = prediction.load_predictor(pipeline, version)
-    values = _choose_changed_values(pipeline, bound)
+    values = _choose_batch_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
     predictions = predictor.predict_features(features)
     normalization.normalize_to_table(predictions, predictor.stage.title).to_parquet(out)
 
 
-def _choose_changed_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
+def _choose_batch_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
     defaults = {parameter.full_name: parameter.default for parameter in list_parameters(pipeline.stages.values())}
     given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}

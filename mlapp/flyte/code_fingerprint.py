@@ -22,7 +22,7 @@ TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
 """Modules of types that their text form describes completely."""
 
 
-def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
+def compute_code_cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
     """The cache version of a task. It changes with the source of its functions, with the source of everything that
     they call in the project, and with the values that they use from its modules.
 
@@ -40,7 +40,9 @@ def compute_cache_version(functions: Iterable[Callable[..., Any]], root: Path, d
     return hasher.hexdigest()[:16]
 
 
-def compute_registration_version(archive: str, image: str, settings: Mapping[str, Any], git: GitState | None) -> str:
+def compute_code_registration_version(
+    archive: str, image: str, settings: Mapping[str, Any], git: GitState | None
+) -> str:
     """The version of a registration, from code archive, image and settings. It is marked if git is dirty."""
     text = msgspec.json.encode(
         [archive, image, settings, read_installed_versions([distribution.NAME, "flytekit"])], order="sorted"
@@ -66,7 +68,7 @@ class _SourceWalk:
         value = getattr(value, "__func__", value)
         if isinstance(value, property):
             self.add_value(value.fget)
-        elif _is_text_constant(value):
+        elif _is_fingerprint_constant(value):
             self._update(repr(value).encode() + b"\0")
         elif isinstance(value, (list, tuple, set, frozenset)):
             for item in sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value:
@@ -169,7 +171,7 @@ def _iterate_fingerprinted_names(code: types.CodeType) -> Iterable[str]:
             yield from _iterate_fingerprinted_names(constant)
 
 
-def _is_text_constant(value: Any) -> bool:
+def _is_fingerprint_constant(value: Any) -> bool:
     kinds = () if isinstance(value, type) else type(value).__mro__[:-1]
     return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
 

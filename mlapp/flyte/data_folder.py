@@ -53,7 +53,7 @@ class Dataset(msgspec.Struct, frozen=True):
     parts: list[Part]
 
 
-def write_task_values(folder: Path, values: Mapping[str, Any], identity: Identity, *, pickle: bool = False) -> None:
+def write_folder_values(folder: Path, values: Mapping[str, Any], identity: Identity, *, pickle: bool = False) -> None:
     """Write named values into an empty folder.
 
     Args:
@@ -65,23 +65,23 @@ def write_task_values(folder: Path, values: Mapping[str, Any], identity: Identit
     parts = []
     for at, (name, value) in enumerate(values.items()):
         stem = name if PLAIN_NAME.fullmatch(name) else f"part{at}"
-        parts.append(_write_task_value(folder, stem, value, name, pickle))
+        parts.append(_write_folder_value(folder, stem, value, name, pickle))
     index = Dataset(identity, list(values), parts)
     (folder / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index)))
 
 
-def read_task_values(folder: Path) -> tuple[dict[str, Any], Identity]:
+def read_folder_values(folder: Path) -> tuple[dict[str, Any], Identity]:
     """All values of a folder in order, and the identity."""
     index = open_data_index(folder)
     return {
-        name: _read_task_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
+        name: _read_folder_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
     }, index.identity
 
 
-def read_task_value(folder: Path, name: str) -> Any:
+def read_folder_value(folder: Path, name: str) -> Any:
     """One value of a folder."""
     index = open_data_index(folder)
-    return _read_task_file(folder, index.parts[index.names.index(name)])
+    return _read_folder_file(folder, index.parts[index.names.index(name)])
 
 
 def open_data_index(folder: Path) -> Dataset:
@@ -127,41 +127,43 @@ def _find_unformatted_data_type(annotation: Any) -> Any:
     if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
         return None
     return (
-        None if _find_task_value_format((annotation.__module__.partition(".")[0], annotation.__name__)) else annotation
+        None
+        if _find_folder_value_format((annotation.__module__.partition(".")[0], annotation.__name__))
+        else annotation
     )
 
 
-def _write_task_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
-    kind = _find_task_value_kind(value)
+def _write_folder_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
+    kind = _find_folder_value_kind(value)
     if kind == "table":
         value, details = encode_frame(value, name)
-        return Part(kind, _write_task_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
+        return Part(kind, _write_folder_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
     if kind in ("polars", "arrow"):
-        return Part(kind, _write_task_table(folder, f"{stem}.parquet", value, kind, name))
+        return Part(kind, _write_folder_table(folder, f"{stem}.parquet", value, kind, name))
     if kind == "array" and value.dtype.kind != "O":
         import numpy as np
 
         np.save(folder / f"{stem}.npy", value, allow_pickle=False)
         return Part(kind, f"{stem}.npy")
     if kind in ("tuple", "list", "dict"):
-        text = _encode_exact_task_json(value)
+        text = _encode_exact_folder_json(value)
         if kind != "tuple" and text is not None:
             (folder / f"{stem}.json").write_bytes(text)
             return Part("json", f"{stem}.json")
         items = list(value.values()) if kind == "dict" else list(value)
-        if len(items) <= 16 and all(_find_task_value_kind(item) for item in items):
+        if len(items) <= 16 and all(_find_folder_value_kind(item) for item in items):
             parts = [
-                _write_task_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
+                _write_folder_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
                 for at, item in enumerate(items)
             ]
             return Part(kind, None, parts, list(map(str, value)) if kind == "dict" else [])
     elif value is None or isinstance(value, (str, int, float)):
         (folder / f"{stem}.json").write_bytes(msgspec.json.encode(value))
         return Part("json", f"{stem}.json")
-    return Part("pickle", _write_task_pickle(folder, f"{stem}.pkl", value, name, pickle))
+    return Part("pickle", _write_folder_pickle(folder, f"{stem}.pkl", value, name, pickle))
 
 
-def _read_task_file(folder: Path, part: Part) -> Any:
+def _read_folder_file(folder: Path, part: Part) -> Any:
     file = folder / (part.file or "")
     if part.kind in ("table", "polars", "arrow"):
         import pyarrow.parquet as pq
@@ -184,17 +186,17 @@ def _read_task_file(folder: Path, part: Part) -> Any:
         import cloudpickle
 
         return cloudpickle.loads(file.read_bytes())
-    values = [_read_task_file(folder, inner) for inner in part.parts]
+    values = [_read_folder_file(folder, inner) for inner in part.parts]
     if part.kind == "dict":
         return dict(zip(part.names, values, strict=True))
     return tuple(values) if part.kind == "tuple" else values
 
 
-def _find_task_value_kind(value: Any) -> str | None:
-    return _find_task_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
+def _find_folder_value_kind(value: Any) -> str | None:
+    return _find_folder_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
 
 
-def _find_task_value_format(kind: tuple[str, str]) -> str | None:
+def _find_folder_value_format(kind: tuple[str, str]) -> str | None:
     """The format for values of a type, by package and name."""
     known = {
         ("pandas", "DataFrame"): "table",
@@ -208,7 +210,7 @@ def _find_task_value_format(kind: tuple[str, str]) -> str | None:
     return known.get(kind)
 
 
-def _write_task_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
+def _write_folder_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -223,7 +225,7 @@ def _write_task_table(folder: Path, file: str, value: Any, kind: str, name: str)
     return file
 
 
-def _encode_exact_task_json(value: Any) -> bytes | None:
+def _encode_exact_folder_json(value: Any) -> bytes | None:
     """The value as JSON, if JSON restores it without loss."""
     try:
         text = msgspec.json.encode(value)
@@ -232,7 +234,7 @@ def _encode_exact_task_json(value: Any) -> bytes | None:
         return None
 
 
-def _write_task_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
+def _write_folder_pickle(folder: Path, file: str, value: Any, name: str, allowed: bool) -> str:
     if not allowed:
         raise DataError(
             f"'{name}' is a {type(value).__module__}.{type(value).__qualname__}, "

@@ -23,7 +23,7 @@ def record_deployed_version(connection: Connection, plan: str, version: str) -> 
     connection.call_client(
         connection.client.update_named_entity,
         ResourceType.LAUNCH_PLAN,
-        _make_entity_identifier(connection, plan),
+        _identify_deployed_plan(connection, plan),
         metadata,
     )
 
@@ -31,7 +31,7 @@ def record_deployed_version(connection: Connection, plan: str, version: str) -> 
 def read_deployed_version(connection: Connection, plan: str) -> str | None:
     """The version that was deployed last; empty if none is recorded, None if the plan does not exist."""
     request = common_pb2.NamedEntityGetRequest(
-        resource_type=ResourceType.LAUNCH_PLAN, id=_make_entity_identifier(connection, plan).to_flyte_idl()
+        resource_type=ResourceType.LAUNCH_PLAN, id=_identify_deployed_plan(connection, plan).to_flyte_idl()
     )
     client: Any = connection.client
     try:  # flytekit's client has no method for this call
@@ -44,5 +44,5 @@ def read_deployed_version(connection: Connection, plan: str) -> str | None:
     return description.removeprefix(MARK) if description.startswith(MARK) else ""
 
 
-def _make_entity_identifier(connection: Connection, plan: str) -> NamedEntityIdentifier:
+def _identify_deployed_plan(connection: Connection, plan: str) -> NamedEntityIdentifier:
     return NamedEntityIdentifier(connection.settings.project, connection.settings.domain, plan)

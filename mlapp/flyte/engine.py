@@ -38,7 +38,7 @@ from mlapp.flyte.workflow import SPLITS, split_workflow
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
-from mlapp.tuning import list_searchable
+from mlapp.tuning import list_searchable_spaces
 
 NOT_BUILT = "built-when-applied:new"
 """The image in the documents of a dry run: flytekit takes no name without a tag."""
@@ -70,7 +70,7 @@ class FlytekitEngine(Engine):
     def build_image(self, tell: Reporter) -> str:
         if not self.project.settings.flyte.image:  # report errors before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
-            register.compile_app(self.source)
+            register.compile_registered_app(self.source)
         return task_image.build_task_image(self.project, tell)
 
     def register_project(self, image: str, tell: Reporter) -> Registration:
@@ -97,7 +97,7 @@ class FlytekitEngine(Engine):
         )
         if workflow == "tune":  # each trial provides the searched parameters
             parameters = {
-                **{space.name: space.example for space in list_searchable(self.source.app, parameters)},
+                **{space.name: space.example for space in list_searchable_spaces(self.source.app, parameters)},
                 **parameters,
             }
         values = inputs.encode_inputs(own, parameters)

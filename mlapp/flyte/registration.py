@@ -35,7 +35,7 @@ from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project
 from mlapp.provenance import GitState, read_git_state
 from mlapp.reporting import Reporter
-from mlapp.tuning import list_searchable
+from mlapp.tuning import list_searchable_spaces
 
 UNUSED_IMAGE = "unused:0"
 ABOVE_LIMIT = re.compile(r"Requested (\w+) \w+ \[(.+?)\] is greater than current limit .+? \[(.+?)\]")
@@ -53,14 +53,14 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
     Raises:
         FlyteError: Flyte refused, or the project does not exist.
     """
-    shipped = _ship_code(project, image, tell)
+    shipped = _ship_registered_code(project, image, tell)
     is_registered = _is_registered(connection, project, shipped.version)
     if shipped.is_dirty:
         tell("git has changes that are not committed: the version is marked -dirty")
     if is_registered:
         return Registration(shipped.version, (), shipped.is_dirty)
     origin = app_source.make_project_source(project)
-    made, _ = compile_app(origin)
+    made, _ = compile_registered_app(origin)
     with tempfile.TemporaryDirectory() as folder:
         # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
         packed = hashlib.sha256(shipped.archive).hexdigest()
@@ -68,7 +68,7 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
         place = file_transfer.upload_file(connection, file, file.name, packed[:32])
     created = [
         _register_entity(connection, entity)
-        for entity in _list_registered_entities(_make_serialization_settings(project, image, shipped, place), made)
+        for entity in _list_registered_entities(_make_registration_settings(project, image, shipped, place), made)
     ]
     return Registration(shipped.version, tuple(created), shipped.is_dirty)
 
@@ -79,7 +79,7 @@ def register_workflow(connection: Connection, project: Project, version: str, wo
     Raises:
         FlyteError: Flyte refused.
     """
-    for entity in _list_registered_entities(_make_reference_settings(project, version), [workflow]):
+    for entity in _list_registered_entities(_make_registration_reference_settings(project, version), [workflow]):
         if not isinstance(entity, tasks.TaskSpec):
             _register_entity(connection, entity)
 
@@ -91,8 +91,8 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
         FlyteError: Flyte refused.
     """
     origin = app_source.make_project_source(project)
-    _, plans = compile_app(origin)
-    settings = _make_reference_settings(project, version)
+    _, plans = compile_registered_app(origin)
+    settings = _make_registration_reference_settings(project, version)
     found = {
         find_launch_plan_schedule(origin.app.name, plan.id.name): plan
         for plan in _list_registered_launch_plans(settings, plans)
@@ -116,12 +116,12 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
     """The documents that `register_app` would send, as plain data, without the archive's location. Makes no request."""
     from google.protobuf.json_format import MessageToDict
 
-    shipped = _ship_code(project, image, lambda text: None)
-    settings = _make_serialization_settings(
+    shipped = _ship_registered_code(project, image, lambda text: None)
+    settings = _make_registration_settings(
         project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz"
     )
     found = []
-    made, plans = compile_app(app_source.make_project_source(project))
+    made, plans = compile_registered_app(app_source.make_project_source(project))
     for entity in (*_list_registered_entities(settings, made), *_list_registered_launch_plans(settings, plans)):
         kind, place, spec = _describe_registered_entity(entity)
         found.append(
@@ -134,7 +134,7 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
     return found
 
 
-def compile_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
+def compile_registered_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
     """The app's workflows, `<app>.train` first, and the launch plans of its schedules. Makes no request.
 
     Raises:
@@ -163,7 +163,7 @@ class _CodeRelease:
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
-def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
+def _ship_registered_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     git = read_git_state(project.root)
     archive, digest = code_archive.archive_code(project, tell)
     settings = {
@@ -175,7 +175,7 @@ def _ship_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     if project.settings.monitor.run == "flyte":
         settings["monitor"] = make_cron(project.settings)
     return _CodeRelease(
-        archive, digest, code_fingerprint.compute_registration_version(digest, image, settings, git), git
+        archive, digest, code_fingerprint.compute_code_registration_version(digest, image, settings, git), git
     )
 
 
@@ -211,7 +211,7 @@ def _list_registered_workflows(origin: app_source.Source) -> list[AppWorkflow]:
     made = [train_workflow(origin), predict_workflow(origin)]
     if MONITOR in list_schedules(origin):
         made.append(monitor_workflow(origin))
-    return [*made, tune_workflow(origin)] if list_searchable(origin.app, {}) else made
+    return [*made, tune_workflow(origin)] if list_searchable_spaces(origin.app, {}) else made
 
 
 def _register_entity(connection: Connection, entity: Any) -> str:
@@ -250,14 +250,14 @@ def _describe_registered_entity(entity: Any) -> tuple[str, Identifier, Any]:
     return "workflow" if isinstance(entity, workflows.WorkflowSpec) else "task", entity.template.id, entity
 
 
-def _make_reference_settings(project: Project, version: str) -> SerializationSettings:
+def _make_registration_reference_settings(project: Project, version: str) -> SerializationSettings:
     """Serialization settings for workflows and launch plans, without image and code, which only tasks contain."""
     return SerializationSettings(
         ImageConfig.auto(img_name=UNUSED_IMAGE), project.settings.flyte.project, project.settings.flyte.domain, version
     )
 
 
-def _make_serialization_settings(
+def _make_registration_settings(
     project: Project, image: str, shipped: _CodeRelease, place: str
 ) -> SerializationSettings:
     return SerializationSettings(

@@ -77,8 +77,8 @@ class RunPods:
             RunPod(
                 pod.metadata.name,
                 (pod.metadata.labels or {}).get("node-id", ""),
-                _read_end_reason(pod),
-                _read_wait_reason(pod),
+                _read_pod_end_reason(pod),
+                _read_pod_wait_reason(pod),
             )
             for pod in pods
         ]
@@ -107,7 +107,7 @@ class RunPods:
             return None
 
 
-def _read_end_reason(pod: Any) -> str:
+def _read_pod_end_reason(pod: Any) -> str:
     for status in (pod.status and pod.status.container_statuses) or ():
         for state in (status.state, status.last_state):
             if state and state.terminated and state.terminated.exit_code:
@@ -115,7 +115,7 @@ def _read_end_reason(pod: Any) -> str:
     return str((pod.status and pod.status.reason) or "")
 
 
-def _read_wait_reason(pod: Any) -> str:
+def _read_pod_wait_reason(pod: Any) -> str:
     for condition in (pod.status and pod.status.conditions) or ():
         if condition.type == "PodScheduled" and condition.status == "False":
             return str(condition.message or condition.reason or "")

@@ -53,26 +53,26 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
     while True:
         with NamedRun(run):
             page, token = connection.call_client(
-                connection.client.list_node_executions, make_execution_id(connection, run), limit=100, token=token
+                connection.client.list_node_executions, make_run_execution_id(connection, run), limit=100, token=token
             )
         nodes += page
         if not token:
             break
     nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
     nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
-    return tuple(step for node in nodes for step in _iterate_stages(node, _fetch_whole_error(connection, node)))
+    return tuple(step for node in nodes for step in _iterate_stages(node, _fetch_whole_stage_error(connection, node)))
 
 
-def _fetch_whole_error(connection: Connection, node: Any) -> str | None:
+def _fetch_whole_stage_error(connection: Connection, node: Any) -> str | None:
     """A node's error. Lists truncate it to 100 bytes, so it needs its own request."""
     if node.closure.error is None:
         return None
     whole = connection.call_client(connection.client.get_node_execution, node.id)
     text = str((whole.closure.error or node.closure.error).message)
-    return text if find_failed_stage(text) or "Message:" in text else _with_task_error(connection, node, text)
+    return text if find_failed_stage(text) or "Message:" in text else _add_stage_error(connection, node, text)
 
 
-def _with_task_error(connection: Connection, node: Any, text: str) -> str:
+def _add_stage_error(connection: Connection, node: Any, text: str) -> str:
     """A node's error, extended by the error of its task's last attempt if it does not contain that."""
     for execution in list_task_executions(connection, node.id)[-1:]:
         task = connection.call_client(connection.client.get_task_execution, execution.id)
@@ -154,7 +154,7 @@ class WaitingReasons:
         """Request one node's reason."""
         self._last = node
         executions = list_task_executions(
-            self._connection, NodeExecutionIdentifier(node, make_execution_id(self._connection, self._run))
+            self._connection, NodeExecutionIdentifier(node, make_run_execution_id(self._connection, self._run))
         )
         self._reasons.pop(node, None)
         if not executions:
@@ -190,11 +190,11 @@ def refuse_unpullable_stage(run: Run) -> None:
             raise RunFailedError(error.what, f"{error.todo} Then stop this run: mlapp runs abort {run.id}")
 
 
-def make_execution_id(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
-    return WorkflowExecutionIdentifier(*read_project_and_domain(connection), run)
+def make_run_execution_id(connection: Connection, run: str) -> WorkflowExecutionIdentifier:
+    return WorkflowExecutionIdentifier(*read_run_project_and_domain(connection), run)
 
 
-def read_project_and_domain(connection: Connection) -> tuple[str, str]:
+def read_run_project_and_domain(connection: Connection) -> tuple[str, str]:
     return connection.settings.project, connection.settings.domain
 
 

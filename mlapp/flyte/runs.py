@@ -28,8 +28,8 @@ from mlapp.flyte.run_stages import (
     has_no_running_stage,
     is_last_stage_done,
     list_stages,
-    make_execution_id,
-    read_project_and_domain,
+    make_run_execution_id,
+    read_run_project_and_domain,
     refuse_unpullable_stage,
     split_stage_names,
 )
@@ -72,7 +72,7 @@ def start_run(
         values: literals, or Python values of `kinds`.
         at_once: maximum number of concurrent tasks.
     """
-    place = read_project_and_domain(connection)
+    place = read_run_project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
@@ -177,7 +177,7 @@ def recover_run(connection: Connection, run: str) -> str:
     if current.phase == "succeeded":
         raise UsageError(f"Run {run} succeeded: there is nothing to recover.", f"See {current.url}")
     name = f"f{uuid.uuid4().hex[:19]}"
-    connection.call_client(connection.client.recover_execution, make_execution_id(connection, run), name)
+    connection.call_client(connection.client.recover_execution, make_run_execution_id(connection, run), name)
     return name
 
 
@@ -209,7 +209,7 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
     )
     found, _ = connection.call_client(
         connection.client.list_executions_paginated,
-        *read_project_and_domain(connection),
+        *read_run_project_and_domain(connection),
         limit=limit,
         filters=[wanted],
         sort_by=NEWEST,
@@ -227,7 +227,9 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     """
     with NamedRun(run):
         try:
-            connection.call_client(connection.client.terminate_execution, make_execution_id(connection, run), reason)
+            connection.call_client(
+                connection.client.terminate_execution, make_run_execution_id(connection, run), reason
+            )
         except FlyteError as error:
             if "FAILED_PRECONDITION" not in error.what:
                 raise
@@ -247,7 +249,7 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
     if not stages:  # for an unknown run, Flyte returns an empty list
         _get_run_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
-        place = NodeExecutionIdentifier(node, make_execution_id(connection, run))
+        place = NodeExecutionIdentifier(node, make_run_execution_id(connection, run))
         name = " + ".join(split_stage_names(node))
         found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
@@ -277,4 +279,4 @@ def _make_run_from_execution(connection: Connection, execution: Any) -> Run:
 
 def _get_run_execution(connection: Connection, run: str) -> Any:
     with NamedRun(run):
-        return connection.call_client(connection.client.get_execution, make_execution_id(connection, run))
+        return connection.call_client(connection.client.get_execution, make_run_execution_id(connection, run))

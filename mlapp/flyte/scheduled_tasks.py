@@ -28,7 +28,7 @@ def make_batch_task(graph: TaskGraph) -> StageTask:
     def run_batch(given: dict[str, Any]) -> Any:
         out = make_task_output_folder("predictions") / "predictions.parquet"
         run_predict_step(
-            graph.pipeline, inputs.decode_inputs_by_stage(own, given), _load_version_for_batch(graph, given), out
+            graph.pipeline, inputs.decode_inputs_by_stage(own, given), _load_scheduled_version(graph, given), out
         )
         return FlyteFile(str(out))
 
@@ -36,7 +36,7 @@ def make_batch_task(graph: TaskGraph) -> StageTask:
     return graph.make_task("batch", run_batch, own, data, {"predictions": FlyteFile}, workflow="predict")
 
 
-def _load_version_for_batch(graph: TaskGraph, given: Mapping[str, Any]) -> ModelVersion:
+def _load_scheduled_version(graph: TaskGraph, given: Mapping[str, Any]) -> ModelVersion:
     """The model to predict with: the given one, or the version of the store that a schedule names."""
     store = open_store(graph.source.settings.store, graph.source.root)
     if given["model"] is not None:

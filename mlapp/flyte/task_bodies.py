@@ -21,7 +21,7 @@ from mlapp.baseline import Baseline, draw_baseline_rows, read_baseline
 from mlapp.baseline.redaction import redact_schema
 from mlapp.flyte import data_folder
 from mlapp.flyte.data_folder import Identity
-from mlapp.model import TrainedModel, load_estimator, require_savable_model
+from mlapp.model import TrainedModel, load_model_estimator, require_savable_model
 from mlapp.monitoring.closing import close_windows
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import flatten_parameters
@@ -40,9 +40,9 @@ from mlapp.training.splits import (
     PREDICTED_ROWS,
     copy_split_rows,
     describe_split,
-    identify_table,
-    list_table_columns,
-    name_array_schema,
+    identify_split_table,
+    list_split_columns,
+    name_split_array_schema,
     widen_schema_by_split,
 )
 
@@ -91,14 +91,14 @@ def run_read_step(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool =
     """Read and load the data; write the table to `out`."""
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
-    data_folder.write_task_values(out, {TABLE: table}, Identity(*identify_table(table)), pickle=pickle)
+    data_folder.write_folder_values(out, {TABLE: table}, Identity(*identify_split_table(table)), pickle=pickle)
 
 
 def run_split_step(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
     """Split the table; write the splits to `out`."""
-    values, known = data_folder.read_task_values(table)
+    values, known = data_folder.read_folder_values(table)
     splits = stage_calls.call_splitter(pipeline, values[TABLE], bound.get("data_splitter", {}))
-    data_folder.write_task_values(out, splits, known, pickle=pickle)
+    data_folder.write_folder_values(out, splits, known, pickle=pickle)
 
 
 def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
@@ -111,10 +111,10 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     require_savable_model(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
     index = data_folder.open_data_index(splits)
-    part = data_folder.read_task_value(splits, index.names[0])
-    columns = list_table_columns(part)
+    part = data_folder.read_folder_value(splits, index.names[0])
+    columns = list_split_columns(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
-    features_schema = name_array_schema(infer_schema(features, columns), features, part)
+    features_schema = name_split_array_schema(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(features_schema)
     sample = send_through_json(pipeline, declared, features_schema, sample_feature_rows(features))
@@ -126,7 +126,7 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
     predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
-    features_schema = redact_schema(_widen_schema_by_splits(pipeline, bound, features_schema, splits), rules)
+    features_schema = redact_schema(_widen_task_schema(pipeline, bound, features_schema, splits), rules)
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
@@ -143,7 +143,7 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
         columns=index.identity.columns,
         started=started,
         duration=time.perf_counter() - clock,
-        baseline=_measure_baseline(pipeline, bound, splits, framework, estimator, some, baseline),
+        baseline=_measure_task_baseline(pipeline, bound, splits, framework, estimator, some, baseline),
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
@@ -162,15 +162,15 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     (out / TRAINED).write_bytes(msgspec.json.format(msgspec.json.encode(fitted)))
 
 
-def _widen_schema_by_splits(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
+def _widen_task_schema(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
     """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
     for name in data_folder.open_data_index(splits).names[1:]:
-        part = data_folder.read_task_value(splits, name)
+        part = data_folder.read_folder_value(splits, name)
         schema = widen_schema_by_split(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
 
 
-def _measure_baseline(
+def _measure_task_baseline(
     pipeline: Pipeline,
     bound: Bound,
     splits: Path,
@@ -188,7 +188,7 @@ def _measure_baseline(
             reliability.add(name, None, None)
             continue
         features, target = stage_calls.call_parser(
-            pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
+            pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )
         reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
     return reliability.complete(
@@ -198,13 +198,15 @@ def _measure_baseline(
 
 def run_evaluate_step(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:
     """The metrics of each split, in the order of the splits."""
-    fitted = _read_fitted_model(trained)
-    estimator = load_estimator(pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {}))
+    fitted = _read_task_model(trained)
+    estimator = load_model_estimator(
+        pipeline, fitted.framework, fitted.model_format, trained / FILES, bound.get("model", {})
+    )
     evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.framework))
     metrics = {}
     for name in data_folder.open_data_index(splits).names:
         features, target = stage_calls.call_parser(
-            pipeline, data_folder.read_task_value(splits, name), bound.get("data_parser", {})
+            pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )
         transformed = stage_calls.call_transformer(pipeline, features)
         metrics[name] = stage_calls.call_evaluator(
@@ -229,7 +231,7 @@ def run_save_step(
 
     Flyte's maps are unordered: the order of the splits and of the evaluator's metrics is restored.
     """
-    fitted, baseline = _read_fitted_model(trained), read_baseline(trained / FILES)
+    fitted, baseline = _read_task_model(trained), read_baseline(trained / FILES)
     model = SavedModel(
         pipeline=pipeline,
         estimator=None,
@@ -237,7 +239,7 @@ def run_save_step(
         files=trained / FILES,
         framework=frameworks.get_framework(fitted.framework),
         parameters=flatten_parameters(bound),
-        metrics={split: _restore_order(metrics[split], baseline) for split in fitted.splits},
+        metrics={split: _restore_task_metric_order(metrics[split], baseline) for split in fitted.splits},
         schema=fitted.schema,
         fingerprint=fitted.identity.fingerprint,
         rows=fitted.identity.rows,
@@ -255,7 +257,7 @@ def run_save_step(
     return open_saved_version(out)
 
 
-def _restore_order(metrics: Mapping[str, float], baseline: Baseline | None) -> dict[str, float]:
+def _restore_task_metric_order(metrics: Mapping[str, float], baseline: Baseline | None) -> dict[str, float]:
     """Metrics in the evaluator's order, as the baseline has their errors; others follow by name."""
     errors = baseline.errors.values() if baseline else ()
     first = list(dict.fromkeys(name for split in errors for name in split))
@@ -274,5 +276,5 @@ def run_monitor_step(project: Project) -> str:
     return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in closed.sent])
 
 
-def _read_fitted_model(folder: Path) -> FittedModel:
+def _read_task_model(folder: Path) -> FittedModel:
     return msgspec.json.decode((folder / TRAINED).read_bytes(), type=FittedModel)

@@ -209,7 +209,7 @@ class TaskGraph:
         model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
         options = dataclasses.replace(model, task=None)
         functions = [stage.function for stage in own]
-        return code_fingerprint.compute_cache_version(
+        return code_fingerprint.compute_code_cache_version(
             functions, self.source.root, (columns, options, self._data_digest)
         )
 

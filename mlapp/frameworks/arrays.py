@@ -57,7 +57,7 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     return values.astype(np.float32).reshape(len(values), -1), None
 
 
-def require_finite_features(values: Any, features: Any) -> None:
+def require_finite_feature_array(values: Any, features: Any) -> None:
     """Check that the features have no missing or infinite number.
 
     Raises:
@@ -74,7 +74,7 @@ def require_finite_features(values: Any, features: Any) -> None:
         )
 
 
-def outputs_to_predictions(outputs: Any, labels: list[Any] | None) -> Any:
+def convert_output_array(outputs: Any, labels: list[Any] | None) -> Any:
     """Predictions: the label of each row's best score, or the numbers. A single score per row is the second label's."""
     import numpy as np
 

@@ -15,7 +15,7 @@ CHECKPOINTS = Path(".mlapp/checkpoints")
 
 
 @contextmanager
-def replace_checkpoint_file(file: Path) -> Iterator[Path]:
+def replace_epoch_checkpoint(file: Path) -> Iterator[Path]:
     """A path to write a checkpoint to. It atomically replaces `file` at the end of the block."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}")

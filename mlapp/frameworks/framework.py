@@ -172,7 +172,7 @@ class Framework(ABC):
         return kind.__module__.partition(".")[0] in packages
 
 
-def unreadable_file_error(file: Path, error: Exception) -> ModelError:
+def unreadable_framework_file_error(file: Path, error: Exception) -> ModelError:
     """The error for a model file that its library cannot load."""
     return ModelError(
         f"{file} cannot be loaded: {type(error).__name__}: {error}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.errors import MissingExtraError, ModelError
-from mlapp.frameworks.framework import unreadable_file_error
+from mlapp.frameworks.framework import unreadable_framework_file_error
 
 FILE = "model.joblib"
 log = logging.getLogger("mlapp")
@@ -58,7 +58,7 @@ def load_joblib(file: Path) -> Any:
     except OSError:
         raise
     except Exception as error:
-        raise unreadable_file_error(file, error) from error
+        raise unreadable_framework_file_error(file, error) from error
 
 
 def _import_joblib() -> Any:

@@ -104,7 +104,7 @@ class LightGBMFramework(Framework):
                 raise ModelError(
                     f"{folder / FILE} is not a LightGBM model, or is truncated.", "Train again, or restore it."
                 )
-            tree_structure.require_sound_lightgbm(text)
+            tree_structure.require_sound_lightgbm_trees(text)
             booster = lightgbm.Booster(model_str=text)
             wrapper = msgspec.json.decode((folder / WRAPPER).read_bytes(), type=_Wrapper)
         except (lightgbm.basic.LightGBMError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -144,7 +144,7 @@ def _wrap_lightgbm_booster(lightgbm: Any, wrapper: _Wrapper, booster: Any) -> An
             f"{WRAPPER} names '{wrapper.kind}' as the class of the model, which is not a LightGBM model.",
             "Train again here, or restore it.",
         )
-    model = kind(n_jobs=threads.count_cores())
+    model = kind(n_jobs=threads.count_thread_cores())
     model._Booster = booster
     model._n_features = model._n_features_in = booster.num_feature()
     model._best_iteration = booster.best_iteration

@@ -48,7 +48,7 @@ def require_sound_estimator(model: Any, trusted: Sequence[str]) -> None:
         if kind == "sklearn.tree._tree.Tree":
             _require_sound_estimator_tree(held)
         elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-            _require_sound_predictor(held)
+            _require_sound_loaded_predictor(held)
         elif kind == PARTIAL and kind not in trusted:
             _require_known_estimator_function(held.value.func)
         elif held.value is partial and PARTIAL not in trusted:  # the class, which would take any function
@@ -57,7 +57,7 @@ def require_sound_estimator(model: Any, trusted: Sequence[str]) -> None:
                 f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}']).",
             )
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
-            _require_plain_vectorizer(held.value, kind)
+            _require_plain_loaded_vectorizer(held.value, kind)
 
 
 def _walk_estimator_members(model: Any) -> Iterator[Held]:
@@ -114,7 +114,7 @@ def _require_sound_estimator_tree(held: Held) -> None:
         raise damaged_tree_error()
 
 
-def _require_sound_predictor(held: Held) -> None:
+def _require_sound_loaded_predictor(held: Held) -> None:
     import numpy as np
 
     nodes = held.value.nodes
@@ -146,7 +146,7 @@ def _require_own_estimator_methods(value: Any) -> None:
             raise damaged_tree_error()
 
 
-def _require_plain_vectorizer(vectorizer: Any, kind: str) -> None:
+def _require_plain_loaded_vectorizer(vectorizer: Any, kind: str) -> None:
     if getattr(vectorizer, "input", "content") != "content":
         raise ModelError(
             f"The model holds a {type(vectorizer).__name__} that opens the files that a request names.",

@@ -40,7 +40,7 @@ class OnnxModel:
         except ImportError:
             raise MissingExtraError("Running ONNX models", "onnx") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads.count_cores()
+        options.intra_op_num_threads = threads.count_thread_cores()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         _require_self_contained_onnx(content)

@@ -29,7 +29,7 @@ def export_sklearn_to_onnx(model: Any, features: Any) -> bytes:
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
         is_mixed = hasattr(features, "dtypes") and any(dtype.kind not in "biuf" for dtype in features.dtypes)
-        if is_mixed or _takes_named_columns(model):
+        if is_mixed or _exports_named_columns(model):
             types = [
                 (str(name), (FloatTensorType if dtype.kind in "biuf" else StringTensorType)([None, 1]))
                 for name, dtype in features.dtypes.items()
@@ -117,7 +117,7 @@ def _make_onnx_tensor_type(features: Any) -> list[Any]:
     return [("features", FloatTensorType([None, features.shape[1]]))]
 
 
-def _takes_named_columns(model: Any) -> bool:
+def _exports_named_columns(model: Any) -> bool:
     """Whether the model, or a step of it, chooses columns by their names."""
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     return any(hasattr(step, "transformers") and hasattr(step, "remainder") for step in steps)

@@ -13,10 +13,10 @@ from mlapp.frameworks.framework import (
     Framework,
     cannot_proceed_error,
     no_probabilities_error,
-    unreadable_file_error,
+    unreadable_framework_file_error,
     will_have_method,
 )
-from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_types
+from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_skops_types
 
 FILE = "model.skops"
 
@@ -132,7 +132,7 @@ class SklearnFramework(Framework):
             (folder / onnx.FILE).write_bytes(content)
             return None
         dump_skops(model, folder / FILE)
-        require_trusted_types(import_skops(), folder / FILE, trusted, type(model).__name__)
+        require_trusted_skops_types(import_skops(), folder / FILE, trusted, type(model).__name__)
         loaded_estimator.require_sound_estimator(model, trusted)
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
@@ -155,13 +155,13 @@ class SklearnFramework(Framework):
             return joblib_files.load_joblib(file)
         io = import_skops()
         try:
-            model = io.load(file, trusted=require_trusted_types(io, file, trusted, file.name))
+            model = io.load(file, trusted=require_trusted_skops_types(io, file, trusted, file.name))
             loaded_estimator.require_sound_estimator(model, trusted)
             return model
         except (OSError, ModelError):
             raise
         except Exception as error:
-            raise unreadable_file_error(file, error) from error
+            raise unreadable_framework_file_error(file, error) from error
 
 
 def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:

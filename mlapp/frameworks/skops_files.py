@@ -51,7 +51,7 @@ def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
     content = io.BytesIO()
     dump_skops(model, content)
     skops = import_skops()
-    names = require_trusted_types(skops, content.getvalue(), trusted, type(model).__name__)
+    names = require_trusted_skops_types(skops, content.getvalue(), trusted, type(model).__name__)
     loaded_estimator.require_sound_estimator(model, trusted)
     try:
         skops.loads(content.getvalue(), trusted=names)
@@ -75,7 +75,7 @@ def dump_skops(model: Any, to: Path | io.BytesIO) -> None:
         ) from error
 
 
-def require_trusted_types(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
+def require_trusted_skops_types(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
     """The types in a file, or in its content, that skops does not trust by default, and that the app declares or
     `trusted_types` knows.
 

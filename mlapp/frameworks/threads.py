@@ -19,15 +19,15 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 @cache
-def count_cores() -> int:
+def count_thread_cores() -> int:
     """The cores that this process can use, by its affinity and its container's limit."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(_read_cpu_quota() or allowed)))
+    return max(1, min(allowed, math.ceil(_read_thread_quota() or allowed)))
 
 
 def choose_thread_count(rows: int) -> int:
     """The number of threads for a prediction of `rows` rows."""
-    return 1 if rows <= FEW_ROWS else count_cores()
+    return 1 if rows <= FEW_ROWS else count_thread_cores()
 
 
 def limit_to_one_thread() -> AbstractContextManager[Any]:
@@ -40,7 +40,7 @@ def limit_to_one_thread() -> AbstractContextManager[Any]:
     return limits
 
 
-def _read_cpu_quota() -> float | None:
+def _read_thread_quota() -> float | None:
     """The cores of the control group: `cpu.max` of version 2, `cpu.cfs_*` of version 1; None without a limit."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()

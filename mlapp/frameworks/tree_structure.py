@@ -43,7 +43,7 @@ def are_tree_numbers_within(numbers: Any, count: int | None) -> bool:
     return not numbers.size or bool(numbers.min() >= 0 and (count is None or numbers.max() < count))
 
 
-def require_sound_xgboost(booster: Any) -> None:
+def require_sound_xgboost_trees(booster: Any) -> None:
     """Check the trees in an XGBoost booster's JSON.
 
     Raises:
@@ -100,7 +100,7 @@ def _require_sound_xgboost_tree(tree: Mapping[str, Any], columns: int) -> None:
         raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
 
 
-def require_sound_lightgbm(text: str) -> None:
+def require_sound_lightgbm_trees(text: str) -> None:
     """Check the trees of a LightGBM model's text.
 
     Raises:

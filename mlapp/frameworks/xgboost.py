@@ -104,10 +104,10 @@ class XGBoostFramework(Framework):
             kind = _find_xgboost_model_class(xgboost, booster.attr(KIND) or "Booster", file)
             missing = booster.attr(MISSING)
             booster.set_attr(**dict.fromkeys(ATTRIBUTES))
-            tree_structure.require_sound_xgboost(booster)
+            tree_structure.require_sound_xgboost_trees(booster)
             if kind is xgboost.Booster:
                 return booster
-            model = kind(n_jobs=threads.count_cores())
+            model = kind(n_jobs=threads.count_thread_cores())
             model.load_model(file)
             model.get_booster().set_attr(**dict.fromkeys(ATTRIBUTES))
             if missing is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlapp.images import registry
-from mlapp.images.dockerfile import format_install_instruction
+from mlapp.images.dockerfile import format_dockerfile_install
 from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.reporting import Reporter
@@ -52,7 +52,7 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
     progress(f"install {', '.join(plan.system_packages)}")
     import io
 
-    text = f"FROM {base.id}\n{format_install_instruction(plan.system_packages)}\n"
+    text = f"FROM {base.id}\n{format_dockerfile_install(plan.system_packages)}\n"
     with translate_engine_errors("Installing image.system_packages"):
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform

@@ -66,7 +66,7 @@ def compile_package_bytecode(packages: Path, shown: str, python: str) -> None:
 
 def start_bytecode_compilation(pool: Executor, packages: Path, shown: str, python: str) -> list[Future[None]]:
     """As `compile_package_bytecode`, in threads of `pool`: one future per distribution."""
-    tag, version = _read_bytecode_tag(python), _read_python_version(python)
+    tag, version = _read_bytecode_tag(python), _read_bytecode_version(python)
     # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     return [
@@ -74,7 +74,7 @@ def start_bytecode_compilation(pool: Executor, packages: Path, shown: str, pytho
     ]
 
 
-def compile_python_files(files: list[Path], root: Path, shown: str, python: str) -> None:
+def compile_bytecode_files(files: list[Path], root: Path, shown: str, python: str) -> None:
     """Write the bytecode of `files`, which are relative to `root`; in the image, `root` is at `shown`."""
     _compile_bytecode_to_folder(files, root, root, shown, python, _read_bytecode_tag(python))
 
@@ -129,15 +129,15 @@ def _read_bytecode_tag(python: str) -> str:
     """The cache tag of a Python, such as cpython-311."""
     if python == sys.executable:
         return str(sys.implementation.cache_tag)
-    return _query_python(python, "import sys; print(sys.implementation.cache_tag)")
+    return _query_bytecode_python(python, "import sys; print(sys.implementation.cache_tag)")
 
 
 @cache
-def _read_python_version(python: str) -> str:
-    return sys.version if python == sys.executable else _query_python(python, "import sys; print(sys.version)")
+def _read_bytecode_version(python: str) -> str:
+    return sys.version if python == sys.executable else _query_bytecode_python(python, "import sys; print(sys.version)")
 
 
-def _query_python(python: str, code: str) -> str:
+def _query_bytecode_python(python: str, code: str) -> str:
     return subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
 

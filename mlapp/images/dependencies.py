@@ -31,21 +31,23 @@ LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED"
 """Files of a dist-info that describe the local installation, with this machine's paths or time."""
 
 
-def lay_out_environment(
+def lay_out_dependencies(
     bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
 ) -> None:
     """Create the image's virtual environment, which it has at /opt/venv, in `folder`: packages and bytecode.
 
-    The arguments and errors are those of `install_environment`.
+    The arguments and errors are those of `install_dependencies`.
     """
-    install_environment(bundle, platform, home, folder, warn, compile)
+    install_dependencies(bundle, platform, home, folder, warn, compile)
     compiler = find_bytecode_compiler(bundle, warn)
     if compiler is not None:
         python = bundle.manifest.python
-        bytecode.compile_package_bytecode(find_packages_folder(folder, python), format_packages_path(python), compiler)
+        bytecode.compile_package_bytecode(
+            find_dependency_folder(folder, python), format_dependency_path(python), compiler
+        )
 
 
-def install_environment(
+def install_dependencies(
     bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
 ) -> None:
     """Create the image's virtual environment in `folder`, without bytecode.
@@ -63,27 +65,27 @@ def install_environment(
         ImageError: a package has no wheel for the platform and does not build. UvError: the index does not answer.
     """
     python = bundle.manifest.python
-    packages = find_packages_folder(folder, python)
+    packages = find_dependency_folder(folder, python)
     packages.mkdir(parents=True)
     _install_dependency_wheels(bundle, platform, packages, warn, compile)
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
     (packages / ".lock").unlink(missing_ok=True)  # uv's own
-    _move_environment_scripts(packages, folder / "bin")
+    _move_dependency_scripts(packages, folder / "bin")
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
     for name in ("python", "python3", f"python{python}"):
         (folder / "bin" / name).symlink_to(f"{home}/python{python}")
 
 
-def find_packages_folder(environment: Path, python: str) -> Path:
+def find_dependency_folder(environment: Path, python: str) -> Path:
     """The site-packages of an environment with this minor version of Python."""
     return environment / "lib" / f"python{python}" / "site-packages"
 
 
-def format_packages_path(python: str) -> str:
+def format_dependency_path(python: str) -> str:
     """The path of site-packages in the image, which tracebacks show."""
-    return find_packages_folder(Path(VENV), python).as_posix()
+    return find_dependency_folder(Path(VENV), python).as_posix()
 
 
 def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
@@ -99,16 +101,16 @@ def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn
         try:
             _run_uv_for_image(bundle, platform, target, here, there)
         except uv.UvError as error:
-            if (found := _find_missing_wheels(NO_WHEEL, error) & needed - here - there) and not _find_missing_wheels(
-                NO_BUILD, error
-            ):
+            if (
+                found := _find_missing_dependency_wheels(NO_WHEEL, error) & needed - here - there
+            ) and not _find_missing_dependency_wheels(NO_BUILD, error):
                 here |= found
-            elif found := _find_missing_wheels(NO_BUILD, error) & here:
+            elif found := _find_missing_dependency_wheels(NO_BUILD, error) & here:
                 here, there = here - found, there | found
             else:
                 raise
             continue
-        compiled = {name for name in here if not _is_pure_python_package(target, name)}
+        compiled = {name for name in here if not _is_pure_python_dependency(target, name)}
         if not compiled:
             break
         here, there = here - compiled, there | compiled
@@ -119,7 +121,7 @@ def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn
         shutil.copytree(compile([locked[name] for name in sorted(there)]), target, dirs_exist_ok=True)
 
 
-def _find_missing_wheels(pattern: str, error: uv.UvError) -> set[str]:
+def _find_missing_dependency_wheels(pattern: str, error: uv.UvError) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(pattern, error.detail)}
 
 
@@ -149,7 +151,7 @@ def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str
         )
 
 
-def _is_pure_python_package(packages: Path, name: str) -> bool:
+def _is_pure_python_dependency(packages: Path, name: str) -> bool:
     """Whether a package that was built here contains no compiled code, and therefore fits any image."""
     for info in packages.glob("*.dist-info"):
         if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
@@ -157,7 +159,7 @@ def _is_pure_python_package(packages: Path, name: str) -> bool:
     return False
 
 
-def _move_environment_scripts(packages: Path, target: Path) -> None:
+def _move_dependency_scripts(packages: Path, target: Path) -> None:
     """Move the scripts to a folder in the image's PATH, with its Python in their first line."""
     target.mkdir()
     source = packages / "bin"
@@ -171,10 +173,10 @@ def _move_environment_scripts(packages: Path, target: Path) -> None:
     if source.is_dir():
         shutil.rmtree(source)
     for record in packages.glob("*.dist-info/RECORD"):
-        _rewrite_environment_record(record)
+        _rewrite_dependency_record(record)
 
 
-def _rewrite_environment_record(record: Path) -> None:
+def _rewrite_dependency_record(record: Path) -> None:
     """Update a RECORD after files were moved or removed. Replaces the file, as it can be a link into uv's cache."""
     rows = []
     for row in csv.reader(io.StringIO(record.read_text(encoding="utf-8"))):

@@ -92,7 +92,7 @@ def load_docker_image(
             while not all(layer.is_complete for layer in waiting):
                 ready = list(takewhile(lambda layer: layer.is_complete, waiting))
                 if any(isinstance(layer, FolderLayer) for layer in ready):
-                    configure = partial(_make_nameless_configuration, base, ready, labels)
+                    configure = partial(_make_archive_configuration, base, ready, labels)
                     nameless.append(_send_image_to_engine(client, base, ready, configure, None, cleaner))
                     waiting[: len(ready)] = [Layer(layer.digest) for layer in ready]
                 else:
@@ -128,7 +128,7 @@ def _send_image_to_engine(
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield from stream_tar_member(members[-1], _read_layers_ahead(layer.stream_tar()), layer.size)
+                yield from stream_tar_member(members[-1], _read_archive_layers_ahead(layer.stream_tar()), layer.size)
         configuration = configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag] if tag else None, "Layers": members}]).encode()
@@ -144,7 +144,7 @@ def _send_image_to_engine(
     return f"sha256:{hashlib.sha256(configuration).hexdigest()}"
 
 
-def _make_nameless_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
+def _make_archive_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The configuration of an image with the first layers, whose label lets another build find them."""
     packages = dict(islice(parse_package_layers(labels).items(), len(layers)))
     document = {
@@ -165,7 +165,7 @@ def _remove_nameless_image(client: DockerClient, identity: str) -> None:
         client.api.remove_image(identity)
 
 
-def _read_layers_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _read_archive_layers_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same chunks, each read and hashed while the engine processes the previous one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)

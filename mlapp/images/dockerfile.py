@@ -25,7 +25,7 @@ def render_dockerfile(plan: ImageSpec) -> str:
     environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
     parts = [HEADER.format(layout=LAYOUT), f"FROM {plan.base}"]
     if plan.system_packages:
-        parts.append(format_install_instruction(plan.system_packages))
+        parts.append(format_dockerfile_install(plan.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
         # hadolint reports escaped references, too.
@@ -44,7 +44,7 @@ def render_dockerfile(plan: ImageSpec) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def format_install_instruction(packages: tuple[str, ...]) -> str:
+def format_dockerfile_install(packages: tuple[str, ...]) -> str:
     """The instruction that installs Debian packages."""
     return (
         "# hadolint ignore=DL3008\n"

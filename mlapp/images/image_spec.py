@@ -105,7 +105,7 @@ def _make_image_labels(bundle: Bundle) -> dict[str, str]:
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "org.opencontainers.image.source": manifest.source,
-        "org.opencontainers.image.revision": format_code_revision(bundle),
+        "org.opencontainers.image.revision": format_image_revision(bundle),
         "mlapp.app": manifest.app,
         "mlapp.model.version": version,
         "mlapp.bundle": bundle.hash,
@@ -114,7 +114,7 @@ def _make_image_labels(bundle: Bundle) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def format_code_revision(bundle: Bundle) -> str | None:
+def format_image_revision(bundle: Bundle) -> str | None:
     """The commit of the code, with the suffix `-dirty` if there are changes; None outside a repository."""
     git = bundle.manifest.git
     return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None

@@ -29,7 +29,7 @@ def lay_out_layers(
     """Write all files of the layers to `folder`: the environment, the model and the app."""
     packages, *others = layers
     lay_out_content_layers(bundle, folder, others)
-    dependencies.lay_out_environment(bundle, platform, home, folder / packages.source, warn, compile)
+    dependencies.lay_out_dependencies(bundle, platform, home, folder / packages.source, warn, compile)
 
 
 def lay_out_content_layers(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:
@@ -58,4 +58,4 @@ def _compile_layer_code(bundle: Bundle, code: Path) -> None:
     python = bytecode.find_bytecode_interpreter(bundle.manifest.python, bundle.settings.image)
     if python is not None:
         files = sorted(path.relative_to(code) for path in code.rglob("*.py") if not path.is_symlink())
-        bytecode.compile_python_files(files, code, f"{APP}/{CODE}", python)
+        bytecode.compile_bytecode_files(files, code, f"{APP}/{CODE}", python)

@@ -100,8 +100,8 @@ def _install_layer_packages(job: BuildJob, base: Base, environment: Path) -> lis
     home = find_base_python(job.client, base, job.spec.python)
     job.progress(f"prepare the dependencies for {job.platform}")
     compile = make_source_builder(job.client, base, home, job.bundle, job.progress)
-    dependencies.install_environment(job.bundle, job.platform, home, environment, job.warn, compile)
-    packages = dependencies.find_packages_folder(environment, job.bundle.manifest.python)
+    dependencies.install_dependencies(job.bundle, job.platform, home, environment, job.warn, compile)
+    packages = dependencies.find_dependency_folder(environment, job.bundle.manifest.python)
     return split_packages_into_groups(environment, packages, environment.parent)
 
 
@@ -109,8 +109,8 @@ def _start_compiling_layers(job: BuildJob, groups: list[PackageGroup], target: s
     python = job.bundle.manifest.python
     compiler = bytecode.find_bytecode_compiler(job.bundle, job.warn)
     for group in groups:
-        packages = dependencies.find_packages_folder(group.folder, python)
-        shown = dependencies.format_packages_path(python)
+        packages = dependencies.find_dependency_folder(group.folder, python)
+        shown = dependencies.format_dependency_path(python)
         writing = bytecode.start_bytecode_compilation(pool, packages, shown, compiler) if compiler else ()
         yield FolderLayer(group.folder, target, writing)
 

@@ -7,7 +7,7 @@ import math
 import time
 
 from mlapp.errors import MlappError
-from mlapp.metric_direction import is_better
+from mlapp.metric_direction import is_better_metric
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.inspection import open_project_place, read_truths
@@ -77,7 +77,7 @@ def explain_canary_quality(live: Quality, trial: Quality, allowed: dict[str, flo
             continue
         change = abs(now.value - before.value)
         error = _compute_difference_error(before, now)
-        is_worse = is_better(name, before.value, now.value)
+        is_worse = is_better_metric(name, before.value, now.value)
         if is_worse and error is not None and change > abs(allowed.get(name, 0.0)) and change > LIKELY * error:
             return (
                 f"its {name} is {now.value:.3f} on {now.rows} rows whose truth is known, "

@@ -20,7 +20,7 @@ from mlapp.monitoring.inspection import open_project_place, read_truths
 from mlapp.monitoring.live_rows import join_truths
 from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
-from mlapp.training.reliability import list_prediction_rows
+from mlapp.training.reliability import list_reliability_rows
 
 MOST = 20_000
 """Rows that go through both versions."""
@@ -85,7 +85,7 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         predictor = prediction.load_predictor(app, one)
         transformed = predictor.transform_features(restore_logged_features(predictor, rows))
         predictions.append(
-            list_prediction_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage))
+            list_reliability_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage))
         )
         metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlapp.baseline import Baseline
 from mlapp.baseline.build import convert_baseline_numbers, count_category_texts, count_missing_values
-from mlapp.baseline.fine_bins import FineCounts, group_columns
+from mlapp.baseline.fine_bins import FineCounts, group_binned_columns
 from mlapp.baseline.predictions import NAME, split_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
 
@@ -219,7 +219,7 @@ class Slots:
         """Count one column of numbers, where others are absent."""
         column = self._numbers[name]
         if name not in self._single:
-            (group,) = group_columns([column], self.first)
+            (group,) = group_binned_columns([column], self.first)
             self._single[name] = FineCounts(group)
         if column.step:
             values = np.round(values / column.step) * column.step

@@ -18,7 +18,7 @@ import msgspec
 
 from mlapp.config import Promote, Retrain
 from mlapp.errors import MlappError
-from mlapp.metric_direction import is_better
+from mlapp.metric_direction import is_better_metric
 from mlapp.monitoring.comparison import compare_versions_live
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport
@@ -74,13 +74,13 @@ def promote_challenger_if_better(
     metric = settings.better
     old = store.manifest(project.name, store.resolve(project.name, champion)).headline.get(metric)
     new = store.manifest(project.name, challenger).headline.get(metric)
-    if "test" in settings.on and not is_better(metric, new, old):
+    if "test" in settings.on and not is_better_metric(metric, new, old):
         log.warning("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
         return False
     if "live" in settings.on:
         found = compare_versions_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
         live = [side.metrics.get(metric) for side in found.sides]
-        if not is_better(metric, live[1], live[0]):
+        if not is_better_metric(metric, live[1], live[0]):
             log.warning("%s version %s is not better in %s on live data.", project.name, challenger, metric)
             return False
     store.release(project.name, challenger)

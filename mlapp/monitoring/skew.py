@@ -21,7 +21,7 @@ from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
 from mlapp.predictor_results import finish_predictions
 from mlapp.project import Project
-from mlapp.training.reliability import list_prediction_rows
+from mlapp.training.reliability import list_reliability_rows
 
 CLOSE = 1e-6
 """Relative difference of numbers that is none."""
@@ -72,7 +72,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
             f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
         )
     features = restore_logged_features(predictor, table)
-    again = list_prediction_rows(
+    again = list_reliability_rows(
         finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()

@@ -44,14 +44,14 @@ def normalize_predictions(predictions: Any, title: str) -> Any:
         return _normalize_array(np.asarray(predictions), title)
     if isinstance(predictions, Collection) and not isinstance(predictions, (str, bytes, bytearray, Mapping, Set)):
         return list(predictions)
-    raise _no_prediction_rows_error(predictions, title)
+    raise _no_container_error(predictions, title)
 
 
 def _normalize_array(array: Any, title: str) -> Any:
     import numpy as np
 
     if not array.ndim:
-        raise _no_prediction_rows_error(array, title)
+        raise _no_container_error(array, title)
     if array.dtype.names:
         import pandas as pd
 
@@ -70,7 +70,7 @@ def _normalize_pandas(predictions: Any, title: str) -> Any:
         return _rename_normalized_columns(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
-    raise _no_prediction_rows_error(predictions, title)  # one value, as a Timestamp
+    raise _no_container_error(predictions, title)  # one value, as a Timestamp
 
 
 def _rename_normalized_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
@@ -118,9 +118,9 @@ def _normalize_polars(column: Any) -> Any:
 
 
 def _refuse_predictions(predictions: Any, title: str) -> Any:
-    raise _no_prediction_rows_error(predictions, title)
+    raise _no_container_error(predictions, title)
 
 
-def _no_prediction_rows_error(predictions: Any, title: str) -> DataError:
+def _no_container_error(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
     return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")

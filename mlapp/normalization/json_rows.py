@@ -11,7 +11,7 @@ import msgspec
 
 from mlapp.errors import DataError
 from mlapp.normalization.containers import normalize_predictions
-from mlapp.normalization.scalars import JSON_TYPES, NoJsonError, format_column_name, list_time_objects, normalize_scalar
+from mlapp.normalization.scalars import JSON_TYPES, NoJsonError, format_column_name, list_time_scalars, normalize_scalar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def normalize_to_rows(predictions: Any, title: str) -> list[Any]:
             return _list_normalized_records(predictions)
         return _list_normalized_values(predictions)
     except NoJsonError as error:
-        raise _unsupported_value_error(predictions, title, error) from None
+        raise _unsupported_row_value_error(predictions, title, error) from None
 
 
 def normalize_to_json(value: Any, title: str) -> Any:
@@ -50,7 +50,7 @@ def normalize_to_json(value: Any, title: str) -> Any:
     try:
         return _normalize_value(value)
     except NoJsonError as error:
-        raise _unsupported_value_error([value], title, error) from None
+        raise _unsupported_row_value_error([value], title, error) from None
 
 
 def _are_plain_rows(rows: list[Any]) -> bool:
@@ -74,24 +74,24 @@ def _list_normalized_records(table: pd.DataFrame) -> list[Any]:
 def _list_normalized_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
-    if kind in "biufU" and len(column) <= MANY and _is_numpy_column(column):
+    if kind in "biufU" and len(column) <= MANY and _has_numpy_rows(column):
         values: list[Any] = column.tolist()
         return values
     if kind in "cV" and column.dtype != object:
         raise NoJsonError(str(column.dtype))
     if kind in "mM" and not hasattr(column, "iloc"):
-        column = list_time_objects(column)
+        column = list_time_scalars(column)
         kind = "O"
     rows = getattr(column, "iloc", column)
     values = []
     for at in range(0, len(column), MANY):
         values += rows[at : at + MANY].tolist()
-    if kind in "biufU" and _is_numpy_column(column):
+    if kind in "biufU" and _has_numpy_rows(column):
         return values
     return values if JSON_TYPES.issuperset(map(type, values)) else [_normalize_value(value) for value in values]
 
 
-def _is_numpy_column(column: Any) -> bool:
+def _has_numpy_rows(column: Any) -> bool:
     """Whether the values are plain NumPy values. pandas' nullable types can hold NA."""
     return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
 
@@ -155,7 +155,7 @@ def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
     return found
 
 
-def _unsupported_value_error(predictions: Any, title: str, error: NoJsonError) -> DataError:
+def _unsupported_row_value_error(predictions: Any, title: str, error: NoJsonError) -> DataError:
     """The error for a value that JSON cannot represent, with its row if known."""
     where = ""
     for row, value in enumerate(predictions if isinstance(predictions, list) else ()):

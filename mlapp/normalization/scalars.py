@@ -72,13 +72,13 @@ def _unwrap_numpy_scalar(value: Any) -> Any:
     if value.dtype.kind in "cV":
         raise NoJsonError(type(value).__name__)
     if value.dtype.kind in "mM":
-        return normalize_scalar(list_time_objects(value.reshape(1))[0])
+        return normalize_scalar(list_time_scalars(value.reshape(1))[0])
     if value.dtype.kind == "f":
         return float(value)
     return normalize_scalar(value.item())
 
 
-def list_time_objects(array: np.ndarray[Any, Any]) -> Any:
+def list_time_scalars(array: np.ndarray[Any, Any]) -> Any:
     """An array of times or durations as objects with an ISO text: dates, Timestamps, Timedeltas."""
     import numpy as np
     import pandas as pd

@@ -77,7 +77,7 @@ class Recorded:
     value: Any
 
 
-def list_open_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
+def list_open_parameter_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
     """The stages that take `**kwargs`: they receive the values that no stage declares."""
     variable = inspect.Parameter.VAR_KEYWORD
     return tuple(
@@ -95,7 +95,7 @@ def bind_parameters(
     Args:
         given: by name, or by `stage.name` if two stages declare the same name; `name.field` for a field,
             while the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
-        open_stages: the stages that take `**kwargs`, from `list_open_stages`.
+        open_stages: the stages that take `**kwargs`, from `list_open_parameter_stages`.
 
     Returns:
         stage → name → value, with every declared parameter in it.
@@ -160,7 +160,7 @@ def bind_stage_parameters(stage: Stage, parameters: list[Parameter], given: Mapp
     Raises:
         UsageError: as `bind_parameters`.
     """
-    is_open = list_open_stages([stage])
+    is_open = list_open_parameter_stages([stage])
     own = select_stage_parameters(stage.role.name, parameters, given, is_open)
     return bind_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
 

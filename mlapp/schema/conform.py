@@ -145,7 +145,7 @@ def _find_nonconforming_row(column: pd.Series[Any], field: Field) -> int | None:
         if len(values) > FEW and accepts_values_in_bulk(field, values):
             continue
         for row, value in enumerate(values, start):
-            if not _accepts_table_value(field, value):
+            if not _is_conforming_value(field, value):
                 return row
     return None
 
@@ -187,7 +187,7 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
     return -1 if good.all() else int(np.argmin(good))
 
 
-def _accepts_table_value(field: Field, value: Any) -> bool:
+def _is_conforming_value(field: Field, value: Any) -> bool:
     if is_missing_value(value):
         return field.nullable
     match field.type:
@@ -200,11 +200,11 @@ def _accepts_table_value(field: Field, value: Any) -> bool:
                 return field.nullable and not isinstance(value, int)
             if field.type == "number":
                 return abs(float(value)) <= find_float_bound(field.dtype)
-            return float(value).is_integer() and _fits_integer_column(field.dtype, value)
+            return float(value).is_integer() and _is_conforming_integer(field.dtype, value)
         case "string":
             return isinstance(value, str)
         case "datetime":
-            is_time = isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None
+            is_time = isinstance(value, (datetime.date, str)) and _parse_conforming_datetime(value) is not None
             return is_time and fits_zone(field, value)
         case "category":
             return is_category(field, value)
@@ -218,13 +218,13 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _fits_integer_column(dtype: str, value: Any) -> bool:
+def _is_conforming_integer(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
     low, end = find_integer_bounds(dtype)
     return bool(low <= value < end)
 
 
-def _parse_datetime(value: Any) -> pd.Timestamp | None:
+def _parse_conforming_datetime(value: Any) -> pd.Timestamp | None:
     import pandas as pd
 
     try:
@@ -243,7 +243,7 @@ def _zone_problem(field: Field) -> str:
 def _is_rounded_by_column(value: Any, field: Field) -> bool:
     """Whether the field can hold a whole number that arrives as a float and is not rounded."""
     is_float = field.type == "integer" and isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-    return is_float and float(value).is_integer() and _fits_integer_column(field.dtype, value)
+    return is_float and float(value).is_integer() and _is_conforming_integer(field.dtype, value)
 
 
 def _is_too_large_for_column(value: Any, field: Field) -> bool:
@@ -264,7 +264,11 @@ def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: infinity; training had none"
-    elif field.type == "datetime" and isinstance(value, (datetime.date, str)) and _parse_datetime(value) is not None:
+    elif (
+        field.type == "datetime"
+        and isinstance(value, (datetime.date, str))
+        and _parse_conforming_datetime(value) is not None
+    ):
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {_zone_problem(field)}"
     elif _is_rounded_by_column(value, field):
         detail = (

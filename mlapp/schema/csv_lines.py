@@ -33,13 +33,13 @@ class CsvError(ValueError):
     """The bytes are not CSV."""
 
 
-def open_rows(text: str, by: str) -> Lines | Records:
+def open_csv_rows(text: str, by: str) -> Lines | Records:
     """The rows of a CSV text."""
     if '"' not in text:
-        return Lines(text, by, _blank_cells_to_none)
-    marked = _mark_empty_texts(text, by)
+        return Lines(text, by, _blank_csv_cells_to_none)
+    marked = _mark_empty_csv_texts(text, by)
     if marked is not None and '"' not in marked:
-        return Lines(marked, by, _unmark_cells)
+        return Lines(marked, by, _unmark_csv_cells)
     return Records(text, by, marked)
 
 
@@ -121,7 +121,7 @@ class Records:
         first = next(self._rows, None)
         if first is not None and len(first) > LONGEST_ROW:
             raise CsvError(TOO_LONG)
-        return first if first is None or self._marked is None else list(_unmark_cells(first))
+        return first if first is None or self._marked is None else list(_unmark_csv_cells(first))
 
     def restart(self) -> None:
         """As `Lines.restart`."""
@@ -134,7 +134,7 @@ class Records:
         counts = list(map(len, rows))
         _check_csv_line_widths(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
-        return columns if self._marked is None else list(map(_unmark_cells, columns)), len(rows)
+        return columns if self._marked is None else list(map(_unmark_csv_cells, columns)), len(rows)
 
     def _read_marked_rows(self, text: str) -> Iterator[list[Any]]:
         """Rows in which missing cells are empty, and empty texts are `MARK`."""
@@ -149,7 +149,7 @@ class Records:
                 yield [MARK if cell == "" else cell or "" for cell in found]
 
 
-def _mark_empty_texts(text: str, by: str) -> str | None:
+def _mark_empty_csv_texts(text: str, by: str) -> str | None:
     """The text with `MARK` in place of each empty text in quotes; None if what looks like one may be part of a cell."""
     end = rf"[{re.escape(by)}\r\n]"
     empty = rf'(?:(?<={end})|\A)""(?={end}|\Z)'
@@ -158,10 +158,10 @@ def _mark_empty_texts(text: str, by: str) -> str | None:
     if MARK in text:
         return None
     marked, count = re.subn(empty, MARK, text)
-    return marked if _count_empty_texts(text.encode(), by) == count else None
+    return marked if _count_empty_csv_texts(text.encode(), by) == count else None
 
 
-def _count_empty_texts(text: bytes, by: str) -> int | None:
+def _count_empty_csv_texts(text: bytes, by: str) -> int | None:
     """The number of empty texts in quotes; None if a quote is neither at an end of a cell nor doubled."""
     import numpy as np
 
@@ -182,14 +182,14 @@ def _count_empty_texts(text: bytes, by: str) -> int | None:
     return int(np.count_nonzero((first + 1 == last) & begins & ends))
 
 
-def _unmark_cells(cells: Cells) -> Cells:
+def _unmark_csv_cells(cells: Cells) -> Cells:
     """The cells, with None for missing ones, and empty texts for marks."""
     if MARK in cells:
         return ["" if cell == MARK else cell or None for cell in cells]
-    return _blank_cells_to_none(cells)
+    return _blank_csv_cells_to_none(cells)
 
 
-def _blank_cells_to_none(cells: Sequence[str | None]) -> Cells:
+def _blank_csv_cells_to_none(cells: Sequence[str | None]) -> Cells:
     """The cells, with None for empty ones."""
     return [cell or None for cell in cells] if "" in cells else cells
 

@@ -36,14 +36,14 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
-        has_integer_names = _check_column_labels(list(features.columns))
-        example = _choose_example_row(features)
+        has_integer_names = _check_inferred_labels(list(features.columns))
+        example = _choose_inferred_example(features)
         known = infer_number_fields(features, example) if len(features) else {}
         fields = [
             known.get(at) or _infer_field(str(name), features.iloc[:, at], example)
             for at, name in enumerate(features.columns)
         ]
-        unused = _list_other_columns(columns, features)
+        unused = _list_uninferred_columns(columns, features)
         return Schema(kind="table", fields=fields, unused=unused, has_integer_names=has_integer_names)
     if isinstance(features, pd.Series):
         example = to_json_value(next(iter(features), None))
@@ -77,7 +77,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     return Schema(kind="any", example=to_json_value(first))
 
 
-def _check_column_labels(names: list[Any]) -> bool:
+def _check_inferred_labels(names: list[Any]) -> bool:
     """Whether all names are integers.
 
     Raises:
@@ -105,7 +105,7 @@ def _check_column_labels(names: list[Any]) -> bool:
     return bool(kinds) and all(kinds)
 
 
-def _list_other_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
+def _list_uninferred_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
     used = set(map(str, features.columns))
     return [name for name in map(str, columns) if name not in used]
 
@@ -142,7 +142,7 @@ def _infer_list_schema(values: list[list[Any]]) -> Schema:
     return infer_schema(array) if is_array else Schema(kind="any", dtype="array", example=values[0])
 
 
-def _choose_example_row(table: pd.DataFrame) -> dict[str, Any]:
+def _choose_inferred_example(table: pd.DataFrame) -> dict[str, Any]:
     head = table.head(1000)
     complete = head.dropna()
     row = (complete if len(complete) else head).head(1)

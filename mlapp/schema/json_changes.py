@@ -30,7 +30,7 @@ ADVICE_ON_CATEGORIES = (
 OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader, or write an @app.feature_loader."
 
 
-def require_unchanged_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
+def require_unchanged_json_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
     """Check that each column has the same values and dtype as sent.
 
     Raises:

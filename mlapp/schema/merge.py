@@ -42,14 +42,14 @@ def _merge_fields(one: Field, other: Field) -> Field:
     return msgspec.structs.replace(
         wider,
         nullable=one.nullable or other.nullable,
-        minimum=_choose_bound(min, one.minimum, other.minimum) if wider.type != "any" else None,
-        maximum=_choose_bound(max, one.maximum, other.maximum) if wider.type != "any" else None,
+        minimum=_merge_bound(min, one.minimum, other.minimum) if wider.type != "any" else None,
+        maximum=_merge_bound(max, one.maximum, other.maximum) if wider.type != "any" else None,
         categories=_merge_categories(one, other),
         example=one.example if one.example is not None else other.example,
     )
 
 
-def _choose_bound(choose: Any, one: Any, other: Any) -> Any:
+def _merge_bound(choose: Any, one: Any, other: Any) -> Any:
     known = [value for value in (one, other) if value is not None]
     return choose(known) if known else None
 

@@ -41,18 +41,18 @@ def select_versions(
         if matched is None:
             raise UsageError(f"--where '{text}' is not a condition.", "Write it as 'accuracy>=0.9'.")
         name, sign, number = matched.groups()
-        _require_known_metric(name, known)
+        _require_queried_metric(name, known)
         holds = OPERATORS[sign]
         values = [(version, version.headline.get(name)) for version in chosen]
         chosen = [version for version, value in values if value is not None and holds(value, float(number))]
     if sort:
         name, descending = sort.lstrip("-"), sort.startswith("-")
-        _require_known_metric(name, known)
+        _require_queried_metric(name, known)
         chosen.sort(key=lambda version: _replace_missing_by_lowest(version.headline.get(name)), reverse=descending)
     return chosen
 
 
-def compare_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[Any]]]:
+def compare_versions_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[Any]]]:
     """Each parameter and metric with its value in each version, or None."""
     parameters = dict.fromkeys(name for version in versions for name in version.parameters)
     rows: list[tuple[str, list[Any]]] = [
@@ -68,7 +68,7 @@ def compare_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[A
     return rows
 
 
-def _require_known_metric(name: str, known: set[str]) -> None:
+def _require_queried_metric(name: str, known: set[str]) -> None:
     if name not in known:
         raise UsageError(
             f"No version has a metric '{name}'.{suggest_nearest(name, known)}",

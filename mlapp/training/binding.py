@@ -9,7 +9,7 @@ from mlapp import frameworks
 from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import no_probabilities_error, will_have_method
 from mlapp.pipeline import Pipeline, Stage, bind_parameters
-from mlapp.pipeline.parameters import bind_stage_parameters, list_open_stages, list_parameters
+from mlapp.pipeline.parameters import bind_stage_parameters, list_open_parameter_stages, list_parameters
 from mlapp.training import stage_calls
 
 Bound = dict[str, dict[str, Any]]
@@ -32,7 +32,7 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
     if pipeline.predict_what == "proba" and not will_have_method(model, "predict_proba"):
         raise no_probabilities_error(model)
     stages = list_parameter_stages(pipeline, framework)
-    bound = bind_parameters(list_parameters(stages), given, list_open_stages(stages))
+    bound = bind_parameters(list_parameters(stages), given, list_open_parameter_stages(stages))
     own = bound.get("model", {})
     if own.keys() != values.keys():  # one of **kwargs is a parameter of the framework's trainer
         model = stage_calls.call_builder(pipeline, own)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import Framework
-from mlapp.model import load_estimator
+from mlapp.model import load_model_estimator
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import wants_batched_features
 from mlapp.schema import Schema
@@ -37,7 +37,9 @@ def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, pr
             f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
             "Remove the trainer to train further, or train from the start, without --from.",
         )
-    return load_estimator(pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters)
+    return load_model_estimator(
+        pipeline, manifest.framework, manifest.model_format, previous.files, manifest.parameters
+    )
 
 
 def _continues_from_parts(trainer: Stage, model: Any) -> bool:

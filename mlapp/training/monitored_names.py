@@ -8,7 +8,7 @@ from pathlib import Path
 from mlapp import config
 from mlapp.config import Monitor
 from mlapp.errors import ConfigError, suggest_nearest
-from mlapp.metric_direction import is_improvement
+from mlapp.metric_direction import is_metric_improvement
 from mlapp.schema import Schema
 
 OTHERS = ("prediction", "key.", "feature.")
@@ -89,7 +89,7 @@ def find_unknown_monitored_metrics(settings: Monitor, metrics: Iterable[str]) ->
         if name not in names:
             what = f"the evaluator returns no '{name}'.{suggest_nearest(name, names)}"
             found.append(_describe_unknown_name(f"quality.{name}", what, names))
-        elif is_improvement(name, change):
+        elif is_metric_improvement(name, change):
             found.append(
                 ConfigError(
                     f"mlapp.yaml: monitor.quality.{name}: {change:g} raises an alarm when {name} gets better.",

@@ -180,13 +180,13 @@ def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimat
         except MlappError as error:
             log.warning("The baseline has no distribution of predictions: %s", error.what)
             return []
-        found += list_prediction_rows(made)
+        found += list_reliability_rows(made)
         if time.perf_counter() - started > BUDGET:
             break
     return found
 
 
-def list_prediction_rows(predictions: Any) -> list[Any]:
+def list_reliability_rows(predictions: Any) -> list[Any]:
     """The result of a predictor as a list with one entry for each row."""
     title = "the predictor"
     return normalization.normalize_to_rows(normalization.normalize_predictions(predictions, title), title)

@@ -18,7 +18,7 @@ from typing import Any
 from mlapp import frameworks, normalization, prediction
 from mlapp.errors import DataError, MlappError, ModelError
 from mlapp.frameworks.framework import SAVE_OTHERWISE
-from mlapp.model import TrainedModel, load_estimator
+from mlapp.model import TrainedModel, load_model_estimator
 from mlapp.prediction import Predictor
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_streaming_predictor, normalize_prediction
 from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
@@ -75,10 +75,12 @@ def check_model_round_trip(
     original = prediction.make_predictor(trained)
     with fix_seeds():  # the check does not change the user's random numbers
         loaded = (
-            _load_saved_model(trained, folder) if folder is not None else _save_and_load(trained, to_keep) or original
+            _load_round_trip_model(trained, folder)
+            if folder is not None
+            else _make_model_round_trip(trained, to_keep) or original
         )
         return _Check(original, loaded, sample, trained.format, tell).run(
-            _list_prediction_rows(predictions, original), cost, budget
+            _list_round_trip_predictions(predictions, original), cost, budget
         )
 
 
@@ -89,7 +91,7 @@ def require_loadable_model(trained: TrainedModel, *, to_keep: bool = True) -> No
         ModelError: it cannot. UserCodeError: a function of the user's raised.
     """
     with fix_seeds():
-        _save_and_load(trained, to_keep)
+        _make_model_round_trip(trained, to_keep)
 
 
 class _Check:
@@ -142,7 +144,7 @@ class _Check:
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
         require_row_order(transformed, found, predictor.stage.title)
-        return list_answer_rows(transformed), _list_prediction_rows(
+        return list_answer_rows(transformed), _list_round_trip_predictions(
             normalize_prediction(found, transformed, predictor.stage), predictor
         )
 
@@ -245,7 +247,7 @@ class _Check:
         )
 
 
-def _save_and_load(trained: TrainedModel, to_keep: bool) -> Predictor | None:
+def _make_model_round_trip(trained: TrainedModel, to_keep: bool) -> Predictor | None:
     with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
         try:
             trained.save(Path(folder))
@@ -253,15 +255,15 @@ def _save_and_load(trained: TrainedModel, to_keep: bool) -> Predictor | None:
             if to_keep:
                 raise
             return None
-        return _load_saved_model(trained, Path(folder))
+        return _load_round_trip_model(trained, Path(folder))
 
 
-def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
+def _load_round_trip_model(trained: TrainedModel, folder: Path) -> Predictor:
     """The model as a server loads it from its files."""
     parameters = {name: to_json_value(value) for name, value in trained.parameters.items()}
     framework = trained.framework.name
     try:
-        estimator = load_estimator(trained.pipeline, framework, trained.format, folder, parameters)
+        estimator = load_model_estimator(trained.pipeline, framework, trained.format, folder, parameters)
     except MlappError as error:
         # A fresh file that a library cannot read will not be readable after another training.
         todo = error.todo if error.__cause__ is None else SAVE_OTHERWISE
@@ -271,7 +273,7 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     )
 
 
-def _list_prediction_rows(predictions: Any, predictor: Predictor) -> list[Any]:
+def _list_round_trip_predictions(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.normalize_to_rows(predictions, predictor.stage.title)
 
 

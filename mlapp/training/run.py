@@ -24,9 +24,9 @@ from mlapp.training import continuation, defaults, ready_model, round_trip, stag
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import make_raw_inputs
-from mlapp.training.reliability import Reliability, list_prediction_rows, predict_reliability_sample
+from mlapp.training.reliability import Reliability, list_reliability_rows, predict_reliability_sample
 from mlapp.training.sampling import sample_predictions
-from mlapp.training.splits import Splits, identify_table
+from mlapp.training.splits import Splits, identify_split_table
 from mlapp.training.streaming import TrainingStream
 
 FAST_SAMPLE = 0.5
@@ -110,7 +110,7 @@ def run(
     some = (
         predict_reliability_sample(pipeline, framework, estimator, data.some)
         if is_fast
-        else list_prediction_rows(predictions)
+        else list_reliability_rows(predictions)
     )
     baseline = reliability.complete(data.baseline, some, rules)
     schema = redact_schema(data.schema, rules)
@@ -154,7 +154,7 @@ def _read_training_data(
         return TrainingStream(pipeline, read, bound, rules)
     table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
-    identity = identify_table(table)
+    identity = identify_split_table(table)
     tell("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table

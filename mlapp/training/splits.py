@@ -7,7 +7,13 @@ from typing import Any
 
 import msgspec
 
-from mlapp.baseline import Baseline, build_baseline_columns, draw_baseline_rows, find_target_json_type, list_classes
+from mlapp.baseline import (
+    Baseline,
+    build_baseline_columns,
+    draw_baseline_rows,
+    find_target_json_type,
+    list_baseline_classes,
+)
 from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
@@ -51,9 +57,9 @@ class Splits:
         self.identity = identity
         self._name = next(iter(splits))
         part = splits.pop(self._name)
-        columns = list_table_columns(part)
+        columns = list_split_columns(part)
         features, target = stage_calls.call_parser(pipeline, part, self._parameters)
-        self.schema = name_array_schema(infer_schema(features, columns), features, part)
+        self.schema = name_split_array_schema(infer_schema(features, columns), features, part)
         del part
         self.sample = sample_feature_rows(features)
         self.some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
@@ -80,12 +86,12 @@ class Splits:
             del features, target
 
 
-def name_array_schema(schema: Schema, features: Any, table: Any) -> Schema:
+def name_split_array_schema(schema: Schema, features: Any, table: Any) -> Schema:
     """The schema of an array, with the names of the table's columns."""
     if schema.kind != "array":
         return schema
     found = find_array_columns(features, table)
-    others = [name for name in list_table_columns(table) if isinstance(name, str) and name not in found]
+    others = [name for name in list_split_columns(table) if isinstance(name, str) and name not in found]
     return msgspec.structs.replace(schema, columns=found, unused=others) if found else schema
 
 
@@ -98,14 +104,14 @@ def widen_schema_by_split(schema: Schema, features: Any) -> Schema:
     return merge_schemas(schema, other) if has_same_types else schema
 
 
-def identify_table(table: Any) -> tuple[str, int, int]:
+def identify_split_table(table: Any) -> tuple[str, int, int]:
     """Fingerprint, rows and columns of the loader's result; zeros if it is not a table."""
     if hasattr(table, "columns") and hasattr(table, "iloc"):
         return fingerprint_table(table), len(table), len(table.columns)
     return "", count_feature_rows(table) or 0, 0
 
 
-def list_table_columns(table: Any) -> list[Any]:
+def list_split_columns(table: Any) -> list[Any]:
     """The names of a table's columns. Call it before the parser, which may remove columns."""
     return list(getattr(table, "columns", ()))
 
@@ -130,5 +136,5 @@ def describe_split(
         features=build_baseline_columns(features, rules),
         transformed=build_baseline_columns(transformed, rules) if has_transformer else [],
         target=find_target_json_type(target),
-        classes=list_classes(target, pipeline.target if isinstance(pipeline.target, str) else None, rules),
+        classes=list_baseline_classes(target, pipeline.target if isinstance(pipeline.target, str) else None, rules),
     )

@@ -54,7 +54,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
     if table is None:
         raise DataError(f"{source.title} returned None.", "Return a table.")
-    if _is_empty_table(table):
+    if _is_empty_stage_result(table):
         raise DataError(f"{source.title} returned no rows.", "Check its source and its parameters.")
     return table
 
@@ -80,7 +80,7 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
             'Return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
-        if part is None or _is_empty_table(part):
+        if part is None or _is_empty_stage_result(part):
             raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave it out, or give it rows.")
     return dict(splits)
 
@@ -253,7 +253,7 @@ def convert_stage_features(stage: Stage, features: Any) -> Any:
     return convert_features_to_array(features) if takes_array or wants_array_features(stage) else features
 
 
-def _is_empty_table(table: Any) -> bool:
+def _is_empty_stage_result(table: Any) -> bool:
     return len(table) == 0 if isinstance(table, Mapping) else count_feature_rows(table) == 0
 
 

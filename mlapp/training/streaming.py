@@ -31,7 +31,7 @@ from mlapp.schema import Schema, infer_schema
 from mlapp.schema.merge import merge_schemas
 from mlapp.training import defaults, stage_calls
 from mlapp.training.sampling import sample_feature_rows
-from mlapp.training.splits import PREDICTED_ROWS, copy_split_rows, describe_split, list_table_columns
+from mlapp.training.splits import PREDICTED_ROWS, copy_split_rows, describe_split, list_split_columns
 
 HELD_OUT = 100_000
 """Rows of each split but the first, kept for the evaluation."""
@@ -80,7 +80,7 @@ class TrainingStream:
         """Transformed features and target of the first part that is trained on."""
         del features
         others = ((stage_calls.call_transformer(pipeline, features), target) for features, target in pairs)
-        self.training: tuple[Any, Any] = _split_pairs(chain([self.first], others))
+        self.training: tuple[Any, Any] = _split_streamed_pairs(chain([self.first], others))
         """The trainer's input: the features and the targets of all parts, as iterators."""
 
     @property
@@ -138,7 +138,7 @@ class TrainingStream:
         if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
             splits = {self._name: table}
             others = []
-        parameters, columns = self._bound.get("data_parser", {}), list_table_columns(table)
+        parameters, columns = self._bound.get("data_parser", {}), list_split_columns(table)
         features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
         found = infer_schema(features, columns)
         self._schema = found if self._schema is None else merge_schemas(self._schema, found)
@@ -155,7 +155,7 @@ class TrainingStream:
         return features, target
 
 
-def _split_pairs(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
+def _split_streamed_pairs(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
     """The first and the second items of pairs. `itertools.tee` keeps up to 57 parts that both have consumed."""
     waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())
 

@@ -54,18 +54,18 @@ def search_parameters(load: Load, options: Options, tell: Callable[[Found], None
 def _run_search_workers(
     load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]
 ) -> None:
-    workers = max(1, min(options.workers or threads.count_cores(), missing))
+    workers = max(1, min(options.workers or threads.count_thread_cores(), missing))
     context = get_context("spawn")
     left = context.Value("i", missing)
     processes = [
-        context.Process(target=_take_trials, args=(load, options, question, left, at, os.getpid()), daemon=True)
+        context.Process(target=_take_search_trials, args=(load, options, question, left, at, os.getpid()), daemon=True)
         for at in range(workers)
     ]
     try:
         # Numeric libraries read this at import.
         with (
-            env_vars.override_variables(dict.fromkeys(THREADS, str(max(1, threads.count_cores() // workers)))),
-            _ignore_signal(SIGINT),
+            env_vars.override_variables(dict.fromkeys(THREADS, str(max(1, threads.count_thread_cores() // workers)))),
+            _ignore_search_signal(SIGINT),
         ):
             for process in processes:
                 process.start()
@@ -87,7 +87,7 @@ def _run_search_workers(
 
 
 @contextmanager
-def _ignore_signal(number: Signals) -> Iterator[None]:
+def _ignore_search_signal(number: Signals) -> Iterator[None]:
     """Make processes started in the block ignore a signal: Ctrl-C reaches all of them, but this process ends them."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
@@ -99,21 +99,21 @@ def _ignore_signal(number: Signals) -> Iterator[None]:
         signal(number, before)
 
 
-def _take_trials(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
+def _take_search_trials(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
     """The main function of a worker process: run trials until none is left."""
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_search_with_parent, args=(parent,), daemon=True).start()
     pipeline = load()
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
     study = Study.open(pipeline, options, question, worker=worker)
-    while _take_pending_trial(left):
+    while _take_pending_search_trial(left):
         asked = study.ask()
         try:
-            study.tell(asked, evaluate_trial(judge, asked, question))
+            study.tell(asked, evaluate_search_trial(judge, asked, question))
         except MlappError as error:
             study.tell(asked, error=error)
 
 
-def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | None:
+def evaluate_search_trial(judge: Judge, asked: Asked, question: Question) -> float | None:
     """The mean of the metric over the folds; None if the trial was pruned because others were better at that point.
 
     Raises:
@@ -122,7 +122,7 @@ def evaluate_trial(judge: Judge, asked: Asked, question: Question) -> float | No
     trial = asked.handle
 
     def report_progress(fold: int, progress: Progress) -> None:
-        shown = _read_trial_progress(progress, question)
+        shown = _read_search_progress(progress, question)
         if fold or shown is None:
             return
         trial.report(shown, progress.step)
@@ -149,7 +149,7 @@ class _Pruned(MlappError):
     """Raised through the user's trainer to end a trial."""
 
 
-def _read_trial_progress(progress: Progress, question: Question) -> float | None:
+def _read_search_progress(progress: Progress, question: Question) -> float | None:
     """The value that a trainer reported, in the metric's direction: the metric itself, or a loss."""
     if question.metric in progress.metrics:
         return progress.metrics[question.metric]
@@ -157,13 +157,13 @@ def _read_trial_progress(progress: Progress, question: Question) -> float | None
     return loss if loss is None or question.minimize else -loss
 
 
-def _take_pending_trial(left: Any) -> bool:
+def _take_pending_search_trial(left: Any) -> bool:
     with left.get_lock():
         left.value -= 1
         return bool(left.value >= 0)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_search_with_parent(parent: int) -> None:
     """End this worker when its parent process ends, so that a killed search leaves no workers."""
     while os.getppid() == parent:
         time.sleep(0.5)

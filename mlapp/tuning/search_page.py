@@ -25,7 +25,10 @@ def write_search_page(found: Found, file: Path) -> Path:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", found.metric, *names))
     rows = "".join(
         "<tr>"
-        + "".join(f"<td>{html.escape(_format_trial_cell(value))}</td>" for value in _list_trial_values(trial, names))
+        + "".join(
+            f"<td>{html.escape(_format_search_page_cell(value))}</td>"
+            for value in _list_search_page_values(trial, names)
+        )
         + "</tr>"
         for trial in found.rank_trials()[:10]
     )
@@ -49,9 +52,9 @@ def _render_search_plot(make: Any, study: Any, *, first: bool) -> str:
         return ""  # importance needs scikit-learn and two different trials
 
 
-def _list_trial_values(trial: Any, names: list[str]) -> list[Any]:
+def _list_search_page_values(trial: Any, names: list[str]) -> list[Any]:
     return [trial.number, trial.value, *(trial.parameters.get(name) for name in names)]
 
 
-def _format_trial_cell(value: Any) -> str:
+def _format_search_page_cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

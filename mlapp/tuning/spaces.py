@@ -34,7 +34,7 @@ class Space:
         if self.choices is not None:
             return self.choices[0]
         assert self.numbers is not None
-        return int(self.numbers.low) if _strip_annotation(self.parameter.kind) is int else self.numbers.low
+        return int(self.numbers.low) if _strip_space_annotation(self.parameter.kind) is int else self.numbers.low
 
     def suggest_value(self, trial: Any) -> Any:
         """A value for an Optuna trial."""
@@ -42,7 +42,7 @@ class Space:
             return trial.suggest_categorical(self.name, self.choices)
         assert self.numbers is not None
         low, high, step = self.numbers.low, self.numbers.high, self.numbers.step
-        if _strip_annotation(self.parameter.kind) is int:
+        if _strip_space_annotation(self.parameter.kind) is int:
             step = None if self.numbers.log else int(step or 1)
             return trial.suggest_int(self.name, int(low), int(high), log=self.numbers.log, step=step or 1)
         return trial.suggest_float(self.name, low, high, log=self.numbers.log, step=step)
@@ -54,7 +54,7 @@ def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     Raises:
         UsageError: there is nothing to search. DeclarationError: a Search on a parameter that is not a number.
     """
-    found = list_searchable(pipeline, fixed)
+    found = list_searchable_spaces(pipeline, fixed)
     if not found:
         raise UsageError(
             f"App '{pipeline.name}' declares no parameter to search.",
@@ -63,7 +63,7 @@ def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     return found
 
 
-def list_searchable(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
+def list_searchable_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
     """Like `list_spaces`, but empty if there is nothing to search.
 
     Raises:
@@ -86,7 +86,7 @@ def _make_space(parameter: Parameter, is_users: bool) -> Space | None:
     if typing.get_origin(kind) is typing.Annotated:
         for note in typing.get_args(kind)[1:]:
             if isinstance(note, Search):
-                if _strip_annotation(kind) not in (int, float):
+                if _strip_space_annotation(kind) not in (int, float):
                     raise DeclarationError(
                         f"Parameter '{parameter.name}' of {parameter.stage} has a Search, but is not a number.",
                         "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
@@ -94,11 +94,11 @@ def _make_space(parameter: Parameter, is_users: bool) -> Space | None:
                 return Space(parameter, numbers=note)
     if parameter.stage not in BY_THEMSELVES or not is_users:
         return None
-    kind = _strip_annotation(kind)
+    kind = _strip_space_annotation(kind)
     if typing.get_origin(kind) is typing.Literal:
         return Space(parameter, choices=typing.get_args(kind))
     return Space(parameter, choices=(False, True)) if kind is bool else None
 
 
-def _strip_annotation(kind: Any) -> Any:
+def _strip_space_annotation(kind: Any) -> Any:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind

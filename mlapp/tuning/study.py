@@ -124,7 +124,7 @@ class Question:
         Raises:
             UsageError: nothing to search, or no such metric. MlappError: the pipeline fails.
         """
-        return cls.about(_find_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options)
+        return cls.about(_find_study_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options)
 
     @classmethod
     def about(cls, metric: str, pipeline: Pipeline, options: Options) -> Question:
@@ -247,8 +247,8 @@ class Study:
                 trial.value,
                 trial.params,
                 trial.duration.total_seconds() if trial.duration else None,
-                error=_read_error(trial)[0],
-                trace=_read_error(trial)[2],
+                error=_read_study_error(trial)[0],
+                trace=_read_study_error(trial)[2],
             )
             for trial in self.study.get_trials(deepcopy=False)
             if trial.state.name in STATES
@@ -257,13 +257,13 @@ class Study:
 
     def first_error(self) -> MlappError:
         """The error of the first trial, which explains why no trial was completed."""
-        errors = map(_read_error, self.study.get_trials(deepcopy=False))
+        errors = map(_read_study_error, self.study.get_trials(deepcopy=False))
         unknown = ("No trial was completed.", "Give more --trials.", "")
         what, todo, _ = next((error for error in errors if error[0]), unknown)
         return MlappError(f"Every trial failed; the first with: {what}", todo)
 
 
-def _read_error(trial: Any) -> tuple[str, str, str]:
+def _read_study_error(trial: Any) -> tuple[str, str, str]:
     """The error, its remedy and its traceback as `Study.tell` recorded them; empty without an error."""
     what, todo, trace = (*trial.user_attrs.get("error", ("", "")), "")[:3]
     return what, todo, trace
@@ -283,7 +283,7 @@ def require_optuna() -> Any:
     return optuna
 
 
-def _find_metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
+def _find_study_metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
     judge = Judge(pipeline, options.fixed, options.folds, options.seed)
     needed = {space.name: space.example for space in searched if space.parameter.is_required}
     with threads.limit_to_one_thread():

@@ -191,10 +191,10 @@ class Load:
 
     def result(self, seconds: float = 300) -> dict[str, Any]:
         """Wait for the end; what came of the requests."""
-        from mlapp.deploy.cluster.transport import read_response_lines
+        from mlapp.deploy.cluster.transport import read_transport_lines
 
         phase = self.wait_for("Succeeded", seconds=seconds)
-        said = list(read_response_lines(self._cluster.read_pod_log(self.name)))
+        said = list(read_transport_lines(self._cluster.read_pod_log(self.name)))
         assert phase == "Succeeded", said[-1].decode() if said else phase
         found: dict[str, Any] = json.loads(said[-1])
         return found

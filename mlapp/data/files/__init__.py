@@ -16,15 +16,15 @@ from mlapp.data.files.formats import FORMATS, detect_file_format, read_format_ta
 from mlapp.data.files.locations import File, find_files
 from mlapp.data.files.partitions import add_partition_columns, convert_partition_values
 from mlapp.data.files.path_values import NAME, fill_path_values
-from mlapp.data.frames import Types, join_arrow_tables, make_frame, make_frames, report_table_rows
+from mlapp.data.frames import Types, join_frame_tables, make_frame, make_frames, report_frame_rows
 from mlapp.data.secrets import Address, redact_secrets
 from mlapp.data.source import (
     Reader,
-    check_chunk_rows,
+    check_source_chunk_rows,
     declared,
     reader,
-    refuse_misfit_parameters,
-    refuse_undeclared_parameters,
+    refuse_misfit_source_parameters,
+    refuse_undeclared_source_parameters,
 )
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
@@ -86,20 +86,20 @@ def read(
         UsageError: a column, format or parameter is unknown.
         MissingExtraError: the packages of the extra `files` are not installed.
     """
-    check_chunk_rows(chunks)
+    check_source_chunk_rows(chunks)
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"'{format}' is not a format.{suggest_nearest(format, FORMATS)}", f"Known: {', '.join(FORMATS)}."
         )
     template = fspath(path)
-    refuse_misfit_parameters(NAME.findall(template), parameters, "the path")
+    refuse_misfit_source_parameters(NAME.findall(template), parameters, "the path")
     address = fill_path_values(template, parameters)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading files", "files") from None
     stream = _stream_files(address, format, columns, chunks is None, types, encoding, sheet)
-    return make_frame(join_arrow_tables(stream), types) if chunks is None else make_frames(stream, chunks, types)
+    return make_frame(join_frame_tables(stream), types) if chunks is None else make_frames(stream, chunks, types)
 
 
 def source(path: str | PathLike[str], **options: Any) -> Reader:
@@ -111,7 +111,7 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     known = ("format", "columns", "chunks", "types", "encoding", "sheet")
     settings = {name: options.pop(name) for name in known if name in options}
     template = fspath(path)
-    refuse_undeclared_parameters(NAME.findall(template), options, "the path", known)
+    refuse_undeclared_source_parameters(NAME.findall(template), options, "the path", known)
     says = f"The files {redact_secrets(template)}."
 
     def read_files(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
@@ -144,7 +144,7 @@ def _stream_files(
                 sheet=sheet,
                 kinds=_resolve_file_types(types),
             )  # fmt: skip
-            for part in report_table_rows(parts):
+            for part in report_frame_rows(parts):
                 if first is None:
                     first = (file, part.schema)
                 yield add_partition_columns(_align_file_columns(part, file, first), values, columns)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import reconnect
 from mlapp.data.frames import Types
 from mlapp.data.secrets import Address, expand_address, redact_secrets
-from mlapp.data.source import Reader, check_chunk_rows, declared, reader, refuse_undeclared_parameters
+from mlapp.data.source import Reader, check_source_chunk_rows, declared, reader, refuse_undeclared_source_parameters
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError
@@ -59,7 +59,7 @@ def read(
     """
     address = expand_address(url)
     stream = _choose_sql_engine(address)
-    return reconnect.read_with_retries(address.shown, lambda: stream(address, query, parameters), chunks, types)
+    return reconnect.read_with_reconnects(address.shown, lambda: stream(address, query, parameters), chunks, types)
 
 
 def source(url: str, query: str, *, chunks: int | None = None, types: Types | None = None, **parameters: Any) -> Reader:
@@ -68,9 +68,9 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
-    check_chunk_rows(chunks)
+    check_source_chunk_rows(chunks)
     wanted = find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb")))
-    refuse_undeclared_parameters(wanted, parameters, "the query")
+    refuse_undeclared_source_parameters(wanted, parameters, "the query")
     says = f"The rows of `{' '.join(query.split())}` from {redact_secrets(url)}."
 
     def read_query(values: dict[str, Any], rows: int | None = chunks) -> Any:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlapp.data.frames import make_arrow_array
+from mlapp.data.frames import make_frame_array
 from mlapp.data.reconnect import LostConnectionError
 from mlapp.data.secrets import Address
 from mlapp.data.sql.errors import refused_query_error, unreachable_database_error
@@ -55,7 +55,7 @@ def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -
         yield pa.table([pa.nulls(0)] * len(names), names=names)
         with _drop_lost_sqlalchemy_connection(rows):
             for part in rows.partitions(FETCHED):
-                yield pa.table([make_arrow_array(values) for values in zip(*part, strict=True)], names=names)
+                yield pa.table([make_frame_array(values) for values in zip(*part, strict=True)], names=names)
 
 
 def _create_sqlalchemy_engine(address: Address) -> Engine:

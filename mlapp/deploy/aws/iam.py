@@ -21,7 +21,7 @@ PUSH_IMAGES = [
 """Actions on an app's ECR repository that the deployer needs."""
 
 
-def make_trust_policy(service: str) -> dict[str, Any]:
+def make_iam_trust_policy(service: str) -> dict[str, Any]:
     """The policy that lets an AWS service assume a role.
 
     Args:
@@ -40,7 +40,7 @@ def make_iam_statement(actions: list[str], resources: list[Any], *, is_template:
     return {"Effect": "Allow", "Action": actions, "Resource": named}
 
 
-def make_pass_role_statement(role: Any, service: str) -> dict[str, Any]:
+def make_iam_pass_role_statement(role: Any, service: str) -> dict[str, Any]:
     """A statement that allows passing a role to one service only."""
     condition = {"StringEquals": {"iam:PassedToService": service}}
     return {**make_iam_statement(["iam:PassRole"], [role]), "Condition": condition}
@@ -80,7 +80,7 @@ def make_iam_role_template(
         "Type": "AWS::IAM::Role",
         "Properties": {
             "RoleName": f"{name}-{target}",
-            "AssumeRolePolicyDocument": make_trust_policy(service),
+            "AssumeRolePolicyDocument": make_iam_trust_policy(service),
             "Policies": [{"PolicyName": "least", "PolicyDocument": make_iam_policy(statements)}],
         },
     }

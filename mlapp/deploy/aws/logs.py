@@ -40,7 +40,7 @@ def read_log_group(
             pages = session.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group, **options)
             events = [event for page in pages for event in page["events"] if event["eventId"] not in seen]
         seen.update(event["eventId"] for event in events)
-        return [_make_log_line(event, name_replica) for event in events]
+        return [_make_log_group_line(event, name_replica) for event in events]
 
     start = None if since is None else time.time() - since
     lines = read_new_lines(start)
@@ -51,6 +51,6 @@ def read_log_group(
         yield from read_new_lines(start)
 
 
-def _make_log_line(event: dict[str, Any], name_replica: Callable[[str], str]) -> LogLine:
+def _make_log_group_line(event: dict[str, Any], name_replica: Callable[[str], str]) -> LogLine:
     moment = datetime.fromtimestamp(event["timestamp"] / 1000, timezone.utc)
     return LogLine(name_replica(str(event.get("logStreamName", ""))), str(event["message"]).rstrip("\n"), moment)

@@ -8,9 +8,9 @@ from mlapp.aws_lambda.settings import LambdaSettings, SqsTrigger, Triggers
 from mlapp.deploy.aws.iam import (
     PUSH_IMAGES,
     make_iam_arn,
+    make_iam_pass_role_statement,
     make_iam_role_template,
     make_iam_statement,
-    make_pass_role_statement,
 )
 from mlapp.deploy.aws_lambda.trigger_documents import name_trigger_rule
 
@@ -114,7 +114,7 @@ def _make_function_deployer_statements(
             ["ecr:GetAuthorizationToken", "sts:GetCallerIdentity", "cloudwatch:GetMetricStatistics"], ["*"]
         ),
         make_iam_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
-        make_pass_role_statement(role, SERVICE),
+        make_iam_pass_role_statement(role, SERVICE),
         *_make_trigger_statements(function, settings.triggers),
     ]
 

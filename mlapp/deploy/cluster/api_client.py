@@ -16,7 +16,7 @@ from typing import Any
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.connection import Connection
 from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_object_kind, object_title
-from mlapp.deploy.cluster.transport import ApiCall, Transport, read_response_lines
+from mlapp.deploy.cluster.transport import ApiCall, Transport, read_transport_lines
 
 MANAGER = "mlapp"
 """mlapp's field manager."""
@@ -129,14 +129,14 @@ class Cluster:
                 raise
             raise ApiError(
                 f"The cluster ({self.connection.context}) does not know {kind.kind}: "
-                f"{_name_operator(kind)} is not installed.",
+                f"{_name_api_user(kind)} is not installed.",
                 todo,
                 404,
             ) from None
         served = [entry.get("version") for entry in found.get("versions") or []]
         if version not in served:
             raise ApiError(
-                f"{_name_operator(kind)} in {self.connection.context} is too old: it serves "
+                f"{_name_api_user(kind)} in {self.connection.context} is too old: it serves "
                 f"{', '.join(map(str, served)) or 'nothing'} of {group}, not {version}.",
                 todo,
                 404,
@@ -265,7 +265,7 @@ class Cluster:
             "GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5
         )
         try:
-            yield _read_watch_events(response)
+            yield _read_api_watch_events(response)
         finally:
             response.close()
 
@@ -286,13 +286,13 @@ class Cluster:
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
 
 
-def _name_operator(kind: Kind) -> str:
+def _name_api_user(kind: Kind) -> str:
     """The operator that provides a kind, for messages."""
     return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)
 
 
-def _read_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in read_response_lines(response):
+def _read_api_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in read_transport_lines(response):
         event = json.loads(line)
         if event["type"] == "ERROR":
             return

@@ -15,7 +15,7 @@ EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
-def object_name(item: dict[str, Any]) -> str:
+def name_status_object(item: dict[str, Any]) -> str:
     """The object's `metadata.name`."""
     return str(item["metadata"]["name"])
 
@@ -42,7 +42,7 @@ def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -
             (record.number for record in reversed(records) if find_status_revision(record.documents) == wanted), 0
         )
     return Replica(
-        name=object_name(pod),
+        name=name_status_object(pod),
         ready=pods.is_pod_ready(pod),
         state=pods.describe_pod_state(pod),
         release=number or None,
@@ -52,7 +52,7 @@ def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -
     )
 
 
-def find_release_problems(records: Sequence[ReleaseRecord], workload: str, is_gone: bool) -> list[str]:
+def find_release_status_problems(records: Sequence[ReleaseRecord], workload: str, is_gone: bool) -> list[str]:
     """Problems of the recorded releases.
 
     Args:
@@ -70,12 +70,14 @@ def find_release_problems(records: Sequence[ReleaseRecord], workload: str, is_go
     return found
 
 
-def find_pod_problems(all_pods: Iterable[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[str]:
+def find_pod_status_problems(all_pods: Iterable[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[str]:
     """Why pods that should serve do not; `events` are those of the namespace."""
     found = []
     for pod in all_pods:
         if not pods.is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [event for event in events if (event.get("involvedObject") or {}).get("name") == object_name(pod)]
+            own = [
+                event for event in events if (event.get("involvedObject") or {}).get("name") == name_status_object(pod)
+            ]
             if said := pods.find_pod_trouble(pod, own):
                 found.append(said.text)
     return found

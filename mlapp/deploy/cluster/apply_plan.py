@@ -33,7 +33,7 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
                 continue
             lock.check_held()
             if change.handover and change.before:
-                cluster.apply_object(_keep_only_replicas(change.before), manager=HANDOVER, force=True)
+                cluster.apply_object(_keep_only_planned_replicas(change.before), manager=HANDOVER, force=True)
             cluster.apply_object(change.document, force=change.force)
             done.append(change.title)
             progress(f"{change.title} {VERBS[change.action]}")
@@ -48,7 +48,7 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
         raise
 
 
-def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
+def prune_planned_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
     """Remove objects that are no longer rendered: only of the prunable kinds, and only objects that mlapp applied."""
     for change in plan.removals:
         lock.check_held()
@@ -56,7 +56,7 @@ def prune_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress
             progress(f"{change.title} removed")
 
 
-def _keep_only_replicas(deployment: dict[str, Any]) -> dict[str, Any]:
+def _keep_only_planned_replicas(deployment: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": DEPLOYMENT.api_version,
         "kind": DEPLOYMENT.kind,

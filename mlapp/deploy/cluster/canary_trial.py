@@ -61,7 +61,7 @@ def record_canary(
 
 
 @contextmanager
-def undo_failed_start(
+def undo_failed_canary_start(
     job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord, undo: Callable[[], None]
 ) -> Iterator[None]:
     """Start a canary inside the block. On failure, `undo` routes all traffic back to `before`.
@@ -90,7 +90,7 @@ def undo_failed_start(
 
 
 @contextmanager
-def undo_failed_promotion(
+def undo_failed_canary_promotion(
     job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord | None, undo: Callable[[], None]
 ) -> Iterator[None]:
     """Make a canary live inside the block. On failure, `undo` removes the canary and `before` is applied again.

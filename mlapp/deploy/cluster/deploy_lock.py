@@ -56,9 +56,9 @@ def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
         DeployError: another deploy holds it; includes who and since when.
     """
     holder = f"{_name_lock_holder()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    lease = _acquire_lease(cluster, names, holder)
+    lease = _acquire_lock_lease(cluster, names, holder)
     lock, done = DeployLock(), threading.Event()
-    renewer = threading.Thread(target=_renew_lease, args=(cluster, names, holder, lock, done), daemon=True)
+    renewer = threading.Thread(target=_renew_lock_lease, args=(cluster, names, holder, lock, done), daemon=True)
     renewer.start()
     try:
         yield lock
@@ -69,8 +69,8 @@ def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
                 cluster.delete_object(lease)
 
 
-def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
-    document = _make_lease(names, holder, cluster.read_server_time())
+def _acquire_lock_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any]:
+    document = _make_lock_lease(names, holder, cluster.read_server_time())
     try:
         return cluster.create_object(document)
     except ApiError as error:
@@ -80,11 +80,11 @@ def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any
     if found is None:
         return cluster.create_object(document)
     spec = found.get("spec") or {}
-    renewed = _parse_lease_time(spec.get("renewTime"))
+    renewed = _parse_lock_lease_time(spec.get("renewTime"))
     if renewed and cluster.read_server_time() < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
         who, since = (
             spec.get("holderIdentity", "somebody").rpartition("-")[0],
-            _parse_lease_time(spec.get("acquireTime")),
+            _parse_lock_lease_time(spec.get("acquireTime")),
         )
         when = f" since {since:%H:%M:%S} UTC" if since else ""
         raise DeployError(
@@ -100,7 +100,7 @@ def _acquire_lease(cluster: Cluster, names: Names, holder: str) -> dict[str, Any
         raise
 
 
-def _renew_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, done: threading.Event) -> None:
+def _renew_lock_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, done: threading.Event) -> None:
     last = time.monotonic()
     while not done.wait(SECONDS / 3):
         try:
@@ -117,7 +117,7 @@ def _renew_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, 
                 return
 
 
-def _make_lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
+def _make_lock_lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
     now = begun.strftime(TIME)
     own = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
     spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": now, "renewTime": now}
@@ -129,7 +129,7 @@ def _make_lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
     }
 
 
-def _parse_lease_time(text: str | None) -> datetime | None:
+def _parse_lock_lease_time(text: str | None) -> datetime | None:
     if not text:
         return None
     return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -13,7 +13,7 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster import releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import UnreachableError
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
 from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, plan_changes
 from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_lock
 from mlapp.deploy.cluster.naming import Names
@@ -96,7 +96,7 @@ class DeploySession(Generic[S]):
                 execute_plan(self.cluster, plan, self.lock, self.progress)
             self.wait_for_rollout(documents, record)
             with _defer_deploy_interrupt():
-                prune_objects(self.cluster, plan, self.lock, self.progress)
+                prune_planned_objects(self.cluster, plan, self.lock, self.progress)
                 live = self.settle_release(record, before, records)
         except KeyboardInterrupt:
             raise self._interrupted_deploy_error(record) from None
@@ -182,7 +182,7 @@ class DeploySession(Generic[S]):
             back = self.plan_changes(before.documents, record, take_over=True)
             with _defer_deploy_interrupt():
                 execute_plan(self.cluster, back, self.lock, self.progress)
-                prune_objects(self.cluster, back, self.lock, self.progress)
+                prune_planned_objects(self.cluster, back, self.lock, self.progress)
             self.wait_for_rollout(before.documents, before, restored=True)
         except (DeployError, KeyboardInterrupt) as second:
             what = second.what if isinstance(second, DeployError) else "interrupted"

@@ -13,7 +13,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import POD
-from mlapp.deploy.cluster.transport import read_response_lines
+from mlapp.deploy.cluster.transport import read_transport_lines
 from mlapp.deploy.target import DeployError, LogLine
 
 LOOK_AGAIN = 2.0
@@ -75,7 +75,7 @@ def _read_pod_log_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> It
         if error.code in (400, 404):  # its container has not started, or no longer exists
             raise _NotStartedError from None
         raise
-    for line in read_response_lines(response):
+    for line in read_transport_lines(response):
         stamp, _, text = line.decode(errors="replace").partition(" ")
         yield stamp, LogLine(pod, text, _parse_log_stamp(stamp))
 

@@ -52,14 +52,14 @@ def is_pod_ready(pod: dict[str, Any]) -> bool:
 
 def count_pod_restarts(pod: dict[str, Any]) -> int:
     """The total number of container restarts."""
-    return sum(status.get("restartCount", 0) for status in _list_container_statuses(pod))
+    return sum(status.get("restartCount", 0) for status in _list_pod_container_statuses(pod))
 
 
 def describe_pod_state(pod: dict[str, Any]) -> str:
     """The state in one or two words, as in kubectl's STATUS column."""
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    for status in _list_container_statuses(pod):
+    for status in _list_pod_container_statuses(pod):
         current = status.get("state") or {}
         waiting, ended = current.get("waiting"), current.get("terminated")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -98,15 +98,15 @@ def find_pod_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ())
         return Trouble(
             name, f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".rstrip(), True
         )
-    for container in _list_container_statuses(pod):
-        if found := _find_container_trouble(name, container):
+    for container in _list_pod_container_statuses(pod):
+        if found := _find_pod_container_trouble(name, container):
             return found
     if not is_pod_ready(pod) and (probe := _find_pod_probe_failure(events)):
         return Trouble(name, f"pod {name} is not ready: {probe}")
     return None
 
 
-def _find_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
+def _find_pod_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | None:
     container = status.get("name", labels.CONTAINER)
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
@@ -140,6 +140,6 @@ def _find_pod_probe_failure(events: Iterable[dict[str, Any]]) -> str | None:
     return failures[-1] if failures else None
 
 
-def _list_container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_pod_container_statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

@@ -100,7 +100,7 @@ class Releases:
         release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
         record = ReleaseRecord(release, dump_yaml_documents(documents), percent, repeats)
         try:
-            self._cluster.create_object(self._make_document(record))
+            self._cluster.create_object(self._make_release_document(record))
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 raise DeployError(
@@ -133,15 +133,17 @@ class Releases:
             known = [record for record in records if record.state in states]
             for record in known[: max(0, len(known) - keep)]:
                 if record.state != "live":
-                    self._cluster.delete_object(self._make_document(record))
+                    self._cluster.delete_object(self._make_release_document(record))
 
     def remove_records(self, records: Sequence[ReleaseRecord]) -> list[str]:
         """Remove all records."""
         return [
-            f"release {record.number}" for record in records if self._cluster.delete_object(self._make_document(record))
+            f"release {record.number}"
+            for record in records
+            if self._cluster.delete_object(self._make_release_document(record))
         ]
 
-    def _make_document(self, record: ReleaseRecord) -> dict[str, Any]:
+    def _make_release_document(self, record: ReleaseRecord) -> dict[str, Any]:
         own = {
             labels.NAME: self.names.base,
             labels.INSTANCE: self.names.base,

@@ -22,7 +22,7 @@ from mlapp.deploy.cluster.deploy_lock import DeployLock
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, EVENT, POD, Kind
 from mlapp.deploy.cluster.pod_client import AnswerError, predict_at_pod
 from mlapp.deploy.cluster.pods import Trouble, describe_pod_state, find_pod_trouble, is_pod_ready, read_pod_revision
-from mlapp.deploy.cluster.transport import read_response_lines
+from mlapp.deploy.cluster.transport import read_transport_lines
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
 
@@ -89,7 +89,7 @@ class RolloutWait:
                 self._report_changes()
                 self._ask_ready_pods()
                 self._refuse_hopeless()
-                if self._is_complete() and self._has_every_answer():
+                if self._is_complete() and self._has_every_rollout_answer():
                     return
                 if time.monotonic() > end:
                     raise RolloutError(self._explain_timeout(timeout), self._advise_on_timeout())
@@ -153,7 +153,7 @@ class RolloutWait:
             if self._told.get("") != now:
                 self._told[""] = now
                 self.progress(now)
-            refused = self._find_refusal()
+            refused = self._find_rollout_refusal()
             if refused and self._told.get(REFUSAL) != refused.what:
                 self._told[REFUSAL] = refused.what
                 self.progress(refused.what)
@@ -183,7 +183,7 @@ class RolloutWait:
                 self.progress(f"pod {name} answers: {str(answer['predictions'])[:60]}")
             self.answered.add(name)
 
-    def _has_every_answer(self) -> bool:
+    def _has_every_rollout_answer(self) -> bool:
         return self.example is None or all(
             name in self.answered for name, pod in self.pods.items() if is_pod_ready(pod)
         )
@@ -217,19 +217,21 @@ class RolloutWait:
             if not found or not found.fatal:
                 self._since.pop(name, None)
             elif time.monotonic() - self._since.setdefault(name, time.monotonic()) >= found.patience:
-                raise RolloutError(f"{found.text}{self._read_crash_log(found)}", _advise_on_rollout_trouble(found))
+                raise RolloutError(
+                    f"{found.text}{self._read_rollout_crash_log(found)}", _advise_on_rollout_trouble(found)
+                )
         if not self._is_observed():
             return
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
                 raise RolloutError(self._explain_timeout(None), self._advise_on_timeout())
-        refused = self._find_refusal()
+        refused = self._find_rollout_refusal()
         if refused is None:
             self._since.pop(REFUSAL, None)
         elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._refusal_patience():
             raise RolloutError(refused.what, refused.todo)
 
-    def _find_refusal(self) -> DeployError | None:
+    def _find_rollout_refusal(self) -> DeployError | None:
         """Why the cluster creates no pods: a quota or a policy. The condition can be stale."""
         for condition in self.deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
@@ -246,10 +248,10 @@ class RolloutWait:
         reasons = []
         for name, pod in self.pods.items():
             if found := find_pod_trouble(pod, self.warnings.get(name, ())):
-                reasons.append(found.text + self._read_crash_log(found))
+                reasons.append(found.text + self._read_rollout_crash_log(found))
             elif not is_pod_ready(pod):
                 reasons.append(f"pod {name} is {describe_pod_state(pod)}")
-        if refused := self._find_refusal():
+        if refused := self._find_rollout_refusal():
             reasons.append(refused.what)
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
@@ -259,7 +261,7 @@ class RolloutWait:
     def _advise_on_timeout(self) -> str:
         return "Look at `mlapp status` and `mlapp logs`."
 
-    def _read_crash_log(self, found: Trouble) -> str:
+    def _read_rollout_crash_log(self, found: Trouble) -> str:
         """The last log lines of a crashed container, from its previous run if the current one has none yet."""
         if not found.crashed:
             return ""
@@ -268,7 +270,7 @@ class RolloutWait:
                 response = self.cluster.read_pod_log(
                     found.pod, container=found.container or self.container, tailLines=str(LAST_LINES), **previous
                 )
-                said = [line.decode(errors="replace") for line in read_response_lines(response)]
+                said = [line.decode(errors="replace") for line in read_transport_lines(response)]
                 if said:
                     return ". Its last lines:\n" + "\n".join(f"    {line}" for line in said)
         return ""

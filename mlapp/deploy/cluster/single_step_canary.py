@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.deploy.cluster import canary_trial
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
 from mlapp.deploy.cluster.canary_trial import Records
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.releases import ReleaseRecord
@@ -38,7 +38,7 @@ def start_canary(
     goal = job.target.render(shipment)
     record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_start(job, record, before, lambda: _restore_live_in_single_step(job, before)):
+    with canary_trial.undo_failed_canary_start(job, record, before, lambda: _restore_live_in_single_step(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(documents, record)
     return job.releases.mark_state(record, "canary")
@@ -52,10 +52,10 @@ def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
     """
     record, before, records = canary_trial.require_canary_trial(job)
     plan = job.plan_changes(record.documents, before)
-    with canary_trial.undo_failed_promotion(job, record, before, lambda: None):
+    with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: None):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(record.documents, record)
-    prune_objects(job.cluster, plan, job.lock, job.progress)
+    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
     return job.settle_release(record, before, records)
 
 
@@ -71,4 +71,4 @@ def _restore_live_in_single_step(job: DeploySession[Any], before: ReleaseRecord)
     plan = job.plan_changes(before.documents, before, take_over=True)
     execute_plan(job.cluster, plan, job.lock, job.progress)
     job.wait_for_rollout(before.documents, before, restored=True)
-    prune_objects(job.cluster, plan, job.lock, job.progress)
+    prune_planned_objects(job.cluster, plan, job.lock, job.progress)

@@ -141,7 +141,7 @@ class Transport:
                 self.warnings.append(text)
 
 
-def read_response_lines(response: Any) -> Iterable[bytes]:
+def read_transport_lines(response: Any) -> Iterable[bytes]:
     """The lines of a streamed response, as they arrive."""
     rest = b""
     for chunk in response.stream(65536, decode_content=True):

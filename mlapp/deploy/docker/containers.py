@@ -99,11 +99,11 @@ class Containers:
             record.image,
             name=f"{self.name}-{record.number}",
             environment=compose.make_compose_environment(settings),
-            labels={**self._make_labels("server"), RELEASE: msgspec.json.encode(record).decode()},
-            network=self._ensure_network(),
+            labels={**self._make_container_labels("server"), RELEASE: msgspec.json.encode(record).decode()},
+            network=self._ensure_container_network(),
             tmpfs={"/tmp": f"size={settings.tmp},mode=1777"},  # noqa: S108
             stop_signal="SIGTERM",
-            **self._hardening_options(),
+            **self._container_hardening_options(),
             **limits,
         )
         return Server(container, record)
@@ -131,16 +131,16 @@ class Containers:
             name=self.name,
             entrypoint=["python", "-I", f"{tcp_proxy.STATE}/{PROGRAM.name}", str(self.port)],
             command=[],
-            labels=self._make_labels("front"),
-            network=self._ensure_network(),
+            labels=self._make_container_labels("front"),
+            network=self._ensure_container_network(),
             ports={f"{self.port}/tcp": (self.settings.host, self.settings.port)},
             volumes={f"{self.name}-state": {"bind": tcp_proxy.STATE, "mode": "rw"}},
             healthcheck={"test": ["NONE"]},
             mem_limit="128m",
-            **self._hardening_options(),
+            **self._container_hardening_options(),
         )
         try:
-            self._copy_into(made, PROGRAM.name, PROGRAM.read_bytes())
+            self._copy_into_container(made, PROGRAM.name, PROGRAM.read_bytes())
             self.point_proxy(made, to)
             self.start_container(made)
         except BaseException:
@@ -150,7 +150,7 @@ class Containers:
 
     def point_proxy(self, holder: Container, to: Server) -> None:
         """Make the front send new connections to a server."""
-        self._copy_into(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
+        self._copy_into_container(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
         holder.reload()
         if holder.status == "running":
             holder.kill("SIGHUP")
@@ -165,7 +165,7 @@ class Containers:
         import docker.errors
 
         removed = []
-        for network in self._list_networks():
+        for network in self._list_container_networks():
             network.remove()
             removed.append(self._network_name)
         with contextlib.suppress(docker.errors.NotFound):
@@ -173,7 +173,7 @@ class Containers:
             removed.append(f"{self.name}-state")
         return removed
 
-    def _copy_into(self, holder: Container, name: str, content: bytes) -> None:
+    def _copy_into_container(self, holder: Container, name: str, content: bytes) -> None:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             entry = tarfile.TarInfo(name)
@@ -185,28 +185,28 @@ class Containers:
     def _network_name(self) -> str:
         return f"{self.name}-mlapp"
 
-    def _ensure_network(self) -> str:
+    def _ensure_container_network(self) -> str:
         """The ID of the app's network, which is created if missing."""
         import docker.errors
 
-        if not self._list_networks():
+        if not self._list_container_networks():
             with contextlib.suppress(docker.errors.APIError):  # another deploy was faster
                 self.client.networks.create(self._network_name, check_duplicate=True, labels={APP: self.app})
-        first, *others = self._list_networks()
+        first, *others = self._list_container_networks()
         for network in others:  # concurrent deploys can create networks of the same name
             with contextlib.suppress(docker.errors.APIError):
                 network.remove()
         return str(first.id)
 
-    def _list_networks(self) -> list[Network]:
+    def _list_container_networks(self) -> list[Network]:
         """The app's networks, oldest first."""
         found = self.client.networks.list(names=[f"^{self._network_name}$"])
         return sorted(found, key=lambda network: (network.attrs["Created"], str(network.id)))
 
-    def _make_labels(self, role: str) -> dict[str, str]:
+    def _make_container_labels(self, role: str) -> dict[str, str]:
         return {APP: self.app, ROLE: role}
 
-    def _hardening_options(self) -> dict[str, Any]:
+    def _container_hardening_options(self) -> dict[str, Any]:
         return {
             "read_only": True,
             "cap_drop": ["ALL"],

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.deploy.cluster import canary_trial, labels
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
 from mlapp.deploy.cluster.change_plan import list_own_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, ROUTE, SERVICE
@@ -45,7 +45,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     goal = render_release(shipment, job.settings, job.serve)
     record = canary_trial.record_canary(job, shipment, goal, records, share, job.find_url(shipment))
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_canary_release(job, before)):
+    with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
         shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
@@ -69,12 +69,12 @@ def promote_canary(job: Session) -> ReleaseRecord:
     plan = job.plan_changes(
         workload, before, keep=[*keep, *((item["kind"], item["metadata"]["name"]) for item in traffic)]
     )
-    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_canary_release(job, before)):
+    with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
     _move_canary_traffic(job, traffic)
     _remove_canary_objects(job)
-    prune_objects(job.cluster, plan, job.lock, job.progress)
+    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
     return job.settle_release(record, before, records)
 
 
@@ -87,7 +87,7 @@ def abort_canary(job: Session) -> ReleaseRecord:
         plan = job.plan_changes(before.documents, record)
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(before.documents, before)
-        prune_objects(job.cluster, plan, job.lock, job.progress)
+        prune_planned_objects(job.cluster, plan, job.lock, job.progress)
     return job.releases.mark_state(record, "aborted")
 
 

@@ -28,7 +28,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
             f"There is no format '{format}'.{suggest_nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}."
         )
     documents = [strip_owner_labels(document) for document in documents]
-    make = {"yaml": _write_plain_yaml, "kustomize": _write_kustomization, "helm": _write_helm_chart}[format]
+    make = {"yaml": _eject_plain_yaml, "kustomize": _eject_kustomization, "helm": _eject_helm_chart}[format]
     files = make(names, documents)
     for name in files:
         if (folder / name).exists():
@@ -42,11 +42,11 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
     return written
 
 
-def _write_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+def _eject_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     return {name: dump_yaml(document) for name, document in group_documents_by_file(documents).items()}
 
 
-def _write_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     """Files with a generator in place of the ConfigMap. As with ours, a change of its name triggers a rollout."""
     config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
     rest = [document for document in documents if document is not config]
@@ -87,7 +87,7 @@ def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
                 source["configMapRef"]["name"] = new
 
 
-def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
+def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
     """A chart with values for what users change: image, replicas, resources, variables, addresses."""
     values: dict[str, Any] = {}
     templates: dict[str, str] = {}
@@ -106,7 +106,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
             document["data"] = marks.put_mark("{{ toYaml .Values.env | nindent 2 }}", block=True)
         elif document["kind"] == DEPLOYMENT.kind:
             _rename_config_map(document, old_config, marks.put_mark(config))
-            _extract_helm_values(document, values, marks)
+            _extract_ejected_values(document, values, marks)
         elif document["kind"] == SERVICE.kind:
             spec = document["spec"]
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
@@ -138,7 +138,7 @@ def _write_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
     return {"Chart.yaml": dump_yaml(chart), "values.yaml": dump_yaml(values), **templates}
 
 
-def _extract_helm_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
+def _extract_ejected_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
     pod = document["spec"]["template"]["spec"]
     server = pod["containers"][0]["image"]
     repository, at, digest = server.partition("@")

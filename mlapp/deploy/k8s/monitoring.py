@@ -11,9 +11,9 @@ from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.storage import list_claimed_volumes, list_volume_mounts
 from mlapp.deploy.k8s.workload import (
     TMP,
-    make_pod_security,
     make_workload_environment,
     make_workload_environment_sources,
+    make_workload_pod_security,
 )
 from mlapp.images.image_spec import APP, VENV
 
@@ -21,7 +21,7 @@ DEADLINE = 1800
 """Seconds after which a run is canceled."""
 
 
-def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
+def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
     """The CronJob; None if it would have no data to read."""
     shipment, settings = context.shipment, context.settings
     if shipment.monitor_schedule is None or settings.model_pull is not None:
@@ -47,7 +47,7 @@ def render_cron_job(context: RenderContext, config_name: str) -> dict[str, Any] 
         "automountServiceAccountToken": settings.service_account.token,
         "enableServiceLinks": False,
         "restartPolicy": "Never",
-        "securityContext": make_pod_security(context),
+        "securityContext": make_workload_pod_security(context),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(wanted.tmp)}}, *list_claimed_volumes(context)],
     }

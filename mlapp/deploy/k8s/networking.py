@@ -38,8 +38,8 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
         ports.append({"port": context.serve.grpc_port, "protocol": "TCP"})
     incoming: dict[str, Any] = {"ports": ports}
     if settings.allow_from:
-        incoming["from"] = [_render_namespace_peer(namespace) for namespace in settings.allow_from]
-    outgoing: list[dict[str, Any]] = [_render_dns_rule(settings.dns)]
+        incoming["from"] = [_render_network_peer(namespace) for namespace in settings.allow_from]
+    outgoing: list[dict[str, Any]] = [_render_network_dns_rule(settings.dns)]
     pull = context.settings.model_pull
     if pull is not None:
         store: dict[str, Any] = {"ports": [{"port": pull.port, "protocol": "TCP"}]}
@@ -47,7 +47,7 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
             store["to"] = [{"ipBlock": {"cidr": cidr}} for cidr in pull.cidrs]
         outgoing.append(store)
     for allowed in settings.egress:
-        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _render_namespace_peer(allowed.namespace)
+        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _render_network_peer(allowed.namespace)
         rule: dict[str, Any] = {"to": [peer]}
         if allowed.ports:
             rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
@@ -65,9 +65,9 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
     )
 
 
-def _render_dns_rule(settings: Dns) -> dict[str, Any]:
+def _render_network_dns_rule(settings: Dns) -> dict[str, Any]:
     """Allow only the cluster's own DNS, because port 53 of arbitrary addresses could be used to exfiltrate data."""
-    pods = _render_namespace_peer(settings.namespace)
+    pods = _render_network_peer(settings.namespace)
     if settings.labels:
         pods["podSelector"] = {"matchLabels": dict(settings.labels)}
     return {
@@ -76,7 +76,7 @@ def _render_dns_rule(settings: Dns) -> dict[str, Any]:
     }
 
 
-def _render_namespace_peer(name: str | None) -> dict[str, Any]:
+def _render_network_peer(name: str | None) -> dict[str, Any]:
     return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: name}}}
 
 

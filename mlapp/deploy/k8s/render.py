@@ -39,14 +39,14 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         networking.make_network_policy(context) if settings.network_policy.enabled else None,
         networking.make_service(context),
         workload.make_deployment(context, config["metadata"]["name"], replicas),
-        monitoring.render_cron_job(context, config["metadata"]["name"]),
+        monitoring.render_monitoring_job(context, config["metadata"]["name"]),
         autoscaling.make_disruption_budget(context),
         autoscaling.make_autoscaler(context),
         networking.make_ingress(context),
         networking.make_route(context),
         networking.make_service_monitor(context),
     ]
-    return _finish_documents([document for document in made if document is not None], settings)
+    return _finish_rendered_documents([document for document in made if document is not None], settings)
 
 
 def render_canary(
@@ -69,20 +69,20 @@ def render_canary(
     else:
         made.append(networking.make_service(live, both_tracks=True))
     present = [document for document in made if document is not None]
-    return _finish_documents(present, settings, select_canary_patches(settings.patches, live.names, present))
+    return _finish_rendered_documents(present, settings, select_canary_patches(settings.patches, live.names, present))
 
 
-def _finish_documents(
+def _finish_rendered_documents(
     documents: list[dict[str, Any]], settings: KubernetesSettings, patches: Any = None
 ) -> list[dict[str, Any]]:
     documents = apply_patches(documents, settings.patches if patches is None else patches)
     for document in documents:
         if document["kind"] == "Deployment":
-            _label_revision(document)
+            _label_rendered_revision(document)
     return sorted(documents, key=lambda document: ORDER[document["kind"]])
 
 
-def _label_revision(deployment: dict[str, Any]) -> None:
+def _label_rendered_revision(deployment: dict[str, Any]) -> None:
     """Label the pods with a hash of their template, which distinguishes the releases' pods."""
     template = deployment["spec"]["template"]
     template["metadata"]["labels"] = {

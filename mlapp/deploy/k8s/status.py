@@ -9,11 +9,11 @@ from typing import Any
 from mlapp.deploy.cluster import labels, pods, releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.app_status import (
-    find_pod_problems,
-    find_release_problems,
+    find_pod_status_problems,
+    find_release_status_problems,
     list_app_events,
     make_status_replica,
-    object_name,
+    name_status_object,
 )
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
@@ -50,7 +50,7 @@ def read_kubernetes_status(cluster: Cluster, recorded_releases: Releases, by_rou
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
         ready=sum(pods.is_pod_ready(pod) for pod in found["pods"]),
-        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=object_name)),
+        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=name_status_object)),
         traffic=_read_kubernetes_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
         scaling=_describe_autoscaler(found["scalers"][0]) if found["scalers"] else None,
@@ -107,11 +107,11 @@ def _find_deployment_problems(
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = find_release_problems(records, DEPLOYMENT.kind, deployment is None)
+    found = find_release_status_problems(records, DEPLOYMENT.kind, deployment is None)
     if deployment:
         for condition in deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
                 found.append(condition.get("message", "pods cannot be made"))
         if deployment["spec"].get("paused"):
             found.append("the Deployment is paused: kubectl rollout resume")
-    return list(dict.fromkeys([*found, *find_pod_problems(all_pods, events)]))
+    return list(dict.fromkeys([*found, *find_pod_status_problems(all_pods, events)]))

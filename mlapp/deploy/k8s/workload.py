@@ -10,8 +10,8 @@ from mlapp.deploy.cluster.naming import make_label_value
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
-    make_secret_variables,
     make_server_probes,
+    make_server_secret_variables,
     make_server_security,
     make_server_stop_hook,
 )
@@ -31,25 +31,28 @@ def make_deployment(context: RenderContext, config_name: str, replicas: int | No
         "progressDeadlineSeconds": settings.rollout.timeout,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": context.selector},
-        "template": {"metadata": _make_pod_metadata(context), "spec": _make_workload_pod(context, config_name)},
+        "template": {
+            "metadata": _make_workload_pod_metadata(context),
+            "spec": _make_workload_pod(context, config_name),
+        },
     }
     if replicas is not None:
         spec = {"replicas": replicas, **spec}
     document = context.make_document(DEPLOYMENT, context.instance, spec=spec)
-    document["metadata"]["labels"].update(_version_label(context))
+    document["metadata"]["labels"].update(_make_workload_version_label(context))
     if context.shipment.code_revision:
         document["metadata"].setdefault("annotations", {})[labels.CODE] = context.shipment.code_revision
     return document
 
 
-def _version_label(context: RenderContext) -> dict[str, str]:
+def _make_workload_version_label(context: RenderContext) -> dict[str, str]:
     """The label of the model version. Only the workload has it, so that a new version changes no other object."""
     version = context.shipment.model_version
     return {labels.VERSION: make_label_value(version)} if version else {}
 
 
-def _make_pod_metadata(context: RenderContext) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"labels": {**context.labels, **_version_label(context)}}
+def _make_workload_pod_metadata(context: RenderContext) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"labels": {**context.labels, **_make_workload_version_label(context)}}
     annotations = {"kubectl.kubernetes.io/default-container": labels.CONTAINER, **context.settings.pod_annotations}
     if not context.settings.monitoring.service_monitor:
         annotations = {
@@ -71,16 +74,16 @@ def _make_workload_pod(context: RenderContext, config_name: str) -> dict[str, An
         # Otherwise a Service named mlapp would add MLAPP_… variables to the pod, which are read as settings.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": compute_server_stop_seconds(settings.rollout, serve, context.grace),
-        "securityContext": make_pod_security(context),
-        "containers": [_make_server_container(context, config_name)],
+        "securityContext": make_workload_pod_security(context),
+        "containers": [_make_workload_container(context, config_name)],
         "volumes": [
             {"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}},
             *list_claimed_volumes(context),
         ],
-        "topologySpreadConstraints": _make_spread_constraints(context),
+        "topologySpreadConstraints": _make_workload_spread_constraints(context),
     }
     if settings.model_pull is not None:
-        pod["initContainers"] = [_make_model_puller(context, settings.model_pull)]
+        pod["initContainers"] = [_make_workload_model_puller(context, settings.model_pull)]
         pod["volumes"].append(make_model_volume(settings.model_pull))
     optional = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
@@ -93,7 +96,7 @@ def _make_workload_pod(context: RenderContext, config_name: str) -> dict[str, An
     return {**pod, **{key: value for key, value in optional.items() if value}}
 
 
-def _make_server_container(context: RenderContext, config_name: str) -> dict[str, Any]:
+def _make_workload_container(context: RenderContext, config_name: str) -> dict[str, Any]:
     settings, serve = context.settings, context.serve
     ports = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     if serve.grpc_port:
@@ -116,7 +119,7 @@ def _make_server_container(context: RenderContext, config_name: str) -> dict[str
     }
 
 
-def _make_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
+def _make_workload_model_puller(context: RenderContext, pull: ModelPull) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": "model",
         "image": pull.image,
@@ -143,7 +146,7 @@ def make_workload_environment(context: RenderContext) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": threads})
-    return [*variables, *make_secret_variables(context.settings.secrets)]
+    return [*variables, *make_server_secret_variables(context.settings.secrets)]
 
 
 def _make_workload_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
@@ -157,7 +160,7 @@ def _make_workload_resources(context: RenderContext, gpu: bool = True) -> dict[s
     return {"requests": requests, "limits": limits}
 
 
-def make_pod_security(context: RenderContext) -> dict[str, Any]:
+def make_workload_pod_security(context: RenderContext) -> dict[str, Any]:
     security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     user = context.settings.user
     if user is not None:
@@ -168,7 +171,7 @@ def make_pod_security(context: RenderContext) -> dict[str, Any]:
     return security
 
 
-def _make_spread_constraints(context: RenderContext) -> list[dict[str, Any]]:
+def _make_workload_spread_constraints(context: RenderContext) -> list[dict[str, Any]]:
     if context.settings.topology_spread is not None:
         return context.settings.topology_spread
     return [

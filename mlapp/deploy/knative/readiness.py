@@ -92,7 +92,7 @@ class KnativeWait(RolloutWait):
         """Problems of the pods, with the last log lines of crashing ones."""
         for name, pod in self.pods.items():
             if found := find_pod_trouble(pod, self.warnings.get(name, ())):
-                return f"; {found.text}{self._read_crash_log(found)}"
+                return f"; {found.text}{self._read_rollout_crash_log(found)}"
         return ""
 
     def _read_knative_conditions(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import Names, make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.server_container import make_secret_variables, make_server_security
+from mlapp.deploy.cluster.server_container import make_server_secret_variables, make_server_security
 from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
 from mlapp.deploy.cluster.track_context import make_document
@@ -47,7 +47,7 @@ def render_release(
     """
     _refuse_contradictory_knative_settings(settings)
     draft = _make_service(shipment, settings, serve, "", live, percent)
-    return [_make_service(shipment, settings, serve, _digest_template(draft), live, percent)]
+    return [_make_service(shipment, settings, serve, _digest_service_template(draft), live, percent)]
 
 
 def _make_service(
@@ -59,7 +59,7 @@ def _make_service(
     own = labels.make_object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
     if settings.platform == "cloud_run":
         own = _to_google_labels(own)
-    annotations = _make_scale_annotations(settings)
+    annotations = _make_service_scale_annotations(settings)
     pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
     if shipment.model_version:
         version = labels.VERSION if settings.platform == "knative" else "model-version"
@@ -76,7 +76,7 @@ def _make_service(
     return apply_patches([document], settings.patches, SECTION)[0]
 
 
-def _digest_template(draft: dict[str, Any]) -> str:
+def _digest_service_template(draft: dict[str, Any]) -> str:
     """A digest of everything in the revision's template: Knative refuses any change of it without a new name."""
     return make_short_digest(json.dumps(draft["spec"]["template"], sort_keys=True))
 
@@ -127,7 +127,7 @@ def _make_revision_environment(settings: KnativeSettings, serve: Serve) -> list[
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
-    return [*variables, *make_secret_variables(settings.secrets)]
+    return [*variables, *make_server_secret_variables(settings.secrets)]
 
 
 def _make_revision_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
@@ -144,7 +144,7 @@ def _make_revision_resources(settings: KnativeSettings) -> dict[str, dict[str, s
     return {"limits": limits, **({"requests": requests} if requests else {})}
 
 
-def _make_scale_annotations(settings: KnativeSettings) -> dict[str, str]:
+def _make_service_scale_annotations(settings: KnativeSettings) -> dict[str, str]:
     """The scaling annotations, in the spelling that both Knative and Cloud Run accept."""
     found = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
     if settings.max_replicas is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from mlapp.deploy.cluster import canary_trial, labels, pods, single_step_canary
 from mlapp.deploy.cluster.app_status import (
-    find_pod_problems,
-    find_release_problems,
+    find_pod_status_problems,
+    find_release_status_problems,
     list_app_events,
     make_status_replica,
-    object_name,
+    name_status_object,
 )
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
@@ -111,7 +111,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         live, trial = find_live_release(records), find_canary_release(records)
         if not records:
             self.cluster.require_namespace()
-        service = next((item for item in services if object_name(item) == self.names.base), None)
+        service = next((item for item in services if name_status_object(item) == self.names.base), None)
         told = (service or {}).get("status", {})
         numbers = {find_revision_name(record.documents): record.number for record in (live, trial) if record}
         traffic: dict[int, int] = {}
@@ -122,8 +122,8 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         problems = [
             describe_knative_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"
         ]
-        problems += find_release_problems(records, KNATIVE_SERVICE.kind, service is None)
-        problems += find_pod_problems(all_pods, events)
+        problems += find_release_status_problems(records, KNATIVE_SERVICE.kind, service is None)
+        problems += find_pod_status_problems(all_pods, events)
         return Status(
             app=self.app,
             target=self.name,
@@ -131,7 +131,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             canary=trial.release if trial else None,
             desired=len(all_pods),
             ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
-            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=object_name)),
+            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=name_status_object)),
             traffic=traffic,
             url=told.get("url") or (live.release.url if live else None),
             events=list_app_events(events, self.names),

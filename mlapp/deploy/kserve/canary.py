@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_errors import ApiError
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_objects
+from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord
@@ -18,7 +18,7 @@ from mlapp.deploy.kserve.canary_documents import (
     add_canary,
     apply_canary_patches,
     choose_canary_method,
-    make_split_route,
+    make_canary_route,
     render_canary_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
@@ -47,7 +47,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     method = choose_canary_method(context)
     if method == "spec" and lacks_spec_canary(job.cluster):
         method = "second"
-    route = _require_traffic_split(job, before, method)
+    route = _require_canary_split(job, before, method)
     live = _select_inference_service(before.documents)
     documents = render_canary_workload(context, percent, method, live)
     try:
@@ -60,12 +60,12 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
-        traffic = apply_canary_patches(context, [make_split_route(context, percent, route["spec"])])
+        traffic = apply_canary_patches(context, [make_canary_route(context, percent, route["spec"])])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = render_release(shipment, job.settings, job.serve)
     record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_start(job, record, before, lambda: _remove_kserve_canary(job, before, record)):
+    with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_kserve_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(_select_awaited_objects(documents), record)
         if traffic and not _has_kserve_weights(job):
@@ -92,15 +92,15 @@ def promote_canary(job: Session) -> ReleaseRecord:
         add_canary(_select_inference_service(keeping), trials)  # it serves until the live pods are ready
     keep = [("HTTPRoute", _name_canary_route(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
-    with canary_trial.undo_failed_promotion(job, record, before, lambda: _remove_traffic_split(job)):
+    with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: _remove_canary_split(job)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(goal, record)
-    _remove_traffic_split(job)
-    _remove_second_service(job)
+    _remove_canary_split(job)
+    _remove_canary_service(job)
     if keeping is not goal:
         rest = job.plan_changes(goal, before, keep=keep)
         execute_plan(job.cluster, rest, job.lock, job.progress)
-    prune_objects(job.cluster, plan, job.lock, job.progress)
+    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
     return job.settle_release(record, before, records)
 
 
@@ -111,7 +111,7 @@ def abort_canary(job: Session) -> ReleaseRecord:
     return job.releases.mark_state(record, "aborted")
 
 
-def _require_traffic_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
+def _require_canary_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
     """Check that the traffic can be split; returns KServe's own HTTPRoute of the app, or None if Knative splits it.
 
     Raises:
@@ -176,8 +176,8 @@ def _wait_until_route_accepted(job: Session, name: str) -> None:
 
 def _remove_kserve_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
     """Route all traffic to the live release, then remove the canary's pods."""
-    _remove_traffic_split(job)
-    _remove_second_service(job)
+    _remove_canary_split(job)
+    _remove_canary_service(job)
     if before is None:
         return
     current = _find_inference_service(job)
@@ -187,7 +187,7 @@ def _remove_kserve_canary(job: Session, before: ReleaseRecord | None, record: Re
     execute_plan(job.cluster, plan, job.lock, job.progress)
     if plan.pending:
         job.wait_for_rollout(before.documents, before, restored=True)
-    prune_objects(job.cluster, plan, job.lock, job.progress)
+    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
 
 
 def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecord) -> None:
@@ -208,7 +208,7 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
             time.sleep(1)
 
 
-def _remove_traffic_split(job: Session) -> None:
+def _remove_canary_split(job: Session) -> None:
     """Leave the traffic to KServe's own route, and wait until the Gateway has updated."""
     if job.settings.mode == "knative":
         return
@@ -223,7 +223,7 @@ def _remove_traffic_split(job: Session) -> None:
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
-def _remove_second_service(job: Session) -> None:
+def _remove_canary_service(job: Session) -> None:
     if job.settings.mode == "knative":
         return
     found = job.cluster.get_object(INFERENCE_SERVICE, job.names.canary)

@@ -60,7 +60,7 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
         matches = [{"path": {"type": "RegularExpression", "value": EVERY_PATH}}]
         rules = [{"matches": matches, "backendRefs": [backend]}]
         own = {"parentRefs": [GATEWAY], "hostnames": [host], "rules": rules}
-        documents.append(make_split_route(context, percent, own))
+        documents.append(make_canary_route(context, percent, own))
     return documents
 
 
@@ -99,7 +99,7 @@ def add_canary(service: dict[str, Any], trials: list[dict[str, Any]]) -> None:
     service["spec"]["canary"] = trials
 
 
-def make_split_route(context: KServeContext, percent: int, own: dict[str, Any]) -> dict[str, Any]:
+def make_canary_route(context: KServeContext, percent: int, own: dict[str, Any]) -> dict[str, Any]:
     """The HTTPRoute that splits the traffic of the app's host by weight, beside KServe's own route of that host.
 
     Each rule keeps KServe's timeouts, filters and ports; `own` is the spec of KServe's route. Gateways differ in
@@ -109,9 +109,11 @@ def make_split_route(context: KServeContext, percent: int, own: dict[str, Any]) 
     rules = [
         {
             **rule,
-            "matches": [form for match in rule.get("matches") or [] for form in _list_stronger_matches(match)],
+            "matches": [form for match in rule.get("matches") or [] for form in _list_stronger_canary_matches(match)],
             "backendRefs": [
-                part for backend in rule.get("backendRefs") or [] for part in _split_backend(context, backend, percent)
+                part
+                for backend in rule.get("backendRefs") or []
+                for part in _make_canary_backend(context, backend, percent)
             ],
         }
         for rule in own.get("rules") or []
@@ -122,7 +124,7 @@ def make_split_route(context: KServeContext, percent: int, own: dict[str, Any]) 
     return context.make_document(ROUTE, f"{context.names.base}-split", spec=spec)
 
 
-def _split_backend(context: KServeContext, backend: dict[str, Any], percent: int) -> list[dict[str, Any]]:
+def _make_canary_backend(context: KServeContext, backend: dict[str, Any], percent: int) -> list[dict[str, Any]]:
     """The live release's backend with its share, and the canary's on the same port."""
     if backend["name"] != f"{context.names.base}-predictor":
         return [backend]
@@ -130,7 +132,7 @@ def _split_backend(context: KServeContext, backend: dict[str, Any], percent: int
     return [{**backend, "weight": 100 - percent}, trial]
 
 
-def _list_stronger_matches(match: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_stronger_canary_matches(match: dict[str, Any]) -> list[dict[str, Any]]:
     """A match by a longer regular expression for the same paths, and one by the expression's literal prefix."""
     path = match.get("path") or {}
     if path.get("type") != "RegularExpression":

@@ -17,8 +17,8 @@ from mlapp.deploy.cluster.naming import make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, SERVING_RUNTIME
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
-    make_secret_variables,
     make_server_probes,
+    make_server_secret_variables,
     make_server_security,
     make_server_stop_hook,
 )
@@ -132,7 +132,7 @@ def make_predictor_container(context: KServeContext) -> dict[str, Any]:
     """The server's container, compliant with Pod Security `restricted`."""
     settings, serve = context.settings, context.serve
     if context.storage_uri is None:
-        _refuse_default_limit(settings)
+        _refuse_default_predictor_limit(settings)
     ports: list[dict[str, Any]] = [{"containerPort": PORT}]
     if serve.grpc_port and not context.is_knative:  # Knative allows only one port
         ports = [
@@ -173,7 +173,7 @@ def make_predictor_environment(context: KServeContext) -> list[dict[str, Any]]:
     )
     told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_predictor_cores(settings.resources.cpu))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
-    return [*variables, *make_secret_variables(settings.secrets)]
+    return [*variables, *make_server_secret_variables(settings.secrets)]
 
 
 def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
@@ -190,7 +190,7 @@ def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, st
     return {"requests": requests, "limits": limits}
 
 
-def _refuse_default_limit(settings: KServeSettings) -> None:
+def _refuse_default_predictor_limit(settings: KServeSettings) -> None:
     """Check that the CPU limit that KServe's webhook adds where there is none leaves room for the request.
 
     Raises:
@@ -218,18 +218,18 @@ def make_serving_runtime(context: KServeContext) -> dict[str, Any]:
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
         "protocolVersions": ["v1", "v2"],
         "multiModel": False,
-        "containers": [_escape_placeholders(container)],
+        "containers": [_escape_predictor_placeholders(container)],
     }
     name = f"{context.names.base}-{make_short_digest(json.dumps(spec, sort_keys=True))}"
     return context.make_document(SERVING_RUNTIME, name, spec=spec)
 
 
-def _escape_placeholders(value: Any) -> Any:
+def _escape_predictor_placeholders(value: Any) -> Any:
     """A container without placeholders: KServe executes the containers of a ServingRuntime as Go templates."""
     if isinstance(value, dict):
-        return {key: _escape_placeholders(item) for key, item in value.items()}
+        return {key: _escape_predictor_placeholders(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_escape_placeholders(item) for item in value]
+        return [_escape_predictor_placeholders(item) for item in value]
     return value.replace("{{", "{{`{{`}}") if isinstance(value, str) else value
 
 

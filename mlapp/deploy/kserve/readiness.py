@@ -185,7 +185,7 @@ class ServiceWait(RolloutWait):
         from mlapp.deploy.cluster.pods import find_pod_trouble
 
         found = find_pod_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
-        return found.text + self._read_crash_log(found) if found else None
+        return found.text + self._read_rollout_crash_log(found) if found else None
 
     def _read_service_conditions(self) -> dict[str, dict[str, Any]]:
         return find_service_conditions(self.item)

@@ -7,9 +7,9 @@ from typing import Any
 from mlapp.deploy.aws.iam import (
     PUSH_IMAGES,
     make_iam_arn,
+    make_iam_pass_role_statement,
     make_iam_role_template,
     make_iam_statement,
-    make_pass_role_statement,
 )
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 
@@ -92,7 +92,7 @@ def _make_endpoint_deployer_statements(
         make_iam_statement([f"ecr:{action}" for action in PUSH_IMAGES], [images], is_template=True),
         make_iam_statement([*anywhere, "cloudwatch:GetMetricStatistics"], ["*"]),
         make_iam_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
-        make_pass_role_statement(role, SERVICE),
+        make_iam_pass_role_statement(role, SERVICE),
     ]
     if settings.autoscaling is not None:
         found.append(make_iam_statement([f"application-autoscaling:{action}" for action in SCALING], ["*"]))

@@ -80,7 +80,7 @@ class HuggingFaceFramework(Framework):
         )
         before = transformer.device
         encoded = texts.tokenize_texts(transformer, tokenizer, texts.list_text_columns(features))
-        fitted = training_loop.fit_module(texts.wrap_transformer(transformer.float()), encoded, values, settings)
+        fitted = training_loop.run_training_loop(texts.wrap_transformer(transformer.float()), encoded, values, settings)
         transformer.to(before)
         labels = known if known is not None else fitted.labels
         if labels is not None:
@@ -122,16 +122,16 @@ class HuggingFaceFramework(Framework):
             texts.list_text_columns(features),
         )
         if not _is_transformer_classifier(model):
-            torch.set_num_threads(threads.count_cores())
+            torch.set_num_threads(threads.count_thread_cores())
             with torch.inference_mode():
                 found = model(columns[0], batch_size=texts.BATCH)
             return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in found]
         encoded = texts.tokenize_texts(transformer, tokenizer, columns)
         tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
         work = tokens * transformer.num_parameters(exclude_embeddings=True)
-        torch.set_num_threads(1 if work < SMALL else threads.count_cores())
-        outputs = tensors.compute_outputs(texts.wrap_transformer(transformer), encoded)
-        return arrays.outputs_to_predictions(outputs.float().numpy(), _get_transformer_labels(transformer))
+        torch.set_num_threads(1 if work < SMALL else threads.count_thread_cores())
+        outputs = tensors.compute_output_tensors(texts.wrap_transformer(transformer), encoded)
+        return arrays.convert_output_array(outputs.float().numpy(), _get_transformer_labels(transformer))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)

@@ -81,7 +81,7 @@ class KerasFramework(Framework):
         if target is None:
             raise DataError("The default trainer for Keras needs a target.", "Write an @app.trainer for this model.")
         inputs = arrays.features_to_array(features)
-        arrays.require_finite_features(inputs, features)
+        arrays.require_finite_feature_array(inputs, features)
         _set_keras_threads(1)
         keras.utils.set_random_seed(seed)
         tried = _try_keras_model(model, inputs[:32])
@@ -145,7 +145,7 @@ class KerasFramework(Framework):
         _set_keras_threads(threads.choose_thread_count(len(features)))
         inputs = arrays.features_to_array(features)
         parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
-        return arrays.outputs_to_predictions(np.concatenate(parts), getattr(model, LABELS, None))
+        return arrays.convert_output_array(np.concatenate(parts), getattr(model, LABELS, None))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         labels = getattr(model, LABELS, None)
@@ -220,7 +220,7 @@ def _limit_tensorflow_threads(keras: Any) -> None:
         import tensorflow
 
         with suppress(RuntimeError):  # it has been used before
-            tensorflow.config.threading.set_intra_op_parallelism_threads(threads.count_cores())
+            tensorflow.config.threading.set_intra_op_parallelism_threads(threads.count_thread_cores())
 
 
 def _set_keras_threads(count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint_file
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_epoch_checkpoint
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Checkpoint:
         }
         held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
         held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
-        with replace_checkpoint_file(self.file) as temporary, temporary.open("wb") as stream:
+        with replace_epoch_checkpoint(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **held)
         self._written = time.monotonic()
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import ModelError
-from mlapp.frameworks.epochs import CHECKPOINTS, replace_checkpoint_file
+from mlapp.frameworks.epochs import CHECKPOINTS, replace_epoch_checkpoint
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Checkpoint:
             held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
         held["generator"] = generator.get_state()
         told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
-        with replace_checkpoint_file(self.file) as temporary:
+        with replace_epoch_checkpoint(self.file) as temporary:
             # safetensors refuses weights that modules share, so each entry is a copy.
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})

@@ -56,7 +56,7 @@ def check_training_settings(parameters: Mapping[str, Any]) -> None:
         _choose_training_device(parameters["device"])
 
 
-def fit_module(model: Any, features: Any, target: Any, settings: TrainingSettings) -> Any:
+def run_training_loop(model: Any, features: Any, target: Any, settings: TrainingSettings) -> Any:
     """Train the module; cross-entropy for classes, the mean squared error for numbers.
 
     Raises:
@@ -67,17 +67,17 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
 
     device = _choose_training_device(settings.device)
     work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
-    torch.set_num_threads(1 if work < SMALL else threads.count_cores())
+    torch.set_num_threads(1 if work < SMALL else threads.count_thread_cores())
     if target is None:
         raise DataError("The default trainer for PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.features_to_tensor(features)
-    arrays.require_finite_features(inputs.cpu().float().numpy(), features)
+    arrays.require_finite_feature_array(inputs.cpu().float().numpy(), features)
     model.to(device)
     wanted, labels = tensors.target_to_tensor(target, _count_module_outputs(model, inputs, device))
-    loss_of = torch.nn.functional.cross_entropy if labels is not None else _squared_error
+    loss_of = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    learned, held_out = _split_validation_rows(len(inputs), settings.validation, generator)
+    learned, held_out = _split_training_rows(len(inputs), settings.validation, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
     state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
@@ -87,7 +87,7 @@ def fit_module(model: Any, features: Any, target: Any, settings: TrainingSetting
         loss = _train_epoch(model, inputs, wanted, learned, settings, optimizer, loss_of, generator, state.epoch)
         measured = {"loss": loss}
         if len(held_out):
-            measured["val_loss"] = _compute_batch_loss(model, inputs, wanted, held_out, loss_of)
+            measured["val_loss"] = _compute_training_loss(model, inputs, wanted, held_out, loss_of)
         _update_training_state(state, model, measured.get("val_loss", loss))
         report(state.epoch, settings.epochs, **measured)
         if time.monotonic() - written >= settings.checkpoint_every:
@@ -135,8 +135,8 @@ def _train_epoch(
     return total / max(seen, 1)
 
 
-def _compute_batch_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
-    return float(loss_of(tensors.compute_outputs(model, inputs[rows]), wanted[rows]))
+def _compute_training_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
+    return float(loss_of(tensors.compute_output_tensors(model, inputs[rows]), wanted[rows]))
 
 
 def _update_training_state(state: TrainingState, model: Any, loss: float) -> None:
@@ -148,13 +148,13 @@ def _update_training_state(state: TrainingState, model: Any, loss: float) -> Non
         state.stale += 1
 
 
-def _squared_error(outputs: Any, wanted: Any) -> Any:
+def _compute_squared_training_error(outputs: Any, wanted: Any) -> Any:
     from torch.nn.functional import mse_loss
 
     return mse_loss(outputs.reshape(wanted.shape), wanted)
 
 
-def _split_validation_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
+def _split_training_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
     """The indexes of the training rows and of the held-out rows."""
     import torch
 

@@ -94,7 +94,7 @@ def test_a_failed_reader_shows_the_whole_traceback_and_the_run_recovers(cluster:
 def test_a_trainer_is_retried_for_its_own_error_and_the_message_has_no_wrapper(cluster: Cluster) -> None:
     from flytekit.models.core.identifier import NodeExecutionIdentifier
 
-    from mlapp.flyte.run_stages import make_execution_id
+    from mlapp.flyte.run_stages import make_run_execution_id
     from mlapp.flyte.task_executions import list_task_executions
 
     engine = cluster.open_project(APP)
@@ -103,7 +103,7 @@ def test_a_trainer_is_retried_for_its_own_error_and_the_message_has_no_wrapper(c
         follow(engine, started.id)
     assert "FlyteRecoverableException" not in f"{failed.value.what} {failed.value.trace}"
     node = next(step.node for step in engine.read_run(started.id).steps if step.phase == "failed")
-    place = NodeExecutionIdentifier(node, make_execution_id(engine.connection, started.id))
+    place = NodeExecutionIdentifier(node, make_run_execution_id(engine.connection, started.id))
     assert [execution.id.retry_attempt for execution in list_task_executions(engine.connection, place)] == [0, 1]
     assert any(text for _, text in engine.read_logs(started.id)) or "MLAPP_TEST_KUBECONFIG" not in os.environ
 

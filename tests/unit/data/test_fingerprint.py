@@ -60,7 +60,7 @@ def test_texts_agree_in_every_storage_and_without_pyarrow(monkeypatch):
         for storage in ("python", "pyarrow")
     ]
     seen = {fingerprint_table(each) for each in tables}
-    monkeypatch.setattr(module, "_encode_hashed_arrow_texts", refuse)
+    monkeypatch.setattr(module, "_encode_fingerprint_arrow_texts", refuse)
     assert seen | {fingerprint_table(tables[0])} == seen
     assert len(seen) == 1
 

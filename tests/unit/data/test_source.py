@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from mlapp.data.source import declared, reader, report, watch_received_rows
+from mlapp.data.source import declared, reader, report, watch_source_rows
 
 
 def example(**parameters):
@@ -34,7 +34,7 @@ def test_it_behaves_like_a_function_of_those_parameters():
 
 def test_who_watches_hears_of_each_batch():
     heard = []
-    with watch_received_rows(heard.append):
+    with watch_source_rows(heard.append):
         report(3)
         report(4)
     report(5)

@@ -75,4 +75,4 @@ def test_a_reader_that_yields_parts_is_read_to_its_end(project: Callable[..., Pa
     app = Project.find(project(f"from collections.abc import Iterator\n{parts}")).app
     (tmp_path / "parts").mkdir()
     task_bodies.run_read_step(app, {}, tmp_path / "parts")
-    assert list(data_folder.read_task_value(tmp_path / "parts", task_bodies.TABLE)["x"]) == list(range(9))
+    assert list(data_folder.read_folder_value(tmp_path / "parts", task_bodies.TABLE)["x"]) == list(range(9))

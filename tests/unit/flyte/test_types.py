@@ -33,8 +33,8 @@ def table() -> pd.DataFrame:
 
 
 def round_trip(folder: Path, **values: Any) -> dict[str, Any]:
-    data_folder.write_task_values(folder, values, IDENTITY)
-    back, identity = data_folder.read_task_values(folder)
+    data_folder.write_folder_values(folder, values, IDENTITY)
+    back, identity = data_folder.read_folder_values(folder)
     assert identity == IDENTITY
     assert not list(folder.glob("*.pkl"))
     return back
@@ -44,7 +44,7 @@ def test_splits_keep_order_types_and_index(tmp_path: Path) -> None:
     back = round_trip(tmp_path, train=table(), test=table().head(1), odd=table().iloc[1:])
     assert list(back) == ["train", "test", "odd"]
     pd.testing.assert_frame_equal(back["train"], table())
-    pd.testing.assert_frame_equal(data_folder.read_task_value(tmp_path, "odd"), table().iloc[1:])
+    pd.testing.assert_frame_equal(data_folder.read_folder_value(tmp_path, "odd"), table().iloc[1:])
     assert (tmp_path / "train.parquet").is_file()
 
 
@@ -65,15 +65,15 @@ def test_arrays_and_plain_values_travel_too(tmp_path: Path) -> None:
 def test_a_column_of_mixed_types_is_named(tmp_path: Path) -> None:
     mixed = pd.DataFrame({"age": [1, "two", 3.0]}, dtype=object)
     with pytest.raises(DataError, match=r"'train' cannot be written as Parquet.*age"):
-        data_folder.write_task_values(tmp_path, {"train": mixed}, IDENTITY)
+        data_folder.write_folder_values(tmp_path, {"train": mixed}, IDENTITY)
 
 
 def test_what_has_no_format_needs_the_opt_in(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'train' is a builtins\.set, which has no format") as raised:
-        data_folder.write_task_values(tmp_path, {"train": {1, 2}}, IDENTITY)
+        data_folder.write_folder_values(tmp_path, {"train": {1, 2}}, IDENTITY)
     assert "flyte: {pickle: true}" in raised.value.todo
-    data_folder.write_task_values(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
-    assert data_folder.read_task_values(tmp_path)[0] == {"train": {1, 2}}
+    data_folder.write_folder_values(tmp_path, {"train": {1, 2}}, IDENTITY, pickle=True)
+    assert data_folder.read_folder_values(tmp_path)[0] == {"train": {1, 2}}
 
 
 class Corpus:
@@ -102,7 +102,7 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("first", "second", "other")]
     for folder, rows in zip(folders, (3, 3, 2), strict=True):
         folder.mkdir()
-        data_folder.write_task_values(folder, {"train": table().head(rows)}, IDENTITY)
+        data_folder.write_folder_values(folder, {"train": table().head(rows)}, IDENTITY)
     first, second, other = map(data_folder.hash_data_folder, folders)
     assert first == second != other
 
@@ -138,5 +138,5 @@ def test_what_parquet_loses_of_a_table_is_restored(frame: pd.DataFrame, tmp_path
 )
 def test_what_cannot_travel_is_named(frame: pd.DataFrame, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said) as refused:
-        data_folder.write_task_values(tmp_path, {"train": frame}, IDENTITY)
+        data_folder.write_folder_values(tmp_path, {"train": frame}, IDENTITY)
     assert "'train'" in refused.value.what

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlapp.flyte.code_fingerprint import compute_cache_version, compute_registration_version
+from mlapp.flyte.code_fingerprint import compute_code_cache_version, compute_code_registration_version
 from mlapp.provenance import GitState
 
 APP = """
@@ -94,7 +94,7 @@ def version(tmp_path: Path) -> Callable[..., str]:
         try:
             import app
 
-            return compute_cache_version([app.train], root)
+            return compute_code_cache_version([app.train], root)
         finally:
             sys.path.remove(str(root))
             for name in ("app", "helpers", "lazy", "steps", "steps.rows"):
@@ -141,14 +141,15 @@ def test_comments_options_and_what_is_not_called_do_not_count(
 
 
 def test_declared_values_count(tmp_path: Path) -> None:
-    target, other = (compute_cache_version([len], tmp_path, (name, {"format": None})) for name in ("y", "z"))
-    assert target != other == compute_cache_version([len], tmp_path, ("z", {"format": None}))
+    target, other = (compute_code_cache_version([len], tmp_path, (name, {"format": None})) for name in ("y", "z"))
+    assert target != other == compute_code_cache_version([len], tmp_path, ("z", {"format": None}))
 
 
 def test_a_registration_is_named_by_code_image_and_settings() -> None:
-    version = compute_registration_version("code", "image", {"project": "a"}, GitState("0" * 40, False))
-    assert version == compute_registration_version("code", "image", {"project": "a"}, None)
-    assert version != compute_registration_version("code", "image:2", {"project": "a"}, None)
+    version = compute_code_registration_version("code", "image", {"project": "a"}, GitState("0" * 40, False))
+    assert version == compute_code_registration_version("code", "image", {"project": "a"}, None)
+    assert version != compute_code_registration_version("code", "image:2", {"project": "a"}, None)
     assert (
-        compute_registration_version("code", "image", {"project": "a"}, GitState("0" * 40, True)) == f"{version}-dirty"
+        compute_code_registration_version("code", "image", {"project": "a"}, GitState("0" * 40, True))
+        == f"{version}-dirty"
     )

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlapp.baseline import Baseline, build_baseline_columns, summarize_predictions
-from mlapp.baseline.bins import KEYS, ORDER, build_slot_table, encode_bins
+from mlapp.baseline.bins import KEYS, ORDER, build_bin_table, encode_bins
 from mlapp.config import Drift
 from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counter, Counts, Slots, merge_counts
@@ -81,7 +81,7 @@ def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
     slots.add(live)
     expected = np.zeros_like(slots.counts)
     for at, column in enumerate(baseline.features):
-        found = build_slot_table(column.low, column.keys, slots.first[column.name])
+        found = build_bin_table(column.low, column.keys, slots.first[column.name])
         expected += np.bincount(found[encode_bins(live[:, at], column.center)], minlength=len(expected))
     assert slots.counts.tolist() == expected.tolist()
 

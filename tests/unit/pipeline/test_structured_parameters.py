@@ -17,7 +17,7 @@ from mlapp import App
 from mlapp.errors import UsageError
 from mlapp.pipeline import Parameter, bind_parameters
 from mlapp.pipeline.parameter_values import to_plain_value
-from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_open_stages, list_parameters
+from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_open_parameter_stages, list_parameters
 
 
 class Solver(enum.Enum):
@@ -155,7 +155,7 @@ def app_with_keywords() -> App:
 def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
     stages = app_with_keywords().stages.values()
     bound = bind_parameters(
-        list_parameters(stages), {"max_iter": "7", "model.tol": 0.1, "limit": "3"}, list_open_stages(stages)
+        list_parameters(stages), {"max_iter": "7", "model.tol": 0.1, "limit": "3"}, list_open_parameter_stages(stages)
     )
     assert bound == {"data_reader": {"limit": 3}, "model": {"C": 1.0, "max_iter": 7, "tol": 0.1}}
     assert flatten_parameters(bound, list_parameters(stages)) == {
@@ -169,7 +169,7 @@ def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
 def test_a_slip_of_the_pen_is_no_keyword() -> None:
     stages = app_with_keywords().stages.values()
     with pytest.raises(UsageError, match=r"'limt'. Did you mean 'limit'\?") as error:
-        bind_parameters(list_parameters(stages), {"limt": 3}, list_open_stages(stages))
+        bind_parameters(list_parameters(stages), {"limt": 3}, list_open_parameter_stages(stages))
     assert "model.limt" in error.value.todo
 
 

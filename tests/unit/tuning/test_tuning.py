@@ -141,7 +141,7 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
     for speed in (0.5, 0.6, 0.7, 0.8, 0.1):
         study.study.enqueue_trial({"trainer.speed": speed})
         asked = study.ask()
-        study.tell(asked, tuning.evaluate_trial(judge, asked, question))
+        study.tell(asked, tuning.evaluate_search_trial(judge, asked, question))
     assert [trial.state for trial in study.collect_trials().trials] == ["complete"] * 4 + ["pruned"]
     assert reached.count(0.8) == 2 * 20
     assert reached.count(0.1) < 10
