@@ -19,6 +19,7 @@ from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable_by_kserve, refuse_contradictory_kserve_settings
+from mlapp.deploy.kserve.standard_mode import refuse_long_host_name, refuse_second_autoscaler
 from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.reporting import Reporter
@@ -48,12 +49,16 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         return super().check()
 
     def require_cluster(self) -> None:
-        """Check that the cluster is new enough and has KServe 0.17 or later."""
+        """Check that the cluster is new enough, has KServe 0.17 or later, and that KServe can run the release."""
         super().require_cluster()
         self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
         refuse_old_kserve(self.cluster, INSTALL)
         if self.settings.storage_uri not in (None, IMAGE):
             self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
+        if self.settings.mode == "standard":
+            refuse_long_host_name(self.cluster, self.names.base)
+            if self.settings.scaler == "keda":
+                refuse_second_autoscaler(self.cluster, self.names.base)
 
     def fetches_model(self, model_uri: str | None) -> bool:
         """Whether KServe's storage initializer downloads the version into /mnt/models."""

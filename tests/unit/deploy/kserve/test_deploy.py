@@ -280,6 +280,30 @@ def test_a_kserve_before_0_17_is_refused_before_anything_is_written(api, target,
     assert target().apply(ship(ONE)).state == "live"
 
 
+def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api, target, ship):
+    api.namespaces.add(long := "team-" + "x" * 50)
+    api.objects["namespaces", "", long] = {"metadata": {"name": long}}
+    assert target(namespace=long).apply(ship(ONE)).state == "live"  # this user may not read the template
+    api.requests.clear()
+    config = {"metadata": {"name": "inferenceservice-config"}, "data": {}}
+    api.objects["configmaps", "kserve", "inferenceservice-config"] = config
+    assert f"KServe makes the host name 'digits-predictor-{long}' of 72 characters" in said(
+        lambda: target(namespace=long).apply(ship(ONE))
+    )
+    assert {method for method, _ in api.requests} == {"GET"}
+    config["data"]["ingress"] = '{"domainTemplate": "{{ .Name }}.{{.Namespace}}.{{ .IngressDomain }}"}'
+    target(namespace=long).check()
+
+
+def test_keda_waits_until_kserve_s_own_autoscaler_is_gone(api, target, ship):
+    owner = {"kind": "InferenceService", "name": "digits", "uid": "1", "apiVersion": "serving.kserve.io/v1beta1"}
+    mine = {"name": "digits-predictor", "namespace": "team-a", "ownerReferences": [owner]}
+    api.add("horizontalpodautoscalers", {"metadata": mine, "spec": {}})
+    keda = {"autoscaler": "keda", "max_replicas": 3}
+    assert "KServe keeps the HorizontalPodAutoscaler digits-predictor" in said(lambda: target(**keda).apply(ship(ONE)))
+    assert {method for method, _ in api.requests} == {"GET"}
+
+
 def test_a_kserve_that_takes_another_mode_is_told(api, target, ship):
     api.modes["Standard"] = "Serverless"
 
