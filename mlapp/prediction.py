@@ -11,6 +11,7 @@ from typing import Any
 from mlapp import frameworks, normalization
 from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
+from mlapp.frameworks.fitted_columns import explain_other_columns
 from mlapp.frameworks.onnx import OnnxModel
 from mlapp.model import TrainedModel, load_model_estimator
 from mlapp.pipeline import Pipeline, Stage
@@ -131,7 +132,7 @@ class Predictor:
 
         Raises:
             InputError: it raised, and the feature_loader made rows of another shape than in training.
-            UserCodeError: it raised.
+            ModelError: it raised, and the model was fitted on other columns. UserCodeError: it raised.
         """
         try:
             return self.stage(self.estimator, features)
@@ -139,7 +140,9 @@ class Predictor:
             raise
         except Exception as error:
             self._refuse_other_shape(features, error)
-            raise UserCodeError(self.stage.title, error) from error
+            fitted_by = (self.pipeline.stage("trainer") or self.pipeline.stages["model"]).title
+            other = explain_other_columns(self.estimator, features, fitted_by)
+            raise other or UserCodeError(self.stage.title, error) from error
 
     def _refuse_other_shape(self, features: Any, error: Exception) -> None:
         """Blame the inputs for an error if the feature_loader made rows of them that the model never saw.

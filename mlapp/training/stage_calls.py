@@ -216,7 +216,8 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
     except MlappError as error:
         if not stage.is_default:
             raise
-        log.warning("No metrics: %s Write an @app.evaluator that measures the model.", error.what)
+        reason = " ".join(error.what.split()).rstrip(".")
+        log.warning("No metrics: %s. Write an @app.evaluator that measures the model.", reason)
         return {}
     metrics = found if isinstance(found, Mapping) else {"score": found}
     try:

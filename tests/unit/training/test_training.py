@@ -55,6 +55,18 @@ def test_values_that_are_missing_or_infinite_are_told_with_their_column(bad: flo
     assert "SimpleImputer" in raised.value.todo
 
 
+def test_a_model_fitted_on_fewer_columns_than_it_gets_names_the_function_that_fitted_it() -> None:
+    app = an_app()
+
+    @app.trainer
+    def fit(model: LogisticRegression, features: pd.DataFrame, target: pd.Series) -> LogisticRegression:
+        return model.fit(features[["x"]], target)
+
+    with pytest.raises(ModelError, match=r"trainer 'fit' .* on 1 column \(x\), and it gets 2 \(x, noise\)") as raised:
+        app.train()
+    assert "@app.feature_transformer" in raised.value.todo
+
+
 def test_a_trainer_makes_the_model_of_the_parameters_that_the_model_function_returns() -> None:
     app = App("parameters", target="y")
     app.data_reader(table)
