@@ -157,7 +157,7 @@ def forget_person(
     pairs = dict(_parse_person_key(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
     rows = delete(open_project_place(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
-    typer.echo(f"{rows} rows deleted")
+    typer.echo(f"{rows} row{'' if rows == 1 else 's'} deleted")
 
 
 @cli.command("skew")

@@ -124,7 +124,12 @@ def query_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, .
 
         connection.deny_other_files()
         try:
+            # An allowed path can also be written.
+            if any(statement.type == duckdb.StatementType.COPY for statement in duckdb.extract_statements(sql)):
+                raise DataError("The query writes to a file.", "Redirect the output of --json to a file.")
             result = connection.execute(sql)
+            if result is None:
+                raise DataError("The query is empty.", "The tables are log and truth: DESCRIBE log.")
             return [column[0] for column in result.description or ()], result.fetchall()
         except duckdb.Error as error:
             raise DataError(f"The query failed: {error}", "The tables are log and truth: DESCRIBE log.") from None

@@ -166,4 +166,4 @@ def test_texts_of_ids_and_keys_in_csv_stay_as_they_are(
     assert json.loads(mlapp("feedback", str(tmp_path / "truths.parquet"), "--json").out) == {"accepted": 2}
     found = json.loads(mlapp("monitor", "--json").out)["windows"]
     assert [window["truths"] for window in found if window["rows"]] == [3]
-    assert "1 rows" in mlapp("monitor", "forget", "--key", "loan=007", "--yes").out
+    assert "1 row deleted" in mlapp("monitor", "forget", "--key", "loan=007", "--yes").out

@@ -187,6 +187,7 @@ def test_a_query_reads_the_log_and_no_other_file(mlapp: Callable[..., Any], serv
     service.predict(rows(3), "r")
     service.stop()
     (tmp_path / "secret.csv").write_text("password\n123\n")
+    (segment,) = Path(".mlapp").rglob("log/**/*.parquet")
     for query in (
         f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
         f"SELECT * FROM '{tmp_path}/secret.csv'",
@@ -195,10 +196,13 @@ def test_a_query_reads_the_log_and_no_other_file(mlapp: Callable[..., Any], serv
         "SELECT * FROM read_parquet('http://127.0.0.1:9/x.parquet')",
         "LOAD httpfs",
         f"SET enable_external_access=true; SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+        "",
+        "COPY (SELECT 123) TO '{segment}' (USE_TMP_FILE false)",
         f"SET allowed_paths=['{tmp_path}/secret.csv']; SELECT * FROM read_csv('{tmp_path}/secret.csv')",
     ):
-        refused = mlapp("monitor", "sql", query)
+        refused = mlapp("monitor", "sql", query.replace("{segment}", str(segment)))
         assert (refused.code, "123" in refused.out) == (1, False), (query, refused)
+        assert "mlapp failed" not in refused.err
     assert not (tmp_path / "copy.csv").exists()
     shown = mlapp("monitor", "sql", "SELECT count(*) AS n, chr(27) || '[2J' || chr(10) || 'x' AS city FROM log").out
     assert shown.splitlines()[1] == "3  \\x1b[2J\\nx", "a client's text gives orders to the terminal"

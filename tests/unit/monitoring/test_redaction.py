@@ -46,7 +46,9 @@ def read(rows: int = 600) -> pd.DataFrame:
 def build():
     return make_pipeline(make_column_transformer(("passthrough", ["age", "income"])), LogisticRegression())
 """
-YAML = "monitor: {log: all, window: 10s, columns: {ssn: hash, email: drop, plan: hash, age: round(5)}}\n"
+YAML = (
+    "monitor: {log: all, window: 10s, columns: {ssn: hash, email: drop, plan: hash, age: round(5), prediction: hash}}\n"
+)
 SECRETS = (b"secret-", b".8125")
 
 
@@ -74,7 +76,7 @@ def test_a_redacted_value_is_nowhere(
     assert told[0].code == 0, told[0].err
     service = Service(root, monkeypatch)
     keys = [{"ssn": f"secret-key-{at}", "order": at} for at in range(400)]
-    service.predict(people(400), "r", keys)
+    predictions = service.predict(people(400), "r", keys)
     for field in ("ssn", "secret-column"):  # a client that sends a value as a name
         service.recorder.refuse("1", InputError([Problem(f"column '{field}' holds 'secret-x'", field=field, row=0)]))
     service.stop()
@@ -84,7 +86,8 @@ def test_a_redacted_value_is_nowhere(
     told += [mlapp("monitor", "report", "--html", "report.html"), mlapp("monitor", "sql", "SELECT * FROM log")]
     told += [mlapp("models", "show", "1", "--json"), mlapp("eject", "schema")]
     assert [one.code for one in told] == [0] * len(told)
-    assert json.loads(told[2].out)["windows"][0]["truths"] == 400
+    window = json.loads(told[2].out)["windows"][0]
+    assert (window["truths"], window["metrics"]["accuracy"]) == (400, pytest.approx(sum(predictions) / 400))
 
     texts = {f"command {at}": (one.out + one.err).encode() for at, one in enumerate(told)}
     texts |= {"metrics": generate_latest(service.registry), "log lines": caplog.text.encode()}
