@@ -1,11 +1,14 @@
-"""The CronJob that closes monitoring windows: a short run of `mlapp monitor run`, hardened like the server."""
+"""The objects of monitoring: the ServiceMonitor, and the CronJob that closes windows.
+
+The CronJob is a short run of `mlapp monitor run`, hardened like the server.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mlapp.deploy.cluster import labels
-from mlapp.deploy.cluster.object_kinds import CRON_JOB
+from mlapp.deploy.cluster.object_kinds import CRON_JOB, SERVICE_MONITOR
 from mlapp.deploy.cluster.server_container import make_server_security
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.storage import list_claimed_volumes, list_volume_mounts
@@ -19,6 +22,22 @@ from mlapp.images.image_spec import APP, VENV
 
 DEADLINE = 1800
 """Seconds after which a run is canceled."""
+
+
+def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
+    """The ServiceMonitor, if configured. It also selects the canary's Service."""
+    settings = context.settings.monitoring
+    if not settings.service_monitor:
+        return None
+    endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": settings.interval}
+    if context.serve.tls_cert:  # Prometheus scrapes the pod's IP, which the certificate does not cover
+        endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
+    chosen = {"matchLabels": {labels.APP: context.names.base}}
+    document = context.make_document(
+        SERVICE_MONITOR, context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
+    )
+    document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
+    return document
 
 
 def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Incoming and outgoing connections: Service, NetworkPolicy, Ingress, HTTPRoute, ServiceMonitor."""
+"""Incoming and outgoing connections: Service, NetworkPolicy, Ingress and HTTPRoute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.labels import PORT
-from mlapp.deploy.cluster.object_kinds import INGRESS, NETWORK_POLICY, ROUTE, SERVICE, SERVICE_MONITOR
+from mlapp.deploy.cluster.object_kinds import INGRESS, NETWORK_POLICY, ROUTE, SERVICE
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import Dns, Gateway
 from mlapp.deploy.k8s.workload import GRPC_PORT_NAME
@@ -128,22 +128,6 @@ def _make_route_parent(settings: Gateway) -> dict[str, str]:
     if settings.section:
         parent["sectionName"] = settings.section
     return parent
-
-
-def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
-    """The ServiceMonitor, if configured. It also selects the canary's Service."""
-    settings = context.settings.monitoring
-    if not settings.service_monitor:
-        return None
-    endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": settings.interval}
-    if context.serve.tls_cert:  # Prometheus scrapes the pod's IP, which the certificate does not cover
-        endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
-    chosen = {"matchLabels": {labels.APP: context.names.base}}
-    document = context.make_document(
-        SERVICE_MONITOR, context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
-    )
-    document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
-    return document
 
 
 def find_network_address(context: RenderContext, namespace: str) -> str:

@@ -44,7 +44,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         autoscaling.make_autoscaler(context),
         networking.make_ingress(context),
         networking.make_route(context),
-        networking.make_service_monitor(context),
+        monitoring.make_service_monitor(context),
     ]
     return _finish_rendered_documents([document for document in made if document is not None], settings)
 
