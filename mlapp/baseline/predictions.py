@@ -42,9 +42,7 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
         if not 0 < width <= MOST_ENTRIES:
             return {}
         listed = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
-        return {
-            f"{NAME}[{at}]": _to_plain_predictions(list(values)) for at, values in enumerate(zip(*listed, strict=True))
-        }
+        return {f"{NAME}[{at}]": _to_plain_predictions([row[at] for row in listed]) for at in range(width)}
     if getattr(first, "ndim", 0):
         return split_predictions([row.tolist() for row in rows])
     return {NAME: _to_plain_predictions(list(rows))}

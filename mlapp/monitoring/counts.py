@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +17,12 @@ from mlapp.baseline.slots import SlotLayout, count_slots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+AT_ONCE = 131_072
+"""Cells that are counted in one call: NumPy and struct hold the interpreter's lock meanwhile."""
+PREDICTIONS_AT_ONCE = 8_192
+"""Predictions that are counted in one call. Each can be a list or a dict."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -110,8 +116,9 @@ class Counter:
 
     def add_answers(self, rows: Sequence[Any], weight: int = 1) -> None:
         """Count predictions, one per row, as in an answer."""
-        if not self.predictions.add_floats(rows, weight):
-            self.add_predictions(split_predictions(rows), weight)
+        for part in [rows] if len(rows) <= PREDICTIONS_AT_ONCE else _cut(rows, PREDICTIONS_AT_ONCE):
+            if not self.predictions.add_floats(part, weight):
+                self.add_predictions(split_predictions(part), weight)
 
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column so far."""
@@ -212,8 +219,9 @@ class Slots:
             steps = self._steps[self._rounded]
             cells = cells.copy()
             cells[:, self._rounded] = np.round(cells[:, self._rounded] / steps) * steps
-        for fine in self._fine:
-            fine.add(cells, weight)
+        for part in [cells] if cells.size <= AT_ONCE else _cut(cells, AT_ONCE // cells.shape[1]):
+            for fine in self._fine:
+                fine.add(part, weight)
 
     def _add_single_column(self, name: str, values: NDArray[np.float64], weight: int) -> None:
         """Count one column of numbers, where others are absent."""
@@ -237,6 +245,12 @@ class Slots:
             name: counts[first : first + count_slots(self._columns[name])].tolist()
             for name, first in self.first.items()
         }
+
+
+def _cut(rows: Any, most: int) -> Iterator[Any]:
+    """The rows of a list or an array in parts of at most so many."""
+    step = max(1, most)
+    return (rows[at : at + step] for at in range(0, len(rows), step))
 
 
 def is_block(table: Any) -> bool:

@@ -53,6 +53,22 @@ def test_eight_replicas_add_up_to_what_one_counts() -> None:
     assert msgspec.json.encode(merged) == msgspec.json.encode(whole)
 
 
+def test_the_counts_of_a_large_request_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = simulation.table(np.random.default_rng(0), 1_000, 5).astype(float)
+    answers = table.to_numpy().tolist()
+    baseline = Baseline(features=build_baseline_columns(table), predictions=summarize_predictions(answers))
+    found = []
+    for most in (10**6, 7):
+        monkeypatch.setattr("mlapp.monitoring.counts.AT_ONCE", most)
+        monkeypatch.setattr("mlapp.monitoring.counts.PREDICTIONS_AT_ONCE", most)
+        counter = Counter(baseline)
+        counter.add_features(table)
+        counter.add_answers(answers)
+        found.append(counter.columns())
+    assert found[0] == found[1]
+    assert len(found[0]) == 10
+
+
 def test_an_array_counts_as_the_table_of_its_columns() -> None:
     table = simulation.table(np.random.default_rng(0), 1_000, 5).astype(float)
     baseline = Baseline(features=build_baseline_columns(table.to_numpy()))
