@@ -41,6 +41,9 @@ class Framework(ABC):
     def owns(self, kind: type) -> bool:
         """Whether this class, or one of its bases, belongs to this framework. Compares names; imports nothing."""
 
+    def prepare_server(self) -> None:  # noqa: B027  # most need nothing
+        """Prepare this process, which does nothing but serve, for many calls of a loaded model."""
+
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit the model; returns the fitted model. `target` is None for an app without one."""

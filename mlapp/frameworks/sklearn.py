@@ -16,6 +16,7 @@ from mlapp.frameworks.framework import (
     unreadable_framework_file_error,
     will_have_method,
 )
+from mlapp.frameworks.sklearn_checks import remember_column_checks
 from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_skops_types
 
 FILE = "model.skops"
@@ -37,6 +38,9 @@ class SklearnFramework(Framework):
 
     def owns(self, kind: type) -> bool:
         return self.module_owns(kind, "sklearn")
+
+    def prepare_server(self) -> None:
+        remember_column_checks()
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit.

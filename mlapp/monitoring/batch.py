@@ -9,18 +9,28 @@ from typing import Any, NamedTuple
 import msgspec
 
 
-class JoinedResults(list[Any]):
+class JoinedResults(Sequence[Any]):
     """The predictions of each request, of one call of a model that answered all of them.
 
     Args:
-        results: for each request its predictions.
         parts: the features of the requests, joined where that is possible.
         rows: the predictions of all requests, in order.
+        results: for each request its predictions; None if each has one.
     """
 
-    def __init__(self, results: list[Any], parts: Sequence[Any], rows: Sequence[Any]) -> None:
-        super().__init__(results)
-        self.parts, self.rows = parts, rows
+    def __init__(self, parts: Sequence[Any], rows: Sequence[Any], results: Sequence[Any] | None = None) -> None:
+        self.parts, self.rows, self._results = parts, rows, results
+
+    @property
+    def has_single_rows(self) -> bool:
+        """Whether each request has one prediction."""
+        return self._results is None
+
+    def __len__(self) -> int:
+        return len(self.rows if self._results is None else self._results)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [self.rows[at]] if self._results is None else self._results[at]
 
 
 class RequestNames(NamedTuple):

@@ -108,7 +108,7 @@ class Recorder:
             target=_run, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
 
-    def add(self, model: Any, parts: Sequence[Any], results: list[Any], rows: int, seconds: float) -> None:
+    def add(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
         """Record a batch that was answered. Called on the request path: it only appends.
 
         Args:

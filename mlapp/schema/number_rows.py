@@ -36,6 +36,7 @@ LONG = 1 << 14
 """Bytes from which NumPy counts faster than `bytes.count`."""
 EXACT = 2**53
 """Whole numbers below it are exact as floats."""
+QUOTE, OPEN = b'"['
 FEW = 16
 """Rows of several types from which taking them apart by columns pays."""
 
@@ -99,6 +100,39 @@ class NumberRows:
             except REFUSED:
                 pass
             return general(body)
+
+        return decode
+
+    def make_row_decoder(self, key: str, start: bytes) -> Callable[[list[bytes]], list[Part | None]]:
+        """A decoder of several short JSON texts, each parsed on its own. It reads one row of numbers that begins and
+        ends as usual. Any other text is None in its result, for `make_decoder`.
+
+        Args:
+            key: as for `make_decoder`.
+            start: the text up to the first number.
+        """
+        length, size, code = len(start), 8 * self._width, self._code
+        is_double, convert = self._is_double, self._convert_number_cells
+        end = b"]]}" if key else b"]]"
+        last = -len(end)
+
+        def decode(texts: list[bytes]) -> list[Part | None]:
+            parse = getattr(_local, "parse", None) or _make_number_parser()
+            found: list[Part | None] = []
+            for text in texts:
+                part = None
+                inner = text[length:last]
+                # One list in one list, and one key: no other bracket is opened, and there is no text.
+                if text[:length] == start and text[last:] == end and OPEN not in inner and QUOTE not in inner:
+                    try:
+                        # Without a name for what is parsed: the parser reads no text while its last one is in use.
+                        cells = bytes((parse(text)[key] if key else parse(text)).as_buffer(of_type=code))
+                        if len(cells) == size:
+                            part = Part(1, cells if is_double else convert(1, cells))
+                    except REFUSED:
+                        pass
+                found.append(part)
+            return found
 
         return decode
 

@@ -11,8 +11,8 @@ import re
 import struct
 import types
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,9 @@ from mlapp.schema.row_types import PACKED, find_cell_type, find_field_type, make
 if TYPE_CHECKING:
     from mlapp.schema.number_rows import NumberRows
 
+SeveralDecoder: TypeAlias = Callable[["list[bytes]"], "list[Part | None]"]
+REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, RecursionError)
+"""Errors for a row that does not fit its type."""
 LONGEST_KNOWN = 64
 """Bytes of a body's start that are remembered."""
 LONGEST_START = 4096
@@ -30,10 +33,6 @@ LONGEST_START = 4096
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
-
-
-class TwiceError(Exception):
-    """An object of the body has, or can have, a duplicate key."""
 
 
 class RowCodec:
@@ -48,9 +47,12 @@ class RowCodec:
         self.schema = schema
         self._keys = keys
         self._takes_array = takes_array
-        self._fast: dict[bytes, Callable[[bytes], Part]] = {}
-        self._last: tuple[bytes, Callable[[bytes], Part] | None] = b"", None
+        self._fast: dict[bytes, Callable[[bytes], Part | None]] = {}
+        self._last: tuple[bytes, Callable[[bytes], Part | None] | None] = b"", None
         """How the last body began, up to its first row, and what decodes it: those of one client begin alike."""
+        self._several: dict[bytes, Callable[[bytes], SeveralDecoder]] = {}
+        self._decode_several: SeveralDecoder | None = None
+        """Decodes bodies that begin like the last one."""
         self._rows: dict[type, Callable[[list[Any]], Part]] = {}
         self._numbers: dict[bytes, Callable[[bytes], Part | None]] = {}
         self.join: Callable[[list[Part]], Any] | None = None
@@ -66,15 +68,20 @@ class RowCodec:
             shape = SHAPE.match(body, 0, LONGEST_START)
             if shape is None:
                 return None
-            decode = self._fast.get((shape["key"] or b"") + shape["row"])
+            form = (shape["key"] or b"") + shape["row"]
+            decode = self._fast.get(form)
             if decode is None:
                 return None
             if shape.end() <= LONGEST_KNOWN:
-                self._last = shape[0], decode
-        try:
-            return decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, TwiceError, RecursionError):
-            return None
+                self._last, self._decode_several = (shape[0], decode), self._several[form](shape[0])
+        return decode(body)
+
+    def decode_several(self, bodies: list[bytes]) -> list[Part | None]:
+        """`decode` for each of several short bodies, which is faster if they begin like the last one.
+
+        None also for a body that only `decode` reads.
+        """
+        return [None] * len(bodies) if self._decode_several is None else self._decode_several(bodies)
 
     def decode_numbers(self, body: bytes) -> Part | None:
         """`decode` for rows of numbers that simdjson reads in a few milliseconds; quickly None for all others."""
@@ -93,7 +100,7 @@ class RowCodec:
             return None
         try:
             return convert(inputs)
-        except (msgspec.MsgspecError, struct.error, OverflowError, RecursionError):
+        except REFUSED:
             return None
 
     def _prepare_row_decoders(self) -> None:
@@ -195,10 +202,13 @@ class RowCodec:
                 keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
             for key, body in keys.items():
                 form = key.encode() + bracket
-                general = self._fast[form] = _make_row_decoder(body, key, names, texts, part)
+                several = _make_row_decoder(body, key, names, texts, part)
+                general = self._fast[form] = partial(_decode_one, several)
+                self._several[form] = partial(_ignore_start, several)
                 if numbers is not None and bracket == b"[":
                     self._numbers[form] = numbers.make_decoder(key, lambda body: None)
                     self._fast[form] = numbers.make_decoder(key, general)
+                    self._several[form] = partial(numbers.make_row_decoder, key)
             for kind in (dict,) if names else (list, tuple):
                 self._rows[kind] = _make_row_converter(rows_type, part)
 
@@ -228,22 +238,35 @@ class RowCodec:
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
-def _make_row_decoder(
-    kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]
-) -> Callable[[bytes], Part]:
+def _make_row_decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> SeveralDecoder:
     decode = msgspec.json.Decoder(kind).decode
     outer = 2 if key else 0
     quotes = 2 * (names + texts)
 
-    def run(body: bytes) -> Part:
-        found = decode(body)
-        rows: list[Any] = getattr(found, key) if key else found
-        # The types do not detect a duplicate key. Then there are too many quotes.
-        if body.count(b'"') > outer + quotes * len(rows):
-            raise TwiceError
-        return part(rows)
+    def run(bodies: list[bytes]) -> list[Part | None]:
+        parts: list[Part | None] = []
+        for body in bodies:
+            one = None
+            try:
+                found = decode(body)
+                rows: list[Any] = getattr(found, key) if key else found
+                # The types do not detect a duplicate key. Then there are too many quotes.
+                if rows and body.count(b'"') <= outer + quotes * len(rows):
+                    one = part(rows)
+            except REFUSED:
+                pass
+            parts.append(one)
+        return parts
 
     return run
+
+
+def _decode_one(several: SeveralDecoder, body: bytes) -> Part | None:
+    return several([body])[0]
+
+
+def _ignore_start(several: SeveralDecoder, start: bytes) -> SeveralDecoder:
+    return several
 
 
 def _make_row_converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:

@@ -151,6 +151,10 @@ class Codec:
             part.keys = keys if self.is_raw else check_business_keys(keys, part.rows)
         return part
 
+    def decode_several(self, bodies: list[bytes]) -> list[Part | None]:
+        """The features in each of several short JSON bodies; None for a body that only `decode_json` reads."""
+        return [None] * len(bodies) if self._rows is None else self._rows.decode_several(bodies)
+
     def load_part(self, raw: Part) -> Part:
         """The features in the result of `reader`.
 
@@ -231,6 +235,8 @@ class Codec:
     def combine_parts(self, parts: list[Part]) -> Any:
         """The features of several requests as one table, array or list."""
         join = self._rows.join if self._rows is not None else None
+        if join is not None and len(parts) == 1 and parts[0].features is None:
+            return join(parts)
         if join is None:
             features = [part.features for part in parts]
         elif all(part.features is None for part in parts):

@@ -12,7 +12,6 @@ import msgspec
 from mlapp.errors import InputError, Problem
 from mlapp.normalization import MANY
 from mlapp.schema.json_values import to_json_value
-from mlapp.schema.row_codec import TwiceError
 from mlapp.serving.web.problems import HttpError
 
 INPUTS = "inputs"
@@ -28,6 +27,10 @@ SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _NUMBERS = frozenset((int, float, bool))
 _encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
+
+
+class TwiceError(Exception):
+    """An object of the body has a duplicate key."""
 
 
 def extract_inputs(body: bytes) -> Any:
@@ -132,7 +135,7 @@ def check_business_keys(keys: Any, rows: int) -> Any:
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then the constant part of all answers."""
-    return b'{"predictions":' + encode_list(predictions) + tail
+    return b"".join((b'{"predictions":', encode_list(predictions), tail))
 
 
 def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
@@ -140,13 +143,9 @@ def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) 
     return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
 
 
-def encode_numbers(results: Sequence[Any]) -> list[bytes] | None:
-    """The JSON of each of several results that are a single number or boolean; None for other results."""
-    try:
-        values = [value for (value,) in results]
-    except (TypeError, ValueError):  # an error, or not one prediction
-        return None
-    return encode_json(values)[1:-1].split(b",") if _NUMBERS.issuperset(map(type, values)) else None
+def encode_numbers(values: Sequence[Any]) -> bytes | None:
+    """The JSON of several numbers and booleans, with commas between them; None if there are other values."""
+    return encode_json(values)[1:-1] if _NUMBERS.issuperset(map(type, values)) else None
 
 
 def encode_list(values: Sequence[Any]) -> bytes:

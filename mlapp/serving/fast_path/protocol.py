@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httptools
@@ -46,10 +46,12 @@ class RequestHead(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         head: the bytes, up to the body.
+        length: of the head.
         size: of head and body.
     """
 
     head: bytes
+    length: int
     size: int
     endpoint: Endpoint
     keep_alive: bool
@@ -72,6 +74,7 @@ class FastProtocol(HttpToolsProtocol):
     _read = 0
     _read_body = 0
     _used = False
+    _last_arrival = 0.0
     _is_broken = False
     _held = 0
     _read_timer: asyncio.TimerHandle | None = None
@@ -103,13 +106,15 @@ class FastProtocol(HttpToolsProtocol):
     def _watch_idleness(self) -> None:
         """Close a connection without data between two checks. This costs less than uvicorn's timer per request."""
         cycle: Any = self.cycle
+        arrival = cycle.arrived if type(cycle) is FastCycle else self._last_arrival
         if (
             self._used
             or self._reading
+            or arrival != self._last_arrival
             or (cycle is not None and not cycle.response_complete)
             or self._idle_timer is None
         ):
-            self._used = False
+            self._used, self._last_arrival = False, arrival
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._watch_idleness)
         else:
             self.timeout_keep_alive_handler()
@@ -125,31 +130,22 @@ class FastProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         last = self._last
-        if last is None or len(data) != last.size or not data.startswith(last.head):
+        if last is None or len(data) != last.size or data[: last.length] != last.head:
             if self._is_broken:
                 return
             last = None if self._reading else self._find_known_head(data)
             if last is None:
                 self._parse_data(data)
                 return
-        if not self._is_free_for(last.endpoint):
+            self._last = last
+        cycle, endpoint = self.cycle, last.endpoint
+        if not ((cycle is None or cycle.response_complete) and endpoint.is_plain) or self.flow.write_paused:
             self._parse_data(data)
             return
-        self._last, self._used = last, True
-        self._begin_request(last, data[len(last.head) :])
-
-    def _find_known_head(self, data: bytes) -> RequestHead | None:
-        """The known meaning of a complete request's head."""
-        end = data.find(HEAD_END) + len(HEAD_END)
-        head = self._head = data[:end]
-        known = self.heads.get(head)
-        return known if known is not None and len(data) == known.size else None
-
-    def _begin_request(self, known: RequestHead, body: bytes) -> None:
-        """A complete request, whose head needs no parser, on a connection without unanswered requests."""
-        self.metrics.open_requests += 1
-        endpoint, started = known.endpoint, time.perf_counter()
-        cycle = FastCycle(
+        # A complete request, whose head needs no parser, on a connection without unanswered requests.
+        endpoint.server_metrics.open_requests += 1
+        started = perf_counter()
+        request = self.cycle = FastCycle(  # type: ignore[assignment]
             endpoint.current,
             NO_PART,
             endpoint.settings.timeout,
@@ -157,11 +153,25 @@ class FastProtocol(HttpToolsProtocol):
             protocol=self,
             endpoint=endpoint,
             identity=request_id.next_id(),
-            keep_alive=known.keep_alive,
+            keep_alive=last.keep_alive,
             started=started,
         )
-        self.cycle = cycle  # type: ignore[assignment]
-        cycle.begin_request(body)
+        arrivals = endpoint.batcher.arrivals
+        requests = arrivals.requests
+        if not requests:
+            if len(self.connections) == 1:
+                request.begin_request(data[last.length :])
+                return
+            self.loop.call_soon(endpoint.batcher.read_arrivals)
+        requests.append(request)
+        arrivals.bodies.append(data[last.length :])
+
+    def _find_known_head(self, data: bytes) -> RequestHead | None:
+        """The known meaning of a complete request's head."""
+        end = data.find(HEAD_END) + len(HEAD_END)
+        head = self._head = data[:end]
+        known = self.heads.get(head)
+        return known if known is not None and len(data) == known.size else None
 
     def _parse_data(self, data: bytes) -> None:
         """Give data to the parser, and watch that what is incomplete ends."""
@@ -264,7 +274,8 @@ class FastProtocol(HttpToolsProtocol):
                 endpoint=endpoint,
                 identity=choose_request_id(headers),
                 keep_alive=keep_alive,
-                started=time.perf_counter(),
+                started=perf_counter(),
+                parts=[],
                 more_body=True,
             )
         else:
@@ -293,7 +304,7 @@ class FastProtocol(HttpToolsProtocol):
             super().on_message_complete()
         elif not cycle.response_complete:
             cycle.more_body = False
-            cycle.loaded, cycle.arrived = cycle.endpoint.current, time.perf_counter()
+            cycle.loaded, cycle.arrived = cycle.endpoint.current, perf_counter()
             body = b"".join(cycle.parts)
             cycle.parts.clear()
             cycle.begin_request(body)
@@ -326,7 +337,7 @@ class FastProtocol(HttpToolsProtocol):
             return
         if len(self.heads) >= MOST_HEADS:
             self.heads.clear()
-        self.heads[head] = RequestHead(head, len(head) + length, endpoint, keep_alive)
+        self.heads[head] = RequestHead(head, len(head), len(head) + length, endpoint, keep_alive)
 
     def on_response_complete(self) -> None:
         """A client that sent `Expect: 100-continue` does not have to send its body after an answer."""

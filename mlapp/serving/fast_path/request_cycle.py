@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_answer
@@ -27,14 +24,24 @@ if TYPE_CHECKING:
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
 START = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: "
-format_start = lru_cache(1024)(START.__mod__)
-"""`START` with a body's length. The cache is bounded: texts as predictions can have any length."""
-MIDDLE = b'\r\n\r\n{"predictions":['
-"""With `START`, an answer with one prediction on a connection that stays open."""
-OPENING = len(b'{"predictions":[')
+HEAD_END = b"\r\n\r\n"
+OPENING = b'{"predictions":['
+END = b"\0"
+"""Separates answers while they are made. No JSON contains it."""
 NO_PART = Part(0)
 """State of a request whose body is not decoded."""
 CLOSE = b"connection: close\r\n"
+
+
+class Starts(dict[int, bytes]):
+    """The start of an answer up to its id, by the length of its body with `HEAD_END`: a number has few lengths."""
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = start = START % (size - len(HEAD_END))
+        return start
+
+
+STARTS = Starts()
 
 
 class FastCycle(QueuedRequest, kw_only=True):
@@ -45,7 +52,7 @@ class FastCycle(QueuedRequest, kw_only=True):
 
     Attributes:
         started: time of `perf_counter` at which its headers were there.
-        parts: the body, while it is incomplete.
+        parts: a list of the pieces of a body that is incomplete.
     """
 
     protocol: FastProtocol
@@ -53,9 +60,8 @@ class FastCycle(QueuedRequest, kw_only=True):
     identity: bytes
     keep_alive: bool
     started: float
-    parts: list[bytes] = msgspec.field(default_factory=list)
+    parts: Any = None
     more_body: bool = False
-    response_complete: bool = False
     disconnected: bool = False
 
     @property
@@ -87,9 +93,8 @@ class FastCycle(QueuedRequest, kw_only=True):
         else:
             self.finish_request(rows)
 
-    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
+    def finish_request(self, result: list[Any] | BaseException) -> None:
         """Answer with predictions, or with a problem."""
-        self.is_waiting = False
         if self.response_complete:
             return
         protocol = self.protocol
@@ -122,33 +127,39 @@ class FastCycle(QueuedRequest, kw_only=True):
         protocol.on_fast_response()
 
     @classmethod
-    def finish_batch(cls, batch: Sequence[QueuedRequest], results: Sequence[Any], texts: Sequence[bytes]) -> None:
+    def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:
         """`finish_request` for each request, with one record of metrics and log for all plain ones."""
         first: Any = batch[0]
-        application, tail = first.protocol.application, b"]" + first.loaded.tail
+        application, tail = first.protocol.application, first.loaded.tail
         if application.stopping or application.plain_headers:
-            super().finish_batch(batch, results, texts)
+            super().finish_batch(batch, rows, numbers)
             return
-        around = OPENING + len(tail)
-        answered: list[FastCycle] = []
+        opening, end = HEAD_END + OPENING, b"]" + tail
+        # All bodies in one go, instead of a few calls for each.
+        bodies = b"".join((opening, numbers.replace(b",", end + END + opening), end)).split(END)
+        left: list[tuple[QueuedRequest, Any]] = []
         resumed = 0
-        for item, result, text in zip(batch, results, texts, strict=True):
-            if type(item) is FastCycle and item.is_waiting and item.keep_alive and not item.part.is_unionml:
+        for item, row, body in zip(batch, rows, bodies, strict=True):
+            if type(item) is FastCycle and not item.response_complete and item.keep_alive and not item.part.is_unionml:
                 protocol = item.protocol
                 transport = protocol.transport
                 if not transport.is_closing():
-                    transport.write(b"".join((format_start(around + len(text)), item.identity, MIDDLE, text, tail)))
-                    item.is_waiting = False
+                    transport.write(STARTS[len(body)] + item.identity + body)
                     item.response_complete = True
-                    answered.append(item)
                     if protocol.pipeline or protocol.flow.read_paused:
                         protocol.on_fast_response()
                         resumed += 1
                     continue
-            item.finish_request(result, text)
+            left.append((item, row))
+        answered: Any = batch
+        if left:
+            others = {id(item) for item, _ in left}
+            answered = [item for item in batch if id(item) not in others]
         if answered:
             answered[0].protocol.server_state.total_requests += len(answered) - resumed
             _record_answers(answered)
+        for item, row in left:
+            item.finish_request([row])
 
     def _record_answer(self, status: int) -> None:
         seconds = time.perf_counter() - self.started
@@ -158,7 +169,7 @@ class FastCycle(QueuedRequest, kw_only=True):
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
-def _record_answers(answered: list[FastCycle]) -> None:
+def _record_answers(answered: Sequence[FastCycle]) -> None:
     """Record requests of one endpoint that were answered now with status 200."""
     now = time.perf_counter()
     application, path = answered[0].protocol.application, answered[0].endpoint.path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlapp.serving.web.problems import HttpError
 
 SLICE = 50_000
 """Rows of one request that are predicted together, where they may be predicted apart."""
-Attempt = tuple[list[Any], list[tuple[Any, Any]]]
+Attempt = tuple[Sequence[Any], list[tuple[Any, Any]]]
 """For each request its rows, or its error; and for each call that went well, what the predictor took and returned."""
 
 
@@ -44,7 +44,7 @@ def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
     calls = []
     keeps_calls = bool(loaded.predictor.pipeline.callbacks)
     for at in range(0, part.rows, SLICE):
-        if not item.is_waiting:
+        if item.response_complete:
             raise HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds.")
         piece = loaded.codec.slice_part(part, at, at + SLICE)
         rows, features, predictions = predict_batch(loaded, [piece], piece.rows)
@@ -54,27 +54,31 @@ def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
     return [found], calls
 
 
-def try_batch(loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None]) -> Attempt:
+def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed: Callable[[], None]) -> Attempt:
     """Predict the items together as far as possible.
 
     Args:
+        rows: of all items.
         failed: called for each failed call that is not split further.
     """
     parts = [item.part for item in items]
     try:
         if _is_predicted_in_slices(loaded, parts):
             return predict_in_slices(loaded, items[0])
-        count = sum(part.rows for part in parts)
-        joined = loaded.codec.join_parts(parts, count)
-        rows, features, predictions = predict_batch(loaded, joined, count)
+        joined = loaded.codec.join_parts(parts, rows)
+        found, features, predictions = predict_batch(loaded, joined, rows)
     except Exception as error:
         if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
         middle = len(items) // 2
-        first, second = (try_batch(loaded, half, failed) for half in (items[:middle], items[middle:]))
-        return first[0] + second[0], first[1] + second[1]
-    return JoinedResults(split_request_rows(rows, parts), joined, rows), [(features, predictions)]
+        first, second = (
+            try_batch(loaded, half, sum(item.part.rows for item in half), failed)
+            for half in (items[:middle], items[middle:])
+        )
+        return [*first[0], *second[0]], first[1] + second[1]
+    results = None if rows == len(items) else split_request_rows(found, parts)
+    return JoinedResults(joined, found, results), [(features, predictions)]
 
 
 async def try_batch_async(
@@ -97,7 +101,7 @@ async def try_batch_async(
         middle = len(items) // 2
         first = await try_batch_async(loaded, items[:middle], failed, thread)
         second = await try_batch_async(loaded, items[middle:], failed, thread)
-        return first[0] + second[0], first[1] + second[1]
+        return [*first[0], *second[0]], first[1] + second[1]
     return split_request_rows(rows, parts), [(features, predictions)]
 
 

@@ -14,10 +14,12 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.recorder import Recorder
 from mlapp.schema.part import Part
+from mlapp.serving.inference.arrivals import Arrivals
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.deadline_timer import DeadlineTimer
 from mlapp.serving.inference.latency import Latency
@@ -76,6 +78,8 @@ class Batcher:
         self._max_batch = max_batch
         self._wait = wait
         self._queue = queue
+        self.arrivals = Arrivals()
+        """Requests of this turn of the event loop; see `read_arrivals`."""
         self._waiting: deque[QueuedRequest] = deque()
         self._running: list[QueuedRequest] = []
         self._deadlines = DeadlineTimer(self._expire_requests)
@@ -88,7 +92,7 @@ class Batcher:
         self._busy = False
         self.thread = ModelThread()
         """A synchronous predictor is never called by two threads at once."""
-        self._ended: list[tuple[ServedModel, list[QueuedRequest], list[Any], int, float, float]] = []
+        self._ended: list[tuple[ServedModel, list[QueuedRequest], Sequence[Any], int, float, float]] = []
         self._note_timer: asyncio.TimerHandle | None = None
         self.recorder: Recorder | None = None
         """Gets each batch once it was answered."""
@@ -107,7 +111,8 @@ class Batcher:
         Raises:
             MlappError: the app's code failed.
         """
-        if self._waiting or self.is_holding_up(loaded) or not self._pace.expects_fast(part.rows):
+        # As `is_holding_up`, without a call of it.
+        if self._waiting or self._busy or self._wait > 0 or loaded.is_async or not self._pace.expects_fast(part.rows):
             return None
         started = time.perf_counter()
         try:
@@ -156,6 +161,46 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._end_wait)
         if self._is_held:
             self._deadlines.watch_deadline(item.expires)
+
+    def read_arrivals(self) -> None:
+        """Queue the requests that arrived in the last turn of the event loop, and flush if nothing is to wait for."""
+        first = self._queue_arrivals()
+        if first is None:
+            return
+        if not self._scheduled:
+            if not self._busy:
+                self._schedule_flush(is_next_turn=True)
+        elif self._timer is not None and self._rows >= self._enough:
+            self._timer.cancel()
+            self._end_wait()
+        if self._is_held:
+            self._deadlines.watch_deadline(first.expires)
+
+    def _queue_arrivals(self) -> QueuedRequest | None:
+        """Queue the arrived requests; returns the first one, whose deadline is the earliest of them."""
+        requests, own = self.arrivals.decode_arrivals()
+        rows = self._rows + own
+        if rows > self._unchecked:
+            return self._queue_checked(requests)
+        self._overload.offered += own
+        self._waiting.extend(requests)
+        self._rows = rows
+        return requests[0] if requests else None
+
+    def _queue_checked(self, requests: list[QueuedRequest]) -> QueuedRequest | None:
+        """As `_queue_arrivals`, for decoded requests that may be too many."""
+        queued = []
+        for request in requests:
+            self._overload.offered += request.part.rows
+            try:
+                self._check_request(request)
+            except HttpError as error:
+                request.finish_request(error)
+                continue
+            self._waiting.append(request)
+            self._rows += request.part.rows
+            queued.append(request)
+        return queued[0] if queued else None
 
     def _check_request(self, item: QueuedRequest) -> None:
         """Raises:
@@ -221,7 +266,7 @@ class Batcher:
 
     def cancel_request(self, item: QueuedRequest) -> None:
         """Release the place of a client that has left."""
-        item.is_waiting = False
+        item.response_complete = True
         if self._remove_request(item) or item.call is not None:
             self._metrics.cancelled.inc()
         self._cancel_idle_call(item)
@@ -239,8 +284,12 @@ class Batcher:
         self._deadlines.close_timer()
         self.thread.shutdown(wait=False, cancel_futures=True)
 
-    def _schedule_flush(self) -> None:
-        """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up."""
+    def _schedule_flush(self, *, is_next_turn: bool = False) -> None:
+        """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up.
+
+        Args:
+            is_next_turn: flush now, where it would be in the next turn.
+        """
         self._scheduled = True
         self._is_held = self.is_holding_up(self._waiting[-1].loaded)
         loop = asyncio.get_running_loop()
@@ -249,16 +298,22 @@ class Batcher:
         if not wait and returning.rows > rows:
             self._enough = min(returning.rows, self._max_batch)
             if self._pace.is_fast:
-                loop.call_soon(self._flush_when_quiet, 0)
+                if is_next_turn:
+                    self._flush_when_quiet(0)
+                else:
+                    loop.call_soon(self._flush_when_quiet, 0)
                 return
             wait = returning.remaining_wait(rows, self._pace.usual, loop.time())
         if wait > 0 and rows < self._enough:
             self._timer = loop.call_later(wait, self._end_wait)
+        elif is_next_turn:
+            self._flush_queue()
         else:
             loop.call_soon(self._flush_queue)
 
     def _flush_when_quiet(self, seen: int) -> None:
         """Flush if there are enough rows, or the last turn of the event loop brought no more than `seen`."""
+        self._queue_arrivals()
         rows = self._rows
         if rows >= self._enough or rows <= seen:
             self._flush_queue()
@@ -268,6 +323,7 @@ class Batcher:
     def _end_wait(self) -> None:
         """Flush when there are enough rows, or time is up."""
         self._timer = None
+        self._queue_arrivals()
         if not self._wait:
             self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
         self._flush_queue()
@@ -276,9 +332,11 @@ class Batcher:
         """Fail requests that have waited too long, in the queue or in a call, and watch the others."""
         now = time.perf_counter()
         for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
-            if item.is_waiting and item.expires <= now:
+            if item.response_complete:
+                continue
+            if item.expires <= now:
                 self._expire_request(item)
-            elif item.is_waiting:
+            else:
                 self._deadlines.watch_deadline(item.expires)
 
     def _expire_request(self, item: QueuedRequest) -> None:
@@ -290,7 +348,7 @@ class Batcher:
     def _cancel_idle_call(self, item: QueuedRequest) -> None:
         """Cancel the call of an `async def` predictor whose clients have left."""
         call = item.call
-        if call is not None and not any(other.is_waiting for other in self._calls.get(call, ())):
+        if call is not None and all(other.response_complete for other in self._calls.get(call, ())):
             call.cancel()
 
     def _remove_request(self, item: QueuedRequest) -> bool:
@@ -325,6 +383,7 @@ class Batcher:
 
     def _flush_queue(self) -> None:
         self._scheduled, self._timer = False, None
+        self._queue_arrivals()
         if self._busy or not self._waiting:
             return
         batch, rows = self._take_batch()
@@ -340,7 +399,7 @@ class Batcher:
                 item.call = call
             call.add_done_callback(self._finish_async_call)
         elif self._pace.expects_fast(rows):
-            results, after, seconds = self._run_batch(loaded, batch)
+            results, after, seconds = self._run_batch(loaded, batch, rows)
             self._returning.rows = rows if self._batch else 0
             deliver_request_results(batch, results)
             # In the next turn, after the answers are sent: no client waits for it.
@@ -368,7 +427,7 @@ class Batcher:
     def _run_in_thread(
         self, loop: asyncio.AbstractEventLoop, loaded: ServedModel, batch: list[QueuedRequest], rows: int, waited: float
     ) -> None:
-        results, after, seconds = self._run_batch(loaded, batch)
+        results, after, seconds = self._run_batch(loaded, batch, rows)
         has_callback = loaded.predictor.pipeline.stage("on_predict") is not None
         # The loop waits for the interpreter, so the thread does nothing more for a batch than it must.
         loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
@@ -380,7 +439,7 @@ class Batcher:
         self,
         loaded: ServedModel,
         batch: list[QueuedRequest],
-        results: list[Any],
+        results: Sequence[Any],
         rows: int,
         waited: float,
         seconds: float,
@@ -429,21 +488,23 @@ class Batcher:
             self._metrics.schedule_update()
             self._deadlines.watch_requests([*self._running, *self._waiting])
 
-    def _run_batch(self, loaded: ServedModel, batch: list[QueuedRequest]) -> tuple[list[Any], list[Any], float]:
+    def _run_batch(
+        self, loaded: ServedModel, batch: list[QueuedRequest], rows: int
+    ) -> tuple[Sequence[Any], list[Any], float]:
         """Predict a batch. Returns the result of each request, the due calls of on_predict, and the seconds."""
         started = time.perf_counter()
         if self._spans is None:
-            results, after = try_batch(loaded, batch, self._metrics.failed.inc)
+            results, after = try_batch(loaded, batch, rows, self._metrics.failed.inc)
         else:
             with self._spans.open_span(loaded.version, [(item.span, item.part.rows) for item in batch]):
-                results, after = try_batch(loaded, batch, self._metrics.failed.inc)
+                results, after = try_batch(loaded, batch, rows, self._metrics.failed.inc)
         return results, after, time.perf_counter() - started
 
     def _note_batch(
         self,
         loaded: ServedModel,
         parts: list[Part],
-        results: list[Any],
+        results: Sequence[Any],
         after: list[Any],
         rows: int,
         waited: float,
@@ -471,7 +532,7 @@ class Batcher:
             await asyncio.get_running_loop().run_in_executor(self.thread, self._call_on_predict, loaded, after)
 
     def _record(
-        self, loaded: ServedModel, batch: list[QueuedRequest], results: list[Any], rows: int, seconds: float
+        self, loaded: ServedModel, batch: list[QueuedRequest], results: Sequence[Any], rows: int, seconds: float
     ) -> None:
         """Pass an answered batch to the recorder."""
         if self.recorder is not None:

@@ -66,6 +66,7 @@ class Endpoint:
         self.prefix = prefix
         self.path = f"{prefix}/predict"
         self.settings = settings
+        self.server_metrics = metrics
         self.metrics = ModelMetrics(metrics, pipeline.name)
         self.current = loaded
         self.metrics.set_version(loaded.version)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_numbers
 from mlapp.serving.inference.served_model import ServedModel
@@ -23,37 +24,40 @@ class QueuedRequest(msgspec.Struct, eq=False):
     Attributes:
         timeout: seconds after `arrived` until it gets a 504 and leaves the queue.
         arrived: time of `perf_counter`.
-        is_waiting: whether anybody waits for the result: not after the deadline, and not when the client has left.
+        response_complete: whether nobody waits for the result any more: it was delivered, the deadline has passed or
+            the client has left. The name is uvicorn's.
         span: the trace that waits for it, where there are traces.
         call: the call of an `async def` predictor that holds the request.
+        identity: the request's id.
     """
 
     loaded: ServedModel
     part: Part
     timeout: float
     arrived: float = msgspec.field(default_factory=time.perf_counter)
-    is_waiting: bool = True
+    response_complete: bool = False
     span: Any = None
     call: asyncio.Task[None] | None = None
+    identity: bytes | None = None
 
     @property
     def expires(self) -> float:
         """Time of `perf_counter` of its deadline."""
         return self.arrived + self.timeout
 
-    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
-        """Deliver the result, unless the deadline has passed or the client has left.
-
-        Args:
-            text: the only prediction as JSON, if it was encoded for the whole batch.
-        """
+    def finish_request(self, result: list[Any] | BaseException) -> None:
+        """Deliver the result, unless the deadline has passed or the client has left."""
         raise NotImplementedError
 
     @classmethod
-    def finish_batch(cls, batch: Sequence[QueuedRequest], results: Sequence[Any], texts: Sequence[bytes]) -> None:
-        """Deliver the results of requests with one number each, of which the first is of this class."""
-        for item, result, text in zip(batch, results, texts, strict=True):
-            item.finish_request(result, text)
+    def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:
+        """Deliver the predictions of requests with one row each, of which the first is of this class.
+
+        Args:
+            numbers: the predictions as JSON, with commas between them.
+        """
+        for item, row in zip(batch, rows, strict=True):
+            item.finish_request([row])
 
 
 class CallbackRequest(QueuedRequest, kw_only=True):
@@ -64,33 +68,31 @@ class CallbackRequest(QueuedRequest, kw_only=True):
 
     done: Done
 
-    def finish_request(self, result: list[Any] | BaseException, text: bytes | None = None) -> None:
-        is_waiting, self.is_waiting = self.is_waiting, False
+    def finish_request(self, result: list[Any] | BaseException) -> None:
+        is_waiting, self.response_complete = not self.response_complete, True
         if is_waiting:
             self.done(result)
 
 
-def split_request_rows(rows: list[Any], parts: list[Part]) -> list[Any]:
+def split_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Sequence[Any]:
     """Each request's own rows."""
     if len(parts) == 1:
         return [rows]
-    counts = [part.rows for part in parts]
-    if counts.count(1) == len(counts):
-        return [[row] for row in rows]
-    ends = list(itertools.accumulate(counts))
+    ends = list(itertools.accumulate([part.rows for part in parts]))
     return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
 
 
 def has_no_waiting_request(items: list[QueuedRequest]) -> bool:
     """Whether all clients have left. Then a retry only delays others."""
-    return not any(item.is_waiting for item in items)
+    return all(item.response_complete for item in items)
 
 
-def deliver_request_results(batch: list[QueuedRequest], results: list[Any]) -> None:
+def deliver_request_results(batch: list[QueuedRequest], results: Sequence[Any]) -> None:
     """Deliver the results. If each request has one number, all are encoded in one call."""
-    texts = encode_numbers(results) if len(batch) > 1 else None
-    if texts is None:
-        for item, result in zip(batch, results, strict=True):
-            item.finish_request(result)
-    else:
-        batch[0].finish_batch(batch, results, texts)
+    if isinstance(results, JoinedResults) and results.has_single_rows and len(batch) > 1:
+        numbers = encode_numbers(results.rows)
+        if numbers is not None:
+            batch[0].finish_batch(batch, results.rows, numbers)
+            return
+    for item, result in zip(batch, results, strict=True):
+        item.finish_request(result)

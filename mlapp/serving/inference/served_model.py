@@ -21,6 +21,7 @@ from mlapp.config import Serve
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.normalization import normalize_predictions, normalize_to_rows
+from mlapp.normalization.scalars import JSON_TYPES
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.prediction import Predictor
@@ -99,6 +100,8 @@ class ServedModel:
         Raises:
             DataError: not one prediction per row, or a value that JSON cannot represent.
         """
+        if type(predictions) is list and len(predictions) == rows and JSON_TYPES.issuperset(map(type, predictions)):
+            return predictions
         title = self._title
         found = normalize_to_rows(normalize_predictions(predictions, title), title)
         if len(found) != rows:

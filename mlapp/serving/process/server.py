@@ -117,6 +117,8 @@ class Server(uvicorn.Server):
     async def serve_models(self, listener: socket.socket, parent: int | None) -> None:
         """Warm the models, serve, and clean up."""
         await self._application.start_models()
+        for endpoint in self._application.endpoints:
+            endpoint.current.predictor.framework.prepare_server()
         if parent is not None:
             self._same = TWICE
             asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, count
 
 SOUND = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
-DIGITS = tuple(b"%02x" % number for number in range(256))
-PLACES = 6
-"""Pairs of hexadecimal digits of a number: enough for centuries at 30,000 requests a second."""
+LOW = tuple(b"%03x" % number for number in range(16**3))
+"""The last digits of a number. With the others in one piece, an id is a single concatenation."""
+HIGH = 9
+"""The other hexadecimal digits of a number: with these, enough for centuries at 30,000 requests a second."""
 
 
 def _make_request_ids() -> Iterator[bytes]:
-    """The ids of a process: a random prefix and a number, unique and cheap: no Python code runs for one."""
-    return map(b"".join, itertools.product((os.urandom(8).hex().encode() + b"-",), *[DIGITS] * PLACES))
+    """The ids of a process: a random prefix and a number, unique and cheap: no Python code runs for most of them."""
+    prefix = os.urandom(8).hex().encode()
+    return chain.from_iterable(map((b"%b-%0*x" % (prefix, HIGH, high)).__add__, LOW) for high in count())
 
 
 def _renew_request_ids() -> None:

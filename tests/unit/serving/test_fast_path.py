@@ -97,17 +97,37 @@ async def test_each_connection_of_a_batch_gets_its_own_answer(connect, last):
         assert len(identities) == len(connections)
 
 
-async def test_a_wrong_request_and_a_client_that_left_take_nothing_from_the_others(connect):
+@pytest.mark.parametrize("turns", [1, 3])
+async def test_a_wrong_request_and_a_client_that_left_take_nothing_from_the_others(connect, turns):
+    """Also where their heads are known, so that all bodies are decoded in one turn."""
     (good, sent), (wrong, refused), (left, silent) = (connect() for _ in range(3))
-    good.data_received(request([1, 2]))
-    wrong.data_received(request([1, "x"]))
-    left.data_received(request([5, 6]))
-    silent.closed = True
-    left.connection_lost(None)
-    await answers(sent, refused)
-    assert sent.sent.endswith(b'{"predictions":[3.0],"model":"numbers","version":null}')
-    assert refused.sent.startswith(b"HTTP/1.1 422")
+    for turn in range(turns):
+        sent.sent = refused.sent = silent.sent = b""
+        wrong.data_received(request([1, "x"]))
+        good.data_received(request([1, 2]))
+        left.data_received(request([5, 6]))
+        if turn == turns - 1:
+            silent.closed = True
+            left.connection_lost(None)
+        await answers(sent, refused)
+        assert sent.sent.endswith(b'{"predictions":[3.0],"model":"numbers","version":null}')
+        assert refused.sent.startswith(b"HTTP/1.1 422")
     assert silent.sent == b""
+
+
+async def test_a_second_request_before_the_answer_waits_for_it(connect):
+    connections = [connect() for _ in range(2)]
+    for _ in range(3):
+        for protocol, transport in connections:
+            transport.sent = b""
+            protocol.data_received(request([1, 2]))
+            protocol.data_received(request([1, 5]))
+        end = time.monotonic() + 20
+        while not all(transport.sent.count(b"HTTP/1.1 200") == 2 for _, transport in connections):
+            assert time.monotonic() < end
+            await asyncio.sleep(0)
+        for _, transport in connections:
+            assert transport.sent.find(b'"predictions":[3.0]') < transport.sent.find(b'"predictions":[6.0]')
 
 
 async def test_bodies_that_do_not_end_are_refused_once_they_hold_too_much(connect):

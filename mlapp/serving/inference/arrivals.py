@@ -1,0 +1,46 @@
+"""Complete requests of one turn of the event loop, whose bodies the next turn decodes in one loop."""
+
+from __future__ import annotations
+
+from mlapp.serving.inference.queued_request import QueuedRequest
+
+
+class Arrivals:
+    """The requests that are not decoded yet, in order, and the body of each.
+
+    Whoever adds the first one schedules `Batcher.read_arrivals`.
+    """
+
+    __slots__ = ("bodies", "requests")
+
+    def __init__(self) -> None:
+        self.requests: list[QueuedRequest] = []
+        self.bodies: list[bytes] = []
+
+    def decode_arrivals(self) -> tuple[list[QueuedRequest], int]:
+        """Decode the bodies, each on its own, and forget them.
+
+        Returns:
+            The requests with features, and their rows. The others are answered, or their clients have left.
+        """
+        if not self.requests:
+            return [], 0
+        requests, bodies = self.requests, self.bodies
+        self.requests, self.bodies = [], []
+        loaded = requests[0].loaded
+        decoded: list[QueuedRequest] = []
+        rows = 0
+        for request, body, part in zip(requests, bodies, loaded.codec.decode_several(bodies), strict=True):
+            if request.response_complete:
+                continue
+            if part is None or request.loaded is not loaded:
+                try:
+                    part = request.loaded.codec.decode_json(body)
+                except Exception as error:
+                    request.finish_request(error)
+                    continue
+            part.id = request.identity
+            request.part = part
+            rows += part.rows
+            decoded.append(request)
+        return decoded, rows
