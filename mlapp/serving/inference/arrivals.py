@@ -8,7 +8,7 @@ from mlapp.serving.inference.queued_request import QueuedRequest
 class Arrivals:
     """The requests that are not decoded yet, in order, and the body of each.
 
-    Whoever adds the first one schedules `Batcher.read_arrivals`.
+    The caller that adds the first one schedules `Batcher.read_arrivals`.
     """
 
     __slots__ = ("bodies", "requests")
