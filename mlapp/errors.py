@@ -121,6 +121,13 @@ def _is_user_file(file: Path, root: Path | None) -> bool:
     return file.is_relative_to(root) if root else file.exists()
 
 
+def list_names(names: Iterable[object], most: int = 20) -> str:
+    """The first names of a list, and the number of the others: `a, b and 44 more`."""
+    texts = [str(name) for name in names]
+    hidden = len(texts) - most
+    return f"{', '.join(texts[:most])} and {hidden} more" if hidden > 0 else ", ".join(texts)
+
+
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
     folded = {candidate.casefold(): candidate for candidate in known}

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlapp import column_roles, distribution, foreign_template
 from mlapp.bundle import self_wheel
-from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, suggest_nearest
+from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, list_names, suggest_nearest
 from mlapp.provenance import read_installed_versions, strip_build_version
 from mlapp.reporting import Reporter
 
@@ -186,7 +186,7 @@ def _describe_scaffold_table(values: Mapping[str, str]) -> tuple[Path, dict[str,
     if target not in table.columns:
         raise UsageError(
             f"'{path}' has no column '{target}'.{suggest_nearest(target, map(str, table.columns))}",
-            f"It has: {', '.join(map(str, table.columns[:20]))}.",
+            f"It has: {list_names(table.columns)}.",
         )
     odd = next((str(name) for name in table.columns if re.search(r"\{[{%#]", str(name))), None)
     if odd is not None:  # the names are rendered into the project's files

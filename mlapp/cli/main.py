@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mlapp.cli import output
 from mlapp.cli.plain_serve import parse_serve_arguments, start_server
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, UsageError
 
 LOG_FORMAT = "%(levelname)s: %(message)s"
 
@@ -42,13 +43,31 @@ def run(arguments: Sequence[str] | None = None) -> None:
 def _run_command(arguments: list[str]) -> None:
     plain = parse_serve_arguments(arguments)
     if plain is None:
-        from mlapp.cli.commands import cli  # lazy: a server that starts needs none of the commands
-
-        cli(arguments)
+        _run_parsed_command(arguments)
     else:
         logging.basicConfig(format=LOG_FORMAT)
         start_server(**plain)
         sys.exit(0)  # as typer does after each command
+
+
+def _run_parsed_command(arguments: list[str]) -> None:
+    """Run a command through typer. Wrong use is an error of two lines, without the usage that click prints above it."""
+    import typer  # lazy, like the commands: a server that starts needs none of them
+
+    from mlapp.cli.commands import cli
+
+    wrong_use: Any = typer.BadParameter.__mro__[1]  # click's UsageError: newer versions of typer contain click
+    try:
+        result = cli(arguments, standalone_mode=False)
+    except wrong_use as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(error.exit_code)
+        path = error.ctx.command_path if error.ctx else "mlapp"
+        raise UsageError(error.format_message(), f"See `{path} --help`.") from error
+    except typer.Abort:
+        raise MlappError("The command was aborted.", "Run it again to continue.") from None
+    sys.exit(result if isinstance(result, int) else 0)
 
 
 def _explain_unexpected_error(error: Exception) -> MlappError:

@@ -41,9 +41,14 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
         raw = merge_settings(raw, _expand_store_setting(environments[environment] or {}))
-    raw = merge_settings(raw, _read_settings_variables(os.environ if environ is None else environ))
-    _refuse_blank_settings(raw.get("serve"))
-    return decode_section(Settings, raw)
+    variables = _read_settings_variables(os.environ if environ is None else environ)
+    merged = merge_settings(raw, variables)
+    _refuse_blank_settings(merged.get("serve"))
+    try:
+        return decode_section(Settings, merged)
+    except ConfigError:
+        decode_section(Settings, variables, from_variables=True)  # names the variable, if it is the cause
+        raise
 
 
 def _refuse_blank_settings(serve: object) -> None:

@@ -16,6 +16,17 @@ PREFIX = "MLAPP_"
 PATTERN = "matching regex "
 """What msgspec says before the pattern that a text does not match."""
 
+TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "keys and values",
+    "null": "nothing",
+}
+"""What YAML calls msgspec's types."""
+
 T = TypeVar("T")
 
 
@@ -23,13 +34,15 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The base of every section: immutable, and closed to unknown keys."""
 
 
-def decode_section(kind: type[T], raw: object, at: str = "") -> T:
+def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: bool = False) -> T:
     """Turn plain data into the section `kind`, whose place in the file is `at`.
+
+    With `from_variables`, errors name the environment variable of the setting instead of the file.
 
     Raises:
         ConfigError: an unknown key, with the nearest known one; a value of the wrong type, with its place.
     """
-    _refuse_unknown_section_keys(kind, raw, at)
+    _refuse_unknown_section_keys(kind, raw, at, from_variables)
     try:
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -37,9 +50,21 @@ def decode_section(kind: type[T], raw: object, at: str = "") -> T:
         if PATTERN in detail:
             detail, path = _explain_section_pattern(kind, raw, detail, path.rstrip("`"))
         place = (at + path.rstrip("`")).lstrip(".") or FILE
+        origin = _name_setting_variable(place) if from_variables else FILE
         raise ConfigError(
-            f"{FILE}: {place}: {detail}", f"Change {place} in {FILE}; docs/configuration.md lists every setting."
+            f"{origin}: {place}: {_name_setting_types(detail)}",
+            f"Change {origin if from_variables else f'{place} in {FILE}'}; docs/configuration.md lists every setting.",
         ) from None
+
+
+def _name_setting_variable(place: str) -> str:
+    """The environment variable of the setting at `place`, such as MLAPP_SERVE__PORT."""
+    return PREFIX + place.upper().replace(".", "__")
+
+
+def _name_setting_types(detail: str) -> str:
+    """msgspec's message with YAML's words for the types, such as `an integer` for `int`."""
+    return re.sub(r"`([a-z]+)( \| null)?`", lambda found: f"{TYPES.get(found[1], found[0])}", detail)
 
 
 def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
@@ -80,18 +105,19 @@ def _iterate_section_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
         yield from _iterate_section_patterns(part)
 
 
-def _refuse_unknown_section_keys(kind: Any, raw: object, at: str) -> None:
+def _refuse_unknown_section_keys(kind: Any, raw: object, at: str, from_variables: bool) -> None:
     fields = list_section_fields(kind)
     if not fields or not isinstance(raw, Mapping):
         return
     for key, value in raw.items():
         place = f"{at}.{key}" if at else str(key)
         if key not in fields:
+            origin = _name_setting_variable(place) if from_variables else FILE
             raise ConfigError(
-                f"{FILE}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
+                f"{origin}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
-        _refuse_unknown_section_keys(fields[key], value, place)
+        _refuse_unknown_section_keys(fields[key], value, place, from_variables)
 
 
 def list_section_fields(kind: Any) -> dict[str, Any]:

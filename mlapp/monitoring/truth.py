@@ -206,7 +206,7 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     keys = [name for name in names if name not in ("id", "truth")]
     if "truth" not in names or ("id" not in names and not keys):
         raise TruthError(
-            [Problem(f"the file has the columns {', '.join(names) or 'none'}", field="truth")],
+            [Problem(f"truth and id are missing; the columns are {', '.join(names) or 'none'}", field="truth")],
             "Give the columns id and truth, or key columns and truth.",
         )
     known = frame[frame["truth"].notna()]

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem
+from mlapp.errors import InputError, Problem, list_names
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_array_column_names(given: Sequence[str], schema: Schema) -> None:
     problems += [Problem(f"column '{name}' is unknown", field=name) for name in given if name not in known]
     problems += [Problem(f"column '{name}' appears twice", field=name) for name in set(given) if given.count(name) > 1]
     if problems:
-        raise InputError(problems, f"Send these columns: {', '.join(schema.columns)}; or rows without names.")
+        raise InputError(problems, f"Send these columns: {list_names(schema.columns)}; or rows without names.")
 
 
 def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, suggest_nearest
+from mlapp.errors import InputError, Problem, list_names, suggest_nearest
 from mlapp.schema.bulk_check import accepts_values_in_bulk
 from mlapp.schema.cast import cast_column, is_missing_value
 from mlapp.schema.category import convert_categories_as_sent, is_category
@@ -112,7 +112,7 @@ def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: 
     twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
     problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
     if problems:
-        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+        raise InputError(problems, f"Send these columns: {list_names(names)}.")
 
 
 def _conform_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:

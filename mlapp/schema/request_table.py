@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, suggest_nearest
+from mlapp.errors import InputError, Problem, list_names, suggest_nearest
 from mlapp.schema.conform import MOST, check_column_names, conform_columns, conform_table
 from mlapp.schema.fields import Schema
 
@@ -122,7 +122,7 @@ def _make_table_from_records(
         if len(problems) >= MOST:
             break
     if problems:
-        raise InputError(problems, f"Send these columns: {', '.join(names)}.")
+        raise InputError(problems, f"Send these columns: {list_names(names)}.")
     columns = {name: _make_untyped_request_column([record[name] for record in records]) for name in names}
     return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
 

@@ -56,7 +56,7 @@ class References:
         known = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
             f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
-            f"Point it to a version: `mlapp models promote VERSION {text}`.",
+            f"Use a version or alias that exists, or create it: `mlapp models promote VERSION {text}`.",
         )
 
     def release_held_version(self, app: str, number: int) -> None:

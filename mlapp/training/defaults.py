@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import DataError, suggest_nearest
+from mlapp.errors import DataError, list_names, suggest_nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def load_default_table(data: Any) -> pd.DataFrame:
     if isinstance(data, (list, tuple)) and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(list(data))
     raise DataError(
-        f"A {type(data).__name__} is not a table.",
+        f"The data is no table: {type(data).__name__}.",
         "Return a DataFrame, an Arrow or polars table, a list of dicts or JSON text, or write an @app.data_loader.",
     )
 
@@ -92,7 +92,7 @@ def parse_default_table(
             if name not in table.columns:
                 raise DataError(
                     f"The data has no {role} column '{name}'.{suggest_nearest(name, map(str, table.columns))}",
-                    f"It has: {', '.join(map(str, table.columns[:20]))}. Change the App's {role} or the data_reader.",
+                    f"It has: {list_names(table.columns)}. Change the App's {role} or the data_reader.",
                 )
     used = table[list(features)] if features is not None else table.drop(columns=list(targets)) if targets else table
     if target is None:

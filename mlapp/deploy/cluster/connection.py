@@ -82,7 +82,8 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
     except (ConfigException, OSError) as error:
         raise DeployError(f"The kubeconfig cannot be used: {error}", _HOW) from None
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
-        raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {error}", _HOW) from None
+        detail = " ".join(str(error).split())
+        raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {detail}", _HOW) from None
     if configuration.host == "http://localhost" or not configuration.host:
         raise DeployError("The kubeconfig names no cluster.", _HOW)
     configuration.retries = False

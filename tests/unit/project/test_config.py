@@ -48,12 +48,12 @@ def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
     [
         ("sreve: {port: 80}", "'sreve' is not a setting. Did you mean 'serve'?"),
         ("serve: {prt: 80}", "'serve.prt' is not a setting. Did you mean 'port'?"),
-        ("serve: {port: many}", "serve.port: Expected `int`, got `str`"),
-        ("serve: {port: 99999}", "serve.port: Expected `int` <= 65535"),
+        ("serve: {port: many}", "serve.port: Expected an integer, got text"),
+        ("serve: {port: 99999}", "serve.port: Expected an integer <= 65535"),
         ("monitor: {window: 0.5s}", "monitor.window: '0.5s' does not have the form of 30s or 1h"),
         ("monitor: {columns: {age: drop, ssn: hide}}", "monitor.columns.ssn: 'hide' does not have the form of drop or"),
         ("monitor: {alerts: [{webhook: me}]}", "monitor.alerts[0].webhook: 'me' does not have the form of https://"),
-        ("serve: [1]", "serve: Expected `object`, got `array`"),
+        ("serve: [1]", "serve: Expected keys and values, got a list"),
         ("- a\n- b", "holds a list, not keys and values"),
         ("serve: {port: 1", "is not YAML"),
         ("a: b: c", "mlapp.yaml:1 is not YAML"),
@@ -66,8 +66,10 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str
 
 
 def test_a_variable_of_an_unknown_setting_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'serve.prt' is not a setting"):
+    with pytest.raises(ConfigError, match=r"^MLAPP_SERVE__PRT: 'serve.prt' is not a setting"):
         settings(tmp_path, "", MLAPP_SERVE__PRT="1")
+    with pytest.raises(ConfigError, match=r"^MLAPP_SERVE__PORT: serve.port: Expected an integer, got text"):
+        settings(tmp_path, "", MLAPP_SERVE__PORT="many")
 
 
 def test_the_documentation_lists_every_setting() -> None:

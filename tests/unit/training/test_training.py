@@ -333,7 +333,7 @@ def test_the_reader_may_return_any_kind_of_table(give: Any) -> None:
         (lambda: table().drop(columns="y").assign(Y=1), DataError, "no target column 'y'. Did you mean 'Y'?"),
         (lambda: table().assign(y="one"), DataError, "Target 'y' has the same value"),
         (lambda: table().assign(y=lambda t: t.y.where(t.index > 3)), DataError, "missing in 4 of 60 rows"),
-        (lambda: 42, DataError, "A int is not a table"),
+        (lambda: 42, DataError, "The data is no table: int"),
         (lambda: "nonsense", DataError, "text that is not JSON"),
         (lambda: 1 / 0, UserCodeError, "raised ZeroDivisionError: division by zero"),
     ],
