@@ -19,6 +19,8 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.monitoring import monitor_endpoint
 
 log = logging.getLogger("mlapp.serving")
+LEVELS = ("WARNING: ", "ERROR: ")
+"""Starts of the lines that a command logs."""
 GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
 
@@ -99,6 +101,10 @@ class _Closer:
                 )
             if found.returncode:
                 log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
+                return
+            for line in found.stderr.splitlines():  # such as a webhook that was not reached, or a new challenger
+                if line.startswith(LEVELS):
+                    log.warning("mlapp monitor run: %s", line.partition(": ")[2])
         except (OSError, MlappError) as error:
             log.warning("mlapp monitor run could not be started: %s", error)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
 from mlapp.monitoring.inspection import inspect_windows, open_project_place
 from mlapp.monitoring.segments import encode_table
+from mlapp.serving.process.monitoring import _Closer
 from tests.unit.monitoring.service import LOANS, Service, rows
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
@@ -296,6 +298,18 @@ def test_two_runs_at_once_tell_each_alarm_once(mlapp: Callable[..., Any], servic
     assert sorted(sent) == sorted(
         (column, status) for column in ("income", "prediction") for status in ("firing", "resolved")
     )
+
+
+def test_the_server_logs_what_its_monitor_run_reports(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "loans: 1 windows closed.\nERROR: An alarm was not sent: http://hook answers 500.\n"
+    ran = CompletedProcess([], 0, "", said)
+    monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", lambda *arguments, **options: ran)
+    monkeypatch.setattr("mlapp.serving.process.monitoring.GRACE", 0.0)
+    place = open_project_place(service.project)
+    _Closer(service.project, place, None)._close_window("0-10")
+    assert caplog.messages == ["mlapp monitor run: An alarm was not sent: http://hook answers 500."]
 
 
 def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(
