@@ -34,7 +34,7 @@ from mlapp.cli import (
     tune,
 )
 from mlapp.cli.main import LOG_FORMAT
-from mlapp.cli.target_flags import TargetCommand
+from mlapp.cli.target_options import TargetCommand
 from mlapp.errors import UsageError
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.

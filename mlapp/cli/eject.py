@@ -10,8 +10,7 @@ from typer.core import TyperGroup
 
 from mlapp.cli import eject_monitoring, eject_permissions, eject_pipelines, output
 from mlapp.cli.options import Environment
-from mlapp.cli.target_flags import TargetCommand
-from mlapp.cli.target_options import Namespace, open_command_target
+from mlapp.cli.target_options import Namespace, TargetCommand, open_command_target
 from mlapp.errors import UsageError
 
 
@@ -88,8 +87,8 @@ def eject_dockerfile(
 
       mlapp eject dockerfile && docker build --tag digits .
     """
-    from mlapp.images.eject import eject_dockerfile
     from mlapp.images.project_image import bundle_project
+    from mlapp.images.user_dockerfile import eject_dockerfile
     from mlapp.project import Project
 
     def print_warning(text: str) -> None:

@@ -1,13 +1,16 @@
-"""Options that select a command's target, and opening that target."""
+"""Options of commands with a target: those that select it, and the flags that it declares (`Target.flags_type`)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import msgspec
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from mlapp.cli.target_flags import read_target_flags
-from mlapp.errors import UsageError
+from mlapp.errors import MlappError, UsageError
 
 if TYPE_CHECKING:
     from mlapp.deploy import CanaryTarget, Target
@@ -18,6 +21,9 @@ TargetName = Annotated[
 ]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Kubernetes namespace.")]
 Context = Annotated[str | None, typer.Option("--context", help="Context in the kubeconfig.")]
+PARAMETERS = "mlapp.target_parameters"
+_flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
+"""Flags of the running command. They are not in click's context, because typer bundles its own click since 0.20."""
 
 
 def open_command_target(
@@ -57,3 +63,93 @@ def open_canary_target(
     if not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} does not support canaries.", "Deploy without one.")
     return place
+
+
+class TargetCommand(TyperCommand):
+    """A command with `--target`. It accepts the flags of the named target, or of the only target in mlapp.yaml."""
+
+    target: ClassVar[str | None] = None
+    """The target of a command that supports only one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _flags.set({})
+        name = self.target or _find_flag_target(args) or _find_only_flag_target()
+        if name is not None:
+            own = {parameter.name for parameter in self.params}
+            ctx.meta[PARAMETERS] = [option for option in _make_flag_options(name) if option.name not in own]
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [*super().get_params(ctx), *ctx.meta.get(PARAMETERS, ())]
+
+
+def read_target_flags() -> dict[str, Any]:
+    """The target flags of the running command, by setting name."""
+    return dict(_flags.get({}))
+
+
+def _find_flag_target(args: list[str]) -> str | None:
+    for at, argument in enumerate(args):
+        if argument in ("--target", "-t"):
+            return args[at + 1] if at + 1 < len(args) else None
+        if argument.startswith("--target="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _find_only_flag_target() -> str | None:
+    from mlapp.project import Project
+
+    try:
+        targets = list(Project.find().settings.targets)
+    except MlappError:  # the command itself reports the error
+        return None
+    return targets[0] if len(targets) == 1 else None
+
+
+def _make_flag_options(name: str) -> Iterator[TyperOption]:
+    """An option per field of the target's flags; none if the target cannot be loaded, which the command reports."""
+    from mlapp.deploy.target import find_target_class
+
+    try:
+        flags = find_target_class(name).flags_type
+    except MlappError:
+        return
+    kind = msgspec.inspect.type_info(flags)
+    assert isinstance(kind, msgspec.inspect.StructType)
+    for field in kind.fields:
+        types = _list_flag_types(field.type)
+        is_list = any(isinstance(one, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)) for one in types)
+        is_flag = any(isinstance(one, msgspec.inspect.BoolType) for one in types)
+        flag = "--" + field.encode_name.replace("_", "-")
+        yield TyperOption(
+            param_decls=[field.encode_name, f"{flag}/--no-{flag[2:]}" if is_flag else flag],
+            help=_find_flag_description(field.type) or f"targets.{name}.{field.encode_name}.",
+            is_flag=is_flag or None,
+            multiple=is_list,
+            default=None,
+            expose_value=False,
+            callback=_store_flag,
+        )
+
+
+def _store_flag(context: Any, parameter: Any, value: Any) -> Any:
+    if value is not None and value != ():
+        _flags.get()[parameter.name] = list(value) if isinstance(value, tuple) else value
+    return value
+
+
+def _list_flag_types(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    """The types of a union, without their metadata."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _list_flag_types(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return [one for part in kind.types for one in _list_flag_types(part)]
+    return [kind]
+
+
+def _find_flag_description(kind: msgspec.inspect.Type) -> str | None:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        description = (kind.extra_json_schema or {}).get("description")
+        return description or _find_flag_description(kind.type)
+    return None

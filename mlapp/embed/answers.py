@@ -22,12 +22,11 @@ from mlapp.serving.monitoring import HTML, POLICY, render_monitoring_report
 from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
-from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type, too_large_body_error
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
-from mlapp.serving.web.timeouts import read_request_timeout
 
 log = logging.getLogger("mlapp.serving")
 EVENTS = b"text/event-stream"

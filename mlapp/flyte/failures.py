@@ -7,7 +7,7 @@ import textwrap
 
 from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Run
-from mlapp.flyte.pod_reasons import find_pod_pull_error
+from mlapp.flyte.run_pods import find_pod_pull_error
 
 _DECLARES = {
     "read": "data_reader",

@@ -23,13 +23,13 @@ from flytekit.tools.translator import get_serializable
 from mlapp.errors import UsageError
 from mlapp.flyte import app_source, code_archive, code_fingerprint, file_transfer, schedules
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.default_resources import choose_default_resources
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.failures import explain_option_declaration
 from mlapp.flyte.interface import Registration
 from mlapp.flyte.launch_plans import MONITOR, find_launch_plan_schedule, list_schedules, make_launch_plans
 from mlapp.flyte.run_stages import split_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
+from mlapp.flyte.task_specs import choose_default_resources
 from mlapp.flyte.workflow import AppWorkflow, monitor_workflow, predict_workflow, train_workflow, tune_workflow
 from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project

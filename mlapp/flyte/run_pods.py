@@ -1,7 +1,9 @@
-"""The pods of a run, from the Kubernetes API: their logs, and why they were killed. Flyte keeps neither.
+"""The pods of a run: their logs, why they were killed, and why they have not started. Flyte keeps only the last.
 
 flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, with the run's ID as the label
-`execution-id` and the task's node as `node-id` (flytepropeller/pkg/compiler/transformers/k8s/workflow.go).
+`execution-id` and the task's node as `node-id` (flytepropeller/pkg/compiler/transformers/k8s/workflow.go). The reasons
+of waiting pods are in `closure.reason`, in the formats of flyteplugins/go/tasks/pluginmachinery/flytek8s/pod_helper.go,
+`demystifyPendingHelper`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,18 @@ SECONDS = 10.0
 """Timeout of one call: the cluster is often unreachable, and nothing else depends on it."""
 TAIL = 1000
 """Maximum number of lines of a pod's log."""
+CANNOT_PULL = re.compile(
+    r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull|Back-off pulling image|couldn't parse image name"
+)
+"""Matches a reason, and the error of a task that failed because of it, which has the kubelet's message but no code."""
+UNREADY = re.compile(r"\[\w+\|(\w+)\]: [^|]*\|(.*)", re.DOTALL)
+"""`[ContainersNotReady|CODE]: containers with unready status: [POD]|MESSAGE`."""
+STARTING = {
+    "ContainerCreating": "its container is being created; a large image takes minutes",
+    "PodInitializing": "its init containers run",
+}
+NOT_SCHEDULED = "the cluster has not scheduled its pod yet"
+SAYS_NOTHING = frozenset({"Demistify Pending", "Scheduling", "task submitted to K8s", "pod unschedulable"})
 
 
 @dataclass(frozen=True)
@@ -123,3 +137,20 @@ def _read_pod_wait_reason(pod: Any) -> str:
         if status.state and status.state.waiting:
             return ": ".join(filter(None, (status.state.waiting.reason, status.state.waiting.message)))
     return ""
+
+
+def describe_pod_reason(reason: str) -> str:
+    """The cluster's own message, such as `0/1 nodes are available: 1 Insufficient cpu.`; other reasons unchanged."""
+    if reason in SAYS_NOTHING:
+        return NOT_SCHEDULED
+    match = UNREADY.fullmatch(reason)
+    if match is None:
+        return reason.removeprefix("Unschedulable:").strip()
+    code, message = match.group(1), match.group(2).strip()
+    return f"{code}: {message}" if message else STARTING.get(code, code)
+
+
+def find_pod_pull_error(text: str) -> str | None:
+    """The kubelet's message about an image that it cannot pull; None if `text` is about something else."""
+    line = next((line for line in text.splitlines() if CANNOT_PULL.search(line)), None)
+    return None if line is None else line.rpartition("|")[2].strip()

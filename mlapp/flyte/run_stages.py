@@ -15,8 +15,7 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError
 from mlapp.flyte.failures import explain_pull_failure, find_failed_stage
 from mlapp.flyte.interface import Phase, Run, TaskRun
-from mlapp.flyte.pod_reasons import CANNOT_PULL, describe_pod_reason
-from mlapp.flyte.run_pods import RunPods
+from mlapp.flyte.run_pods import CANNOT_PULL, RunPods, describe_pod_reason
 from mlapp.flyte.task_executions import TaskExecution, list_task_executions
 from mlapp.flyte.task_specs import STEPS
 

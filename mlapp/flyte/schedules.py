@@ -1,4 +1,8 @@
-"""The state of the schedules in Flyte: deploy, list, activate and stop them."""
+"""The state of the schedules in Flyte: deploy, list, activate and stop them.
+
+Flyte only keeps creation times of launch plans, and deploying a version again does not create it again. So each deploy
+writes the version to the launch plan's description.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from flytekit.models.admin.common import Sort
 from flytekit.models.common import NamedEntityIdentifier
 from flytekit.models.core.identifier import Identifier, ResourceType
 from flytekit.models.launch_plan import LaunchPlanState
+from flytekit.models.named_entity import NamedEntityMetadata, NamedEntityState
 from flytekit.models.schedule import Schedule as FlyteSchedule
 
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.connection import Connection
-from mlapp.flyte.deployed_version import read_deployed_version, record_deployed_version
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.interface import ScheduleState
 from mlapp.flyte.launch_plans import find_launch_plan_schedule, list_launch_plan_names, list_schedules, name_launch_plan
@@ -25,6 +29,8 @@ from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
+MARK = "Deployed by mlapp: "
+"""The beginning of the description of a launch plan, before the version."""
 
 
 def list_active_schedules(connection: Connection, app: str) -> dict[str, Any]:
@@ -241,3 +247,34 @@ def _list_schedule_plan_versions(connection: Connection, plan: str, *, limit: in
 
 def _set_schedule_state(connection: Connection, place: Identifier, state: int) -> None:
     connection.call_client(connection.client.update_launch_plan, place, state)
+
+
+def record_deployed_version(connection: Connection, plan: str, version: str) -> None:
+    """Record that `version` of the launch plan `plan` was deployed last."""
+    metadata = NamedEntityMetadata(f"{MARK}{version}", NamedEntityState.ACTIVE)
+    connection.call_client(
+        connection.client.update_named_entity,
+        ResourceType.LAUNCH_PLAN,
+        _identify_deployed_plan(connection, plan),
+        metadata,
+    )
+
+
+def read_deployed_version(connection: Connection, plan: str) -> str | None:
+    """The version that was deployed last; empty if none is recorded, None if the plan does not exist."""
+    request = common_pb2.NamedEntityGetRequest(
+        resource_type=ResourceType.LAUNCH_PLAN, id=_identify_deployed_plan(connection, plan).to_flyte_idl()
+    )
+    client: Any = connection.client
+    try:  # flytekit's client has no method for this call
+        entity: Any = connection.call_client(client._stub.GetNamedEntity, request, metadata=client._metadata)
+    except FlyteError as error:
+        if "NOT_FOUND" in error.what:
+            return None
+        raise
+    description = entity.metadata.description
+    return description.removeprefix(MARK) if description.startswith(MARK) else ""
+
+
+def _identify_deployed_plan(connection: Connection, plan: str) -> NamedEntityIdentifier:
+    return NamedEntityIdentifier(connection.settings.project, connection.settings.domain, plan)

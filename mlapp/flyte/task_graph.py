@@ -21,7 +21,6 @@ from mlapp.errors import ProjectError
 from mlapp.flyte import app_source as sources
 from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source
-from mlapp.flyte.default_resources import choose_default_resources
 from mlapp.flyte.fusion import (
     GIVES,
     declare_fused_task,
@@ -32,7 +31,7 @@ from mlapp.flyte.fusion import (
 )
 from mlapp.flyte.inputs import Input
 from mlapp.flyte.scheduled_tasks import make_batch_task, make_monitor_task
-from mlapp.flyte.task_specs import STEPS, list_task_stages, make_task_options
+from mlapp.flyte.task_specs import STEPS, choose_default_resources, list_task_stages, make_task_options
 from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
 from mlapp.flyte.tune_tasks import make_data_task, make_trial_task
 from mlapp.pipeline import Pipeline

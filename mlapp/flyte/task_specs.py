@@ -1,4 +1,4 @@
-"""The user's stages of each task: those for its inputs, its options, and the dependencies of its result."""
+"""The user's stages of each task, for its inputs, options, resources and the dependencies of its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
+from mlapp.pipeline.stage_tasks import Resources, Task, merge_stage_tasks
+
+CPU = 1
+GIB = 1024**3
+CELL = 8 * 8
+"""Bytes of memory per cell of the data: eight for a number, and copies for reading, splitting and training."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,22 @@ def list_task_stages(pipeline: Pipeline, name: str) -> list[Stage]:
 
 def _select_task_stages(pipeline: Pipeline, roles: Iterable[str]) -> list[Stage]:
     return [stage for role in roles if (stage := pipeline.stage(role))]
+
+
+def choose_default_resources(declared: Resources | None, size: int | None) -> Resources:
+    """The declared resources, or by default 1 CPU and memory by the size of the data.
+
+    Args:
+        size: rows × columns of the latest version's data; None, for 1 GiB, if there is no version.
+    """
+    declared = declared or Resources()
+    return dataclasses.replace(
+        declared, cpu=declared.cpu or CPU, memory=declared.memory or f"{_estimate_default_memory(size or 0)}Gi"
+    )
+
+
+def _estimate_default_memory(size: int) -> int:
+    needed = 1
+    while needed * GIB < size * CELL:
+        needed *= 2
+    return needed

@@ -1,4 +1,4 @@
-"""The usual metrics of classifiers and regressors by scikit-learn's definitions, without its import."""
+"""Metrics of models: the usual ones by scikit-learn's definitions, without its import, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+LOWER = ("loss", "error", "mae", "mse", "rmse", "mape", "brier", "perplexity")
+"""Ends of words, in the names of metrics where lower is better."""
+HIGHER = ("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "f1_weighted", "auc", "r2", "score")
+"""Ends of the names of metrics where higher is certainly better."""
 
 
 def compute_classification_metrics(target: Any, predicted: Any, scores: Any = None) -> dict[str, float]:
@@ -100,3 +105,22 @@ def _list_metric_targets(target: Any) -> list[str]:
     """The names of several targets; none for one target, or for targets without names."""
     names = list(map(str, getattr(target, "columns", ())))
     return names if len(names) > 1 else []
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a word of the name says so: `log_loss`, `rmse_log`, `brier_score`."""
+    return any(word.endswith(LOWER) for word in metric.casefold().split("_"))
+
+
+def is_better_metric(metric: str, new: float | None, old: float | None) -> bool:
+    """Whether a metric has improved. False if one version does not have it."""
+    if new is None or old is None:
+        return False
+    return new < old if is_lower_better(metric) else new > old
+
+
+def is_metric_improvement(metric: str, change: float) -> bool:
+    """Whether a change is certainly for the better; False for names that say nothing."""
+    if is_lower_better(metric):
+        return change < 0
+    return change > 0 and metric.casefold().endswith(HIGHER)

@@ -49,7 +49,7 @@ class PythonFramework(Framework):
         self._require_joblib_format(model, format)
         joblib_files.save_joblib(model, folder)
 
-    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
+    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # most can be
         self._require_joblib_format(model, format)
         joblib_files.require_joblib_savable(model)
 

@@ -118,7 +118,7 @@ class SklearnFramework(Framework):
     def predictor(self, model: Any, features: Any) -> Any:
         return model.predict(select_text_documents(model, features))
 
-    def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:
+    def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:  # most models can
         if gives_probabilities and not will_have_method(model, "predict_proba"):
             raise no_probabilities_error(model)
         if not will_have_method(model, "predict"):
@@ -139,7 +139,7 @@ class SklearnFramework(Framework):
         require_trusted_skops_types(import_skops(), folder / FILE, trusted, type(model).__name__)
         loaded_estimator.require_sound_estimator(model, trusted)
 
-    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:
+    def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # most can be
         if format == "joblib":
             joblib_files.require_joblib_savable(model)
         elif format == "skops":

@@ -7,7 +7,7 @@ import math
 import time
 
 from mlapp.errors import MlappError
-from mlapp.metric_direction import is_better_metric
+from mlapp.frameworks.metrics import is_better_metric
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.inspection import open_project_place, read_truths

@@ -18,7 +18,7 @@ import msgspec
 
 from mlapp.config import Promote, Retrain
 from mlapp.errors import MlappError
-from mlapp.metric_direction import is_better_metric
+from mlapp.frameworks.metrics import is_better_metric
 from mlapp.monitoring.comparison import compare_versions_live
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import WindowReport

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlapp import config
 from mlapp.config import Monitor
 from mlapp.errors import ConfigError, suggest_nearest
-from mlapp.metric_direction import is_metric_improvement
+from mlapp.frameworks.metrics import is_metric_improvement
 from mlapp.schema import Schema
 
 OTHERS = ("prediction", "key.", "feature.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
-from mlapp.metric_direction import is_lower_better
+from mlapp.frameworks.metrics import is_lower_better
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameter_values import to_plain_value
 from mlapp.tuning.objective import Judge, read_trial_metric

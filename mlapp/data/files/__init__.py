@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data.files.formats import FORMATS, detect_file_format, read_format_tables
 from mlapp.data.files.locations import File, find_files
-from mlapp.data.files.partitions import add_partition_columns, convert_partition_values
-from mlapp.data.files.path_values import NAME, fill_path_values
+from mlapp.data.files.path_values import NAME, add_partition_columns, convert_partition_values, fill_path_values
 from mlapp.data.frames import Types, join_frame_tables, make_frame, make_frames, report_frame_rows
 from mlapp.data.secrets import Address, redact_secrets
 from mlapp.data.source import (

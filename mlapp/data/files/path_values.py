@@ -1,19 +1,24 @@
-"""Fill a caller's values into the path in the app: a value is only a name, and cannot lead to another location.
+"""Values in the paths of files: a caller's, which fill the path in the app, and those of folders `key=value`.
 
-First, `${NAME}` in the app's path is expanded. Then values are inserted literally: `${…}` in a value stays text, `*`
-matches itself, and `..`, absolute paths and other schemes are refused.
+A value of a caller is only a name, and cannot lead to another location. First, `${NAME}` in the app's path is expanded.
+Then values are inserted literally: `${…}` in a value stays text, `*` matches itself, and `..`, absolute paths and other
+schemes are refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import date
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlapp.data.secrets import Address, expand_address
 from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAME = re.compile(r"(?<!\$)\{(\w+)\}")
 """A parameter in a path, as opposed to an environment variable `${NAME}`."""
@@ -67,3 +72,33 @@ def _encode_path_value(name: str, text: str, before: str) -> str:
     if separator and scheme in ("http", "https"):
         return quote(text, safe="" if is_first or "?" in rest or "#" in rest else "/")
     return _WILD.sub(lambda found: r"[\[]" if found[0] == "[" else f"[{found[0]}]", text)
+
+
+def add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
+    """The table with a column for each folder `key=value`."""
+    import pyarrow as pa
+
+    for name, value in values.items():
+        if name not in table.column_names and (columns is None or name in columns):
+            table = table.append_column(name, pa.repeat(value, table.num_rows))
+    return table.select(list(columns)) if columns is not None else table
+
+
+def convert_partition_values(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The values of the folders, as integers or dates if all values of a key are."""
+    names = {name for each in partitions for name in each}
+    converted = {
+        name: _choose_partition_converter([each[name] for each in partitions if name in each]) for name in names
+    }
+    return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
+
+
+def _choose_partition_converter(values: Sequence[str]) -> Any:
+    for convert in (int, date.fromisoformat):
+        try:
+            for value in values:
+                convert(value)
+        except ValueError:
+            continue
+        return convert
+    return str

@@ -1,4 +1,4 @@
-"""Finds, creates and identifies the containers of an app on an engine."""
+"""Finds, creates and identifies the containers of an app on an engine, and checks whether they are ready."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
     from docker.models.networks import Network
+
 
 APP = "mlapp.app"
 ROLE = "mlapp.role"
@@ -226,3 +227,23 @@ def make_container_release(server: Server, app: str, live: Server | None, url: s
     is_live = live is not None and live.name == server.name
     state: State = "failed" if server.is_failed else "live" if is_live else "superseded"
     return server.record.make_release(app, "docker", state, url if is_live else None)
+
+
+def is_server_healthy(server: Server) -> bool:
+    """Run the health check in the container; without one, a server is ready as soon as its container runs."""
+    import docker.errors
+
+    command = _find_health_command(server)
+    try:
+        return command is None or bool(server.container.exec_run(command).exit_code == 0)
+    except docker.errors.APIError as error:
+        if error.status_code == 409:  # it ended in the meantime
+            return False
+        raise
+
+
+def _find_health_command(server: Server) -> list[str] | None:
+    check = (server.container.attrs["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if check[0] == "CMD":
+        return list(check[1:])
+    return ["/bin/sh", "-c", check[1]] if check[0] == "CMD-SHELL" else None

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
-from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import FAILED, Containers, Server
+from mlapp.deploy.docker import compose, logs
+from mlapp.deploy.docker.containers import FAILED, Containers, Server, is_server_healthy
 from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
@@ -110,7 +110,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
                 f"{logs.read_last_log_lines(server.container)}",
                 "Fix the error in its output. The previous release, if any, keeps serving.",
             )
-        if state["Status"] == "running" and health.is_server_healthy(server):
+        if state["Status"] == "running" and is_server_healthy(server):
             return
         if time.monotonic() > ends:
             raise DeployError(

@@ -13,8 +13,14 @@ from urllib.error import HTTPError
 
 import msgspec
 
-from mlapp.deploy.docker import compose, health, logs
-from mlapp.deploy.docker.containers import Containers, Server, make_container_name, make_container_release
+from mlapp.deploy.docker import compose, logs
+from mlapp.deploy.docker.containers import (
+    Containers,
+    Server,
+    is_server_healthy,
+    make_container_name,
+    make_container_release,
+)
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.release_record import record_shipment
@@ -156,7 +162,7 @@ def _make_replica(server: Server) -> Replica:
     started = attrs["State"]["StartedAt"]
     return Replica(
         name=server.name,
-        ready=told == "healthy" or (told == "starting" and health.is_server_healthy(server)),
+        ready=told == "healthy" or (told == "starting" and is_server_healthy(server)),
         state=told or attrs["State"]["Status"],
         release=server.record.number,
         restarts=attrs["RestartCount"],

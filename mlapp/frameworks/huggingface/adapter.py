@@ -89,7 +89,7 @@ class HuggingFaceFramework(Framework):
         setattr(transformer, LABELS, labels)
         return model
 
-    def check(self, parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any]) -> None:  # most trainers take no numbers
         training_loop.check_training_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:

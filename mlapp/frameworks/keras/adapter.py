@@ -122,7 +122,7 @@ class KerasFramework(Framework):
         setattr(model, LABELS, labels)
         return model
 
-    def check(self, parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any]) -> None:  # most trainers take no numbers
         require_valid_epoch_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:

@@ -64,7 +64,7 @@ class PyTorchFramework(Framework):
         )
         return training_loop.run_training_loop(model, features, target, settings)
 
-    def check(self, parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any]) -> None:  # most trainers take no numbers
         training_loop.check_training_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:

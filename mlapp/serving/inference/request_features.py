@@ -9,9 +9,8 @@ from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.http import Request, decompress_body
-from mlapp.serving.web.timeouts import read_request_timeout
 
 SMALL = 4096
 """Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""

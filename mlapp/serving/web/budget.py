@@ -1,8 +1,10 @@
-"""Limits the cost of decoding one request, and the bodies of all requests together."""
+"""Limits the time and the cost of decoding one request, and the bodies of all requests together."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 
 from mlapp.config import Serve
 from mlapp.serving.web.problems import HttpError
@@ -105,3 +107,21 @@ class Intake:
     def full(self) -> HttpError:
         detail = "The server holds as many bodies as it may (serve.max_bodies). Try again in a second."
         return HttpError(503, detail, headers=((b"retry-after", b"1"), (b"connection", b"close")))
+
+
+def read_request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
+    """Seconds that the client allows in `X-Request-Timeout`, limited by the server's timeout.
+
+    Raises:
+        HttpError: 400, it is not a positive number.
+    """
+    given = headers.get(b"x-request-timeout")
+    if given is None:
+        return most
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
+    return min(seconds, most)

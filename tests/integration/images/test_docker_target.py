@@ -20,9 +20,9 @@ import yaml
 
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.images.build import Image
-from mlapp.images.eject import eject_dockerfile
 from mlapp.images.engine import connect_engine
 from mlapp.images.project_image import build_project_image, bundle_project
+from mlapp.images.user_dockerfile import eject_dockerfile
 from mlapp.project import Project
 from tests.compose import compose
 from tests.integration.images.conftest import BASE

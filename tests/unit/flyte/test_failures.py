@@ -6,7 +6,7 @@ import pytest
 
 from mlapp.flyte.failures import explain_failure, split_failure_text
 from mlapp.flyte.interface import Run, TaskRun
-from mlapp.flyte.pod_reasons import describe_pod_reason
+from mlapp.flyte.run_pods import describe_pod_reason
 
 CHAINED = """[1/1] currentAttempt done. Last Error: USER::
 Trace:

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mlapp import App
 from mlapp.bundle.requirements import DeclaredRequirements
-from mlapp.flyte.default_resources import choose_default_resources
 from mlapp.flyte.task_image import list_task_extras
+from mlapp.flyte.task_specs import choose_default_resources
 from mlapp.frameworks import get_framework
 from mlapp.pipeline import Resources
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlapp.metric_direction import is_better_metric, is_lower_better, is_metric_improvement
+from mlapp.frameworks.metrics import is_better_metric, is_lower_better, is_metric_improvement
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "val_loss", "rmse", "test_rmse_log", "brier_score", "RMSE", "logloss"])
