@@ -128,7 +128,7 @@ class Application:
 
     async def close_models(self) -> None:
         for endpoint in self.endpoints:
-            endpoint.batcher.note_calls()
+            endpoint.metrics.note_calls()
         callbacks, self.on_close = self.on_close, []
         for callback in callbacks:
             await callback()

@@ -10,41 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.recorder import Recorder
 from mlapp.schema.part import Part
-from mlapp.serving.inference.arrivals import Arrivals
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
-from mlapp.serving.inference.deadline_timer import DeadlineTimer
-from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.call_records import CallRecords
 from mlapp.serving.inference.model_thread import ModelThread
-from mlapp.serving.inference.overload import FEW, Overload
 from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_request_results
+from mlapp.serving.inference.request_queue import RequestQueue
 from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.observability.tracing import BatchSpans
-from mlapp.serving.web.problems import HttpError
-
-log = logging.getLogger("mlapp.serving")
-
-CLIENTS = 64
-"""Maximum concurrent calls of an `async def` predictor, for any number of rows; and requests that can wait for
-their own call without counting as an overload.
-"""
-RETRY_AFTER = ((b"retry-after", b"1"),)
-NOTE_DELAY = 0.002
-"""Seconds after which a call in the thread is recorded: while the next one runs, and the event loop has time."""
 
 
-class Batcher:
-    """The queue of one model. Call every method in the event loop.
+class Batcher(RequestQueue):
+    """The queue of one model, and its calls. Call every method in the event loop.
 
     Args:
         batch: False passes one request at a time to the predictor.
@@ -67,41 +51,24 @@ class Batcher:
         max_wait: float = 1.0,
         spans: BatchSpans | None = None,
     ) -> None:
-        self._spans = spans
-        self._metrics = metrics
-        metrics.depth = lambda: len(self._waiting)
-        metrics.wait = self.estimate_wait
-        metrics.note_calls = self.note_calls
-        self._overload = Overload(max_wait)
-        self._started = self._expected = 0.0
-        self._batch = batch
-        self._max_batch = max_batch
+        super().__init__(metrics, batch=batch, max_batch=max_batch, queue=queue, max_wait=max_wait, spans=spans)
         self._wait = wait
-        self._queue = queue
-        self.arrivals = Arrivals()
-        """Requests of this turn of the event loop; see `read_arrivals`."""
-        self._waiting: deque[QueuedRequest] = deque()
-        self._running: list[QueuedRequest] = []
-        self._deadlines = DeadlineTimer(self._expire_requests)
-        self._rows = 0
-        self._pace = Latency()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._enough = 0
         self._returning = ReturningClients()
-        self._busy = False
         self.thread = ModelThread()
         """A synchronous predictor is never called by two threads at once."""
-        self._ended: list[tuple[ServedModel, list[QueuedRequest], Sequence[Any], int, float, float]] = []
-        self._note_timer: asyncio.TimerHandle | None = None
-        self.recorder: Recorder | None = None
+        self._records = CallRecords(metrics, self._watch_running)
+
+    @property
+    def recorder(self) -> Recorder | None:
         """Gets each batch once it was answered."""
-        self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
-        self._called_rows = 0
-        self._unchecked = max_batch if batch and queue is None and spans is None else 0
-        """Waiting rows up to which a request needs no check."""
-        self._is_held = False
-        """Whether what waits can wait longer than a turn of the event loop."""
+        return self._records.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self._records.recorder = recorder
 
     def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
         """Predict a request that is alone in this turn of the event loop.
@@ -176,101 +143,6 @@ class Batcher:
         if self._is_held:
             self._deadlines.watch_deadline(first.expires)
 
-    def _queue_arrivals(self) -> QueuedRequest | None:
-        """Queue the arrived requests; returns the first one, whose deadline is the earliest of them."""
-        requests, own = self.arrivals.decode_arrivals()
-        rows = self._rows + own
-        if rows > self._unchecked:
-            return self._queue_checked(requests)
-        self._overload.offered += own
-        self._waiting.extend(requests)
-        self._rows = rows
-        return requests[0] if requests else None
-
-    def _queue_checked(self, requests: list[QueuedRequest]) -> QueuedRequest | None:
-        """As `_queue_arrivals`, for decoded requests that may be too many."""
-        queued = []
-        for request in requests:
-            self._overload.offered += request.part.rows
-            try:
-                self._check_request(request)
-            except HttpError as error:
-                request.finish_request(error)
-                continue
-            self._waiting.append(request)
-            self._rows += request.part.rows
-            queued.append(request)
-        return queued[0] if queued else None
-
-    def _check_request(self, item: QueuedRequest) -> None:
-        """Raises:
-        HttpError: 503, the queue is full.
-        """
-        rows = item.part.rows
-        if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
-            self._refuse_if_full(item.loaded, rows)
-        if self._spans is not None:
-            item.span = self._spans.find_current()
-
-    def estimate_wait(self) -> float:
-        """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
-        pace, waiting = self._pace, len(self._waiting)
-        wait = 0.0
-        if self._busy:
-            running = asyncio.get_running_loop().time() - self._started
-            wait = self._expected - running
-            if wait < 0:  # longer than usual: expect as much time again
-                wait = running if waiting >= FEW else 0.0
-        if not self._batch:
-            return wait + waiting * pace.usual
-        if self._has_large_requests():
-            return wait + waiting * pace.seconds(self._rows // waiting)
-        calls = self._rows // self._max_batch
-        return wait + calls * pace.seconds(self._max_batch)
-
-    def _has_large_requests(self) -> bool:
-        """Whether each waiting request of usual size has a call of its own."""
-        return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
-
-    def _most_clients(self) -> int:
-        """Number of requests that can wait without counting as an overload.
-
-        If each has its own call, clients that start one after another look like an overload.
-        """
-        return FEW if self._batch and not self._has_large_requests() else CLIENTS
-
-    def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
-        """Raises:
-        HttpError: 503, these rows must wait too long.
-        """
-        before, waiting = self._rows + self._called_rows, len(self._waiting)
-        wait = self.estimate_wait()
-        if self._queue is not None:
-            is_full = before > 0 and before + rows > self._queue
-        elif loaded.is_async:
-            is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
-        else:
-            is_full = waiting > 0 and wait > self._overload.longest_wait(waiting)
-            if self._overload.is_lasting:  # an accepted request waits for at most one call
-                is_full |= waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
-        if not is_full:
-            return
-        self._overload.note_refusal()
-        self._metrics.rejected.inc()
-        after = max(math.ceil(wait), 1)
-        raise HttpError(
-            503,
-            f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {after}.",
-            headers=((b"retry-after", b"%d" % after),),
-        )
-
-    def cancel_request(self, item: QueuedRequest) -> None:
-        """Release the place of a client that has left."""
-        item.response_complete = True
-        if self._remove_request(item) or item.call is not None:
-            self._metrics.cancelled.inc()
-        self._cancel_idle_call(item)
-
     def is_holding_up(self, loaded: ServedModel) -> bool:
         """Whether a request can wait longer than a turn of the event loop."""
         return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
@@ -280,7 +152,7 @@ class Batcher:
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
-        self.note_calls()
+        self._records.note_calls()
         self._deadlines.close_timer()
         self.thread.shutdown(wait=False, cancel_futures=True)
 
@@ -328,59 +200,6 @@ class Batcher:
             self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
         self._flush_queue()
 
-    def _expire_requests(self) -> None:
-        """Fail requests that have waited too long, in the queue or in a call, and watch the others."""
-        now = time.perf_counter()
-        for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
-            if item.response_complete:
-                continue
-            if item.expires <= now:
-                self._expire_request(item)
-            else:
-                self._deadlines.watch_deadline(item.expires)
-
-    def _expire_request(self, item: QueuedRequest) -> None:
-        self._remove_request(item)
-        self._metrics.expired.inc()
-        item.finish_request(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
-        self._cancel_idle_call(item)
-
-    def _cancel_idle_call(self, item: QueuedRequest) -> None:
-        """Cancel the call of an `async def` predictor whose clients have left."""
-        call = item.call
-        if call is not None and all(other.response_complete for other in self._calls.get(call, ())):
-            call.cancel()
-
-    def _remove_request(self, item: QueuedRequest) -> bool:
-        """Remove a request from the queue. It stays in a running batch, which others wait for."""
-        try:
-            self._waiting.remove(item)
-        except ValueError:
-            return False
-        self._rows -= item.part.rows
-        return True
-
-    def _take_batch(self) -> tuple[list[QueuedRequest], int]:
-        """The next batch and its rows: requests in order, for one version of the model, up to the maximum rows."""
-        waiting, rows = self._waiting, self._rows
-        loaded = waiting[0].loaded
-        if self._batch and loaded.batching and rows <= self._max_batch:
-            batch = list(waiting)
-            if [item.loaded for item in batch].count(loaded) == len(batch):
-                waiting.clear()
-                self._rows = 0
-                return batch, rows
-        first = waiting.popleft()
-        batch, rows = [first], first.part.rows
-        if self._batch and first.loaded.batching:
-            while waiting and waiting[0].loaded is first.loaded:
-                if rows + waiting[0].part.rows > self._max_batch:
-                    break
-                rows += waiting[0].part.rows
-                batch.append(waiting.popleft())
-        self._rows -= rows
-        return batch, rows
-
     def _flush_queue(self) -> None:
         self._scheduled, self._timer = False, None
         self._queue_arrivals()
@@ -413,7 +232,7 @@ class Batcher:
             # While the thread wakes up.
             self._running = batch
             self._started, self._expected = loop.time(), self._pace.seconds(rows)
-            self._note_later()
+            self._records.note_later()
         if self._waiting and not self._scheduled and not self._busy:
             self._schedule_flush()
 
@@ -432,7 +251,7 @@ class Batcher:
         # The loop waits for the interpreter, so the thread does nothing more for a batch than it must.
         loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
         if has_callback:
-            self._call_on_predict(loaded, after)
+            self._records.call_on_predict(loaded, after)
             loop.call_soon_threadsafe(self._free_thread, rows, seconds)
 
     def _end_batch(
@@ -457,8 +276,7 @@ class Batcher:
         deliver_request_results(batch, results)
         if is_free and not has_full_batch:
             self._free_thread(rows, seconds)
-        self._ended.append((loaded, batch, results, rows, waited, seconds))
-        self._note_later()
+        self._records.add_call(loaded, batch, results, rows, waited, seconds)
 
     def _free_thread(self, rows: int, seconds: float) -> None:
         """The thread is ready for the next batch."""
@@ -470,23 +288,6 @@ class Batcher:
         if self._waiting and not self._scheduled:
             self._schedule_flush()
         self._pace.add_call(seconds, rows)
-
-    def _note_later(self) -> None:
-        if self._note_timer is None:
-            self._note_timer = asyncio.get_running_loop().call_later(NOTE_DELAY, self.note_calls)
-
-    def note_calls(self) -> None:
-        """Record the calls that have ended in the thread, and watch the deadlines of the running one."""
-        if self._note_timer is not None:
-            self._note_timer.cancel()
-            self._note_timer = None
-        ended, self._ended = self._ended, []
-        for loaded, batch, results, rows, waited, seconds in ended:
-            self._metrics.note_batch(rows, waited, seconds)
-            self._record(loaded, batch, results, rows, seconds)
-        if self._busy:  # those that arrived while the model was fast have no deadline yet
-            self._metrics.schedule_update()
-            self._deadlines.watch_requests([*self._running, *self._waiting])
 
     def _run_batch(
         self, loaded: ServedModel, batch: list[QueuedRequest], rows: int
@@ -510,13 +311,11 @@ class Batcher:
         waited: float,
         seconds: float,
     ) -> None:
-        """Called after a batch was answered."""
-        if self.recorder is not None:
-            self.recorder.add(loaded, parts, results, rows, seconds)
+        """Record a call in the event loop, when its requests are answered."""
+        self._records.note_call(loaded, parts, results, rows, waited, seconds)
         self._overload.offered = 0
-        self._metrics.note_batch(rows, waited, seconds)
         self._pace.add_call(seconds, rows)
-        self._call_on_predict(loaded, after)
+        self._records.call_on_predict(loaded, after)
 
     async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
         started = time.perf_counter()
@@ -525,20 +324,7 @@ class Batcher:
             results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
         seconds = time.perf_counter() - started
         rows = sum(item.part.rows for item in batch)
-        self._metrics.note_batch(rows, waited, seconds)
         deliver_request_results(batch, results)
-        self._record(loaded, batch, results, rows, seconds)
+        self._records.note_call(loaded, [item.part for item in batch], results, rows, waited, seconds)
         if after and loaded.predictor.pipeline.stage("on_predict") is not None:
-            await asyncio.get_running_loop().run_in_executor(self.thread, self._call_on_predict, loaded, after)
-
-    def _record(
-        self, loaded: ServedModel, batch: list[QueuedRequest], results: Sequence[Any], rows: int, seconds: float
-    ) -> None:
-        """Pass an answered batch to the recorder."""
-        if self.recorder is not None:
-            self.recorder.add(loaded, [item.part for item in batch], results, rows, seconds)
-
-    def _call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
-        for features, predictions in after:
-            if not loaded.predictor.run_on_predict(features, predictions):
-                self._metrics.callback_failed.inc()
+            await asyncio.get_running_loop().run_in_executor(self.thread, self._records.call_on_predict, loaded, after)

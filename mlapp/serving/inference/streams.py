@@ -15,7 +15,6 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json
-from mlapp.serving.inference.batcher import RETRY_AFTER
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.budget import Budget
@@ -23,6 +22,7 @@ from mlapp.serving.web.problems import HttpError, make_http_error
 
 ITEM = 100
 """Bytes that an item takes beside its JSON, in memory."""
+RETRY_AFTER = ((b"retry-after", b"1"),)
 THREADS = 32
 """Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
 

@@ -1,0 +1,81 @@
+"""Records a model's calls when their requests are answered: metrics, the recorder of predictions, and on_predict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlapp.monitoring.recorder import Recorder
+from mlapp.schema.part import Part
+from mlapp.serving.inference.queued_request import QueuedRequest
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.metrics import ModelMetrics
+
+NOTE_DELAY = 0.002
+"""Seconds after which a call in the thread is recorded: while the next one runs, and the event loop has time."""
+
+
+class CallRecords:
+    """Records the calls of one model. Use it in the event loop.
+
+    Args:
+        on_note: called after calls in the thread are recorded.
+    """
+
+    def __init__(self, metrics: ModelMetrics, on_note: Callable[[], None]) -> None:
+        self._metrics = metrics
+        self._on_note = on_note
+        self._ended: list[tuple[ServedModel, list[QueuedRequest], Sequence[Any], int, float, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.recorder: Recorder | None = None
+        metrics.note_calls = self.note_calls
+
+    def note_later(self) -> None:
+        """Schedule `note_calls`."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(NOTE_DELAY, self.note_calls)
+
+    def add_call(
+        self,
+        loaded: ServedModel,
+        batch: list[QueuedRequest],
+        results: Sequence[Any],
+        rows: int,
+        waited: float,
+        seconds: float,
+    ) -> None:
+        """Record a call in the thread a little later."""
+        self._ended.append((loaded, batch, results, rows, waited, seconds))
+        self.note_later()
+
+    def note_calls(self) -> None:
+        """Record the calls that have ended in the thread."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended, self._ended = self._ended, []
+        for loaded, batch, results, rows, waited, seconds in ended:
+            self.note_call(loaded, [item.part for item in batch], results, rows, waited, seconds)
+        self._on_note()
+
+    def note_call(
+        self, loaded: ServedModel, parts: list[Part], results: Sequence[Any], rows: int, waited: float, seconds: float
+    ) -> None:
+        """Record a call.
+
+        Args:
+            parts: the features of its requests.
+            results: for each request its predictions, or an error.
+            waited: seconds for which the first request waited.
+            seconds: that the call took.
+        """
+        self._metrics.note_batch(rows, waited, seconds)
+        if self.recorder is not None:
+            self.recorder.add(loaded, parts, results, rows, seconds)
+
+    def call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
+        """Call the app's on_predict with what each call took and returned."""
+        for features, predictions in after:
+            if not loaded.predictor.run_on_predict(features, predictions):
+                self._metrics.callback_failed.inc()

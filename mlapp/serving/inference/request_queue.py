@@ -1,0 +1,223 @@
+"""The waiting requests of one model, and the limits of what may wait."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+
+from mlapp.serving.inference.arrivals import Arrivals
+from mlapp.serving.inference.deadline_timer import DeadlineTimer
+from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.overload import FEW, Overload
+from mlapp.serving.inference.queued_request import QueuedRequest
+from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.observability.metrics import ModelMetrics
+from mlapp.serving.observability.tracing import BatchSpans
+from mlapp.serving.web.problems import HttpError
+
+CLIENTS = 64
+"""Maximum concurrent calls of an `async def` predictor, for any number of rows; and requests that can wait for
+their own call without counting as an overload.
+"""
+
+
+class RequestQueue:
+    """The base of `Batcher`, whose arguments it takes: what waits, and what is refused."""
+
+    def __init__(
+        self,
+        metrics: ModelMetrics,
+        *,
+        batch: bool,
+        max_batch: int,
+        queue: int | None,
+        max_wait: float,
+        spans: BatchSpans | None,
+    ) -> None:
+        self._metrics = metrics
+        self._batch = batch
+        self._max_batch = max_batch
+        self._queue = queue
+        self._spans = spans
+        self.arrivals = Arrivals()
+        """Requests of this turn of the event loop; see `Batcher.read_arrivals`."""
+        self._waiting: deque[QueuedRequest] = deque()
+        self._rows = 0
+        self._unchecked = max_batch if batch and queue is None and spans is None else 0
+        """Waiting rows up to which a request needs no check."""
+        self._overload = Overload(max_wait)
+        self._pace = Latency()
+        self._busy = False
+        self._started = self._expected = 0.0
+        self._running: list[QueuedRequest] = []
+        """Requests in the model's thread."""
+        self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
+        """Requests in calls of an `async def` predictor."""
+        self._called_rows = 0
+        self._is_held = False
+        """Whether what waits can wait longer than a turn of the event loop."""
+        self._deadlines = DeadlineTimer(self._expire_requests)
+        metrics.depth = lambda: len(self._waiting)
+        metrics.wait = self.estimate_wait
+
+    def _queue_arrivals(self) -> QueuedRequest | None:
+        """Queue the arrived requests; returns the first one, whose deadline is the earliest of them."""
+        requests, own = self.arrivals.decode_arrivals()
+        rows = self._rows + own
+        if rows > self._unchecked:
+            return self._queue_checked(requests)
+        self._overload.offered += own
+        self._waiting.extend(requests)
+        self._rows = rows
+        if not requests:
+            return None
+        if self._is_held:
+            self._deadlines.watch_deadline(requests[0].expires)
+        return requests[0]
+
+    def _queue_checked(self, requests: list[QueuedRequest]) -> QueuedRequest | None:
+        """As `_queue_arrivals`, for decoded requests that may be too many."""
+        queued = []
+        for request in requests:
+            self._overload.offered += request.part.rows
+            try:
+                self._check_request(request)
+            except HttpError as error:
+                request.finish_request(error)
+                continue
+            self._waiting.append(request)
+            self._rows += request.part.rows
+            if self._is_held:
+                self._deadlines.watch_deadline(request.expires)
+            queued.append(request)
+        return queued[0] if queued else None
+
+    def _check_request(self, item: QueuedRequest) -> None:
+        """Raises:
+        HttpError: 503, the queue is full.
+        """
+        rows = item.part.rows
+        if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
+            self._refuse_if_full(item.loaded, rows)
+        if self._spans is not None:
+            item.span = self._spans.find_current()
+
+    def estimate_wait(self) -> float:
+        """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
+        pace, waiting = self._pace, len(self._waiting)
+        wait = 0.0
+        if self._busy:
+            running = asyncio.get_running_loop().time() - self._started
+            wait = self._expected - running
+            if wait < 0:  # longer than usual: expect as much time again
+                wait = running if waiting >= FEW else 0.0
+        if not self._batch:
+            return wait + waiting * pace.usual
+        if self._has_large_requests():
+            return wait + waiting * pace.seconds(self._rows // waiting)
+        calls = self._rows // self._max_batch
+        return wait + calls * pace.seconds(self._max_batch)
+
+    def _has_large_requests(self) -> bool:
+        """Whether each waiting request of usual size has a call of its own."""
+        return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
+
+    def _most_clients(self) -> int:
+        """Number of requests that can wait without counting as an overload.
+
+        If each has its own call, clients that start one after another look like an overload.
+        """
+        return FEW if self._batch and not self._has_large_requests() else CLIENTS
+
+    def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
+        """Raises:
+        HttpError: 503, these rows must wait too long.
+        """
+        before, waiting = self._rows + self._called_rows, len(self._waiting)
+        wait = self.estimate_wait()
+        if self._queue is not None:
+            is_full = before > 0 and before + rows > self._queue
+        elif loaded.is_async:
+            is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
+        else:
+            is_full = waiting > 0 and wait > self._overload.longest_wait(waiting)
+            if self._overload.is_lasting:  # an accepted request waits for at most one call
+                is_full |= waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
+        if not is_full:
+            return
+        self._overload.note_refusal()
+        self._metrics.rejected.inc()
+        after = max(math.ceil(wait), 1)
+        raise HttpError(
+            503,
+            f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {after}.",
+            headers=((b"retry-after", b"%d" % after),),
+        )
+
+    def _remove_request(self, item: QueuedRequest) -> bool:
+        """Remove a request from the queue. It stays in a running batch, which others wait for."""
+        try:
+            self._waiting.remove(item)
+        except ValueError:
+            return False
+        self._rows -= item.part.rows
+        return True
+
+    def _take_batch(self) -> tuple[list[QueuedRequest], int]:
+        """The next batch and its rows: requests in order, for one version of the model, up to the maximum rows."""
+        waiting, rows = self._waiting, self._rows
+        loaded = waiting[0].loaded
+        if self._batch and loaded.batching and rows <= self._max_batch:
+            batch = list(waiting)
+            if [item.loaded for item in batch].count(loaded) == len(batch):
+                waiting.clear()
+                self._rows = 0
+                return batch, rows
+        first = waiting.popleft()
+        batch, rows = [first], first.part.rows
+        if self._batch and first.loaded.batching:
+            while waiting and waiting[0].loaded is first.loaded:
+                if rows + waiting[0].part.rows > self._max_batch:
+                    break
+                rows += waiting[0].part.rows
+                batch.append(waiting.popleft())
+        self._rows -= rows
+        return batch, rows
+
+    def cancel_request(self, item: QueuedRequest) -> None:
+        """Release the place of a client that has left."""
+        item.response_complete = True
+        if self._remove_request(item) or item.call is not None:
+            self._metrics.cancelled.inc()
+        self._cancel_idle_call(item)
+
+    def _expire_requests(self) -> None:
+        """Fail requests that have waited too long, in the queue or in a call, and watch the others."""
+        now = time.perf_counter()
+        for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
+            if item.response_complete:
+                continue
+            if item.expires <= now:
+                self._expire_request(item)
+            else:
+                self._deadlines.watch_deadline(item.expires)
+
+    def _expire_request(self, item: QueuedRequest) -> None:
+        self._remove_request(item)
+        self._metrics.expired.inc()
+        item.finish_request(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
+        self._cancel_idle_call(item)
+
+    def _cancel_idle_call(self, item: QueuedRequest) -> None:
+        """Cancel the call of an `async def` predictor whose clients have left."""
+        call = item.call
+        if call is not None and all(other.response_complete for other in self._calls.get(call, ())):
+            call.cancel()
+
+    def _watch_running(self) -> None:
+        """Watch the deadlines of the running call: its requests that arrived while the model was fast have none."""
+        if self._busy:
+            self._metrics.schedule_update()
+            self._deadlines.watch_requests([*self._running, *self._waiting])
