@@ -12,7 +12,7 @@ from typing import Any
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import loaded_estimator, trusted_types
 
-ZONED_TIME = "pandas.Timestamp"
+ZONED_TIMES = {"pandas.Timestamp", "pandas._libs.tslibs.timestamps.Timestamp"}  # pandas 3, pandas 2
 """skops calls its constructor without arguments. Times without a zone are saved as NumPy's."""
 
 
@@ -85,7 +85,7 @@ def require_trusted_skops_types(io: Any, source: Path | bytes, trusted: Sequence
     given = {"data": source} if isinstance(source, bytes) else {"file": source}
     names = io.get_untrusted_types(**given)
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted_type(name)]
-    if ZONED_TIME in names:
+    if not ZONED_TIMES.isdisjoint(names):
         raise ModelError(
             f"The model {what} holds times with a zone, such as an encoder's categories, which skops cannot load.",
             "Convert that column to text or to times without a zone in the feature_transformer, or opt in to pickle: "

@@ -93,7 +93,7 @@ def test_no_function_is_reached_through_a_constructor_that_scikit_learn_re_expor
 
 def test_histogram_boosting_of_categories_needs_no_declaration(tmp_path: Path) -> None:
     table = pd.DataFrame({"size": pd.Categorical(["S", "M"] * 20)})
-    model = HistGradientBoostingClassifier(max_iter=1).fit(table, [0, 1] * 20)
+    model = HistGradientBoostingClassifier(max_iter=1, categorical_features="from_dtype").fit(table, [0, 1] * 20)
     io.dump(model, tmp_path / "model.skops")
     assert load(tmp_path / "model.skops").predict(table[:2]).tolist() == model.predict(table[:2]).tolist()
 
@@ -121,7 +121,7 @@ def test_an_encoder_of_intervals_needs_no_declaration(tmp_path: Path) -> None:
 def test_an_encoder_of_times_with_a_zone_says_what_to_do_instead(tmp_path: Path) -> None:
     times = pd.DataFrame({"when": pd.Categorical(pd.date_range("2026-01-01", periods=3, tz="Europe/Zurich"))})
     with pytest.raises(ModelError, match="times with a zone") as refused:
-        SklearnFramework().save(OneHotEncoder().fit(times), tmp_path, "skops", ["pandas.Timestamp"])
+        SklearnFramework().save(OneHotEncoder().fit(times), tmp_path, "skops", [f"{pd.Timestamp.__module__}.Timestamp"])
     assert "format='joblib'" in refused.value.todo
 
 

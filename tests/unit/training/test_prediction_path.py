@@ -55,6 +55,7 @@ def test_what_the_reader_reads_does_not_go_through_the_feature_loader() -> None:
     assert app.predict([{"x": 100.0}]).tolist() == [2.0]
 
 
+@pytest.mark.needs("pyarrow")
 def test_parser_and_loader_have_the_parameters_of_the_training(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = an_app()
