@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -105,18 +105,18 @@ def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine,
 def test_a_start_whose_answer_was_lost_is_no_second_run(
     engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "PAUSE", 0.5)
-    before = set(admin.executions)
+    pauses: list[float] = []
 
-    def fix_configuration() -> None:
-        while "CreateExecution" not in admin.methods(asked):
-            time.sleep(0.01)
+    def repair_network(seconds: float) -> None:
+        pauses.append(seconds)
         admin.refusals.clear()
 
-    asked = len(admin.calls)
+    monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=repair_network))
+    before = set(admin.executions)
     admin.refusals["CreateExecution"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
-    threading.Thread(target=fix_configuration).start()
     run = engine.start_run("train", {"limit": 120, "fail": "at once"}, registered)
+    monkeypatch.undo()
+    assert pauses == [runs.PAUSE]
     assert set(admin.executions) - before == {run.id}
     engine.abort_run(run.id, "enough")
 
@@ -138,14 +138,16 @@ def test_a_network_that_drops_in_the_middle(
     execution = end_run(admin, registered, "long", WorkflowPhase.RUNNING)
     said: list[str] = []
 
-    def drop() -> None:
-        time.sleep(0.3)
-        with admin.refusing("*", grpc.StatusCode.UNAVAILABLE, "connection reset"):
-            time.sleep(0.5)
+    def drop(run: Run) -> None:
+        if not said:
+            admin.refusals["*"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
+
+    def say(text: str) -> None:
+        said.append(text)
+        admin.refusals.clear()
         execution.message.closure.phase = WorkflowPhase.SUCCEEDED
 
-    threading.Thread(target=drop).start()
-    done = runs.follow_run(engine.connection, "long", lambda run: None, say=said.append, pause=0.1)
+    done = runs.follow_run(engine.connection, "long", drop, say=say, pause=0.1)
     assert done.phase == "succeeded"
     assert said == ["Flyte does not answer; the run continues, and mlapp tries again", "Flyte answers again"]
 

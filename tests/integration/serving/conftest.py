@@ -17,6 +17,7 @@ from typing import IO
 
 import httpx
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from tests.preloaded import Fork, preload_commands
 from tests.servers import free_port
@@ -87,6 +88,8 @@ HELD = {"inputs": [[-273.25, 0]]}
 """Takes as long as the test wants."""
 PATIENCE = 40.0
 """Seconds that a test waits for what must happen at once: the machine may be busy."""
+for phase in ("connect", "read", "write", "pool"):  # httpx waits for 5 s unless it is told otherwise
+    setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE)
 
 
 def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:

@@ -46,7 +46,7 @@ def address(url: str) -> tuple[str, int]:
 
 def exchange(url: str, *segments: bytes) -> bytes:
     """All that comes back on a connection on which the segments were sent one by one."""
-    with socket.create_connection(address(url), timeout=10) as connection:
+    with socket.create_connection(address(url), timeout=PATIENCE) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answer = b""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -57,7 +57,7 @@ class Clients:
 
 def test_no_request_is_lost_when_a_pod_leaves(serve, new_project: Callable[..., Path]) -> None:
     project = new_project()
-    with serve(project, "--grace", "0.8") as old, serve(project) as new:
+    with serve(project, "--grace", "2") as old, serve(project) as new:
         service = [old.url.removeprefix("http://"), new.url.removeprefix("http://")]
         with servers.nginx(*service) as ingress:
             address = ingress.url.removeprefix("http://")

@@ -62,7 +62,7 @@ def test_tls_holds_for_http_and_grpc(serve, new_project, tls, monkeypatch) -> No
             triton.InferenceServerClient(f"localhost:{port}") as client,
             pytest.raises(triton.InferenceServerException),
         ):
-            client.is_server_ready(client_timeout=2)
+            client.is_server_ready(client_timeout=40)
 
         monkeypatch.setenv("SSL_CERT_FILE", tls["authority"])
         assert App.remote(server.url).predict([{"a": 1, "b": 2}]) == [3.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlapp import App
+from mlapp.serving.inference.latency import Latency
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +25,12 @@ def with_predictor(numbers_app: App, predictor, **options) -> App:
 
 async def ask(client, *values: float, **headers: str):
     return await client.post("/predict", json=[[value, 0] for value in values], headers=headers)
+
+
+async def count_waiting(client) -> float:
+    """The requests in the model's queue."""
+    (line,) = re.findall(r"^mlapp_queue_depth{.*} (.*)$", (await client.get("/metrics")).text, re.MULTILINE)
+    return float(line)
 
 
 async def test_one_bad_request_fails_alone(numbers, serve, caplog):
@@ -82,29 +90,24 @@ async def test_slow_predictor_leaves_the_loop_free_and_keeps_deadlines(numbers, 
         if calls[-1] == [1]:
             free.wait()
         else:
-            time.sleep(0.15)
+            time.sleep(0.15)  # a faster predictor is called in the event loop
         return calls[-1]
 
     async with serve(with_predictor(numbers[0], predict), queue=2) as client:
-
-        async def until(*lines: str) -> None:
-            while not set(lines) <= set((await client.get("/metrics")).text.splitlines()):
-                await asyncio.sleep(0.001)
-
         slow = asyncio.create_task(ask(client, 1))
         while calls[-1] != [1]:
             assert (await client.get("/livez")).status_code == 200
             await asyncio.sleep(0.001)
         assert (await client.get("/livez")).status_code == 200
-        late = asyncio.create_task(ask(client, 2, **{"x-request-timeout": "1"}))
-        waiting = asyncio.create_task(ask(client, 3))
-        await until('mlapp_queue_depth{model="other"} 2.0')
-        full = await ask(client, 4)
+        assert (await ask(client, 2, **{"x-request-timeout": "0.2"})).status_code == 504
+        waiting = [asyncio.create_task(ask(client, value)) for value in (3, 4)]
+        while await count_waiting(client) < 2:
+            await asyncio.sleep(0.001)
+        full = await ask(client, 5)
         assert (full.status_code, full.headers["retry-after"]) == (503, "1")
-        assert (await late).status_code == 504
         free.set()
         assert (await slow).json()["predictions"] == [1]
-        assert (await waiting).json()["predictions"] == [3]
+        assert [(await answer).json()["predictions"] for answer in waiting] == [[3], [4]]
 
 
 async def test_async_predictor_and_stream(numbers, serve):
@@ -126,42 +129,44 @@ async def test_async_predictor_and_stream(numbers, serve):
 
 
 async def test_an_async_predictor_is_bounded_and_ends_with_its_client(numbers, serve):
-    running = 0
+    running, free = 0, asyncio.Event()
 
     async def predict(model, features: np.ndarray):
         nonlocal running
-        if (features >= 0).all():
-            return features[:, 0].tolist()
-        running += 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            running -= 1
+        if (features < 0).any():
+            running += 1
+            try:
+                await free.wait()
+            finally:
+                running -= 1
+        return features[:, 0].tolist()
 
     async with serve(with_predictor(numbers[0], predict), queue=2) as client:
-        first = asyncio.create_task(ask(client, -1, **{"x-request-timeout": "0.5"}))
-        while running < 1:
-            await asyncio.sleep(0.001)
-        second = asyncio.create_task(ask(client, -2, **{"x-request-timeout": "0.5"}))
-        while running < 2:
-            await asyncio.sleep(0.001)
+        both = []
+        for value in (-1, -2):
+            both.append(asyncio.create_task(ask(client, value)))
+            while running < len(both):
+                await asyncio.sleep(0.001)
         full = await ask(client, -3)
         assert (full.status_code, full.headers["retry-after"]) == (503, "1")
-        assert [(await late).status_code for late in (first, second)] == [504, 504]
+        free.set()
+        assert [(await answer).json()["predictions"] for answer in both] == [[-1], [-2]]
+        free.clear()
+        assert (await ask(client, -4, **{"x-request-timeout": "0.2"})).status_code == 504
         while running:
             await asyncio.sleep(0.001)
         assert (await ask(client, 0)).status_code == 200
 
 
 async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve):
-    calls, free = [], threading.Event()
+    calls, free, are_late = [], threading.Event(), threading.Event()
 
     def predict(model, features: np.ndarray):
         calls.append(len(features))
         if features[0, 0] == -1:
             free.wait()
         if features[0, 0] < -1:
-            time.sleep(0.3)
+            are_late.wait()
             raise RuntimeError("always")
         time.sleep(0.15)
         return features[:, 0].tolist()
@@ -171,17 +176,31 @@ async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve)
         first = asyncio.create_task(ask(client, -1))
         while not calls:
             await asyncio.sleep(0.001)
-        others = [asyncio.create_task(ask(client, -2, **{"x-request-timeout": "0.2"})) for _ in range(8)]
-        await asyncio.sleep(0.05)
+        others = [asyncio.create_task(ask(client, -2, **{"x-request-timeout": "0.5"})) for _ in range(8)]
+        while await count_waiting(client) < len(others) and not others[0].done():
+            await asyncio.sleep(0.001)
         calls.clear()
         free.set()
         assert {(await other).status_code for other in others} == {504}
+        are_late.set()
         assert (await first).status_code == 200
         assert (await ask(client, 0)).status_code == 200
         assert len(calls) <= 2
 
 
-async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, serve):
+@pytest.fixture
+def measure_calls(monkeypatch):
+    """Make the server measure each call as this long: on a busy machine a pause is longer than it was asked for."""
+    add_call = Latency.add_call
+
+    def fix_length(seconds: float) -> None:
+        monkeypatch.setattr(Latency, "add_call", lambda latency, measured, rows: add_call(latency, seconds, rows))
+
+    return fix_length
+
+
+async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, serve, measure_calls):
+    measure_calls(0.06)
     started, free = threading.Event(), threading.Event()
 
     def predict(model, features: np.ndarray):
@@ -206,8 +225,9 @@ async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, s
 
 
 @pytest.mark.parametrize(("clients", "rows"), [(4, 1000), (64, 1), (64, 1000)])
-async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serve, clients, rows):
-    """`max_wait` is 300 calls, of a length that a busy machine changes little."""
+async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serve, measure_calls, clients, rows):
+    """`max_wait` is 300 calls."""
+    measure_calls(0.015)
 
     def predict(model, features: np.ndarray):
         time.sleep(0.015)
@@ -223,8 +243,9 @@ async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serv
         assert "mlapp_queue_expected_seconds" in (await client.get("/metrics")).text
 
 
-async def test_six_clients_that_take_turns_are_no_overload_but_a_crowd_is(numbers, serve):
+async def test_six_clients_that_take_turns_are_no_overload_but_a_crowd_is(numbers, serve, measure_calls):
     """Six clients wait up to five calls, 1.5 times `max_wait`; after a refusal, requests wait `max_wait` at most."""
+    measure_calls(0.08)
 
     def predict(model, features: np.ndarray):
         time.sleep(0.08)
