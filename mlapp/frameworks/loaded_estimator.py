@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from mlapp.errors import ModelError
@@ -84,6 +85,8 @@ def _iterate_estimator_trees(held: Held) -> Iterator[Held]:
         parts = np.asarray(value).ravel().tolist() if value.dtype.kind == "O" else []
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
+    elif isinstance(value, ModuleType):  # SciPy's splines hold one; nothing in it comes from a file
+        return
     else:
         yield from _iterate_estimator_attributes(held)
         return
