@@ -1,7 +1,8 @@
-"""Documents as readable YAML: keys in original order, no anchors, long text as blocks."""
+"""Documents as readable YAML, and their differences: keys in original order, no anchors, long text as blocks."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -38,3 +39,9 @@ def dump_yaml(document: Any) -> str:
 def dump_yaml_documents(documents: Iterable[Any]) -> str:
     """Several documents, in kubectl's format."""
     return "".join(f"---\n{dump_yaml(document)}" for document in documents)
+
+
+def diff_yaml(before: Any, after: Any, before_title: str, after_title: str) -> str:
+    """A unified diff of two documents; None or an empty one stands for no document."""
+    old, new = (dump_yaml(each).splitlines(keepends=True) if each else [] for each in (before, after))
+    return "".join(difflib.unified_diff(old, new, before_title, after_title))

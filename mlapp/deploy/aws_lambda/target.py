@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 from mlapp.aws_lambda.settings import LambdaSettings
 from mlapp.deploy.abilities import CompareQuality, RegistryPlace
 from mlapp.deploy.aws.canary_metrics import watch_canary_metrics
-from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
 from mlapp.deploy.aws.logs import read_log_group
 from mlapp.deploy.aws.session import AwsSession
@@ -40,6 +39,7 @@ from mlapp.deploy.aws_lambda.trigger_documents import refuse_contradictory_trigg
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
 from mlapp.deploy.canary_watch import compare_canary_quality
 from mlapp.deploy.target import DeployError, LogLine, Release, Shipment, State, Status, Target, ignore_progress
+from mlapp.deploy.yaml_dump import diff_yaml
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -110,7 +110,7 @@ class LambdaTarget(Target[LambdaSettings]):
         running = (
             {} if live is None else describe_function_configuration(self.function_name, live, read_version_record(live))
         )
-        return diff_descriptions(self.function_name, running, wanted)
+        return diff_yaml(running, wanted, f"{self.function_name} (on AWS)", f"{self.function_name} (to be)")
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Publish a version, and make it live once it answers."""

@@ -7,7 +7,6 @@ objects of the same name that mlapp did not create.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from mlapp.deploy.cluster.object_kinds import (
     object_title,
 )
 from mlapp.deploy.target import DeployError
-from mlapp.deploy.yaml_dump import dump_yaml
+from mlapp.deploy.yaml_dump import diff_yaml
 
 HANDOVER = f"{MANAGER}-handover"
 """Field manager that owns `spec.replicas` until an autoscaler does; otherwise it would fall to its default, one pod."""
@@ -253,12 +252,12 @@ def diff_plan(plan: ChangePlan) -> str:
 
 
 def _diff_planned_object(title: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
-    old = dump_yaml(strip_server_fields(before)).splitlines(keepends=True) if before else []
-    new = dump_yaml(strip_server_fields(after)).splitlines(keepends=True) if after else []
-    lines = difflib.unified_diff(
-        old, new, f"{title} (in the cluster)" if before else "/dev/null", f"{title} (to be)" if after else "/dev/null"
+    return diff_yaml(
+        strip_server_fields(before) if before else None,
+        strip_server_fields(after) if after else None,
+        f"{title} (in the cluster)" if before else "/dev/null",
+        f"{title} (to be)" if after else "/dev/null",
     )
-    return "".join(lines)
 
 
 def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:

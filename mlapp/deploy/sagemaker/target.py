@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from mlapp.deploy.abilities import CompareQuality, RegistryPlace
 from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource, watch_canary_metrics
-from mlapp.deploy.aws.description_diff import diff_descriptions
 from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
 from mlapp.deploy.aws.logs import read_log_group
 from mlapp.deploy.aws.session import AwsSession
@@ -28,6 +27,7 @@ from mlapp.deploy.sagemaker.endpoint import Endpoint
 from mlapp.deploy.sagemaker.iam import make_endpoint_iam_template
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, State, Status, Target, ignore_progress
+from mlapp.deploy.yaml_dump import diff_yaml
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -91,7 +91,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0)
         )
         wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
-        return diff_descriptions(self._endpoint.name, running, wanted)
+        return diff_yaml(running, wanted, f"{self._endpoint.name} (on AWS)", f"{self._endpoint.name} (to be)")
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Start the release's instances beside the live ones, and stop the live ones once the release answers."""
