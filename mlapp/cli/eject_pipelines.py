@@ -1,4 +1,4 @@
-"""`mlapp eject ci` and `mlapp eject gitops`: what brings a push to production"""
+"""`mlapp eject ci` and `mlapp eject gitops`: what deploys the app on a push or a commit."""
 
 from __future__ import annotations
 
