@@ -1,4 +1,4 @@
-"""The documentation: every link leads somewhere."""
+"""The documentation: every link leads somewhere, and its search needs no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
@@ -21,3 +22,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{page.name} links to {link}"
+
+
+def test_the_search_of_the_site_needs_no_network() -> None:
+    (script,) = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["extra"]["polyfills"]
+    assert "window.Worker" in (ROOT / "docs" / script).read_text(encoding="utf-8")
