@@ -5,16 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import numbers
-from collections import Counter
-from collections.abc import Sequence
 from decimal import Decimal
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, list_names, suggest_nearest
+from mlapp.errors import InputError, Problem
 from mlapp.schema.bulk_check import accepts_values_in_bulk
 from mlapp.schema.cast import cast_column, is_missing_value
 from mlapp.schema.category import convert_categories_as_sent, is_category
+from mlapp.schema.column_check import check_column_names
 from mlapp.schema.fields import Field, Schema, find_float_bound, find_integer_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
 from mlapp.schema.zones import fits_zone, is_zoned_dtype
@@ -22,8 +20,6 @@ from mlapp.schema.zones import fits_zone, is_zoned_dtype
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST = 10
-"""Number of problems of a kind to report."""
 BLOCK = 20_000
 """Values that are checked together: few enough that other threads get their turn."""
 LARGEST_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53, 16: 2.0**53}
@@ -92,27 +88,6 @@ def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.
         raise InputError(problems)
     found = pd.DataFrame(typed, index=index)
     return found.set_axis(schema.labels, axis=1) if schema.has_integer_names else found
-
-
-def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
-    """Check that a table has the schema's columns, in any order, and otherwise only training's unused columns.
-
-    Args:
-        ignore_unknown: accept unknown columns.
-
-    Raises:
-        InputError: names the missing, unknown or duplicate ones; the first few of many.
-    """
-    names = schema.names
-    used, counts = set(names), Counter(given)
-    known = used | set(schema.unused)
-    problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
-    unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
-    problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
-    twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
-    problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
-    if problems:
-        raise InputError(problems, f"Send these columns: {list_names(names)}.")
 
 
 def _conform_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:

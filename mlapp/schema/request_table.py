@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, list_names, suggest_nearest
-from mlapp.schema.conform import MOST, check_column_names, conform_columns, conform_table
+from mlapp.errors import InputError, Problem
+from mlapp.schema.column_check import MOST, check_column_names, check_record_columns
+from mlapp.schema.conform import conform_columns, conform_table
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -104,26 +105,8 @@ def _make_table_from_records(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    names = schema.names
-    expected, known = set(names), {*names, *schema.unused}
-    problems = []
-    for row, record in enumerate(records, first):
-        if record.keys() == expected:
-            continue
-        problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
-        problems += [
-            Problem(
-                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
-                field=str(name),
-                row=row,
-            )
-            for name in itertools.islice((name for name in record if name not in known and not ignore_unknown), MOST)
-        ]
-        if len(problems) >= MOST:
-            break
-    if problems:
-        raise InputError(problems, f"Send these columns: {list_names(names)}.")
-    columns = {name: _make_untyped_request_column([record[name] for record in records]) for name in names}
+    check_record_columns(records, schema, first, ignore_unknown=ignore_unknown)
+    columns = {name: _make_untyped_request_column([record[name] for record in records]) for name in schema.names}
     return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
 
 

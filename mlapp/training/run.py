@@ -1,4 +1,7 @@
-"""Run a pipeline in this process: read → load → split → parse → transform → fit → evaluate → check."""
+"""Run a pipeline in this process: build → read → load → split → parse → transform → train → evaluate → check.
+
+`Splits` parses and transforms: the first split before training, the others when they are evaluated.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""The columns of a table or of records that are missing, unknown or repeated, named in one error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mlapp.errors import InputError, Problem, list_names, suggest_nearest
+from mlapp.schema.fields import Schema
+
+MOST = 10
+"""Number of problems of a kind to report."""
+
+
+def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
+    """Check that a table has the schema's columns, in any order, and otherwise only training's unused columns.
+
+    Args:
+        ignore_unknown: accept unknown columns.
+
+    Raises:
+        InputError: names the missing, unknown or duplicate ones; the first few of many.
+    """
+    names = schema.names
+    used, counts = set(names), Counter(given)
+    known = used | set(schema.unused)
+    problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
+    unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
+    problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
+    twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
+    problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
+    _refuse_column_problems(problems, names)
+
+
+def check_record_columns(
+    records: Sequence[Mapping[str, Any]], schema: Schema, first: int, *, ignore_unknown: bool = False
+) -> None:
+    """Check that each record has the schema's columns, and otherwise only training's unused columns.
+
+    Args:
+        first: the number of the first row.
+        ignore_unknown: accept unknown columns.
+
+    Raises:
+        InputError: names the missing and unknown ones with their rows; the first few of many.
+    """
+    names = schema.names
+    expected, known = set(names), {*names, *schema.unused}
+    problems = []
+    for row, record in enumerate(records, first):
+        if record.keys() == expected:
+            continue
+        problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
+        problems += [
+            Problem(
+                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
+                field=str(name),
+                row=row,
+            )
+            for name in islice((name for name in record if name not in known and not ignore_unknown), MOST)
+        ]
+        if len(problems) >= MOST:
+            break
+    _refuse_column_problems(problems, names)
+
+
+def _refuse_column_problems(problems: list[Problem], names: list[str]) -> None:
+    if problems:
+        raise InputError(problems, f"Send these columns: {list_names(names)}.")
