@@ -198,7 +198,7 @@ def _read_bundle_manifest(path: Path) -> BundleManifest:
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         return msgspec.convert(raw, BundleManifest)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {error}", "Build the bundle again: mlapp build --bundle-only.") from None
 
 

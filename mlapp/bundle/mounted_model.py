@@ -57,7 +57,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
     try:
         content = file.read_bytes()
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
         raise StoreError(f"The manifest {file} cannot be read: {error}", f"Set {MANIFEST} to the version's.") from None
     if manifest.app != app:
         raise StoreError(

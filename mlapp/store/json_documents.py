@@ -49,7 +49,7 @@ class JsonDocuments:
             if kind in (Manifest, _Format):
                 self._require_known_store_format(raw.get("format"), key)
             return msgspec.convert(raw, kind)
-        except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(
                 f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_document_repair(key)
             ) from None

@@ -111,7 +111,7 @@ def _require_transformer_without_code(folder: Path) -> None:
             continue
         try:
             content = msgspec.json.decode(file.read_bytes())
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from None
         if isinstance(content, dict):
             _require_inside_model_folder(file, content)

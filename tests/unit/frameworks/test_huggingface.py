@@ -218,6 +218,12 @@ def test_code_beside_the_weights_is_not_run(kept: Path) -> None:
     assert len(HUGGING_FACE.predictor(HUGGING_FACE.load(kept, "safetensors", ()), FEATURES)) == len(FEATURES)
 
 
+def test_settings_that_are_nested_too_deeply(kept: Path) -> None:
+    (kept / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=r"config\.json is truncated or damaged"):
+        HUGGING_FACE.load(kept, "safetensors", ())
+
+
 def test_transformers_that_is_not_installed(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError) as raised:

@@ -92,7 +92,7 @@ def store(tmp_path: Path, trained: TrainedModel) -> Store:
     return store
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": "x"}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": "x"}', b"\xff", b"[" * 100_000])
 def test_a_damaged_format_is_an_error_that_says_what_to_write(content: bytes, store: Store, tmp_path: Path) -> None:
     file = tmp_path / "models" / "store.json"
     file.write_bytes(content)
@@ -103,7 +103,7 @@ def test_a_damaged_format_is_an_error_that_says_what_to_write(content: bytes, st
     assert store.list_numbers("numbers") == [1, 2]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "x", "moved": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "x", "moved": 1}', b"[" * 100_000])
 def test_a_damaged_alias_breaks_nothing_else_and_is_repaired_by_moving_it(
     content: bytes, store: Store, tmp_path: Path, project: Callable[..., Path], mlapp: Any
 ) -> None:
