@@ -197,6 +197,7 @@ class Client:
             log = self.recorder._log
             if log is not None and log._sampler is not None:
                 log._sampler._tokens = 0.0  # the rest of what a quiet minute allows
+                log.follow_rate(RATE, 1.0)
         answered = sum(transport.answers for transport in self.transports) - before
         assert answered == requests, f"{answered} of {requests} requests were answered"
         assert all(transport.last.startswith(b"HTTP/1.1 200") for transport in self.transports), self.transports[0].last

@@ -53,7 +53,8 @@ class RecordedBatch(msgspec.Struct, gc=False):
     Attributes:
         parts: the features of the answered requests, in order: joined, or from `strip_parts`.
         predictions: one per row of the parts.
-        requests: None if nothing is logged.
+        requests: None if no row of the batch is logged.
+        share: the number of batches that the requests stand for in the log.
         seconds: duration of the call.
         at: time of the answer, in seconds since 1970.
     """
@@ -62,18 +63,19 @@ class RecordedBatch(msgspec.Struct, gc=False):
     parts: Sequence[Any]
     predictions: Sequence[Any]
     requests: RequestNames | None
+    share: int
     seconds: float
     at: float
 
 
 def make_batch(
-    model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, is_logged: bool
+    model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, share: int
 ) -> RecordedBatch | None:
     """The part of a batch that was answered with predictions, or None.
 
     Args:
         results: the predictions, or an error, of each part.
-        is_logged: keep the log's data.
+        share: the number of batches that this one stands for in the log; 0 keeps nothing for the log.
     """
     requests = parts
     predictions: Sequence[Any]
@@ -90,11 +92,11 @@ def make_batch(
             predictions = list(chain.from_iterable([result for _, result in answered]))
         features = model.strip_parts(requests)
     names = None
-    if is_logged:
+    if share:
         ids = [part.id for part in requests if part.keys is None]
         keys = None
         if len(ids) < len(requests):
             ids, keys = [part.id for part in requests], [part.keys for part in requests]
         rows = None if len(requests) == len(predictions) else [part.rows for part in requests]
         names = RequestNames(ids, rows, keys)
-    return RecordedBatch(model, features, predictions, names, seconds, at)
+    return RecordedBatch(model, features, predictions, names, share, seconds, at)

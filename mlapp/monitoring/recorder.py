@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +22,7 @@ import numpy as np
 from mlapp.baseline import Baseline
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.answered_rows import AnsweredRows, take_rows
 from mlapp.monitoring.batch import RecordedBatch, make_batch
 from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counts
@@ -31,7 +31,6 @@ from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
-from mlapp.schema.feature_containers import take_feature_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +102,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._looked = time.time()
+        self._looked = self._rated_at = time.time()
+        self._rated = 0
         self._thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
@@ -121,7 +121,8 @@ class Recorder:
         if waiting > self._most:
             self._dropped += rows
             return
-        batch = make_batch(model, parts, results, seconds, time.time(), is_logged=self._log is not None)
+        share = 0 if self._log is None else self._log.draw_share()
+        batch = make_batch(model, parts, results, seconds, time.time(), share=share)
         if batch is None:
             return
         self._added += len(batch.predictions)
@@ -184,6 +185,8 @@ class Recorder:
         with self._lock:
             if self._log is not None:
                 self._log.flush()
+                self._log.follow_rate(self._added - self._rated, max(TICK, now - self._rated_at))
+                self._rated, self._rated_at = self._added, now
             self._count_refusals()
             self._windows.close_past(now)
             self._windows.write_changed(now)
@@ -202,10 +205,11 @@ class Recorder:
         for group in self._group_batches(batches):
             for part in _cut(group, self._rows_at_once):
                 self._limit.add_seconds(passed)
+                answered = AnsweredRows(part)
                 with self._lock:
-                    self._count(part)
+                    self._count(answered)
                     if self._log is not None:
-                        self._log.add(part, passed)
+                        self._log.add(answered, passed)
                 passed = 0.0
                 self._stopping.wait(PAUSE)
 
@@ -239,27 +243,23 @@ class Recorder:
             groups.setdefault((id(batch.model), int(batch.at // self._seconds)), []).append(batch)
         return groups.values()
 
-    def _count(self, batches: list[RecordedBatch]) -> None:
-        model = batches[0].model
+    def _count(self, answered: AnsweredRows) -> None:
+        model, rows = answered.model, len(answered)
         version = model.version or "unsaved"
-        predictions = list(chain.from_iterable([batch.predictions for batch in batches]))
-        rows = len(predictions)
-        live = self._windows.find(version, batches[0].at)
+        live = self._windows.find(version, answered.batches[0].at)
         self.metrics.rows(version, rows)
         if not (live.counter.features or live.counter.predictions):
             live.counts.rows += rows
             return
         chosen = self._limit.choose_rows(rows, len(model.feature_names))
         live.counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
-        features: Any = None
-        if live.counter.features:
-            features = model.combine_stripped(list(chain.from_iterable([batch.parts for batch in batches])))
         for some, weight in chosen:
             is_whole = len(some) == rows
-            if features is not None:
-                live.counter.add_features(features if is_whole else _take(features, some), weight)
+            if live.counter.features:
+                features = answered.features
+                live.counter.add_features(features if is_whole else take_rows(features, some), weight)
             if live.counter.predictions:
-                own = predictions if is_whole else _select(predictions, some)
+                own = answered.predictions if is_whole else _select(answered.predictions, some)
                 live.counter.add_answers(own, weight)
         self.metrics.uncounted.inc(rows - sum(len(some) for some, _ in chosen))
 
@@ -307,10 +307,6 @@ def _stop(recorder: weakref.ref[Recorder]) -> None:
 
 def _select(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
     return itemgetter(*rows.tolist())(values) if len(rows) > 1 else [values[rows[0]]]
-
-
-def _take(features: Any, rows: NDArray[np.int64]) -> Any:
-    return features[rows] if isinstance(features, np.ndarray) else take_feature_rows(features, rows)
 
 
 def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:

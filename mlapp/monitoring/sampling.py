@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlapp.monitoring.plain_parquet import join_equal_texts
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,20 +18,23 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """Increment of a request's hash from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
 WORD = 8
 """Bytes of an id that are hashed together."""
+LENGTH = 4
+"""Bytes of a text's length in `join_equal_texts`."""
+BITS = 32
+"""Bits of a hash."""
 
 
-def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint64]:
+def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.uint64]:
     """A hash of 32 bits of each row's id, the rows of each request in order.
 
     Args:
         requests: ids.
-        rows: the number of rows of each request.
+        rows: the number of rows of each request; None if each has one.
     """
-    counts = np.asarray(rows, dtype=np.int64)
     sums = _sum_words(requests)
-    total = int(counts.sum())
-    if total != len(counts):
-        place = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+    if rows is not None:
+        counts = np.asarray(rows, dtype=np.int64)
+        place = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         sums = np.repeat(sums, counts) + place.astype(np.uint64) * SPREAD
     # The finalizer of SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators).
     mixed = (sums ^ (sums >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -37,35 +42,28 @@ def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64]
     return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)
 
 
-def join_texts(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
-    """The bytes of texts of one length, a row for each text; None for several lengths."""
-    length = len(texts[0]) if texts else 0
-    joined = b"\n".join((*texts, b""))
-    if len(joined) != len(texts) * (length + 1):
-        return None
-    letters = np.frombuffer(joined, dtype=np.uint8).reshape(len(texts), length + 1)
-    ends_lines = letters == ord("\n")
-    # As many lines as texts, each at the end of a row: no text has a line of its own.
-    if not ends_lines[:, -1].all() or np.count_nonzero(ends_lines) != len(texts):
-        return None if len(set(map(len, texts))) > 1 else letters[:, :-1]
-    return letters[:, :-1]
-
-
 def _sum_words(texts: Sequence[bytes]) -> NDArray[np.uint64]:
     """The sum of each text's words, each multiplied by a number of its place (multilinear hashing)."""
-    letters = join_texts(texts)
-    if letters is None:
-        found = np.empty(len(texts), dtype=np.uint64)
-        for length in set(map(len, texts)):
-            places = [at for at, text in enumerate(texts) if len(text) == length]
-            found[places] = _sum_words([texts[at] for at in places])
-        return found
-    words = -(-letters.shape[1] // WORD)
-    rest = words * WORD - letters.shape[1]
-    letters = np.pad(letters, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(letters)
-    factors = [(2 * at + 1) * int(SPREAD) & 0xFFFFFFFFFFFFFFFF for at in range(words)]
-    columns = letters.view("<u8").T
-    return sum((columns[at] * np.uint64(factor) for at, factor in enumerate(factors)), np.zeros(len(texts), np.uint64))
+    data = join_equal_texts(texts)
+    if data is not None:
+        return _sum_equal_words(data[LENGTH:], len(texts), len(texts[0]), LENGTH)
+    found = np.zeros(len(texts), dtype=np.uint64)
+    for length in set(map(len, texts)):
+        places = [at for at, text in enumerate(texts) if len(text) == length]
+        found[places] = _sum_equal_words(b"".join([texts[at] for at in places]), len(places), length, 0)
+    return found
+
+
+def _sum_equal_words(data: bytes, texts: int, length: int, gap: int) -> NDArray[np.uint64]:
+    """`_sum_words` of texts of one length, which lie in `data` at so many bytes from each other."""
+    sums = np.zeros(texts, dtype=np.uint64)
+    padded = data + bytes(WORD)
+    for at, start in enumerate(range(0, length, WORD)):
+        words = np.ndarray((texts,), "<u8", padded, start, (length + gap,))
+        if length - start < WORD:
+            words = words & np.uint64((1 << 8 * (length - start)) - 1)
+        sums += words * np.uint64((2 * at + 1) * int(SPREAD) & 0xFFFFFFFFFFFFFFFF)
+    return sums
 
 
 class Sampler:
@@ -79,6 +77,7 @@ class Sampler:
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._tokens = 0.0 if rate is None else rate * BURST
+        self._bits = BITS
 
     @property
     def keeps_all(self) -> bool:
@@ -94,10 +93,23 @@ class Sampler:
         if self._rate is None:
             return np.arange(len(hashes)), 1.0
         self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
-        for bits in range(32, -1, -1):
-            is_kept = hashes < np.uint64(1 << bits)
-            kept = int(np.count_nonzero(is_kept))
-            if kept <= self._tokens:
-                self._tokens -= kept
-                return np.flatnonzero(is_kept), float(1 << (32 - bits))
-        return np.zeros(0, dtype=np.int64), 1.0
+        bits, places, some = self._bits, None, hashes
+        kept = _count_below(hashes, bits)
+        if kept > self._tokens:  # the hashes that are kept are among these
+            places = np.flatnonzero(hashes < np.uint64(1 << bits))
+            some = hashes[places]
+        while kept > self._tokens and bits:
+            bits -= 1
+            kept = _count_below(some, bits)
+        while bits < BITS and places is None and (more := _count_below(some, bits + 1)) <= self._tokens:
+            bits, kept = bits + 1, more
+        self._bits = bits
+        if kept > self._tokens:
+            return np.zeros(0, dtype=np.int64), 1.0
+        self._tokens -= kept
+        chosen = np.flatnonzero(some < np.uint64(1 << bits))
+        return chosen if places is None else places[chosen], float(1 << (BITS - bits))
+
+
+def _count_below(hashes: NDArray[np.uint64], bits: int) -> int:
+    return int(np.count_nonzero(hashes < np.uint64(1 << bits)))
