@@ -155,7 +155,7 @@ def test_a_receiver_that_answers_byte_by_byte_costs_each_run_a_few_seconds(
     hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mlapp.monitoring.alerts.PAUSES", (0.0,))
-    monkeypatch.setattr("mlapp.monitoring.alerts.PATIENCE", 0.3)
+    monkeypatch.setattr("mlapp.monitoring.alerts.PATIENCE", 1.0)
     monkeypatch.setattr("mlapp.monitoring.alerts.SHORT", 0.1)
     asked: list[float] = []
     done = threading.Event()

@@ -159,13 +159,15 @@ def test_another_process_gets_the_same_one():
     assert len(seen) == 1
 
 
-def test_a_million_rows_take_well_under_a_second_and_no_copy():
+def test_a_million_rows_take_about_a_second_of_cpu_and_no_copy():
     big = pd.DataFrame(np.random.default_rng(0).random((1_000_000, 20)), columns=[f"c{n}" for n in range(20)])
     times = []
     for _ in range(3):  # the best of three: others use the machine too
-        start = time.perf_counter()
+        start = time.process_time()
         fingerprint_table(big)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
+        if times[-1] < 1:
+            break
     assert min(times) < 1
     part = big.head(300_000)
     tracemalloc.start()

@@ -195,10 +195,10 @@ async def test_a_csv_may_have_commas_and_lines_within_quotes(people, serve):
 async def test_a_key_that_is_there_twice_is_found_at_once(client):
     keys = [f'"k{at}":1' for at in range(20_000)]
     body = '{"inputs":[{' + ",".join([*keys, keys[-1]]) + "}]}"
-    started = time.perf_counter()
+    started = time.process_time()
     answer = await send(client, "application/json", body.encode())
     assert (answer.status_code, "'k19999' twice" in answer.json()["detail"]) == (400, True)
-    assert time.perf_counter() - started < 5  # it took longer than that when each key was looked up in all
+    assert time.process_time() - started < 5  # it took longer than that when each key was looked up in all
 
 
 @pytest.mark.parametrize(

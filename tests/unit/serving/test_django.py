@@ -278,7 +278,7 @@ def test_a_moved_alias_is_followed(app: Any) -> None:
     assert client.post("/m/predict", b"[[1, 2]]", content_type="application/json").status_code == 200
     version = app.save().version
     app.store().promote("orders", version, "production")
-    for _ in range(500):
+    for _ in range(4000):
         if client.get("/m/model").json()["version"] == str(version):
             break
         asyncio.run(asyncio.sleep(0.01))

@@ -163,7 +163,7 @@ def test_a_moved_alias_is_followed(stored: tuple[App, Any, Any]) -> None:
     with client_of(application) as client:
         assert client.get("/model").json()["version"] == "1"
         store.promote(app.name, store.put(trained).version, "production")
-        for _ in range(500):
+        for _ in range(4000):
             if client.get("/model").json()["version"] == "2":
                 break
             threading.Event().wait(0.01)

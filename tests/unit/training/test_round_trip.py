@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import types
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -394,19 +395,19 @@ def test_a_model_that_can_predict_once_it_is_fitted_is_trained(predict: Any) -> 
     assert len(app.predict({"x": 1.0, "z": 0.0})) == 1
 
 
-def test_the_check_is_a_step_and_costs_little() -> None:
-    app, told = an_app(), []
+def test_the_check_is_a_step_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(round_trip, "LEAST", 0.4)
+    app, told, rows = an_app(), [], Counter[str]()
 
     @app.predictor
     def slow(model: Any, features: pd.DataFrame) -> list[float]:
-        time.sleep(0.05 * len(features))
+        rows[told[-1]] += len(features)
+        time.sleep(0.02 * len(features))
         return features["x"].tolist()
 
-    clock: dict[str, float] = {}
-    training.run(app, progress=lambda step: (told.append(step), clock.setdefault(step, time.perf_counter())))
-    spent = time.perf_counter() - clock["check"]
+    training.run(app, progress=told.append)
     assert told[-1] == "check"
-    assert spent < 0.05 * 100 + 2.5  # the sample's own predictions, and a second
+    assert 0 < rows["check"] < 150  # the sample's own predictions, and as many as take twice its limit
 
 
 @pytest.mark.parametrize("case", ["same", "forgets", "depends"])
