@@ -21,7 +21,10 @@ def main() -> None:
         run("mlapp train", project)
         run("mlapp models list", project)
         show("mlapp serve --port 0 &")
-        server = subprocess.Popen(command("mlapp serve --port 0"), cwd=project, stderr=subprocess.PIPE, text=True)
+        plain = {**os.environ, "MLAPP_MONITOR__LOG": "off"}  # the demo installs no packages for the prediction log
+        server = subprocess.Popen(
+            command("mlapp serve --port 0"), cwd=project, stderr=subprocess.PIPE, text=True, env=plain
+        )
         try:
             ask(url_of(server), project)
         finally:
