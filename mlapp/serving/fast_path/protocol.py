@@ -21,7 +21,6 @@ from mlapp.serving.web.request_id import choose_request_id, make_request_id
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
     from mlapp.serving.inference.endpoint import Endpoint
-    from mlapp.serving.observability.metrics import Metrics
 
 NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
@@ -63,7 +62,6 @@ class FastProtocol(HttpToolsProtocol):
     application: ClassVar[Application]
     fast: ClassVar[dict[bytes, Endpoint]]
     patience: ClassVar[float]
-    metrics: ClassVar[Metrics]
     heads: ClassVar[dict[bytes, RequestHead]]
 
     _last: RequestHead | None = None
@@ -265,7 +263,7 @@ class FastProtocol(HttpToolsProtocol):
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
             if b"x-request-id" not in headers:  # this head will not be repeated
                 self._remember_head(endpoint, keep_alive, int(headers[b"content-length"]))
-            self.metrics.begin_request()
+            endpoint.server_metrics.begin_request()
             self.cycle = FastCycle(  # type: ignore[assignment]
                 endpoint.current,
                 NO_PART,
@@ -383,5 +381,5 @@ def make_protocol(application: Application) -> type[FastProtocol]:
     """The protocol class for the application's endpoints."""
     fast = {endpoint.path.encode(): endpoint for endpoint in application.endpoints}
     patience = min(SLOW_READ, application.settings.timeout)
-    known = {"application": application, "metrics": application.metrics, "fast": fast, "patience": patience}
+    known = {"application": application, "fast": fast, "patience": patience}
     return type("ServingProtocol", (FastProtocol,), {**known, "heads": {}})
