@@ -5,7 +5,7 @@ sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 missing=()
 export PATH="$PATH:/usr/sbin:/sbin"
 command -v dockerd >/dev/null || missing+=(docker.io)
-command -v debootstrap >/dev/null || missing+=(debootstrap)
+command -v debootstrap >/dev/null || missing+=(debootstrap debian-archive-keyring) # Ubuntu has no keys of Debian
 command -v docker-registry >/dev/null || missing+=(docker-registry)
 docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || missing+=(docker-compose)
 if [ ${#missing[@]} -gt 0 ]; then
