@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlapp.config.yaml_text import parse_yaml
 from mlapp.errors import UsageError
 
 Parameters = Annotated[
@@ -41,19 +42,12 @@ def read_parameters_file(file: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file does not exist, or is not a mapping.
     """
-    import yaml
-
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"--params {file} cannot be read: {reason}.", "Give a YAML or JSON file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UsageError(
-            f"{file}{line} is not YAML: {getattr(error, 'problem', error)}.", "Correct that line."
-        ) from None
+    found = parse_yaml(text, file)
     if found is None:
         return {}
     if not isinstance(found, dict):

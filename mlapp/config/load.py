@@ -16,6 +16,7 @@ import msgspec
 
 from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional_type
 from mlapp.config.settings import Settings
+from mlapp.config.yaml_text import parse_yaml
 from mlapp.errors import ConfigError, suggest_nearest
 
 
@@ -104,14 +105,7 @@ def _read_settings_file(file: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", "Make it a readable UTF-8 file.") from None
-    import yaml
-
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{file}{line} is not YAML: {getattr(error, 'problem', error)}", "Fix that line.") from None
+    raw = parse_yaml(text, file)
     if raw is None:
         return {}
     if not isinstance(raw, dict):

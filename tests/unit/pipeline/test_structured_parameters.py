@@ -227,7 +227,12 @@ def test_train_takes_them_from_options_a_file_and_another_version(project, mlapp
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- 1\n", "holds a list"), ("a: [\n", "is not YAML"), (None, "cannot be read: No such file")],
+    [
+        ("- 1\n", "holds a list"),
+        ("a: [\n", "is not YAML"),
+        ("a: 1\na: 2\n", "the key `a` twice"),
+        (None, "cannot be read: No such file"),
+    ],
 )
 def test_a_parameters_file_that_cannot_be_used_is_named(project, mlapp, text: str | None, message: str) -> None:
     project(APP, **({"run__yaml": text} if text else {}))

@@ -57,6 +57,11 @@ def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
         ("- a\n- b", "holds a list, not keys and values"),
         ("serve: {port: 1", "is not YAML"),
         ("a: b: c", "mlapp.yaml:1 is not YAML"),
+        (
+            "monitor: {log: all}\nname: a\nmonitor: {window: 1s}",
+            "mlapp.yaml has the key `monitor` twice, on lines 1 and 3",
+        ),
+        ("environments:\n  a:\n    serve: {port: 1, port: 2}", "the key `port` twice, on line 3"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
