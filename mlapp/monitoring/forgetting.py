@@ -32,8 +32,13 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     kept = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
     requests: set[tuple[str, int]] = set()
     rows = 0
-    for key in list_log_keys(place):
-        rows += _forget_in_segment(place, key, kept, requests)
+    seen: set[str] = set()
+    # The second time for the segments that a writer merged meanwhile; see `Writer`.
+    for _ in range(2):
+        new = [key for key in list_log_keys(place) if key not in seen]
+        seen.update(new)
+        for key in new:
+            rows += _forget_in_segment(place, key, kept, requests)
     for key in list_truth_keys(place):
         _forget_in_truths(place, key, kept, requests)
     return rows

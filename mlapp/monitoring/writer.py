@@ -157,7 +157,7 @@ class Writer:
             self._merge_segments(other, past)
 
     def _merge_segments(self, folder: str, small: list[Segment]) -> None:
-        """Merge segments into one, then delete them."""
+        """Merge segments into one, then delete them. If rows of one were deleted meanwhile, all stay as they are."""
         if len(small) < 2:
             small.clear()
             return
@@ -165,9 +165,11 @@ class Writer:
         contents = self._place.read_all(keys)
         if len(contents) == len(keys):
             merged = Segment(self._replica, small[0].first, small[-1].last)
-            self._place.storage.create_key(self._place.key(folder, merged.name), merge_tables(contents))
-            for key in keys:
-                self._place.storage.delete_prefix(key)
+            key = self._place.key(folder, merged.name)
+            self._place.storage.create_key(key, merge_tables(contents))
+            current = {segment.name for segment in small} <= set(self._place.names(folder))
+            for old in keys if current else [key]:
+                self._place.storage.delete_prefix(old)
         small.clear()
 
     def _warn_of_loss(self, error: Exception) -> None:
