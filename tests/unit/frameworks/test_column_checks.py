@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.utils import validation
 
-from mlapp.frameworks.sklearn_checks import CHECKS, remember_column_checks
+from mlapp.frameworks import sklearn_checks
+from mlapp.frameworks.sklearn_checks import remember_column_checks
 
+CHECKS = [name for name in sklearn_checks.CHECKS if hasattr(validation, name)]
+"""Older versions of scikit-learn lack one."""
 TYPES = ["float64", "float32", "int64", "bool", "object", "Int64", "Float64", "boolean", "string", "category", "Sparse"]
 
 
