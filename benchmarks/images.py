@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.processes import mlapp
 from benchmarks.serving.environments import prepare
-from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.bundle.requirement_lines import parse_locked_requirement_lines
 from tests.servers import free_port
 
 BASE = "mlapp-test/python:3.11"
@@ -169,7 +169,9 @@ def with_bentoml(program: Path, folder: Path) -> float:
 
 def own_wheels(bundle: Path, folder: Path) -> int:
     """Bytes of the project's own packages alone at the bundle's versions, with bytecode, as pip leaves them."""
-    locked = {each.name: each.version for each in parse_locked_packages((bundle / "requirements.txt").read_text())}
+    locked = {
+        each.name: each.version for each in parse_locked_requirement_lines((bundle / "requirements.txt").read_text())
+    }
     pins = folder.parent / "pins.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in locked.items()))
     command = [

@@ -170,7 +170,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
 
     from mlapp.baseline import read_baseline
     from mlapp.monitoring.counts import Counter, Counts
-    from mlapp.monitoring.inspection import open_project_place
+    from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.monitoring.report import write_report
     from mlapp.project import Project
 
@@ -180,7 +180,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
         project = Project.find(folder)
         baseline = read_baseline(project.store.get("wide").files)
         assert baseline is not None
-        place, random = open_project_place(project), np.random.default_rng(1)
+        place, random = open_place_for_inspection(project), np.random.default_rng(1)
         begin = int(time.time() // 3600 - 24) * 3600
         for number in range(24):
             counter = Counter(baseline)
@@ -202,16 +202,16 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
     import numpy as np
     import pyarrow as pa
 
-    from mlapp.monitoring.inspection import open_project_place
+    from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.monitoring.place import Place
-    from mlapp.monitoring.segments import FORMAT, META, encode_table, format_hour
+    from mlapp.monitoring.segments import FORMAT, META, encode_segment_table, format_segment_hour
     from mlapp.project import Project
 
     rows, columns, windows = arguments.rows, 16, 24
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _wide_project(folder, columns, "{window: 1h, log: all, max_size: 100GB}")
-        place: Place = open_project_place(Project.find(folder))
+        place: Place = open_place_for_inspection(Project.find(folder))
         random, each = np.random.default_rng(1), 100_000
         begin = int(time.time() // 3600 - windows) * 3600
         for number in range(rows // each):
@@ -226,15 +226,15 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
             }  # fmt: skip
             table = pa.table({**own, **{f"f{column}": values[column] for column in range(columns)}})
             table = table.append_column("prediction", pa.array((values[0] > 0).astype(np.int64)))
-            key = place.key("log/1", format_hour(at), f"r-{number + 1:09}-{number + 1:09}.parquet")
-            content = encode_table(table.replace_schema_metadata({META: FORMAT}), is_quick=True)
+            key = place.key("log/1", format_segment_hour(at), f"r-{number + 1:09}-{number + 1:09}.parquet")
+            content = encode_segment_table(table.replace_schema_metadata({META: FORMAT}), is_quick=True)
             place.storage.create_key(key, content)
             truths = pa.table({
                 "request": ids, "row": own["row"], "keys": pa.nulls(each, pa.string()),
                 "truth": pa.array((values[0] > 0).astype(int).astype(str)), "received": pa.array(np.full(each, number)),
             })  # fmt: skip
             day = time.strftime("%Y-%m-%d", time.gmtime())
-            place.storage.create_key(place.key("truth", day, f"{number}.parquet"), encode_table(truths))
+            place.storage.create_key(place.key("truth", day, f"{number}.parquet"), encode_segment_table(truths))
         for number in range(windows):
             since = begin + number * 3600
             content = b'{"version":"1","since":%d,"until":%d,"rows":%d}' % (since, since + 3600, rows // windows)

@@ -52,7 +52,7 @@ class App(Pipeline):
         predict: Literal["labels", "proba"] = "labels",
     ) -> None:
         super().__init__(name, target=target, features=features, predict=predict)
-        self._file = _find_app_defining_file(self, sys._getframe(1))
+        self._file = _find_file_constructing_app(self, sys._getframe(1))
 
     @property
     def root(self) -> Path:
@@ -95,10 +95,10 @@ class App(Pipeline):
             MlappError: see `mlapp.training.run`.
         """
         from mlapp import training
-        from mlapp.store.manifest import list_recorded_parameters
+        from mlapp.store.manifest import list_manifest_parameters
 
         previous = None if from_ is None else self.store().get(self.name, from_)
-        recorded = {} if like is None else list_recorded_parameters(self.store().get(self.name, like).manifest)
+        recorded = {} if like is None else list_manifest_parameters(self.store().get(self.name, like).manifest)
         self._predictor = None
         self._trained = training.run(
             self,
@@ -198,7 +198,7 @@ class App(Pipeline):
         return open_store(self.settings.store, self.root)
 
 
-def _find_app_defining_file(app: App, frame: FrameType | None) -> str | None:
+def _find_file_constructing_app(app: App, frame: FrameType | None) -> str | None:
     """The file that creates the app, ignoring constructors of App's subclasses; None in a notebook or a console."""
     while frame is not None and frame.f_locals.get("self") is app:
         frame = frame.f_back

@@ -50,7 +50,7 @@ def locate_app(setting: str, root: Path) -> AppLocation:
     return AppLocation(file, ".".join(parts), variable, folder)
 
 
-def find_import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
+def locate_app_import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
     """Where the modules of the project in `root` are found: in it, in `src` where packages lie there, and beside the
     app.
 

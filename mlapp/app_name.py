@@ -45,7 +45,7 @@ def _find_app_names(body: Sequence[ast.stmt], variable: str) -> Iterator[str | N
     for node in _iterate_import_statements(body):
         if isinstance(node, ast.ImportFrom):
             aliases |= {each.asname for each in node.names if each.name == "App" and each.asname}
-        value, targets = _find_app_assignment(node)
+        value, targets = _find_app_name_assignment(node)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             constants.update(dict.fromkeys(targets, value.value))
         if isinstance(value, ast.Call) and (not variable or variable in targets):
@@ -64,7 +64,7 @@ def _iterate_import_statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _iterate_import_statements(inner)
 
 
-def _find_app_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
+def _find_app_name_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str]]:
     """The value of an assignment, and the names it is assigned to."""
     if isinstance(node, ast.Assign):
         return node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]

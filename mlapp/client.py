@@ -51,7 +51,7 @@ class Remote:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
         """
         status, content = self._post_to_server_with_retry(
-            inputs if isinstance(inputs, RequestBody) else _encode_remote_inputs(inputs)
+            inputs if isinstance(inputs, RequestBody) else _encode_client_inputs(inputs)
         )
         try:
             answer = msgspec.json.decode(content)
@@ -93,7 +93,7 @@ class Remote:
         if connection is None:
             connection = self._local.connection = self._kind(*self._place, timeout=self._timeout)
         headers = {**self._headers, "content-type": body.media_type}
-        connection.request("POST", self._path, body.content, _add_trace_headers(headers))
+        connection.request("POST", self._path, body.content, _add_client_trace_headers(headers))
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -101,7 +101,7 @@ class Remote:
         return RemoteError(f"{self.url} cannot be reached: {error}", "Check the URL and that the server runs.")
 
 
-def _encode_remote_inputs(inputs: Any) -> RequestBody:
+def _encode_client_inputs(inputs: Any) -> RequestBody:
     from mlapp.schema.json_values import to_json_value
 
     if hasattr(inputs, "columns"):
@@ -109,7 +109,7 @@ def _encode_remote_inputs(inputs: Any) -> RequestBody:
     return RequestBody(msgspec.json.encode({"inputs": inputs}, enc_hook=to_json_value))
 
 
-def _add_trace_headers(headers: dict[str, str]) -> dict[str, str]:
+def _add_client_trace_headers(headers: dict[str, str]) -> dict[str, str]:
     """The request's headers, with those that continue this process's OpenTelemetry trace."""
     propagate = sys.modules.get("opentelemetry.propagate")
     if propagate is None:

@@ -63,7 +63,7 @@ class Finding:
 def examine_machine(start: Path) -> list[Finding]:
     """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
-        Finding("python", True, provenance.read_python_version()),
+        Finding("python", True, provenance.read_provenance_python_version()),
         *_diagnose_foreign_packages(),
         *_diagnose_extras(),
         *_diagnose_plugins(),

@@ -59,10 +59,10 @@ def require_own_distribution() -> None:
 
 def make_repair_command() -> str:
     """The command that uninstalls the unrelated package and restores the files that both contain."""
-    return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_find_install_source()}"
+    return f"pip uninstall -y {FOREIGN} && pip install --force-reinstall --no-deps {_find_distribution_source()}"
 
 
-def _find_install_source() -> str:
+def _find_distribution_source() -> str:
     """Where this distribution was installed from, as an argument of pip: PEP 610's record, otherwise its name."""
     import importlib.metadata
     import json

@@ -30,22 +30,24 @@ def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
         DataError: it is empty, truncated, or not in the format of its suffix.
     """
     if name == "-":
-        return _parse_json_features(sys.stdin.buffer.read(), "standard input")
+        return _parse_json_features_file(sys.stdin.buffer.read(), "standard input")
     check_features_file(name, folder)
     path = folder / name
     if path.is_fifo():
-        return _parse_json_features(path.read_bytes(), name)
+        return _parse_json_features_file(path.read_bytes(), name)
     kind = path.name.lower().removesuffix(".gz")
     if kind.endswith(".csv"):
-        return _read_csv_features(path, name, schema, is_packed=kind != path.name.lower())
+        return _read_csv_features_file(path, name, schema, is_packed=kind != path.name.lower())
     match path.suffix.lower():
         case ".parquet":
-            return _read_parquet_features(path, name)
+            return _read_parquet_features_file(path, name)
         case ".json":
-            return _parse_json_features(path.read_bytes(), name)
+            return _parse_json_features_file(path.read_bytes(), name)
     lines = path.read_bytes().splitlines()
     return [
-        _parse_json_features(line, f"{name}:{number}") for number, line in enumerate(lines, start=1) if line.strip()
+        _parse_json_features_file(line, f"{name}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
     ]
 
 
@@ -66,7 +68,7 @@ def check_features_file(name: str, folder: Path = Path()) -> None:
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
 
 
-def _read_csv_features(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
+def _read_csv_features_file(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
     import gzip
 
     try:
@@ -80,7 +82,7 @@ def _read_csv_features(path: Path, name: str, schema: Schema, *, is_packed: bool
         ) from None
 
 
-def _read_parquet_features(path: Path, name: str) -> Any:
+def _read_parquet_features_file(path: Path, name: str) -> Any:
     import pandas as pd
 
     try:
@@ -101,7 +103,7 @@ def _read_parquet_features(path: Path, name: str) -> Any:
     return table
 
 
-def _parse_json_features(text: bytes, name: str) -> Any:
+def _parse_json_features_file(text: bytes, name: str) -> Any:
     import msgspec
 
     if not text.strip():

@@ -40,7 +40,7 @@ def fetch_template(template: str) -> Iterator[Path]:
                 f"Template '{template}' cannot be used: {error}",
                 "Check the folder or URL; a template has a cookiecutter.json.",
             ) from error
-        _refuse_links(Path(place))
+        _refuse_foreign_template_links(Path(place))
         yield Path(place)
 
 
@@ -61,7 +61,7 @@ def find_template_code(folder: Path) -> list[str]:
     return [*hooks, *(f"the Jinja extension {name}" for name in extensions)]
 
 
-def _refuse_links(folder: Path) -> None:
+def _refuse_foreign_template_links(folder: Path) -> None:
     """Refuse links to files outside a template, which would be copied into the project."""
     root = folder.resolve()
     for at, folders, files in os.walk(folder):

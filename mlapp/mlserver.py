@@ -21,7 +21,7 @@ from mlapp.schema.part import Part
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
-from mlapp.serving.protocols.open_inference import make_v2_metadata, predict_part_as_tensors
+from mlapp.serving.protocols.open_inference import make_v2_metadata, predict_open_inference_tensors
 from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
 from mlapp.serving.protocols.tensor_decoding import make_tensor_from_values
 from mlapp.serving.protocols.tensor_encoding import convert_predictions_to_tensors
@@ -71,7 +71,7 @@ class MlappRuntime(MLModel):
             budget = self._open_mlserver_budget()
             endpoint, loaded = self._endpoint, self._endpoint.current
             part = await self._accept_mlserver_payload(loaded, payload, budget)
-            found = await predict_part_as_tensors(endpoint, loaded, part, budget)
+            found = await predict_open_inference_tensors(endpoint, loaded, part, budget)
             return self._make_mlserver_answer(payload, found, loaded.version or "")
         except MLServerError:
             raise

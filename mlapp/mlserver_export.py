@@ -20,7 +20,7 @@ import msgspec
 from mlapp import distribution
 from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.bundle.requirement_lines import parse_locked_requirement_lines
 from mlapp.errors import UsageError
 from mlapp.images.project_image import bundle_project
 from mlapp.project import Project
@@ -75,7 +75,7 @@ def export_to_mlserver(
         MlappError: the project cannot be bundled.
     """
     folder = folder.absolute()
-    if folder.exists() and not _may_replace_export(folder):
+    if folder.exists() and not _may_replace_mlserver_export(folder):
         raise UsageError(f"{folder} is there already, and is no export of mlapp.", "Give another folder: --to FOLDER.")
     bundle = bundle_project(project, model=model, settings_of=settings_of, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _replace_export_folder(folder: Path, staging: Path, previous: Path) -> None:
         raise
 
 
-def _may_replace_export(folder: Path) -> bool:
+def _may_replace_mlserver_export(folder: Path) -> bool:
     """Whether a folder holds nothing but an export."""
     if not folder.is_dir():
         return False
@@ -132,5 +132,7 @@ def _list_export_requirements(bundle: Bundle) -> str:
     lines = (bundle.folder / REQUIREMENTS).read_text()
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
     found = [f"./{BUNDLE}/{WHEELS}/{wheel.name}" for wheel in wheels]
-    found += [str(package.requirement) for package in parse_locked_packages(lines) if package.name not in OF_MLSERVER]
+    found += [
+        str(package.requirement) for package in parse_locked_requirement_lines(lines) if package.name not in OF_MLSERVER
+    ]
     return "".join(f"{line}\n" for line in found)

@@ -15,7 +15,7 @@ from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.parameters import bind_stage_parameters, list_parameters
+from mlapp.pipeline.parameters import bind_pipeline_stage_parameters, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
@@ -231,7 +231,7 @@ def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> 
     own = list_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind_stage_parameters(stage, own, mine)
+    values = bind_pipeline_stage_parameters(stage, own, mine)
     try:
         return stage(**values)
     except Exception as error:

@@ -16,7 +16,7 @@ from mlapp.frameworks import onnx
 from mlapp.model import require_declared_model_format
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import Predictor
-from mlapp.predictor_results import finish_predictions
+from mlapp.predictor_results import finish_predictor_result
 from mlapp.schema import Schema
 from mlapp.schema.fields import Field
 from mlapp.store import ModelVersion
@@ -45,13 +45,13 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     if hasattr(predictor.estimator, "predict_proba") and hasattr(model, "predict_proba"):
         probabilities = (predictor.estimator.predict_proba(transformed), model.predict_proba(transformed))
     expected, found = (
-        finish_predictions(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
+        finish_predictor_result(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
     )
     onnx.require_same_onnx_predictions(expected, found, probabilities)
     return converted
 
 
-def load_converted_version(
+def load_onnx_conversion(
     pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, is_writable: bool = True, extra: str = "refuse"
 ) -> Predictor:
     """A stored version, converted by `convert_to_onnx`. A stored conversion needs neither the model's framework nor the
@@ -65,7 +65,7 @@ def load_converted_version(
     Raises:
         ModelError, MissingExtraError: as `convert_to_onnx`, and as `prediction.load_predictor`.
     """
-    if kept is None or not _is_conversion_kept(pipeline, version):
+    if kept is None or not _is_onnx_conversion_kept(pipeline, version):
         return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
     manifest = version.manifest
     file = kept / _name_conversion(version)
@@ -81,13 +81,13 @@ def load_converted_version(
     return prediction.make_version_predictor(pipeline, version, model, framework, extra=extra)
 
 
-def find_conversion(pipeline: Pipeline, version: ModelVersion, kept: Path) -> Path | None:
+def find_onnx_conversion(pipeline: Pipeline, version: ModelVersion, kept: Path) -> Path | None:
     """The stored conversion of a version; None if there is none, as for a model that the app itself loads."""
     file = kept / _name_conversion(version)
-    return file if _is_conversion_kept(pipeline, version) and file.is_file() else None
+    return file if _is_onnx_conversion_kept(pipeline, version) and file.is_file() else None
 
 
-def _is_conversion_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
+def _is_onnx_conversion_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
     return pipeline.stage("loader") is None and version.manifest.model_format != "onnx"
 
 

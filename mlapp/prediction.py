@@ -18,14 +18,14 @@ from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
-from mlapp.predictor_results import finish_predictions, normalize_prediction
+from mlapp.predictor_results import finish_predictor_result, normalize_predictor_result
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.arrays import order_array_columns, to_typed_array
 from mlapp.schema.feature_containers import build_container_features
 from mlapp.schema.request_table import make_request_table
 from mlapp.schema.row_codec import RowCodec
 from mlapp.store import ModelVersion
-from mlapp.store.manifest import list_recorded_parameters
+from mlapp.store.manifest import list_manifest_parameters
 
 log = logging.getLogger("mlapp")
 UNKNOWN = Schema(kind="any")
@@ -58,9 +58,9 @@ class Predictor:
     def takes_array(self) -> bool:
         """Whether the first function that receives the features takes an array, so that no DataFrame is needed."""
         first = self.pipeline.stage("feature_transformer") or self.stage
-        return wants_array_features(first) or self._is_tensor_model(first)
+        return wants_array_features(first) or self._is_tensor_predictor(first)
 
-    def _is_tensor_model(self, stage: Stage) -> bool:
+    def _is_tensor_predictor(self, stage: Stage) -> bool:
         """Whether the features go directly into the only tensor of an ONNX model, without a function of the app."""
         is_default = isinstance(stage.options, DefaultOptions) and not self.pipeline.callbacks
         return is_default and isinstance(self.estimator, OnnxModel) and len(self.estimator.inputs) == 1
@@ -139,12 +139,12 @@ class Predictor:
         except MlappError:
             raise
         except Exception as error:
-            self._refuse_other_shape(features, error)
+            self._refuse_other_prediction_shape(features, error)
             fitted_by = (self.pipeline.stage("trainer") or self.pipeline.stages["model"]).title
             other = explain_other_columns(self.estimator, features, fitted_by)
             raise other or UserCodeError(self.stage.title, error) from error
 
-    def _refuse_other_shape(self, features: Any, error: Exception) -> None:
+    def _refuse_other_prediction_shape(self, features: Any, error: Exception) -> None:
         """Blame the inputs for an error if the feature_loader made rows of them that the model never saw.
 
         A model can take images of any size, so that another shape alone is no error.
@@ -169,7 +169,7 @@ class Predictor:
             DataError: not one prediction per row.
         """
         has_loader = self.pipeline.stage("feature_loader") is not None
-        return self._predict(self.accept_inputs(inputs) if has_loader else self._decode_rows(inputs))
+        return self._predict(self.accept_inputs(inputs) if has_loader else self._decode_prediction_rows(inputs))
 
     def predict_features(self, features: Any) -> Any:
         """Predictions for features that are read and parsed as in training, without the feature_loader.
@@ -179,11 +179,11 @@ class Predictor:
         """
         return self._predict(self.check(features))
 
-    def _decode_rows(self, inputs: Any) -> Any:
+    def _decode_prediction_rows(self, inputs: Any) -> Any:
         """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:
-            rows = _convert_input_columns_to_rows(inputs, self.schema.features)
+            rows = _convert_prediction_columns_to_rows(inputs, self.schema.features)
         part = self._codec.convert(rows) if type(rows) is list else None
         if part is None or self._codec.join is None:
             return self.check(inputs)
@@ -195,8 +195,8 @@ class Predictor:
 
     def _predict(self, accepted: Any) -> Any:
         features = self.transform_features(accepted)
-        found = finish_predictions(self.call_predictor(features), self.stage)
-        predictions = normalize_prediction(found, features, self.stage)
+        found = finish_predictor_result(self.call_predictor(features), self.stage)
+        predictions = normalize_predictor_result(found, features, self.stage)
         self.run_on_predict(features, found)
         return predictions
 
@@ -205,14 +205,14 @@ class Predictor:
         is_well = True
         for stage in self.pipeline.callbacks:
             try:
-                finish_predictions(stage(self.estimator, features, predictions), stage)
+                finish_predictor_result(stage(self.estimator, features, predictions), stage)
             except Exception:
                 log.exception("%s raised; the prediction was answered all the same", stage.title)
                 is_well = False
         return is_well
 
 
-def _convert_input_columns_to_rows(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
+def _convert_prediction_columns_to_rows(inputs: dict[Any, Any], schema: Schema) -> list[Any] | None:
     """One record, or columns of one length, as records or rows; None for anything else."""
     lists = sum(isinstance(value, (list, tuple)) for value in inputs.values())
     if not lists:
@@ -252,7 +252,7 @@ def make_version_predictor(
         framework,
         manifest.schema,
         manifest.version,
-        list_recorded_parameters(manifest),
+        list_manifest_parameters(manifest),
         ignores_extra=extra == "ignore",
     )
 

@@ -17,7 +17,7 @@ SAMPLED_ITEMS = 100
 """Items of a stream that training looks at: a stream may have no end."""
 
 
-def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) -> Any:
+def finish_predictor_result(result: Any, stage: Stage, *, most: int | None = None) -> Any:
     """Await a coroutine, and collect an iterator into a list.
 
     Args:
@@ -40,13 +40,13 @@ def finish_predictions(result: Any, stage: Stage, *, most: int | None = None) ->
         raise UserCodeError(stage.title, error) from error
 
 
-def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
+def normalize_predictor_result(found: Any, features: Any, stage: Stage) -> Any:
     """The predictor's result for features, normalized and checked for its length; items of a stream are unchanged.
 
     Raises:
         DataError: not one prediction per row; names the predictor and both counts.
     """
-    if is_streaming_predictor(stage):
+    if has_streamed_predictor_results(stage):
         return found
     predictions = normalization.normalize_predictions(found, stage.title)
     rows = count_feature_rows(features)
@@ -55,7 +55,7 @@ def normalize_prediction(found: Any, features: Any, stage: Stage) -> Any:
     return predictions
 
 
-def is_streaming_predictor(stage: Stage) -> bool:
+def has_streamed_predictor_results(stage: Stage) -> bool:
     """Whether the predictor yields."""
     return inspect.isgeneratorfunction(stage.function) or inspect.isasyncgenfunction(stage.function)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp import config, notebook_source
 from mlapp.app import App
-from mlapp.app_location import SUFFIXES, AppLocation, find_import_paths, find_project_root, locate_app
+from mlapp.app_location import SUFFIXES, AppLocation, find_project_root, locate_app, locate_app_import_paths
 from mlapp.app_name import read_app_name
 from mlapp.config import Settings
 from mlapp.errors import MlappError, ProjectError, UserCodeError, suggest_nearest
@@ -75,7 +75,7 @@ class Project:
     @property
     def import_paths(self) -> list[str]:
         """The folders that contain the project's modules."""
-        return find_import_paths(self.root, self.location)
+        return locate_app_import_paths(self.root, self.location)
 
     @cached_property
     def app(self) -> App:
@@ -157,7 +157,7 @@ def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and _is_same_project_app(loaded, path):
         return loaded
-    paths = find_import_paths(root, location)
+    paths = locate_app_import_paths(root, location)
     sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
     if location.is_in_package:
         _forget_other_project_package(name.partition(".")[0], location.folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlapp.app_location import find_import_paths
+from mlapp.app_location import locate_app_import_paths
 
 _import = builtins.__import__
 _lock = threading.RLock()
@@ -31,7 +31,7 @@ class ProjectModules:
 
     def __init__(self, root: Path, paths: Sequence[str] = ()) -> None:
         self._root = str(root)
-        self._paths = list(paths) or find_import_paths(root)
+        self._paths = list(paths) or locate_app_import_paths(root)
         self._modules: dict[str, ModuleType] = {}
 
     @classmethod

@@ -48,7 +48,7 @@ def strip_build_version(version: str) -> str:
     return version.partition("+")[0]
 
 
-def read_python_version() -> str:
+def read_provenance_python_version() -> str:
     return platform.python_version()
 
 
@@ -58,8 +58,8 @@ def compare_trained_libraries(trained: Mapping[str, str], python: str) -> list[D
     found = [
         Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
     ]
-    if python.split(".")[:2] != read_python_version().split(".")[:2]:
-        found.append(Difference("python", python, read_python_version()))
+    if python.split(".")[:2] != read_provenance_python_version().split(".")[:2]:
+        found.append(Difference("python", python, read_provenance_python_version()))
     return found
 
 

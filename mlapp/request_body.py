@@ -39,10 +39,10 @@ def read_request_body(name: str) -> RequestBody:
         DataError: it is empty, not JSON, or not Parquet.
     """
     if name == "-":
-        return _make_json_request_body(sys.stdin.buffer.read(), "standard input")
+        return _format_request_body(sys.stdin.buffer.read(), "standard input")
     path = Path(name)
     if path.is_fifo():
-        return _make_json_request_body(path.read_bytes(), name)
+        return _format_request_body(path.read_bytes(), name)
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
     suffix = path.suffix.lower()
@@ -62,7 +62,7 @@ def read_request_body(name: str) -> RequestBody:
         case ".parquet":
             return RequestBody(_convert_parquet_request_body(path), ARROW)
         case ".json":
-            return _make_json_request_body(content, name)
+            return _format_request_body(content, name)
     lines = [line.strip() for line in content.splitlines()]
     for number, line in enumerate(lines, start=1):
         if line:
@@ -70,7 +70,7 @@ def read_request_body(name: str) -> RequestBody:
     return RequestBody(b'{"inputs":[' + b",".join(line for line in lines if line) + b"]}")
 
 
-def _make_json_request_body(content: bytes, name: str) -> RequestBody:
+def _format_request_body(content: bytes, name: str) -> RequestBody:
     """The JSON text, with bare data under `inputs`. Numbers keep every digit."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     _check_json_request_body(content, name)

@@ -41,14 +41,14 @@ class WsgiApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         answer = self._site.answer_request(read_environ(environ))
-        start_response(_format_status(answer.status), answer.list_headers())
+        start_response(_format_wsgi_status(answer.status), answer.list_headers())
         if environ["REQUEST_METHOD"] == "HEAD":
             return [b""]
         return [answer.body] if answer.stream is None else answer.iterate_body()
 
 
 @cache
-def _format_status(status: int) -> str:
+def _format_wsgi_status(status: int) -> str:
     return f"{status} {HTTPStatus(status).phrase}"
 
 

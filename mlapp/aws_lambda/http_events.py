@@ -115,10 +115,10 @@ def _read_event_body(event: dict[str, Any], headers: dict[bytes, bytes]) -> Call
         try:
             body = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            return _refuse_undecodable_body
+            return _refuse_undecodable_http_event
     headers[b"content-length"] = str(len(body)).encode()
     return io.BytesIO(body).read
 
 
-def _refuse_undecodable_body(size: int) -> bytes:
+def _refuse_undecodable_http_event(size: int) -> bytes:
     raise HttpError(400, "The event declares a base64 body (isBase64Encoded), but its body is not base64.")

@@ -82,7 +82,7 @@ class ModelFunction:
     def _answer_http_event(self, event: HttpEvent, remaining: float) -> bytes | Stream:
         does_stream = self._settings.streaming and event.is_function_url
         request = event.request
-        headers = _limit_event_time(request.headers, remaining)
+        headers = _limit_model_function_time(request.headers, remaining)
         if not does_stream:
             headers = {**headers, b"accept": b"application/json"}
         answer = self._site.answer_request(WebRequest(request.method, request.path, headers, request.read))
@@ -159,7 +159,7 @@ class ModelFunction:
             InvocationError: the response is not a prediction.
         """
         headers = {
-            **_limit_event_time(headers, remaining),
+            **_limit_model_function_time(headers, remaining),
             b"accept": b"application/json",
             b"content-length": str(len(body)).encode(),
         }
@@ -171,7 +171,7 @@ class ModelFunction:
         return answer.body
 
 
-def _limit_event_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
+def _limit_model_function_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
     """The headers with the function's remaining time, unless the client's limit is shorter."""
     most = max(remaining - MARGIN, 0.001)
     try:

@@ -124,7 +124,7 @@ def _make_bin_group(
     halves = [
         _find_bin_runs(
             [
-                _select_bin_slots(table, span, stride, half * KEYS // 2)
+                _select_fine_bin_slots(table, span, stride, half * KEYS // 2)
                 for table, span in zip(tables, spans, strict=True)
             ]
         )
@@ -146,7 +146,7 @@ def _make_bin_group(
     )
 
 
-def _select_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
+def _select_fine_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
     """The slot of each count of one column and sign; the last one is for missing values."""
     magnitudes = np.arange(stride) + (span.octave - 1) * OCTAVE
     if span.octave > 1:  # the distances that are subnormal

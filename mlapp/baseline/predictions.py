@@ -20,7 +20,7 @@ MOST_LABELS = 50
 PLAIN = frozenset((str, bool, int, float, type(None)))
 
 
-def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
+def split_baseline_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     """Predictions of any form as columns of plain values.
 
     Args:
@@ -34,7 +34,9 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
     if isinstance(first, dict):
         names = [str(name) for name in list(first)[:MOST_ENTRIES]]
         return {
-            f"{NAME}.{name}": _to_plain_predictions([row.get(name) if isinstance(row, dict) else None for row in rows])
+            f"{NAME}.{name}": _to_plain_baseline_predictions(
+                [row.get(name) if isinstance(row, dict) else None for row in rows]
+            )
             for name in names
         }
     if isinstance(first, (list, tuple)):
@@ -42,10 +44,10 @@ def split_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
         if not 0 < width <= MOST_ENTRIES:
             return {}
         listed = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
-        return {f"{NAME}[{at}]": _to_plain_predictions([row[at] for row in listed]) for at in range(width)}
+        return {f"{NAME}[{at}]": _to_plain_baseline_predictions([row[at] for row in listed]) for at in range(width)}
     if getattr(first, "ndim", 0):
-        return split_predictions([row.tolist() for row in rows])
-    return {NAME: _to_plain_predictions(list(rows))}
+        return split_baseline_predictions([row.tolist() for row in rows])
+    return {NAME: _to_plain_baseline_predictions(list(rows))}
 
 
 def summarize_predictions(rows: Sequence[Any], rules: Mapping[str, str] = NO_RULES) -> list[Column]:
@@ -54,7 +56,9 @@ def summarize_predictions(rows: Sequence[Any], rules: Mapping[str, str] = NO_RUL
     Args:
         rules: column, such as `prediction` → rule for its stored values.
     """
-    return [_summarize_prediction_column(name, values, rules) for name, values in split_predictions(rows).items()]
+    return [
+        _summarize_prediction_column(name, values, rules) for name, values in split_baseline_predictions(rows).items()
+    ]
 
 
 def _summarize_prediction_column(name: str, values: list[Any], rules: Mapping[str, str]) -> Column:
@@ -68,11 +72,11 @@ def _summarize_prediction_column(name: str, values: list[Any], rules: Mapping[st
     return summarize_baseline_categories(name, to_category_texts(values), MOST_BINS)
 
 
-def _to_plain_predictions(values: list[Any]) -> list[Any]:
-    return values if set(map(type, values)) <= PLAIN else [_to_plain_prediction(value) for value in values]
+def _to_plain_baseline_predictions(values: list[Any]) -> list[Any]:
+    return values if set(map(type, values)) <= PLAIN else [_to_plain_baseline_prediction(value) for value in values]
 
 
-def _to_plain_prediction(value: Any) -> Any:
+def _to_plain_baseline_prediction(value: Any) -> Any:
     """A scalar as a plain Python value; None for anything else, which has no distribution."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()

@@ -38,11 +38,11 @@ def write_bundle_conversion(project: Project, version: ModelVersion, target: Pat
     libraries = version.manifest.libraries
     if project.settings.serve.runtime != "onnx" or project.settings.store.verify != "none":
         return libraries
-    from mlapp.onnx_conversion import find_conversion, load_converted_version
+    from mlapp.onnx_conversion import find_onnx_conversion, load_onnx_conversion
 
     kept = project.root / ".mlapp" / "onnx"
-    load_converted_version(project.app, version, kept)
-    file = find_conversion(project.app, version, kept)
+    load_onnx_conversion(project.app, version, kept)
+    file = find_onnx_conversion(project.app, version, kept)
     if file is None:
         return libraries
     (target / CONVERSIONS).mkdir()
@@ -55,11 +55,11 @@ def report_conversion_imports(root: str, environment: str, version: str) -> None
     """Serve a few rows with the conversion; print the imported distributions as JSON in the last line."""
     from importlib.metadata import packages_distributions
 
-    from mlapp.onnx_conversion import draw_conversion_rows, load_converted_version
+    from mlapp.onnx_conversion import draw_conversion_rows, load_onnx_conversion
 
     project = Project.find(root, environment=environment or None)
     stored = project.store.get(project.name, int(version))
-    predictor = load_converted_version(project.app, stored, project.root / ".mlapp" / "onnx")
+    predictor = load_onnx_conversion(project.app, stored, project.root / ".mlapp" / "onnx")
     predictor.predict(draw_conversion_rows(predictor.schema.features))
     modules = {name.partition(".")[0] for name in sys.modules}
     found = {each for name, owners in packages_distributions().items() if name in modules for each in owners}

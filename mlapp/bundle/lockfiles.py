@@ -16,8 +16,8 @@ from mlapp.bundle.bundle import BundleError
 from mlapp.bundle.requirement_lines import (
     MACHINES,
     is_requirement_marker_true,
-    list_source_lines,
-    parse_locked_packages,
+    list_source_requirement_lines,
+    parse_locked_requirement_lines,
     resolve_requirement_folder,
 )
 from mlapp.config import Image
@@ -103,10 +103,10 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
     for package in load_lockfile_toml(lock).get("package", []):
         registry = package.get("source", {}).get("registry", PYPI)
         indexes[canonicalize_name(package["name"]), package.get("version", "")] = None if registry == PYPI else registry
-    for each in parse_locked_packages(text):
+    for each in parse_locked_requirement_lines(text):
         index = indexes.get((each.name, each.version))
         yield PinnedPackage(str(each.requirement), each.name, each.version, each.hashes, index)
-    for source in list_source_lines(text):
+    for source in list_source_requirement_lines(text):
         yield PinnedPackage(str(resolve_requirement_folder(source, lock.parent) or source))
 
 

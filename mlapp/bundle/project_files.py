@@ -53,7 +53,7 @@ def find_project_files(
         BundleError: git is missing, a file is unreadable, a name is not UTF-8, or git tracks a file with a secret.
         MissingExtraError: detect-secrets is not installed.
     """
-    included = {path.relative_to(root) for glob in include for path in _expand_project_glob(root, glob)}
+    included = {path.relative_to(root) for glob in include for path in _expand_project_file_glob(root, glob)}
     tracked, others = _list_git_files(root)
     dockerignored = _read_dockerignore(root) if dockerignore else lambda _: False
     found, refused = [], []
@@ -134,7 +134,7 @@ def _is_within_project(root: Path, path: Path, warn: Reporter) -> bool:
     return True
 
 
-def _expand_project_glob(root: Path, glob: str) -> list[Path]:
+def _expand_project_file_glob(root: Path, glob: str) -> list[Path]:
     found = [file for path in root.glob(glob) for file in _walk_project_files(path)]
     if not found:
         raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Fix the glob in mlapp.yaml.")

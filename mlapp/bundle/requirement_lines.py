@@ -48,21 +48,21 @@ class LockedPackage:
         return " \\\n".join([str(self.requirement), *(f"    --hash=sha256:{digest}" for digest in self.hashes)])
 
 
-def parse_locked_packages(text: str) -> Iterator[LockedPackage]:
+def parse_locked_requirement_lines(text: str) -> Iterator[LockedPackage]:
     """The packages of a requirements file with hashes, except those that come from no index."""
     for line, hashes in _join_continued_lines(text):
         requirement = _parse_requirement_line(line)
-        if requirement is not None and not _is_source_line(requirement):
+        if requirement is not None and not _is_source_requirement_line(requirement):
             yield LockedPackage(requirement, hashes)
 
 
-def list_source_lines(text: str) -> Iterator[str]:
+def list_source_requirement_lines(text: str) -> Iterator[str]:
     """Requirements that come from no index, in uv's form: a path, or `name @ git+https://…@commit`."""
     for line, _ in _join_continued_lines(text):
         requirement = _parse_requirement_line(line)
         if requirement is None and (named := PLACE.fullmatch(line)):
             yield named.group(1)
-        elif requirement is not None and _is_source_line(requirement):
+        elif requirement is not None and _is_source_requirement_line(requirement):
             requirement.marker = None
             yield str(requirement)
 
@@ -138,7 +138,7 @@ def _parse_requirement_line(line: str) -> Requirement | None:
     return None if requirement.name.endswith(ARCHIVES) else requirement
 
 
-def _is_source_line(requirement: Requirement) -> bool:
+def _is_source_requirement_line(requirement: Requirement) -> bool:
     return bool(requirement.url) and not str(requirement.url).startswith(("https://", "http://"))
 
 

@@ -14,8 +14,8 @@ from mlapp import distribution
 from mlapp.bundle import uv
 from mlapp.bundle.requirement_lines import (
     LockedPackage,
-    list_source_lines,
-    parse_locked_packages,
+    list_source_requirement_lines,
+    parse_locked_requirement_lines,
     resolve_requirement_folder,
     select_requirements_for_python,
 )
@@ -74,15 +74,18 @@ def resolve_requirements(
         os.replace(file.name, kept)
     hashes = declared.hashes if declared else {}
     packages = (
-        replace(each, hashes=hashes.get((each.name, each.version), each.hashes)) for each in parse_locked_packages(text)
+        replace(each, hashes=hashes.get((each.name, each.version), each.hashes))
+        for each in parse_locked_requirement_lines(text)
     )
-    return Lock(tuple(select_requirements_for_python(list(packages), python)), tuple(list_source_lines(text)))
+    return Lock(
+        tuple(select_requirements_for_python(list(packages), python)), tuple(list_source_requirement_lines(text))
+    )
 
 
 def _stamp_resolved_sources(text: str, root: Path) -> str:
     """A comment that changes if the requirements of local folders and files in a resolution change."""
     digest = hashlib.sha256()
-    for place in (resolve_requirement_folder(source, root) for source in list_source_lines(text)):
+    for place in (resolve_requirement_folder(source, root) for source in list_source_requirement_lines(text)):
         for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
             digest.update(file.read_bytes() if file.is_file() else b"-")
     return f"# {digest.hexdigest()}\n"

@@ -179,7 +179,7 @@ def detect_secret_by_content(file: Path) -> str | None:
     if b"\0" in content[:8192] and not is_wide:
         return None
     text = content.decode("utf-16" if is_wide else "utf-8", errors="replace")
-    rules = [*_load_secret_rules(), *_select_client_rules(file.name.lower()).items()]
+    rules = [*_load_secret_rules(), *_select_client_secret_rules(file.name.lower()).items()]
     for kind, expression in rules:
         found = expression.search(text)
         if found is not None:
@@ -189,7 +189,7 @@ def detect_secret_by_content(file: Path) -> str | None:
     return next(_find_secret_api_keys(text), None) if file.name == config.FILE else None
 
 
-def _select_client_rules(name: str) -> dict[str, re.Pattern[str]]:
+def _select_client_secret_rules(name: str) -> dict[str, re.Pattern[str]]:
     """The rules for files of that name which programs other than mlapp read."""
     if any(fnmatch(name, pattern) for pattern in CLIENT_SETTINGS):
         return CLIENT_RULES

@@ -42,7 +42,8 @@ def build_source_wheels(
     The project itself is skipped: its code is in the bundle and imported from there.
 
     Args:
-        sources: the result of `mlapp.bundle.requirement_lines.list_source_lines`; paths are relative to `root`.
+        sources: the result of `mlapp.bundle.requirement_lines.list_source_requirement_lines`; paths are relative to
+            `root`.
         python: the minor version of the image's Python, such as 3.11.
 
     Raises:
@@ -57,7 +58,7 @@ def build_source_wheels(
         kept = (
             cache
             / hashlib.sha256(
-                "\n".join([_fingerprint_source(source, place), python, uv.read_uv_version()]).encode()
+                "\n".join([_fingerprint_source_wheel(source, place), python, uv.read_uv_version()]).encode()
             ).hexdigest()
         )
         if not kept.is_dir():
@@ -74,11 +75,11 @@ def build_source_wheels(
         yield BuiltWheel(re.sub(r"[-_.]+", "-", name).lower(), version, folder / file.name)
 
 
-def _fingerprint_source(source: str, place: Path | None) -> str:
+def _fingerprint_source_wheel(source: str, place: Path | None) -> str:
     """A key that changes with the source: the name with the git commit, or the sizes and times of a folder's files."""
     if place is None:
         return source
-    files = _list_source_files(place) if place.is_dir() else [Path()]
+    files = _list_source_wheel_files(place) if place.is_dir() else [Path()]
     found = ((file, (place / file).lstat()) for file in files)
     return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)])
 
@@ -88,7 +89,7 @@ def _copy_wheel_source(place: Path, target: Path) -> Path:
     if place.is_file():
         shutil.copyfile(place, target)
         return target
-    for file in _list_source_files(place):
+    for file in _list_source_wheel_files(place):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(place / file, target / file, follow_symlinks=False)
     if (place / ".git").is_dir():
@@ -96,7 +97,7 @@ def _copy_wheel_source(place: Path, target: Path) -> Path:
     return target
 
 
-def _list_source_files(place: Path) -> list[Path]:
+def _list_source_wheel_files(place: Path) -> list[Path]:
     """The files of a source. Ignores `.dockerignore`, because a build can need files that images do not (README)."""
     return find_project_files(place, dockerignore=False, refuse_tracked_secrets=False, warn=lambda _: None)
 
@@ -120,12 +121,12 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
             continue
         if path.parts[0] != "bin":
             members[path.as_posix()] = file.read_bytes()
-        elif not _is_wheel_script(path.name, info):
+        elif not _is_source_wheel_script(path.name, info):
             members[f"{name}-{version}.data/scripts/{path.name}"] = file.read_bytes()
     return wheel.pack_wheel(folder, name, version, members)
 
 
-def _is_wheel_script(script: str, info: Path) -> bool:
+def _is_source_wheel_script(script: str, info: Path) -> bool:
     """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
     file = info / "entry_points.txt"
     return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None

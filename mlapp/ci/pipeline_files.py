@@ -49,7 +49,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     Raises:
         UsageError: an unknown format, or an existing file with other content.
     """
-    check_pipeline_format(format)
+    check_ci_pipeline_format(format)
     root = project.root.resolve()
     repository = (folder.resolve() if folder else _find_pipeline_repository(root)) or root
     if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
@@ -59,7 +59,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     _refuse_unusable_pipeline_names(values)
     texts = {
         path: _fill_pipeline_placeholders(text, values)
-        for path, text in _list_pipeline_texts(format, directory, values)
+        for path, text in _list_ci_pipeline_texts(format, directory, values)
     }
     for path, text in texts.items():
         file = repository / path
@@ -77,7 +77,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     return written
 
 
-def check_pipeline_format(format: str) -> None:
+def check_ci_pipeline_format(format: str) -> None:
     """Raise UsageError for an unknown format."""
     if format not in FORMATS:
         raise UsageError(
@@ -104,7 +104,7 @@ def find_pipeline_target(settings: Settings) -> str:
     return next((name for name in names if name not in NOT_CLUSTERS), "k8s")
 
 
-def _list_pipeline_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _list_ci_pipeline_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Each file's path in the repository, and its text with placeholders."""
     start = "" if directory == "." else f"{directory}/"
     for script in sorted((FILES / "scripts").iterdir()):
@@ -133,7 +133,7 @@ def _collect_pipeline_values(project: Project, directory: str, repository: Path)
         "SLUG": slug,
         "PYTHON": settings.image.python or f"{sys.version_info.major}.{sys.version_info.minor}",
         "PACKAGE": distribution.NAME,
-        "EXTRAS": ",".join(_list_pipeline_extras(settings)),
+        "EXTRAS": ",".join(_list_ci_pipeline_extras(settings)),
         "SMALL": "-p limit=500" if _has_pipeline_reader_limit(project) else "",
         "TRAIN": "--remote " if "flyte" in settings.targets else "",
         "STAGING": places["staging"],
@@ -161,7 +161,7 @@ def _make_pipeline_slug(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
 
 
-def _list_pipeline_extras(settings: Settings) -> list[str]:
+def _list_ci_pipeline_extras(settings: Settings) -> list[str]:
     scheme = settings.store.url.partition("://")[0]
     in_bucket = "://" in settings.store.url and scheme != "file"
     extras = ["docker", "k8s", "sign"]

@@ -126,12 +126,12 @@ def check_data(
     from mlapp.project import Project
     from mlapp.schema import infer_schema
     from mlapp.schema.compare import compare_schemas
-    from mlapp.store.manifest import list_recorded_parameters
+    from mlapp.store.manifest import list_manifest_parameters
 
     project = Project.find()
     version = project.store.get(project.name, model)
     with _show_read_row_count():
-        trained_with = list_recorded_parameters(version.manifest)
+        trained_with = list_manifest_parameters(version.manifest)
         features = training.read_features(project.app, parse_parameters(parameter), trained_with=trained_with)
     found = compare_schemas(version.manifest.schema.features, infer_schema(features))
     broken = [difference for difference in found if difference.breaks]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json, Yes
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 
 
 def delete_app(
@@ -23,7 +23,7 @@ def delete_app(
     """
     from mlapp.project import Project
 
-    place = open_command_target(Project.find(environment=environment), target, namespace, context)
+    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
     if not yes:
         found = place.status()
         where = found.place or place.name

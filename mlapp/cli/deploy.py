@@ -10,7 +10,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def deploy_app(
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
-    place = open_command_target(project, target, namespace, context)
+    place = open_target_from_options(project, target, namespace, context)
     if canary is not None and not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} does not support canaries.", "Leave --canary out.")
     if canary is not None and dry_run and not isinstance(place, CanaryRenderTarget):

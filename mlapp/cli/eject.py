@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from mlapp.cli import eject_monitoring, eject_permissions, eject_pipelines, output
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Namespace, TargetCommand, open_command_target
+from mlapp.cli.target_options import Namespace, TargetCommand, open_target_from_options
 from mlapp.errors import UsageError
 
 
@@ -158,7 +158,7 @@ def _eject_target(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_command_target(project, name, namespace)
+    place = open_target_from_options(project, name, namespace)
     if not isinstance(place, EjectTarget):
         raise UsageError(f"The target {name} has no files to write.", "Use mlapp deploy --dry-run.")
     format = format or place.eject_formats[0]

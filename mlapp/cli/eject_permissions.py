@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
 
 PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
@@ -35,7 +35,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     project = Project.find(environment=environment)
     configured = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
     name = target or (configured[0] if len(configured) == 1 else "k8s")
-    place = open_command_target(project, name, namespace)
+    place = open_target_from_options(project, name, namespace)
     if not isinstance(place, ClusterTarget):
         raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
@@ -63,7 +63,7 @@ def eject_iam(
 
     project = Project.find(environment=environment)
     configured = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
-    place = open_command_target(project, target or (configured[0] if configured else "lambda"))
+    place = open_target_from_options(project, target or (configured[0] if configured else "lambda"))
     if not isinstance(place, IamTarget):
         raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
     typer.echo(dump_yaml_documents([place.iam()]), nl=False)

@@ -9,7 +9,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Namespace, TargetName, open_target_from_options
 
 
 def eject_ci(
@@ -68,7 +68,7 @@ def eject_gitops(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_command_target(project, target or "k8s", namespace)
+    place = open_target_from_options(project, target or "k8s", namespace)
     written = write_gitops_files(
         project,
         place,

@@ -29,16 +29,16 @@ def feedback(
       mlapp feedback paid-loans.csv
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
-    from mlapp.monitoring.history import read_baselines
-    from mlapp.monitoring.inspection import open_project_place
-    from mlapp.monitoring.truth import Truths, describe_unknown_classes, make_truths_from_table
+    from mlapp.monitoring.history import read_history_baselines
+    from mlapp.monitoring.inspection import open_place_for_inspection
+    from mlapp.monitoring.truth import Truths, describe_unknown_truth_classes, make_truths_from_table
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     numbers = project.store.list_numbers(project.name)
-    baselines = read_baselines(project.store, project.name, map(str, numbers[-1:]))
+    baselines = read_history_baselines(project.store, project.name, map(str, numbers[-1:]))
     rules = ColumnPrivacy(project.settings.monitor.columns, project.name)
-    truths = Truths(open_project_place(project), rules, next(iter(baselines.values()), None))
+    truths = Truths(open_place_for_inspection(project), rules, next(iter(baselines.values()), None))
     found = _read_truths_file(file, truths.kind)
     is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
     try:
@@ -48,7 +48,7 @@ def feedback(
         raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
     answer = truths.describe_accepted(accepted, checked)
     if "unknown_classes" in answer:
-        output.print_note(describe_unknown_classes(answer["unknown_classes"]))
+        output.print_note(describe_unknown_truth_classes(answer["unknown_classes"]))
     if json:
         output.print_json(answer)
     else:

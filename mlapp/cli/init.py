@@ -43,11 +43,11 @@ def init_project(
       mlapp init --list
     """
     from mlapp import scaffold
-    from mlapp.ci import add_pipeline_environments, check_pipeline_format, write_pipeline_files
+    from mlapp.ci import add_pipeline_environments, check_ci_pipeline_format, write_pipeline_files
     from mlapp.project import Project
 
     if ci is not None:
-        check_pipeline_format(ci)
+        check_ci_pipeline_format(ci)
 
     if show:
         templates = scaffold.list_templates()

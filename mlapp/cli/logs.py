@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mlapp.cli.options import Environment
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
 
 
@@ -33,7 +33,7 @@ def print_logs(
     from mlapp.deploy import LogTarget
     from mlapp.project import Project
 
-    place = open_command_target(Project.find(environment=environment), target, namespace, context)
+    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
     if not isinstance(place, LogTarget):
         raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
     for line in place.logs(follow=follow, tail=tail, since=since):

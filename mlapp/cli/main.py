@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.cli import output
-from mlapp.cli.plain_serve import parse_serve_arguments, start_server
+from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
 from mlapp.errors import MlappError, UsageError
 
 LOG_FORMAT = "%(levelname)s: %(message)s"
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_command(arguments: list[str]) -> None:
-    plain = parse_serve_arguments(arguments)
+    plain = parse_plain_serve_arguments(arguments)
     if plain is None:
         _run_parsed_command(arguments)
     else:

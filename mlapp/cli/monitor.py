@@ -74,9 +74,9 @@ def run(
       mlapp monitor run
     """
     from mlapp.monitoring.closing import close_windows
-    from mlapp.serving.serve_spec import find_served_projects
+    from mlapp.serving.serve_spec import find_serve_spec_projects
 
-    for project in find_served_projects((), str(bundle) if bundle else None, environment):
+    for project in find_serve_spec_projects((), str(bundle) if bundle else None, environment):
         closed = close_windows(project)
         output.print_note(
             f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms started or ended."
@@ -124,12 +124,12 @@ def query_log(
 
       mlapp monitor sql "SELECT version, sum(weight) FROM log GROUP BY version"
     """
-    from mlapp.monitoring.database import query_database as run_query
-    from mlapp.monitoring.inspection import open_project_place
+    from mlapp.monitoring.database import query_monitoring_database as run_query
+    from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.project import Project
     from mlapp.schema.json_values import to_json_value
 
-    names, rows = run_query(open_project_place(Project.find(environment=environment)), query)
+    names, rows = run_query(open_place_for_inspection(Project.find(environment=environment)), query)
     if json:
         output.print_json([dict(zip(names, map(to_json_value, row), strict=True)) for row in rows])
     else:
@@ -150,13 +150,15 @@ def forget_person(
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
     from mlapp.monitoring.forgetting import forget_person_rows as delete
-    from mlapp.monitoring.inspection import open_project_place
+    from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     pairs = dict(_parse_person_key(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
-    rows = delete(open_project_place(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name))
+    rows = delete(
+        open_place_for_inspection(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name)
+    )
     typer.echo(f"{rows} row{'' if rows == 1 else 's'} deleted")
 
 
@@ -230,12 +232,12 @@ def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
 
 
 def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
-    from mlapp.monitoring.truth import describe_unknown_classes
+    from mlapp.monitoring.truth import describe_unknown_truth_classes
 
     for report in reports:
         if report.unknown_classes:
             begin = f"Window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
-            text = f"{begin}: {describe_unknown_classes(report.unknown_classes)}"
+            text = f"{begin}: {describe_unknown_truth_classes(report.unknown_classes)}"
             typer.echo(f"\n{output.escape_control_characters(text)}")
 
 

@@ -16,7 +16,7 @@ from mlapp.cli import output
 RUNTIMES = ("native", "onnx")
 
 
-def parse_serve_arguments(arguments: Sequence[str]) -> dict[str, Any] | None:
+def parse_plain_serve_arguments(arguments: Sequence[str]) -> dict[str, Any] | None:
     """The arguments of `start_server` in those of the command line, or None if typer must read them."""
     if arguments[:1] != ["serve"] or "_MLAPP_COMPLETE" in os.environ:
         return None
@@ -46,15 +46,15 @@ def _read_port(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and int(text) <= 65535 else None
 
 
-def _read_count(text: str) -> int | None:
+def _read_plain_serve_count(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
-def _read_seconds(text: str) -> float | None:
+def _read_plain_serve_seconds(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
 
 
-def _read_runtime(text: str) -> str | None:
+def _read_plain_serve_runtime(text: str) -> str | None:
     return text if text in RUNTIMES else None
 
 
@@ -62,11 +62,11 @@ OPTIONS: dict[str, tuple[str, Callable[[str], Any] | None]] = {
     "--host": ("host", str),
     "--port": ("port", _read_port),
     "--grpc-port": ("grpc_port", _read_port),
-    "--workers": ("workers", _read_count),
+    "--workers": ("workers", _read_plain_serve_count),
     "--model": ("model", str),
-    "--runtime": ("runtime", _read_runtime),
+    "--runtime": ("runtime", _read_plain_serve_runtime),
     "--reload": ("reload", None),
-    "--grace": ("grace", _read_seconds),
+    "--grace": ("grace", _read_plain_serve_seconds),
     "--bundle": ("bundle", Path),
     "--env": ("environment", str),
 }
@@ -103,11 +103,11 @@ def start_server(
         "bundle": str(bundle) if bundle else None,
         "environment": environment,
     }
-    found = plans.find_served_projects(**what)
+    found = plans.find_serve_spec_projects(**what)
     settings = plans.read_serve_settings(found, environment)
     given: dict[str, Any] = {
-        "host": host or settings.host or sockets.choose_default_host(),
-        "port": sockets.choose_port(settings, os.environ) if port is None else port,
+        "host": host or settings.host or sockets.choose_default_socket_host(),
+        "port": sockets.choose_socket_port(settings, os.environ) if port is None else port,
     }
     flags = {"grpc_port": grpc_port, "workers": workers, "model": model, "grace": grace, "runtime": runtime}
     given |= {name: value for name, value in flags.items() if value is not None}

@@ -18,7 +18,7 @@ from mlapp.cli.remote import (
     print_remote_run_id,
     register_remote_project,
 )
-from mlapp.cli.target_options import Context, Namespace, open_command_target
+from mlapp.cli.target_options import Context, Namespace, open_target_from_options
 from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 from mlapp.request_body import RequestBody, read_request_body
@@ -138,7 +138,7 @@ def _predict_deployed(
     """
     from mlapp.deploy import PredictTarget
 
-    place = open_command_target(project, name, namespace, context)
+    place = open_target_from_options(project, name, namespace, context)
     if not isinstance(place, PredictTarget):
         raise UsageError(f"The target {place.name} does not answer requests.", "Use --remote, or another target.")
     return place.predict(body)["predictions"]
@@ -165,13 +165,13 @@ def _read_predict_body(project: Project, values: dict[str, Any]) -> RequestBody:
     """
     from mlapp import training
     from mlapp.schema.json_values import to_json_value
-    from mlapp.store.manifest import list_recorded_parameters
+    from mlapp.store.manifest import list_manifest_parameters
 
     if project.app.stage("feature_loader") is not None:
         raise UsageError(
             f"App '{project.name}' has a feature_loader: the deployed model takes raw inputs.",
             "Give the inputs as a file: --features.",
         )
-    trained_with = list_recorded_parameters(project.store.get(project.name, "latest").manifest)
+    trained_with = list_manifest_parameters(project.store.get(project.name, "latest").manifest)
     features = training.read_features(project.app, values, trained_with=trained_with)
     return RequestBody.of(to_json_value(features.to_dict("records") if hasattr(features, "columns") else features))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 
 
 def list_releases(
@@ -24,7 +24,7 @@ def list_releases(
     """
     from mlapp.project import Project
 
-    found = open_command_target(Project.find(environment=environment), target, namespace, context).releases()
+    found = open_target_from_options(Project.find(environment=environment), target, namespace, context).releases()
     if json:
         output.print_json(found)
         return

@@ -8,7 +8,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 
 
 def roll_back(
@@ -33,7 +33,7 @@ def roll_back(
     """
     from mlapp.project import Project
 
-    place = open_command_target(Project.find(environment=environment), target, namespace, context)
+    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
     release = place.rollback(to, progress=output.print_note)
     if json:
         output.print_json(release)

@@ -9,7 +9,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_command_target
+from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 
 
 def show_status(
@@ -30,7 +30,7 @@ def show_status(
     """
     from mlapp.project import Project
 
-    found = open_command_target(Project.find(environment=environment), target, namespace, context).status()
+    found = open_target_from_options(Project.find(environment=environment), target, namespace, context).status()
     if json:
         output.print_json(found)
     else:

@@ -26,7 +26,7 @@ _flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
 """Flags of the running command. They are not in click's context, because typer bundles its own click since 0.20."""
 
 
-def open_command_target(
+def open_target_from_options(
     project: Project, name: str | None, namespace: str | None = None, context: str | None = None
 ) -> Target[Any]:
     """The target of a command.
@@ -59,7 +59,7 @@ def open_canary_target(
     from mlapp.deploy import CanaryTarget
     from mlapp.project import Project
 
-    place = open_command_target(Project.find(environment=environment), name, namespace, context)
+    place = open_target_from_options(Project.find(environment=environment), name, namespace, context)
     if not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} does not support canaries.", "Deploy without one.")
     return place

@@ -69,7 +69,7 @@ def train_model(
       mlapp train --remote
     """
     from mlapp.project import Project
-    from mlapp.store.manifest import list_recorded_parameters
+    from mlapp.store.manifest import list_manifest_parameters
 
     values = read_given_parameters(params, parameter)
     if remote and engine is not Engine.LOCAL:
@@ -84,7 +84,7 @@ def train_model(
     project.store.check_writable()
     if like is not None:
         recorded = project.store.get(project.name, like).manifest
-        values = {**list_recorded_parameters(recorded), **values}
+        values = {**list_manifest_parameters(recorded), **values}
         if recorded.parent is not None and start_from is None and not remote:
             start_from = str(recorded.parent)
             output.print_note(

@@ -93,7 +93,9 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
     with show_trial_table() as tell:
         try:
-            found = tuning.search_parameters(partial(_load_tuned_app, project.root, environment), options, count_trials)
+            found = tuning.search_parameters(
+                partial(_load_cli_tune_app, project.root, environment), options, count_trials
+            )
         except KeyboardInterrupt:
             output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
             raise
@@ -104,10 +106,10 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
 
 def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
     engine = open_project_engine(project)
-    from mlapp.flyte.remote_search import check_remote_search, choose_search_metric, search_on_flyte
+    from mlapp.flyte.remote_search import check_remote_search, choose_remote_search_metric, search_on_flyte
 
     check_remote_search(project.app, options)
-    metric = choose_search_metric(project.store, project.name, options.metric)
+    metric = choose_remote_search_metric(project.store, project.name, options.metric)
     output.print_note(f"trials are compared by {metric}")
     registration = register_remote_project(engine)
     again = "the same `mlapp tune --remote`"
@@ -130,7 +132,7 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
     return found, fetch_remote_model(engine, run.id)
 
 
-def _load_tuned_app(root: Path, environment: str | None) -> App:
+def _load_cli_tune_app(root: Path, environment: str | None) -> App:
     from mlapp.project import Project
 
     return Project.find(root, environment).app

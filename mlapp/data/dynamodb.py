@@ -25,7 +25,7 @@ from mlapp.data.source import (
     reader,
     refuse_misfit_source_parameters,
     refuse_undeclared_source_parameters,
-    to_python_value,
+    to_data_source_value,
 )
 from mlapp.errors import DataError, MissingExtraError, suggest_nearest
 
@@ -158,7 +158,7 @@ def _scan_dynamodb_table(
         if values:
             ask = TypeSerializer().serialize
             request["ExpressionAttributeValues"] = {
-                f":{name}": ask(_to_dynamodb_value(to_python_value(value))) for name, value in values.items()
+                f":{name}": ask(_to_dynamodb_value(to_data_source_value(value))) for name, value in values.items()
             }
         pages = client.get_paginator("query" if key else "scan").paginate(**request)
         answer = TypeDeserializer().deserialize

@@ -186,7 +186,7 @@ def replace_exported_file(file: Path) -> Iterator[Path]:
                 f"{file} cannot be written: the disk is full.",
                 "Free disk space, or export to another place. No file was written.",
             ) from None
-        if not _is_export_error(error, file, unfinished):
+        if not _is_data_export_error(error, file, unfinished):
             raise
         raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
     finally:
@@ -194,7 +194,7 @@ def replace_exported_file(file: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def _is_export_error(error: OSError, file: Path, unfinished: Path | None) -> bool:
+def _is_data_export_error(error: OSError, file: Path, unfinished: Path | None) -> bool:
     """Whether an error concerns the written file; the reader reports its own errors."""
     named = str(error.filename or "")
     return unfinished is None or named in ("", str(unfinished), str(file))

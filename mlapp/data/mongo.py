@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import document_queries, flatten, reconnect
 from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
-from mlapp.data.secrets import Address, expand_address, redact_secrets
+from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
 from mlapp.data.source import (
     Reader,
     check_source_chunk_rows,
@@ -22,7 +22,7 @@ from mlapp.data.source import (
     reader,
     refuse_misfit_source_parameters,
     refuse_undeclared_source_parameters,
-    to_python_value,
+    to_data_source_value,
 )
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
@@ -88,11 +88,11 @@ def read(
     check_source_chunk_rows(chunks)
     refuse_misfit_source_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
     values = {
-        name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_python_value(value)))
+        name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_data_source_value(value)))
         for name, value in parameters.items()
     }
     filled = _fill_mongo_query(query, values)
-    address = expand_address(url)
+    address = expand_secrets_in_address(url)
     return reconnect.read_with_reconnects(
         address.shown, lambda: _stream_mongo_documents(address, collection, filled, fields), chunks, types
     )

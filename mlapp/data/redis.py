@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
-from mlapp.data.secrets import Address, expand_address, redact_secrets
+from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
 from mlapp.data.source import (
     Reader,
     check_source_chunk_rows,
@@ -88,7 +88,7 @@ def read(
     """
     refuse_misfit_source_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
     pattern = _NAME.sub(lambda match: _escape_redis_pattern(str(parameters[match[1]])), keys)
-    address = expand_address(url)
+    address = expand_secrets_in_address(url)
     kept = list(types or {})
     return reconnect.read_with_reconnects(
         address.shown,

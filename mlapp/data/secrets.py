@@ -53,7 +53,7 @@ class Address:
         return redact_secrets(plain)
 
 
-def expand_address(template: str, environ: Mapping[str, str] | None = None) -> Address:
+def expand_secrets_in_address(template: str, environ: Mapping[str, str] | None = None) -> Address:
     """Fill in each `${NAME}` from the environment (by default `os.environ`).
 
     Values between `://` and `@` are percent-encoded, so that a password can contain any character.

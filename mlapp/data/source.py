@@ -130,16 +130,16 @@ def refuse_misfit_source_parameters(wanted: Sequence[str], values: Mapping[str, 
             )
 
 
-def to_python_value(value: Any) -> Any:
+def to_data_source_value(value: Any) -> Any:
     """Convert NumPy and pandas values to plain Python values for database drivers, also in lists and dicts.
 
     A driver without support for NumPy integers can bind their bytes and find no rows. Missing values (NaT, NA) are
     None.
     """
     if isinstance(value, Mapping):
-        return {name: to_python_value(item) for name, item in value.items()}
+        return {name: to_data_source_value(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(map(to_python_value, value))
+        return type(value)(map(to_data_source_value, value))
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
     for convert in ("to_pydatetime", "to_pytimedelta"):
@@ -152,7 +152,7 @@ def to_python_value(value: Any) -> Any:
 
         value = np.asarray(value).astype(f"{value.dtype.kind}8[us]")
     found = value.tolist()
-    return [to_python_value(item) for item in found] if isinstance(found, list) else found
+    return [to_data_source_value(item) for item in found] if isinstance(found, list) else found
 
 
 def _drop_source_nanoseconds(value: Any, convert: str) -> Any:

@@ -75,7 +75,7 @@ def commit_release(
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
         raise UsageError(f"--git-path {path} is not a folder of the repository.", "Give it as digits/production.")
-    texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_released_documents(documents).items()}
+    texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_git_release_documents(documents).items()}
     message = write_release_message(shipment, path)
     folder = Path(repository).expanduser()
     if (folder / ".git").exists():
@@ -120,7 +120,7 @@ def write_release_message(shipment: Shipment, path: str) -> str:
     return f"Deploy {version} of {shipment.app}\n\nTo {path}.\n\n" + "\n".join(lines)
 
 
-def _name_released_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _name_git_release_documents(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if any("apiVersion" not in document for document in documents):
         raise UsageError("This target has no Kubernetes objects.", "Give --target k8s, or leave out --to-git.")
     return group_documents_by_file([strip_owner_labels(document) for document in documents])

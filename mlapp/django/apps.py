@@ -15,8 +15,8 @@ class MlappConfig(AppConfig):
     verbose_name = "mlapp"
 
     def ready(self) -> None:
-        from mlapp.django.checks import check_model
+        from mlapp.django.checks import run_django_model_check
         from mlapp.django.model_site import forget_model_site
 
-        register(check_model)
+        register(run_django_model_check)
         setting_changed.connect(forget_model_site)

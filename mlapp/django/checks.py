@@ -11,7 +11,7 @@ from mlapp.embed.host import check_follow
 from mlapp.errors import MlappError
 
 
-def check_model(**_: Any) -> list[CheckMessage]:
+def run_django_model_check(**_: Any) -> list[CheckMessage]:
     """Check that `MLAPP` is valid (`mlapp.E001`), its app can be imported (`mlapp.E002`), and its store has the version
     (`mlapp.E003`). The model is not loaded.
     """

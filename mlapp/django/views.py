@@ -18,18 +18,18 @@ from mlapp.serving.web.problems import HttpError
 @csrf_exempt  # API clients send no token, and the model's site reads no cookie
 def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
     """The answer of the model's `path`, such as `/predict`."""
-    answer = open_model_site().answer_request(read_environ(request.META, path, _find_view_reader(request)))
+    answer = open_model_site().answer_request(read_environ(request.META, path, _find_django_view_reader(request)))
     headers = dict(answer.list_headers())
     if answer.stream is None:
         return HttpResponse(b"" if request.method == "HEAD" else answer.body, status=answer.status, headers=headers)
     body = answer.iterate_body()
     is_sync = isinstance(request, WSGIRequest)
     return StreamingHttpResponse(
-        body if is_sync else _iterate_response_body(body), status=answer.status, headers=headers
+        body if is_sync else _iterate_django_view_body(body), status=answer.status, headers=headers
     )
 
 
-def _find_view_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
+def _find_django_view_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
     """Reads the body. None for a chunked body under WSGI, which Django treats as empty; the web server reads it."""
     has_length = bool(request.META.get("CONTENT_LENGTH"))
     if isinstance(request, WSGIRequest) and not has_length:
@@ -44,7 +44,7 @@ def _find_view_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
     return read
 
 
-async def _iterate_response_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
+async def _iterate_django_view_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
     """The parts of a body for ASGI, which threads wait for."""
     try:
         while (part := await asyncio.to_thread(next, body, None)) is not None:

@@ -158,7 +158,7 @@ class ModelSite:
         if request.path == "/livez":
             return Answer(200, b'{"status":"ok"}')
         if request.path == "/metrics":
-            return Answer(200, self.host.state.loop.run(self._render_metrics()), METRICS)
+            return Answer(200, self.host.state.loop.run(self._render_site_metrics()), METRICS)
         try:
             endpoint = self.host.open_endpoint()
         except MlappError as error:
@@ -184,7 +184,7 @@ class ModelSite:
             return Answer(200, encode_json({"models": [{"model": endpoint.name, "version": version}]}))
         return Answer(200, encode_json({"status": "ok", "models": {endpoint.name: version}}))
 
-    async def _render_metrics(self) -> bytes:
+    async def _render_site_metrics(self) -> bytes:
         return self.host.state.metrics.render_text()
 
     def _answer_feedback(self, endpoint: Endpoint, request: WebRequest) -> Answer:
@@ -201,7 +201,7 @@ class ModelSite:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         finally:
-            self._count_bytes(-len(body))
+            self._count_answer_bytes(-len(body))
         return Answer(200, encode_json(truths.describe_accepted(accepted, checked)))
 
     def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
@@ -222,7 +222,7 @@ class ModelSite:
             predictions = self.host.predict_part(endpoint, loaded, part, budget)
             return Answer(200, encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml))
         finally:
-            self._count_bytes(-len(body))
+            self._count_answer_bytes(-len(body))
 
     def _answer_stream(
         self, items: Any, request: WebRequest, budget: Budget, tail: bytes, *, is_unionml: bool
@@ -257,10 +257,10 @@ class ModelSite:
             raise too_large_body_error(limit)
         if length is not None and size < length:
             raise HttpError(400, f"The body ended after {size} of {length} bytes.")
-        self._count_bytes(size)
+        self._count_answer_bytes(size)
         return b"".join(parts)
 
-    def _count_bytes(self, size: int) -> None:
+    def _count_answer_bytes(self, size: int) -> None:
         state = self.host.state
         with state.intake_lock:
             state.intake.take(size) if size >= 0 else state.intake.give(-size)

@@ -101,11 +101,11 @@ class ModelHost:
         if follow:
             check_follow(model, self.settings)
         self._loaded: ServedModel | None = None
-        self._reset_process()
-        reset = weakref.WeakMethod(self._reset_process)
+        self._reset_host_process()
+        reset = weakref.WeakMethod(self._reset_host_process)
         os.register_at_fork(after_in_child=lambda: (call := reset()) and call())
 
-    def _reset_process(self) -> None:
+    def _reset_host_process(self) -> None:
         """Reset threads, locks and counts. Runs first in a forked child."""
         self._state: ProcessState | None = None
         self._locks: dict[str, threading.Lock] = {}
@@ -164,10 +164,10 @@ class ModelHost:
         if state.endpoint is None:
             with state.loading:
                 if state.endpoint is None:
-                    state.endpoint = self._start_endpoint(state)
+                    state.endpoint = self._start_host_endpoint(state)
         return state.endpoint
 
-    def _start_endpoint(self, state: ProcessState) -> Endpoint:
+    def _start_host_endpoint(self, state: ProcessState) -> Endpoint:
         self.load_model()
         loaded, self._loaded = self._loaded, None  # the endpoint replaces it when the alias moves
         assert loaded is not None
@@ -247,10 +247,10 @@ class ModelHost:
             state.calling.release()
         state.metrics.note_call(metrics, part.rows, started - arrived, seconds)
         if loaded.predictor.pipeline.callbacks:
-            self._run_callbacks(endpoint, loaded, features, found)
+            self._run_host_callbacks(endpoint, loaded, features, found)
         return rows
 
-    def _run_callbacks(self, endpoint: Endpoint, loaded: ServedModel, features: Any, predictions: Any) -> None:
+    def _run_host_callbacks(self, endpoint: Endpoint, loaded: ServedModel, features: Any, predictions: Any) -> None:
         """Run on_predict in a thread, so that the client does not wait for it."""
         state = self.state
         with state.loading:

@@ -51,12 +51,12 @@ def open_flyte_engine(project: Project) -> Engine:
         raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
     from mlapp.flyte.engine import FlytekitEngine
 
-    _keep_interrupt_handler()
-    atexit.register(_remove_temporary_folders)
+    _keep_flyte_interrupt_handler()
+    atexit.register(_remove_flyte_temporary_folders)
     return FlytekitEngine(project)
 
 
-def _keep_interrupt_handler() -> None:
+def _keep_flyte_interrupt_handler() -> None:
     """Restore Python's default Ctrl-C handler, because flytekit's, installed on import, exits silently."""
     handler = signal.getsignal(signal.SIGINT)
     is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
@@ -64,7 +64,7 @@ def _keep_interrupt_handler() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _remove_temporary_folders() -> None:
+def _remove_flyte_temporary_folders() -> None:
     """Remove the folders that flytekit creates in the folder for temporary files when it is imported."""
     from flytekit.configuration import Config
     from flytekit.core.data_persistence import flyte_tmp_dir

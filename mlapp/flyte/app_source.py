@@ -37,7 +37,7 @@ class Source:
         return Project(self.root, self.settings, self.environment)
 
 
-def make_project_source(project: Project) -> Source:
+def make_flyte_app_source(project: Project) -> Source:
     """The source of a project's app.
 
     Raises:
@@ -91,4 +91,4 @@ def load_app_source(root: Path, place: str, environment: str | None = None) -> S
         ProjectError: see `Project.app`. ConfigError: mlapp.yaml is wrong.
     """
     settings = msgspec.structs.replace(config.load_settings(root, environment), app=place)
-    return make_project_source(Project(root, settings, environment))
+    return make_flyte_app_source(Project(root, settings, environment))

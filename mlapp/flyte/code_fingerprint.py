@@ -83,27 +83,29 @@ class _SourceWalk:
 
     def _add_code(self, value: Any) -> None:
         if isinstance(value, types.ModuleType):
-            self._add_file(getattr(value, "__file__", None))
+            self._add_fingerprint_file(getattr(value, "__file__", None))
         elif isinstance(value, types.FunctionType):
-            self._add_name(value)
-            if self._is_own(value.__code__.co_filename):
-                self._add_function(value)
+            self._add_fingerprint_name(value)
+            if self._is_own_code(value.__code__.co_filename):
+                self._add_fingerprint_function(value)
             elif hasattr(value, "__wrapped__"):
                 self.add_value(value.__wrapped__)
         elif isinstance(value, type):
-            self._add_name(value)
-            if self._is_own(_find_fingerprinted_file(value)):
+            self._add_fingerprint_name(value)
+            if self._is_own_code(_find_fingerprinted_file(value)):
                 self._update(_read_fingerprinted_source(value))
                 for member in (*vars(value).values(), *value.__bases__):
                     if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
                         self.add_value(member)
-        elif hasattr(value, "__dict__") and (callable(value) or self._is_own(_find_fingerprinted_file(type(value)))):
+        elif hasattr(value, "__dict__") and (
+            callable(value) or self._is_own_code(_find_fingerprinted_file(type(value)))
+        ):
             self.add_value(type(value))
             for attribute in vars(value).values():
                 if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
                     self.add_value(attribute)
 
-    def _add_function(self, function: types.FunctionType) -> None:
+    def _add_fingerprint_function(self, function: types.FunctionType) -> None:
         self._update(_read_fingerprinted_source(function))
         for value in (function.__defaults__, function.__kwdefaults__):
             self.add_value(value)
@@ -117,16 +119,16 @@ class _SourceWalk:
             if name in function.__globals__:
                 found = [function.__globals__[name]]
             else:  # perhaps a module that the function imports when it is called, or `b` of a module `a`, in `a.b.f(x)`
-                self._add_import(name, Path(function.__code__.co_filename).parent)
+                self._add_fingerprint_import(name, Path(function.__code__.co_filename).parent)
                 found = [getattr(module, name, None) for module in modules]
             for value in found:
-                if isinstance(value, types.ModuleType) and self._is_own(_find_fingerprinted_module(value)):
+                if isinstance(value, types.ModuleType) and self._is_own_code(_find_fingerprinted_module(value)):
                     modules.append(value)
                 self.add_value(value)
 
-    def _add_file(self, file: str | None) -> None:
+    def _add_fingerprint_file(self, file: str | None) -> None:
         """Add a whole module and the project's modules that it imports, at the top or elsewhere."""
-        if file is None or not self._is_own(file) or file in self._files:
+        if file is None or not self._is_own_code(file) or file in self._files:
             return
         self._files.add(file)
         path = Path(file)
@@ -139,25 +141,25 @@ class _SourceWalk:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    self._add_import(alias.name, path.parent)
+                    self._add_fingerprint_import(alias.name, path.parent)
             elif isinstance(node, ast.ImportFrom):
                 start = path.parents[node.level - 1] if node.level else path.parent
                 for alias in node.names:
-                    self._add_import(f"{node.module}.{alias.name}" if node.module else alias.name, start)
+                    self._add_fingerprint_import(f"{node.module}.{alias.name}" if node.module else alias.name, start)
 
-    def _add_import(self, name: str, start: Path) -> None:
+    def _add_fingerprint_import(self, name: str, start: Path) -> None:
         parts = name.split(".")
         for base in dict.fromkeys((start.resolve(), self._root)):
             for length in range(1, len(parts) + 1):
                 place = base.joinpath(*parts[:length])
                 for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
                     if file.is_file():
-                        self._add_file(str(file))
+                        self._add_fingerprint_file(str(file))
 
-    def _add_name(self, value: Any) -> None:
+    def _add_fingerprint_name(self, value: Any) -> None:
         self._update(f"{value.__module__}.{value.__qualname__}\0".encode())
 
-    def _is_own(self, file: str | None) -> bool:
+    def _is_own_code(self, file: str | None) -> bool:
         if file is None:
             return False
         path = Path(file).resolve()

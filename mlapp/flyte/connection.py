@@ -21,7 +21,7 @@ TOO_LARGE = ("larger than max", "exceeds platform configured threshold")
 """gRPC's and flyteadmin's messages for what is above a limit. Other exhausted resources are there again later."""
 
 
-def find_config_file() -> str:
+def find_flyte_connection_config() -> str:
     """The path of flytekit's configuration file, as shown to the user."""
     return os.environ.get("FLYTECTL_CONFIG") or "~/.flyte/config.yaml"
 
@@ -58,7 +58,7 @@ class Connection:
             config = Config.auto(file)
         except Exception as error:  # a YAML error, a missing certificate, …: there is no common base class
             raise ConfigError(
-                f"Flyte's configuration cannot be read: {error}", f"Correct {find_config_file()}."
+                f"Flyte's configuration cannot be read: {error}", f"Correct {find_flyte_connection_config()}."
             ) from error
         if file is None and not os.environ.get("FLYTE_PLATFORM_URL"):
             raise ConfigError(
@@ -106,7 +106,7 @@ class Connection:
         except MlappError:
             raise
         except Exception as error:
-            told = self._translate_error(error)
+            told = self._translate_connection_error(error)
             if told is None:
                 raise
             raise told from error
@@ -134,7 +134,7 @@ class Connection:
             "Set `flyte: {project: …, domain: …}` in mlapp.yaml, or create it: flytectl create project.",
         )
 
-    def _translate_error(self, error: BaseException) -> MlappError | None:
+    def _translate_connection_error(self, error: BaseException) -> MlappError | None:
         import grpc
         import requests
         from flytekit.exceptions import user
@@ -171,7 +171,8 @@ class Connection:
         ):
             return UnreachableError(
                 f"Flyte at {self.endpoint} does not answer{f': {details}' if details else '.'}",
-                f"Check the endpoint in {find_config_file()}, `insecure: true` if it has no TLS, and the network.",
+                f"Check the endpoint in {find_flyte_connection_config()}, `insecure: true` if it has no TLS, and the "
+                "network.",
             )
         if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
             return FlyteError(  # the error is not from Flyte: getting a token failed

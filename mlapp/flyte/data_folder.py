@@ -20,7 +20,7 @@ import msgspec
 from mlapp.errors import DataError, UsageError
 from mlapp.flyte.frame_format import FrameDetails, decode_frame, encode_frame
 from mlapp.pipeline import Stage
-from mlapp.pipeline.parameter_values import format_parameter_type
+from mlapp.pipeline.parameter_values import format_parameter_value_type
 
 INDEX = "dataset.json"
 OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."
@@ -72,7 +72,7 @@ def write_folder_values(folder: Path, values: Mapping[str, Any], identity: Ident
 
 def read_folder_values(folder: Path) -> tuple[dict[str, Any], Identity]:
     """All values of a folder in order, and the identity."""
-    index = open_data_index(folder)
+    index = open_data_folder_index(folder)
     return {
         name: _read_folder_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
     }, index.identity
@@ -80,16 +80,16 @@ def read_folder_values(folder: Path) -> tuple[dict[str, Any], Identity]:
 
 def read_folder_value(folder: Path, name: str) -> Any:
     """One value of a folder."""
-    index = open_data_index(folder)
+    index = open_data_folder_index(folder)
     return _read_folder_file(folder, index.parts[index.names.index(name)])
 
 
-def open_data_index(folder: Path) -> Dataset:
+def open_data_folder_index(folder: Path) -> Dataset:
     """The index of a folder."""
     return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
 
 
-def check_data_annotation(stage: Stage) -> None:
+def check_data_folder_annotation(stage: Stage) -> None:
     """Check a stage's return annotation, as far as it determines the type of the value.
 
     Raises:
@@ -98,7 +98,8 @@ def check_data_annotation(stage: Stage) -> None:
     kind = _find_unformatted_data_type(stage.signature.return_annotation)
     if kind is not None:
         raise UsageError(
-            f"{stage.title} returns a {format_parameter_type(kind)}, which Flyte cannot pass between tasks.", OPT_IN
+            f"{stage.title} returns a {format_parameter_value_type(kind)}, which Flyte cannot pass between tasks.",
+            OPT_IN,
         )
 
 

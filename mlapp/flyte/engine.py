@@ -31,7 +31,7 @@ from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.failures import explain_failure
 from mlapp.flyte.interface import Engine, Registration, Run, ScheduleState, TrialResult, Trials, Workflow
 from mlapp.flyte.run_pods import RunPods
-from mlapp.flyte.run_stages import split_stage_names
+from mlapp.flyte.run_stages import split_run_stage_names
 from mlapp.flyte.task_graph import TUNING, get_task_graph
 from mlapp.flyte.trial import Trial
 from mlapp.flyte.workflow import SPLITS, split_workflow
@@ -53,7 +53,7 @@ class FlytekitEngine(Engine):
 
     @cached_property
     def source(self) -> Source:
-        return app_source.make_project_source(self.project)
+        return app_source.make_flyte_app_source(self.project)
 
     @property
     def place(self) -> str:
@@ -70,7 +70,7 @@ class FlytekitEngine(Engine):
     def build_image(self, tell: Reporter) -> str:
         if not self.project.settings.flyte.image:  # report errors before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
-            register.compile_registered_app(self.source)
+            register.compile_app_for_registration(self.source)
         return task_image.build_task_image(self.project, tell)
 
     def register_project(self, image: str, tell: Reporter) -> Registration:
@@ -103,7 +103,7 @@ class FlytekitEngine(Engine):
         values = inputs.encode_inputs(own, parameters)
         kinds = {input.name: input.kind for input in own}
         if version is not None:
-            values["model"] = _make_optional_folder_literal(self._upload_version(version))
+            values["model"] = _make_optional_folder_literal(self._upload_version_for_engine(version))
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [
@@ -143,16 +143,16 @@ class FlytekitEngine(Engine):
     def read_logs(self, run: str) -> Iterator[tuple[str, str]]:
         pods = RunPods.connect(self.connection.settings)
         for pod, text in pods.read_logs(run) if pods else ():
-            yield " + ".join(split_stage_names(pod.node)) or pod.name, text
+            yield " + ".join(split_run_stage_names(pod.node)) or pod.name, text
 
-    def list_kill_reasons(self, run: str) -> list[str]:
+    def list_run_kill_reasons(self, run: str) -> list[str]:
         pods = RunPods.connect(self.connection.settings)
         return sorted({pod.reason for pod in pods.list_pods(run) if pod.reason != "Completed"} - {""}) if pods else []
 
     def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
         found = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)
         if schedule and not found and schedules.find_schedule(self.connection, self.project.name, schedule) is None:
-            raise self._unknown_schedule(schedule)
+            raise self._unknown_engine_schedule(schedule)
         return found
 
     def read_run(self, run: str) -> Run:
@@ -182,7 +182,7 @@ class FlytekitEngine(Engine):
     def switch_schedule(self, name: str, active: bool) -> ScheduleState:
         state = schedules.switch_schedule(self.connection, self.project.name, name, active)
         if state is None:
-            raise self._unknown_schedule(name)
+            raise self._unknown_engine_schedule(name)
         return state
 
     def list_versions(self) -> list[tuple[str, datetime]]:
@@ -201,7 +201,7 @@ class FlytekitEngine(Engine):
     def deactivate_schedules(self) -> list[str]:
         return schedules.stop_schedules(self.connection, self.project.name)
 
-    def _unknown_schedule(self, name: str) -> UsageError:
+    def _unknown_engine_schedule(self, name: str) -> UsageError:
         """The error for an unknown schedule: it is not deployed, or, if the code can be imported, not declared."""
         deployed = [state.name for state in self.deployed_schedules()]
         try:
@@ -216,7 +216,7 @@ class FlytekitEngine(Engine):
             f"It has: {', '.join(known) or 'none'}.",
         )
 
-    def _upload_version(self, version: ModelVersion) -> Any:
+    def _upload_version_for_engine(self, version: ModelVersion) -> Any:
         """Upload a version of the store for the input `model`, as a folder in Flyte's object store."""
         from flytekit.models.core.types import BlobType
         from flytekit.models.literals import Blob, BlobMetadata, Literal, Scalar

@@ -42,9 +42,9 @@ def explain_failure(run: Run) -> RunFailedError:
     stage = step.name if step else ""
     name = f"Task {stage}" if step else f"Run {run.id}"
     return (
-        _explain_stage_failure(name, run, text)  # first: the user's text can mention images, memory or storage
+        _explain_flyte_stage_failure(name, run, text)  # first: the user's text can mention images, memory or storage
         or _explain_memory_failure(name, stage, text)
-        or explain_pull_failure(name, text)
+        or explain_flyte_pull_failure(name, text)
         or _explain_storage_failure(name, run, text)
         or _explain_traceback_failure(name, run, text)
         or _explain_timeout_failure(name, stage, text)
@@ -52,7 +52,7 @@ def explain_failure(run: Run) -> RunFailedError:
     )
 
 
-def explain_pull_failure(name: str, text: str) -> RunFailedError | None:
+def explain_flyte_pull_failure(name: str, text: str) -> RunFailedError | None:
     """The error for an image that the cluster cannot pull; None if `text` is about something else."""
     message = find_pod_pull_error(text)
     if message is None:
@@ -95,7 +95,7 @@ def _explain_memory_failure(name: str, stage: str, text: str) -> RunFailedError 
     )
 
 
-def _explain_stage_failure(name: str, run: Run, text: str) -> RunFailedError | None:
+def _explain_flyte_stage_failure(name: str, run: Run, text: str) -> RunFailedError | None:
     """The error that our task wrote: the user's traceback and two lines of ours."""
     return _explain_traceback_failure(name, run, text) if STAGE_ERROR in text else None
 

@@ -47,7 +47,7 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
     headers = {
         "Content-Length": str(file.stat().st_size),
         "Content-MD5": base64.b64encode(digest.digest()).decode(),
-        **_make_upload_headers(place.native_url),
+        **_make_file_transfer_headers(place.native_url),
         **dict(place.headers),
     }
     with connection.translate_errors(), file.open("rb") as content:
@@ -136,7 +136,7 @@ def _expired_transfer_error(url: str, again: str) -> ExpiredError:
     )
 
 
-def _make_upload_headers(url: str) -> dict[str, str]:
+def _make_file_transfer_headers(url: str) -> dict[str, str]:
     return {"x-ms-blob-type": "BlockBlob"} if url.startswith(("abfs", "wasb")) else {}
 
 

@@ -40,7 +40,7 @@ def encode_frame(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, FrameDet
     labels = None
     dense = frame
     if frame.columns.nlevels == 1 and not _has_plain_frame_labels(frame):
-        labels = [_check_frame_label(label, name) for label in frame.columns.tolist()]
+        labels = [_check_frame_format_label(label, name) for label in frame.columns.tolist()]
         dense = frame.set_axis([str(at) for at in range(len(labels))], axis=1)
     cells: dict[int, str] = {}
     sparse: dict[int, tuple[str, int | float | bool | None]] = {}
@@ -68,7 +68,7 @@ def decode_frame(frame: pd.DataFrame, details: FrameDetails) -> pd.DataFrame:
 
     for at, kind in details.cells.items():
         make = tuple if kind == "tuple" else list
-        values = [cell if cell is None else make(_convert_frame_arrays(cell)) for cell in frame.iloc[:, at]]
+        values = [cell if cell is None else make(_convert_frame_format_arrays(cell)) for cell in frame.iloc[:, at]]
         column = np.empty(len(values), dtype=object)
         for row, value in enumerate(values):  # `column[:] = values` makes lists of one length a second dimension
             column[row] = value
@@ -83,7 +83,7 @@ def _has_plain_frame_labels(frame: pd.DataFrame) -> bool:
     return frame.columns.is_unique and all(isinstance(label, str) for label in frame.columns)
 
 
-def _check_frame_label(label: Any, name: str) -> Label:
+def _check_frame_format_label(label: Any, name: str) -> Label:
     if not isinstance(label, (str, int, float, bool, type(None))):
         raise DataError(
             f"'{name}' has the column label {label!r}, a {type(label).__name__}, which tasks cannot exchange.",
@@ -98,8 +98,8 @@ def _find_frame_cell_type(column: pd.Series) -> str | None:
     return "list" if kinds == {list} else "tuple" if kinds == {tuple} else None
 
 
-def _convert_frame_arrays(cell: Any) -> list[Any]:
+def _convert_frame_format_arrays(cell: Any) -> list[Any]:
     """Convert arrays from Parquet to lists, at any depth."""
     import numpy as np
 
-    return [_convert_frame_arrays(item) if isinstance(item, np.ndarray) else item for item in cell.tolist()]
+    return [_convert_frame_format_arrays(item) if isinstance(item, np.ndarray) else item for item in cell.tolist()]

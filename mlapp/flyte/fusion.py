@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mlapp.flyte.task_specs import STEPS, make_task_options
+from mlapp.flyte.task_specs import STEPS, make_task_spec_options
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
 
@@ -70,7 +70,7 @@ def list_fused_inputs(steps: Sequence[str]) -> list[str]:
 
 def declare_fused_task(pipeline: Pipeline, steps: Sequence[str]) -> Task:
     """The task's declared options. Steps that share a task declare at most secrets."""
-    return merge_stage_tasks([make_task_options(pipeline, step) for step in steps])
+    return merge_stage_tasks([make_task_spec_options(pipeline, step) for step in steps])
 
 
 def _has_own_task(pipeline: Pipeline, step: str) -> bool:

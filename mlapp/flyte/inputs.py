@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import UsageError
-from mlapp.pipeline import bind_parameters
-from mlapp.pipeline.parameter_values import format_parameter_type, to_plain_value
+from mlapp.pipeline import bind_pipeline_parameters
+from mlapp.pipeline.parameter_values import format_parameter_value_type, to_plain_parameter_value
 from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import find_structure, is_structure
 from mlapp.schema.json_values import to_json_value
@@ -85,13 +85,13 @@ class Input:
         if self.kind is not str or self.parameter.kind is str:
             return value
         if isinstance(value, str):
-            return value if self._reads_back(value, value) else msgspec.json.encode(value).decode()
+            return value if self._reads_back_input(value, value) else msgspec.json.encode(value).decode()
         if hasattr(value, "value") and hasattr(value, "name"):  # an Enum's member
             value = value.value
         text = "null" if value is None else value if isinstance(value, str) else _spell_input_value(value)
-        return text if text is not None and self._reads_back(text, value) else DEFAULT
+        return text if text is not None and self._reads_back_input(text, value) else DEFAULT
 
-    def _reads_back(self, text: str, value: Any) -> bool:
+    def _reads_back_input(self, text: str, value: Any) -> bool:
         try:
             read = self._read_input(text)
         except UsageError:
@@ -123,8 +123,8 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         if kind is None:
             if parameter.is_required and not _has_input_text_form(parameter.kind):
                 raise UsageError(
-                    f"Parameter '{parameter.name}' of {parameter.stage} is a {format_parameter_type(parameter.kind)}, "
-                    "which Flyte cannot pass between tasks.",
+                    f"Parameter '{parameter.name}' of {parameter.stage} is a "
+                    f"{format_parameter_value_type(parameter.kind)}, which Flyte cannot pass between tasks.",
                     "Take a number, a text, a date, or a list or dict of them; or give it a default.",
                 )
             kind = str
@@ -145,7 +145,7 @@ def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[st
     Raises:
         UsageError: a parameter is unknown, missing, or of the wrong type.
     """
-    bound = bind_parameters([input.parameter for input in inputs], values)
+    bound = bind_pipeline_parameters([input.parameter for input in inputs], values)
     return {input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
 
 
@@ -195,15 +195,15 @@ def _has_input_text_form(kind: Any) -> bool:
 def _spell_input_value(value: Any) -> str | None:
     try:
         if is_structure(value):
-            return msgspec.json.encode(to_plain_value(value)).decode()
+            return msgspec.json.encode(to_plain_parameter_value(value)).decode()
         if isinstance(value, (bool, int, float, list, tuple, dict)):
-            return msgspec.json.encode(value, enc_hook=_format_input).decode()
-        return _format_input(value)
+            return msgspec.json.encode(value, enc_hook=_format_flyte_input).decode()
+        return _format_flyte_input(value)
     except (TypeError, NotImplementedError, msgspec.MsgspecError):
         return None
 
 
-def _format_input(value: Any) -> str:
+def _format_flyte_input(value: Any) -> str:
     if type(value).__module__.partition(".")[0] not in TEXTUAL:
         raise NotImplementedError
     return str(value)

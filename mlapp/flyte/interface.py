@@ -189,7 +189,7 @@ class Engine(ABC):
         """The step and text of each log that can be read from here; none unless an engine implements it."""
         return iter(())
 
-    def list_kill_reasons(self, run: str) -> list[str]:
+    def list_run_kill_reasons(self, run: str) -> list[str]:
         """Distinct reasons why tasks of a run were killed, such as `OOMKilled`; none unless an engine implements it."""
         return []
 

@@ -16,8 +16,8 @@ from mlapp.flyte.scheduled_tasks import VERSION
 from mlapp.flyte.task_graph import get_task_graph
 from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
 from mlapp.monitoring.run_schedule import make_cron
-from mlapp.pipeline import bind_parameters
-from mlapp.pipeline.parameters import select_stage_parameters
+from mlapp.pipeline import bind_pipeline_parameters
+from mlapp.pipeline.parameters import select_pipeline_parameters
 from mlapp.pipeline.schedule import Schedule
 
 WORKFLOWS = ("train", "predict", "monitor")
@@ -97,11 +97,11 @@ def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any
     given = dict(schedule.parameters)
     if schedule.time is not None:
         given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
-    bound = bind_parameters([input.parameter for input in own], given)
+    bound = bind_pipeline_parameters([input.parameter for input in own], given)
     values = {
         input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
         for input in own
-        if select_stage_parameters(input.parameter.stage, [input.parameter], schedule.parameters)
+        if select_pipeline_parameters(input.parameter.stage, [input.parameter], schedule.parameters)
     }
     if not schedule.predict:
         return {**values, promotion.INPUT: schedule.promote_if or ""}

@@ -27,7 +27,7 @@ from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.failures import explain_option_declaration
 from mlapp.flyte.interface import Registration
 from mlapp.flyte.launch_plans import MONITOR, find_launch_plan_schedule, list_schedules, make_launch_plans
-from mlapp.flyte.run_stages import split_stage_names
+from mlapp.flyte.run_stages import split_run_stage_names
 from mlapp.flyte.task_graph import CODE_REVISION
 from mlapp.flyte.task_specs import choose_default_resources
 from mlapp.flyte.workflow import AppWorkflow, monitor_workflow, predict_workflow, train_workflow, tune_workflow
@@ -59,8 +59,8 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
         tell("git has changes that are not committed: the version is marked -dirty")
     if is_registered:
         return Registration(shipped.version, (), shipped.is_dirty)
-    origin = app_source.make_project_source(project)
-    made, _ = compile_registered_app(origin)
+    origin = app_source.make_flyte_app_source(project)
+    made, _ = compile_app_for_registration(origin)
     with tempfile.TemporaryDirectory() as folder:
         # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
         packed = hashlib.sha256(shipped.archive).hexdigest()
@@ -90,19 +90,19 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     Raises:
         FlyteError: Flyte refused.
     """
-    origin = app_source.make_project_source(project)
-    _, plans = compile_registered_app(origin)
+    origin = app_source.make_flyte_app_source(project)
+    _, plans = compile_app_for_registration(origin)
     settings = _make_registration_reference_settings(project, version)
     found = {
         find_launch_plan_schedule(origin.app.name, plan.id.name): plan
-        for plan in _list_registered_launch_plans(settings, plans)
+        for plan in _list_registration_launch_plans(settings, plans)
     }
     schedules.deploy_schedules(
         connection, origin, version, lambda name: _register_entity(connection, found[name]), tell
     )
 
 
-def _parse_registered_image(image: str) -> ImageConfig:
+def _parse_registration_image(image: str) -> ImageConfig:
     try:
         return ImageConfig.auto(img_name=image)
     except AssertionError:
@@ -121,8 +121,8 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
         project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz"
     )
     found = []
-    made, plans = compile_registered_app(app_source.make_project_source(project))
-    for entity in (*_list_registered_entities(settings, made), *_list_registered_launch_plans(settings, plans)):
+    made, plans = compile_app_for_registration(app_source.make_flyte_app_source(project))
+    for entity in (*_list_registered_entities(settings, made), *_list_registration_launch_plans(settings, plans)):
         kind, place, spec = _describe_registered_entity(entity)
         found.append(
             {
@@ -134,7 +134,7 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
     return found
 
 
-def compile_registered_app(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
+def compile_app_for_registration(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
     """The app's workflows, `<app>.train` first, and the launch plans of its schedules. Makes no request.
 
     Raises:
@@ -195,7 +195,7 @@ def _list_registered_entities(settings: SerializationSettings, made: Sequence[Ap
         return [entity for entity in found.values() if isinstance(entity, kinds)]
 
 
-def _list_registered_launch_plans(
+def _list_registration_launch_plans(
     settings: SerializationSettings, scheduled: Sequence[LaunchPlan]
 ) -> list[launch_plans.LaunchPlan]:
     """The schedules' launch plans, to register after their workflows."""
@@ -236,7 +236,7 @@ def _explain_registration_limit(entity: str, refusal: str) -> FlyteError | None:
     task = entity.rpartition(".")[2]
     option = "disk" if kind == "EPHEMERAL_STORAGE" else kind.lower()
     value = limit if option in ("cpu", "gpu") else f"'{limit}'"
-    less = explain_option_declaration(split_stage_names(task)[0], f"resources=Resources({option}={value})")
+    less = explain_option_declaration(split_run_stage_names(task)[0], f"resources=Resources({option}={value})")
     return FlyteError(
         f"Task {task} asks for {option} {asked}, and Flyte allows a task {limit}.",
         f"Declare less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
@@ -261,7 +261,7 @@ def _make_registration_settings(
     project: Project, image: str, shipped: _CodeRelease, place: str
 ) -> SerializationSettings:
     return SerializationSettings(
-        image_config=_parse_registered_image(image),
+        image_config=_parse_registration_image(image),
         project=project.settings.flyte.project,
         domain=project.settings.flyte.domain,
         version=shipped.version,

@@ -33,7 +33,7 @@ def search_on_flyte(
     """Search the parameters that the app declares. A resumed search first waits for the run that it had started.
 
     Args:
-        metric: the metric for comparing trials, from `choose_search_metric`.
+        metric: the metric for comparing trials, from `choose_remote_search_metric`.
         follow: waits for a run to end.
         started: called with each started run.
         tell: called with all trials after each run.
@@ -88,7 +88,7 @@ def check_remote_search(pipeline: Pipeline, options: Options) -> None:
     require_optuna()
 
 
-def choose_search_metric(store: Store, app: str, given: str | None) -> str:
+def choose_remote_search_metric(store: Store, app: str, given: str | None) -> str:
     """The metric for comparing trials: the given one, or the first of the app's latest version.
 
     Raises:
@@ -117,7 +117,7 @@ def _collect_search_results(
         for asked in batch:
             study.tell(asked, error=failure)
         raise
-    reasons = engine.list_kill_reasons(run) if None in results else []
+    reasons = engine.list_run_kill_reasons(run) if None in results else []
     for asked, result in zip(batch, results, strict=True):
         try:
             study.tell(asked, _read_search_metric(result, study.question.metric, run, reasons))

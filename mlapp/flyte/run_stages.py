@@ -13,7 +13,7 @@ from flytekit.models.core.identifier import NodeExecutionIdentifier, WorkflowExe
 from mlapp.errors import UsageError
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError, RunFailedError
-from mlapp.flyte.failures import explain_pull_failure, find_failed_stage
+from mlapp.flyte.failures import explain_flyte_pull_failure, find_failed_stage
 from mlapp.flyte.interface import Phase, Run, TaskRun
 from mlapp.flyte.run_pods import CANNOT_PULL, RunPods, describe_pod_reason
 from mlapp.flyte.task_executions import TaskExecution, list_task_executions
@@ -41,7 +41,7 @@ WAITS_AFTER = 10.0
 """Seconds after which mlapp asks why a task has not started."""
 
 
-def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
+def list_run_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
     """The stages of a run in order of their start, with their full errors.
 
     Raises:
@@ -59,7 +59,9 @@ def list_stages(connection: Connection, run: str) -> tuple[TaskRun, ...]:
             break
     nodes = [node for node in nodes if node.id.node_id not in ("start-node", "end-node")]
     nodes.sort(key=lambda node: node.closure.created_at or datetime.now(timezone.utc))
-    return tuple(step for node in nodes for step in _iterate_stages(node, _fetch_whole_stage_error(connection, node)))
+    return tuple(
+        step for node in nodes for step in _iterate_run_stages(node, _fetch_whole_stage_error(connection, node))
+    )
 
 
 def _fetch_whole_stage_error(connection: Connection, node: Any) -> str | None:
@@ -68,10 +70,10 @@ def _fetch_whole_stage_error(connection: Connection, node: Any) -> str | None:
         return None
     whole = connection.call_client(connection.client.get_node_execution, node.id)
     text = str((whole.closure.error or node.closure.error).message)
-    return text if find_failed_stage(text) or "Message:" in text else _add_stage_error(connection, node, text)
+    return text if find_failed_stage(text) or "Message:" in text else _add_run_stage_error(connection, node, text)
 
 
-def _add_stage_error(connection: Connection, node: Any, text: str) -> str:
+def _add_run_stage_error(connection: Connection, node: Any, text: str) -> str:
     """A node's error, extended by the error of its task's last attempt if it does not contain that."""
     for execution in list_task_executions(connection, node.id)[-1:]:
         task = connection.call_client(connection.client.get_task_execution, execution.id)
@@ -81,12 +83,12 @@ def _add_stage_error(connection: Connection, node: Any, text: str) -> str:
     return text
 
 
-def _iterate_stages(node: Any, error: str | None) -> Iterator[TaskRun]:
+def _iterate_run_stages(node: Any, error: str | None) -> Iterator[TaskRun]:
     """The stages of a node: a fused task has several, and its error names the one that failed."""
     closure = node.closure
     task = closure.task_node_metadata
     phase = NODE_PHASES.get(closure.phase, "running")
-    names = split_stage_names(node.id.node_id)
+    names = split_run_stage_names(node.id.node_id)
     failed = find_failed_stage(error) or names[0]
     is_failed = phase in ("failed", "aborted")
     for at, name in enumerate(names):
@@ -104,7 +106,7 @@ def _iterate_stages(node: Any, error: str | None) -> Iterator[TaskRun]:
         )
 
 
-def split_stage_names(node: str) -> list[str]:
+def split_run_stage_names(node: str) -> list[str]:
     """Split `train-evaluate-save` into three stages; a name that does not consist of stages stays whole."""
     names = node.split("-")
     return names if len(names) > 1 and all(name in STEPS for name in names) else [node]
@@ -160,10 +162,10 @@ class WaitingReasons:
             return
         if not executions[-1].is_waiting:
             self._begun.add(node)
-        elif reason := self._find_reason(node, executions[-1]):
+        elif reason := self._find_stage_reason(node, executions[-1]):
             self._reasons[node] = describe_pod_reason(reason)
 
-    def _find_reason(self, node: str, execution: TaskExecution) -> str:
+    def _find_stage_reason(self, node: str, execution: TaskExecution) -> str:
         """The reason from Flyte; for a map task, which has none, from its pods if a kubeconfig gives access to them."""
         if not execution.runs:
             return execution.reason
@@ -181,10 +183,10 @@ class WaitingReasons:
         return dataclasses.replace(run, steps=tuple(steps))
 
 
-def refuse_unpullable_stage(run: Run) -> None:
+def refuse_unpullable_run_stage(run: Run) -> None:
     """Raise an error for an image that can never be pulled, instead of waiting."""
     for step in run.steps:
-        error = explain_pull_failure(f"Task {step.name}", step.waits_for or "")
+        error = explain_flyte_pull_failure(f"Task {step.name}", step.waits_for or "")
         if error is not None:
             raise RunFailedError(error.what, f"{error.todo} Then stop this run: mlapp runs abort {run.id}")
 

@@ -27,11 +27,11 @@ from mlapp.flyte.run_stages import (
     WaitingReasons,
     has_no_running_stage,
     is_last_stage_done,
-    list_stages,
+    list_run_stages,
     make_run_execution_id,
     read_run_project_and_domain,
-    refuse_unpullable_stage,
-    split_stage_names,
+    refuse_unpullable_run_stage,
+    split_run_stage_names,
 )
 from mlapp.flyte.schedules import NEWEST
 from mlapp.flyte.task_executions import list_task_executions
@@ -130,7 +130,7 @@ def follow_run(
                     current.steps if current else (),
                 )
             else:
-                current = _add_task_runs_to_run(current, list_stages(connection, run))
+                current = _add_task_runs_to_run(current, list_run_stages(connection, run))
             assert current is not None
             current = waiting.add_to(current)
             if lost is not None:
@@ -150,13 +150,13 @@ def follow_run(
             if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
-                    current = _add_task_runs_to_run(current, list_stages(connection, run))
+                    current = _add_task_runs_to_run(current, list_run_stages(connection, run))
             if current != last:
                 tell(current)
                 last = current
             if current.is_over:
                 break
-            refuse_unpullable_stage(current)
+            refuse_unpullable_run_stage(current)
         # The pause starts after the response, so it does not depend on the duration of the call.
         time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
     if current.phase != "succeeded":
@@ -188,7 +188,7 @@ def read_run(connection: Connection, run: str) -> Run:
         UsageError: the run does not exist.
     """
     current = _add_task_runs_to_run(
-        _make_run_from_execution(connection, _get_run_execution(connection, run)), list_stages(connection, run)
+        _make_run_from_execution(connection, _get_run_execution(connection, run)), list_run_stages(connection, run)
     )
     waiting = WaitingReasons(connection, run)
     for node in dict.fromkeys(step.node for step in current.steps if step.phase == "running"):
@@ -245,12 +245,12 @@ def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
         UsageError: the run does not exist.
     """
     found = []
-    stages = list_stages(connection, run)
+    stages = list_run_stages(connection, run)
     if not stages:  # for an unknown run, Flyte returns an empty list
         _get_run_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
         place = NodeExecutionIdentifier(node, make_run_execution_id(connection, run))
-        name = " + ".join(split_stage_names(node))
+        name = " + ".join(split_run_stage_names(node))
         found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
     return found
 

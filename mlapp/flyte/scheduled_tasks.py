@@ -11,7 +11,7 @@ from flytekit.types.file import FlyteFile
 from mlapp.flyte import inputs
 from mlapp.flyte.batch_prediction import run_predict_step
 from mlapp.flyte.task_bodies import open_saved_version, run_monitor_step
-from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
+from mlapp.flyte.tasks import StageTask, download_flyte_task_folder, make_task_output_folder
 from mlapp.store import ModelVersion, open_store
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ VERSION = "model_version"
 """The input with the version, alias or `latest` of the store to predict with if no model is given."""
 
 
-def make_batch_task(graph: TaskGraph) -> StageTask:
+def make_scheduled_batch_task(graph: TaskGraph) -> StageTask:
     """Predicts for the data that the reader gives, into a Parquet file."""
     own = graph.list_task_inputs("batch")
 
@@ -40,7 +40,7 @@ def _load_scheduled_version(graph: TaskGraph, given: Mapping[str, Any]) -> Model
     """The model to predict with: the given one, or the version of the store that a schedule names."""
     store = open_store(graph.source.settings.store, graph.source.root)
     if given["model"] is not None:
-        version = open_saved_version(download_task_folder(given["model"]))
+        version = open_saved_version(download_flyte_task_folder(given["model"]))
         store.require_signed(version)
         return version
     return store.get(graph.name, given[VERSION] or "latest")

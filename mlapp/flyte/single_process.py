@@ -23,7 +23,7 @@ RESOLVERS = "mlapp.flyte."
 TERMINATED = 128 + signal.SIGTERM
 
 
-def replace_second_process() -> None:
+def replace_with_single_process() -> None:
     """Make flytekit's program run mlapp's tasks itself, unless this flytekit starts the second process otherwise."""
     from flytekit.bin import entrypoint
 
@@ -58,4 +58,4 @@ def _run_here(program: Callable[[], Any], command: Sequence[str], environment: M
 
 
 if Path(sys.argv[0]).name == PROGRAM:
-    replace_second_process()
+    replace_with_single_process()

@@ -30,10 +30,10 @@ from mlapp.flyte.fusion import (
     name_fused_task,
 )
 from mlapp.flyte.inputs import Input
-from mlapp.flyte.scheduled_tasks import make_batch_task, make_monitor_task
-from mlapp.flyte.task_specs import STEPS, choose_default_resources, list_task_stages, make_task_options
-from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
-from mlapp.flyte.tune_tasks import make_data_task, make_trial_task
+from mlapp.flyte.scheduled_tasks import make_monitor_task, make_scheduled_batch_task
+from mlapp.flyte.task_specs import STEPS, choose_default_resources, list_task_spec_stages, make_task_spec_options
+from mlapp.flyte.tasks import StageTask, download_flyte_task_folder, make_task_output_folder
+from mlapp.flyte.tune_tasks import make_trial_task, make_tune_data_task
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import REQUIRED, list_parameters
 from mlapp.pipeline.stage_options import NO_OPTIONS
@@ -48,8 +48,8 @@ TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty without a search."""
 Metrics = dict[str, dict[str, float]]
 OTHER_TASKS: Mapping[str, Callable[[TaskGraph], StageTask]] = {
-    "batch": make_batch_task,
-    "data": make_data_task,
+    "batch": make_scheduled_batch_task,
+    "data": make_tune_data_task,
     "monitor": make_monitor_task,
     "trial": make_trial_task,
 }
@@ -63,7 +63,7 @@ class TaskGraph:
         source.app.require_stages("data_reader", "model")
         for role in ("data_loader", "data_splitter"):  # their return values are transferred
             if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
-                data_folder.check_data_annotation(stage)
+                data_folder.check_data_folder_annotation(stage)
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
@@ -110,7 +110,7 @@ class TaskGraph:
 
         def work(given: dict[str, Any]) -> Any:
             values = {
-                key: given[key] if key == "metrics" else download_task_folder(given[key])
+                key: given[key] if key == "metrics" else download_flyte_task_folder(given[key])
                 for key in list_fused_inputs(steps)
             }
             for step in steps:
@@ -154,8 +154,8 @@ class TaskGraph:
                 values["trained"],
                 values["metrics"],
                 out,
-                origin=_read_task_origin(),
-                git=_read_task_git(),
+                origin=_read_task_graph_origin(),
+                git=_read_task_graph_git(),
                 tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
                 signer=Signer(self.source.settings.store, self.source.root),
             )
@@ -185,13 +185,13 @@ class TaskGraph:
             outputs: the names and types of the results.
             declared: the task's options; by default those that its stages declare.
         """
-        declared = declared or make_task_options(self.pipeline, step)
+        declared = declared or make_task_spec_options(self.pipeline, step)
         return StageTask(
             self.source,
             step,
             work,
             name=f"{self.name}.{workflow}.{step}",
-            inputs={**make_task_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            inputs={**make_task_graph_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
             declared=dataclasses.replace(
@@ -203,7 +203,7 @@ class TaskGraph:
 
     def _make_task_cache_version(self, step: str) -> str:
         """A hash of the user's functions in a task, of what they call, and of the app's declarations."""
-        own = list_task_stages(self.pipeline, step)
+        own = list_task_spec_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
         model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
         options = dataclasses.replace(model, task=None)
@@ -217,7 +217,7 @@ class TaskGraph:
         """A hash of the data files that are uploaded with the code; empty in a container, which does not need it."""
         if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
             return ""
-        return code_archive.digest_archived_data(self.source.root, self.source.settings)
+        return code_archive.digest_code_archive_data(self.source.root, self.source.settings)
 
     @property
     def allows_pickle(self) -> bool:
@@ -227,7 +227,7 @@ class TaskGraph:
     @property
     def _hashed_folder_type(self) -> Any:
         """A folder type that later tasks' caches identify by content, whichever run wrote it."""
-        caches = any(make_task_options(self.pipeline, step).cache for step in STEPS)
+        caches = any(make_task_spec_options(self.pipeline, step).cache for step in STEPS)
         return (
             Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_data_folder(Path(given.path)))]
             if caches
@@ -278,7 +278,7 @@ def get_task_graph(source: Source) -> TaskGraph:
     return kept
 
 
-def make_task_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+def make_task_graph_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
     """Inputs in the form of flytekit's interface: name → type and default."""
     return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
 
@@ -290,13 +290,13 @@ def _find_task_app_folder(place: str) -> Path:
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])
 
 
-def _read_task_origin() -> dict[str, str]:
+def _read_task_graph_origin() -> dict[str, str]:
     execution = flytekit.current_context().execution_id
     if execution is None or not execution.project or execution.name == "local":
         return {"engine": "flyte-local"}
     return {"engine": "flyte", "execution": execution.name, "project": execution.project, "domain": execution.domain}
 
 
-def _read_task_git() -> GitState | None:
+def _read_task_graph_git() -> GitState | None:
     commit, dash, _ = os.environ.get(CODE_REVISION, "").partition("-dirty")
     return GitState(commit, bool(dash)) if commit else None

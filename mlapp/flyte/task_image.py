@@ -11,7 +11,7 @@ import sys
 from mlapp.bundle import requirements
 from mlapp.bundle.requirements import DeclaredRequirements
 from mlapp.errors import ConfigError, MissingExtraError
-from mlapp.flyte.app_source import make_project_source
+from mlapp.flyte.app_source import make_flyte_app_source
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.project import Project
@@ -47,7 +47,7 @@ def build_task_image(project: Project, tell: Reporter) -> str:
             raise
         raise MissingExtraError("Building the image of the tasks", "docker") from None
     python = settings.image.python or "{}.{}".format(*sys.version_info)
-    source = make_project_source(project)
+    source = make_flyte_app_source(project)
     extras = list_task_extras(
         source.app,
         infer_model_framework(source.app),

@@ -58,26 +58,30 @@ STEPS: Mapping[str, TaskSpec] = {
 }
 
 
-def make_task_options(pipeline: Pipeline, name: str) -> Task:
+def make_task_spec_options(pipeline: Pipeline, name: str) -> Task:
     """The task options that its stages declare. The default resources are those of the task with the same data,
     without its GPU.
     """
     step = STEPS[name]
     own = merge_stage_tasks(
-        [stage.options.task for stage in _select_task_stages(pipeline, step.declares) if stage.options.task is not None]
+        [
+            stage.options.task
+            for stage in _select_task_spec_stages(pipeline, step.declares)
+            if stage.options.task is not None
+        ]
     )
     if not step.is_cached:
         own = dataclasses.replace(own, cache=False)
-    resources = make_task_options(pipeline, step.like).resources if own.resources is None and step.like else None
+    resources = make_task_spec_options(pipeline, step.like).resources if own.resources is None and step.like else None
     return own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
 
 
-def list_task_stages(pipeline: Pipeline, name: str) -> list[Stage]:
+def list_task_spec_stages(pipeline: Pipeline, name: str) -> list[Stage]:
     """The user's stages that run in a task."""
-    return _select_task_stages(pipeline, dict.fromkeys((*STEPS[name].takes, *STEPS[name].runs)))
+    return _select_task_spec_stages(pipeline, dict.fromkeys((*STEPS[name].takes, *STEPS[name].runs)))
 
 
-def _select_task_stages(pipeline: Pipeline, roles: Iterable[str]) -> list[Stage]:
+def _select_task_spec_stages(pipeline: Pipeline, roles: Iterable[str]) -> list[Stage]:
     return [stage for role in roles if (stage := pipeline.stage(role))]
 
 

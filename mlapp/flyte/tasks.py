@@ -87,7 +87,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
             secret_requests=self._secrets,
             enable_deck=shows_deck,
             deck_fields=(),
-            **_make_task_resources(declared.resources),
+            **_make_flyte_task_resources(declared.resources),
         )
 
     @property
@@ -111,7 +111,7 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
-def download_task_folder(given: Any) -> Path:
+def download_flyte_task_folder(given: Any) -> Path:
     """The local copy of a folder that the task received."""
     return Path(given.download())
 
@@ -130,7 +130,7 @@ def make_task_secret(text: str) -> Secret:
     return Secret(group=group or key, key=key, env_var=variable, mount_requirement=Secret.MountType.ENV_VAR)
 
 
-def _make_task_resources(resources: Resources | None) -> dict[str, Any]:
+def _make_flyte_task_resources(resources: Resources | None) -> dict[str, Any]:
     if resources is None:
         return {}
     wanted = flytekit.Resources(

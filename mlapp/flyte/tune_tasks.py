@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from flytekit.types.directory import FlyteDirectory
 
 from mlapp.flyte import inputs, task_bodies
-from mlapp.flyte.tasks import StageTask, download_task_folder, make_task_output_folder
+from mlapp.flyte.tasks import StageTask, download_flyte_task_folder, make_task_output_folder
 from mlapp.flyte.trial import run_trial_step
 
 if TYPE_CHECKING:
     from mlapp.flyte.task_graph import TaskGraph
 
 
-def make_data_task(graph: TaskGraph) -> StageTask:
+def make_tune_data_task(graph: TaskGraph) -> StageTask:
     """Reads and splits the data once for all trials."""
     own = graph.list_task_inputs("data")
 
@@ -34,7 +34,7 @@ def make_trial_task(graph: TaskGraph) -> StageTask:
 
     def run_trial(given: dict[str, Any]) -> Any:
         bound = inputs.decode_inputs_by_stage(own, given)
-        return run_trial_step(graph.pipeline, bound, download_task_folder(given["splits"]), given["trials"])
+        return run_trial_step(graph.pipeline, bound, download_flyte_task_folder(given["splits"]), given["trials"])
 
     data = {"splits": FlyteDirectory, "trials": str}
     return graph.make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")

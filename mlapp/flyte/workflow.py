@@ -19,7 +19,7 @@ from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.fusion import list_fused_inputs, list_fused_outputs, name_fused_task
 from mlapp.flyte.scheduled_tasks import VERSION
-from mlapp.flyte.task_graph import TUNING, Metrics, TaskGraph, get_task_graph, make_task_defaults
+from mlapp.flyte.task_graph import TUNING, Metrics, TaskGraph, get_task_graph, make_task_graph_defaults
 from mlapp.flyte.tasks import StageTask
 
 SPLITS = "splits"
@@ -146,7 +146,7 @@ def _make_train_split_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _list_workflow_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
-    return {**make_task_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+    return {**make_task_graph_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
 
 
 def _add_training_to_workflow(
@@ -164,7 +164,7 @@ def _add_training_to_workflow(
 
 def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
     inputs = {
-        **make_task_defaults(plan.list_task_inputs("batch")),
+        **make_task_graph_defaults(plan.list_task_inputs("batch")),
         "model": (FlyteDirectory | None, None),
         VERSION: (str, ""),
     }
@@ -182,7 +182,7 @@ def _make_monitor_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_task_defaults(plan.inputs), "trials": (list[str], None)}
+    inputs = {**make_task_graph_defaults(plan.inputs), "trials": (list[str], None)}
     workflow = AppWorkflow(f"{plan.name}.tune", inputs)
     data = workflow.add_task(plan.get_task("data"), "data")
     _add_trials_to_workflow(workflow, plan, data["splits"])
@@ -191,7 +191,7 @@ def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
 
 
 def _make_tune_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_task_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
+    inputs = {**make_task_graph_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
     workflow = AppWorkflow(f"{plan.name}.tune_split", inputs)
     _add_trials_to_workflow(workflow, plan, workflow.inputs[SPLITS])
     return workflow

@@ -74,7 +74,7 @@ def require_finite_feature_array(values: Any, features: Any) -> None:
         )
 
 
-def convert_output_array(outputs: Any, labels: list[Any] | None) -> Any:
+def convert_framework_output_array(outputs: Any, labels: list[Any] | None) -> Any:
     """Predictions: the label of each row's best score, or the numbers. A single score per row is the second label's."""
     import numpy as np
 

@@ -33,7 +33,7 @@ class Held:
     limit: int | None = None
 
 
-def require_sound_estimator(model: Any, trusted: Sequence[str]) -> None:
+def require_sound_loaded_estimator(model: Any, trusted: Sequence[str]) -> None:
     """Check the content of an estimator recursively.
 
     Raises:
@@ -70,10 +70,10 @@ def _walk_estimator_members(model: Any) -> Iterator[Held]:
             continue
         seen.add(id(held.value))
         yield held
-        waiting.extend(_iterate_estimator_trees(held))
+        waiting.extend(_iterate_loaded_estimator_trees(held))
 
 
-def _iterate_estimator_trees(held: Held) -> Iterator[Held]:
+def _iterate_loaded_estimator_trees(held: Held) -> Iterator[Held]:
     import numpy as np
 
     value = held.value

@@ -137,7 +137,7 @@ class SklearnFramework(Framework):
             return None
         dump_skops(model, folder / FILE)
         require_trusted_skops_types(import_skops(), folder / FILE, trusted, type(model).__name__)
-        loaded_estimator.require_sound_estimator(model, trusted)
+        loaded_estimator.require_sound_loaded_estimator(model, trusted)
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # most can be
         if format == "joblib":
@@ -160,7 +160,7 @@ class SklearnFramework(Framework):
         io = import_skops()
         try:
             model = io.load(file, trusted=require_trusted_skops_types(io, file, trusted, file.name))
-            loaded_estimator.require_sound_estimator(model, trusted)
+            loaded_estimator.require_sound_loaded_estimator(model, trusted)
             return model
         except (OSError, ModelError):
             raise

@@ -52,7 +52,7 @@ def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
     dump_skops(model, content)
     skops = import_skops()
     names = require_trusted_skops_types(skops, content.getvalue(), trusted, type(model).__name__)
-    loaded_estimator.require_sound_estimator(model, trusted)
+    loaded_estimator.require_sound_loaded_estimator(model, trusted)
     try:
         skops.loads(content.getvalue(), trusted=names)
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.images import registry
 from mlapp.images.dockerfile import format_dockerfile_install
-from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
+from mlapp.images.engine import ImageError, check_image_engine_messages, translate_image_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.reporting import Reporter
 
@@ -44,7 +44,7 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
     Raises:
         ImageError: the image does not exist for the platform, or its packages cannot be installed.
     """
-    with translate_engine_errors():
+    with translate_image_engine_errors():
         local = _find_local_base_image(client, plan.base, platform)
     base = local or _pull_base_image(client, plan.base, platform, progress)
     if not plan.system_packages:
@@ -53,12 +53,12 @@ def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Re
     import io
 
     text = f"FROM {base.id}\n{format_dockerfile_install(plan.system_packages)}\n"
-    with translate_engine_errors("Installing image.system_packages"):
+    with translate_image_engine_errors("Installing image.system_packages"):
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
         )
         built = None
-        for message in check_engine_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
+        for message in check_image_engine_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
             built = (message.get("aux") or {}).get("ID") or built
     found = _find_local_base_image(client, str(built), platform)
     assert found is not None
@@ -71,17 +71,17 @@ def find_base_python(client: DockerClient, base: Base, python: str) -> str:
     Raises:
         ImageError: the image lacks this version; the message lists those that it has.
     """
-    with translate_engine_errors(f"Looking into {base.id}"):
+    with translate_image_engine_errors(f"Looking into {base.id}"):
         container = client.api.create_container(base.id, ["true"])["Id"]
         try:
-            if _base_path_exists(client, container, "/etc/alpine-release"):
+            if _has_base_image_path(client, container, "/etc/alpine-release"):
                 raise ImageError(
                     "The base image is Alpine Linux, for which most packages have no wheels.",
                     "Choose one with glibc, such as python:3-slim: image.base in mlapp.yaml.",
                 )
             folders = base.environment["PATH"].split(":")
             for folder in folders:
-                if _base_path_exists(client, container, f"{folder}/python{python}"):
+                if _has_base_image_path(client, container, f"{folder}/python{python}"):
                     return folder
             names = {_read_base_link(client, container, f"{folder}/python3") for folder in folders}
             found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
@@ -94,7 +94,7 @@ def find_base_python(client: DockerClient, base: Base, python: str) -> str:
     )
 
 
-def _base_path_exists(client: DockerClient, container: str, path: str) -> bool:
+def _has_base_image_path(client: DockerClient, container: str, path: str) -> bool:
     return _stat_base_path(client, container, path) is not None
 
 
@@ -155,7 +155,7 @@ def _pull_base_image(client: DockerClient, reference: str, platform: str, progre
             found = _find_local_base_image(client, f"{repository}@{digest}", platform)
         if found is None:
             stream = client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True)
-            for message in check_engine_messages(stream, f"Pulling {reference}"):
+            for message in check_image_engine_messages(stream, f"Pulling {reference}"):
                 if message.get("status", "").startswith("Status:"):
                     progress(message["status"].removeprefix("Status: "))
             found = _find_local_base_image(client, f"{repository}@{digest}", platform)

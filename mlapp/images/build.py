@@ -14,7 +14,7 @@ from mlapp.errors import ConfigError
 from mlapp.images import docker_archive, oci_archive, user_dockerfile
 from mlapp.images.base import find_base
 from mlapp.images.build_job import BuildJob
-from mlapp.images.engine import ImageError, connect_engine, translate_engine_errors
+from mlapp.images.engine import ImageError, connect_image_engine, translate_image_engine_errors
 from mlapp.images.image_spec import ImageSpec, choose_image_platforms, make_image_spec
 from mlapp.images.layer_writer import write_layers
 from mlapp.reporting import Reporter
@@ -80,8 +80,8 @@ def build_images(
     """
     what = what or make_image_spec(bundle)
     reference = format_image_reference(bundle, tag)
-    with connect_engine() as client:
-        with translate_engine_errors():
+    with connect_image_engine() as client:
+        with translate_image_engine_errors():
             version = client.version()
         wanted = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
         images = []
@@ -118,14 +118,14 @@ def split_image_reference(reference: str) -> tuple[str, str]:
 
 def _build_platform_image(job: BuildJob) -> Image:
     image_id = user_dockerfile.build_user_dockerfile(job) if job.dockerfile else _assemble_image(job)
-    with translate_engine_errors():
+    with translate_image_engine_errors():
         inspected = job.client.api.inspect_image(image_id)
     return Image(job.reference, inspected["Id"], job.platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
 
 
 def _engine_keeps_layers_apart(client: DockerClient) -> bool:
     """Whether the engine uses its own store with uncompressed layers, rather than containerd's image store."""
-    with translate_engine_errors():
+    with translate_image_engine_errors():
         status = client.info().get("DriverStatus") or []
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.config import Image
-from mlapp.images.hard_links import link_or_copy
+from mlapp.images.hard_links import hard_link_or_copy
 from mlapp.reporting import Reporter
 
 COMPILER = """
@@ -100,7 +100,7 @@ def _compile_distribution_bytecode(
     except OSError:  # the cache is full or read-only
         _compile_bytecode_to_folder(files, packages, packages, shown, python, tag)
     else:
-        shutil.copytree(kept, packages, copy_function=link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(kept, packages, copy_function=hard_link_or_copy, dirs_exist_ok=True)
 
 
 def _compile_bytecode_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.requirement_lines import LockedPackage, is_requirement_needed_on, parse_locked_packages
+from mlapp.bundle.requirement_lines import LockedPackage, is_requirement_needed_on, parse_locked_requirement_lines
 from mlapp.images import bytecode
 from mlapp.images.bytecode import find_bytecode_compiler
 from mlapp.images.image_spec import PLATFORMS, VENV
@@ -91,7 +91,9 @@ def format_dependency_path(python: str) -> str:
 def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
     """Install the wheels. Packages without one are built here if they are pure Python, else on the base image."""
     machine = PLATFORMS[platform]
-    locked = {package.name: package for package in parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())}
+    locked = {
+        package.name: package for package in parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text())
+    }
     needed = {
         name for name, package in locked.items() if is_requirement_needed_on(package, bundle.manifest.python, machine)
     }
@@ -127,7 +129,7 @@ def _find_missing_dependency_wheels(pattern: str, error: uv.UvError) -> set[str]
 
 def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
     text = (bundle.folder / REQUIREMENTS).read_text()
-    packages = [package for package in parse_locked_packages(text) if package.name not in there]
+    packages = [package for package in parse_locked_requirement_lines(text) if package.name not in there]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
@@ -190,7 +192,7 @@ def _rewrite_dependency_record(record: Path) -> None:
     record.write_text(text.getvalue(), encoding="utf-8")
 
 
-def fingerprint_dependencies(bundle: Bundle) -> str:
+def fingerprint_image_dependencies(bundle: Bundle) -> str:
     """Hex digest of the dependencies: the locked requirements and the wheels in the bundle."""
     files = bundle.manifest.files
     parts = [f"{name} {file.sha256}" for name, file in files.items() if name.startswith((REQUIREMENTS, f"{WHEELS}/"))]

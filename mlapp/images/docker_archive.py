@@ -17,7 +17,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from mlapp.images.base import Base
-from mlapp.images.engine import check_engine_messages, translate_engine_errors
+from mlapp.images.engine import check_image_engine_messages, translate_image_engine_errors
 from mlapp.images.image_spec import LAYOUT, USER, VENV, ImageSpec
 from mlapp.images.layer_reuse import PACKAGES, parse_package_layers
 from mlapp.images.tar_layer import END, FolderLayer, Layer, stream_tar_member
@@ -101,7 +101,7 @@ def load_docker_image(
             return _send_image_to_engine(client, base, waiting, configure, tag, cleaner)
         finally:
             for identity in nameless:
-                _remove_nameless_image(client, identity)
+                _remove_nameless_archive_image(client, identity)
 
 
 def _send_image_to_engine(
@@ -128,7 +128,7 @@ def _send_image_to_engine(
         for number, layer in enumerate(layers):
             members.append(f"layer/{number}")
             if isinstance(layer, FolderLayer):
-                yield from stream_tar_member(members[-1], _read_archive_layers_ahead(layer.stream_tar()), layer.size)
+                yield from stream_tar_member(members[-1], _read_docker_archive_ahead(layer.stream_tar()), layer.size)
         configuration = configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
         listed = json.dumps([{"Config": name, "RepoTags": [tag] if tag else None, "Layers": members}]).encode()
@@ -138,8 +138,8 @@ def _send_image_to_engine(
             cleaner.submit(layer.discard)
         yield END
 
-    with translate_engine_errors("Loading the image"):
-        for _ in check_engine_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
+    with translate_image_engine_errors("Loading the image"):
+        for _ in check_image_engine_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
             pass
     return f"sha256:{hashlib.sha256(configuration).hexdigest()}"
 
@@ -156,7 +156,7 @@ def _make_archive_configuration(base: Base, layers: Sequence[Layer], labels: Map
     return json.dumps(document, sort_keys=True).encode()
 
 
-def _remove_nameless_image(client: DockerClient, identity: str) -> None:
+def _remove_nameless_archive_image(client: DockerClient, identity: str) -> None:
     import docker.errors
     import requests
 
@@ -165,7 +165,7 @@ def _remove_nameless_image(client: DockerClient, identity: str) -> None:
         client.api.remove_image(identity)
 
 
-def _read_archive_layers_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _read_docker_archive_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same chunks, each read and hashed while the engine processes the previous one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)

@@ -25,7 +25,7 @@ class EngineError(ImageError):
 
 
 @contextmanager
-def connect_engine() -> Iterator[DockerClient]:
+def connect_image_engine() -> Iterator[DockerClient]:
     """A client for the engine in DOCKER_HOST or the current docker context; closed at the end.
 
     Raises:
@@ -36,7 +36,7 @@ def connect_engine() -> Iterator[DockerClient]:
         import docker
     except ModuleNotFoundError:
         raise MissingExtraError("Building and running images", "docker") from None
-    with translate_engine_errors():
+    with translate_image_engine_errors():
         client = docker.DockerClient(**_find_engine_endpoint(), timeout=TIMEOUT, version="auto")
         try:
             yield client
@@ -52,7 +52,7 @@ def find_engine_address() -> str:
 
 
 @contextmanager
-def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
+def translate_image_engine_errors(doing: str = "Docker") -> Iterator[None]:
     """Turn engine failures inside the block into an EngineError."""
     import docker.errors
     import requests
@@ -60,13 +60,13 @@ def translate_engine_errors(doing: str = "Docker") -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise explain_engine_error(error, doing) from error
+        raise explain_image_engine_error(error, doing) from error
 
 
-def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
+def explain_image_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
     """The EngineError that explains an error of the engine or of the connection to it."""
     detail = str(getattr(error, "explanation", None) or error)
-    causes = list(_iterate_engine_causes(error))
+    causes = list(_iterate_image_engine_causes(error))
     where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if any(isinstance(cause, PermissionError) for cause in causes) or "Permission denied" in detail:
         return EngineError(
@@ -94,7 +94,7 @@ def explain_engine_error(error: BaseException, doing: str = "Docker") -> EngineE
     return EngineError(f"{doing}: {_take_last_engine_line(detail)}", "Check the engine's log: journalctl -u docker.")
 
 
-def check_engine_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+def check_image_engine_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
     """The engine's messages of a build, load or push.
 
     Raises:
@@ -103,7 +103,7 @@ def check_engine_messages(stream: Iterator[dict[str, Any]], doing: str) -> Itera
     for message in stream:
         if "error" in message or "errorDetail" in message:
             detail = (message.get("errorDetail") or {}).get("message") or message.get("error")
-            raise explain_engine_error(RuntimeError(str(detail)), doing)
+            raise explain_image_engine_error(RuntimeError(str(detail)), doing)
         yield message
 
 
@@ -126,7 +126,7 @@ def _find_engine_endpoint() -> dict[str, Any]:
     return found
 
 
-def _iterate_engine_causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_image_engine_causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error with its arguments and causes: requests and urllib3 wrap the reason several times."""
     seen: list[BaseException] = []
     waiting = [error]

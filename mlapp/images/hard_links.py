@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 
-def link_or_copy(source: str | Path, target: str | Path) -> None:
+def hard_link_or_copy(source: str | Path, target: str | Path) -> None:
     """Create a hard link, or a copy across file systems. Afterwards, neither file may be modified."""
     try:
         os.link(source, target, follow_symlinks=False)

@@ -11,12 +11,12 @@ from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
 from mlapp.images import bytecode, dependencies
-from mlapp.images.hard_links import link_or_copy
+from mlapp.images.hard_links import hard_link_or_copy
 from mlapp.images.image_spec import APP, LayerCopy
 from mlapp.reporting import Reporter
 
 
-def lay_out_layers(
+def lay_out_layer_files(
     bundle: Bundle,
     platform: str,
     home: str,
@@ -37,12 +37,12 @@ def lay_out_content_layers(bundle: Bundle, folder: Path, layers: Sequence[LayerC
     wanted = {each.source for each in layers}
     folder.mkdir(parents=True, exist_ok=True)
     if "model" in wanted:
-        shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=link_or_copy)
+        shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=hard_link_or_copy)
     if "app" in wanted:
         app = folder / "app"
-        shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=link_or_copy)
+        shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=hard_link_or_copy)
         for name in (MANIFEST, REQUIREMENTS, SBOM):
-            link_or_copy(bundle.folder / name, app / name)
+            hard_link_or_copy(bundle.folder / name, app / name)
         _compile_layer_code(bundle, app / CODE)
 
 

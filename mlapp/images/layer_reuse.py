@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlapp.images.base import Base
-from mlapp.images.engine import translate_engine_errors
+from mlapp.images.engine import translate_image_engine_errors
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -87,7 +87,7 @@ def _iterate_reusable_images(
     import docker.errors
 
     count = len(base.layers)
-    with translate_engine_errors():
+    with translate_image_engine_errors():
         for entry in client.api.images(filters={"label": [label]}):
             try:
                 inspected = client.api.inspect_image(entry["Id"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlapp.bundle.bundle import MODEL, REQUIREMENTS, WHEELS
-from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.bundle.requirement_lines import parse_locked_requirement_lines
 from mlapp.images import bytecode, dependencies
 from mlapp.images.base import Base, find_base_python
 from mlapp.images.build_job import BuildJob
@@ -119,7 +119,7 @@ def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
     files = job.bundle.manifest.files
     model = (f"{name} {file.sha256}" for name, file in files.items() if name.startswith(f"{MODEL}/"))
     return {
-        DEPENDENCIES: _hash_layer_key_parts(job.platform, dependencies.fingerprint_dependencies(job.bundle)),
+        DEPENDENCIES: _hash_layer_key_parts(job.platform, dependencies.fingerprint_image_dependencies(job.bundle)),
         MODEL_LAYER: _hash_layer_key_parts(*model),
     }
 
@@ -127,7 +127,7 @@ def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
 def _compute_group_layer_key(job: BuildJob, group: PackageGroup) -> str:
     """A fingerprint of all input of a group's layer: the locked files, what they installed, and the compiler."""
     bundle = job.bundle
-    locked = parse_locked_packages((bundle.folder / REQUIREMENTS).read_text())
+    locked = parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text())
     files = sorted(str(package) for package in locked if package.name in group.names)
     wheels = (f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{WHEELS}/"))
     own = wheels if group.names - {package.name for package in locked} else ()

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mlapp.images.base import Base
 from mlapp.images.docker_archive import make_image_configuration
-from mlapp.images.engine import ImageError, check_engine_messages, translate_engine_errors
+from mlapp.images.engine import ImageError, check_image_engine_messages, translate_image_engine_errors
 from mlapp.images.image_spec import ImageSpec
 from mlapp.images.layer_reuse import NOTHING, KnownLayers
 from mlapp.images.tar_layer import CHUNK, END, FolderLayer, Layer, stream_tar_member
@@ -97,8 +97,8 @@ def load_oci_image(
                 yield from stream_tar_member(name, [content], len(content))
             yield END
 
-        with translate_engine_errors("Loading the image"):
-            for message in check_engine_messages(
+        with translate_image_engine_errors("Loading the image"):
+            for message in check_image_engine_messages(
                 client.api.load_image(stream_archive(), quiet=True), "Loading the image"
             ):
                 if "Error unpacking" in message.get("stream", ""):
@@ -116,7 +116,7 @@ def _find_base_oci_blobs(client: DockerClient, base: Base) -> list[Descriptor]:
     """
     documents: dict[str, Any] = {}
     exported: Any = _ChunkStream(client.api.get_image(base.id))
-    with translate_engine_errors(f"Reading {base.id}"), tarfile.open(fileobj=exported, mode="r|") as tar:
+    with translate_image_engine_errors(f"Reading {base.id}"), tarfile.open(fileobj=exported, mode="r|") as tar:
         for entry in tar:
             if entry.isfile() and entry.size < MOST_JSON and (file := tar.extractfile(entry)) is not None:
                 try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlapp.errors import ConfigError, MissingExtraError
 from mlapp.images import scan
 from mlapp.images.build import Image, build_images
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.push import Bar, RegistryLogin, push_images
 from mlapp.reporting import Reporter
 
@@ -73,7 +73,7 @@ def build_project_image(
             "The image cannot be pushed, because its name has no registry.",
             f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
         )
-    with connect_engine():
+    with connect_image_engine():
         pass  # without an engine, fail before the requirements are resolved
     scanner = scan.find_scanner() if scanned else []
     progress("bundle the project")

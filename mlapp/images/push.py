@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from mlapp.images import registry
 from mlapp.images.build import Image, split_image_reference
-from mlapp.images.engine import EngineError, ImageError, check_engine_messages, connect_engine, translate_engine_errors
+from mlapp.images.engine import (
+    EngineError,
+    ImageError,
+    check_image_engine_messages,
+    connect_image_engine,
+    translate_image_engine_errors,
+)
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -67,7 +73,7 @@ def push_images(
     Raises:
         ImageError: the registry is unreachable, refuses, or drops the connection repeatedly.
     """
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         pushed = [_push_image(client, image, login, bar, progress) for image in images]
     if len(pushed) == 1:
         return pushed
@@ -116,10 +122,10 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
 def _try_push_image(client: DockerClient, reference: str, login: RegistryLogin | None, bar: Bar) -> str:
     repository, tag = split_image_reference(reference)
     digest = ""
-    with translate_engine_errors(f"Pushing {reference}"):
+    with translate_image_engine_errors(f"Pushing {reference}"):
         options = {"auth_config": {"username": login.user, "password": login.password}} if login else {}
         stream = client.api.push(repository, tag, stream=True, decode=True, **options)
-        for message in check_engine_messages(stream, f"Pushing {reference}"):
+        for message in check_image_engine_messages(stream, f"Pushing {reference}"):
             detail = message.get("progressDetail") or {}
             if message.get("status") == "Pushing" and detail.get("total"):
                 bar(message["id"], detail.get("current", 0), max(detail["total"], detail.get("current", 0)))

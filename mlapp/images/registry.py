@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.images.engine import ImageError, connect_engine
+from mlapp.images.engine import ImageError, connect_image_engine
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json")
@@ -91,7 +91,7 @@ def untrusted_registry_error(host: str, said: str) -> ImageError:
 
 def _is_insecure_registry(host: str) -> bool:
     """Whether the engine's `insecure-registries` include a registry, by name or by network."""
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         known = client.info().get("RegistryConfig") or {}
     if host in (known.get("IndexConfigs") or {}):
         return not known["IndexConfigs"][host].get("Secure", True)
@@ -120,10 +120,10 @@ class _Session:
         )
         self._http = requests.Session()
         self._http.trust_env = not is_near
-        scheme = "http" if is_near or (_is_insecure_registry(host) and not self._has_tls()) else "https"
+        scheme = "http" if is_near or (_is_insecure_registry(host) and not self._has_registry_tls()) else "https"
         self._url = f"{scheme}://{self._host}/v2/{self._name}"
 
-    def _has_tls(self) -> bool:
+    def _has_registry_tls(self) -> bool:
         """Whether an insecure registry has TLS nevertheless; its certificate is not verified."""
         import requests
 
@@ -143,7 +143,7 @@ class _Session:
         try:
             answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
             if answer.status_code == 401:
-                authorization = self._answer_challenge(answer.headers.get("WWW-Authenticate", ""))
+                authorization = self._answer_registry_challenge(answer.headers.get("WWW-Authenticate", ""))
                 self._http.headers["Authorization"] = authorization
                 answer = self._http.request(method, f"{self._url}/{path}", headers=headers, data=data, timeout=60)
         except requests.exceptions.SSLError as error:
@@ -161,7 +161,7 @@ class _Session:
             )
         return answer
 
-    def _answer_challenge(self, challenge: str) -> str:
+    def _answer_registry_challenge(self, challenge: str) -> str:
         """The header for a challenge: Basic, or a token from the server that the challenge names."""
         user, password = self._credentials.get("username", ""), self._credentials.get("password", "")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -21,7 +21,7 @@ from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS
 from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.images.base import Base
-from mlapp.images.engine import EngineError, ImageError, translate_engine_errors
+from mlapp.images.engine import EngineError, ImageError, translate_image_engine_errors
 from mlapp.images.image_spec import PLATFORMS
 from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
@@ -86,7 +86,7 @@ def build_source_packages(
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
-        environ = {**_read_build_network_variables(Path(folder)), **uv.make_uv_index_variables(image)}
+        environ = {**_read_source_build_variables(Path(folder)), **uv.make_uv_index_variables(image)}
         archive = _run_source_build(client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -97,7 +97,7 @@ def build_source_packages(
     return kept
 
 
-def _read_build_network_variables(folder: Path) -> dict[str, str]:
+def _read_source_build_variables(folder: Path) -> dict[str, str]:
     """The environment variables for this machine's network access: proxies and trusted certificate authorities."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}
@@ -116,14 +116,14 @@ def _run_source_build(
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(folder, PLACE.lstrip("/"), filter=normalize_tar_entry)
     options = client.api.create_host_config(network_mode="host")
-    with translate_engine_errors(f"Building {names}"):
+    with translate_image_engine_errors(f"Building {names}"):
         container = client.api.create_container(
             base.id, entrypoint=["/bin/sh", "-c", SCRIPT, python], user="0", environment=environ, host_config=options
         )["Id"]
         try:
             client.api.put_archive(container, "/", packed.getvalue())
             try:
-                with translate_engine_errors():
+                with translate_image_engine_errors():
                     client.api.start(container)
                     code = client.api.wait(container)["StatusCode"]
             except EngineError as error:

@@ -78,12 +78,12 @@ class FolderLayer(Layer):
     def stream_tar(self) -> Iterator[bytes]:
         """The tar; sets the digest at the end."""
         digest = hashlib.sha256()
-        for chunk in self._stream_chunks():
+        for chunk in self._stream_layer_chunks():
             digest.update(chunk)
             yield chunk
         self.digest = f"sha256:{digest.hexdigest()}"
 
-    def _stream_chunks(self) -> Iterator[bytes]:
+    def _stream_layer_chunks(self) -> Iterator[bytes]:
         gathered = bytearray()
         for member in self._members:
             gathered += member.header

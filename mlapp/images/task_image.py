@@ -83,7 +83,7 @@ def build_task_image(
         bundle = _make_task_bundle(project, Path(folder, "bundle"), extra, warn)
         what = _make_task_image_spec(bundle)
         platforms = project.settings.image.platforms or [PLATFORM]
-        parts = [dependencies.fingerprint_dependencies(bundle), what.base, *what.system_packages, *platforms]
+        parts = [dependencies.fingerprint_image_dependencies(bundle), what.base, *what.system_packages, *platforms]
         parts += [f"{name}={value}" for name, value in what.environment.items()]
         tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
         digest = registry.find_registry_digest(repository, tag)

@@ -13,9 +13,14 @@ from mlapp.bundle import Bundle
 from mlapp.images.base import find_base, find_base_python
 from mlapp.images.build_job import BuildJob
 from mlapp.images.dockerfile import render_dockerfile
-from mlapp.images.engine import ImageError, check_engine_messages, connect_engine, translate_engine_errors
+from mlapp.images.engine import (
+    ImageError,
+    check_image_engine_messages,
+    connect_image_engine,
+    translate_image_engine_errors,
+)
 from mlapp.images.image_spec import LAYOUT, ImageSpec, choose_image_platforms, make_image_spec
-from mlapp.images.layer_files import lay_out_layers
+from mlapp.images.layer_files import lay_out_layer_files
 from mlapp.images.source_builds import make_source_builder
 from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
@@ -43,11 +48,11 @@ def build_user_dockerfile(job: BuildJob) -> str:
             job.progress(f"prepare the dependencies for {job.platform}")
             home = find_base_python(client, base, spec.python)
             compile = make_source_builder(client, base, home, bundle, job.progress)
-            lay_out_layers(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)
+            lay_out_layer_files(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)
         context = Path(folder, "context.tar")
-        _write_dockerfile_context(context, bundle.root, layout, text)
+        _write_user_dockerfile_context(context, bundle.root, layout, text)
         job.progress(f"build with {job.dockerfile}")
-        with translate_engine_errors("Building the image"), context.open("rb") as file:
+        with translate_image_engine_errors("Building the image"), context.open("rb") as file:
             stream = client.api.build(
                 fileobj=file,
                 custom_context=True,
@@ -58,7 +63,7 @@ def build_user_dockerfile(job: BuildJob) -> str:
                 decode=True,
             )
             image_id = ""
-            for message in check_engine_messages(stream, "Building the image"):
+            for message in check_image_engine_messages(stream, "Building the image"):
                 image_id = (message.get("aux") or {}).get("ID") or image_id
                 step = message.get("stream", "").strip()
                 if step.startswith("Step "):
@@ -78,7 +83,7 @@ def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
     return dataclasses.replace(plan, base=bases[-1] if bases else plan.base, system_packages=())
 
 
-def _write_dockerfile_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
+def _write_user_dockerfile_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
     """Write a tar of the project's and the layers' files, reproducibly so that caches hit."""
 
     written = context.parent / "Dockerfile"
@@ -114,8 +119,8 @@ def eject_dockerfile(
     lasting = {name: value for name, value in what.labels.items() if name in LASTING}
     texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(what, labels=lasting))}
     texts |= {} if ignore.exists() else {ignore: IGNORED}
-    with connect_engine() as client:
-        with translate_engine_errors():
+    with connect_image_engine() as client:
+        with translate_image_engine_errors():
             version = client.version()
         for_ = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
         base = find_base(client, what, for_, progress)
@@ -124,7 +129,7 @@ def eject_dockerfile(
         try:
             shutil.rmtree(layout, ignore_errors=True)
             compile = make_source_builder(client, base, home, bundle, progress)
-            lay_out_layers(bundle, for_, home, layout, warn, what.layers, compile=compile)
+            lay_out_layer_files(bundle, for_, home, layout, warn, what.layers, compile=compile)
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
         except OSError as error:

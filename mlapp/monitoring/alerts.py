@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from mlapp.config import Alert
-from mlapp.data.secrets import expand_address
+from mlapp.data.secrets import expand_secrets_in_address
 from mlapp.errors import DataError
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import Alarm, WindowReport
@@ -121,7 +121,7 @@ def send_alarms(
     """
     for alert in alerts:
         try:
-            url = expand_address(alert.webhook)
+            url = expand_secrets_in_address(alert.webhook)
         except DataError as error:
             log.error("An alarm was not sent: %s", error.what)
             continue
@@ -181,7 +181,7 @@ def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: b
         return True
     for pause in (*PAUSES, None) if is_retried else (None,):
         try:
-            _open_within(request, PATIENCE if is_retried else SHORT)
+            _open_alert_request(request, PATIENCE if is_retried else SHORT)
             return True
         except urllib.error.HTTPError as error:
             if (error.code < 500 and error.code != 429) or pause is None:
@@ -198,7 +198,7 @@ def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: b
     return False
 
 
-def _open_within(request: urllib.request.Request, seconds: float) -> None:
+def _open_alert_request(request: urllib.request.Request, seconds: float) -> None:
     """Send a request. The answer's body is not read.
 
     Raises:

@@ -68,7 +68,7 @@ class RecordedBatch(msgspec.Struct, gc=False):
     at: float
 
 
-def make_batch(
+def make_monitoring_batch(
     model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, share: int
 ) -> RecordedBatch | None:
     """The part of a batch that was answered with predictions, or None.

@@ -25,14 +25,14 @@ def explain_canary_predictions(live: Predictions, trial: Predictions, most: floa
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
         distance, p = _compare_canary_predictions(
-            _select_prediction_column(live, column), _select_prediction_column(trial, column)
+            _select_canary_predictions(live, column), _select_canary_predictions(trial, column)
         )
         if distance > most and p < Drift().q:
             return f"its {column} is distributed differently, distance {distance:.2f} of {most:.2f} that is allowed"
     return None
 
 
-def _select_prediction_column(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
+def _select_canary_predictions(predictions: Predictions, column: str) -> dict[tuple[str, str], float]:
     return {(le, value): rows for (name, le, value), rows in predictions.items() if name == column}
 
 
@@ -41,7 +41,7 @@ def _compare_canary_predictions(
 ) -> tuple[float, float]:
     """The distance, and the probability of at least this distance by chance."""
     if any(le for le, _ in (*live, *trial)):
-        before, now = _accumulate_canary_shares(live), _accumulate_canary_shares(trial)
+        before, now = _sum_monitored_canary_shares(live), _sum_monitored_canary_shares(trial)
         if before is None or now is None:
             return 0.0, 1.0
         ends = np.union1d(before[0], now[0])
@@ -52,7 +52,7 @@ def _compare_canary_predictions(
     return compute_js_distance(np.array(old), np.array(new)), compute_categories_p(old, new)
 
 
-def _accumulate_canary_shares(rows: Mapping[tuple[str, str], float]) -> tuple[list[float], list[float], int] | None:
+def _sum_monitored_canary_shares(rows: Mapping[tuple[str, str], float]) -> tuple[list[float], list[float], int] | None:
     """Upper ends, the share of rows up to each, and all rows; None without rows or ends."""
     total = rows.get(("+Inf", ""), 0.0)
     ends = sorted((float(le), count) for (le, _), count in rows.items() if le not in ("", "+Inf"))

@@ -10,7 +10,7 @@ from mlapp.errors import MlappError
 from mlapp.frameworks.metrics import is_better_metric
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.inspection import open_project_place, read_truths
+from mlapp.monitoring.inspection import open_place_for_inspection, read_truths
 from mlapp.monitoring.place import Window
 from mlapp.monitoring.quality import FEWEST, LIKELY
 from mlapp.monitoring.windows import Metric, Quality
@@ -53,7 +53,7 @@ class CanaryQuality:
 
     def _compare_versions(self, live: str, trial: str) -> str | None:
         project, now = self._project, time.time()
-        place, settings = open_project_place(project), project.settings.monitor
+        place, settings = open_place_for_inspection(project), project.settings.monitor
         if not place.names("log"):
             return None
         app = project.app
@@ -76,7 +76,7 @@ def explain_canary_quality(live: Quality, trial: Quality, allowed: dict[str, flo
         if before is None or now.segment is not None or now.estimated or before.estimated:
             continue
         change = abs(now.value - before.value)
-        error = _compute_difference_error(before, now)
+        error = _compute_canary_quality_error(before, now)
         is_worse = is_better_metric(name, before.value, now.value)
         if is_worse and error is not None and change > abs(allowed.get(name, 0.0)) and change > LIKELY * error:
             return (
@@ -86,7 +86,7 @@ def explain_canary_quality(live: Quality, trial: Quality, allowed: dict[str, flo
     return None
 
 
-def _compute_difference_error(before: Metric, now: Metric) -> float | None:
+def _compute_canary_quality_error(before: Metric, now: Metric) -> float | None:
     """The standard error of the difference, or None. A share counts at least one wrong row."""
     errors = []
     for metric in (before, now):

@@ -12,7 +12,7 @@ import msgspec
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send_alarms
-from mlapp.monitoring.inspection import inspect_windows, open_project_place
+from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
 from mlapp.monitoring.keeping import remove_expired_files
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.retraining import retrain_if_due
@@ -55,11 +55,11 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
         StoreError: the place cannot be read or written.
     """
     now = time.time() if now is None else now
-    place = open_project_place(project)
+    place = open_place_for_inspection(project)
     grace = NEAR if place.folder() is not None else FAR
     reports = [report for report in inspect_windows(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()
-    told = _make_alert_sender(project, place, closed)
+    told = _make_closing_alert_sender(project, place, closed)
     fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
     closed.windows = len(fresh)
     for report in fresh:
@@ -96,30 +96,30 @@ def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[Window
 
 def _was_closed_just_now(place: Place, report: WindowReport) -> bool:
     """Whether another run may still be closing the windows before this one."""
-    closed = place.read_document(_make_window_key(place, report), ClosedAt)
+    closed = place.read_document(_make_closing_window_key(place, report), ClosedAt)
     return closed is not None and abs(time.time_ns() - closed.closed_at) < UNDER_WAY * 10**9
 
 
 def _is_window_closed(place: Place, report: WindowReport) -> bool:
-    return f"{report.version}.json" in place.names("windows", _find_report_window(report).name)
+    return f"{report.version}.json" in place.names("windows", _find_closing_window(report).name)
 
 
 def _store_closed_reports(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
     # Includes a time, so that a second alarm with the same content is not treated as a repetition.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
-    return place.storage.create_key(_make_window_key(place, report), content)
+    return place.storage.create_key(_make_closing_window_key(place, report), content)
 
 
-def _make_window_key(place: Place, report: WindowReport) -> str:
-    return place.key("windows", _find_report_window(report).name, f"{report.version}.json")
+def _make_closing_window_key(place: Place, report: WindowReport) -> str:
+    return place.key("windows", _find_closing_window(report).name, f"{report.version}.json")
 
 
-def _find_report_window(report: WindowReport) -> Window:
+def _find_closing_window(report: WindowReport) -> Window:
     return Window(int(report.since.timestamp()), int((report.until - report.since).total_seconds()))
 
 
-def _make_alert_sender(
+def _make_closing_alert_sender(
     project: Project, place: Place, closed: Closed
 ) -> Callable[[WindowReport, Sequence[Alarm], Callable[[str], bool]], None]:
     ledger = Ledger(place)
@@ -130,14 +130,14 @@ def _make_alert_sender(
         for alarm in alarms:
             event = make_alarm_event(project.name, report, alarm, "firing")
             if ledger.begin(report.version, alarm, event):
-                _send_closing_event(project, event, closed)
+                _send_window_closing_event(project, event, closed)
         for begun in ledger.active():
             if begun["version"] != report.version or not concerns(begun["kind"]):
                 continue
             if (begun["kind"], begun["column"]) not in now:
                 event = _list_ended_windows(begun, report.since.isoformat(), report.until.isoformat())
                 if ledger.end(report.version, begun["kind"], begun["column"], event):
-                    _send_closing_event(project, event, closed)
+                    _send_window_closing_event(project, event, closed)
 
     return tell
 
@@ -152,14 +152,14 @@ def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowR
         if begun["version"] not in answering:
             event = _list_ended_windows(begun, begun["since"], begun["until"])
             if ledger.end(begun["version"], begun["kind"], begun["column"], event):
-                _send_closing_event(project, event, closed)
+                _send_window_closing_event(project, event, closed)
 
 
 def _list_ended_windows(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
     return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
 
 
-def _send_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
+def _send_window_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
     event.pop("noted", None)
     closed.sent.append(event)
     on_alarm: Callable[[AlarmEvent], Any] | None = None

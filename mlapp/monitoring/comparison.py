@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 
 from mlapp import prediction
-from mlapp.baseline.predictions import split_predictions, summarize_predictions
+from mlapp.baseline.predictions import split_baseline_predictions, summarize_predictions
 from mlapp.errors import DataError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import compute_drift_distance
 from mlapp.monitoring.evaluation import Evaluation, restore_logged_features
-from mlapp.monitoring.inspection import open_project_place, read_truths
+from mlapp.monitoring.inspection import open_place_for_inspection, read_truths
 from mlapp.monitoring.live_rows import join_truths
-from mlapp.predictor_results import finish_predictions
+from mlapp.predictor_results import finish_predictor_result
 from mlapp.project import Project
 from mlapp.training.reliability import list_reliability_rows
 
@@ -59,7 +59,7 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         DataError: nothing is logged, or the logged features are redacted.
     """
     app, store, settings = project.app, project.store, project.settings.monitor
-    place, rules = open_project_place(project), ColumnPrivacy(settings.columns, app.name)
+    place, rules = open_place_for_inspection(project), ColumnPrivacy(settings.columns, app.name)
     evaluation = Evaluation(app, store, place, settings)
     stored = [store.get(app.name, version) for version in versions]
     names = {name for one in stored for name in one.manifest.schema.features.names}
@@ -85,7 +85,7 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         predictor = prediction.load_predictor(app, one)
         transformed = predictor.transform_features(restore_logged_features(predictor, rows))
         predictions.append(
-            list_reliability_rows(finish_predictions(predictor.call_predictor(transformed), predictor.stage))
+            list_reliability_rows(finish_predictor_result(predictor.call_predictor(transformed), predictor.stage))
         )
         metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -102,7 +102,7 @@ def _compute_comparison_distance(first: list[object], last: list[object]) -> flo
 
     baseline = Baseline(predictions=summarize_predictions(first))
     counter = Counter(baseline)
-    counter.add_predictions(split_predictions(last))
+    counter.add_predictions(split_baseline_predictions(last))
     counts = counter.columns()
     return max((compute_drift_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
 

@@ -12,7 +12,7 @@ import numpy as np
 from mlapp.baseline import Baseline
 from mlapp.baseline.build import convert_baseline_numbers, count_category_texts, count_missing_values
 from mlapp.baseline.fine_bins import FineCounts, group_binned_columns
-from mlapp.baseline.predictions import NAME, split_predictions
+from mlapp.baseline.predictions import NAME, split_baseline_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ class Counter:
         self.features.add(features, weight)
 
     def add_predictions(self, columns: dict[str, list[Any]], weight: int = 1) -> None:
-        """Count predictions in the form of `split_predictions`."""
+        """Count predictions in the form of `split_baseline_predictions`."""
         self.predictions.add_columns(columns, weight)
 
     def add_answers(self, rows: Sequence[Any], weight: int = 1) -> None:
         """Count predictions, one per row, as in an answer."""
         for part in [rows] if len(rows) <= PREDICTIONS_AT_ONCE else _cut(rows, PREDICTIONS_AT_ONCE):
             if not self.predictions.add_floats(part, weight):
-                self.add_predictions(split_predictions(part), weight)
+                self.add_predictions(split_baseline_predictions(part), weight)
 
     def columns(self) -> dict[str, list[int]]:
         """The counts of each column so far."""

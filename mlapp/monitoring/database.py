@@ -93,7 +93,7 @@ def open_database(
             connection.execute(f"SET memory_limit='{MEMORY}'; SET threads=2; SET preserve_insertion_order=false")
             connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
             connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
-            keys = list_log_keys(place, since, until, version)
+            keys = list_database_log_keys(place, since, until, version)
             segments = dict(zip(keys, _fetch_database_files(place, Path(folder), keys), strict=True))
             readable = _create_database_view(connection, "log", list(segments.values()), LOG)
             files = _fetch_database_files(place, Path(folder), list_truth_keys(place, since))
@@ -113,7 +113,7 @@ def open_database(
             shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
 
 
-def query_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_monitoring_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """The names and rows of a query's result. It can read only the log and the truths.
 
     Raises:
@@ -135,7 +135,7 @@ def query_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, .
             raise DataError(f"The query failed: {error}", "The tables are log and truth: DESCRIBE log.") from None
 
 
-def list_log_keys(
+def list_database_log_keys(
     place: Place, since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[str]:
     """The keys of the current segments."""

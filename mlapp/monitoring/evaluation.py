@@ -20,15 +20,15 @@ from mlapp.monitoring.database import Database, open_database
 from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_quality_error
-from mlapp.monitoring.segments import name_log_columns
-from mlapp.monitoring.truth import Truth, count_unknown_classes, decode_truth
+from mlapp.monitoring.segments import name_segment_columns
+from mlapp.monitoring.truth import Truth, count_unknown_truth_classes, decode_truth
 from mlapp.monitoring.windows import Metric, Quality
-from mlapp.pipeline import Pipeline, bind_parameters
+from mlapp.pipeline import Pipeline, bind_pipeline_parameters
 from mlapp.pipeline.parameters import list_parameters
 from mlapp.prediction import Predictor
 from mlapp.store import Manifest, ModelVersion, Store
 from mlapp.training import stage_calls
-from mlapp.training.reliability import compute_confidence
+from mlapp.training.reliability import compute_reliability_confidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ class Evaluation:
         if has_truth:
             table, quality.truths = read_live_rows(database, version, window, MOST)
             if loaded is not None and len(table):
-                quality.unknown_classes = count_unknown_classes(loaded.baseline, table["truth"])
+                quality.unknown_classes = count_unknown_truth_classes(loaded.baseline, table["truth"])
                 self._evaluate_metrics(quality, loaded, table)
         if loaded is not None and not quality.truths:
             self._estimate_accuracy(quality, loaded, database, window)
@@ -119,7 +119,7 @@ class Evaluation:
             self._evaluate_segments(quality, loaded, table, column)
 
     def _evaluate_segments(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame, column: str) -> None:
-        name_in_log = name_log_columns(loaded.manifest.schema.features.names).get(column, column)
+        name_in_log = name_segment_columns(loaded.manifest.schema.features.names).get(column, column)
         if name_in_log not in table.columns:
             return
         groups = sorted(table.groupby(name_in_log, sort=False, dropna=False), key=lambda group: -len(group[1]))
@@ -139,13 +139,13 @@ class Evaluation:
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
             if not self._rules.changes(names) and all(
-                name in table.columns for name in name_log_columns(names).values()
+                name in table.columns for name in name_segment_columns(names).values()
             ):
                 features = restore_logged_features(predictor, table)
                 return self._score_by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
             log.warning("The evaluator cannot be run on logged features: %s", error.what)
-        return _score_logged_predictions(manifest, table, truth, self._rules)
+        return _evaluate_logged_predictions(manifest, table, truth, self._rules)
 
     def _score_by_evaluator(
         self, predictor: Predictor, manifest: Manifest, features: Any, truth: list[Any]
@@ -160,7 +160,7 @@ class Evaluation:
         target = pd.Series(truth, name=self._pipeline.target if isinstance(self._pipeline.target, str) else "target")
         transformed = stage_calls.call_transformer(self._pipeline, features)
         with contextlib.redirect_stdout(io.StringIO()):
-            bound = bind_parameters(own, values).get("evaluator", {})
+            bound = bind_pipeline_parameters(own, values).get("evaluator", {})
             return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
 
     def _estimate_accuracy(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
@@ -174,13 +174,13 @@ class Evaluation:
         if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
             return
         table, _ = read_live_rows(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
-        if not len(table) or any(name not in table.columns for name in name_log_columns(names).values()):
+        if not len(table) or any(name not in table.columns for name in name_segment_columns(names).values()):
             return
         try:
             features = stage_calls.call_transformer(self._pipeline, restore_logged_features(loaded.predictor, table))
             evaluator = stage_calls.select_evaluator(self._pipeline, loaded.predictor.framework)
-            confidence, _ = compute_confidence(
-                loaded.predictor.estimator, stage_calls.convert_stage_features(evaluator, features)
+            confidence, _ = compute_reliability_confidence(
+                loaded.predictor.estimator, stage_calls.convert_stage_call_features(evaluator, features)
             )
         except Exception as error:  # of the model's library
             log.info("No estimate of the accuracy: %s", error)
@@ -212,7 +212,7 @@ def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
     """
     schema = predictor.schema.features
     if schema.kind == "table":
-        columns = list(name_log_columns(schema.names).values())
+        columns = list(name_segment_columns(schema.names).values())
         missing = [name for name in columns if name not in table.columns]
         if missing:
             raise DataError(
@@ -233,7 +233,7 @@ def decode_evaluated_truths(truths: pd.Series[Any]) -> list[Any]:
     return [known[text] for text in truths]
 
 
-def _score_logged_predictions(
+def _evaluate_logged_predictions(
     manifest: Manifest, table: pd.DataFrame, truth: list[Any], rules: ColumnPrivacy
 ) -> dict[str, float]:
     """The usual metrics of the logged predictions, limited to those that the version has."""

@@ -11,9 +11,15 @@ import msgspec
 
 from mlapp.errors import StoreError, UsageError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.database import LOG_TYPES, TRUTH_TYPES, list_log_keys, list_truth_keys, require_column_types
+from mlapp.monitoring.database import (
+    LOG_TYPES,
+    TRUTH_TYPES,
+    list_database_log_keys,
+    list_truth_keys,
+    require_column_types,
+)
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import FORMAT, META, Segment, encode_table, require_pyarrow
+from mlapp.monitoring.segments import FORMAT, META, Segment, encode_segment_table, require_pyarrow
 
 
 def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
@@ -35,7 +41,7 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     seen: set[str] = set()
     # The second time for the segments that a writer merged meanwhile; see `Writer`.
     for _ in range(2):
-        new = [key for key in list_log_keys(place) if key not in seen]
+        new = [key for key in list_database_log_keys(place) if key not in seen]
         seen.update(new)
         for key in new:
             rows += _forget_in_segment(place, key, kept, requests)
@@ -64,7 +70,9 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     if len(rest):
         # A new generation of the same numbers: readers use the newest, so nothing counts twice meanwhile.
         newer = Segment(segment.replica, segment.first, segment.last, segment.generation + 1)
-        place.storage.create_key(f"{folder}/{newer.name}", encode_table(rest.replace_schema_metadata({META: FORMAT})))
+        place.storage.create_key(
+            f"{folder}/{newer.name}", encode_segment_table(rest.replace_schema_metadata({META: FORMAT}))
+        )
     place.storage.delete_prefix(key)
     return found
 

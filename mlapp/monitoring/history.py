@@ -17,7 +17,7 @@ log = logging.getLogger("mlapp.monitoring")
 FORMAT = 1
 
 
-def read_window_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
+def read_history_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
     """The sums of the counts of all replicas, one per version and window with traffic, in order.
 
     Args:
@@ -34,13 +34,13 @@ def read_window_counts(place: Place, *, since: float, until: float, version: str
             window = Window.parse(name)
             if window is None or window.until <= since or window.since >= until:
                 continue
-            total = _sum_window_counts(place, number, name)
+            total = _sum_history_counts(place, number, name)
             if total is not None:
                 found.append(total)
     return sorted(found, key=lambda counts: (counts.since, counts.version))
 
 
-def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
+def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
     """The baselines of versions, without versions that are deleted or have none."""
     found = {}
     for version in set(versions):
@@ -58,7 +58,7 @@ def read_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str,
     return found
 
 
-def _sum_window_counts(place: Place, version: str, window: str) -> Counts | None:
+def _sum_history_counts(place: Place, version: str, window: str) -> Counts | None:
     newest: dict[str, str] = {}
     for name in place.names("counts", version, window):
         replica, _, number = name.removesuffix(".json").rpartition("-")
@@ -66,21 +66,21 @@ def _sum_window_counts(place: Place, version: str, window: str) -> Counts | None
             newest[replica] = max(newest.get(replica, ""), name)
     contents = place.read_all([place.key("counts", version, window, name) for name in newest.values()])
     where = f"{place!r}/counts/{version}/{window}"
-    parts = [_decode_counts(content, where) for content in contents]
+    parts = [_decode_history_counts(content, where) for content in contents]
     for part in parts:
         if (part.version, Window(int(part.since), int(part.until - part.since)).name) != (version, window):
-            raise _make_counts_error(where, "its content belongs to another version or window")
+            raise _make_history_counts_error(where, "its content belongs to another version or window")
     try:
         return merge_counts(parts)
     except ValueError:
-        raise _make_counts_error(where, "two replicas counted into different bins") from None
+        raise _make_history_counts_error(where, "two replicas counted into different bins") from None
 
 
-def _decode_counts(content: bytes, where: str) -> Counts:
+def _decode_history_counts(content: bytes, where: str) -> Counts:
     try:
         found = msgspec.json.decode(content, type=Counts)
     except msgspec.MsgspecError as error:
-        raise _make_counts_error(where, str(error).rstrip(".")) from None
+        raise _make_history_counts_error(where, str(error).rstrip(".")) from None
     if found.format > FORMAT:
         raise StoreError(
             f"{where} has format {found.format}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
@@ -88,5 +88,5 @@ def _decode_counts(content: bytes, where: str) -> Counts:
     return found
 
 
-def _make_counts_error(where: str, why: str) -> StoreError:
+def _make_history_counts_error(where: str, why: str) -> StoreError:
     return StoreError(f"{where} cannot be read: {why}.", "Update mlapp, or delete that folder.")

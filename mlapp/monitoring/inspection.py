@@ -15,7 +15,7 @@ from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.history import read_baselines, read_window_counts
+from mlapp.monitoring.history import read_history_baselines, read_history_counts
 from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
 from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
@@ -31,7 +31,7 @@ WARMING = 3
 """Windows before the first shown one: an alarm may have begun in them."""
 
 
-def open_project_place(project: Project) -> Place:
+def open_place_for_inspection(project: Project) -> Place:
     """The location of the project's monitoring data.
 
     Raises:
@@ -65,9 +65,9 @@ def inspect_windows(
     since = until - max(SHOWN * seconds, 86400) if since is None else since
     if version is not None:
         version = str(project.store.resolve(project.name, version))
-    place = open_project_place(project)
-    counts = read_window_counts(place, since=since - WARMING * seconds, until=until, version=version)
-    baselines = read_baselines(project.store, project.name, (one.version for one in counts))
+    place = open_place_for_inspection(project)
+    counts = read_history_counts(place, since=since - WARMING * seconds, until=until, version=version)
+    baselines = read_history_baselines(project.store, project.name, (one.version for one in counts))
     quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
     reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality)
     return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]
@@ -82,7 +82,8 @@ def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 
             missing = round((end - begin) / seconds)
             if 0 < missing <= most:
                 found += [
-                    _make_empty_window_report(begin + at * seconds, seconds, report.version) for at in range(missing)
+                    _make_empty_inspection_report(begin + at * seconds, seconds, report.version)
+                    for at in range(missing)
                 ]
         found.append(report)
     return found
@@ -149,7 +150,7 @@ def _inspect_quality(
     return {}
 
 
-def _make_empty_window_report(since: float, seconds: int, version: str) -> WindowReport:
+def _make_empty_inspection_report(since: float, seconds: int, version: str) -> WindowReport:
     return WindowReport(
         since=datetime.fromtimestamp(since, timezone.utc),
         until=datetime.fromtimestamp(since + seconds, timezone.utc),

@@ -73,7 +73,7 @@ class LiveWindows:
 
     def list_counts(self) -> list[Counts]:
         """The counts of remembered closed windows, and of open ones."""
-        return [*self._history, *map(_copy_counts, self._open.values())]
+        return [*self._history, *map(_copy_live_window_counts, self._open.values())]
 
     def close_past(self, now: float) -> None:
         """Close the windows that are over."""
@@ -90,7 +90,7 @@ class LiveWindows:
         for live in self._open.values():
             self._publish_series(live, now)
             if live.changed and (self._is_near or is_last or now - live.written >= FAR):
-                self._write_counts(live, _copy_counts(live))
+                self._write_counts(live, _copy_live_window_counts(live))
                 live.changed, live.written = False, now
 
     def _publish_series(self, live: LiveWindow, now: float) -> None:
@@ -105,7 +105,7 @@ class LiveWindows:
         live.published_rows = live.counts.rows
 
     def _close_window(self, live: LiveWindow) -> None:
-        found = _copy_counts(live)
+        found = _copy_live_window_counts(live)
         self._history.append(found)
         self._write_counts(live, found)
         self._metrics.count(live.version, live.counter)
@@ -119,5 +119,5 @@ class LiveWindows:
             self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found), found.rows)
 
 
-def _copy_counts(live: LiveWindow) -> Counts:
+def _copy_live_window_counts(live: LiveWindow) -> Counts:
     return msgspec.structs.replace(live.counts, fields=dict(live.counts.fields), columns=live.counter.columns())

@@ -35,7 +35,7 @@ def _make_own_columns(version: str, logged: LoggedRows) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    request = _make_text_array(logged.requests)
+    request = _make_log_row_texts(logged.requests)
     identity = request
     if logged.is_numbered is not None and logged.is_numbered.any():
         numbered = pc.binary_join_element_wise(request, pa.array(logged.rows).cast(pa.string()), "#")
@@ -51,7 +51,7 @@ def _make_own_columns(version: str, logged: LoggedRows) -> dict[str, Any]:
     }
 
 
-def _make_text_array(texts: Sequence[bytes]) -> pa.Array:
+def _make_log_row_texts(texts: Sequence[bytes]) -> pa.Array:
     """Texts in UTF-8, or else in Latin-1."""
     import pyarrow as pa
 
@@ -68,7 +68,7 @@ def _make_log_columns(features: Any, names: Sequence[str]) -> dict[str, Any]:
             return dict(zip(map(str, features.columns), transpose_cells(features.to_numpy()), strict=True))
         return {str(name): values for name, values in features.items()}
     if isinstance(features, Mapping):
-        return {str(name): _list_row_values(part) for name, part in features.items()}
+        return {str(name): _list_log_row_values(part) for name, part in features.items()}
     if isinstance(features, np.ndarray) and features.dtype.kind in "biuf":
         cells = features.reshape(len(features), -1)
         if cells.shape[1] == len(names):
@@ -87,6 +87,6 @@ def transpose_cells(cells: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def _list_row_values(part: Any) -> Any:
+def _list_log_row_values(part: Any) -> Any:
     """An array of features as one value per row; several dimensions become lists."""
     return part.tolist() if getattr(part, "ndim", 1) > 1 else part

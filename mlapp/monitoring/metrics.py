@@ -136,7 +136,7 @@ class MonitorMetrics:
                 found.append(
                     (
                         column.name,
-                        _list_series_slots(column, le, last),
+                        _list_monitoring_metric_slots(column, le, last),
                         partial(self._row, version, column.name, le, value),
                     )
                 )
@@ -211,7 +211,7 @@ def _list_problem_series_slots(column: Column) -> dict[str, list[tuple[int, int]
     return found
 
 
-def _list_series_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
+def _list_monitoring_metric_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
     """The slots up to an upper end, or of a value."""
     width = len(column.counts)
     if not le:

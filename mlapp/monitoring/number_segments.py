@@ -14,7 +14,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import is_block
 from mlapp.monitoring.log_rows import transpose_cells
 from mlapp.monitoring.plain_parquet import TYPES, PlainColumn, encode_levels, encode_plain_file, encode_texts
-from mlapp.monitoring.segments import FORMAT, META, name_log_columns
+from mlapp.monitoring.segments import FORMAT, META, name_segment_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def encode_number_rows(version: str, logged: LoggedRows, names: Sequence[str], r
             PlainColumn("version", "text", (struct.pack("<I", len(label)) + label) * rows),
             PlainColumn("latency", "float32", logged.seconds.astype(np.float32)),
             PlainColumn("weight", "float32", logged.weights),
-            *_make_columns(list(name_log_columns(columns).values()), transpose_cells(cells)),
+            *_make_columns(list(name_segment_columns(columns).values()), transpose_cells(cells)),
             *_make_columns([PREDICTION], predictions[None]),
         ],
         rows,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from mlapp.config import Monitor
-from mlapp.data.secrets import expand_address
+from mlapp.data.secrets import expand_secrets_in_address
 from mlapp.errors import StoreError
 from mlapp.store import Store, open_store
 
@@ -120,7 +120,7 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     """
     if settings.url is None:
         return Place(store.storage, app)
-    return Place(open_store(expand_address(settings.url).value, root).storage, app)
+    return Place(open_store(expand_secrets_in_address(settings.url).value, root).storage, app)
 
 
 def make_replica_name() -> str:

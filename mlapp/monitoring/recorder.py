@@ -23,7 +23,7 @@ from mlapp.baseline import Baseline
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.answered_rows import AnsweredRows, take_rows
-from mlapp.monitoring.batch import RecordedBatch, make_batch
+from mlapp.monitoring.batch import RecordedBatch, make_monitoring_batch
 from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
@@ -105,7 +105,7 @@ class Recorder:
         self._looked = self._rated_at = time.time()
         self._rated = 0
         self._thread = threading.Thread(
-            target=_run, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
+            target=_run_recorder, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
 
     def add(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
@@ -122,7 +122,7 @@ class Recorder:
             self._dropped += rows
             return
         share = 0 if self._log is None else self._log.draw_share()
-        batch = make_batch(model, parts, results, seconds, time.time(), share=share)
+        batch = make_monitoring_batch(model, parts, results, seconds, time.time(), share=share)
         if batch is None:
             return
         self._added += len(batch.predictions)
@@ -139,7 +139,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.start()
         self._thread.start()
-        atexit.register(_stop, weakref.ref(self))  # a program that embeds the model may never close it
+        atexit.register(_stop_recorder, weakref.ref(self))  # a program that embeds the model may never close it
 
     def stop(self) -> None:
         """Write what is there."""
@@ -203,7 +203,7 @@ class Recorder:
             self._taken += len(batch.predictions)
             batches.append(batch)
         for group in self._group_batches(batches):
-            for part in _cut(group, self._rows_at_once):
+            for part in _cut_recorder_batches(group, self._rows_at_once):
                 self._limit.add_seconds(passed)
                 answered = AnsweredRows(part)
                 with self._lock:
@@ -259,7 +259,7 @@ class Recorder:
                 features = answered.features
                 live.counter.add_features(features if is_whole else take_rows(features, some), weight)
             if live.counter.predictions:
-                own = answered.predictions if is_whole else _select(answered.predictions, some)
+                own = answered.predictions if is_whole else _select_recorder_rows(answered.predictions, some)
                 live.counter.add_answers(own, weight)
         self.metrics.uncounted.inc(rows - sum(len(some) for some, _ in chosen))
 
@@ -280,7 +280,7 @@ class Recorder:
         self._dropped += rows
 
 
-def _run(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
+def _run_recorder(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
     """Count when there is enough, which is then still in the processor's cache; once a second look at all.
 
     It ends with the recorder: a program may forget a model that it never closed.
@@ -299,17 +299,17 @@ def _run(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threa
         wake.wait(max(0.0, due - monotonic()))
 
 
-def _stop(recorder: weakref.ref[Recorder]) -> None:
+def _stop_recorder(recorder: weakref.ref[Recorder]) -> None:
     live = recorder()
     if live is not None:
         live.stop()
 
 
-def _select(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
+def _select_recorder_rows(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
     return itemgetter(*rows.tolist())(values) if len(rows) > 1 else [values[rows[0]]]
 
 
-def _cut(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
+def _cut_recorder_batches(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
     """The batches in pieces of about so many rows, which limits memory and waiting time."""
     piece: list[RecordedBatch] = []
     rows = 0

@@ -11,9 +11,9 @@ from mlapp.baseline import Baseline, Column
 from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_drift_distance
-from mlapp.monitoring.history import read_baselines, read_window_counts
-from mlapp.monitoring.inspection import inspect_windows, open_project_place
-from mlapp.monitoring.truth import describe_unknown_classes
+from mlapp.monitoring.history import read_history_baselines, read_history_counts
+from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
+from mlapp.monitoring.truth import describe_unknown_truth_classes
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 
@@ -33,13 +33,13 @@ def write_report(
         StoreError: the data cannot be read. OSError: the file cannot be written.
     """
     reports = inspect_windows(project, since=since, until=until, version=version)
-    place = open_project_place(project)
+    place = open_place_for_inspection(project)
     if reports:
         begin, end = reports[0].since.timestamp(), reports[-1].until.timestamp()
-        counts = read_window_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
+        counts = read_history_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
     else:
         counts = []
-    baselines = read_baselines(project.store, project.name, (one.version for one in counts))
+    baselines = read_history_baselines(project.store, project.name, (one.version for one in counts))
     if not file.parent.is_dir():
         raise DataError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
     file.write_text(render_report_page(project.name, reports, counts, baselines), encoding="utf-8")
@@ -131,7 +131,7 @@ def _render_report_windows(reports: Sequence[WindowReport]) -> str:
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in report.metrics.items())
         texts = [alarm.text for alarm in report.alarms]
         if report.unknown_classes:
-            texts.append(describe_unknown_classes(report.unknown_classes))
+            texts.append(describe_unknown_truth_classes(report.unknown_classes))
         lines.append(
             f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_report_value(report.version)}'
             f"<td>{report.rows}"

@@ -22,8 +22,8 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import parse_rate
-from mlapp.monitoring.sampling import Sampler, hash_rows
-from mlapp.monitoring.segments import MANY, encode_table
+from mlapp.monitoring.sampling import Sampler, hash_rows_for_sampling
+from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
 
 CELLS_OF_SEGMENT = 524_288
@@ -93,7 +93,7 @@ class RowLog:
         batches = answered.batches
         drawn = [at for at, batch in enumerate(batches) if batch.requests is not None]
         requests = list_requests([batches[at] for at in drawn], self._new_id)
-        rows, weight = sampler.choose(hash_rows(requests.ids, requests.counts), seconds)
+        rows, weight = sampler.choose(hash_rows_for_sampling(requests.ids, requests.counts), seconds)
         return log_some(answered, np.array(drawn), requests, rows, weight) if len(rows) else None
 
     def _write_rows(self, model: Any, logged: LoggedRows) -> None:
@@ -109,7 +109,7 @@ class RowLog:
 
         table = make_log_table(version, logged, model.feature_names, self._rules)
         del logged
-        content, size = encode_table(table, is_quick=True), table.nbytes
+        content, size = encode_segment_table(table, is_quick=True), table.nbytes
         del table
         pa.default_memory_pool().release_unused()
         self._writer.add_segment(version, at, content, rows, size)

@@ -24,7 +24,9 @@ BITS = 32
 """Bits of a hash."""
 
 
-def hash_rows(requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64] | None) -> NDArray[np.uint64]:
+def hash_rows_for_sampling(
+    requests: Sequence[bytes], rows: Sequence[int] | NDArray[np.int64] | None
+) -> NDArray[np.uint64]:
     """A hash of 32 bits of each row's id, the rows of each request in order.
 
     Args:

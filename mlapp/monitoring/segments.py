@@ -72,7 +72,7 @@ def select_current_segments(names: Iterable[str]) -> list[str]:
     return [segment.name for segment in kept]
 
 
-def format_hour(time: float) -> str:
+def format_segment_hour(time: float) -> str:
     """The hour of a time as a folder name."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H")
 
@@ -119,28 +119,30 @@ def make_segment_table(
         if not rules.is_dropped(name):
             values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
             arrays[f"key.{name}"] = pa.array(
-                [None if value is None else _format_log_text(value) for value in values], pa.string()
+                [None if value is None else _format_segment_text(value) for value in values], pa.string()
             )
-    log_names = name_log_columns(columns)
+    log_names = name_segment_columns(columns)
     for name, values in columns.items():
         if not rules.is_dropped(name):
-            arrays[log_names[name]] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
-    for name, values in _make_prediction_arrays(predictions).items():
+            arrays[log_names[name]] = (
+                rules.apply(name, _list_segment_values(values)) if rules.changes([name]) else values
+            )
+    for name, values in _make_segment_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
-            arrays[name] = rules.apply(name, _list_log_values(values)) if rules.changes([name]) else values
-    columns_found = {name: _as_arrow(values) for name, values in arrays.items()}
+            arrays[name] = rules.apply(name, _list_segment_values(values)) if rules.changes([name]) else values
+    columns_found = {name: _convert_to_segment_array(values) for name, values in arrays.items()}
     # A column without missing values needs no definition levels in Parquet.
     fields = [pa.field(name, found.type, nullable=found.null_count > 0) for name, found in columns_found.items()]
     return pa.table(list(columns_found.values()), pa.schema(fields, {META: FORMAT}))
 
 
-def _name_log_column(name: str) -> str:
+def _name_segment_column(name: str) -> str:
     """A feature's column in the log, unless it differs from another feature's in upper and lower case alone."""
     folded = name.lower()
     return f"feature.{name}" if folded in OWN or folded.startswith(("prediction", "key.")) else name
 
 
-def name_log_columns(names: Iterable[str]) -> dict[str, str]:
+def name_segment_columns(names: Iterable[str]) -> dict[str, str]:
     """The column of each feature in the log: SQL does not distinguish `Weight` from `weight`.
 
     Args:
@@ -149,7 +151,7 @@ def name_log_columns(names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        column = _name_log_column(name)
+        column = _name_segment_column(name)
         while column.lower() in taken:
             column += "~"
         taken.add(column.lower())
@@ -157,7 +159,7 @@ def name_log_columns(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
+def encode_segment_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     """A table as Parquet.
 
     Args:
@@ -182,17 +184,17 @@ def encode_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     return out.getvalue()
 
 
-def merge_tables(contents: Iterable[bytes]) -> bytes:
+def merge_segment_tables(contents: Iterable[bytes]) -> bytes:
     """Several segments as one."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     tables = [parquet.ParquetFile(io.BytesIO(content)).read(use_threads=False) for content in contents]
     merged = pa.concat_tables(tables, promote_options="permissive")
-    return encode_table(merged.replace_schema_metadata({META: FORMAT}))
+    return encode_segment_table(merged.replace_schema_metadata({META: FORMAT}))
 
 
-def _make_prediction_arrays(predictions: Sequence[Any]) -> dict[str, Any]:
+def _make_segment_prediction_arrays(predictions: Sequence[Any]) -> dict[str, Any]:
     import numpy as np
 
     first = next((row for row in predictions if row is not None), None)
@@ -207,7 +209,7 @@ def _make_prediction_arrays(predictions: Sequence[Any]) -> dict[str, Any]:
     return {"prediction": list(predictions)}
 
 
-def _as_arrow(values: Any) -> Any:
+def _convert_to_segment_array(values: Any) -> Any:
     """A column as an Arrow array; NaN is missing. Values of several types become texts."""
     import numpy as np
     import pyarrow as pa
@@ -224,15 +226,15 @@ def _as_arrow(values: Any) -> Any:
     if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods become numbers in SQL
         return found
     return pa.array(
-        [None if is_missing_value(value) else _format_log_text(value) for value in _list_log_values(values)],
+        [None if is_missing_value(value) else _format_segment_text(value) for value in _list_segment_values(values)],
         pa.string(),
     )
 
 
-def _format_log_text(value: Any) -> str:
+def _format_segment_text(value: Any) -> str:
     text = value if isinstance(value, str) else write_text_form(value)
     return json.dumps(value, default=str) if text is None else text
 
 
-def _list_log_values(values: Any) -> list[Any]:
+def _list_segment_values(values: Any) -> list[Any]:
     return list(values.tolist()) if hasattr(values, "tolist") else list(values)

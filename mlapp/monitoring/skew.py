@@ -16,10 +16,10 @@ from mlapp.monitoring.counts import Counter, Counts
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.drift import compute_drift_distances
 from mlapp.monitoring.evaluation import restore_logged_features
-from mlapp.monitoring.inspection import open_project_place
+from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.monitoring.live_rows import read_live_rows
 from mlapp.monitoring.place import Window
-from mlapp.predictor_results import finish_predictions
+from mlapp.predictor_results import finish_predictor_result
 from mlapp.project import Project
 from mlapp.training.reliability import list_reliability_rows
 
@@ -65,7 +65,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
             f"monitor.columns changes {', '.join(changed)} before it is logged.",
             "Only features that are logged as they are can be predicted again.",
         )
-    with open_database(open_project_place(project), version=str(number)) as database:
+    with open_database(open_place_for_inspection(project), version=str(number)) as database:
         table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
     if not len(table) or "prediction" not in table.columns:
         raise DataError(
@@ -73,7 +73,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
         )
     features = restore_logged_features(predictor, table)
     again = list_reliability_rows(
-        finish_predictions(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
+        finish_predictor_result(predictor.call_predictor(predictor.transform_features(features)), predictor.stage)
     )
     then = table["prediction"].tolist()
     is_different = np.array([not _is_unskewed_answer(old, new) for old, new in zip(then, again, strict=True)])

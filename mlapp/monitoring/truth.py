@@ -63,7 +63,7 @@ class Truths:
 
     def describe_accepted(self, accepted: int, truths: Sequence[Truth]) -> dict[str, Any]:
         """The answer to stored truths: their number, and the classes among them that training never saw."""
-        unknown = count_unknown_classes(self._baseline, (truth.truth for truth in truths))
+        unknown = count_unknown_truth_classes(self._baseline, (truth.truth for truth in truths))
         return {"accepted": accepted, "unknown_classes": unknown} if unknown else {"accepted": accepted}
 
     def check(self, given: Any) -> list[Truth]:
@@ -151,7 +151,7 @@ class Truths:
         return msgspec.json.encode(value).decode()
 
 
-def count_unknown_classes(baseline: Baseline | None, truths: Iterable[str]) -> dict[str, int]:
+def count_unknown_truth_classes(baseline: Baseline | None, truths: Iterable[str]) -> dict[str, int]:
     """The classes that training never saw, with the number of their truths, most frequent first.
 
     Empty for a model that is no classifier, and for a version that does not list its classes.
@@ -184,7 +184,7 @@ def decode_truth(text: str) -> Any:
         ) from None
 
 
-def describe_unknown_classes(found: Mapping[str, int]) -> str:
+def describe_unknown_truth_classes(found: Mapping[str, int]) -> str:
     """What to say about them: how many truths, and which classes."""
     total, names = sum(found.values()), ", ".join(f"{name:.40} ({count})" for name, count in found.items())
     return (
@@ -212,16 +212,16 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     known = frame[frame["truth"].notna()]
     truths = [to_json_value(value) for value in known["truth"].tolist()]
     if "id" in names:
-        ids = [_make_table_key(value) for value in known["id"].tolist()]
+        ids = [_make_truth_table_key(value) for value in known["id"].tolist()]
         return [{"id": None if id is None else str(id), "truth": truth} for id, truth in zip(ids, truths, strict=True)]
-    columns = [[_make_table_key(value) for value in known[name].tolist()] for name in keys]
+    columns = [[_make_truth_table_key(value) for value in known[name].tolist()] for name in keys]
     return [
         {"keys": dict(zip(keys, row, strict=True)), "truth": truth}
         for *row, truth in zip(*columns, truths, strict=True)
     ]
 
 
-def _make_table_key(value: Any) -> Any:
+def _make_truth_table_key(value: Any) -> Any:
     """An id or key of a table. A missing value makes floats of a column of integers."""
     found = to_json_value(value)
     return int(found) if isinstance(found, float) and found.is_integer() else found

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import Segment, format_hour, merge_tables
+from mlapp.monitoring.segments import Segment, format_segment_hour, merge_segment_tables
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_BYTES = 16 << 20
@@ -141,7 +141,7 @@ class Writer:
             del self._written[next(iter(self._written))]
 
     def _write_segment(self, version: str, at: float, content: bytes, size: int) -> None:
-        folder = f"log/{version}/{format_hour(at)}"
+        folder = f"log/{version}/{format_segment_hour(at)}"
         self._number += 1
         segment = Segment(self._replica, self._number, self._number)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
@@ -166,7 +166,7 @@ class Writer:
         if len(contents) == len(keys):
             merged = Segment(self._replica, small[0].first, small[-1].last)
             key = self._place.key(folder, merged.name)
-            self._place.storage.create_key(key, merge_tables(contents))
+            self._place.storage.create_key(key, merge_segment_tables(contents))
             current = {segment.name for segment in small} <= set(self._place.names(folder))
             for old in keys if current else [key]:
                 self._place.storage.delete_prefix(old)

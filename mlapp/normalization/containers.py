@@ -44,14 +44,14 @@ def normalize_predictions(predictions: Any, title: str) -> Any:
         return _normalize_array(np.asarray(predictions), title)
     if isinstance(predictions, Collection) and not isinstance(predictions, (str, bytes, bytearray, Mapping, Set)):
         return list(predictions)
-    raise _no_container_error(predictions, title)
+    raise _no_normalized_container_error(predictions, title)
 
 
 def _normalize_array(array: Any, title: str) -> Any:
     import numpy as np
 
     if not array.ndim:
-        raise _no_container_error(array, title)
+        raise _no_normalized_container_error(array, title)
     if array.dtype.names:
         import pandas as pd
 
@@ -67,13 +67,13 @@ def _normalize_pandas(predictions: Any, title: str) -> Any:
     import pandas as pd
 
     if isinstance(predictions, pd.DataFrame):
-        return _rename_normalized_columns(predictions, title)
+        return _rename_container_columns(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
-    raise _no_container_error(predictions, title)  # one value, as a Timestamp
+    raise _no_normalized_container_error(predictions, title)  # one value, as a Timestamp
 
 
-def _rename_normalized_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
+def _rename_container_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
     names = [format_column_name(name) for name in table.columns]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
@@ -95,8 +95,14 @@ def _normalize_arrow(predictions: Any, title: str) -> Any:
         predictions = predictions.collect()
     if type(predictions).__module__.partition(".")[0] == "polars":
         if hasattr(predictions, "get_columns"):
-            return pd.DataFrame({column.name: _normalize_polars(column) for column in predictions.get_columns()})
-        return predictions.to_list() if hasattr(predictions, "to_list") else _refuse_predictions(predictions, title)
+            return pd.DataFrame(
+                {column.name: _normalize_polars_container(column) for column in predictions.get_columns()}
+            )
+        return (
+            predictions.to_list()
+            if hasattr(predictions, "to_list")
+            else _refuse_prediction_container(predictions, title)
+        )
     import pyarrow as pa
 
     from mlapp.data.frames import make_frame
@@ -107,20 +113,20 @@ def _normalize_arrow(predictions: Any, title: str) -> Any:
         return make_frame(predictions)
     if isinstance(predictions, (pa.Array, pa.ChunkedArray)):
         return predictions.to_pylist()
-    return _refuse_predictions(predictions, title)
+    return _refuse_prediction_container(predictions, title)
 
 
-def _normalize_polars(column: Any) -> Any:
+def _normalize_polars_container(column: Any) -> Any:
     import pandas as pd
 
     values = column.to_list()
     return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
 
 
-def _refuse_predictions(predictions: Any, title: str) -> Any:
-    raise _no_container_error(predictions, title)
+def _refuse_prediction_container(predictions: Any, title: str) -> Any:
+    raise _no_normalized_container_error(predictions, title)
 
 
-def _no_container_error(predictions: Any, title: str) -> DataError:
+def _no_normalized_container_error(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
     return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")

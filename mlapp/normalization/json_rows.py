@@ -33,12 +33,14 @@ def normalize_to_rows(predictions: Any, title: str) -> list[Any]:
     """
     try:
         if type(predictions) is list:
-            return predictions if _are_plain_rows(predictions) else [_normalize_value(row) for row in predictions]
+            return (
+                predictions if _are_plain_rows(predictions) else [_normalize_json_row_value(row) for row in predictions]
+            )
         if hasattr(predictions, "columns"):
             return _list_normalized_records(predictions)
-        return _list_normalized_values(predictions)
+        return _list_json_row_values(predictions)
     except NoJsonError as error:
-        raise _unsupported_row_value_error(predictions, title, error) from None
+        raise _unsupported_json_row_error(predictions, title, error) from None
 
 
 def normalize_to_json(value: Any, title: str) -> Any:
@@ -48,9 +50,9 @@ def normalize_to_json(value: Any, title: str) -> Any:
         DataError: JSON cannot represent it.
     """
     try:
-        return _normalize_value(value)
+        return _normalize_json_row_value(value)
     except NoJsonError as error:
-        raise _unsupported_row_value_error([value], title, error) from None
+        raise _unsupported_json_row_error([value], title, error) from None
 
 
 def _are_plain_rows(rows: list[Any]) -> bool:
@@ -67,14 +69,14 @@ def _are_plain_rows(rows: list[Any]) -> bool:
 
 def _list_normalized_records(table: pd.DataFrame) -> list[Any]:
     names = list(table.columns)
-    columns = [_list_normalized_values(table.iloc[:, at]) for at in range(len(names))]
+    columns = [_list_json_row_values(table.iloc[:, at]) for at in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [{}] * len(table)
 
 
-def _list_normalized_values(column: Any) -> list[Any]:
+def _list_json_row_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
-    if kind in "biufU" and len(column) <= MANY and _has_numpy_rows(column):
+    if kind in "biufU" and len(column) <= MANY and _has_numpy_json_rows(column):
         values: list[Any] = column.tolist()
         return values
     if kind in "cV" and column.dtype != object:
@@ -86,17 +88,19 @@ def _list_normalized_values(column: Any) -> list[Any]:
     values = []
     for at in range(0, len(column), MANY):
         values += rows[at : at + MANY].tolist()
-    if kind in "biufU" and _has_numpy_rows(column):
+    if kind in "biufU" and _has_numpy_json_rows(column):
         return values
-    return values if JSON_TYPES.issuperset(map(type, values)) else [_normalize_value(value) for value in values]
+    return (
+        values if JSON_TYPES.issuperset(map(type, values)) else [_normalize_json_row_value(value) for value in values]
+    )
 
 
-def _has_numpy_rows(column: Any) -> bool:
+def _has_numpy_json_rows(column: Any) -> bool:
     """Whether the values are plain NumPy values. pandas' nullable types can hold NA."""
     return hasattr(column.dtype, "itemsize") and not hasattr(column.dtype, "na_value")
 
 
-def _normalize_value(value: Any) -> Any:
+def _normalize_json_row_value(value: Any) -> Any:
     """A value as JSON represents it.
 
     Raises:
@@ -110,14 +114,14 @@ def _normalize_value(value: Any) -> Any:
             return value
         return _normalize_record(value)
     if kind in (list, tuple):
-        return [_normalize_value(item) for item in value]
+        return [_normalize_json_row_value(item) for item in value]
     plain = normalize_scalar(value)
     if plain is value:
-        return _normalize_structure(value)
-    return plain if type(plain) in JSON_TYPES else _normalize_value(plain)
+        return _normalize_json_row_structure(value)
+    return plain if type(plain) in JSON_TYPES else _normalize_json_row_value(plain)
 
 
-def _normalize_structure(value: Any) -> Any:
+def _normalize_json_row_structure(value: Any) -> Any:
     """A compound value as JSON represents it: a record, a list, a table."""
     if isinstance(value, Mapping):
         return _normalize_record(value)
@@ -126,41 +130,41 @@ def _normalize_structure(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return _normalize_record(msgspec.structs.asdict(value))
     if hasattr(value, "model_dump"):  # pydantic's
-        return _normalize_value(value.model_dump(mode="json"))
+        return _normalize_json_row_value(value.model_dump(mode="json"))
     if hasattr(type(value), "__attrs_attrs__"):
         return _normalize_record({field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__})
     if isinstance(value, type) or callable(value):
         raise NoJsonError(type(value).__name__)
     if isinstance(value, Set):
-        return [_normalize_value(item) for item in value]
+        return [_normalize_json_row_value(item) for item in value]
     try:
         rows = normalize_predictions(value, "")
         return (
             _list_normalized_records(rows)
             if hasattr(rows, "columns")
-            else [_normalize_value(row) for row in _list_normalized_rows(rows)]
+            else [_normalize_json_row_value(row) for row in _list_normalized_rows(rows)]
         )
     except DataError:
         raise NoJsonError(type(value).__name__) from None
 
 
 def _list_normalized_rows(rows: Any) -> list[Any]:
-    return rows if isinstance(rows, list) else _list_normalized_values(rows)
+    return rows if isinstance(rows, list) else _list_json_row_values(rows)
 
 
 def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {format_column_name(name): _normalize_value(value) for name, value in record.items()}
+    found = {format_column_name(name): _normalize_json_row_value(value) for name, value in record.items()}
     if len(found) < len(record):
         raise NoJsonError("dict with two keys of one text")
     return found
 
 
-def _unsupported_row_value_error(predictions: Any, title: str, error: NoJsonError) -> DataError:
+def _unsupported_json_row_error(predictions: Any, title: str, error: NoJsonError) -> DataError:
     """The error for a value that JSON cannot represent, with its row if known."""
     where = ""
     for row, value in enumerate(predictions if isinstance(predictions, list) else ()):
         try:
-            _normalize_value(value)
+            _normalize_json_row_value(value)
         except NoJsonError:
             where = f" in row {row}"
             break

@@ -12,7 +12,7 @@ import msgspec
 from mlapp.errors import DeclarationError, suggest_nearest
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import NO_OPTIONS, FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
-from mlapp.pipeline.stage_tasks import TaskArguments, make_stage_task
+from mlapp.pipeline.stage_tasks import TaskArguments, make_pipeline_stage_task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,7 +42,7 @@ class TaskDecorator(Decorator):
     @overload
     def __call__(self, /, **task: Unpack[TaskArguments]) -> Callable[[F], F]: ...
     def __call__(self, function: F | None = None, /, **options: Unpack[TaskArguments]) -> F | Callable[[F], F]:
-        task = make_stage_task(self._role.name, options)
+        task = make_pipeline_stage_task(self._role.name, options)
 
         def mark_stage(function: F) -> F:
             self._pipeline.declare(self._role, function, TaskOptions(task))
@@ -131,7 +131,7 @@ class ModelDecorator(Decorator):
             task: how the training runs on a cluster if the app has no trainer; see `Task`.
         """
         options = ModelOptions(
-            make_stage_task(self._role.name, task),
+            make_pipeline_stage_task(self._role.name, task),
             format,
             tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
             trained,
@@ -223,7 +223,7 @@ class PredictorDecorator(Decorator):
             wait: seconds that a request can wait for others; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server ignores it.
         """
-        options = PredictorOptions(make_stage_task(self._role.name, task), batch, max_batch, wait)
+        options = PredictorOptions(make_pipeline_stage_task(self._role.name, task), batch, max_batch, wait)
 
         def mark_predictor(function: F) -> F:
             self._pipeline.declare(self._role, function, options)

@@ -21,20 +21,20 @@ def is_redefinition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
 
     Two functions in one file are different even if they have the same name.
     """
-    first, second = _get_definition_code(old), _get_definition_code(new)
+    first, second = _get_pipeline_definition_code(old), _get_pipeline_definition_code(new)
     if first is None or second is None:
-        return has_same_definition(old, new)
+        return has_same_pipeline_definition(old, new)
     if not _is_definition_file(second.co_filename):
         return getattr(old, "__module__", "") == getattr(new, "__module__", "")
-    if first.co_filename != second.co_filename or not has_same_definition(old, new):
+    if first.co_filename != second.co_filename or not has_same_pipeline_definition(old, new):
         return False
     return first.co_firstlineno == second.co_firstlineno or not {
         first.co_firstlineno,
         second.co_firstlineno,
-    } <= _find_definition_lines(second.co_filename, second.co_name)
+    } <= _find_pipeline_definition_lines(second.co_filename, second.co_name)
 
 
-def has_same_definition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+def has_same_pipeline_definition(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     """Whether two functions have the same name in the same module."""
     return _get_definition_key(old) == _get_definition_key(new)
 
@@ -43,7 +43,7 @@ def _get_definition_key(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
-def _get_definition_code(function: Callable[..., Any]) -> CodeType | None:
+def _get_pipeline_definition_code(function: Callable[..., Any]) -> CodeType | None:
     bare = inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(bare, "__code__", None)
     return code if isinstance(code, CodeType) else None
@@ -53,7 +53,7 @@ def _is_definition_file(name: str) -> bool:
     return name.endswith(".py") and Path(name).is_file()
 
 
-def _find_definition_lines(file: str, name: str) -> set[int]:
+def _find_pipeline_definition_lines(file: str, name: str) -> set[int]:
     """The lines at which functions of a name begin in the current file."""
     try:
         tree = ast.parse(Path(file).read_bytes())

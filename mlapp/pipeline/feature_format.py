@@ -11,16 +11,16 @@ from mlapp.pipeline.stage import Stage
 
 def wants_array_features(stage: Stage | None) -> bool:
     """Whether the role's `features` argument is annotated with NumPy's array."""
-    kind = _find_features_type(stage)
+    kind = _find_feature_format_type(stage)
     return inspect.isclass(kind) and kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
 def wants_batched_features(stage: Stage | None) -> bool:
     """Whether the role's `features` argument is annotated as an iterator over parts."""
-    return _find_features_type(stage) in (Iterator, Iterable)
+    return _find_feature_format_type(stage) in (Iterator, Iterable)
 
 
-def _find_features_type(stage: Stage | None) -> Any:
+def _find_feature_format_type(stage: Stage | None) -> Any:
     if stage is None or "features" not in stage.role.receives:
         return None
     arguments = list(stage.signature.parameters.values())

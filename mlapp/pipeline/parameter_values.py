@@ -55,7 +55,7 @@ def convert_value(value: Any, kind: Any) -> Any:
         raise UnfitValueError(value, kind) from None
 
 
-def to_plain_value(value: Any) -> Any:
+def to_plain_parameter_value(value: Any) -> Any:
     """A parameter's value as a JSON value that `convert_value` converts back where possible.
 
     Objects with fields become mappings, enumerations their value, times ISO 8601. Functions and other objects become
@@ -63,7 +63,7 @@ def to_plain_value(value: Any) -> Any:
     """
     if isinstance(value, enum.Enum):
         inner = value.value
-        return to_plain_value(inner) if isinstance(inner, (bool, int, float, str)) else value.name
+        return to_plain_parameter_value(inner) if isinstance(inner, (bool, int, float, str)) else value.name
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, datetime.timedelta):
@@ -71,30 +71,35 @@ def to_plain_value(value: Any) -> Any:
     if isinstance(value, (datetime.time, decimal.Decimal)):
         return str(value)
     if isinstance(value, Mapping) or is_structure(value):
-        return {str(to_plain_value(name)): to_plain_value(item) for name, item in read_structure_values(value).items()}
+        return {
+            str(to_plain_parameter_value(name)): to_plain_parameter_value(item)
+            for name, item in read_structure_values(value).items()
+        }
     if isinstance(value, (list, tuple)):
-        return [to_plain_value(item) for item in value]
+        return [to_plain_parameter_value(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((to_plain_value(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
+        return sorted(
+            (to_plain_parameter_value(item) for item in value), key=lambda item: (type(item).__name__, str(item))
+        )
     return to_json_value(value)
 
 
-def format_parameter_type(kind: Any) -> str:
+def format_parameter_value_type(kind: Any) -> str:
     """A type as text for users: `float`, `int or none`, `one of l1, l2`."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        return format_parameter_type(typing.get_args(kind)[0])
+        return format_parameter_value_type(typing.get_args(kind)[0])
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(format_parameter_type(option) for option in typing.get_args(kind))
+        return " or ".join(format_parameter_value_type(option) for option in typing.get_args(kind))
     if kind is type(None):
         return "none"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"one of {', '.join(str(member.value) for member in kind)}"
     if origin is list or kind is list:
         inner = typing.get_args(kind)
-        return f"a list of {format_parameter_type(inner[0])}" if inner else "a list"
+        return f"a list of {format_parameter_value_type(inner[0])}" if inner else "a list"
     if (structure := find_structure(kind)) is not None:
         return f"{kind.__name__} (an object with {', '.join(structure.fields)})"
     return getattr(kind, "__name__", str(kind))
@@ -119,14 +124,14 @@ def _convert_value_to_type(value: Any, kind: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union_value(value, options)
     if kind is Any or kind is object:
-        return _parse_literal_value(value) if isinstance(value, str) else value
+        return _parse_literal_parameter_value(value) if isinstance(value, str) else value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
         return (
             next(option for option in options if option == value or str(option) == value)
             if any(option == value or str(option) == value for option in options)
-            else _raise_value_error()
+            else _raise_parameter_value_error()
         )
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _convert_enum_value(value, kind)
@@ -151,7 +156,7 @@ def _convert_value_to_type(value: Any, kind: Any) -> Any:
         return _convert_written_value(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
-        return kind(str(value)) if is_text else _raise_value_error()
+        return kind(str(value)) if is_text else _raise_parameter_value_error()
     return value
 
 
@@ -177,7 +182,7 @@ def _convert_union_value(value: Any, options: tuple[Any, ...]) -> Any:
                 raise
         except (ValueError, TypeError, msgspec.ValidationError):
             continue
-    return _raise_value_error()
+    return _raise_parameter_value_error()
 
 
 def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
@@ -185,25 +190,25 @@ def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
         texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
         if value is member or value == member.value or value in texts:
             return member
-    return _raise_value_error()
+    return _raise_parameter_value_error()
 
 
 def _convert_bool_value(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    text = value.lower() if isinstance(value, str) else _raise_value_error()
-    return text in TRUE if text in TRUE | FALSE else _raise_value_error()
+    text = value.lower() if isinstance(value, str) else _raise_parameter_value_error()
+    return text in TRUE if text in TRUE | FALSE else _raise_parameter_value_error()
 
 
 def _convert_sequence_value(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
     else:
-        parts = _raise_value_error() if isinstance(value, Mapping) else list(value)
+        parts = _raise_parameter_value_error() if isinstance(value, Mapping) else list(value)
     inner = options[0] if options else Any
     if container is tuple and options and options[-1] is not Ellipsis:
         if len(parts) != len(options):
-            _raise_value_error()
+            _raise_parameter_value_error()
         return tuple(_convert_value_to_type(part, each) for part, each in zip(parts, options, strict=True))
     return container(_convert_value_to_type(part, inner) for part in parts)
 
@@ -235,7 +240,9 @@ def _convert_structure_value(value: Any, structure: Structure) -> Any:
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
-        raise UnfitValueError(value, structure.kind, problem=f"is refused: {_take_pydantic_message(error)}") from error
+        raise UnfitValueError(
+            value, structure.kind, problem=f"is refused: {_take_pydantic_value_message(error)}"
+        ) from error
 
 
 def _convert_member_value(name: Any, value: Any, kind: Any) -> Any:
@@ -248,10 +255,10 @@ def _convert_member_value(name: Any, value: Any, kind: Any) -> Any:
 def _parse_mapping_value(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
-    return value if isinstance(value, Mapping) else _raise_value_error()
+    return value if isinstance(value, Mapping) else _raise_parameter_value_error()
 
 
-def _take_pydantic_message(error: Exception) -> str:
+def _take_pydantic_value_message(error: Exception) -> str:
     """pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]
@@ -259,7 +266,7 @@ def _take_pydantic_message(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _parse_literal_value(text: str) -> Any:
+def _parse_literal_parameter_value(text: str) -> Any:
     """The value of a text for a parameter of unknown type: a number, true, null or a list if it parses as one."""
     if text.lower() == "none":
         return None
@@ -269,5 +276,5 @@ def _parse_literal_value(text: str) -> Any:
         return text
 
 
-def _raise_value_error() -> typing.NoReturn:
+def _raise_parameter_value_error() -> typing.NoReturn:
     raise ValueError

@@ -14,9 +14,9 @@ from mlapp.errors import UsageError, suggest_nearest
 from mlapp.pipeline.parameter_values import (
     UnfitValueError,
     convert_value,
-    format_parameter_type,
+    format_parameter_value_type,
     make_parameter_example,
-    to_plain_value,
+    to_plain_parameter_value,
 )
 from mlapp.pipeline.stage import Stage
 from mlapp.pipeline.structures import find_structure, is_structure, read_structure_values
@@ -51,7 +51,7 @@ class Parameter:
             return convert_value(value, self.kind)
         except UnfitValueError as error:
             name = ".".join((self.name, *error.path))
-            problem = error.problem or f"takes {format_parameter_type(error.kind)}, not {error.value!r}."
+            problem = error.problem or f"takes {format_parameter_value_type(error.kind)}, not {error.value!r}."
             raise UsageError(
                 f"Parameter '{name}' of {self.stage} {problem}",
                 f"Give it as {name}={make_parameter_example(error.kind)}.",
@@ -87,7 +87,7 @@ def list_open_parameter_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
     )
 
 
-def bind_parameters(
+def bind_pipeline_parameters(
     parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Bind the given values, converted and checked, to the stages, with defaults for the rest.
@@ -120,7 +120,7 @@ def bind_parameters(
         value = wholes.get(key, parameter.default)
         if key in parts:
             value = _replace_parameter_fields(parameter, value, parts[key])
-        bound.setdefault(parameter.stage, {})[parameter.name] = _convert_parameter(parameter, value)
+        bound.setdefault(parameter.stage, {})[parameter.name] = _convert_pipeline_parameter(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
             continue
@@ -133,7 +133,7 @@ def bind_parameters(
     return bound
 
 
-def select_stage_parameters(
+def select_pipeline_parameters(
     stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The given values that a stage takes.
@@ -147,22 +147,24 @@ def select_stage_parameters(
         name: value
         for name, value in _expand_parameter_mappings(parameters, given).items()
         if _find_matching_parameters(own, name)
-        or (is_open and not _find_matching_parameters(parameters, name) and _get_extra_parameter(stage, name))
+        or (is_open and not _find_matching_parameters(parameters, name) and _get_extra_pipeline_parameter(stage, name))
     }
 
 
-def bind_stage_parameters(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+def bind_pipeline_stage_parameters(
+    stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """One stage's values: the given ones that it takes, converted and checked, and its defaults.
 
     Args:
         parameters: of all stages. A value that another stage declares is not passed to `**kwargs`.
 
     Raises:
-        UsageError: as `bind_parameters`.
+        UsageError: as `bind_pipeline_parameters`.
     """
     is_open = list_open_parameter_stages([stage])
-    own = select_stage_parameters(stage.role.name, parameters, given, is_open)
-    return bind_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
+    own = select_pipeline_parameters(stage.role.name, parameters, given, is_open)
+    return bind_pipeline_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
 
 
 def flatten_parameters(
@@ -186,11 +188,11 @@ def flatten_parameters(
     }
 
 
-def _convert_parameter(parameter: Parameter, value: Any) -> Any:
+def _convert_pipeline_parameter(parameter: Parameter, value: Any) -> Any:
     if not isinstance(value, Recorded):
         return parameter.convert_value(value)
     # The text can describe a function or an object. Only the default itself is usable.
-    if not parameter.is_required and to_plain_value(parameter.default) == value.value:
+    if not parameter.is_required and to_plain_parameter_value(parameter.default) == value.value:
         return parameter.default
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
@@ -229,7 +231,7 @@ def _has_parameter_fields(parameter: Parameter) -> bool:
     return is_mapping or find_structure(kind) is not None
 
 
-def _get_extra_parameter(stage: str, name: str) -> str:
+def _get_extra_pipeline_parameter(stage: str, name: str) -> str:
     """The keyword of a value for a stage with `**kwargs`; empty if the name means another stage."""
     prefix, dot, short = name.rpartition(".")
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
@@ -244,13 +246,13 @@ def _find_parameter(
     if found:
         names = " or ".join(parameter.full_name for parameter, _ in found)
         raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Name one: {names}.")
-    takers = [stage for stage in open_stages if _get_extra_parameter(stage, name)]
+    takers = [stage for stage in open_stages if _get_extra_pipeline_parameter(stage, name)]
     close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
             raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Name one: {names}.")
-        return Parameter(takers[0], _get_extra_parameter(takers[0], name), Any), ()
+        return Parameter(takers[0], _get_extra_pipeline_parameter(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
     todo = f"Known parameters: {listed}."

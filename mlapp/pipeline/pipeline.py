@@ -19,7 +19,7 @@ from mlapp.pipeline.decorators import (
     TaskDecorator,
     TransformerDecorator,
 )
-from mlapp.pipeline.definition import has_same_definition, is_defined_in_file, is_redefinition
+from mlapp.pipeline.definition import has_same_pipeline_definition, is_defined_in_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage
 from mlapp.pipeline.stage_options import FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
@@ -115,19 +115,19 @@ class Pipeline:
     @property
     def model_options(self) -> ModelOptions:
         """The options of `@app.model`; the defaults if the app declares no model."""
-        return self._find_stage_options("model", ModelOptions)
+        return self._find_pipeline_options("model", ModelOptions)
 
     @property
     def predictor_options(self) -> PredictorOptions:
         """The options of `@app.predictor`; the defaults if the app declares none."""
-        return self._find_stage_options("predictor", PredictorOptions)
+        return self._find_pipeline_options("predictor", PredictorOptions)
 
     @property
     def feature_loader_options(self) -> FeatureLoaderOptions:
         """The options of `@app.feature_loader`; the defaults if the app declares none."""
-        return self._find_stage_options("feature_loader", FeatureLoaderOptions)
+        return self._find_pipeline_options("feature_loader", FeatureLoaderOptions)
 
-    def _find_stage_options(self, role: str, kind: type[Options]) -> Options:
+    def _find_pipeline_options(self, role: str, kind: type[Options]) -> Options:
         stage = self.stages.get(role)
         return stage.options if stage is not None and isinstance(stage.options, kind) else kind()
 
@@ -139,7 +139,9 @@ class Pipeline:
         """
         stage = stages.make_stage(role, function, has_target=self.target is not None, options=options)
         if role.name == "on_predict":
-            self.callbacks = [each for each in self.callbacks if not has_same_definition(each.function, function)]
+            self.callbacks = [
+                each for each in self.callbacks if not has_same_pipeline_definition(each.function, function)
+            ]
             self.callbacks.append(stage)
             self.stages[role.name] = self.callbacks[0]
             return

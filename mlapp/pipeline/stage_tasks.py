@@ -80,7 +80,7 @@ class TaskArguments(TypedDict, total=False):
     secrets: Sequence[str]
 
 
-def make_stage_task(role: str, options: Mapping[str, Any]) -> Task:
+def make_pipeline_stage_task(role: str, options: Mapping[str, Any]) -> Task:
     """How a stage runs, from the options of its decorator.
 
     Raises:

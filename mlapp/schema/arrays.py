@@ -96,7 +96,7 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     wanted = np.dtype(dtype)
     try:
         given = np.asarray(inputs)
-        if not all(_is_castable_to_array(found, wanted.kind) for found in _collect_array_input_types(inputs, given)):
+        if not all(_is_castable_to_array(found, wanted.kind) for found in _collect_schema_array_types(inputs, given)):
             raise ValueError("a value is of another type")
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(wanted, copy=False)
@@ -115,7 +115,7 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     return array
 
 
-def _collect_array_input_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
+def _collect_schema_array_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
     """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlapp.schema.fields import Field, find_float_bound, find_integer_bounds
+from mlapp.schema.fields import Field, find_float_field_bound, find_integer_field_bounds
 from mlapp.schema.zones import fits_zone
 
 NONE = type(None)
@@ -37,9 +37,9 @@ def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
                 return is_clear and kinds <= {str, int, float} and set(values) <= set(known)
             case "number":
                 size = np.abs(np.array(values, float)) if kinds <= {int, float} else np.array(np.inf)
-                return bool((size <= find_float_bound(field.dtype)).all())
+                return bool((size <= find_float_field_bound(field.dtype)).all())
             case "integer" if kinds <= {int}:
-                low, end = find_integer_bounds(field.dtype)
+                low, end = find_integer_field_bounds(field.dtype)
                 return not values or (low <= min(values) and max(values) < end)
             case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
                 return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())

@@ -13,7 +13,7 @@ from mlapp.schema.bulk_check import accepts_values_in_bulk
 from mlapp.schema.cast import cast_column, is_missing_value
 from mlapp.schema.category import convert_categories_as_sent, is_category
 from mlapp.schema.column_check import check_column_names
-from mlapp.schema.fields import Field, Schema, find_float_bound, find_integer_bounds
+from mlapp.schema.fields import Field, Schema, find_float_field_bound, find_integer_field_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
 from mlapp.schema.zones import fits_zone, is_zoned_dtype
 
@@ -141,19 +141,19 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
     if kind != "f":
         if field.type == "number":
             return -1
-        low, end = find_integer_bounds(field.dtype)
+        low, end = find_integer_field_bounds(field.dtype)
         good = (column.to_numpy() >= low) & (column.to_numpy() < end)
         return -1 if good.all() else int(np.argmin(good))
     values = column.to_numpy()
     good = np.isfinite(values)
     if field.nullable:
         good = good | ~good
-    bound = find_float_bound(field.dtype)
+    bound = find_float_field_bound(field.dtype)
     if field.type == "number" and bound < np.finfo(values.dtype).max:
         good = good & ~(np.isfinite(values) & (np.abs(values) > bound))
     if field.type == "integer":
         values = values.astype("float64", copy=False)  # half precision cannot hold the bounds
-        low, end = find_integer_bounds(field.dtype)
+        low, end = find_integer_field_bounds(field.dtype)
         with np.errstate(invalid="ignore"):
             whole = (values == np.floor(values)) & (values >= low) & (values < end)
             # Beyond these, a float can be a rounded integer.
@@ -174,7 +174,7 @@ def _is_conforming_value(field: Field, value: Any) -> bool:
             if not _is_finite(value):
                 return field.nullable and not isinstance(value, int)
             if field.type == "number":
-                return abs(float(value)) <= find_float_bound(field.dtype)
+                return abs(float(value)) <= find_float_field_bound(field.dtype)
             return float(value).is_integer() and _is_conforming_integer(field.dtype, value)
         case "string":
             return isinstance(value, str)
@@ -195,7 +195,7 @@ def _is_finite(value: Any) -> bool:
 
 def _is_conforming_integer(dtype: str, value: Any) -> bool:
     """Whether a column of that integer type can hold the value."""
-    low, end = find_integer_bounds(dtype)
+    low, end = find_integer_field_bounds(dtype)
     return bool(low <= value < end)
 
 

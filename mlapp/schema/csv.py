@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.errors import InputError, Problem
 from mlapp.schema.arrays import check_array_column_names
 from mlapp.schema.csv_cells import Cells, convert_csv_cells, convert_number_cells, parse_number_cell
-from mlapp.schema.csv_lines import MOST, CsvError, detect_line_delimiter, open_csv_rows
+from mlapp.schema.csv_lines import MOST, CsvError, detect_line_delimiter, open_csv_lines
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def read_csv_in_pieces(
     """
     text = _decode_csv_text(content)
     by = detect_line_delimiter(text.partition("\n")[0], len(schema.fields))
-    source = open_csv_rows(text, by)
+    source = open_csv_lines(text, by)
     first = source.take_first()
     if first is None:
         raise InputError([Problem("the CSV is empty")], "Send a header line, and a line for each row.")

@@ -96,13 +96,13 @@ def _choose_cell_reader(field: Field | None) -> Callable[[str | None], Any]:
         return _parse_boolean_cell
     if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
         known = {str(value): value for value in field.categories or ()}
-        return lambda cell: None if _is_missing_cell(cell) else known.get(cell or "", _parse_untyped_cell(cell))
+        return lambda cell: None if _is_missing_csv_cell(cell) else known.get(cell or "", _parse_untyped_cell(cell))
     if field.type in ("string", "category", "bytes"):  # `null` is base64, too
         return _keep_cell
-    return lambda cell: None if _is_missing_cell(cell) else cell
+    return lambda cell: None if _is_missing_csv_cell(cell) else cell
 
 
-def _is_missing_cell(cell: str | None) -> bool:
+def _is_missing_csv_cell(cell: str | None) -> bool:
     return cell is None or cell.strip() in MISSING
 
 
@@ -124,11 +124,11 @@ def _parse_float_cell(cell: str | None) -> Any:
     try:
         return float(cell) if "_" not in cell else cell
     except ValueError:
-        return None if _is_missing_cell(cell) else cell
+        return None if _is_missing_csv_cell(cell) else cell
 
 
 def _parse_boolean_cell(cell: str | None) -> Any:
-    return None if _is_missing_cell(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
+    return None if _is_missing_csv_cell(cell) else TRUTH.get(cell.strip().lower(), cell)  # type: ignore[union-attr]
 
 
 def _parse_untyped_cell(cell: str | None) -> Any:

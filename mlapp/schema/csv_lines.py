@@ -33,13 +33,13 @@ class CsvError(ValueError):
     """The bytes are not CSV."""
 
 
-def open_csv_rows(text: str, by: str) -> Lines | Records:
+def open_csv_lines(text: str, by: str) -> Lines | Records:
     """The rows of a CSV text."""
     if '"' not in text:
         return Lines(text, by, _blank_csv_cells_to_none)
     marked = _mark_empty_csv_texts(text, by)
     if marked is not None and '"' not in marked:
-        return Lines(marked, by, _unmark_csv_cells)
+        return Lines(marked, by, _unmark_csv_line_cells)
     return Records(text, by, marked)
 
 
@@ -82,7 +82,7 @@ class Lines:
             InputError: a row has another number of cells than `width`.
         """
         while len(self._lines) < most and self._at < len(self._text):
-            end = self._find_block_end()
+            end = self._find_line_block_end()
             block = self._text[self._at : end]
             self._at = end
             if "\r" in block:
@@ -96,7 +96,7 @@ class Lines:
         columns: list[Cells] = [flat[at::width] for at in range(width)]
         return list(map(self._convert, columns)), len(lines)
 
-    def _find_block_end(self) -> int:
+    def _find_line_block_end(self) -> int:
         """Where the line ends that is some way ahead."""
         found = LINE_END.search(self._text, self._at + BLOCK)
         return len(self._text) if found is None else found.end()
@@ -121,12 +121,12 @@ class Records:
         first = next(self._rows, None)
         if first is not None and len(first) > LONGEST_ROW:
             raise CsvError(TOO_LONG)
-        return first if first is None or self._marked is None else list(_unmark_csv_cells(first))
+        return first if first is None or self._marked is None else list(_unmark_csv_line_cells(first))
 
     def restart(self) -> None:
         """As `Lines.restart`."""
         marked = self._marked
-        self._rows = _iterate_csv_lines(self._text, self._by) if marked is None else self._read_marked_rows(marked)
+        self._rows = _iterate_csv_lines(self._text, self._by) if marked is None else self._read_marked_lines(marked)
 
     def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
         """As `Lines.take_columns`."""
@@ -134,9 +134,9 @@ class Records:
         counts = list(map(len, rows))
         _check_csv_line_widths(counts, width, before)
         columns: list[Cells] = list(zip(*rows, strict=True))
-        return columns if self._marked is None else list(map(_unmark_csv_cells, columns)), len(rows)
+        return columns if self._marked is None else list(map(_unmark_csv_line_cells, columns)), len(rows)
 
-    def _read_marked_rows(self, text: str) -> Iterator[list[Any]]:
+    def _read_marked_lines(self, text: str) -> Iterator[list[Any]]:
         """Rows in which missing cells are empty, and empty texts are `MARK`."""
         taken = 0
         try:
@@ -182,7 +182,7 @@ def _count_empty_csv_texts(text: bytes, by: str) -> int | None:
     return int(np.count_nonzero((first + 1 == last) & begins & ends))
 
 
-def _unmark_csv_cells(cells: Cells) -> Cells:
+def _unmark_csv_line_cells(cells: Cells) -> Cells:
     """The cells, with None for missing ones, and empty texts for marks."""
     if MARK in cells:
         return ["" if cell == MARK else cell or None for cell in cells]

@@ -43,12 +43,12 @@ def parse_duration(text: str) -> int:
         sign, *numbers, fraction = found.groups()
         weeks, days, hours, minutes, seconds = (int(number or 0) for number in numbers)
         whole = (7 * weeks + days) * DAY + (hours * 3600 + minutes * 60 + seconds) * SECOND
-        part = _parse_fraction(fraction) * (-1 if (numbers[-1] or "").startswith("-") else 1)
+        part = _parse_duration_fraction(fraction) * (-1 if (numbers[-1] or "").startswith("-") else 1)
         return -(whole + part) if sign == "-" else whole + part
     if text and (found := PANDAS.fullmatch(text)) is not None:
         day, sign, *clock, fraction = found.groups()
         hours, minutes, seconds = (int(number or 0) for number in clock)
-        time = (hours * 3600 + minutes * 60 + seconds) * SECOND + _parse_fraction(fraction)
+        time = (hours * 3600 + minutes * 60 + seconds) * SECOND + _parse_duration_fraction(fraction)
         return int(day or 0) * DAY + (-time if sign == "-" else time)
     raise ValueError(f"{text!r} is not an ISO 8601 duration")
 
@@ -59,5 +59,5 @@ def count_nanoseconds(value: timedelta) -> int:
     return value.days * DAY + value.seconds * SECOND + value.microseconds * 1000 + int(own)
 
 
-def _parse_fraction(digits: str | None) -> int:
+def _parse_duration_fraction(digits: str | None) -> int:
     return int((digits or "").ljust(9, "0"))

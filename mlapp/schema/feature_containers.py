@@ -22,7 +22,7 @@ def count_feature_rows(features: Any) -> int | None:
     return len(features) if hasattr(features, "__len__") else None
 
 
-def take_feature_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
+def take_feature_container_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
     """Rows of features in the features' form: a table, an array, a list, a dict of arrays, a dataset.
 
     Args:
@@ -32,10 +32,10 @@ def take_feature_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any])
         A table's rows are numbered from 0, as in a request.
     """
     if isinstance(features, Mapping):
-        return {name: take_feature_rows(part, rows) for name, part in features.items()}
+        return {name: take_feature_container_rows(part, rows) for name, part in features.items()}
     if hasattr(features, "iloc"):
         return features.iloc[rows].reset_index(drop=True)
-    if is_dataset_container(features):
+    if is_dataset_feature_container(features):
         from torch.utils.data import Subset
 
         return Subset(features, [int(row) for row in rows])
@@ -58,7 +58,7 @@ def concatenate_features(features: list[Any]) -> Any:
         import pandas as pd
 
         return pd.concat(features, ignore_index=True)
-    if is_dataset_container(first):
+    if is_dataset_feature_container(first):
         from torch.utils.data import ConcatDataset
 
         return ConcatDataset(features)
@@ -67,7 +67,7 @@ def concatenate_features(features: list[Any]) -> Any:
     return np.concatenate(features)
 
 
-def is_dataset_container(features: Any) -> bool:
+def is_dataset_feature_container(features: Any) -> bool:
     """Whether features are a PyTorch dataset with indexable rows."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}
     return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
@@ -92,7 +92,7 @@ def build_container_features(inputs: Any, schema: Schema) -> Any:
     if schema.container == "dict":
         return _make_array_container(inputs, schema)
     if schema.container in ("dataset", "tensor_dataset"):
-        return inputs if is_dataset_container(inputs) else _make_dataset_container(inputs, schema)
+        return inputs if is_dataset_feature_container(inputs) else _make_dataset_container(inputs, schema)
     return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
 

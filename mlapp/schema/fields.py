@@ -117,7 +117,7 @@ class ModelSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.features.example_inputs()
 
 
-def find_integer_bounds(dtype: str) -> tuple[int, int]:
+def find_integer_field_bounds(dtype: str) -> tuple[int, int]:
     """The smallest value of an integer dtype (NumPy's or pandas'), and the first one that is too large.
 
     For whole numbers in other dtypes, the bounds of int64.
@@ -127,7 +127,7 @@ def find_integer_bounds(dtype: str) -> tuple[int, int]:
     return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 
-def find_float_bound(dtype: str) -> float:
+def find_float_field_bound(dtype: str) -> float:
     """The largest number of a floating-point dtype (NumPy's, pandas' or Arrow's)."""
     name = dtype.lower()
     if "float16" in name or name.startswith("halffloat"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from mlapp.errors import DataError
-from mlapp.schema.feature_containers import is_dataset_container, unwrap_dataset_row
+from mlapp.schema.feature_containers import is_dataset_feature_container, unwrap_dataset_row
 from mlapp.schema.fields import Field, FieldType, Schema
 from mlapp.schema.json_values import to_json_value
 from mlapp.schema.number_fields import choose_number_example, find_number_range, infer_number_fields
@@ -57,7 +57,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
         return Schema(kind="any", container="dict", fields=fields, example=example)
     if hasattr(features, "toarray"):  # a sparse matrix
         return Schema(kind="any")
-    if is_dataset_container(features):
+    if is_dataset_feature_container(features):
         first = features[0]
         row = unwrap_dataset_row(first)
         if not hasattr(row, "detach"):

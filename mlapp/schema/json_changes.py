@@ -39,13 +39,17 @@ def require_unchanged_json_columns(sent: pd.DataFrame, decoded: pd.DataFrame) ->
     for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
         if before.dtype is not after.dtype and _distinguish_dtype(before) != _distinguish_dtype(after):
             raise changed_column_error(
-                str(name), before, f"its dtype {_format_changed_column(before)} becomes {_format_changed_column(after)}"
+                str(name),
+                before,
+                f"its dtype {_format_json_changed_column(before)} becomes {_format_json_changed_column(after)}",
             )
         row = _find_first_changed_row(before, after)
         if row is not None:
             values = before.iloc[row], after.iloc[row]
             raise changed_column_error(
-                str(name), before, f"{_format_sent_value(values[0])} becomes {_format_sent_value(values[1])}"
+                str(name),
+                before,
+                f"{_format_json_changed_value(values[0])} becomes {_format_json_changed_value(values[1])}",
             )
 
 
@@ -85,7 +89,7 @@ def _distinguish_dtype(column: pd.Series[Any]) -> str:
     return str(dtype)
 
 
-def _format_changed_column(column: pd.Series[Any]) -> str:
+def _format_json_changed_column(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     dtype = column.dtype
@@ -110,6 +114,6 @@ def _find_first_changed_row(before: pd.Series[Any], after: pd.Series[Any]) -> in
     return None
 
 
-def _format_sent_value(value: Any) -> str:
+def _format_json_changed_value(value: Any) -> str:
     text = f"{value!r} ({type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:77]}…"

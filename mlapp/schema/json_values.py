@@ -40,7 +40,7 @@ def to_json_value(value: Any) -> Any:
 
 def is_same_json_value(left: Any, right: Any) -> bool:
     """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's."""
-    left, right = _to_comparable_value(left), _to_comparable_value(right)
+    left, right = _to_comparable_json_value(left), _to_comparable_json_value(right)
     if isinstance(left, str) and isinstance(right, str):
         return str(left) == str(right)
     if type(left) is not type(right):
@@ -54,5 +54,5 @@ def is_same_json_value(left: Any, right: Any) -> bool:
     return left is right or left != left or bool(left == right)
 
 
-def _to_comparable_value(value: Any) -> Any:
+def _to_comparable_json_value(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value

@@ -79,7 +79,7 @@ class NumberRows:
             try:
                 parse = _local.parse
             except AttributeError:
-                parse = _make_number_parser()
+                parse = _make_number_rows_parser()
             try:
                 rows: Any = parse(body) if size < LARGE else simdjson.Parser().parse(body)
                 if key:
@@ -117,7 +117,7 @@ class NumberRows:
         last = -len(end)
 
         def decode(texts: list[bytes]) -> list[Part | None]:
-            parse = getattr(_local, "parse", None) or _make_number_parser()
+            parse = getattr(_local, "parse", None) or _make_number_rows_parser()
             found: list[Part | None] = []
             for text in texts:
                 part = None
@@ -145,17 +145,17 @@ class NumberRows:
         dtype = self._dtype
         found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            return _cast_number_cells(found, dtype).tobytes()
+            return _cast_number_row_cells(found, dtype).tobytes()
         if count < FEW:
             raise ValueError("too few rows")
         table = np.empty(count, dtype)
         found = found.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
-            table[name] = _cast_number_cells(found[:, at], kind)
+            table[name] = _cast_number_row_cells(found[:, at], kind)
         return table.tobytes()
 
 
-def read_json_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
+def read_json_number_row(text: bytes, dtype: str) -> NDArray[Any] | None:
     """The numbers of a flat JSON array.
 
     None if the text is something else, a number does not fit the type, or simdjson is not installed.
@@ -169,10 +169,12 @@ def read_json_numbers(text: bytes, dtype: str) -> NDArray[Any] | None:
     is_whole = wanted.kind in "iu"
     try:
         parse: Any = (
-            simdjson.Parser().parse if len(text) >= LARGE else getattr(_local, "parse", None) or _make_number_parser()
+            simdjson.Parser().parse
+            if len(text) >= LARGE
+            else getattr(_local, "parse", None) or _make_number_rows_parser()
         )
         found = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
-        return _cast_number_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
+        return _cast_number_row_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
     except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
 
@@ -184,14 +186,14 @@ def count_byte(text: bytes, byte: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(byte)))
 
 
-def _make_number_parser() -> Callable[[bytes], Any]:
+def _make_number_rows_parser() -> Callable[[bytes], Any]:
     """The thread's own parser, which parses one text at a time."""
     parse: Callable[[bytes], Any] = simdjson.Parser().parse
     _local.parse = parse
     return parse
 
 
-def _cast_number_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+def _cast_number_row_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
     """Raises:
     ValueError: a value is beyond the type, or not whole, or not known exactly.
     """

@@ -136,7 +136,7 @@ def _read_time_text(value: Any, dtype: str) -> datetime.time:
     return value
 
 
-def _read_period_text(value: Any, dtype: str) -> Any:
+def _read_period_text_form(value: Any, dtype: str) -> Any:
     import pandas as pd
 
     if not isinstance(value, (str, pd.Period)):
@@ -149,7 +149,7 @@ def _read_period_text(value: Any, dtype: str) -> Any:
     return found
 
 
-def _read_bytes_text(value: Any, dtype: str) -> bytes:
+def _read_bytes_text_form(value: Any, dtype: str) -> bytes:
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
@@ -193,7 +193,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a period as pandas writes it, as 2026-01 for a month",
         placeholder="2000-01",
         json_schema={"type": "string"},
-        read=_read_period_text,
+        read=_read_period_text_form,
         is_ordered=True,
     ),
     "bytes": TextForm(
@@ -202,7 +202,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
         wanted="a text in base64",
         placeholder="",
         json_schema={"type": "string", "contentEncoding": "base64"},
-        read=_read_bytes_text,
+        read=_read_bytes_text_form,
     ),
     "uuid": TextForm(
         dtypes=(),

@@ -144,15 +144,15 @@ class Application:
                     await self.add_deferred()
                 except MlappError as error:
                     log.error("the model cannot be loaded: %s %s", error.what, error.todo)
-                    await _make_problem_response(
+                    await _make_application_problem(
                         HttpError(503, f"The model cannot be loaded: {error.what}")
                     ).send_response(send, [])
                     return
             if self.tracing is None:
-                await self._answer_request(scope, receive, send)
+                await self._answer_application_request(scope, receive, send)
             else:
                 await self.tracing.trace_request(
-                    self._answer_request,
+                    self._answer_application_request,
                     self._find_application_route(_find_mounted_path(scope))[0],
                     scope,
                     receive,
@@ -181,7 +181,7 @@ class Application:
             await send({"type": "lifespan.shutdown.complete"})
         await self.close_models()
 
-    async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_application_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         request = Request(scope, receive, self.intake)
         path = _find_mounted_path(scope)
@@ -197,7 +197,7 @@ class Application:
             if methods is None and self._api is not None and self.keys.is_allowed(request.headers):
                 template, status = await self._forward_to_user_app(scope, receive, send, extra)
                 return
-            response = await self._call_handler(request, path, template, methods)
+            response = await self._call_application_handler(request, path, template, methods)
             status = response.status
             try:
                 if response.stream is None:
@@ -217,7 +217,7 @@ class Application:
             if self.access_log is not None:
                 self.access_log.log_request(request.method, path, status, seconds, identity, scope.get("client"))
 
-    async def _call_handler(
+    async def _call_application_handler(
         self, request: Request, path: str, template: str, methods: dict[str, Handler] | None
     ) -> Response:
         try:
@@ -240,7 +240,7 @@ class Application:
         except (ClientLeft, asyncio.CancelledError):
             raise
         except Exception as error:
-            return _make_problem_response(make_http_error(error))
+            return _make_application_problem(make_http_error(error))
 
     async def _forward_to_user_app(
         self, scope: Scope, receive: Receive, send: Send, extra: Sequence[tuple[bytes, bytes]]
@@ -269,7 +269,7 @@ class Application:
         return "other", None, ""
 
 
-def _make_problem_response(problem: HttpError) -> Response:
+def _make_application_problem(problem: HttpError) -> Response:
     """A problem as a response. A separate function, because a frame that keeps its error keeps the request's body."""
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 

@@ -49,7 +49,7 @@ def create_asgi(
 
     def add_model() -> None:
         endpoint = make_asgi_endpoint(application, app, model, store, settings)
-        routes.add_endpoint(application, endpoint)
+        routes.add_endpoint_routes(application, endpoint)
         if isinstance(app, App):
             is_stored = not isinstance(model, TrainedModel)
             found = app.settings.monitor

@@ -12,7 +12,7 @@ from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
-from mlapp.monitoring.history import read_window_counts
+from mlapp.monitoring.history import read_history_counts
 from mlapp.monitoring.place import Place, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
@@ -45,7 +45,7 @@ def monitor_endpoint(
     Args:
         place: stores counts, log and truths. None keeps counts in memory.
     """
-    _add_feedback_route(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
+    _add_monitoring_feedback(application, endpoint, place, ColumnPrivacy(settings.columns, endpoint.name))
     recorder = make_recorder(endpoint.name, settings, place, application.metrics.registry, make_request_id)
     if recorder is None:
         return None
@@ -63,7 +63,7 @@ def monitor_endpoint(
     return recorder
 
 
-def _add_feedback_route(
+def _add_monitoring_feedback(
     application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy
 ) -> None:
     """`POST /feedback`. Answers after the truths are stored."""
@@ -74,7 +74,7 @@ def _add_feedback_route(
         body, budget = await receive_request_body(endpoint, request)
         truths = Truths(place, rules, endpoint.current.baseline)
         checked = await endpoint.run_decoder(
-            lambda: truths.check(_decode_feedback_truths(body, budget)), len(body), budget, request.wait_until_left
+            lambda: truths.check(_decode_monitoring_truths(body, budget)), len(body), budget, request.wait_until_left
         )
         try:
             accepted = await asyncio.to_thread(truths.write, checked)
@@ -86,7 +86,7 @@ def _add_feedback_route(
     application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
 
 
-def _decode_feedback_truths(body: bytes, budget: Budget) -> Any:
+def _decode_monitoring_truths(body: bytes, budget: Budget) -> Any:
     """Parse a body of truths; a large one in chunks.
 
     Raises:
@@ -128,7 +128,7 @@ def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) 
     if place is not None:
         seconds = parse_seconds(recorder.settings.window)
         try:
-            counts = read_window_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
+            counts = read_history_counts(place, since=now - MOST_WINDOWS * seconds, until=now + seconds) or counts
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
     baselines = recorder.baselines()

@@ -22,7 +22,7 @@ HTML = b"text/html; charset=utf-8"
 EVENTS = b"text/event-stream"
 
 
-def add_endpoint(application: Application, endpoint: Endpoint) -> None:
+def add_endpoint_routes(application: Application, endpoint: Endpoint) -> None:
     """Serve another model. The first one without a prefix gets the short paths."""
     add_server_routes(application)
     application.endpoints.append(endpoint)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from mlapp.errors import UsageError
-from mlapp.store.manifests import signatures_key
+from mlapp.store.manifests import manifest_signatures_key
 from mlapp.store.storage import FullError, Storage
 
 
@@ -31,6 +31,6 @@ def delete_version(storage: Storage, app: str, number: int, folder: str | None) 
         is_ours = storage.create_key(*mark)
     if folder is not None:
         storage.delete_prefix(f"{app}/{folder}")
-    storage.delete_prefix(signatures_key(app, number))
+    storage.delete_prefix(manifest_signatures_key(app, number))
     if not is_ours:
         raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")

@@ -44,19 +44,19 @@ class FolderStorage:
         self._copies = copies
 
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
-        path = self._locate_key(key)
+        path = self._locate_folder_key(key)
         with translate_folder_errors(path):
             try:
                 is_new = _create_file_in_folder(path, content)
             except OSError as error:
-                if error.errno not in FULL or not from_reserve or not self._release_reserve():
+                if error.errno not in FULL or not from_reserve or not self._release_folder_reserve():
                     raise
                 is_new = _create_file_in_folder(path, content)
-            self._keep_reserve()
+            self._keep_folder_reserve()
         return is_new
 
     def read_key(self, key: str) -> bytes | None:
-        path = self._locate_key(key)
+        path = self._locate_folder_key(key)
         with translate_folder_errors(path):
             try:
                 return path.read_bytes()
@@ -67,7 +67,7 @@ class FolderStorage:
         return [self.read_key(key) for key in keys]
 
     def list_names(self, prefix: str, after: str = "") -> list[str]:
-        path = self._locate_key(prefix)
+        path = self._locate_folder_key(prefix)
         with translate_folder_errors(path):
             try:
                 return [name for name in os.listdir(path) if name > after and not name.startswith(".")]
@@ -79,7 +79,7 @@ class FolderStorage:
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
-        path = self._locate_key(prefix)
+        path = self._locate_folder_key(prefix)
         with translate_folder_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned_folders(path.parent)
@@ -100,12 +100,12 @@ class FolderStorage:
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         if self._copies is None:
-            return self._locate_key(prefix)
+            return self._locate_folder_key(prefix)
         try:
             self._copies.mkdir(parents=True, exist_ok=True)
         except OSError:  # a pod's filesystem is read-only
             self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
-        source = self._locate_key(prefix)  # can be a link, to the files that a platform mounts
+        source = self._locate_folder_key(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
         with translate_folder_errors(folder):
             for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
@@ -115,7 +115,7 @@ class FolderStorage:
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
         if self._copies is None:
             return []  # the folder is the prefix
-        return sorted(set(list_version_files(self._locate_key(prefix))) - set(files))
+        return sorted(set(list_version_files(self._locate_folder_key(prefix))) - set(files))
 
     def size(self, prefix: str) -> int:
         total = 0
@@ -125,7 +125,7 @@ class FolderStorage:
         return total
 
     def delete_prefix(self, prefix: str) -> None:
-        path = self._locate_key(prefix)
+        path = self._locate_folder_key(prefix)
         with translate_folder_errors(path):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ class FolderStorage:
     def __repr__(self) -> str:
         return str(self.root)
 
-    def _locate_key(self, key: str) -> Path:
+    def _locate_folder_key(self, key: str) -> Path:
         """The path of a key.
 
         Raises:
@@ -155,7 +155,7 @@ class FolderStorage:
         """
         return _join_inside_folder(self.root, key) if key else self.root
 
-    def _release_reserve(self) -> bool:
+    def _release_folder_reserve(self) -> bool:
         """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
         try:
             (self.root / RESERVE).unlink()
@@ -163,7 +163,7 @@ class FolderStorage:
             return False
         return True
 
-    def _keep_reserve(self) -> None:
+    def _keep_folder_reserve(self) -> None:
         path = self.root / RESERVE
         if not path.exists():
             with suppress(OSError), path.open("xb") as file:

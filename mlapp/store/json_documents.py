@@ -51,7 +51,7 @@ class JsonDocuments:
             return msgspec.convert(raw, kind)
         except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(
-                f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_document_repair(key)
+                f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_json_document_repair(key)
             ) from None
 
     def _require_known_store_format(self, found: object, key: str) -> None:
@@ -63,7 +63,7 @@ class JsonDocuments:
             )
 
 
-def _advise_document_repair(key: str) -> str:
+def _advise_json_document_repair(key: str) -> str:
     if key == _FORMAT_KEY:
         return f'Write {{"format": {FORMAT}}} into it, or restore it from a backup; the versions are not in it.'
     if "/aliases/" in key:

@@ -40,7 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         created: the start of the training, in UTC; `duration` in seconds.
-        parameters: every parameter of every stage, in the format of `mlapp.pipeline.parameter_values.to_plain_value`.
+        parameters: every parameter of every stage, in the format of
+            `mlapp.pipeline.parameter_values.to_plain_parameter_value`.
         metrics: split → metric → value.
         libraries: distribution → version, for those that are needed to load the model.
         files: name, relative to the version's folder → file.
@@ -109,6 +110,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next(reversed(self.metrics.values()), {})
 
 
-def list_recorded_parameters(manifest: Manifest) -> dict[str, Any]:
+def list_manifest_parameters(manifest: Manifest) -> dict[str, Any]:
     """The parameters of a version, for training another one with them."""
     return {name: Recorded(value) for name, value in manifest.parameters.items()}

@@ -12,7 +12,7 @@ import msgspec
 from mlapp import distribution, provenance
 from mlapp.errors import StoreError
 from mlapp.model import TrainedModel
-from mlapp.pipeline.parameter_values import to_plain_value
+from mlapp.pipeline.parameter_values import to_plain_parameter_value
 from mlapp.provenance import GitState
 from mlapp.schema.json_values import to_json_value
 from mlapp.store.json_documents import JsonDocuments
@@ -99,7 +99,7 @@ class Manifests:
         Raises:
             StoreError: it is not readable, or belongs to another version.
         """
-        signatures = signatures_key(app, number)
+        signatures = manifest_signatures_key(app, number)
         keys = [f"{signatures}/{name}" for name in sorted(self._storage.list_names(signatures))]
         more = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
         return join_signatures(self.read_one(app, number), more)
@@ -141,7 +141,7 @@ def make_manifest(
         version=0,
         created=trained.started,
         duration=round(trained.duration, 6),
-        parameters=to_plain_value(dict(trained.parameters)),
+        parameters=to_plain_parameter_value(dict(trained.parameters)),
         metrics={
             split: {name: to_json_value(value) for name, value in found.items()}
             for split, found in trained.metrics.items()
@@ -150,7 +150,7 @@ def make_manifest(
         framework=trained.framework.name,
         model_format=trained.format,
         libraries=provenance.read_installed_versions((*trained.framework.libraries, "pandas")),
-        python=provenance.read_python_version(),
+        python=provenance.read_provenance_python_version(),
         mlapp=distribution.version(),
         data=Data(trained.fingerprint, trained.rows, trained.columns),
         files=files,
@@ -164,7 +164,7 @@ def make_manifest(
     )
 
 
-def signatures_key(app: str, number: int) -> str:
+def manifest_signatures_key(app: str, number: int) -> str:
     """The prefix of the signatures that were added to a version."""
     return f"{app}/signatures/{number:06}"
 

@@ -25,7 +25,7 @@ def format_number_name(number: int) -> str:
     return f"{number:06}.json"
 
 
-def find_start(first_page: list[str], count: int, have: Callable[[list[str]], list[bool]]) -> str | None:
+def find_numbered_names_start(first_page: list[str], count: int, have: Callable[[list[str]], list[bool]]) -> str | None:
     """The name after which the last `count` names and more are; None to list all.
 
     Args:

@@ -77,13 +77,13 @@ def _make_s3_client_options(client_options: dict[str, Any]) -> dict[str, Any]:
     if endpoint:
         options["endpoint"] = endpoint
         client_options["allow_http"] = endpoint.startswith("http://")
-    if not os.environ.get("AWS_ACCESS_KEY_ID") and _has_aws_profile():
-        options["credential_provider"], region = _find_profile_credentials()
+    if not os.environ.get("AWS_ACCESS_KEY_ID") and _has_object_client_profile():
+        options["credential_provider"], region = _find_object_client_credentials()
         options["region"] = options["region"] or region
     return {**options, "region": options["region"] or "us-east-1", "client_options": client_options}
 
 
-def _has_aws_profile() -> bool:
+def _has_object_client_profile() -> bool:
     return bool(os.environ.get("AWS_PROFILE")) or any(
         Path(os.environ.get(name, default)).expanduser().is_file()
         for name, default in (
@@ -93,7 +93,7 @@ def _has_aws_profile() -> bool:
     )
 
 
-def _find_profile_credentials() -> tuple[Callable[[], Any] | None, str | None]:
+def _find_object_client_credentials() -> tuple[Callable[[], Any] | None, str | None]:
     """A credential provider for the profile in `~/.aws` (also SSO and roles), and the profile's region.
 
     obstore's own provider for this needs Python 3.11.
@@ -119,7 +119,7 @@ def is_transient_bucket_error(error: Exception) -> bool:
     """Whether a retry can succeed: the connection broke, or the server failed."""
     from obstore.exceptions import BaseError
 
-    status = _get_http_status(str(error))
+    status = _get_object_client_status(str(error))
     return isinstance(error, BaseError) and (status is None or status in (408, 409, 429) or status >= 500)
 
 
@@ -131,7 +131,7 @@ def is_missing_bucket_error(error: Exception) -> bool:
 def translate_bucket_error(error: Exception, shown: str) -> StoreError:
     """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
     text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
-    code, status = _get_s3_error_code(text), _get_http_status(text)
+    code, status = _get_s3_error_code(text), _get_object_client_status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket_error(error):
         return StoreError(
@@ -171,6 +171,6 @@ def _get_s3_error_code(text: str) -> str | None:
     return found[1] if found else None
 
 
-def _get_http_status(text: str) -> int | None:
+def _get_object_client_status(text: str) -> int | None:
     found = re.search(r"status code: (\d{3})", text)
     return int(found[1]) if found else None

@@ -24,7 +24,7 @@ from mlapp.store import object_clients
 from mlapp.store.folder_storage import translate_folder_errors
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
-from mlapp.store.numbered_names import PAGE, find_start
+from mlapp.store.numbered_names import PAGE, find_numbered_names_start
 
 T = TypeVar("T")
 
@@ -54,10 +54,10 @@ class ObjectStorage:
     def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
         from obstore.exceptions import AlreadyExistsError
 
-        self._require_conditional_writes()
+        self._require_conditional_object_writes()
         for pause in (*PAUSES, None):
             try:
-                self._put_if_absent(key, content)
+                self._put_object_if_absent(key, content)
                 return True
             except AlreadyExistsError:
                 # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
@@ -79,7 +79,7 @@ class ObjectStorage:
                     raise
                 return None
 
-        return self._retry_bucket_request(get_object)
+        return self._retry_object_request(get_object)
 
     def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -90,19 +90,19 @@ class ObjectStorage:
 
         if after:
             return self._list_names_after(prefix, after)
-        found = self._retry_bucket_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
+        found = self._retry_object_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         names = [path.rpartition("/")[2] for path in paths]
         return [name for name in names if not name.startswith(".")]
 
     def list_last_names(self, prefix: str, count: int) -> list[str]:
         page = self._list_names_after(prefix, None, PAGE)
-        start = None if len(page) < PAGE else find_start(page, count, partial(self._have_names, prefix))
+        start = None if len(page) < PAGE else find_numbered_names_start(page, count, partial(self._have_names, prefix))
         return page if len(page) < PAGE else self._list_names_after(prefix, start)
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
-        self._require_conditional_writes()
+        self._require_conditional_object_writes()
         cached = self._cache / prefix
         staging = cached.with_name(f".{cached.name}")
         with translate_folder_errors(staging):
@@ -112,7 +112,7 @@ class ObjectStorage:
             yield staging
             for path in sorted(path for path in staging.rglob("*") if path.is_file()):
                 sent = True
-                self._upload_file(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
+                self._upload_object(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
             with translate_folder_errors(cached):
                 staging.rename(cached)
         except BaseException:
@@ -140,7 +140,7 @@ class ObjectStorage:
 
         # Cloud consoles create an empty object for a folder, with the folder's path.
         folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(name.count("/") + 1)}
-        return sorted(set(self._retry_bucket_request(list_objects)) - set(files) - folders - {prefix})
+        return sorted(set(self._retry_object_request(list_objects)) - set(files) - folders - {prefix})
 
     def size(self, prefix: str) -> int:
         import obstore
@@ -149,7 +149,7 @@ class ObjectStorage:
             pages = obstore.list(self._client, prefix, chunk_size=1000)
             return sum(entry["size"] for entries in pages for entry in entries)
 
-        return self._retry_bucket_request(measure)
+        return self._retry_object_request(measure)
 
     def delete_prefix(self, prefix: str) -> None:
         import obstore
@@ -161,12 +161,12 @@ class ObjectStorage:
                 with suppress(FileNotFoundError):  # another process deleted it
                     obstore.delete(self._client, [entry["path"] for entry in entries])
 
-        self._retry_bucket_request(delete_objects)
+        self._retry_object_request(delete_objects)
         shutil.rmtree(self._cache / prefix, ignore_errors=True)
 
     def check_writable(self) -> None:
         self._is_conditional = False
-        self._require_conditional_writes()
+        self._require_conditional_object_writes()
 
     def __repr__(self) -> str:
         return self._shown
@@ -182,29 +182,29 @@ class ObjectStorage:
             some = itertools.islice(pages, None if most is None else -(-most // PAGE))
             return [entry["path"].removeprefix(f"{prefix}/") for entries in some for entry in entries]
 
-        return self._retry_bucket_request(list_objects)
+        return self._retry_object_request(list_objects)
 
     def _have_names(self, prefix: str, names: list[str]) -> list[bool]:
         """Whether each of some keys under a prefix exists."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return [size is not None for size in pool.map(self._measure_object, [f"{prefix}/{name}" for name in names])]
 
-    def _put_if_absent(self, key: str, content: bytes) -> None:
+    def _put_object_if_absent(self, key: str, content: bytes) -> None:
         import obstore
 
         obstore.put(self._client, key, content, mode="create")
 
-    def _require_conditional_writes(self) -> None:
+    def _require_conditional_object_writes(self) -> None:
         """Check once that an existing key cannot be created again; otherwise two trainers could claim one number."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
         if self._is_conditional:
             return
-        self._retry_bucket_request(lambda: obstore.put(self._client, PROBE, b""))
+        self._retry_object_request(lambda: obstore.put(self._client, PROBE, b""))
         try:
-            self._retry_bucket_request(
-                partial(self._put_if_absent, PROBE, b""), passing=(AlreadyExistsError, NotSupportedError)
+            self._retry_object_request(
+                partial(self._put_object_if_absent, PROBE, b""), passing=(AlreadyExistsError, NotSupportedError)
             )
         except AlreadyExistsError:
             self._is_conditional = True
@@ -216,7 +216,7 @@ class ObjectStorage:
             "Use one that supports If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
-    def _upload_file(self, path: Path, key: str, tell: Reporter | None) -> None:
+    def _upload_object(self, path: Path, key: str, tell: Reporter | None) -> None:
         import obstore
 
         size = path.stat().st_size
@@ -227,10 +227,10 @@ class ObjectStorage:
                     obstore.put(self._client, key, file.read(), use_multipart=False)
                     return
                 done = _TransferProgress(f"upload {path.name}", size, tell)
-                parts = (done.add_bytes(part) for part in iter(lambda: file.read(PART), b""))
+                parts = (done.add_transferred_bytes(part) for part in iter(lambda: file.read(PART), b""))
                 obstore.put(self._client, key, parts, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
-        self._retry_bucket_request(upload_once)
+        self._retry_object_request(upload_once)
 
     def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
         """Download a file in parts, each with its own retries. The file is renamed when it is complete.
@@ -249,10 +249,10 @@ class ObjectStorage:
 
                 def download_part(start: int) -> None:
                     end = min(start + PART, size)
-                    part = self._retry_bucket_request(
+                    part = self._retry_object_request(
                         lambda: obstore.get_range(self._client, key, start=start, end=end)
                     )
-                    os.pwrite(file.fileno(), done.add_bytes(bytes(part)), start)
+                    os.pwrite(file.fileno(), done.add_transferred_bytes(bytes(part)), start)
 
                 for fetched in [pool.submit(download_part, start) for start in range(0, size, PART)]:
                     fetched.result()
@@ -267,11 +267,11 @@ class ObjectStorage:
         import obstore
 
         try:
-            return int(self._retry_bucket_request(lambda: obstore.head(self._client, key))["size"])
+            return int(self._retry_object_request(lambda: obstore.head(self._client, key))["size"])
         except FileNotFoundError:
             return None
 
-    def _retry_bucket_request(
+    def _retry_object_request(
         self, request: Callable[[], T], passing: tuple[type[Exception], ...] = (FileNotFoundError,)
     ) -> T:
         """Make an idempotent request, with retries until it succeeds or is refused."""
@@ -296,7 +296,7 @@ class _TransferProgress:
         self._what, self._size, self._tell = what, size, tell
         self._bytes = self._tenths = 0
 
-    def add_bytes(self, part: bytes) -> bytes:
+    def add_transferred_bytes(self, part: bytes) -> bytes:
         self._bytes += len(part)
         tenths = self._bytes * 10 // self._size
         if self._tell is not None and tenths > self._tenths:

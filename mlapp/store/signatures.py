@@ -82,7 +82,7 @@ class Signer:
                 ),
                 f"{key} cannot be used to sign",
             )
-        with _link_signed_folder(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
             file = Path(other) / "model.sig"
             try:
                 signing.sign(folder, file)
@@ -107,7 +107,7 @@ class Signer:
                 "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
             )
         reasons = []
-        with _link_signed_folder(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
             for text in manifest.signatures:
                 file = Path(other) / "model.sig"
                 file.write_text(text, encoding="utf-8")
@@ -165,7 +165,7 @@ def encode_signed_content(manifest: Manifest) -> bytes:
 
 
 @contextmanager
-def _link_signed_folder(manifest: Manifest, files: Path) -> Iterator[Path]:
+def _link_folder_for_signature(manifest: Manifest, files: Path) -> Iterator[Path]:
     """The folder to sign. Its files are links, to avoid copies."""
     if MANIFEST in manifest.files:
         raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Use another file name in the saver.")

@@ -38,7 +38,7 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
             ObjectStorage(
                 object_clients.connect_bucket(url),
                 shown,
-                _find_store_cache_folder(root, shown),
+                _find_store_url_cache(root, shown),
             ),
             signer,
         )
@@ -48,9 +48,9 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
             "Give a folder, or a bucket: s3://…, gs://… or az://….",
         )
     folder = (root / url.removeprefix("file://")).expanduser().resolve()
-    copies = _find_store_cache_folder(root, str(folder)) if signer is not None and signer.is_required else None
+    copies = _find_store_url_cache(root, str(folder)) if signer is not None and signer.is_required else None
     return Store(FolderStorage(folder, copies), signer)
 
 
-def _find_store_cache_folder(root: Path, place: str) -> Path:
+def _find_store_url_cache(root: Path, place: str) -> Path:
     return root / CACHE / hashlib.sha256(place.encode()).hexdigest()[:16]

@@ -41,13 +41,13 @@ def select_versions(
         if matched is None:
             raise UsageError(f"--where '{text}' is not a condition.", "Write it as 'accuracy>=0.9'.")
         name, sign, number = matched.groups()
-        _require_queried_metric(name, known)
+        _require_version_query_metric(name, known)
         holds = OPERATORS[sign]
         values = [(version, version.headline.get(name)) for version in chosen]
         chosen = [version for version, value in values if value is not None and holds(value, float(number))]
     if sort:
         name, descending = sort.lstrip("-"), sort.startswith("-")
-        _require_queried_metric(name, known)
+        _require_version_query_metric(name, known)
         chosen.sort(key=lambda version: _replace_missing_by_lowest(version.headline.get(name)), reverse=descending)
     return chosen
 
@@ -68,7 +68,7 @@ def compare_versions_side_by_side(versions: Sequence[Manifest]) -> list[tuple[st
     return rows
 
 
-def _require_queried_metric(name: str, known: set[str]) -> None:
+def _require_version_query_metric(name: str, known: set[str]) -> None:
     if name not in known:
         raise UsageError(
             f"No version has a metric '{name}'.{suggest_nearest(name, known)}",

@@ -13,7 +13,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_features_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.feature_containers import count_feature_rows, is_dataset_container, unwrap_dataset_row
+from mlapp.schema.feature_containers import count_feature_rows, is_dataset_feature_container, unwrap_dataset_row
 from mlapp.schema.json_changes import changed_column_error, require_unchanged_json_columns
 from mlapp.schema.json_values import is_same_json_value, to_json_value
 from mlapp.schema.row_codec import RowCodec
@@ -46,7 +46,7 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
             "The features are a sparse matrix, which a request cannot contain.",
             "Move its step into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
         )
-    if is_dataset_container(features) and not schema.container:
+    if is_dataset_feature_container(features) and not schema.container:
         raise DataError(
             f"The rows of the features, {type(features).__name__}, are not tensors, so a request cannot contain them.",
             "Return the features of a row as one tensor from the dataset, or write an @app.feature_loader.",
@@ -101,7 +101,7 @@ def _list_round_trip_rows(features: Any) -> list[Any]:
     if hasattr(features, "tolist"):
         return list(features.tolist())
     return [
-        unwrap_dataset_row(features[row]) if is_dataset_container(features) else features[row]
+        unwrap_dataset_row(features[row]) if is_dataset_feature_container(features) else features[row]
         for row in range(len(features))
     ]
 
@@ -118,7 +118,7 @@ def _select_round_trip_rows(features: Any, schema: Schema) -> Any:
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
     most = max(2, CELLS // width)
-    if isinstance(features, dict) or is_dataset_container(features):
+    if isinstance(features, dict) or is_dataset_feature_container(features):
         return features
     features = features[:most]
     if schema.kind != "table":
@@ -140,7 +140,7 @@ def _require_unchanged_round_trip_rows(features: Any, decoded: Any) -> None:
             f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
-    if is_dataset_container(features):
+    if is_dataset_feature_container(features):
         before, after = map(_list_round_trip_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
         is_alike = type(left) is type(right) and is_close_answer(left, right)

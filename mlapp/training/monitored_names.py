@@ -50,7 +50,7 @@ def find_unknown_monitored_columns(settings: Monitor, schema: Schema) -> list[Co
     for name in settings.columns:
         if name in names or name.startswith(OTHERS):
             continue
-        meant = next((other for other in names if _is_misspelled_name(name, other)), None)
+        meant = next((other for other in names if _is_misspelled_monitored_name(name, other)), None)
         if meant is not None:
             found.append(
                 _describe_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names)
@@ -66,7 +66,7 @@ def find_unknown_monitored_columns(settings: Monitor, schema: Schema) -> list[Co
     return found
 
 
-def _is_misspelled_name(given: str, known: str) -> bool:
+def _is_misspelled_monitored_name(given: str, known: str) -> bool:
     """Whether two names differ by one character, or by two swapped characters."""
     given, known = given.casefold(), known.casefold()
     for _ in range(2):  # without the common prefix, then without the common suffix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlapp.pipeline import Pipeline, bind_parameters
+from mlapp.pipeline import Pipeline, bind_pipeline_parameters
 from mlapp.pipeline.parameters import list_parameters
 from mlapp.training import stage_calls
 
@@ -20,7 +20,7 @@ def iterate_reader_parts(
     """
     pipeline.require_stages("data_reader")
     reader, loader = pipeline.stages["data_reader"], pipeline.stage("data_loader")
-    bound = bind_parameters(list_parameters(stage for stage in (reader, loader) if stage), parameters or {})
+    bound = bind_pipeline_parameters(list_parameters(stage for stage in (reader, loader) if stage), parameters or {})
     values = bound.get("data_reader", {})
     parts = getattr(reader.function, "parts", None)
     if parts is not None and loader is None:

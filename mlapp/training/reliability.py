@@ -24,7 +24,7 @@ from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_predictions
 
@@ -65,7 +65,7 @@ class Reliability:
         self._errors[split] = estimate_metric_errors(
             self._evaluator, self._estimator, features, target, self._parameters
         )
-        formed = stage_calls.convert_stage_features(self._evaluator, features)
+        formed = stage_calls.convert_stage_call_features(self._evaluator, features)
         self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
 
     def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
@@ -107,8 +107,8 @@ def estimate_metric_errors(
                     stage_calls.call_evaluator(
                         evaluator,
                         estimator,
-                        take_feature_rows(features, chosen),
-                        take_feature_rows(target, chosen),
+                        take_feature_container_rows(features, chosen),
+                        take_feature_container_rows(target, chosen),
                         dict(parameters),
                     )
                 )
@@ -137,7 +137,7 @@ def measure_reliability(estimator: Any, features: Any, target: Any) -> Calibrati
     import numpy as np
 
     try:
-        confidence, predicted = compute_confidence(estimator, features)
+        confidence, predicted = compute_reliability_confidence(estimator, features)
         right = predicted == np.asarray(target).ravel()
     except Exception:  # any error of a model that is not such a classifier
         return None
@@ -150,7 +150,7 @@ def measure_reliability(estimator: Any, features: Any, target: Any) -> Calibrati
     return Calibration([float(edge) for edge in edges], [float(share) for share in accuracy], len(confidence))
 
 
-def compute_confidence(estimator: Any, features: Any) -> tuple[Any, Any]:
+def compute_reliability_confidence(estimator: Any, features: Any) -> tuple[Any, Any]:
     """The probability of each row's most likely class, and that class.
 
     Raises:
@@ -174,7 +174,7 @@ def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimat
     found: list[Any] = []
     rows = count_feature_rows(features) or 0
     for start in range(0, rows, PART):
-        part = take_feature_rows(features, range(start, min(start + PART, rows)))
+        part = take_feature_container_rows(features, range(start, min(start + PART, rows)))
         try:
             made, _ = sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:

@@ -20,8 +20,13 @@ from mlapp.errors import DataError, MlappError, ModelError
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.model import TrainedModel, load_model_estimator
 from mlapp.prediction import Predictor
-from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, is_streaming_predictor, normalize_prediction
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
+from mlapp.predictor_results import (
+    SAMPLED_ITEMS,
+    finish_predictor_result,
+    has_streamed_predictor_results,
+    normalize_predictor_result,
+)
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
 from mlapp.schema.json_values import to_json_value
 from mlapp.training.answer_comparison import ABSOLUTE, is_close_answer, list_answer_rows
 from mlapp.training.json_round_trip import Sample
@@ -111,19 +116,22 @@ class _Check:
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
-        first, alone = self._time_single_prediction()
-        if is_streaming_predictor(self._loaded.stage):
+        first, alone = self._time_round_trip_prediction()
+        if has_streamed_predictor_results(self._loaded.stage):
             return True
         if CALLS * alone > budget:  # the first call may have imported a library
-            first, alone = self._time_single_prediction()
+            first, alone = self._time_round_trip_prediction()
         now = time.perf_counter()
         if 2 * alone > budget:
             self._tell(f"check one row only: {self._loaded.stage.title} takes {alone:.1f} s for it")
-            return self._compare_one_row(first, expected)
+            return self._compare_round_trip_row(first, expected)
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))
             self._sample = Sample(
-                *(take_feature_rows(each, list(range(count))) for each in (self._sample.features, self._sample.decoded))
+                *(
+                    take_feature_container_rows(each, list(range(count)))
+                    for each in (self._sample.features, self._sample.decoded)
+                )
             )
             expected = self._predict_rows(self._original, self._sample.features)[1]
         whole = self._predict_rows(self._loaded, self._sample.decoded)
@@ -142,22 +150,24 @@ class _Check:
     def _predict_rows(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
         """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
         transformed = predictor.transform_features(copy.copy(features))
-        found = finish_predictions(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
+        found = finish_predictor_result(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
         require_row_order(transformed, found, predictor.stage.title)
         return list_answer_rows(transformed), _list_round_trip_predictions(
-            normalize_prediction(found, transformed, predictor.stage), predictor
+            normalize_predictor_result(found, transformed, predictor.stage), predictor
         )
 
-    def _time_single_prediction(self) -> tuple[tuple[Any, Any], float]:
+    def _time_round_trip_prediction(self) -> tuple[tuple[Any, Any], float]:
         """The first row, predicted alone by the loaded model, and the seconds that it took."""
         started = time.perf_counter()
-        return self._predict_alone(0), time.perf_counter() - started
+        return self._predict_round_trip_row(0), time.perf_counter() - started
 
-    def _compare_one_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
+    def _compare_round_trip_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
         """`run` for the first row only: predicted alone by the loaded model, and with other rows by the trained one."""
         if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
-        self._sample = Sample(*(take_feature_rows(each, [0]) for each in (self._sample.features, self._sample.decoded)))
+        self._sample = Sample(
+            *(take_feature_container_rows(each, [0]) for each in (self._sample.features, self._sample.decoded))
+        )
         trained = self._predict_rows(self._original, self._sample.features)[1]
         is_dependent = self._find_first_difference(found[1], trained, [0]) is None
         if self._is_random(found):
@@ -168,9 +178,9 @@ class _Check:
             log.warning("%s %s %s", self._loaded.stage.title, DEPENDENT, INDEPENDENT)
         return False
 
-    def _predict_alone(self, row: int) -> tuple[list[Any] | None, list[Any]]:
+    def _predict_round_trip_row(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
-            return self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, [row]))
+            return self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, [row]))
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
@@ -182,13 +192,13 @@ class _Check:
         found = None
         some = _choose_round_trip_rows(self._sample.decoded, count)
         for row in some:  # predict each one, even after a difference
-            found = self._find_differing_stage(self._predict_alone(row), whole, [row]) or found
+            found = self._find_differing_stage(self._predict_round_trip_row(row), whole, [row]) or found
             if time.perf_counter() > deadline:
                 break
         # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *some]
         return found or self._find_differing_stage(
-            self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, order)), whole, order
+            self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, order)), whole, order
         )
 
     def _find_differing_stage(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
@@ -218,7 +228,9 @@ class _Check:
         if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
             return False
         try:
-            features = self._loaded.transform_features(copy.copy(take_feature_rows(self._sample.decoded, [row])))
+            features = self._loaded.transform_features(
+                copy.copy(take_feature_container_rows(self._sample.decoded, [row]))
+            )
             likely = sorted(list_answer_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):

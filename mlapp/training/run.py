@@ -15,7 +15,7 @@ from mlapp import frameworks
 from mlapp.baseline.redaction import NO_RULES, redact_schema
 from mlapp.data.memory import return_free_memory
 from mlapp.model import TrainedModel, require_savable_model
-from mlapp.pipeline import Pipeline, Stage, bind_parameters
+from mlapp.pipeline import Pipeline, Stage, bind_pipeline_parameters
 from mlapp.pipeline.feature_format import wants_batched_features
 from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, list_parameters
 from mlapp.progress import listen_progress
@@ -81,7 +81,7 @@ def run(
     require_savable_model(pipeline, framework, model, to_keep)
     stage_calls.require_predict(pipeline, framework, model)
     trainer = stage_calls.select_trainer(pipeline, framework)
-    stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
+    stage_calls.check_trainer_call_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
     data = _read_training_data(pipeline, trainer, bound, tell, rules)
@@ -173,7 +173,7 @@ def read_and_load(pipeline: Pipeline, parameters: Mapping[str, Any] | None = Non
     """
     pipeline.require_stages("data_reader")
     roles = ("data_reader", "data_loader")
-    bound = bind_parameters(
+    bound = bind_pipeline_parameters(
         list_parameters(stage for role in roles if (stage := pipeline.stage(role))), parameters or {}
     )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
@@ -198,8 +198,8 @@ def read_features(
     pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
     known = list_parameters(stages)
-    bound = bind_parameters(
-        known, {**_remember_training_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
+    bound = bind_pipeline_parameters(
+        known, {**_remember_training_run_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
     )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
@@ -212,7 +212,7 @@ def read_features(
     )
 
 
-def _remember_training_values(
+def _remember_training_run_values(
     known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Parameters of the loader and the parser in training, by full name, except those given now or left at default."""

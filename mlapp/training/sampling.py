@@ -10,9 +10,9 @@ from mlapp import normalization
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline
 from mlapp.prediction import UNKNOWN, Predictor, select_predictor
-from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictions, normalize_prediction
+from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictor_result, normalize_predictor_result
 from mlapp.schema import ModelSchema
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
 
 ROWS = 100
 """Rows of the sample."""
@@ -33,7 +33,7 @@ def sample_feature_rows(features: Any) -> Any:
     rows = count_feature_rows(features) or 0
     chosen = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
     if not hasattr(features, "iloc"):
-        return take_feature_rows(features, sorted(chosen))
+        return take_feature_container_rows(features, sorted(chosen))
     found: list[int] = []
     width = features.shape[1] if features.ndim > 1 else 0
     step = max(1, CELLS // max(rows, 1))
@@ -60,8 +60,8 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))
     started = time.perf_counter()
     transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
-    predictions = normalize_prediction(
-        finish_predictions(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
+    predictions = normalize_predictor_result(
+        finish_predictor_result(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
     )
     rows = normalization.normalize_to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"

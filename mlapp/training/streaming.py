@@ -71,7 +71,7 @@ class TrainingStream:
         if first is None:
             title = pipeline.stages["data_reader"].title
             raise DataError(f"{title} returned no rows.", "Check its source and its parameters.")
-        pairs = self._iterate_pairs(chain([first], tables))
+        pairs = self._iterate_streamed_pairs(chain([first], tables))
         del first
         features, target = next(pairs)
         self.sample = sample_feature_rows(features)
@@ -126,7 +126,7 @@ class TrainingStream:
             target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
             yield name, stage_calls.call_transformer(self._pipeline, pd.concat(features, ignore_index=True)), target
 
-    def _iterate_pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    def _iterate_streamed_pairs(self, tables: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         for table in tables:
             self._digest.update(fingerprint_table(table).encode())
             self._rows, self._columns = self._rows + len(table), len(table.columns)

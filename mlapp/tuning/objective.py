@@ -40,35 +40,35 @@ class Judge:
         values = {**self.fixed, **parameters}
         _, framework, bound = build_and_bind(self.pipeline, values)
         trainer = stage_calls.select_trainer(self.pipeline, framework)
-        table = self._read_train_split(bound)
+        table = self._read_objective_split(bound)
         for number, (learned, held_out) in enumerate(
-            _make_validation_folds(table, self.pipeline.targets, self.folds, self.seed)
+            _make_objective_folds(table, self.pipeline.targets, self.folds, self.seed)
         ):
             model = stage_calls.call_builder(self.pipeline, bound.get("model", {}))
-            features, target = self._parse_data_part(table.iloc[learned], bound)
+            features, target = self._parse_objective_part(table.iloc[learned], bound)
             with listen_progress(lambda progress, fold=number: heard(fold, progress)):  # type: ignore[misc]
                 estimator = stage_calls.call_trainer(trainer, model, features, target, bound.get("trainer", {}))
-            features, target = self._parse_data_part(table.iloc[held_out], bound)
+            features, target = self._parse_objective_part(table.iloc[held_out], bound)
             evaluator = stage_calls.select_evaluator(self.pipeline, frameworks.find_framework(type(estimator)))
             yield stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
 
-    def _read_train_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
+    def _read_objective_split(self, bound: Mapping[str, Mapping[str, Any]]) -> Any:
         if self._given is not None:
-            return _check_validation_split(self._given)
+            return _check_objective_split(self._given)
         key = repr([bound.get(role) for role in READING])
         if self._kept is None or self._kept[0] != key:
             data = stage_calls.call_reader(self.pipeline, bound.get("data_reader", {}))
             table = stage_calls.call_loader(self.pipeline, data, bound.get("data_loader", {}))
             first = next(iter(stage_calls.call_splitter(self.pipeline, table, bound.get("data_splitter", {})).values()))
-            self._kept = (key, _check_validation_split(first))
+            self._kept = (key, _check_objective_split(first))
         return self._kept[1]
 
-    def _parse_data_part(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
+    def _parse_objective_part(self, part: Any, bound: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
         features, target = stage_calls.call_parser(self.pipeline, part, bound.get("data_parser", {}))
         return stage_calls.call_transformer(self.pipeline, features), target
 
 
-def read_trial_metric(metrics: Mapping[str, float], metric: str | None) -> float:
+def read_objective_metric(metrics: Mapping[str, float], metric: str | None) -> float:
     """The value of the metric for comparing trials: the named one, or the evaluator's first.
 
     Raises:
@@ -83,7 +83,7 @@ def read_trial_metric(metrics: Mapping[str, float], metric: str | None) -> float
     return metrics[name]
 
 
-def _check_validation_split(split: Any) -> Any:
+def _check_objective_split(split: Any) -> Any:
     if not hasattr(split, "iloc"):
         raise DataError(
             f"The train split is a {type(split).__name__}; only a table can be cross-validated.",
@@ -92,7 +92,7 @@ def _check_validation_split(split: Any) -> Any:
     return split
 
 
-def _make_validation_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
+def _make_objective_folds(table: Any, targets: tuple[str, ...], folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
     """Positions of training rows and held-out rows per fold, stratified by class."""
     import numpy as np
 

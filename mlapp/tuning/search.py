@@ -16,7 +16,7 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress
-from mlapp.tuning.objective import Judge, read_trial_metric
+from mlapp.tuning.objective import Judge, read_objective_metric
 from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
 
 FOLD = 1_000_000
@@ -122,7 +122,7 @@ def evaluate_search_trial(judge: Judge, asked: Asked, question: Question) -> flo
     trial = asked.handle
 
     def report_progress(fold: int, progress: Progress) -> None:
-        shown = _read_search_progress(progress, question)
+        shown = _read_tuning_search_progress(progress, question)
         if fold or shown is None:
             return
         trial.report(shown, progress.step)
@@ -132,7 +132,7 @@ def evaluate_search_trial(judge: Judge, asked: Asked, question: Question) -> flo
     values: list[float] = []
     try:
         for fold, measured in enumerate(judge.score_folds(asked.parameters, report_progress)):
-            values.append(read_trial_metric(measured, question.metric))
+            values.append(read_objective_metric(measured, question.metric))
             trial.report(sum(values) / len(values), FOLD + fold)
             if len(values) < judge.folds and trial.should_prune():
                 return None
@@ -149,7 +149,7 @@ class _Pruned(MlappError):
     """Raised through the user's trainer to end a trial."""
 
 
-def _read_search_progress(progress: Progress, question: Question) -> float | None:
+def _read_tuning_search_progress(progress: Progress, question: Question) -> float | None:
     """The value that a trainer reported, in the metric's direction: the metric itself, or a loss."""
     if question.metric in progress.metrics:
         return progress.metrics[question.metric]

@@ -14,8 +14,8 @@ from mlapp.errors import MissingExtraError, MlappError, UsageError
 from mlapp.frameworks import threads
 from mlapp.frameworks.metrics import is_lower_better
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameter_values import to_plain_value
-from mlapp.tuning.objective import Judge, read_trial_metric
+from mlapp.pipeline.parameter_values import to_plain_parameter_value
+from mlapp.tuning.objective import Judge, read_objective_metric
 from mlapp.tuning.spaces import Space, list_spaces
 
 RUN = "run"
@@ -102,7 +102,7 @@ class Found:
                     "number": trial.number,
                     "state": trial.state,
                     "value": trial.value,
-                    "parameters": to_plain_value(dict(trial.parameters)),
+                    "parameters": to_plain_parameter_value(dict(trial.parameters)),
                 }
                 for trial in self.trials
             ],
@@ -288,5 +288,5 @@ def _find_study_metric(pipeline: Pipeline, searched: list[Space], options: Optio
     needed = {space.name: space.example for space in searched if space.parameter.is_required}
     with threads.limit_to_one_thread():
         measured = next(judge.score_folds(needed, lambda fold, progress: None))
-    read_trial_metric(measured, options.metric)
+    read_objective_metric(measured, options.metric)
     return options.metric or next(iter(measured))

@@ -14,7 +14,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mlapp.data.secrets import Address, expand_address
+from mlapp.data.secrets import Address, expand_secrets_in_address
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def fill_path_values(template: str, parameters: Mapping[str, Any]) -> Address:
         UsageError: a value would lead to another location.
         DataError: a variable is not set.
     """
-    address = expand_address(NAME.sub("\0\\1\0", template))
+    address = expand_secrets_in_address(NAME.sub("\0\\1\0", template))
     texts = {name: str(value) for name, value in parameters.items()}
     for name, text in texts.items():
         _refuse_escaping_path_value(name, text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from mlapp.data import reconnect
 from mlapp.data.frames import Types
-from mlapp.data.secrets import Address, expand_address, redact_secrets
+from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
 from mlapp.data.source import Reader, check_source_chunk_rows, declared, reader, refuse_undeclared_source_parameters
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
@@ -57,7 +57,7 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `sql` are not installed.
     """
-    address = expand_address(url)
+    address = expand_secrets_in_address(url)
     stream = _choose_sql_engine(address)
     return reconnect.read_with_reconnects(address.shown, lambda: stream(address, query, parameters), chunks, types)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlapp.data.source import refuse_misfit_source_parameters, to_python_value
+from mlapp.data.source import refuse_misfit_source_parameters, to_data_source_value
 from mlapp.errors import UsageError
 
 # A colon inside a string, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) is no parameter.
@@ -62,7 +62,7 @@ def bind_query_parameters(
     """
     wanted = find_query_parameters(query, backslashes=backslashes)
     refuse_misfit_source_parameters(wanted, values, "the query")
-    values = {name: to_python_value(value) for name, value in values.items()}
+    values = {name: to_data_source_value(value) for name, value in values.items()}
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name in wanted:

@@ -37,13 +37,13 @@ class Deployment:
             DeployError: there is a canary, or the version does not answer and was removed.
         """
         function = self._function
-        alias = function.find_alias()
+        alias = function.find_function_alias()
         before = self._read_version_triggers(LIVE) if alias else NO_TRIGGERS
         self._refuse_canary(alias)
         version = self._publish_lambda_version(shipment, alias)
         self._point_live_alias_to(version, alias)
-        function.set_concurrency()
-        function.set_url()
+        function.set_function_concurrency()
+        function.set_function_url()
         self._set_live_triggers(version, before)
         return version
 
@@ -89,9 +89,9 @@ class Deployment:
 
     def remove_function(self) -> list[str]:
         """Remove the function and its triggers; returns what was removed."""
-        if self._function.find_configuration() is None:
+        if self._function.find_function_configuration() is None:
             return []
-        alias = self._function.find_alias()
+        alias = self._function.find_function_alias()
         removed = []
         if alias is not None:
             triggers = TriggerSet(self._function.session, self._function.name)
@@ -106,7 +106,7 @@ class Deployment:
         Raises:
             DeployError: nothing is live.
         """
-        alias = self._function.find_alias()
+        alias = self._function.find_function_alias()
         if alias is None:
             raise DeployError(
                 f"{self._app} has no live release on Lambda.", "Deploy it first: mlapp deploy --target lambda."
@@ -145,10 +145,12 @@ class Deployment:
     def _publish_lambda_version(self, shipment: Shipment, alias: Alias | None) -> str:
         """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
         function = self._function
-        is_new = function.find_configuration() is None
+        is_new = function.find_function_configuration() is None
         known = {version["Version"] for version in function.list_versions()}
         self._progress(f"publish {shipment.image}")
-        version = function.publish(make_function_record(shipment, _read_deployer_name(), function.settings.triggers))
+        version = function.publish(
+            make_function_record(shipment, _read_lambda_deployment_author(), function.settings.triggers)
+        )
         try:
             self._test_lambda_version(version, shipment)
         except DeployError as error:
@@ -179,7 +181,7 @@ class Deployment:
 
     def _read_version_triggers(self, qualifier: str) -> Triggers:
         """The triggers of a deployed version."""
-        found = self._function.find_configuration(qualifier)
+        found = self._function.find_function_configuration(qualifier)
         record = read_version_record(found) if found else None
         return record.triggers if record else NO_TRIGGERS
 
@@ -206,7 +208,7 @@ def find_accepted_api_key(serve: Serve) -> str | None:
     return serve.api_keys[0] if serve.api_keys else None
 
 
-def _read_deployer_name() -> str | None:
+def _read_lambda_deployment_author() -> str | None:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

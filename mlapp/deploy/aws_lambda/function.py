@@ -36,19 +36,23 @@ class Function:
     def _client(self) -> Any:
         return self.session.client("lambda")
 
-    def find_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
+    def find_function_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
         """The configuration of a version or alias, by default of the newest code; None if it does not exist."""
         options = {"Qualifier": qualifier} if qualifier else {}
-        found = self._call_unless_missing(self._client.get_function_configuration, FunctionName=self.name, **options)
+        found = self._call_function_unless_missing(
+            self._client.get_function_configuration, FunctionName=self.name, **options
+        )
         return found
 
-    def find_alias(self) -> dict[str, Any] | None:
+    def find_function_alias(self) -> dict[str, Any] | None:
         """The alias `live`; None if nothing is live."""
-        return self._call_unless_missing(self._client.get_alias, FunctionName=self.name, Name=LIVE)
+        return self._call_function_unless_missing(self._client.get_alias, FunctionName=self.name, Name=LIVE)
 
     def find_url(self) -> str | None:
         """The URL of the alias."""
-        found = self._call_unless_missing(self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE)
+        found = self._call_function_unless_missing(
+            self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE
+        )
         return str(found["FunctionUrl"]) if found else None
 
     def list_versions(self) -> list[dict[str, Any]]:
@@ -72,8 +76,8 @@ class Function:
             DeployError: AWS refuses, or another deployment is in progress.
         """
         configuration = make_function_configuration(self.settings, record)
-        if self.find_configuration() is None:
-            with self._translate_errors():
+        if self.find_function_configuration() is None:
+            with self._translate_function_errors():
                 self._client.create_function(
                     FunctionName=self.name,
                     PackageType="Image",
@@ -84,7 +88,7 @@ class Function:
                 )
                 self._wait_for_function_state("function_active_v2")
         else:
-            with self._translate_errors():
+            with self._translate_function_errors():
                 self._wait_for_function_state("function_updated_v2")
                 self._client.update_function_code(
                     FunctionName=self.name, ImageUri=record.image, Architectures=[self.settings.architecture]
@@ -92,7 +96,7 @@ class Function:
                 self._wait_for_function_state("function_updated_v2")
                 self._client.update_function_configuration(FunctionName=self.name, **configuration)
                 self._wait_for_function_state("function_updated_v2")
-        with self._translate_errors():
+        with self._translate_function_errors():
             revision = _read_function_revision(self._client.get_function_configuration(FunctionName=self.name))
             version = str(self._client.publish_version(FunctionName=self.name, **revision)["Version"])
             self._wait_for_function_state("published_version_active", Qualifier=version)
@@ -108,7 +112,7 @@ class Function:
             DeployError: somebody else moved the alias.
         """
         routing = {"AdditionalVersionWeights": weights}
-        with self._translate_errors():
+        with self._translate_function_errors():
             if before is None:
                 self._client.create_alias(
                     FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing
@@ -128,14 +132,14 @@ class Function:
                 **_read_function_revision(now),
             )
 
-    def set_url(self) -> str | None:
+    def set_function_url(self) -> str | None:
         """Apply the settings to the URL of `live`; returns the URL."""
         from botocore.exceptions import ClientError
 
         wanted = make_function_url(self.settings)
         place = {"FunctionName": self.name, "Qualifier": LIVE}
         existing = self.find_url()
-        with self._translate_errors():
+        with self._translate_function_errors():
             if wanted is None:
                 if existing:
                     self._client.delete_function_url_config(**place)
@@ -151,28 +155,28 @@ class Function:
                             raise
         return url
 
-    def set_concurrency(self) -> None:
+    def set_function_concurrency(self) -> None:
         """Reserve the concurrency in the settings."""
         wanted = self.settings.concurrency
-        with self._translate_errors():
+        with self._translate_function_errors():
             if wanted is not None:
                 self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=wanted)
-            elif self._call_unless_missing(self._client.get_function_concurrency, FunctionName=self.name):
+            elif self._call_function_unless_missing(self._client.get_function_concurrency, FunctionName=self.name):
                 self._client.delete_function_concurrency(FunctionName=self.name)
 
     def invoke(self, payload: bytes, qualifier: str) -> tuple[bytes, bool]:
         """The response of a version or alias, and whether the function failed."""
-        with self._translate_errors():
+        with self._translate_function_errors():
             answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
             return answer["Payload"].read(), bool(answer.get("FunctionError"))
 
     def delete_version(self, version: str) -> None:
-        with self._translate_errors():
+        with self._translate_function_errors():
             self._client.delete_function(FunctionName=self.name, Qualifier=version)
 
     def delete(self) -> None:
         """Remove the function with its versions, aliases and URL."""
-        with self._translate_errors():
+        with self._translate_function_errors():
             self._client.delete_function(FunctionName=self.name)
 
     def count_requests(self, version: str, start: datetime) -> MetricCounts:
@@ -186,7 +190,7 @@ class Function:
             FunctionName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}, **options
         )
 
-    def _call_unless_missing(self, call: Any, **options: Any) -> dict[str, Any] | None:
+    def _call_function_unless_missing(self, call: Any, **options: Any) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -198,7 +202,7 @@ class Function:
                 raise
         return found
 
-    def _translate_errors(self) -> Any:
+    def _translate_function_errors(self) -> Any:
         return _Translation(self)
 
 

@@ -96,13 +96,13 @@ class LambdaTarget(Target[LambdaSettings]):
         record = make_function_record(shipment, None, self.settings.triggers)
         alias = None
         with suppress(DeployError):
-            alias = self._function.find_alias()
+            alias = self._function.find_function_alias()
         live = alias["FunctionVersion"] if alias else None
         return [make_function_template(self.function_name, self.settings, record, (live, percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
-        live = function.find_configuration(LIVE) if function.find_alias() else None
+        live = function.find_function_configuration(LIVE) if function.find_function_alias() else None
         planned = make_function_record(shipment, None, self.settings.triggers)
         wanted = describe_function_configuration(
             self.function_name, make_function_configuration(self.settings, planned), planned
@@ -157,13 +157,13 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def status(self) -> Status:
         function = self._function
-        alias = function.find_alias()
+        alias = function.find_function_alias()
         place = f"AWS account {function.session.account}, region {function.session.region}"
         if alias is None:
             return Status(self.app, self.name, None, place=place)
         found = {str(release.number): release for release in self.releases()}
         weights, live = read_alias_weights(alias), str(alias["FunctionVersion"])
-        configuration = function.find_configuration(LIVE) or {}
+        configuration = function.find_function_configuration(LIVE) or {}
         state = str(configuration.get("State") or "Active")
         problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
         if live not in found:
@@ -187,7 +187,7 @@ class LambdaTarget(Target[LambdaSettings]):
         )
 
     def releases(self) -> list[Release]:
-        alias = self._function.find_alias()
+        alias = self._function.find_function_alias()
         url = self._function.find_url() if alias else None
         live = str(alias["FunctionVersion"]) if alias else None
         weights = read_alias_weights(alias) if alias else {}
@@ -270,7 +270,7 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def _require_triggers(self) -> None:
         refuse_contradictory_triggers(self.settings)
-        TriggerSet(self._function.session, self.function_name).require_sources(self.settings)
+        TriggerSet(self._function.session, self.function_name).require_trigger_sources(self.settings)
 
     def _find_release(self, version: str) -> Release:
         found = next((release for release in self.releases() if str(release.number) == version), None)

@@ -33,7 +33,7 @@ class TriggerSet:
         self._session = session
         self._function = function
 
-    def require_sources(self, settings: LambdaSettings) -> None:
+    def require_trigger_sources(self, settings: LambdaSettings) -> None:
         """Check, before anything is changed, that the bucket and the queue exist and are suitable.
 
         Raises:
@@ -64,20 +64,20 @@ class TriggerSet:
             progress,
         )
         if wanted.s3 is not None:
-            self._set_notification(wanted.s3, alias_arn, progress)
+            self._set_trigger_notification(wanted.s3, alias_arn, progress)
         if wanted.sqs is not None:
-            self._set_mapping(wanted.sqs, alias_arn, progress)
+            self._set_trigger_mapping(wanted.sqs, alias_arn, progress)
         if wanted.schedule is not None:
-            self._set_schedule(wanted.schedule, alias_arn, progress)
+            self._set_trigger_schedule(wanted.schedule, alias_arn, progress)
 
     def remove_triggers(self, triggers: Triggers, alias_arn: str, progress: Reporter) -> list[str]:
         """Remove the triggers that exist; returns their names."""
         removed = []
-        if triggers.s3 is not None and self._remove_notification(triggers.s3.bucket):
+        if triggers.s3 is not None and self._remove_trigger_notification(triggers.s3.bucket):
             removed.append(f"notification of s3://{triggers.s3.bucket}")
-        if triggers.sqs is not None and self._remove_mapping(triggers.sqs.queue, alias_arn):
+        if triggers.sqs is not None and self._remove_trigger_mapping(triggers.sqs.queue, alias_arn):
             removed.append(f"mapping of queue {triggers.sqs.queue}")
-        if triggers.schedule is not None and self._remove_schedule():
+        if triggers.schedule is not None and self._remove_trigger_schedule():
             removed.append(f"rule {name_trigger_rule(self._function)}")
         for name in removed:
             progress(f"remove the {name}")
@@ -95,9 +95,9 @@ class TriggerSet:
                 Bucket=bucket, NotificationConfiguration=changed
             )
 
-    def _set_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
+    def _set_trigger_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
         source = f"arn:{_parse_trigger_partition(alias_arn)}:s3:::{trigger.bucket}"
-        self._allow_invocation("s3", "s3.amazonaws.com", source)
+        self._allow_trigger_invocation("s3", "s3.amazonaws.com", source)
         content = self._read_trigger_notifications(trigger.bucket)
         entries = content.get("LambdaFunctionConfigurations") or []
         wanted = make_trigger_notification(trigger, self._function, alias_arn)
@@ -106,10 +106,10 @@ class TriggerSet:
             self._write_trigger_notifications(trigger.bucket, content, [*others, wanted])
             progress(f"new files in s3://{trigger.bucket}/{trigger.prefix} invoke {self._function}:{LIVE}")
 
-    def _remove_notification(self, bucket: str) -> bool:
+    def _remove_trigger_notification(self, bucket: str) -> bool:
         from botocore.exceptions import ClientError
 
-        self._forbid_invocation("s3")
+        self._forbid_trigger_invocation("s3")
         try:
             content = self._read_trigger_notifications(bucket)
         except DeployError as error:
@@ -147,7 +147,7 @@ class TriggerSet:
             ]
         return found[0] if found else None
 
-    def _set_mapping(self, trigger: SqsTrigger, alias_arn: str, progress: Reporter) -> None:
+    def _set_trigger_mapping(self, trigger: SqsTrigger, alias_arn: str, progress: Reporter) -> None:
         wanted = make_trigger_mapping(trigger, self._read_trigger_queue(trigger.queue)["QueueArn"])
         found = self._find_trigger_mapping(trigger.queue, alias_arn)
         client = self._session.client("lambda")
@@ -161,7 +161,7 @@ class TriggerSet:
                     FunctionResponseTypes=wanted["FunctionResponseTypes"],
                 )  # fmt: skip
 
-    def _remove_mapping(self, queue: str, alias_arn: str) -> bool:
+    def _remove_trigger_mapping(self, queue: str, alias_arn: str) -> bool:
         found = self._find_trigger_mapping(queue, alias_arn)
         if found is None:
             return False
@@ -169,20 +169,20 @@ class TriggerSet:
             self._session.client("lambda").delete_event_source_mapping(UUID=found["UUID"])
         return True
 
-    def _set_schedule(self, schedule: str, alias_arn: str, progress: Reporter) -> None:
+    def _set_trigger_schedule(self, schedule: str, alias_arn: str, progress: Reporter) -> None:
         client, name = self._session.client("events"), name_trigger_rule(self._function)
         with self._session.translate_errors():
             rule = client.put_rule(Name=name, ScheduleExpression=schedule, State="ENABLED")["RuleArn"]
-        self._allow_invocation("schedule", "events.amazonaws.com", rule)
+        self._allow_trigger_invocation("schedule", "events.amazonaws.com", rule)
         with self._session.translate_errors():
             client.put_targets(Rule=name, Targets=[{"Id": "live", "Arn": alias_arn}])
         progress(f"the schedule {schedule} invokes {self._function}:{LIVE}")
 
-    def _remove_schedule(self) -> bool:
+    def _remove_trigger_schedule(self) -> bool:
         from botocore.exceptions import ClientError
 
         client, name = self._session.client("events"), name_trigger_rule(self._function)
-        self._forbid_invocation("schedule")
+        self._forbid_trigger_invocation("schedule")
         with self._session.translate_errors():
             try:
                 client.remove_targets(Rule=name, Ids=["live"])
@@ -193,7 +193,7 @@ class TriggerSet:
                 return False
         return True
 
-    def _allow_invocation(self, kind: str, principal: str, source: str) -> None:
+    def _allow_trigger_invocation(self, kind: str, principal: str, source: str) -> None:
         """Allow an AWS service to invoke the alias for one source, replacing an earlier source."""
         from botocore.exceptions import ClientError
 
@@ -212,7 +212,7 @@ class TriggerSet:
                         raise
                     client.remove_permission(**place)
 
-    def _forbid_invocation(self, kind: str) -> None:
+    def _forbid_trigger_invocation(self, kind: str) -> None:
         from botocore.exceptions import ClientError
 
         with self._session.translate_errors():

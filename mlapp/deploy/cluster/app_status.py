@@ -15,12 +15,12 @@ EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
-def name_status_object(item: dict[str, Any]) -> str:
+def name_app_status_object(item: dict[str, Any]) -> str:
     """The object's `metadata.name`."""
     return str(item["metadata"]["name"])
 
 
-def find_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
+def find_app_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     """The revision label of the pods, from the template of a Deployment or Knative Service, or from a predictor."""
     for document in documents:
         spec = document.get("spec", {})
@@ -39,10 +39,10 @@ def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -
     else:
         wanted = pods.read_pod_revision(pod)
         number = next(
-            (record.number for record in reversed(records) if find_status_revision(record.documents) == wanted), 0
+            (record.number for record in reversed(records) if find_app_status_revision(record.documents) == wanted), 0
         )
     return Replica(
-        name=name_status_object(pod),
+        name=name_app_status_object(pod),
         ready=pods.is_pod_ready(pod),
         state=pods.describe_pod_state(pod),
         release=number or None,
@@ -76,7 +76,9 @@ def find_pod_status_problems(all_pods: Iterable[dict[str, Any]], events: Sequenc
     for pod in all_pods:
         if not pods.is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
             own = [
-                event for event in events if (event.get("involvedObject") or {}).get("name") == name_status_object(pod)
+                event
+                for event in events
+                if (event.get("involvedObject") or {}).get("name") == name_app_status_object(pod)
             ]
             if said := pods.find_pod_trouble(pod, own):
                 found.append(said.text)

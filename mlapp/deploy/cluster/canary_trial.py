@@ -46,7 +46,7 @@ def require_canary_trial(job: DeploySession[Any]) -> tuple[ReleaseRecord, Releas
     return record, releases.find_live_release(records), records
 
 
-def record_canary(
+def record_canary_trial(
     job: DeploySession[Any],
     shipment: Shipment,
     goal: Sequence[dict[str, Any]],

@@ -32,7 +32,7 @@ class ChangeFeed:
 
     def add_watch(self, kind: Kind, **query: str) -> None:
         """Watch a kind in a separate thread."""
-        threading.Thread(target=self._follow_kind, args=(kind, query), daemon=True).start()
+        threading.Thread(target=self._feed_kind_changes, args=(kind, query), daemon=True).start()
 
     def next_change(self, seconds: float) -> tuple[Kind, str, dict[str, Any]] | None:
         """The next change, or None if there is none within `seconds`.
@@ -48,7 +48,7 @@ class ChangeFeed:
             raise found
         return found
 
-    def _follow_kind(self, kind: Kind, query: dict[str, str]) -> None:
+    def _feed_kind_changes(self, kind: Kind, query: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
 
         while not self._ended.is_set():

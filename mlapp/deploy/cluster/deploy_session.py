@@ -84,7 +84,7 @@ class DeploySession(Generic[S]):
             _refuse_deploy_beside_canary(records)
             before = releases.find_live_release(records)
             plan = self.plan_changes(documents, before, take_over=take_over)
-            record = self._record_release(shipment, documents, plan, records, repeats, note)
+            record = self._record_deployed_release(shipment, documents, plan, records, repeats, note)
         except KeyboardInterrupt:
             raise InterruptedDeployError(
                 "Interrupted: nothing was applied.", "Run the command again to retry."
@@ -205,7 +205,7 @@ class DeploySession(Generic[S]):
             return self.target.find_given_url(record, self.progress)
         return None
 
-    def _record_release(
+    def _record_deployed_release(
         self,
         shipment: Shipment,
         documents: Sequence[dict[str, Any]],

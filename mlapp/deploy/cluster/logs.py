@@ -43,7 +43,7 @@ def stream_pod_logs(
     if since is not None:
         query["sinceSeconds"] = str(max(1, int(since)))
     chosen = selector or f"{labels.NAME}={names.base},{labels.APP}={names.base}"
-    found = _list_logged_pods(cluster, chosen)
+    found = _list_pods_with_logs(cluster, chosen)
     if not found and not follow:
         raise DeployError(f"{names.app} has no pods in {cluster.place}.", "Look at `mlapp status`.")
     if follow:
@@ -54,7 +54,7 @@ def stream_pod_logs(
             yield from (line for _, line in _read_pod_log_lines(cluster, pod, query))
 
 
-def _list_logged_pods(cluster: Cluster, selector: str) -> dict[str, str]:
+def _list_pods_with_logs(cluster: Cluster, selector: str) -> dict[str, str]:
     """The phase of each started pod."""
     pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
@@ -111,7 +111,7 @@ def _follow_pod_logs(cluster: Cluster, selector: str, query: dict[str, str]) -> 
     later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
     first = True
     while True:
-        for pod, phase in _list_logged_pods(cluster, selector).items():
+        for pod, phase in _list_pods_with_logs(cluster, selector).items():
             # The stream ended but the pod still runs: it was cut off, or the container restarted. Continue after its
             # last line.
             if pod not in followed or (pod in ended and phase == "Running"):

@@ -73,11 +73,11 @@ def apply_patches(
                 f"Objects: {', '.join(map(object_title, documents))}.",
             )
         for position in chosen:
-            documents[position] = _apply_patch(patch, documents[position], place, target)
+            documents[position] = _apply_cluster_patch(patch, documents[position], place, target)
     return documents
 
 
-def _apply_patch(patch: Patch, document: dict[str, Any], place: str, target: str) -> dict[str, Any]:
+def _apply_cluster_patch(patch: Patch, document: dict[str, Any], place: str, target: str) -> dict[str, Any]:
     identity = (document["apiVersion"], object_title(document), document.get("spec", {}).get("selector"))
     result: dict[str, Any]
     if patch.merge is not None:

@@ -87,7 +87,7 @@ class RolloutWait:
                 lock.check_held()
                 self._take_change(feed.next_change(min(1.0, end - time.monotonic())))
                 self._report_changes()
-                self._ask_ready_pods()
+                self._ask_rolled_out_pods()
                 self._refuse_hopeless()
                 if self._is_complete() and self._has_every_rollout_answer():
                     return
@@ -149,7 +149,7 @@ class RolloutWait:
         if self._is_observed():
             old = status.get("replicas", 0) - status.get("updatedReplicas", 0)
             leaving = f", {old} of the release before still there" if old > 0 else ""
-            now = f"{self.name}: {self._count_available()} of {wanted} new pods available{leaving}"
+            now = f"{self.name}: {self._count_rollout_pods()} of {wanted} new pods available{leaving}"
             if self._told.get("") != now:
                 self._told[""] = now
                 self.progress(now)
@@ -158,7 +158,7 @@ class RolloutWait:
                 self._told[REFUSAL] = refused.what
                 self.progress(refused.what)
 
-    def _ask_ready_pods(self) -> None:
+    def _ask_rolled_out_pods(self) -> None:
         """Request one prediction from each new pod that is ready."""
         if self.example is None:
             return
@@ -193,7 +193,7 @@ class RolloutWait:
         seen = self.deployment.get("status", {}).get("observedGeneration", -1)
         return bool(generation and seen >= generation)
 
-    def _count_available(self) -> int:
+    def _count_rollout_pods(self) -> int:
         """The number of available new pods. The Deployment's own count includes the previous release's pods."""
         status = self.deployment.get("status", {})
         ready = sum(is_pod_ready(pod) for pod in self.pods.values())
@@ -228,7 +228,7 @@ class RolloutWait:
         refused = self._find_rollout_refusal()
         if refused is None:
             self._since.pop(REFUSAL, None)
-        elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._refusal_patience():
+        elif time.monotonic() - self._since.setdefault(REFUSAL, time.monotonic()) >= self._rollout_refusal_patience():
             raise RolloutError(refused.what, refused.todo)
 
     def _find_rollout_refusal(self) -> DeployError | None:
@@ -239,10 +239,10 @@ class RolloutWait:
                 return make_api_error(403, said, "create", "a pod", self.cluster.connection)
         return None
 
-    def _refusal_patience(self) -> float:
+    def _rollout_refusal_patience(self) -> float:
         """Seconds to tolerate refused pods: terminating pods count against a quota until they end."""
         leaving = self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
-        return REFUSED_FOR + (leaving if self._count_available() else 0)
+        return REFUSED_FOR + (leaving if self._count_rollout_pods() else 0)
 
     def _explain_timeout(self, timeout: float | None) -> str:
         reasons = []
@@ -256,7 +256,7 @@ class RolloutWait:
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
         why = "; ".join(reasons) or "the cluster has made no pods of it"
-        return f"{self._count_available()} of {wanted} new pods are available{after}: {why}"
+        return f"{self._count_rollout_pods()} of {wanted} new pods are available{after}: {why}"
 
     def _advise_on_timeout(self) -> str:
         return "Look at `mlapp status` and `mlapp logs`."

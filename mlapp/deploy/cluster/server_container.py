@@ -53,7 +53,7 @@ def make_server_security() -> dict[str, Any]:
     }
 
 
-def make_server_secret_variables(secrets: Mapping[str, SecretVariable]) -> list[dict[str, Any]]:
+def make_server_container_secrets(secrets: Mapping[str, SecretVariable]) -> list[dict[str, Any]]:
     """Environment variables from Secrets that exist, by name."""
     return [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": source.secret, "key": source.key}}}

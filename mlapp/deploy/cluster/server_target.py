@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 from mlapp.deploy.cluster import labels
-from mlapp.deploy.cluster.app_status import find_status_revision
+from mlapp.deploy.cluster.app_status import find_app_status_revision
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.cluster.releases import ReleaseRecord
@@ -44,4 +44,4 @@ class RevisionTarget(ServerTarget[V]):
 
     def select_release_pods(self, record: ReleaseRecord) -> str:
         """Select pods by their revision: both revisions of a canary can belong to one object."""
-        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_status_revision(record.documents)}"
+        return f"{labels.NAME}={self.names.base},{labels.REVISION}={find_app_status_revision(record.documents)}"

@@ -36,7 +36,7 @@ def start_canary(
     """
     plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     goal = job.target.render(shipment)
-    record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
+    record = canary_trial.record_canary_trial(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_canary_start(job, record, before, lambda: _restore_live_in_single_step(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)

@@ -58,10 +58,10 @@ class TrackContext(Generic[S]):
 
     def make_document(self, kind: Kind, name: str, **content: Any) -> dict[str, Any]:
         """A document with its metadata."""
-        return make_document(self.settings, kind, name, self.labels, **content)
+        return make_track_context_document(self.settings, kind, name, self.labels, **content)
 
 
-def make_document(
+def make_track_context_document(
     settings: ClusterSection, kind: Kind, name: str, own_labels: dict[str, str], **content: Any
 ) -> dict[str, Any]:
     """A document with its metadata: name, namespace, labels and annotations."""

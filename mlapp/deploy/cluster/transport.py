@@ -73,17 +73,17 @@ class Transport:
         pause = 0.2
         while True:
             try:
-                response = self._send_once(method, path, query, body, content, stream, headers or {})
+                response = self._send_call_once(method, path, query, body, content, stream, headers or {})
             except HTTPError as error:
                 if time.monotonic() + pause > end or not again:
-                    raise self._unreachable_error(error) from None
+                    raise self._unreachable_transport_error(error) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 4)
                 continue
             self._answered = True
             self.calls.append(ApiCall(verb, path, response.status))
-            self._note_clock(response)
-            self._note_warnings(response)
+            self._note_transport_clock(response)
+            self._note_transport_warnings(response)
             if response.status < 300 or passed_on:
                 return response
             data = response.data
@@ -95,7 +95,7 @@ class Transport:
                 continue
             raise make_api_error(response.status, data, verb, object, self.connection)
 
-    def _send_once(
+    def _send_call_once(
         self,
         method: str,
         path: str,
@@ -122,7 +122,7 @@ class Transport:
             preload_content=stream is None,
         )
 
-    def _unreachable_error(self, error: Exception) -> UnreachableError:
+    def _unreachable_transport_error(self, error: Exception) -> UnreachableError:
         cause = getattr(error, "reason", None) or error
         host = self.connection.client.configuration.host
         return UnreachableError(
@@ -130,11 +130,11 @@ class Transport:
             "Check the network and VPN, and that the context is right: `kubectl config get-contexts`.",
         )
 
-    def _note_clock(self, response: Any) -> None:
+    def _note_transport_clock(self, response: Any) -> None:
         with suppress(ValueError):
             self.ahead = parsedate_to_datetime(response.headers.get("Date") or "") - datetime.now(timezone.utc)
 
-    def _note_warnings(self, response: Any) -> None:
+    def _note_transport_warnings(self, response: Any) -> None:
         for value in response.headers.getlist("Warning"):
             text = value.partition('"')[2].rstrip('"').replace('\\"', '"')
             if text and text not in self.warnings:

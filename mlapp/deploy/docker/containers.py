@@ -60,7 +60,7 @@ class Containers:
     def __init__(self, client: DockerClient, app: str, settings: DockerSettings, serve: Serve) -> None:
         self.client = client
         self.app = app
-        self.name = make_container_name(app)
+        self.name = make_docker_container_name(app)
         self.settings = settings
         self.serve = serve
         self.port = serve.port or 8000
@@ -217,12 +217,12 @@ class Containers:
         }
 
 
-def make_container_name(app: str) -> str:
+def make_docker_container_name(app: str) -> str:
     """The app's name in the form that docker and compose allow."""
     return re.sub(r"[^a-z0-9]+", "-", app.lower()).strip("-") or "app"
 
 
-def make_container_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
+def make_docker_container_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
     """The release that a server runs."""
     is_live = live is not None and live.name == server.name
     state: State = "failed" if server.is_failed else "live" if is_live else "superseded"

@@ -33,7 +33,7 @@ def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, si
     if since is not None:
         options["since"] = time.time() - since
     if follow:
-        yield from _follow_server_logs(containers, options)
+        yield from _follow_docker_logs(containers, options)
     else:
         for server in [server for server in containers.list_servers() if server.is_running]:
             yield from _read_server_log_lines(server, follow=False, **options)
@@ -45,21 +45,21 @@ def read_last_log_lines(container: Container) -> str:
     return " | ".join(line.strip() for line in said if line.strip()) or "nothing"
 
 
-def _follow_server_logs(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
+def _follow_docker_logs(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
     queue: Queue[LogLine] = Queue()
     seen: set[str] = set()
     while True:
         for server in containers.list_servers():
             if server.is_running and server.name not in seen:
                 seen.add(server.name)
-                Thread(target=_queue_server_log_lines, args=(server, queue, options), daemon=True).start()
+                Thread(target=_queue_docker_log_lines, args=(server, queue, options), daemon=True).start()
         ends = time.monotonic() + LOOK
         while (left := ends - time.monotonic()) > 0:
             with suppress(Empty):
                 yield queue.get(timeout=left)
 
 
-def _queue_server_log_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
+def _queue_docker_log_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:
     for line in _read_server_log_lines(server, follow=True, **options):
         queue.put(line)
 

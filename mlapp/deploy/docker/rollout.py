@@ -33,13 +33,13 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
 
     before = containers.find_live_server()
     _require_no_other_deploy(containers, before)
-    _require_server_image(containers, record.image, progress)
+    _require_docker_rollout_image(containers, record.image, progress)
     try:
         server = containers.make_server(record)
     except docker.errors.APIError as error:
         if error.status_code == 409:
             raise _concurrent_deploy_error(containers, f"{containers.name}-{record.number}") from error
-        raise _explain_refused_container(error, containers, record.image) from error
+        raise _explain_docker_rollout_refusal(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
         containers.start_container(server.container)
@@ -49,7 +49,7 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         _switch_proxy_back(containers, before)
         _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
-            raise _explain_refused_container(error, containers, server.name) from error
+            raise _explain_docker_rollout_refusal(error, containers, server.name) from error
         raise
     if before is not None and before.is_running:
         progress(f"stop {before.name}")
@@ -79,7 +79,7 @@ def _concurrent_deploy_error(containers: Containers, name: str) -> DeployError:
     )
 
 
-def _require_server_image(containers: Containers, image: str, progress: Reporter) -> None:
+def _require_docker_rollout_image(containers: Containers, image: str, progress: Reporter) -> None:
     import docker.errors
 
     try:
@@ -212,7 +212,7 @@ def _prune_servers(containers: Containers, live: Server) -> None:
             server.container.remove(force=True)
 
 
-def _explain_refused_container(error: Any, containers: Containers, what: str) -> DeployError:
+def _explain_docker_rollout_refusal(error: Any, containers: Containers, what: str) -> DeployError:
     text = str(error.explanation or error)
     settings = containers.settings
     if "port is already allocated" in text or "address already in use" in text:

@@ -18,15 +18,15 @@ from mlapp.deploy.docker.containers import (
     Containers,
     Server,
     is_server_healthy,
-    make_container_name,
-    make_container_release,
+    make_docker_container_name,
+    make_docker_container_release,
 )
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.release_record import record_shipment
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, Status, Target, ignore_progress
 from mlapp.errors import MissingExtraError
-from mlapp.images.engine import EngineError, connect_engine, find_engine_address
+from mlapp.images.engine import EngineError, connect_image_engine, find_engine_address
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
@@ -42,11 +42,11 @@ class DockerTarget(Target[DockerSettings]):
     def check(self) -> str:
         """The engine's version and location. Checks the variables first."""
         compose.make_compose_environment(self.settings)
-        with connect_engine() as client:
+        with connect_image_engine() as client:
             return f"engine {client.version()['Version']} at {client.api.base_url}"
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
-        return [compose.make_compose_file(make_container_name(self.app), shipment, self.settings, self.serve)]
+        return [compose.make_compose_file(make_docker_container_name(self.app), shipment, self.settings, self.serve)]
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         return self._apply_shipment(shipment, progress, None)
@@ -54,17 +54,17 @@ class DockerTarget(Target[DockerSettings]):
     def status(self) -> Status:
         with self._open_containers() as containers:
             live = containers.find_live_server()
-            replicas = tuple(_make_replica(server) for server in containers.list_servers() if server.is_running)
+            replicas = tuple(_make_docker_replica(server) for server in containers.list_servers() if server.is_running)
             return Status(
                 app=self.app,
                 target=self.name,
-                release=make_container_release(live, self.app, live, containers.url) if live else None,
+                release=make_docker_container_release(live, self.app, live, containers.url) if live else None,
                 desired=1 if live else 0,
                 ready=sum(replica.ready for replica in replicas),
                 replicas=replicas,
                 traffic={live.record.number: 100} if live else {},
                 url=containers.url if live else None,
-                problems=tuple(_find_problems(containers, live)),
+                problems=tuple(_find_docker_problems(containers, live)),
                 place=f"Docker engine {find_engine_address()}",
             )
 
@@ -72,7 +72,8 @@ class DockerTarget(Target[DockerSettings]):
         with self._open_containers() as containers:
             live = containers.find_live_server()
             return [
-                make_container_release(server, self.app, live, containers.url) for server in containers.list_servers()
+                make_docker_container_release(server, self.app, live, containers.url)
+                for server in containers.list_servers()
             ]
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
@@ -143,12 +144,12 @@ class DockerTarget(Target[DockerSettings]):
             number = max((server.record.number for server in containers.list_servers()), default=0) + 1
             record = record_shipment(shipment, number, getpass.getuser(), note)
             server = roll_out(containers, record, progress)
-            return make_container_release(server, self.app, server, containers.url)
+            return make_docker_container_release(server, self.app, server, containers.url)
 
     @contextmanager
     def _open_containers(self) -> Iterator[Containers]:
         try:
-            with connect_engine() as client:
+            with connect_image_engine() as client:
                 yield Containers(client, self.app, self.settings, self.serve)
         except MissingExtraError:
             raise MissingExtraError("The target docker", "docker") from None
@@ -156,7 +157,7 @@ class DockerTarget(Target[DockerSettings]):
             raise DeployError(error.what, error.todo) from error
 
 
-def _make_replica(server: Server) -> Replica:
+def _make_docker_replica(server: Server) -> Replica:
     attrs = server.container.attrs
     told = (attrs["State"].get("Health") or {}).get("Status", "")
     started = attrs["State"]["StartedAt"]
@@ -171,7 +172,7 @@ def _make_replica(server: Server) -> Replica:
     )
 
 
-def _find_problems(containers: Containers, live: Server | None) -> Iterator[str]:
+def _find_docker_problems(containers: Containers, live: Server | None) -> Iterator[str]:
     front = containers.find_proxy()
     if front is not None and front.status != "running":
         yield f"the front {front.name} is {front.status}: docker start {front.name}"

@@ -43,7 +43,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
     job.plan_changes(traffic, before, prune=False, take_over=take_over)  # detect a refusal before anything is written
     goal = render_release(shipment, job.settings, job.serve)
-    record = canary_trial.record_canary(job, shipment, goal, records, share, job.find_url(shipment))
+    record = canary_trial.record_canary_trial(job, shipment, goal, records, share, job.find_url(shipment))
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
@@ -72,7 +72,7 @@ def promote_canary(job: Session) -> ReleaseRecord:
     with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(workload, record)
-    _move_canary_traffic(job, traffic)
+    _move_k8s_canary_traffic(job, traffic)
     _remove_canary_objects(job)
     prune_planned_objects(job.cluster, plan, job.lock, job.progress)
     return job.settle_release(record, before, records)
@@ -115,11 +115,11 @@ def _split_canary_documents(job: Session, documents: Documents) -> tuple[list[di
 
 def _remove_canary_release(job: Session, before: ReleaseRecord | None) -> None:
     if before:
-        _move_canary_traffic(job, _split_canary_documents(job, before.documents)[1])
+        _move_k8s_canary_traffic(job, _split_canary_documents(job, before.documents)[1])
     _remove_canary_objects(job)
 
 
-def _move_canary_traffic(job: Session, traffic: Documents) -> None:
+def _move_k8s_canary_traffic(job: Session, traffic: Documents) -> None:
     """Route the traffic according to these documents, and wait until load balancers have updated."""
     shift = job.plan_changes(traffic, None, prune=False, take_over=True)
     execute_plan(job.cluster, shift, job.lock, job.progress)

@@ -98,7 +98,7 @@ def make_ingress(context: RenderContext) -> dict[str, Any] | None:
     return document
 
 
-def make_route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
+def make_k8s_network_route(context: RenderContext, canary_percent: int | None = None) -> dict[str, Any] | None:
     """The HTTPRoute, if configured; during a canary it splits the traffic by weight."""
     settings = context.settings.gateway
     if settings is None:
@@ -130,7 +130,7 @@ def _make_route_parent(settings: Gateway) -> dict[str, str]:
     return parent
 
 
-def find_network_address(context: RenderContext, namespace: str) -> str:
+def find_k8s_network_address(context: RenderContext, namespace: str) -> str:
     """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
     gateway, ingress = context.settings.gateway, context.settings.ingress
     if ingress is not None:

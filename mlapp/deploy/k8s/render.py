@@ -43,7 +43,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         autoscaling.make_disruption_budget(context),
         autoscaling.make_autoscaler(context),
         networking.make_ingress(context),
-        networking.make_route(context),
+        networking.make_k8s_network_route(context),
         monitoring.make_service_monitor(context),
     ]
     return _finish_rendered_documents([document for document in made if document is not None], settings)
@@ -65,7 +65,7 @@ def render_canary(
         workload.make_deployment(trial, config["metadata"]["name"], replicas),
     ]
     if settings.gateway is not None:
-        made += [networking.make_service(trial), networking.make_route(live, percent)]
+        made += [networking.make_service(trial), networking.make_k8s_network_route(live, percent)]
     else:
         made.append(networking.make_service(live, both_tracks=True))
     present = [document for document in made if document is not None]

@@ -28,16 +28,16 @@ def find_service_url(cluster: Cluster, names: Names, record: ReleaseRecord) -> s
     if service["spec"].get("type") == "NodePort":
         pods = cluster.list_objects(POD, f"{labels.NAME}={names.base},{labels.INSTANCE}={names.base}")
         hosts = [pod["status"]["hostIP"] for pod in pods if pod.get("status", {}).get("hostIP")]
-        return f"{scheme}://{_format_address_host(hosts[0])}:{port['nodePort']}" if hosts else None
+        return f"{scheme}://{_format_service_address_host(hosts[0])}:{port['nodePort']}" if hosts else None
     entries = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []
     hosts = [entry.get("hostname") or entry.get("ip") for entry in entries]
     if not hosts or not hosts[0]:
         return None
     usual = {"http": 80, "https": 443}
-    return f"{scheme}://{_format_address_host(hosts[0])}" + (
+    return f"{scheme}://{_format_service_address_host(hosts[0])}" + (
         "" if port["port"] == usual[scheme] else f":{port['port']}"
     )
 
 
-def _format_address_host(address: str) -> str:
+def _format_service_address_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address

@@ -13,7 +13,7 @@ from mlapp.deploy.cluster.app_status import (
     find_release_status_problems,
     list_app_events,
     make_status_replica,
-    name_status_object,
+    name_app_status_object,
 )
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
@@ -50,7 +50,7 @@ def read_kubernetes_status(cluster: Cluster, recorded_releases: Releases, by_rou
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
         ready=sum(pods.is_pod_ready(pod) for pod in found["pods"]),
-        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=name_status_object)),
+        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=name_app_status_object)),
         traffic=_read_kubernetes_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
         scaling=_describe_autoscaler(found["scalers"][0]) if found["scalers"] else None,

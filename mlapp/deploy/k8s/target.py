@@ -14,7 +14,7 @@ from mlapp.deploy.cluster.rollout import RolloutWait
 from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as standing
-from mlapp.deploy.k8s.networking import find_network_address
+from mlapp.deploy.k8s.networking import find_k8s_network_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
@@ -43,7 +43,7 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
 
     def find_url(self, shipment: Shipment) -> str:
         """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
-        return find_network_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
+        return find_k8s_network_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
     def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the cluster assigned to the Service; None if it is already known or not yet assigned."""

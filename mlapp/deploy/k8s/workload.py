@@ -10,8 +10,8 @@ from mlapp.deploy.cluster.naming import make_label_value
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
+    make_server_container_secrets,
     make_server_probes,
-    make_server_secret_variables,
     make_server_security,
     make_server_stop_hook,
 )
@@ -146,7 +146,7 @@ def make_workload_environment(context: RenderContext) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = []
     if "OMP_NUM_THREADS" not in context.settings.env:
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": threads})
-    return [*variables, *make_server_secret_variables(context.settings.secrets)]
+    return [*variables, *make_server_container_secrets(context.settings.secrets)]
 
 
 def _make_workload_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:

@@ -20,10 +20,10 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import Names, make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.server_container import make_server_secret_variables, make_server_security
+from mlapp.deploy.cluster.server_container import make_server_container_secrets, make_server_security
 from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
-from mlapp.deploy.cluster.track_context import make_document
+from mlapp.deploy.cluster.track_context import make_track_context_document
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -46,11 +46,11 @@ def render_release(
         ConfigError: settings contradict each other, or a patch does not fit.
     """
     _refuse_contradictory_knative_settings(settings)
-    draft = _make_service(shipment, settings, serve, "", live, percent)
-    return [_make_service(shipment, settings, serve, _digest_service_template(draft), live, percent)]
+    draft = _make_knative_service(shipment, settings, serve, "", live, percent)
+    return [_make_knative_service(shipment, settings, serve, _digest_service_template(draft), live, percent)]
 
 
-def _make_service(
+def _make_knative_service(
     shipment: Shipment, settings: KnativeSettings, serve: Serve, digest: str, live: str | None, percent: int
 ) -> dict[str, Any]:
     """The Service with the user's patches; `digest` ends the revision's name."""
@@ -72,7 +72,7 @@ def _make_service(
     if live is not None and live != name and percent < 100:
         traffic = [{"revisionName": live, "percent": 100 - percent}, *traffic]
     content = {"spec": {"template": template, "traffic": traffic}}
-    document = make_document(settings, KNATIVE_SERVICE, names.base, own, **content)
+    document = make_track_context_document(settings, KNATIVE_SERVICE, names.base, own, **content)
     return apply_patches([document], settings.patches, SECTION)[0]
 
 
@@ -81,7 +81,7 @@ def _digest_service_template(draft: dict[str, Any]) -> str:
     return make_short_digest(json.dumps(draft["spec"]["template"], sort_keys=True))
 
 
-def find_revision_name(documents: list[dict[str, Any]]) -> str:
+def find_knative_service_revision(documents: list[dict[str, Any]]) -> str:
     """The name of the revision that a release runs."""
     return str(documents[0]["spec"]["template"]["metadata"]["name"])
 
@@ -127,7 +127,7 @@ def _make_revision_environment(settings: KnativeSettings, serve: Serve) -> list[
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
-    return [*variables, *make_server_secret_variables(settings.secrets)]
+    return [*variables, *make_server_container_secrets(settings.secrets)]
 
 
 def _make_revision_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:

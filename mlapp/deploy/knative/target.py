@@ -12,14 +12,14 @@ from mlapp.deploy.cluster.app_status import (
     find_release_status_problems,
     list_app_events,
     make_status_replica,
-    name_status_object,
+    name_app_status_object,
 )
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
 from mlapp.deploy.cluster.server_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_knative_condition
-from mlapp.deploy.knative.service import find_revision_name, render_release
+from mlapp.deploy.knative.service import find_knative_service_revision, render_release
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
@@ -57,7 +57,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             live = find_live_release(self.open_releases().list_records())
         except DeployError:
             live = None
-        name = find_revision_name(live.documents) if live else f"{self.names.base}-live"
+        name = find_knative_service_revision(live.documents) if live else f"{self.names.base}-live"
         return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
 
     def wait_for_release(
@@ -111,9 +111,9 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         live, trial = find_live_release(records), find_canary_release(records)
         if not records:
             self.cluster.require_namespace()
-        service = next((item for item in services if name_status_object(item) == self.names.base), None)
+        service = next((item for item in services if name_app_status_object(item) == self.names.base), None)
         told = (service or {}).get("status", {})
-        numbers = {find_revision_name(record.documents): record.number for record in (live, trial) if record}
+        numbers = {find_knative_service_revision(record.documents): record.number for record in (live, trial) if record}
         traffic: dict[int, int] = {}
         for entry in told.get("traffic") or []:
             number = numbers.get(entry.get("revisionName"))
@@ -131,7 +131,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             canary=trial.release if trial else None,
             desired=len(all_pods),
             ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
-            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=name_status_object)),
+            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=name_app_status_object)),
             traffic=traffic,
             url=told.get("url") or (live.release.url if live else None),
             events=list_app_events(events, self.names),
@@ -144,9 +144,9 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
     ) -> ReleaseRecord:
         """Start a second revision with a part of the traffic."""
         before, records = canary_trial.require_live_for_canary(job)
-        name = find_revision_name(before.documents)
+        name = find_knative_service_revision(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
-        if find_revision_name(documents) == name:
+        if find_knative_service_revision(documents) == name:
             raise DeployError(f"Release {before.number} is identical, so there is nothing to try.", "Deploy a change.")
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 

@@ -19,7 +19,7 @@ from mlapp.deploy.kserve.canary_documents import (
     apply_canary_patches,
     choose_canary_method,
     make_canary_route,
-    render_canary_workload,
+    render_kserve_canary_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
 from mlapp.deploy.kserve.installed_version import lacks_spec_canary
@@ -47,23 +47,23 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     method = choose_canary_method(context)
     if method == "spec" and lacks_spec_canary(job.cluster):
         method = "second"
-    route = _require_canary_split(job, before, method)
+    route = _require_kserve_canary_split(job, before, method)
     live = _select_inference_service(before.documents)
-    documents = render_canary_workload(context, percent, method, live)
+    documents = render_kserve_canary_workload(context, percent, method, live)
     try:
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     except ApiError as error:
         if method != "spec" or "canary" not in error.message:
             raise
         method = "second"  # KServe before 0.20 has no `spec.canary`
-        documents = render_canary_workload(context, percent, method)
+        documents = render_kserve_canary_workload(context, percent, method)
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
     traffic: list[dict[str, Any]] = []
     if route is not None:
         traffic = apply_canary_patches(context, [make_canary_route(context, percent, route["spec"])])
         job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
     goal = render_release(shipment, job.settings, job.serve)
-    record = canary_trial.record_canary(job, shipment, goal, records, percent, before.release.url)
+    record = canary_trial.record_canary_trial(job, shipment, goal, records, percent, before.release.url)
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_kserve_canary(job, before, record)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
@@ -86,17 +86,17 @@ def promote_canary(job: Session) -> ReleaseRecord:
     record, before, records = canary_trial.require_canary_trial(job)
     goal = record.documents
     keeping = goal
-    current = _find_inference_service(job)
+    current = _find_canary_inference_service(job)
     if current is not None and (trials := current["spec"].get("canary")):
         keeping = copy.deepcopy(goal)
         add_canary(_select_inference_service(keeping), trials)  # it serves until the live pods are ready
-    keep = [("HTTPRoute", _name_canary_route(job)), ("InferenceService", job.names.canary)]
+    keep = [("HTTPRoute", _name_kserve_canary_route(job)), ("InferenceService", job.names.canary)]
     plan = job.plan_changes(keeping, before, keep=keep)
     with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: _remove_canary_split(job)):
         execute_plan(job.cluster, plan, job.lock, job.progress)
         job.wait_for_rollout(goal, record)
     _remove_canary_split(job)
-    _remove_canary_service(job)
+    _remove_kserve_canary_service(job)
     if keeping is not goal:
         rest = job.plan_changes(goal, before, keep=keep)
         execute_plan(job.cluster, rest, job.lock, job.progress)
@@ -111,14 +111,14 @@ def abort_canary(job: Session) -> ReleaseRecord:
     return job.releases.mark_state(record, "aborted")
 
 
-def _require_canary_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
+def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
     """Check that the traffic can be split; returns KServe's own HTTPRoute of the app, or None if Knative splits it.
 
     Raises:
         DeployError: nothing can split the traffic; nothing was written.
     """
     if method == "traffic":
-        status = (_find_inference_service(job) or {}).get("status", {})
+        status = (_find_canary_inference_service(job) or {}).get("status", {})
         if not status.get("components", {}).get("predictor", {}).get("latestRolledoutRevision"):
             raise DeployError(
                 f"Release {before.number} does not have all traffic yet, so Knative cannot split it; "
@@ -177,10 +177,10 @@ def _wait_until_route_accepted(job: Session, name: str) -> None:
 def _remove_kserve_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
     """Route all traffic to the live release, then remove the canary's pods."""
     _remove_canary_split(job)
-    _remove_canary_service(job)
+    _remove_kserve_canary_service(job)
     if before is None:
         return
-    current = _find_inference_service(job)
+    current = _find_canary_inference_service(job)
     if current is not None and "canaryTrafficPercent" in current["spec"]["predictor"]:
         _take_traffic_back(job, before, record)
     plan = job.plan_changes(before.documents, before, take_over=True)
@@ -204,7 +204,7 @@ def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecor
             job.wait_for_rollout(staged, before, restored=True)
             return
         end = time.monotonic() + TRAFFIC_WITHIN
-        while read_newest_revision_share(_find_inference_service(job) or {}, 0) and time.monotonic() < end:
+        while read_newest_revision_share(_find_canary_inference_service(job) or {}, 0) and time.monotonic() < end:
             time.sleep(1)
 
 
@@ -213,17 +213,17 @@ def _remove_canary_split(job: Session) -> None:
     if job.settings.mode == "knative":
         return
     try:
-        route = job.cluster.get_object(ROUTE, _name_canary_route(job))
+        route = job.cluster.get_object(ROUTE, _name_kserve_canary_route(job))
     except ApiError as error:
         if error.code != 404:
             raise
         route = None
     if route is not None and job.cluster.delete_object(route):
-        job.progress(f"HTTPRoute/{_name_canary_route(job)} removed")
+        job.progress(f"HTTPRoute/{_name_kserve_canary_route(job)} removed")
         time.sleep(min(job.settings.rollout.leave, 5))
 
 
-def _remove_canary_service(job: Session) -> None:
+def _remove_kserve_canary_service(job: Session) -> None:
     if job.settings.mode == "knative":
         return
     found = job.cluster.get_object(INFERENCE_SERVICE, job.names.canary)
@@ -231,11 +231,11 @@ def _remove_canary_service(job: Session) -> None:
         job.progress(f"InferenceService/{job.names.canary} removed")
 
 
-def _name_canary_route(job: Session) -> str:
+def _name_kserve_canary_route(job: Session) -> str:
     return f"{job.names.base}-split"
 
 
-def _find_inference_service(job: Session) -> dict[str, Any] | None:
+def _find_canary_inference_service(job: Session) -> dict[str, Any] | None:
     return job.cluster.get_object(INFERENCE_SERVICE, job.names.base)
 
 

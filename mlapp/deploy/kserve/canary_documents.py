@@ -53,7 +53,7 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
         live: the live InferenceService, to which `spec.canary` is added; if None, rendered from the settings.
     """
     method = choose_canary_method(context)
-    documents = render_canary_workload(context, percent, method, live)
+    documents = render_kserve_canary_workload(context, percent, method, live)
     if method != "traffic":
         host = f"{context.names.base}-{context.settings.namespace_name or 'default'}.{DOMAIN}"
         backend = {"name": f"{context.names.base}-predictor", "port": 80}
@@ -64,7 +64,7 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
     return documents
 
 
-def render_canary_workload(
+def render_kserve_canary_workload(
     context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """The workload documents of the canary; with the method `traffic`, they also split the traffic."""

@@ -17,8 +17,8 @@ from mlapp.deploy.cluster.naming import make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, SERVING_RUNTIME
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
+    make_server_container_secrets,
     make_server_probes,
-    make_server_secret_variables,
     make_server_security,
     make_server_stop_hook,
 )
@@ -132,7 +132,7 @@ def make_predictor_container(context: KServeContext) -> dict[str, Any]:
     """The server's container, compliant with Pod Security `restricted`."""
     settings, serve = context.settings, context.serve
     if context.storage_uri is None:
-        _refuse_default_predictor_limit(settings)
+        _refuse_kserve_predictor_limit(settings)
     ports: list[dict[str, Any]] = [{"containerPort": PORT}]
     if serve.grpc_port and not context.is_knative:  # Knative allows only one port
         ports = [
@@ -173,7 +173,7 @@ def make_predictor_environment(context: KServeContext) -> list[dict[str, Any]]:
     )
     told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_predictor_cores(settings.resources.cpu))))
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
-    return [*variables, *make_server_secret_variables(settings.secrets)]
+    return [*variables, *make_server_container_secrets(settings.secrets)]
 
 
 def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
@@ -190,7 +190,7 @@ def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, st
     return {"requests": requests, "limits": limits}
 
 
-def _refuse_default_predictor_limit(settings: KServeSettings) -> None:
+def _refuse_kserve_predictor_limit(settings: KServeSettings) -> None:
     """Check that the CPU limit that KServe's webhook adds where there is none leaves room for the request.
 
     Raises:

@@ -38,12 +38,12 @@ class Deployment:
                 f"Release {trial} is on trial as a canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
-        self._require_idle()
-        record = self._create_release(shipment, note)
+        self._require_idle_endpoint()
+        record = self._create_endpoint_release(shipment, note)
         config = documents.name_endpoint_release(endpoint.name, record.number)
         try:
             endpoint.switch(config, (record.number,), self._progress)
-            self._check_prediction(record)
+            self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
             endpoint.note_state(record.number, "failed")
             raise
@@ -54,11 +54,11 @@ class Deployment:
                     f"Release {record.number} failed: {error.what}",
                     f"{error.todo} There is no earlier release; `mlapp delete` removes the created resources.",
                 ) from error
-            self._restore_live(live, config)
+            self._restore_live_endpoint(live, config)
             raise DeployError(
                 f"Release {record.number} failed: {error.what}\nWent back: release {live} is live.", error.todo
             ) from error
-        self._trim_releases(record.number)
+        self._trim_endpoint_releases(record.number)
         return record
 
     def start_canary(self, shipment: Shipment, percent: int) -> ReleaseRecord:
@@ -68,19 +68,19 @@ class Deployment:
             DeployError: nothing is live, another deploy is in progress, or the canary failed and was removed.
         """
         endpoint = self._endpoint
-        live = self._require_undecided()
-        record = self._create_release(shipment, f"canary at {percent} %")
+        live = self._require_undecided_endpoint()
+        record = self._create_endpoint_release(shipment, f"canary at {percent} %")
         config = documents.name_canary_config(endpoint.name, live, record.number)
         try:
             endpoint.create_config({live: 100 - percent, record.number: percent})
             endpoint.switch(config, (live, record.number), self._progress)
-            self._check_prediction(record)
+            self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
             endpoint.delete_config(config)
             endpoint.note_state(record.number, "failed")
             raise
         except DeployError as error:
-            self._restore_live(live, config)
+            self._restore_live_endpoint(live, config)
             endpoint.delete_config(config)
             endpoint.note_state(record.number, "failed")
             raise DeployError(
@@ -91,25 +91,25 @@ class Deployment:
     def promote_canary(self) -> int:
         """Route all traffic to the canary, then stop the live release's instances; returns the canary's number."""
         live, trial = self._endpoint.require_canary()
-        self._end_trial(trial, live, trial)
+        self._end_endpoint_trial(trial, live, trial)
         return trial
 
     def abort_canary(self) -> int:
         """Route all traffic to the live release, then stop the canary's instances; returns the canary's number."""
         live, trial = self._endpoint.require_canary()
-        self._end_trial(live, live, trial)
+        self._end_endpoint_trial(live, live, trial)
         self._endpoint.note_state(trial, "aborted")
         return trial
 
-    def _end_trial(self, winner: int, live: int, trial: int) -> None:
+    def _end_endpoint_trial(self, winner: int, live: int, trial: int) -> None:
         endpoint = self._endpoint
-        self._require_idle()
+        self._require_idle_endpoint()
         endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, trial)})
         self._progress(f"release {winner} gets all traffic")
         endpoint.switch(documents.name_endpoint_release(endpoint.name, winner), (winner,), self._progress)
         endpoint.delete_config(documents.name_canary_config(endpoint.name, live, trial))
 
-    def _create_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
+    def _create_endpoint_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
         """Create the Model and configuration of a release with the next number."""
         endpoint = self._endpoint
         with endpoint.session.translate_errors():
@@ -120,7 +120,7 @@ class Deployment:
         self._progress(f"release {number}: Model/{documents.name_endpoint_release(endpoint.name, number)}")
         return record
 
-    def _restore_live(self, live: int, failed: str) -> None:
+    def _restore_live_endpoint(self, live: int, failed: str) -> None:
         """Switch back to the live release's configuration, unless SageMaker or another deploy replaced the failed one.
 
         Args:
@@ -136,25 +136,25 @@ class Deployment:
             endpoint.switch(name, (live,), self._progress)
         self._progress(f"rolled back to release {live}")
 
-    def _check_prediction(self, record: ReleaseRecord) -> None:
+    def _check_endpoint_prediction(self, record: ReleaseRecord) -> None:
         if record.example is None:
             return
         variant = documents.name_endpoint_variant(record.number)
         answer = self._endpoint.invoke(RequestBody.of(record.example), variant)
         self._progress(f"variant {variant} answers: {str(answer['predictions'])[:60]}")
 
-    def _trim_releases(self, live: int) -> None:
+    def _trim_endpoint_releases(self, live: int) -> None:
         endpoint = self._endpoint
         records = [record.number for record, _ in endpoint.list_records() if record.number != live]
         for number in records[: max(0, len(records) - endpoint.settings.history + 1)]:
             endpoint.delete_release(number)
 
-    def _require_idle(self) -> None:
+    def _require_idle_endpoint(self) -> None:
         current = self._endpoint.describe()
         if current is not None and current["EndpointStatus"] in BUSY:
             raise ConcurrentDeployError(self._endpoint.name, f"it is {current['EndpointStatus']}")
 
-    def _require_undecided(self) -> int:
+    def _require_undecided_endpoint(self) -> int:
         """The number of the live release. Fails if nothing is live, there is a canary, or the endpoint is busy."""
         live, trial = self._endpoint.find_numbers()
         if live is None:
@@ -164,5 +164,5 @@ class Deployment:
                 f"Release {trial} is still an undecided canary; nothing was changed.",
                 "`mlapp promote` or `mlapp abort` it first.",
             )
-        self._require_idle()
+        self._require_idle_endpoint()
         return live

@@ -109,7 +109,7 @@ class Endpoint:
         Raises:
             ConcurrentDeployError: another deploy has created the release with this number.
         """
-        with self._translate_conflicts():
+        with self._translate_endpoint_conflicts():
             self.client.create_model(
                 **documents.make_endpoint_model(self.name, self.settings, serve, record),
                 Tags=documents.make_endpoint_tags(self.app, self.settings, record),
@@ -136,17 +136,17 @@ class Endpoint:
             DeployError: the endpoint did not come into service; includes SageMaker's message.
         """
         current = self.describe()
-        with self._translate_conflicts():
+        with self._translate_endpoint_conflicts():
             if current is None:
                 progress(f"create the endpoint {self.name}")
                 tags = documents.make_endpoint_tags(self.app, self.settings)
                 self.client.create_endpoint(EndpointName=self.name, EndpointConfigName=config, Tags=tags)
             else:
-                self._remove_scaling(current)
+                self._remove_endpoint_scaling(current)
                 progress(f"update the endpoint {self.name}")
                 self.client.update_endpoint(EndpointName=self.name, EndpointConfigName=config)
-        self._wait_until_in_service(config, progress)
-        self._add_scaling(numbers)
+        self._wait_until_endpoint_in_service(config, progress)
+        self._add_endpoint_scaling(numbers)
 
     def set_weights(self, weights: Mapping[int, int]) -> None:
         """Change the traffic shares of the running variants immediately."""
@@ -154,7 +154,7 @@ class Endpoint:
             {"VariantName": documents.name_endpoint_variant(number), "DesiredWeight": float(share)}
             for number, share in weights.items()
         ]
-        with self._translate_conflicts():
+        with self._translate_endpoint_conflicts():
             self.client.update_endpoint_weights_and_capacities(
                 EndpointName=self.name, DesiredWeightsAndCapacities=wanted
             )
@@ -194,13 +194,13 @@ class Endpoint:
 
     def delete_config(self, name: str) -> bool:
         """Remove a configuration; False if it does not exist."""
-        return self._delete_unless_missing(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
+        return self._delete_endpoint_unless_missing(lambda: self.client.delete_endpoint_config(EndpointConfigName=name))
 
     def delete_release(self, number: int) -> list[str]:
         """Remove a release's Model and configuration; returns the removed names."""
         name = documents.name_endpoint_release(self.name, number)
         removed = [f"EndpointConfig/{name}"] if self.delete_config(name) else []
-        if self._delete_unless_missing(lambda: self.client.delete_model(ModelName=name)):
+        if self._delete_endpoint_unless_missing(lambda: self.client.delete_model(ModelName=name)):
             removed.append(f"Model/{name}")
         return removed
 
@@ -209,11 +209,11 @@ class Endpoint:
         current = self.describe()
         if current is None:
             return False
-        self._remove_scaling(current)
-        return self._delete_unless_missing(lambda: self.client.delete_endpoint(EndpointName=self.name))
+        self._remove_endpoint_scaling(current)
+        return self._delete_endpoint_unless_missing(lambda: self.client.delete_endpoint(EndpointName=self.name))
 
     @contextmanager
-    def _translate_conflicts(self) -> Iterator[None]:
+    def _translate_endpoint_conflicts(self) -> Iterator[None]:
         """`translate_errors`, extended for SageMaker's errors about concurrent deploys."""
         from botocore.exceptions import ClientError
 
@@ -226,7 +226,7 @@ class Endpoint:
                     raise ConcurrentDeployError(self.name, text) from error
                 raise
 
-    def _delete_unless_missing(self, call: Any) -> bool:
+    def _delete_endpoint_unless_missing(self, call: Any) -> bool:
         from botocore.exceptions import ClientError
 
         with self.session.translate_errors():
@@ -238,7 +238,7 @@ class Endpoint:
                 raise
         return True
 
-    def _wait_until_in_service(self, config: str, progress: Reporter) -> None:
+    def _wait_until_endpoint_in_service(self, config: str, progress: Reporter) -> None:
         end, told = time.monotonic() + self.settings.timeout, ""
         while True:
             found = self.describe()
@@ -262,7 +262,7 @@ class Endpoint:
                 )
             time.sleep(PAUSE)
 
-    def _add_scaling(self, numbers: Iterable[int]) -> None:
+    def _add_endpoint_scaling(self, numbers: Iterable[int]) -> None:
         if self.settings.autoscaling is None:
             return
         client = self.session.client("application-autoscaling")
@@ -271,7 +271,7 @@ class Endpoint:
                 client.register_scalable_target(**documents.make_scalable_target(self.name, self.settings, number))
                 client.put_scaling_policy(**documents.make_scaling_policy(self.name, self.settings, number))
 
-    def _remove_scaling(self, current: Mapping[str, Any]) -> None:
+    def _remove_endpoint_scaling(self, current: Mapping[str, Any]) -> None:
         """Deregister the variants: SageMaker refuses to update an endpoint while a removed variant is registered."""
         if self.settings.autoscaling is None:
             return

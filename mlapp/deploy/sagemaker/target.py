@@ -72,11 +72,11 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """A CloudFormation template of the deployment, as release 1."""
-        return [self._make_template(shipment, 1)]
+        return [self._make_sagemaker_template(shipment, 1)]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The template with two weighted variants, as release 2 beside release 1."""
-        return [self._make_template(shipment, 2, (1, percent))]
+        return [self._make_sagemaker_template(shipment, 2, (1, percent))]
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff from the live release's Model to the planned one."""
@@ -86,16 +86,16 @@ class SageMakerTarget(Target[SageMakerSettings]):
             with self._endpoint.session.translate_errors():
                 name = documents.name_endpoint_release(self._endpoint.name, live)
                 found = self._endpoint.client.describe_model(ModelName=name)
-            running = self._describe_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
+            running = self._describe_sagemaker_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
         model = documents.make_endpoint_model(
             self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0)
         )
-        wanted = self._describe_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
+        wanted = self._describe_sagemaker_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         return diff_yaml(running, wanted, f"{self._endpoint.name} (on AWS)", f"{self._endpoint.name} (to be)")
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Start the release's instances beside the live ones, and stop the live ones once the release answers."""
-        return self._ship_release(shipment, None, progress)
+        return self._ship_to_sagemaker(shipment, None, progress)
 
     def status(self) -> Status:
         """The state of the app."""
@@ -138,7 +138,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         """The releases that still have a Model, oldest first."""
         live, trial = self._endpoint.find_numbers()
         return [
-            self._make_release(record, self._find_state(record.number, state, live, trial))
+            self._make_sagemaker_release(record, self._find_sagemaker_state(record.number, state, live, trial))
             for record, state in self._endpoint.list_records()
         ]
 
@@ -155,7 +155,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if number not in known:
             listed = ", ".join(map(str, known)) or "none"
             raise DeployError(f"There is no release {number}.", f"Releases: {listed}. See `mlapp releases`.")
-        return self._ship_release(known[number].make_shipment(self.app), f"rollback to {number}", progress)
+        return self._ship_to_sagemaker(known[number].make_shipment(self.app), f"rollback to {number}", progress)
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the endpoint, its Models and configurations. The images stay in ECR."""
@@ -187,7 +187,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
     ) -> Release:
         """Start a second variant with `percent` of the weight; it gets traffic once its instances are in service."""
         self._require_role()
-        return self._make_release(self._open_deployment(progress).start_canary(shipment, percent), "canary")
+        return self._make_sagemaker_release(self._open_deployment(progress).start_canary(shipment, percent), "canary")
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Route all traffic to the canary, then stop the live release's instances."""
@@ -204,8 +204,8 @@ class SageMakerTarget(Target[SageMakerSettings]):
         live, trial = self._endpoint.require_canary()
         start = datetime.now(timezone.utc)
         reason = watch_canary_metrics(
-            lambda: self._read_counts(live, start),
-            lambda: self._read_counts(trial, start),
+            lambda: self._read_sagemaker_counts(live, start),
+            lambda: self._read_sagemaker_counts(trial, start),
             lambda: compare_canary_quality(compare_quality, self._find_release(live), self._find_release(trial)),
             self.settings.canary,
             seconds,
@@ -234,15 +234,17 @@ class SageMakerTarget(Target[SageMakerSettings]):
                 "Set its ARN. `mlapp eject iam --target sagemaker` prints the smallest role.",
             )
 
-    def _make_template(self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None) -> dict[str, Any]:
+    def _make_sagemaker_template(
+        self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
         endpoint = documents.name_endpoint(self.app, self.settings)
         record = record_shipment(shipment, number)
         return documents.make_endpoint_template(endpoint, self.settings, self.serve, record, canary)
 
-    def _describe_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
+    def _describe_sagemaker_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
         return {"image": container["Image"], "environment": container.get("Environment") or {}, "role": role}
 
-    def _find_state(self, number: int, noted: str | None, live: int | None, trial: int | None) -> State:
+    def _find_sagemaker_state(self, number: int, noted: str | None, live: int | None, trial: int | None) -> State:
         if number == live:
             return "live"
         if number == trial:
@@ -254,17 +256,17 @@ class SageMakerTarget(Target[SageMakerSettings]):
     def _open_deployment(self, progress: Reporter) -> Deployment:
         return Deployment(self._endpoint, self.serve, progress)
 
-    def _ship_release(self, shipment: Shipment, note: str | None, progress: Reporter) -> Release:
+    def _ship_to_sagemaker(self, shipment: Shipment, note: str | None, progress: Reporter) -> Release:
         self._require_role()
-        return self._make_release(self._open_deployment(progress).ship_release(shipment, note), "live")
+        return self._make_sagemaker_release(self._open_deployment(progress).ship_release(shipment, note), "live")
 
     def _find_release(self, number: int) -> Release:
         return next(release for release in self.releases() if release.number == number)
 
-    def _make_release(self, record: ReleaseRecord, state: State) -> Release:
+    def _make_sagemaker_release(self, record: ReleaseRecord, state: State) -> Release:
         return record.make_release(self.app, self.name, state, self._url)
 
-    def _read_counts(self, number: int, start: datetime) -> MetricCounts:
+    def _read_sagemaker_counts(self, number: int, start: datetime) -> MetricCounts:
         place = {"EndpointName": self._endpoint.name, "VariantName": documents.name_endpoint_variant(number)}
         metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # latency is in microseconds
         return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 1e-6).read_counts(place, start)

@@ -14,7 +14,7 @@ from mlapp.deploy.cluster.object_kinds import SELDON_EXPERIMENT, SELDON_MODEL, S
 from mlapp.deploy.cluster.patches import apply_patches, select_canary_patches
 from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
 from mlapp.deploy.cluster.storage_uri import fill_storage_uri
-from mlapp.deploy.cluster.track_context import make_document
+from mlapp.deploy.cluster.track_context import make_track_context_document
 from mlapp.deploy.seldon.settings import SeldonSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
@@ -109,4 +109,4 @@ def _make_seldon_object(
     shipment: Shipment, settings: SeldonSettings, kind: Kind, name: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
     own = labels.make_object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
-    return make_document(settings, kind, name, own, spec=spec)
+    return make_track_context_document(settings, kind, name, own, spec=spec)

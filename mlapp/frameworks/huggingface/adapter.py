@@ -79,7 +79,7 @@ class HuggingFaceFramework(Framework):
             checkpoint_every=checkpoint_every,
         )
         before = transformer.device
-        encoded = texts.tokenize_texts(transformer, tokenizer, texts.list_text_columns(features))
+        encoded = texts.tokenize_texts(transformer, tokenizer, texts.list_huggingface_texts(features))
         fitted = training_loop.run_training_loop(texts.wrap_transformer(transformer.float()), encoded, values, settings)
         transformer.to(before)
         labels = known if known is not None else fitted.labels
@@ -90,7 +90,7 @@ class HuggingFaceFramework(Framework):
         return model
 
     def check(self, parameters: Mapping[str, Any]) -> None:  # most trainers take no numbers
-        training_loop.check_training_settings(parameters)
+        training_loop.check_training_loop_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """The version's model, to continue training: its weights belong to its tokenizer."""
@@ -119,7 +119,7 @@ class HuggingFaceFramework(Framework):
         transformer, tokenizer, columns = (
             _get_transformer(model),
             _get_transformer_tokenizer(model),
-            texts.list_text_columns(features),
+            texts.list_huggingface_texts(features),
         )
         if not _is_transformer_classifier(model):
             torch.set_num_threads(threads.count_thread_cores())
@@ -130,8 +130,8 @@ class HuggingFaceFramework(Framework):
         tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
         work = tokens * transformer.num_parameters(exclude_embeddings=True)
         torch.set_num_threads(1 if work < SMALL else threads.count_thread_cores())
-        outputs = tensors.compute_output_tensors(texts.wrap_transformer(transformer), encoded)
-        return arrays.convert_output_array(outputs.float().numpy(), _get_transformer_labels(transformer))
+        outputs = tensors.compute_pytorch_output_tensors(texts.wrap_transformer(transformer), encoded)
+        return arrays.convert_framework_output_array(outputs.float().numpy(), _get_transformer_labels(transformer))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)

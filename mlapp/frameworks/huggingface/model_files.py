@@ -106,7 +106,7 @@ def _require_transformer_without_code(folder: Path) -> None:
     """
     for file in sorted(folder.rglob("*")):
         if file.name == ADAPTER_FILE:
-            raise _refused_transformer_error(file, "refers to the weights of another model")
+            raise _refused_huggingface_file_error(file, "refers to the weights of another model")
         if file.suffix != ".json":
             continue
         try:
@@ -121,12 +121,12 @@ def _require_inside_model_folder(file: Path, content: dict[str, Any]) -> None:
     if file.name.endswith(".index.json"):
         names = content.get("weight_map")
         if not isinstance(names, dict) or any(not is_plain_file_name(name) for name in names.values()):
-            raise _refused_transformer_error(file, "refers to weights outside its folder")
+            raise _refused_huggingface_file_error(file, "refers to weights outside its folder")
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
-        raise _refused_transformer_error(file, "refers to a file by its path")
+        raise _refused_huggingface_file_error(file, "refers to a file by its path")
     # A name with a slash is a repository of the hub. transformers fetches and runs its code.
     if file.name == "config.json" and any("/" in name for name in _list_transformer_implementations(content)):
-        raise _refused_transformer_error(file, "refers to code of the hub")
+        raise _refused_huggingface_file_error(file, "refers to code of the hub")
 
 
 def is_plain_file_name(name: object) -> bool:
@@ -143,7 +143,7 @@ def _list_transformer_implementations(content: Any) -> Iterator[str]:
             yield from _list_transformer_implementations(part)
 
 
-def _refused_transformer_error(file: Path, why: str) -> ModelError:
+def _refused_huggingface_file_error(file: Path, why: str) -> ModelError:
     return ModelError(
         f"{file} {why}: a model's files must contain only data.",
         "Save a model of a transformers class as safetensors, without code files.",

@@ -12,7 +12,7 @@ NO_LIMIT = 1_000_000
 """A tokenizer that knows no limit tells a number far above this one."""
 
 
-def list_text_columns(features: Any) -> list[list[str]]:
+def list_huggingface_texts(features: Any) -> list[list[str]]:
     """The texts of one column, or pairs of two columns. A list, an array or a Series is one column.
 
     Raises:

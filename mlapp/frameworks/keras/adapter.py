@@ -145,7 +145,7 @@ class KerasFramework(Framework):
         _set_keras_threads(threads.choose_thread_count(len(features)))
         inputs = arrays.features_to_array(features)
         parts = [model.predict_on_batch(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]
-        return arrays.convert_output_array(np.concatenate(parts), getattr(model, LABELS, None))
+        return arrays.convert_framework_output_array(np.concatenate(parts), getattr(model, LABELS, None))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         labels = getattr(model, LABELS, None)

@@ -65,7 +65,7 @@ class PyTorchFramework(Framework):
         return training_loop.run_training_loop(model, features, target, settings)
 
     def check(self, parameters: Mapping[str, Any]) -> None:  # most trainers take no numbers
-        training_loop.check_training_settings(parameters)
+        training_loop.check_training_loop_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """`model` with the weights of `previous`, to continue training."""
@@ -84,8 +84,8 @@ class PyTorchFramework(Framework):
         import torch
 
         torch.set_num_threads(threads.choose_thread_count(len(features)))
-        outputs = tensors.compute_output_tensors(model, tensors.features_to_tensor(features))
-        return arrays.convert_output_array(outputs.numpy(), getattr(model, LABELS, None))
+        outputs = tensors.compute_pytorch_output_tensors(model, tensors.features_to_tensor(features))
+        return arrays.convert_framework_output_array(outputs.numpy(), getattr(model, LABELS, None))
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         return onnx_export.export_pytorch_to_onnx(
@@ -95,7 +95,7 @@ class PyTorchFramework(Framework):
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         from safetensors.torch import save_model
 
-        metadata = tensors.write_tensor_labels(getattr(model, LABELS, None))
+        metadata = tensors.write_pytorch_tensor_labels(getattr(model, LABELS, None))
         try:
             save_model(model, str(folder / FILE), metadata)
         except (ValueError, RuntimeError) as error:
@@ -121,7 +121,7 @@ class PyTorchFramework(Framework):
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata()
             load_model(model, file)
-            model.labels = tensors.read_tensor_labels(metadata)
+            model.labels = tensors.read_pytorch_tensor_labels(metadata)
         except (SafetensorError, msgspec.MsgspecError, KeyError) as error:
             raise ModelError(f"{file} is truncated or damaged: {error}", "Train again here, or restore it.") from error
         except RuntimeError as error:

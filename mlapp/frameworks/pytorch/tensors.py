@@ -31,7 +31,7 @@ def target_to_tensor(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
     return torch.from_numpy(values), labels
 
 
-def compute_output_tensors(model: Any, features: Any) -> Any:
+def compute_pytorch_output_tensors(model: Any, features: Any) -> Any:
     """The module's outputs for all rows, on the CPU."""
     import torch
 
@@ -42,12 +42,12 @@ def compute_output_tensors(model: Any, features: Any) -> Any:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def write_tensor_labels(labels: list[Any] | None) -> dict[str, str] | None:
+def write_pytorch_tensor_labels(labels: list[Any] | None) -> dict[str, str] | None:
     """Labels as the metadata of a safetensors file."""
     return None if labels is None else {"labels": msgspec.json.encode(labels).decode()}
 
 
-def read_tensor_labels(metadata: dict[str, str] | None) -> list[Any] | None:
+def read_pytorch_tensor_labels(metadata: dict[str, str] | None) -> list[Any] | None:
     """The labels of a safetensors file's metadata.
 
     Raises:

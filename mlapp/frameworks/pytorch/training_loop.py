@@ -45,7 +45,7 @@ class TrainingSettings:
     checkpoint_every: float
 
 
-def check_training_settings(parameters: Mapping[str, Any]) -> None:
+def check_training_loop_settings(parameters: Mapping[str, Any]) -> None:
     """Check the settings before the data is read.
 
     Raises:
@@ -73,11 +73,11 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     inputs = tensors.features_to_tensor(features)
     arrays.require_finite_feature_array(inputs.cpu().float().numpy(), features)
     model.to(device)
-    wanted, labels = tensors.target_to_tensor(target, _count_module_outputs(model, inputs, device))
+    wanted, labels = tensors.target_to_tensor(target, _count_training_loop_outputs(model, inputs, device))
     loss_of = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    learned, held_out = _split_training_rows(len(inputs), settings.validation, generator)
+    learned, held_out = _split_training_loop_rows(len(inputs), settings.validation, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
     state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
@@ -136,7 +136,7 @@ def _train_epoch(
 
 
 def _compute_training_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
-    return float(loss_of(tensors.compute_output_tensors(model, inputs[rows]), wanted[rows]))
+    return float(loss_of(tensors.compute_pytorch_output_tensors(model, inputs[rows]), wanted[rows]))
 
 
 def _update_training_state(state: TrainingState, model: Any, loss: float) -> None:
@@ -154,7 +154,7 @@ def _compute_squared_training_error(outputs: Any, wanted: Any) -> Any:
     return mse_loss(outputs.reshape(wanted.shape), wanted)
 
 
-def _split_training_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
+def _split_training_loop_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
     """The indexes of the training rows and of the held-out rows."""
     import torch
 
@@ -163,7 +163,7 @@ def _split_training_rows(rows: int, share: float, generator: Any) -> tuple[Any, 
     return order[held_out:], order[:held_out]
 
 
-def _count_module_outputs(model: Any, inputs: Any, device: Any) -> int:
+def _count_training_loop_outputs(model: Any, inputs: Any, device: Any) -> int:
     """The number of outputs per row, from a call with the first two rows."""
     import torch
 

@@ -34,11 +34,11 @@ def serve_decoder_child() -> None:
     with contextlib.suppress(OSError):  # if memory is short, the system ends this process and not the server
         Path("/proc/self/oom_score_adj").write_text("1000")
     gc.disable()  # it would look at all cells of a body again and again, and double the time
-    with _open_server_socket() as server:
+    with _open_decoder_child_socket() as server:
         while True:
             server.settimeout(IDLE)
             try:
-                task, buffers = transport.receive_frame(server, _end_idle_child)
+                task, buffers = transport.receive_transport_frame(server, _end_idle_child)
             except (_IdleError, EOFError, OSError):
                 return
             server.settimeout(None)
@@ -47,7 +47,7 @@ def serve_decoder_child() -> None:
             _free_child_memory()
 
 
-def _open_server_socket() -> socket.socket:
+def _open_decoder_child_socket() -> socket.socket:
     """The socket at standard input. Closing it closes the connection, as nothing else has it open."""
     server = socket.socket(fileno=os.dup(0))
     empty = os.open(os.devnull, os.O_RDONLY)
@@ -74,14 +74,14 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
     except ConnectionError:
         return False
     except BaseException as error:
-        sender.send(*_describe_decoder_error(error))
+        sender.send(*_describe_decoder_child_error(error))
         return isinstance(error, (HttpError, InputError, MemoryError))
     finally:
         codec.collect = Parts
     return True
 
 
-def _describe_decoder_error(error: BaseException) -> tuple[Outcome, Any]:
+def _describe_decoder_child_error(error: BaseException) -> tuple[Outcome, Any]:
     if isinstance(error, HttpError):
         return Outcome.HTTP, (error.status, error.detail, tuple(error.errors), tuple(error.headers))
     if isinstance(error, InputError):

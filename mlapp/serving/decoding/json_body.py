@@ -33,9 +33,9 @@ class TwiceError(Exception):
     """An object of the body has a duplicate key."""
 
 
-def extract_inputs(body: bytes) -> Any:
+def extract_json_body_inputs(body: bytes) -> Any:
     """The inputs in a JSON body; see `extract_named_inputs`."""
-    return _named_inputs_of(body, KEYS)[0]
+    return _find_json_body_inputs(body, KEYS)[0]
 
 
 def extract_named_inputs(body: bytes) -> tuple[Any, str, Any]:
@@ -44,10 +44,10 @@ def extract_named_inputs(body: bytes) -> tuple[Any, str, Any]:
     Raises:
         HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
     """
-    return _named_inputs_of(body, (*KEYS, BUSINESS_KEYS))
+    return _find_json_body_inputs(body, (*KEYS, BUSINESS_KEYS))
 
 
-def _named_inputs_of(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
+def _find_json_body_inputs(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
     """The inputs in a JSON body, a bare list or the value of `inputs` (UnionML: `features`), and that key.
 
     A byte-order mark is skipped. A duplicate key is refused, because which value counts differs from
@@ -60,7 +60,7 @@ def _named_inputs_of(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
     if isinstance(content, list):
         return content, "", None
     if not isinstance(content, dict):
-        raise HttpError(422, f'The body is {_format_object_key(content)}. Send {{"inputs": […]}} or a list.')
+        raise HttpError(422, f'The body is {_format_json_body_key(content)}. Send {{"inputs": […]}} or a list.')
     given = [key for key in KEYS if key in content]
     if len(given) != 1:
         found = "both 'inputs' and 'features'" if given else "no 'inputs'"
@@ -88,7 +88,7 @@ def decode_json(body: bytes) -> Any:
     try:
         content = msgspec.json.decode(body)
         most = body.translate(None, SPACE).count(b'":')
-        if _count_object_keys(content, most) < most:
+        if _count_json_body_keys(content, most) < most:
             json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
         return content
     except RecursionError:
@@ -135,20 +135,20 @@ def check_business_keys(keys: Any, rows: int) -> Any:
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then the constant part of all answers."""
-    return b"".join((b'{"predictions":', encode_list(predictions), tail))
+    return b"".join((b'{"predictions":', encode_json_body_list(predictions), tail))
 
 
 def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
     """The answer's body, in the form of the client's request."""
-    return encode_list(predictions) if is_unionml else encode_predictions(predictions, tail)
+    return encode_json_body_list(predictions) if is_unionml else encode_predictions(predictions, tail)
 
 
-def encode_numbers(values: Sequence[Any]) -> bytes | None:
+def encode_json_body_numbers(values: Sequence[Any]) -> bytes | None:
     """The JSON of several numbers and booleans, with commas between them; None if there are other values."""
     return encode_json(values)[1:-1] if _NUMBERS.issuperset(map(type, values)) else None
 
 
-def encode_list(values: Sequence[Any]) -> bytes:
+def encode_json_body_list(values: Sequence[Any]) -> bytes:
     """JSON of a list or an array, encoded in chunks so that other threads can run in between."""
     if len(values) <= MANY:
         return encode_json(values[:])
@@ -168,7 +168,7 @@ def _are_plain(keys: dict[str, Any]) -> bool:
     return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
-def _count_object_keys(content: Any, most: int) -> int:
+def _count_json_body_keys(content: Any, most: int) -> int:
     """The number of keys of the objects in `content`, level by level until there are `most`.
 
     A duplicate key counts once. `most` is the maximum of the text: the number of quotes before a colon.
@@ -194,5 +194,5 @@ def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _format_object_key(value: Any) -> str:
+def _format_json_body_key(value: Any) -> str:
     return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -33,7 +33,7 @@ def decode_large_json(codec: Codec, body: bytes, budget: Budget, keys: Sequence[
     Raises:
         InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
     """
-    array = find_large_inputs(body, keys)
+    array = find_large_json_inputs(body, keys)
     part = (
         _decode_large_columns(codec, body, budget, keys) if array is None else decode_large_list(codec, array, budget)
     )
@@ -84,15 +84,15 @@ def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Seque
         inputs[name] = _join_large_columns(pieces)
     lengths = set(map(len, inputs.values()))
     if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
-        return codec.accept_inputs({name: _list_large_column(values) for name, values in inputs.items()})
+        return codec.accept_inputs({name: _list_large_json_column(values) for name, values in inputs.items()})
     return _accept_large_arrays(codec, inputs, lengths.pop())
 
 
 def _read_large_floats(text: bytes, budget: Budget) -> Any | None:
     """The numbers of a column of floats, read by simdjson; None for other texts and for an empty list."""
-    from mlapp.schema.number_rows import read_json_numbers
+    from mlapp.schema.number_rows import read_json_number_row
 
-    numbers = read_json_numbers(text, "float64")
+    numbers = read_json_number_row(text, "float64")
     if numbers is None or not len(numbers):
         return None
     budget.take(len(numbers))
@@ -128,15 +128,15 @@ def _join_large_columns(pieces: list[Any]) -> Any:
 
     if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
         return np.concatenate(pieces)
-    return list(itertools.chain.from_iterable(map(_list_large_column, pieces)))
+    return list(itertools.chain.from_iterable(map(_list_large_json_column, pieces)))
 
 
-def _list_large_column(values: Any) -> list[Any]:
+def _list_large_json_column(values: Any) -> list[Any]:
     found: list[Any] = values if isinstance(values, list) else values.tolist()
     return found
 
 
-def find_large_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
+def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The text of the list that `decode` searches. Does not check that it is JSON."""
     if len(body) < LARGE:
         return None

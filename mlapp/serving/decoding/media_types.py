@@ -44,7 +44,7 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
         return codec.accept_inputs(decode_arrow_body(body, limit, codec, budget))
     if media == b"application/x-npy":
         array = decode_npy_body(body, budget)
-        _require_raw_array_body(codec, array)
+        _require_raw_media_array(codec, array)
         return codec.accept_inputs(array)
     if media == b"application/x-www-form-urlencoded":
         raise HttpError(
@@ -68,7 +68,7 @@ def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
     )
     try:
         if codec.is_raw:
-            return codec.accept_inputs(_join_raw_pieces(pieces, budget))
+            return codec.accept_inputs(_join_raw_media_pieces(pieces, budget))
         parts = codec.collect(codec)
         for table, cells in pieces:
             budget.take(cells)
@@ -78,7 +78,7 @@ def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
         raise HttpError(400, f"The body is not CSV: {error}.") from None
 
 
-def _join_raw_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) -> Any:
+def _join_raw_media_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) -> Any:
     """The table or list that a CSV makes if it is read at once.
 
     Raises:
@@ -96,10 +96,10 @@ def _join_raw_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) -> Any:
         return list(itertools.chain.from_iterable(read))
     import pandas as pd
 
-    return pd.DataFrame({name: _join_values([table[name] for table in read]) for name in read[0].columns})
+    return pd.DataFrame({name: _join_media_values([table[name] for table in read]) for name in read[0].columns})
 
 
-def _join_values(parts: Sequence[Any]) -> Any:
+def _join_media_values(parts: Sequence[Any]) -> Any:
     """The values of one column: an array if all parts have the same dtype, objects of their own types otherwise."""
     import numpy as np
     import pandas as pd
@@ -153,7 +153,7 @@ def decode_npy_body(body: bytes, budget: Budget) -> Any:
     return array
 
 
-def _require_raw_array_body(codec: Codec, array: Any) -> None:
+def _require_raw_media_array(codec: Codec, array: Any) -> None:
     """Check an array against the example input of the app's feature_loader.
 
     Raises:

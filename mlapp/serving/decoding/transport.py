@@ -65,7 +65,7 @@ class Sender:
         """
         buffers: list[pickle.PickleBuffer] = []
         payload = pickle.dumps((outcome, content), protocol=5, buffer_callback=buffers.append)
-        send_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
+        send_transport_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
 
     def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
         """Send the result, with its part unless the part's chunks are already sent."""
@@ -99,7 +99,7 @@ class SentParts(Parts):
             self._sender.send(Outcome.PIECE, (len(piece), None, piece))
 
 
-def send_frame(
+def send_transport_frame(
     to: socket.socket, payload: bytes, buffers: Sequence[Any], check: Check | None = None, *, is_packed: bool = False
 ) -> None:
     """Send a pickle and its buffers.
@@ -122,7 +122,7 @@ def send_frame(
                     check()
 
 
-def receive_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
+def receive_transport_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
     """Receive a pickle and its writable buffers.
 
     Args:
@@ -131,14 +131,14 @@ def receive_frame(source: socket.socket, check: Check, cells: Cells | None = Non
     Raises:
         EOFError, ConnectionError: the sender has ended.
     """
-    length, count, is_packed = HEADER.unpack(_receive_exactly(source, HEADER.size, check))
-    sizes = [SIZE.unpack(_receive_exactly(source, SIZE.size, check))[0] for _ in range(count)]
-    payload = bytes(_receive_exactly(source, length, check))
-    room = cells.take_room if is_packed and cells is not None else _reserve_memory
-    return payload, [_receive_exactly(source, size, check, room) for size in sizes]
+    length, count, is_packed = HEADER.unpack(_receive_transported_bytes(source, HEADER.size, check))
+    sizes = [SIZE.unpack(_receive_transported_bytes(source, SIZE.size, check))[0] for _ in range(count)]
+    payload = bytes(_receive_transported_bytes(source, length, check))
+    room = cells.take_room if is_packed and cells is not None else _reserve_transport_memory
+    return payload, [_receive_transported_bytes(source, size, check, room) for size in sizes]
 
 
-def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
+def receive_transport_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
     """The result of a task. Its last item is the part.
 
     Args:
@@ -146,7 +146,7 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
     """
     cells, parts = Cells(most), Parts(codec)
     while True:
-        payload, buffers = receive_frame(source, check, cells)
+        payload, buffers = receive_transport_frame(source, check, cells)
         outcome, content = pickle.Unpickler(  # noqa: S301 - of our own process
             _TurnTakingReader(payload), buffers=buffers
         ).load()
@@ -180,7 +180,7 @@ class Cells:
     """Collects packed cells. Memory is reserved for all of them, but used only as it is written."""
 
     def __init__(self, most: int) -> None:
-        self._memory = _reserve_memory(most)
+        self._memory = _reserve_transport_memory(most)
         self._size = 0
         self._is_whole = True
 
@@ -188,7 +188,7 @@ class Cells:
         """Memory after the previous cells, or elsewhere if it does not suffice."""
         if self._size + size > len(self._memory):
             self._is_whole = False
-            return _reserve_memory(size)
+            return _reserve_transport_memory(size)
         self._size += size
         return self._memory[self._size - size : self._size]
 
@@ -207,15 +207,15 @@ def _has_object_columns(features: Any) -> bool:
     return getattr(getattr(features, "dtype", None), "kind", "") == "O"
 
 
-def _reserve_memory(size: int) -> memoryview:
+def _reserve_transport_memory(size: int) -> memoryview:
     """Writable memory, which the system allocates on first write."""
     import numpy as np
 
     return np.empty(size, dtype="uint8").data
 
 
-def _receive_exactly(
-    source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_memory
+def _receive_transported_bytes(
+    source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_transport_memory
 ) -> memoryview:
     """Receive exactly `size` bytes."""
     view = room(size)

@@ -49,7 +49,7 @@ PARSER = (
 )
 
 
-def find_missing() -> list[str]:
+def find_missing_internals() -> list[str]:
     """The names that the installed uvicorn and httptools lack."""
     try:
         import httptools

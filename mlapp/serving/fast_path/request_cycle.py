@@ -157,7 +157,7 @@ class FastCycle(QueuedRequest, kw_only=True):
             answered = [item for item in batch if id(item) not in others]
         if answered:
             answered[0].protocol.server_state.total_requests += len(answered) - resumed
-            _record_answers(answered)
+            _record_request_cycle_answers(answered)
         for item, row in left:
             item.finish_request([row])
 
@@ -169,7 +169,7 @@ class FastCycle(QueuedRequest, kw_only=True):
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
-def _record_answers(answered: Sequence[FastCycle]) -> None:
+def _record_request_cycle_answers(answered: Sequence[FastCycle]) -> None:
     """Record requests of one endpoint that were answered now with status 200."""
     now = time.perf_counter()
     application, path = answered[0].protocol.application, answered[0].endpoint.path

@@ -11,7 +11,7 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
-from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiting_request, split_request_rows
+from mlapp.serving.inference.queued_request import QueuedRequest, has_no_waiting_request, split_queued_request_rows
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.problems import HttpError
 
@@ -77,7 +77,7 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed
             for half in (items[:middle], items[middle:])
         )
         return [*first[0], *second[0]], first[1] + second[1]
-    results = None if rows == len(items) else split_request_rows(found, parts)
+    results = None if rows == len(items) else split_queued_request_rows(found, parts)
     return JoinedResults(joined, found, results), [(features, predictions)]
 
 
@@ -102,7 +102,7 @@ async def try_batch_async(
         first = await try_batch_async(loaded, items[:middle], failed, thread)
         second = await try_batch_async(loaded, items[middle:], failed, thread)
         return [*first[0], *second[0]], first[1] + second[1]
-    return split_request_rows(rows, parts), [(features, predictions)]
+    return split_queued_request_rows(rows, parts), [(features, predictions)]
 
 
 def _is_predicted_in_slices(loaded: ServedModel, parts: list[Part]) -> bool:

@@ -19,7 +19,7 @@ REPAID = 0.001
 """Seconds of a long call that one fast call in the thread makes up for: after 2 s in the loop, 2000 must be fast."""
 
 
-def find_median(values: Iterable[float]) -> float:
+def find_median_latency(values: Iterable[float]) -> float:
     """As `statistics.median`, which takes as long as decoding a request."""
     ordered = sorted(values)
     return (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
@@ -50,14 +50,14 @@ class Latency:
         if not self._sizes or not rows:
             return 0.0
         largest = max(self._sizes)[0]
-        seconds = find_median(seconds for count, seconds in self._sizes if count == largest)
+        seconds = find_median_latency(seconds for count, seconds in self._sizes if count == largest)
         return max(self.usual, seconds * min(rows / largest, 2.0))
 
     def add_call(self, seconds: float, rows: int) -> None:
         """Take a measured call into account."""
         self._recent.append(seconds)
         self._sizes.append((max(rows, 1), seconds))
-        self.usual = find_median(self._recent)
+        self.usual = find_median_latency(self._recent)
         a_row = seconds / max(rows, 1)
         # Large batches show the cost per row. In small ones the cost of the call dominates.
         if not self._row or self.usual > FAST:

@@ -39,7 +39,9 @@ class ModelThread(Executor):
             raise RuntimeError("The model's thread was shut down.")
         self._calls.put((function, arguments))
         if self._thread is None:
-            self._thread = threading.Thread(target=_run_calls, args=(self._calls,), name="model", daemon=True)
+            self._thread = threading.Thread(
+                target=_run_model_thread_calls, args=(self._calls,), name="model", daemon=True
+            )
             self._thread.start()
             weakref.finalize(self, _end_thread, self._calls, self._thread)
 
@@ -51,13 +53,13 @@ class ModelThread(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._is_closed = True
         if cancel_futures:
-            _cancel_calls(self._calls)
+            _cancel_model_thread_calls(self._calls)
         self._calls.put(None)
         if wait and self._thread is not None:
             self._thread.join()
 
 
-def _run_calls(calls: Calls) -> None:
+def _run_model_thread_calls(calls: Calls) -> None:
     """Run calls until a None."""
     while (call := calls.get()) is not None:
         try:
@@ -78,7 +80,7 @@ def _settle_future(future: Future[Any], function: Callable[..., Any], args: Any,
         future.set_result(result)
 
 
-def _cancel_calls(calls: Calls) -> None:
+def _cancel_model_thread_calls(calls: Calls) -> None:
     try:
         while True:
             call = calls.get_nowait()

@@ -50,14 +50,14 @@ class PackedRows(Sequence[Any]):
     def __getitem__(self, at: int | slice) -> Any:
         if isinstance(at, slice):
             start, stop, step = at.indices(len(self))
-            return list(itertools.islice(self._iterate_from(start), 0, max(stop - start, 0), step))
+            return list(itertools.islice(self._iterate_packed_rows(start), 0, max(stop - start, 0), step))
         row = range(len(self))[at]
-        return next(self._iterate_from(row))
+        return next(self._iterate_packed_rows(row))
 
     def __iter__(self) -> Iterator[Any]:
-        return self._iterate_from(0)
+        return self._iterate_packed_rows(0)
 
-    def _iterate_from(self, row: int) -> Iterator[Any]:
+    def _iterate_packed_rows(self, row: int) -> Iterator[Any]:
         first = bisect_right(self._ends, row)
         for number in range(first, len(self._pieces)):
             piece = self._pieces[number]

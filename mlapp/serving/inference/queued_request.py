@@ -12,7 +12,7 @@ import msgspec
 
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
-from mlapp.serving.decoding.json_body import encode_numbers
+from mlapp.serving.decoding.json_body import encode_json_body_numbers
 from mlapp.serving.inference.served_model import ServedModel
 
 Done = Callable[["list[Any] | BaseException"], None]
@@ -74,7 +74,7 @@ class CallbackRequest(QueuedRequest, kw_only=True):
             self.done(result)
 
 
-def split_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Sequence[Any]:
+def split_queued_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Sequence[Any]:
     """Each request's own rows."""
     if len(parts) == 1:
         return [rows]
@@ -90,7 +90,7 @@ def has_no_waiting_request(items: list[QueuedRequest]) -> bool:
 def deliver_request_results(batch: list[QueuedRequest], results: Sequence[Any]) -> None:
     """Deliver the results. If each request has one number, all are encoded in one call."""
     if isinstance(results, JoinedResults) and results.has_single_rows and len(batch) > 1:
-        numbers = encode_numbers(results.rows)
+        numbers = encode_json_body_numbers(results.rows)
         if numbers is not None:
             batch[0].finish_batch(batch, results.rows, numbers)
             return

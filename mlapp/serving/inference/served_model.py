@@ -23,9 +23,9 @@ from mlapp.model import TrainedModel
 from mlapp.normalization import normalize_predictions, normalize_to_rows
 from mlapp.normalization.scalars import JSON_TYPES
 from mlapp.pipeline import Pipeline
-from mlapp.pipeline.parameter_values import to_plain_value
+from mlapp.pipeline.parameter_values import to_plain_parameter_value
 from mlapp.prediction import Predictor
-from mlapp.predictor_results import is_streaming_predictor, wrong_prediction_count_error
+from mlapp.predictor_results import has_streamed_predictor_results, wrong_prediction_count_error
 from mlapp.provenance import Difference, compare_trained_libraries
 from mlapp.serving.decoding.codec import Codec
 from mlapp.store import Manifest, ModelVersion, Store
@@ -66,7 +66,7 @@ class ServedModel:
     @cached_property
     def is_stream(self) -> bool:
         """Whether the predictor yields."""
-        return is_streaming_predictor(self.predictor.stage)
+        return has_streamed_predictor_results(self.predictor.stage)
 
     def list_differences(self) -> list[Difference]:
         """The libraries whose versions differ from the training's."""
@@ -127,10 +127,10 @@ def load_served_model(
         if not isinstance(app, App):
             raise UsageError(f"{app!r} has no store.", "Pass the store too.")
         store = app.store()
-    return serve_stored_version(app, store.get(app.name, model), settings.runtime, settings.extra)
+    return load_served_model_version(app, store.get(app.name, model), settings.runtime, settings.extra)
 
 
-def serve_stored_version(
+def load_served_model_version(
     pipeline: Pipeline, version: ModelVersion, runtime: str = "native", extra: str = "refuse"
 ) -> ServedModel:
     """A stored version.
@@ -150,14 +150,14 @@ def serve_stored_version(
         "framework": manifest.framework,
     }
     if runtime == "onnx":
-        from mlapp.onnx_conversion import load_converted_version
+        from mlapp.onnx_conversion import load_onnx_conversion
 
         folder, is_writable = _find_served_conversion_folder(pipeline)
-        predictor = load_converted_version(pipeline, version, folder, is_writable=is_writable, extra=extra)
+        predictor = load_onnx_conversion(pipeline, version, folder, is_writable=is_writable, extra=extra)
         details["framework"] = f"{manifest.framework} as onnx"
     else:
         predictor = prediction.load_predictor(pipeline, version, extra=extra)
-    return _make_served_model(predictor, manifest, details, manifest.batching, _load_served_baseline(version))
+    return _make_served_model(predictor, manifest, details, manifest.batching, _load_served_model_baseline(version))
 
 
 def _find_served_conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
@@ -179,14 +179,14 @@ def serve_trained_model(trained: TrainedModel, extra: str = "refuse") -> ServedM
     details = {
         "created": trained.started.isoformat(),
         "metrics": {split: dict(found) for split, found in trained.metrics.items()},
-        "parameters": to_plain_value(dict(trained.parameters)),
+        "parameters": to_plain_parameter_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }
     predictor = prediction.make_predictor(trained, extra=extra)
     return _make_served_model(predictor, None, details, trained.batching, trained.baseline)
 
 
-def _load_served_baseline(version: ModelVersion) -> Baseline | None:
+def _load_served_model_baseline(version: ModelVersion) -> Baseline | None:
     """The version's baseline; None, with a warning, if it cannot be read."""
     try:
         return read_baseline(version.files)

@@ -56,7 +56,7 @@ class Streams:
         self._running += 1
         try:
             source = await self._begin_stream(loaded, part)
-            async with aclosing(source if is_async else self._iterate_in_thread(source, timeout)) as items:
+            async with aclosing(source if is_async else self._iterate_stream_in_thread(source, timeout)) as items:
                 while True:
                     try:
                         item = await (_wait_for_stream_item(items, timeout) if is_async else anext(items))
@@ -91,9 +91,9 @@ class Streams:
 
         if loaded.predictor.pipeline.stage("feature_transformer") is None:
             return start_generator()
-        return await asyncio.wrap_future(self._submit_call(start_generator))
+        return await asyncio.wrap_future(self._submit_stream_call(start_generator))
 
-    async def _iterate_in_thread(self, source: Any, timeout: float) -> AsyncGenerator[Any, None]:
+    async def _iterate_stream_in_thread(self, source: Any, timeout: float) -> AsyncGenerator[Any, None]:
         """A synchronous iterator as an async one, with each step in a thread.
 
         Raises:
@@ -106,7 +106,7 @@ class Streams:
                 # One future and one timer: a task for each step, as for an async iterator, takes a third more.
                 ready: asyncio.Future[Any] = loop.create_future()
                 timer = loop.call_later(timeout, _settle_future, ready, None, asyncio.TimeoutError())
-                step = self._submit_call(_run_step, source, end, loop, ready)
+                step = self._submit_stream_call(_run_step, source, end, loop, ready)
                 try:
                     item = await ready
                 finally:
@@ -121,7 +121,7 @@ class Streams:
             else:
                 step.add_done_callback(lambda step: source.close())
 
-    def _submit_call(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def _submit_stream_call(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stream")
         return self._threads.submit(call, *arguments)

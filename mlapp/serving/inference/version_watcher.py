@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from mlapp.errors import MlappError
 from mlapp.serving.inference.endpoint import Endpoint
-from mlapp.serving.inference.served_model import ServedModel, serve_stored_version
+from mlapp.serving.inference.served_model import ServedModel, load_served_model_version
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.serving")
@@ -82,7 +82,7 @@ class VersionWatcher:
         stored = self._store.get(self._endpoint.name, version)
         with self._within():
             settings = self._endpoint.settings
-            return serve_stored_version(self._endpoint.pipeline, stored, settings.runtime, settings.extra)
+            return load_served_model_version(self._endpoint.pipeline, stored, settings.runtime, settings.extra)
 
     async def _watch_alias(self) -> None:
         while True:

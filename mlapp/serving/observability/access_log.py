@@ -59,13 +59,13 @@ class AccessLog:
             ]
         try:
             file = sys.stdout.fileno() if self._file is None else self._file
-            for content in _cut_writes(made):
-                _write_fully(file, content)
+            for content in _cut_log_writes(made):
+                _write_log_fully(file, content)
         except (OSError, ValueError):
             return
 
 
-def _cut_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _cut_log_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Complete lines, limited to the atomic write size of a pipe, so that lines of several workers never mix."""
     piece: list[bytes] = []
     size = 0
@@ -78,6 +78,6 @@ def _cut_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(piece)
 
 
-def _write_fully(file: int, content: bytes) -> None:
+def _write_log_fully(file: int, content: bytes) -> None:
     while content:
         content = content[os.write(file, content) :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema import Field, Schema
-from mlapp.schema.fields import find_integer_bounds
+from mlapp.schema.fields import find_integer_field_bounds
 from mlapp.schema.text_forms import TEXT_FORMS
 from mlapp.schema.zones import is_zoned_dtype
 
@@ -141,5 +141,5 @@ def _make_record_schema(schema: Schema, ignores_extra: bool) -> Json:
 
 
 def _make_integer_schema(dtype: str) -> Json:
-    low, end = find_integer_bounds(dtype)
+    low, end = find_integer_field_bounds(dtype)
     return {"minimum": low, "maximum": end - 1}

@@ -50,7 +50,8 @@ def describe_model_components(endpoint: Endpoint) -> Json:
         ignores = endpoint.settings.extra == "ignore"
         rows = make_rows_schemas(features, ignores_extra=ignores)
         whole = make_inputs_schema(
-            _make_whole_rows_schema(endpoint, features), ignores_extra=ignores or endpoint.pipeline.features is not None
+            _make_prediction_rows_schema(endpoint, features),
+            ignores_extra=ignores or endpoint.pipeline.features is not None,
         )
         found = [make_inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
     return {
@@ -58,7 +59,7 @@ def describe_model_components(endpoint: Endpoint) -> Json:
     }
 
 
-def _make_whole_rows_schema(endpoint: Endpoint, features: Schema) -> Schema:
+def _make_prediction_rows_schema(endpoint: Endpoint, features: Schema) -> Schema:
     """The schema of rows as the reader returns them, with the targets."""
     others = [name for name in endpoint.pipeline.targets if name not in (*features.names, *features.unused)]
     return msgspec.structs.replace(features, unused=[*features.unused, *others])
@@ -75,12 +76,14 @@ def describe_other_bodies(endpoint: Endpoint) -> Json:
     columns = ", ".join(schema.names) or "those of training"
     text: Json = {"schema": {"type": "string", "description": f"One line for each row, with the columns {columns}."}}
     if schema.kind == "table" and not has_own_prediction_inputs(endpoint):
-        text["example"] = _make_csv_example(schema)
+        text["example"] = _make_prediction_csv_example(schema)
     return {
         "text/csv": text,
-        "application/vnd.apache.arrow.stream": _make_binary_schema("An Arrow IPC stream; it may be compressed."),
-        "application/vnd.apache.arrow.file": _make_binary_schema("An Arrow IPC file, as Feather is."),
-        "application/x-npy": _make_binary_schema("One array in NumPy's format, a row for each prediction."),
+        "application/vnd.apache.arrow.stream": _make_prediction_binary_schema(
+            "An Arrow IPC stream; it may be compressed."
+        ),
+        "application/vnd.apache.arrow.file": _make_prediction_binary_schema("An Arrow IPC file, as Feather is."),
+        "application/x-npy": _make_prediction_binary_schema("One array in NumPy's format, a row for each prediction."),
     }
 
 
@@ -153,7 +156,7 @@ def _describe_model_operation(endpoint: Endpoint) -> Json:
     }
 
 
-def _make_csv_example(schema: Schema) -> str:
+def _make_prediction_csv_example(schema: Schema) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.names)
@@ -161,7 +164,7 @@ def _make_csv_example(schema: Schema) -> str:
     return text.getvalue()
 
 
-def _make_binary_schema(description: str) -> Json:
+def _make_prediction_binary_schema(description: str) -> Json:
     return {"schema": {"type": "string", "format": "binary", "description": description}}
 
 

@@ -101,7 +101,7 @@ def build_launched_application(
             loaded = models.get(app.name) or load_served_model(app, settings.model, store, settings)
             endpoint = Endpoint(app, loaded, settings, made.metrics, prefix, made.tracing)
         monitoring.monitor_served_endpoint(made, endpoint, project, plan.bundle)
-        routes.add_endpoint(made, endpoint)
+        routes.add_endpoint_routes(made, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):
             follower = VersionWatcher(endpoint, store, settings.model, within, switched)
             made.on_start.append(follower.start_watching)

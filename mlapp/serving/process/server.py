@@ -82,7 +82,7 @@ def choose_server_protocol(application: Application, settings: Serve) -> Any:
     """The HTTP protocol: our own, or uvicorn's with h11 if configured or if ours does not support this uvicorn."""
     if not settings.fast:
         return "h11"
-    missing = internals.find_missing()
+    missing = internals.find_missing_internals()
     if missing:
         log.warning(
             "uvicorn %s lacks %s, so uvicorn's slower HTTP protocol is used. mlapp supports uvicorn %s.",

@@ -38,7 +38,7 @@ def server_url(listener: socket.socket, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
-def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
+def choose_socket_port(settings: Serve, environ: Mapping[str, str]) -> int:
     """The port: `MLAPP_SERVE__PORT`, then `PORT`, which platforms set, then the setting.
 
     Raises:
@@ -52,7 +52,7 @@ def choose_port(settings: Serve, environ: Mapping[str, str]) -> int:
     return int(given)
 
 
-def choose_default_host(environ: Mapping[str, str] | None = None) -> str:
+def choose_default_socket_host(environ: Mapping[str, str] | None = None) -> str:
     """127.0.0.1 on a laptop; 0.0.0.0 in a container, which is unreachable otherwise."""
     environ = os.environ if environ is None else environ
     contained = (

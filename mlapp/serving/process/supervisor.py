@@ -62,7 +62,7 @@ class Supervisor:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         try:
             self._preload_models()
-            asyncio.run(self._run_until_stopped())
+            asyncio.run(self._supervise_until_stopped())
         finally:
             shutil.rmtree(self._metrics, ignore_errors=True)
         if self._failed:
@@ -78,14 +78,14 @@ class Supervisor:
         if preloaded is not None:
             self._fork_server = ForkServer(self._plan, self._listener, preloaded)
 
-    async def _run_until_stopped(self) -> None:
+    async def _supervise_until_stopped(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_workers, number)
-        loop.add_signal_handler(signal.SIGCHLD, self._notice_ends)
+        loop.add_signal_handler(signal.SIGCHLD, self._notice_worker_ends)
         watcher = loop.create_task(self._watch_code_changes()) if self._watched else None
         for place in range(self._plan.settings.workers):
-            self._keep_task(asyncio.create_task(self._keep_worker(place)))
+            self._keep_supervisor_task(asyncio.create_task(self._keep_worker(place)))
         while self._tasks:
             done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -93,7 +93,7 @@ class Supervisor:
         if watcher is not None:
             watcher.cancel()
 
-    def _keep_task(self, task: asyncio.Task[None]) -> None:
+    def _keep_supervisor_task(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -103,7 +103,7 @@ class Supervisor:
         for worker in list(self._workers.values()):
             worker.send_signal(number)
 
-    def _notice_ends(self) -> None:
+    def _notice_worker_ends(self) -> None:
         for worker in list(self._workers.values()):
             worker.check_end()
 
@@ -145,7 +145,7 @@ class Supervisor:
             worker = spawn_worker(self._plan, self._listener)
         else:
             worker = self._fork_server.fork_worker(watches=place == 0)
-            worker.on_switch = lambda: self._keep_task(asyncio.create_task(self._renew_workers()))
+            worker.on_switch = lambda: self._keep_supervisor_task(asyncio.create_task(self._renew_workers()))
         worker.place = place
         self._workers[worker.pid] = worker
         return worker
@@ -153,12 +153,12 @@ class Supervisor:
     async def _renew_workers(self) -> None:
         """Load the version that a worker has switched to, and replace the workers by new ones."""
         async with self._renewing:
-            if self._stopping or not self._load_again():
+            if self._stopping or not self._load_supervised_models_again():
                 return
             for old in list(self._workers.values()):
                 fresh = self._start_worker(old.place)
                 fresh.is_leaving = True  # until it is ready
-                self._keep_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
+                self._keep_supervisor_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
                 await fresh.reported.wait()
                 if self._stopping:
                     return
@@ -170,7 +170,7 @@ class Supervisor:
                 leaving.is_leaving = True
                 leaving.send_signal(signal.SIGTERM)
 
-    def _load_again(self) -> bool:
+    def _load_supervised_models_again(self) -> bool:
         """Reload the models in this process. The event loop waits, but signals still reach the workers at once."""
         from mlapp.serving.process.preload import preload_models
 

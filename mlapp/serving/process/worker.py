@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.serving.process.worker_process import print_worker_failure, serve_in_worker
+from mlapp.serving.process.worker_process import print_worker_process_failure, serve_in_worker
 from mlapp.serving.serve_spec import ServeSpec
 
 
@@ -22,7 +22,7 @@ def run_worker() -> int:
     try:
         plan = plan.with_fresh_settings() if plan.reload else plan
     except MlappError as error:
-        return print_worker_failure(error)
+        return print_worker_process_failure(error)
     return serve_in_worker(plan, listener, pipe, parent=0)
 
 

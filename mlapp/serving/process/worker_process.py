@@ -53,7 +53,7 @@ class Worker:
         self._poll = poll
         self._reading = reading
         self._content = b""
-        asyncio.get_running_loop().add_reader(reading, self._read_report)
+        asyncio.get_running_loop().add_reader(reading, self._read_worker_report)
 
     def send_signal(self, number: int) -> None:
         if self._poll() is None:
@@ -69,7 +69,7 @@ class Worker:
         """As in subprocess, a signal is a negative number."""
         return self._poll() or 0
 
-    def _read_report(self) -> None:
+    def _read_worker_report(self) -> None:
         content = os.read(self._reading, 65536)
         if not content:
             asyncio.get_running_loop().remove_reader(self._reading)
@@ -150,7 +150,7 @@ class ForkServer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(reading)
         os.close(self._alive[1])
-        _seed_worker_numpy()
+        _seed_worker_process_numpy()
         sys.exit(serve_in_worker(plan, self._listener, writing, self.preloaded, parent=self._alive[0]))
 
 
@@ -176,20 +176,20 @@ def serve_in_worker(
             switched=lambda: report_to_parent(pipe, []),
         )
     except MlappError as error:
-        return print_worker_failure(error)
+        return print_worker_process_failure(error)
     except Exception:
         logging.getLogger("mlapp.serving").exception("a worker failed")
         return 1
     return 0
 
 
-def print_worker_failure(error: MlappError) -> int:
+def print_worker_process_failure(error: MlappError) -> int:
     """Print why a worker cannot start; returns its exit code."""
     print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
-def _seed_worker_numpy() -> None:
+def _seed_worker_process_numpy() -> None:
     """Reseed NumPy in the child. Python's `random` does that itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from mlapp.app_location import find_import_paths, locate_app
+from mlapp.app_location import locate_app, locate_app_import_paths
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.serving.serve_spec import ServeSpec
@@ -48,7 +48,7 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
         raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Add the name after a colon: `web.py:site`.")
     if importlib.util.find_spec("gunicorn") is None:
         raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
-    paths = find_import_paths(project.root, location)
+    paths = locate_app_import_paths(project.root, location)
     command = [sys.executable, "-m", "gunicorn", f"--bind={settings.host}:{settings.port}"]
     command += [f"--workers={settings.workers}", "--worker-class=gthread", f"--threads={THREADS}"]
     command += [f"--graceful-timeout={max(1, round(settings.drain))}", f"--pythonpath={','.join(paths)}"]

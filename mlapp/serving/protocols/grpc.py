@@ -92,17 +92,17 @@ class GrpcServer:
             ("grpc.so_reuseport", 1 if settings.workers > 1 else 0),
         ]
         self._server = self._grpc.aio.server(options=options)
-        handlers = {name: self._make_handler(name, method) for name, method in METHODS.items()}
+        handlers = {name: self._make_grpc_handler(name, method) for name, method in METHODS.items()}
         self._server.add_generic_rpc_handlers((self._grpc.method_handlers_generic_handler(SERVICE, handlers),))
         address = f"{settings.host or '127.0.0.1'}:{settings.grpc_port}"
         try:
-            port = self._open_port(address)
+            port = self._open_grpc_port(address)
         except RuntimeError:
             raise MlappError(f"Cannot listen on {address} for gRPC.", "Choose another: --grpc-port.") from None
         await self._server.start()
         log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
 
-    def _open_port(self, address: str) -> int:
+    def _open_grpc_port(self, address: str) -> int:
         """Open the port, with TLS if the HTTP server has it, and return it."""
         cert, key = self._settings.tls_cert, self._settings.tls_key
         if cert is None or key is None:
@@ -115,7 +115,7 @@ class GrpcServer:
         if self._server is not None:
             await self._server.stop(self._settings.drain)
 
-    def _make_handler(self, name: str, method: Method) -> Any:
+    def _make_grpc_handler(self, name: str, method: Method) -> Any:
         async def answer_call(body: bytes, context: Any) -> Any:
             started = time.perf_counter()
             headers = _read_grpc_headers(context)
@@ -124,7 +124,7 @@ class GrpcServer:
             status, code, held = 200, "OK", 0
             intake = self._application.intake
             try:
-                with self._open_span(name, headers) as failed:
+                with self._open_grpc_span(name, headers) as failed:
                     try:
                         if name not in OPEN:
                             self._application.keys.check_key(headers)
@@ -144,7 +144,7 @@ class GrpcServer:
                         await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
             finally:
                 intake.give(held)
-                self._record_call(name, status, code, time.perf_counter() - started, identity, context.peer())
+                self._record_grpc_call(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer_call,
@@ -152,7 +152,7 @@ class GrpcServer:
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 
-    def _record_call(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
+    def _record_grpc_call(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
         """Count a call, and log it as an HTTP request: a POST to the method's path, with an HTTP status."""
         application = self._application
         application.metrics.end_grpc_call(SERVICE, name, code, seconds)
@@ -161,7 +161,7 @@ class GrpcServer:
             client = (address, 0) if address else None
             application.access_log.log_request("POST", f"/{SERVICE}/{name}", status, seconds, identity, client)
 
-    def _open_span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
+    def _open_grpc_span(self, name: str, headers: dict[bytes, bytes]) -> AbstractContextManager[Callable[[str], None]]:
         tracing = self._application.tracing
         if tracing is None:
             return nullcontext(_ignore_grpc_status)

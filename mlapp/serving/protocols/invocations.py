@@ -15,7 +15,12 @@ import msgspec
 from mlapp.schema.part import Part
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import bound_json_values, decode_json, encode_predictions, extract_inputs
+from mlapp.serving.decoding.json_body import (
+    bound_json_values,
+    decode_json,
+    encode_predictions,
+    extract_json_body_inputs,
+)
 from mlapp.serving.decoding.media_types import is_json_type
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import decode_request_features, receive_request_body
@@ -74,7 +79,7 @@ def _decode_large_invocation(codec: Codec, body: bytes, budget: Budget) -> Part 
         if columns is None:
             return large_json.decode_large_list(codec, text, budget)
         return large_json.decode_large_list(
-            codec, text, budget, _make_split_arranger(columns, codec.predictor.schema.features.names)
+            codec, text, budget, _make_invocation_arranger(columns, codec.predictor.schema.features.names)
         )
     except HttpError as error:
         if error.status in (413, 504):
@@ -92,7 +97,7 @@ class _SplitBody(msgspec.Struct, forbid_unknown_fields=True):
     dataframe_split: _Split
 
 
-def _make_split_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
+def _make_invocation_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
     """A function that arranges a split's rows in training order, or as records to report errors."""
     given = list(map(str, columns)) if isinstance(columns, list) else []
     if len(given) < 2 or sorted(given) != sorted(names):
@@ -115,7 +120,7 @@ def _parse_invocation_inputs(body: bytes) -> Any:
     """
     content = decode_json(body)
     if not isinstance(content, dict):
-        return extract_inputs(body)
+        return extract_json_body_inputs(body)
     for name in ("params", "parameters"):  # MLflow's name, and Vertex AI's
         if content.get(name) not in (None, {}):
             raise HttpError(422, f"'{name}' are given; the predictor takes none.")

@@ -16,7 +16,7 @@ import msgspec
 from mlapp import distribution
 from mlapp.normalization import normalize_to_rows
 from mlapp.schema.part import Part
-from mlapp.serving.decoding.json_body import encode_json, encode_list
+from mlapp.serving.decoding.json_body import encode_json, encode_json_body_list
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import receive_request_body
 from mlapp.serving.inference.served_model import ServedModel
@@ -125,10 +125,10 @@ async def predict_tensors(
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     asked, part = await endpoint.decode_features(loaded, decode, body, budget, left, arguments)
     part.id = identity
-    return asked, await predict_part_as_tensors(endpoint, loaded, part, budget, left), loaded.version or ""
+    return asked, await predict_open_inference_tensors(endpoint, loaded, part, budget, left), loaded.version or ""
 
 
-async def predict_part_as_tensors(
+async def predict_open_inference_tensors(
     endpoint: Endpoint,
     loaded: ServedModel,
     part: Part,
@@ -185,7 +185,9 @@ def _make_v2_answer(name: str, version: str, asked: InferRequest, outputs: list[
         else:
             flat = output.array.ravel()
             is_plain = flat.dtype.kind in "biuf"  # listed some at a time
-            about["data"] = msgspec.Raw(encode_list(flat if is_plain else normalize_to_rows(flat, output.name)))
+            about["data"] = msgspec.Raw(
+                encode_json_body_list(flat if is_plain else normalize_to_rows(flat, output.name))
+            )
         told.append(about)
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
     if asked.id is not None:

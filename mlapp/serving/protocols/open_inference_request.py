@@ -13,7 +13,7 @@ from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.decoding.media_types import check_body_width
 from mlapp.serving.protocols.tensor_decoding import (
     convert_tensors_to_inputs,
-    make_tensor_from_json,
+    decode_json_tensor,
     make_tensor_from_raw,
     make_tensor_from_values,
 )
@@ -125,7 +125,7 @@ def _read_v2_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[T
             if given.data is None:
                 raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
             if isinstance(given.data, msgspec.Raw):
-                found.append(make_tensor_from_json(given.name, given.datatype, given.shape, bytes(given.data), budget))
+                found.append(decode_json_tensor(given.name, given.datatype, given.shape, bytes(given.data), budget))
             else:
                 found.append(make_tensor_from_values(given.name, given.datatype, given.shape, given.data, budget))
             continue

@@ -48,7 +48,7 @@ def make_tensor_from_values(name: str, datatype: str, shape: Sequence[int], valu
     return Tensor(name, _reshape_tensor(name, _convert_tensor_values(name, datatype, values), shape), datatype)
 
 
-def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
+def decode_json_tensor(name: str, datatype: str, shape: Sequence[int], text: bytes, budget: Budget) -> Tensor:
     """A tensor from a large JSON array of values, nested or flat.
 
     Raises:
@@ -56,7 +56,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
     """
     import numpy as np
 
-    from mlapp.schema.number_rows import read_json_numbers
+    from mlapp.schema.number_rows import read_json_number_row
 
     _check_tensor_shape(name, shape)
     if datatype != "BYTES" and b'"' not in text and text.count(b"[") > 1:
@@ -67,7 +67,7 @@ def make_tensor_from_json(name: str, datatype: str, shape: Sequence[int], text: 
         if len(piece) > LONG_PIECE:
             bound_json_values(piece)
         budget.take(piece.count(b",") + 1)
-        array = read_json_numbers(piece, DTYPES[datatype]) if datatype in NUMBERS else None
+        array = read_json_number_row(piece, DTYPES[datatype]) if datatype in NUMBERS else None
         if array is not None:
             arrays.append(array)
             continue

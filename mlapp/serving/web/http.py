@@ -64,7 +64,7 @@ class Request:
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large_body_error(limit)
         try:
-            return await asyncio.wait_for(self._read_whole(limit), timeout) if length != b"0" else b""
+            return await asyncio.wait_for(self._read_whole_request(limit), timeout) if length != b"0" else b""
         except asyncio.TimeoutError:
             raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
 
@@ -74,20 +74,20 @@ class Request:
             self._intake.give(self._held)
             self._held = 0
 
-    async def _read_whole(self, limit: int) -> bytes:
+    async def _read_whole_request(self, limit: int) -> bytes:
         parts: list[bytes] = []
         try:
-            await self._read_parts(parts, limit)
+            await self._read_request_parts(parts, limit)
             return b"".join(parts) if len(parts) != 1 else parts[0]
         finally:
             parts.clear()  # an error keeps this frame until the garbage collector runs
 
-    async def _read_parts(self, parts: list[bytes], limit: int) -> None:
+    async def _read_request_parts(self, parts: list[bytes], limit: int) -> None:
         size, is_last = 0, False
         while not is_last:
             message = await self.receive()
             is_last = not message.get("more_body")
-            parts.append(_read_message_body(message))
+            parts.append(_read_http_message_body(message))
             del message
             size += len(parts[-1])
             if size > limit:
@@ -191,7 +191,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     return plain
 
 
-def _read_message_body(message: Message) -> bytes:
+def _read_http_message_body(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientLeft
     body: bytes = message.get("body", b"")

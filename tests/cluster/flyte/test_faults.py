@@ -258,4 +258,4 @@ def test_logs_and_the_reason_of_a_kill_come_from_the_pods(cluster: Cluster) -> N
     search = engine.start_run("tune", {}, registration, trials=trials)
     follow(engine, search.id)
     assert engine.fetch_results(search.id)[1] is None
-    assert engine.list_kill_reasons(search.id) == ["OOMKilled"]
+    assert engine.list_run_kill_reasons(search.id) == ["OOMKilled"]

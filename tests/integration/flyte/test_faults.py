@@ -75,7 +75,7 @@ def test_a_task_above_its_memory_says_what_to_set_and_its_pods_have_the_logs(
     assert "@app.trainer(resources=Resources(memory=" in raised.value.todo
     execution = admin.executions[started.id]
     assert execution.attempts["train"] == 2, "Flyte retries it like an error of the user's"
-    assert engine.list_kill_reasons(started.id) == ["OOMKilled"]
+    assert engine.list_run_kill_reasons(started.id) == ["OOMKilled"]
 
     for task in (task for tasks in execution.tasks.values() for task in tasks):
         del task.closure.logs[:]  # a Flyte without links to logs

@@ -17,7 +17,7 @@ import pytest
 
 from mlapp import training
 from mlapp.images.build import Image
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.core_install import leave_out
@@ -81,7 +81,7 @@ def engine() -> Iterator[None]:
     if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
         leave_out(f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh")
     yield
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         for image in client.api.images(filters={"label": "mlapp.app=imaged"}):
             client.api.remove_image(image["Id"], force=True)
 
@@ -166,7 +166,7 @@ def tiny(engine) -> Callable[..., Image]:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         context.seek(0)
-        with connect_engine() as client:
+        with connect_image_engine() as client:
             made, _ = client.images.build(
                 fileobj=context, custom_context=True, tag=reference, platform=platform, nocache=True, rm=True
             )

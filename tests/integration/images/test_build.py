@@ -17,7 +17,7 @@ import pytest
 from mlapp import images, training
 from mlapp.errors import MlappError
 from mlapp.images.base import find_base, find_base_python
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.image_spec import make_image_spec
 from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
 def file_of(image, path):
     """The content of a file of an image, which is not run."""
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         container = client.api.create_container(image, ["true"])["Id"]
         try:
             stream, _ = client.api.get_archive(container, path)
@@ -53,7 +53,7 @@ def test_a_change_of_code_changes_the_last_layer_alone(root, built):
 
 
 def test_it_is_for_nobody_and_says_what_it_is(built):
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         inspected = client.api.inspect_image(built.id)
     config, labels = inspected["Config"], inspected["Config"]["Labels"]
     assert config["User"] == "65532:65532"
@@ -83,7 +83,7 @@ def test_an_image_without_its_model_serves_the_version_that_is_mounted(root, bui
     second = project.store.put(training.run(project.app))
     assert build_project_image(project, has_model=False)[0].id == first.id, "a new version is no new image"
     assert first.layers[-2] != built.layers[-2]
-    with connect_engine() as client, pytest.raises(docker.errors.NotFound):
+    with connect_image_engine() as client, pytest.raises(docker.errors.NotFound):
         client.api.get_archive(client.api.create_container(first.id, ["true"])["Id"], "/app/model/imaged")
     (tmp_path / "version.json").write_bytes(msgspec.json.encode(second.manifest))
     run = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none"]
@@ -105,7 +105,7 @@ def test_bytecode_is_there_and_holds_no_time(built):
 
 def test_system_packages_are_a_layer_on_the_base(root, built):
     (root / "mlapp.yaml").write_text(SETTINGS.replace("}", ", system_packages: [hello]}"))
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         made = find_base(client, make_image_spec(bundle_project(Project.find(root), warn=print)), "linux/amd64", print)
     assert made.layers[:-1] == list(built.layers[:1])
     command = ["docker", "run", "--rm", "--read-only", made.id, "hello", "--greeting=hi"]
@@ -132,7 +132,7 @@ def test_an_interrupted_build_tags_nothing(root):
 
 
 def test_a_python_that_the_base_has_not_is_named(trained):
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         base = find_base(
             client, make_image_spec(bundle_project(Project.find(trained), warn=print)), "linux/amd64", print
         )
@@ -159,7 +159,7 @@ def test_who_may_not_use_the_engine_is_told_so():
         os.setgid(65534)
         os.setuid(65534)
         try:
-            with connect_engine() as client:
+            with connect_image_engine() as client:
                 client.ping()
             os.write(writer, b"could")
         except images.EngineError as error:

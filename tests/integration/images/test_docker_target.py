@@ -20,7 +20,7 @@ import yaml
 
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.images.build import Image
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.images.user_dockerfile import eject_dockerfile
 from mlapp.project import Project
@@ -74,7 +74,7 @@ def test_predict_asks_what_is_deployed(target, root, mlapp):
 
 
 def test_the_container_is_limited_and_can_write_nothing_but_tmp(target):
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         container = client.containers.get("imaged-1")
         host = container.attrs["HostConfig"]
         wrote = container.exec_run(["python", "-c", "open('/tmp/a', 'w'); open('/app/a', 'w')"])
@@ -175,13 +175,13 @@ def ejected(trained, tmp_path_factory) -> Ejected:
     before = build_project_image(Project.find(root), tag="imaged-words:1")[0]
     bundle = bundle_project(Project.find(root), warn=print)
     eject_dockerfile(bundle, root, platform=None, progress=print, warn=print)
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
     return Ejected(root, before, made.id, build_project_image(Project.find(root), tag="imaged-ejected:1")[0])
 
 
 def inspect_config(image):
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         return client.api.inspect_image(image)["Config"]
 
 

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.integration.images.conftest import SETTINGS
@@ -75,7 +75,7 @@ def test_packages_without_wheels_are_built_and_the_token_stays_here(root, index,
     extra = "base: 'mlapp-test/python-dev:3.11'"
     (root / "mlapp.yaml").write_text(SETTINGS.replace("base: 'mlapp-test/python:3.11'", extra))
     left = {"ancestor": "mlapp-test/python-dev:3.11"}
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         before = client.api.containers(all=True, quiet=True, filters=left)
     warned = []
     image = build_project_image(Project.find(root), warn=warned.append)[0]
@@ -83,7 +83,7 @@ def test_packages_without_wheels_are_built_and_the_token_stays_here(root, index,
         "compiled-one 1.0 has no wheel for linux/amd64: built from its source on the base image.",
         "pure-one 1.0 has no wheel for linux/amd64: built from its source on this machine.",
     ]
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         command = ["python", "-c", "import pure_one, compiled_one; print(compiled_one.__file__)"]
         said = client.containers.run(image.id, entrypoint=command, remove=True)
         assert said.startswith(b"/opt/venv/lib/python3.11/site-packages/compiled_one")

@@ -21,7 +21,7 @@ import pytest
 from mlapp import images, training
 from mlapp.errors import ConfigError
 from mlapp.images import registry as registry_api
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
 from tests.integration.images.conftest import APP, PASSWORD, USER, docker_config
@@ -90,7 +90,7 @@ def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
     few = 30_000  # questions, a configuration and a manifest
     image, sizes = push()
     assert sum(sizes) < traffic.sent < sum(sizes) * 1.01 + few
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         client.api.remove_image(image.pinned, noprune=True)
         assert client.images.pull(image.pinned).id == built.id
     push()
@@ -178,7 +178,7 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
     both = build_project_image(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
     assert [image.reference for image in both] == ["imaged-both:1-amd64", "imaged-both:1-arm64"]
     assert both[0].layers[-2:] == both[1].layers[-2:], "model and code are the same for both"
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         assert client.api.inspect_image(both[1].id)["Architecture"] == "arm64"
         container = client.api.create_container(both[1].id, ["true"])["Id"]
         stream, _ = client.api.get_archive(container, "/opt/venv/lib/python3.11/site-packages/httptools")

@@ -9,7 +9,7 @@ import pytest
 
 from mlapp.errors import ConfigError
 from mlapp.flyte import task_image
-from mlapp.images.engine import connect_engine
+from mlapp.images.engine import connect_image_engine
 from mlapp.images.task_image import build_task_image
 from mlapp.project import Project
 from tests.integration.images.conftest import Registry
@@ -36,7 +36,7 @@ def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Re
     command = ["docker", "run", "--rm", "--interactive", reference, "sh", "-c", script]
     ran = subprocess.run(command, input=code, capture_output=True)
     assert ran.stdout == b"imaged\n", ran.stderr
-    with connect_engine() as client:
+    with connect_image_engine() as client:
         client.api.remove_image(reference, force=True)
 
 

@@ -137,7 +137,9 @@ class Client:
         first, second, settings = people(), numbers(), Serve(access_log=False)
         self.application = create_asgi(first, model=first.train(), settings=settings)
         loaded = load_served_model(second, second.train(), None, settings)
-        routes.add_endpoint(self.application, Endpoint(second, loaded, settings, self.application.metrics, "/numbers"))
+        routes.add_endpoint_routes(
+            self.application, Endpoint(second, loaded, settings, self.application.metrics, "/numbers")
+        )
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self.application.start_models())
 

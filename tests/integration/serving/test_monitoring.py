@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from mlapp.errors import StoreError
-from mlapp.monitoring.database import query_database
+from mlapp.monitoring.database import query_monitoring_database
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import select_current_segments
 from mlapp.monitoring.writer import MOST_BYTES, Writer
@@ -178,7 +178,7 @@ def test_a_segment_that_is_cut_off_is_named(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"a": [1]}), out)
     place.storage.create_key(place.key("log/1/2026-01-01T00/r-000000001-000000001.parquet"), out.getvalue()[:-9])
     with pytest.raises(StoreError, match="r-000000001"):
-        query_database(place, "SELECT 1 FROM log")
+        query_monitoring_database(place, "SELECT 1 FROM log")
 
 
 def test_a_log_of_a_newer_mlapp_is_refused(tmp_path: Path) -> None:
@@ -187,4 +187,4 @@ def test_a_log_of_a_newer_mlapp_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"a": [1]}).replace_schema_metadata({"mlapp.log": "2"}), out)
     place.storage.create_key(place.key("log/1/2026-01-01T00/r-000000001-000000001.parquet"), out.getvalue())
     with pytest.raises(StoreError, match="format 2"):
-        query_database(place, "SELECT 1 FROM log")
+        query_monitoring_database(place, "SELECT 1 FROM log")

@@ -19,12 +19,12 @@ from cyclonedx.validation.json import JsonStrictValidator
 from mlapp import bundle, onnx_conversion, prediction, training
 from mlapp.bundle import BundleError
 from mlapp.bundle.build import build_bundle
-from mlapp.bundle.requirement_lines import parse_locked_packages
+from mlapp.bundle.requirement_lines import parse_locked_requirement_lines
 from mlapp.errors import ConfigError, StoreError, UsageError
 from mlapp.images.build import format_image_reference
 from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
-from mlapp.serving.inference.served_model import serve_stored_version
+from mlapp.serving.inference.served_model import load_served_model_version
 
 LAZY = """
 import pandas as pd
@@ -110,11 +110,13 @@ def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project
     project = Project.find(project.root)
     project.store.put(training.run(project.app))
     found = made(project)
-    locked = {package.name for package in parse_locked_packages((found.folder / "requirements.txt").read_text())}
+    locked = {
+        package.name for package in parse_locked_requirement_lines((found.folder / "requirements.txt").read_text())
+    }
     assert {"onnxruntime", "onnx"} <= locked
     assert not {"scikit-learn", "scipy", "skops", "skl2onnx"} & locked
     monkeypatch.setattr(onnx_conversion, "convert_to_onnx", None)
-    served = serve_stored_version(found.app, found.model, "onnx")
+    served = load_served_model_version(found.app, found.model, "onnx")
     assert list(served.predictor.predict([{"length": 1.1}, {"length": 3.1}])) == ["a", "b"]
     (conversion,) = (found.folder / "model" / ".onnx").iterdir()
     conversion.write_bytes(conversion.read_bytes() + b"x")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlapp.bundle import BundleError
-from mlapp.bundle.requirement_lines import parse_locked_packages, resolve_requirement_folder
+from mlapp.bundle.requirement_lines import parse_locked_requirement_lines, resolve_requirement_folder
 from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
 from mlapp.bundle.wheel import pack_wheel
@@ -145,7 +145,7 @@ def test_a_broken_lock_is_named(tmp_path):
 def test_a_locked_file_is_parsed_back():
     numpy = "numpy==2.1 ; platform_machine == 'x86_64' \\\n    --hash=sha256:bb \\\n    --hash=sha256:aa\n"
     text = f"{numpy}idna==3.1 \\\n    --hash=sha256:cc\n"
-    numpy, idna = parse_locked_packages(text)
+    numpy, idna = parse_locked_requirement_lines(text)
     assert (numpy.name, numpy.version, numpy.hashes) == ("numpy", "2.1", ("aa", "bb"))
     assert str(idna) == "idna==3.1 \\\n    --hash=sha256:cc"
 

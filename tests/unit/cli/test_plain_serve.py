@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlapp.cli import main
-from mlapp.cli.plain_serve import OPTIONS, parse_serve_arguments, start_server
+from mlapp.cli.plain_serve import OPTIONS, parse_plain_serve_arguments, start_server
 from mlapp.cli.serve import serve_model
 
 
@@ -27,7 +27,7 @@ from mlapp.cli.serve import serve_model
     ],
 )
 def test_complete_arguments_need_no_typer(arguments, found):
-    assert parse_serve_arguments(["serve", *arguments.split()]) == found
+    assert parse_plain_serve_arguments(["serve", *arguments.split()]) == found
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_complete_arguments_need_no_typer(arguments, found):
     ],
 )
 def test_other_arguments_are_left_to_typer(arguments):
-    assert parse_serve_arguments(arguments.split()) is None
+    assert parse_plain_serve_arguments(arguments.split()) is None
 
 
 def test_both_ways_have_the_same_options():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from mlapp.data.secrets import expand_address, redact_secrets
+from mlapp.data.secrets import expand_secrets_in_address, redact_secrets
 from mlapp.errors import DataError
 
 
 def test_a_variable_is_filled_in_and_not_shown():
-    address = expand_address("postgresql://me:${DB_PASSWORD}@db/shop", {"DB_PASSWORD": "p@ss/word"})
+    address = expand_secrets_in_address("postgresql://me:${DB_PASSWORD}@db/shop", {"DB_PASSWORD": "p@ss/word"})
     assert address.value == "postgresql://me:p%40ss%2Fword@db/shop"
     assert str(address) == "postgresql://me:***@db/shop"
     assert "p@ss" not in repr(address)
@@ -15,21 +15,21 @@ def test_a_variable_is_filled_in_and_not_shown():
 
 
 def test_a_whole_address_may_be_a_variable():
-    address = expand_address("${DB_URL}", {"DB_URL": "postgresql://me:hunter2@db/shop?sslmode=require"})
+    address = expand_secrets_in_address("${DB_URL}", {"DB_URL": "postgresql://me:hunter2@db/shop?sslmode=require"})
     assert address.value.endswith("hunter2@db/shop?sslmode=require")
     assert str(address) == "postgresql://me:***@db/shop?sslmode=require"
     assert address.hide_secrets("hunter2 is wrong") == "*** is wrong"
 
 
 def test_other_variables_keep_their_names():
-    address = expand_address("s3://${BUCKET}/day=1/*.parquet", {"BUCKET": "sales-eu"})
+    address = expand_secrets_in_address("s3://${BUCKET}/day=1/*.parquet", {"BUCKET": "sales-eu"})
     assert (address.value, str(address)) == ("s3://sales-eu/day=1/*.parquet", "s3://${BUCKET}/day=1/*.parquet")
 
 
 def test_a_variable_that_is_not_set_is_named():
     for environ in ({}, {"DB_URL": ""}):
         with pytest.raises(DataError, match="needs the environment variable DB_URL") as raised:
-            expand_address("${DB_URL}", environ)
+            expand_secrets_in_address("${DB_URL}", environ)
         assert raised.value.todo == "Set it before the command: export DB_URL=…"
 
 
@@ -60,9 +60,9 @@ def test_passwords_and_tokens_are_redacted(text, shown):
 
 
 def test_what_is_no_address_shows_nothing_of_the_variable():
-    assert expand_address("${DB_URL}", {"DB_URL": "postgresql:/me:pw@db/x"}).shown == "${DB_URL}"
+    assert expand_secrets_in_address("${DB_URL}", {"DB_URL": "postgresql:/me:pw@db/x"}).shown == "${DB_URL}"
 
 
 def test_a_library_that_quotes_a_piece_of_a_password_does_not_tell_it():
-    address = expand_address("${DB_URL}", {"DB_URL": "postgresql://me:s3cr/et@db/x"})
+    address = expand_secrets_in_address("${DB_URL}", {"DB_URL": "postgresql://me:s3cr/et@db/x"})
     assert address.hide_secrets('invalid integer value "s3cr" for port') == 'invalid integer value "***" for port'

@@ -75,7 +75,7 @@ def compare(folder: Path, reading: dict[str, Any], **others: Any) -> None:
     sys.modules.pop("app", None)
     opened = Project.find(folder)
     plain = training.run(opened.app, parameters)
-    version = local_run.train_locally(app_source.make_project_source(opened), parameters, opened.store)
+    version = local_run.train_locally(app_source.make_flyte_app_source(opened), parameters, opened.store)
 
     assert version.manifest.metrics == plain.metrics
     assert [*version.manifest.headline] == [*[*plain.metrics.values()][-1]], "the evaluator's order: the first decides"
@@ -113,7 +113,7 @@ def test_a_cached_stage_does_not_go_back_to_files_that_were_removed(project: Cal
     project(CACHED)
     opened = Project.find()
     versions = [
-        local_run.train_locally(app_source.make_project_source(opened), {}, opened.store).version for _ in range(2)
+        local_run.train_locally(app_source.make_flyte_app_source(opened), {}, opened.store).version for _ in range(2)
     ]
     assert versions == [1, 2]
 
@@ -135,4 +135,4 @@ def test_an_error_of_the_user_s_is_the_same_error(project: Callable[..., Path]) 
         )
     )
     with pytest.raises(UserCodeError, match=r"data_reader 'read' in app\.py:.* raised ZeroDivisionError"):
-        local_run.train_locally(app_source.make_project_source(opened), {}, opened.store)
+        local_run.train_locally(app_source.make_flyte_app_source(opened), {}, opened.store)

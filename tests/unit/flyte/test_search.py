@@ -36,7 +36,7 @@ class Answers:
         good = (TrialResult(metrics={"accuracy": 0.5}) for _ in itertools.count())
         return list(itertools.islice(itertools.chain(bad, good), self.sizes[-1]))
 
-    def list_kill_reasons(self, run: str) -> list[str]:
+    def list_run_kill_reasons(self, run: str) -> list[str]:
         return ["OOMKilled"]
 
 

@@ -24,7 +24,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     monkeypatch.setattr(signal, "signal", lambda number, _: found.append(("signal", str(int(number)))))
     monkeypatch.setattr(entrypoint, "execute_task_cmd", lambda: found.append(("here", *sys.argv)))
     monkeypatch.setattr(entrypoint, "_run_subprocess", lambda command, _: found.append(("second", *command)))
-    single_process.replace_second_process()
+    single_process.replace_with_single_process()
     return found
 
 
@@ -38,7 +38,7 @@ def test_a_task_runs_here_with_the_code_on_its_path(ran: list[tuple[str, ...]]) 
 def test_another_flytekit_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_subprocess", "map_execute_task_cmd"):
         monkeypatch.delattr(entrypoint, name)
-    single_process.replace_second_process()
+    single_process.replace_with_single_process()
     assert not hasattr(entrypoint, "_run_subprocess")
 
 

@@ -48,7 +48,7 @@ def fit(model, features, target):
 
 @pytest.fixture
 def tasks(project: Callable[..., Path]) -> dict[str, StageTask]:
-    origin = app_source.make_project_source(Project.find(project(APP)))
+    origin = app_source.make_flyte_app_source(Project.find(project(APP)))
     return {
         step: get_task_graph(origin).get_task(step) for step in ("read", "split", "train", "evaluate-save", "batch")
     }
@@ -104,7 +104,7 @@ def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) ->
         "import pandas", "import datetime\nimport pandas"
     )
     scheduled += "\napp.schedule('often', every=datetime.timedelta(hours=6), time='now')\n"
-    origin = app_source.make_project_source(Project.find(project(scheduled)))
+    origin = app_source.make_flyte_app_source(Project.find(project(scheduled)))
     (plan,) = launch_plans.make_launch_plans(origin)
     assert plan.schedule.to_flyte_idl().cron_schedule.schedule == "0 */6 * * *"  # rates are told no time
     assert plan.schedule.to_flyte_idl().kickoff_time_input_arg == "now"
@@ -153,7 +153,9 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
         APP
         + "\napp.schedule('daily_scores', cron='@daily', predict=True, parameters={'limit': 9}, model='production')\n"
     )
-    origin = app_source.make_project_source(Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n")))
+    origin = app_source.make_flyte_app_source(
+        Project.find(project(scheduled, mlapp__yaml="store: s3://bucket/models\n"))
+    )
     (plan,) = launch_plans.make_launch_plans(origin)
     assert plan.name == "flowers.predict.daily_scores"
     assert plan.fixed_inputs.literals["model_version"].scalar.primitive.value == "production"
@@ -164,7 +166,7 @@ def test_a_schedule_that_predicts_is_a_launch_plan_of_the_predictions(project: C
 
 def test_a_cluster_predicts_by_models_that_it_can_read(project: Callable[..., Path]) -> None:
     scheduled = APP + "\napp.schedule('daily', cron='@daily', predict=True)\n"
-    origin = app_source.make_project_source(Project.find(project(scheduled)))
+    origin = app_source.make_flyte_app_source(Project.find(project(scheduled)))
     with pytest.raises(DeclarationError, match="cannot read the store .mlapp/store"):
         launch_plans.make_launch_plans(origin)
 
@@ -174,7 +176,7 @@ def test_the_task_of_such_a_schedule_takes_the_model_from_the_store(
 ) -> None:
     root = project(APP)
     assert mlapp("train").code == 0
-    origin = app_source.make_project_source(Project.find(root))
+    origin = app_source.make_flyte_app_source(Project.find(root))
     outputs = workflow.predict_workflow(origin)(limit=7, model_version="latest")
     assert len(pd.read_parquet(outputs.download())) == 7
 
@@ -199,7 +201,7 @@ def test_stages_that_share_resources_share_a_task(
     project: Callable[..., Path], declared: str, nodes: list[str]
 ) -> None:
     text = PLAIN.replace("@app.data_reader", f"@app.data_reader{declared}")
-    origin = app_source.make_project_source(Project.find(project(text)))
+    origin = app_source.make_flyte_app_source(Project.find(project(text)))
     assert [node.id for node in workflow.train_workflow(origin).nodes] == nodes
     task = get_task_graph(origin).get_task(nodes[0])
     assert (task.resources.requests.cpu, task.resources.requests.mem) == ("1", "1Gi")
@@ -207,13 +209,13 @@ def test_stages_that_share_resources_share_a_task(
 
 
 def test_a_stage_can_always_have_a_task_of_its_own(project: Callable[..., Path]) -> None:
-    origin = app_source.make_project_source(Project.find(project(PLAIN, mlapp__yaml="flyte: {tasks: separate}")))
+    origin = app_source.make_flyte_app_source(Project.find(project(PLAIN, mlapp__yaml="flyte: {tasks: separate}")))
     assert [node.id for node in workflow.train_workflow(origin).nodes] == ["read", "split", "train", "evaluate", "save"]
 
 
 def test_a_cached_reader_reads_again_when_a_data_file_changes(project: Callable[..., Path]) -> None:
     def cache_version() -> str:
-        return TaskGraph(app_source.make_project_source(Project.find())).get_task("read").metadata.cache_version
+        return TaskGraph(app_source.make_flyte_app_source(Project.find())).get_task("read").metadata.cache_version
 
     root = project(APP)
     (root / "flowers.csv").write_text("length,kind\n1,a\n")
@@ -230,5 +232,5 @@ def test_a_split_that_shares_the_task_of_its_training_is_done_again(
 ) -> None:
     """`<app>.train_split` takes split data, so it needs a task that begins with the training."""
     text = PLAIN.replace("@app.data_reader", f"@app.data_reader{declared}")
-    follows = workflow.split_workflow(app_source.make_project_source(Project.find(project(text))), "train")
+    follows = workflow.split_workflow(app_source.make_flyte_app_source(Project.find(project(text))), "train")
     assert (None if follows is None else [node.id for node in follows.nodes]) == tasks

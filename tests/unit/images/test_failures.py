@@ -11,14 +11,14 @@ import requests
 import urllib3
 
 from mlapp.images import bytecode
-from mlapp.images.engine import explain_engine_error
+from mlapp.images.engine import explain_image_engine_error
 
 
 def test_an_engine_that_stops_in_the_middle_is_told_in_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/docker.sock")
     closed = http.client.RemoteDisconnected("Remote end closed connection without response")
     error = requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", closed))
-    explained = explain_engine_error(error, "Loading the image")
+    explained = explain_image_engine_error(error, "Loading the image")
     assert explained.what == "Loading the image: the engine at unix:///run/docker.sock closed the connection."
     assert explained.todo == "Check that it still runs (docker info), and retry."
 

@@ -15,7 +15,7 @@ from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Window, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.project import Project
-from mlapp.serving.inference.served_model import ServedModel, serve_stored_version
+from mlapp.serving.inference.served_model import ServedModel, load_served_model_version
 
 LOANS = """
 import numpy as np
@@ -58,18 +58,18 @@ class Service:
     """A server's recorder, and the clock that it goes by."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from mlapp.monitoring.inspection import open_project_place
+        from mlapp.monitoring.inspection import open_place_for_inspection
 
         self.project = Project.find(root)
         app = self.project.app
-        self.model: ServedModel = serve_stored_version(app, self.project.store.get(app.name))
+        self.model: ServedModel = load_served_model_version(app, self.project.store.get(app.name))
         self.settings = self.project.settings.monitor
         numbers = iter(range(10**6))
         self.registry = CollectorRegistry()
         self.recorder = Recorder(
             app.name,
             self.settings,
-            open_project_place(self.project),
+            open_place_for_inspection(self.project),
             MonitorMetrics(self.registry, app.name),
             lambda: b"request-%d" % next(numbers),
         )
@@ -81,7 +81,7 @@ class Service:
     def serve(self, version: str) -> None:
         """Let another version answer."""
         app = self.project.app
-        self.model = serve_stored_version(app, self.project.store.get(app.name, version))
+        self.model = load_served_model_version(app, self.project.store.get(app.name, version))
         self.recorder.watch(self.model)
 
     def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:

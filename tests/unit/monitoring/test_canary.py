@@ -6,7 +6,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 
 from mlapp.baseline import Baseline, summarize_predictions
-from mlapp.baseline.predictions import split_predictions
+from mlapp.baseline.predictions import split_baseline_predictions
 from mlapp.deploy.cluster.canary_analysis import RequestCounts, explain_worse_canary, parse_request_counts
 from mlapp.deploy.cluster.settings import Canary
 from mlapp.monitoring.counts import Counter
@@ -20,7 +20,7 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     baseline = Baseline(rows=len(trained), predictions=summarize_predictions(trained))
     metrics.watch(version, baseline)
     counter = Counter(baseline)
-    counter.add_predictions(split_predictions(live))
+    counter.add_predictions(split_baseline_predictions(live))
     metrics.count(version, counter)
     found = parse_request_counts(generate_latest(registry).decode())
     return RequestCounts(100, 0, 1.0, 100, found.predictions)

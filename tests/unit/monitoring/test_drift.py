@@ -14,7 +14,7 @@ from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counter, Counts, Slots, merge_counts
 from mlapp.monitoring.drift import find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.sampling import Sampler, hash_rows
+from mlapp.monitoring.sampling import Sampler, hash_rows_for_sampling
 from mlapp.monitoring.statistics import compute_binomial_tail, compute_js_distance, compute_ks_p, select_discoveries
 from tests.unit.monitoring import simulation
 
@@ -217,7 +217,7 @@ def test_an_alarm_needs_two_of_three_windows() -> None:
 
 
 def test_replicas_sample_the_same_rows() -> None:
-    hashes = hash_rows([b"request-%d" % at for at in range(20_000)], [2] * 20_000)
+    hashes = hash_rows_for_sampling([b"request-%d" % at for at in range(20_000)], [2] * 20_000)
     first, weight = Sampler(10.0).choose(hashes, 1.0)
     second, _ = Sampler(10.0).choose(hashes, 1.0)
     assert first.tolist() == second.tolist()
@@ -229,8 +229,8 @@ def test_replicas_sample_the_same_rows() -> None:
 
 def test_the_hash_of_an_id_does_not_depend_on_the_ids_beside_it() -> None:
     ids = [b"a", b"a\nb", b"0123456789abcdef" * 2, b"\xff" * 9, b"z" * 64]
-    together = hash_rows(ids, [1] * len(ids)).tolist()
-    assert together == [hash_rows([one], [1])[0] for one in ids]
+    together = hash_rows_for_sampling(ids, [1] * len(ids)).tolist()
+    assert together == [hash_rows_for_sampling([one], [1])[0] for one in ids]
     assert len(set(together)) == len(ids)
 
 

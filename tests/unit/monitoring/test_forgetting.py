@@ -12,11 +12,11 @@ import pytest
 
 from mlapp.monitoring.answered_rows import LoggedRows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.database import list_log_keys
+from mlapp.monitoring.database import list_database_log_keys
 from mlapp.monitoring.forgetting import forget_person_rows
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import encode_table
+from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.writer import MERGE, Writer
 from mlapp.store.folder_storage import FolderStorage
 
@@ -45,7 +45,7 @@ def encode_customers(*customers: float) -> bytes:
         np.full(rows, 1_700_000_000.0),
         np.ones(rows, dtype=np.float32),
     )
-    return encode_table(make_log_table("1", logged, ["customer"], RULES))
+    return encode_segment_table(make_log_table("1", logged, ["customer"], RULES))
 
 
 @pytest.mark.parametrize("others", [(8.0,), ()], ids=["part of a segment", "a whole segment"])
@@ -56,7 +56,7 @@ def test_a_merge_does_not_bring_deleted_rows_back(tmp_path: Path, others: tuple[
     for at in range(100, 99 + MERGE):
         writer.add_segment("1", 1_700_000_000.0, encode_customers(float(at)), 1)
     writer.write_all()
-    contents = [place.storage.read_key(key) for key in list_log_keys(place)]
+    contents = [place.storage.read_key(key) for key in list_database_log_keys(place)]
     customers = [
         customer
         for content in contents

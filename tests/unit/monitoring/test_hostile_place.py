@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlapp.monitoring.inspection import open_project_place
-from mlapp.monitoring.segments import encode_table
+from mlapp.monitoring.inspection import open_place_for_inspection
+from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.truth import Truth, encode_truths
 from tests.unit.monitoring.service import Service, rows
 
@@ -23,7 +23,7 @@ SCRIPT = "<script>alert(1)<script\x1b[2J"
 
 
 def write(service: Service, content: bytes, *parts: str) -> Path:
-    place = open_project_place(service.project)
+    place = open_place_for_inspection(service.project)
     file = Path(place.storage.root) / place.key(*parts)  # type: ignore[attr-defined]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -38,11 +38,13 @@ def read(service: Service, kind: str) -> list[tuple[tuple[str, ...], bytes]]:
 
 
 def change(table: Any, name: str, values: list[Any]) -> bytes:
-    return encode_table(table.set_column(table.schema.get_field_index(name), name, pa.array(values * len(table))))
+    return encode_segment_table(
+        table.set_column(table.schema.get_field_index(name), name, pa.array(values * len(table)))
+    )
 
 
 def damage_pages(table: Any) -> bytes:
-    content = bytearray(encode_table(table))
+    content = bytearray(encode_segment_table(table))
     content[200 : len(content) // 2 : 37] = b"\xff" * len(content[200 : len(content) // 2 : 37])
     return bytes(content)
 
@@ -50,7 +52,7 @@ def damage_pages(table: Any) -> bytes:
 SEGMENTS: dict[str, Callable[[Any], bytes]] = {
     "empty": lambda table: b"",
     "damaged": damage_pages,
-    "without requests": lambda table: encode_table(table.drop_columns(["request"])),
+    "without requests": lambda table: encode_segment_table(table.drop_columns(["request"])),
     "times as texts": lambda table: change(table, "time", ["yesterday"]),
     "lists of incomes": lambda table: change(table, "income", [[1.0]]),
 }

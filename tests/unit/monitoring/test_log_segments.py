@@ -17,7 +17,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.plain_parquet import encode_texts
-from mlapp.monitoring.segments import encode_table
+from mlapp.monitoring.segments import encode_segment_table
 
 ROWS = 300
 NAMES = ["row", "width", "höhe"]
@@ -58,7 +58,9 @@ def test_a_segment_of_numbers_reads_like_one_of_pyarrow(logged: LoggedRows, tmp_
     rules = ColumnPrivacy({}, "app")
     content = encode_number_rows("7", logged, NAMES, rules)
     assert content is not None
-    expected = parquet.read_table(io.BytesIO(encode_table(make_log_table("7", logged, NAMES, rules), is_quick=True)))
+    expected = parquet.read_table(
+        io.BytesIO(encode_segment_table(make_log_table("7", logged, NAMES, rules), is_quick=True))
+    )
     found = parquet.read_table(io.BytesIO(content))
     assert found.equals(expected)
     assert found.schema.equals(expected.schema, check_metadata=True)

@@ -18,8 +18,8 @@ from mlapp.errors import InputError, Problem
 from mlapp.monitoring import closing
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
-from mlapp.monitoring.inspection import inspect_windows, open_project_place
-from mlapp.monitoring.segments import encode_table
+from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
+from mlapp.monitoring.segments import encode_segment_table
 from mlapp.serving.process.monitoring import _Closer
 from tests.unit.monitoring.service import LOANS, Service, rows
 
@@ -307,7 +307,7 @@ def test_the_server_logs_what_its_monitor_run_reports(
     ran = CompletedProcess([], 0, "", said)
     monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", lambda *arguments, **options: ran)
     monkeypatch.setattr("mlapp.serving.process.monitoring.GRACE", 0.0)
-    place = open_project_place(service.project)
+    place = open_place_for_inspection(service.project)
     _Closer(service.project, place, None)._close_window("0-10")
     assert caplog.messages == ["mlapp monitor run: An alarm was not sent: http://hook answers 500."]
 
@@ -319,7 +319,7 @@ def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(
         service.predict(rows(400, 0, number), f"r{number}")
         service.next_window()
     service.stop()
-    place, now = open_project_place(service.project), time.time()
+    place, now = open_place_for_inspection(service.project), time.time()
     reports = [report for report in inspect_windows(service.project, now=now) if report.state != "empty"]
     assert closing._store_closed_reports(place, reports[-1])  # as far as a run came that was killed
     assert close_windows(service.project).windows == 0
@@ -345,13 +345,15 @@ def test_a_metric_that_is_no_number_is_left_out(
 def test_a_segment_with_another_schema_is_read_beside_the_others(mlapp: Callable[..., Any], service: Service) -> None:
     service.predict(rows(100), "r")
     service.stop()
-    place = open_project_place(service.project)
+    place = open_place_for_inspection(service.project)
     (hour,) = place.names("log", "1")
     (name,) = place.names("log", "1", hour)
     table = parquet.read_table(io.BytesIO(place.storage.read_key(place.key("log", "1", hour, name)) or b""))
     other = table.set_column(table.schema.get_field_index("income"), "income", table["income"].cast("string"))
     other = other.append_column("bonus", other["row"])
-    place.storage.create_key(place.key("log", "1", hour, "other-000000001-000000001.parquet"), encode_table(other))
+    place.storage.create_key(
+        place.key("log", "1", hour, "other-000000001-000000001.parquet"), encode_segment_table(other)
+    )
     found = mlapp("monitor", "sql", "SELECT count(*) AS rows, count(bonus) AS bonus FROM log", "--json")
     assert json.loads(found.out) == [{"rows": 200, "bonus": 100}]
     assert windows(mlapp)[0]["rows"] == 100
@@ -423,7 +425,7 @@ def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], servi
         service.predict(rows(400, 8, number), f"r{number}")
         service.next_window()
     service.stop()
-    closed = workflow.monitor_workflow(app_source.make_project_source(service.project))()
+    closed = workflow.monitor_workflow(app_source.make_flyte_app_source(service.project))()
     assert closed.startswith("2 windows closed, ")
     assert "firing: income is distributed differently" in closed
     assert close_windows(service.project).windows == 0

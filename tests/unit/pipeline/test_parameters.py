@@ -13,7 +13,7 @@ import pytest
 
 from mlapp import App
 from mlapp.errors import UsageError
-from mlapp.pipeline import Parameter, bind_parameters
+from mlapp.pipeline import Parameter, bind_pipeline_parameters
 from mlapp.pipeline.parameters import flatten_parameters, list_parameters
 
 
@@ -93,7 +93,7 @@ def app_with_a_shared_name() -> App:
 
 def test_each_parameter_reaches_the_stage_that_declares_it_and_the_rest_keep_their_defaults() -> None:
     parameters = list_parameters(app_with_a_shared_name().stages.values())
-    bound = bind_parameters(parameters, {"C": "0.1", "data_reader.seed": "5", "limit": 10})
+    bound = bind_pipeline_parameters(parameters, {"C": "0.1", "data_reader.seed": "5", "limit": 10})
     assert bound == {"data_reader": {"seed": 5, "limit": 10}, "model": {"C": 0.1, "seed": 1}}
     assert flatten_parameters(bound) == {"data_reader.seed": 5, "limit": 10, "C": 0.1, "model.seed": 1}
 
@@ -101,13 +101,13 @@ def test_each_parameter_reaches_the_stage_that_declares_it_and_the_rest_keep_the
 def test_a_name_that_two_stages_share_must_say_which() -> None:
     parameters = list_parameters(app_with_a_shared_name().stages.values())
     with pytest.raises(UsageError, match="declared by 2 stages") as error:
-        bind_parameters(parameters, {"seed": 1})
+        bind_pipeline_parameters(parameters, {"seed": 1})
     assert "data_reader.seed or model.seed" in error.value.todo
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"No stage takes a parameter 'limt'. Did you mean 'limit'\?"):
-        bind_parameters(list_parameters(app_with_a_shared_name().stages.values()), {"limt": 1})
+        bind_pipeline_parameters(list_parameters(app_with_a_shared_name().stages.values()), {"limt": 1})
 
 
 def test_a_required_parameter_that_is_not_given_is_named() -> None:
@@ -117,7 +117,7 @@ def test_a_required_parameter_that_is_not_given_is_named() -> None:
     def read(since: datetime.date) -> None: ...
 
     with pytest.raises(UsageError, match="'since' of data_reader has no default") as error:
-        bind_parameters(list_parameters(app.stages.values()), {})
+        bind_pipeline_parameters(list_parameters(app.stages.values()), {})
     assert "-p since=2026-01-31" in error.value.todo
 
 
@@ -126,7 +126,7 @@ def test_a_class_declares_the_parameters_of_its_constructor() -> None:
 
     app = App("flowers", target="y")
     app.model(LogisticRegression)
-    bound = bind_parameters(list_parameters(app.stages.values()), {"C": "0.5", "solver": "saga"})
+    bound = bind_pipeline_parameters(list_parameters(app.stages.values()), {"C": "0.5", "solver": "saga"})
     assert (bound["model"]["C"], bound["model"]["solver"]) == (0.5, "saga")
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from mlapp import App
 from mlapp.errors import UsageError
-from mlapp.pipeline import Parameter, bind_parameters
-from mlapp.pipeline.parameter_values import to_plain_value
+from mlapp.pipeline import Parameter, bind_pipeline_parameters
+from mlapp.pipeline.parameter_values import to_plain_parameter_value
 from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_open_parameter_stages, list_parameters
 
 
@@ -67,9 +67,9 @@ class Attrs:
 def given(kind: Any, default: Any = ..., **values: Any) -> Any:
     """The value that a model function gets in its argument `hp`."""
     parameter = Parameter("model", "hp", kind) if default is ... else Parameter("model", "hp", kind, default)
-    return bind_parameters([parameter], {name.replace("__", "."): value for name, value in values.items()})["model"][
-        "hp"
-    ]
+    return bind_pipeline_parameters([parameter], {name.replace("__", "."): value for name, value in values.items()})[
+        "model"
+    ]["hp"]
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,18 @@ def test_a_wrong_field_is_named(kind: Any, values: dict[str, Any], message: str)
     ids=lambda value: type(value).__name__,
 )
 def test_what_a_manifest_holds_gives_the_same_value_again(value: Any) -> None:
-    recorded = json.loads(json.dumps(to_plain_value(value)))
+    recorded = json.loads(json.dumps(to_plain_parameter_value(value)))
     kind = tuple[int, float] if isinstance(value, tuple) and not isinstance(value, Named) else type(value)
-    assert bind_parameters([Parameter("model", "p", kind)], {"p": Recorded(recorded)}) == {"model": {"p": value}}
+    assert bind_pipeline_parameters([Parameter("model", "p", kind)], {"p": Recorded(recorded)}) == {
+        "model": {"p": value}
+    }
 
 
 def test_a_default_that_no_text_stands_for_is_given_back_as_it_is() -> None:
     parameter = Parameter("model", "loss", Any, len)
-    assert bind_parameters([parameter], {"loss": Recorded(to_plain_value(len))})["model"]["loss"] is len
+    assert (
+        bind_pipeline_parameters([parameter], {"loss": Recorded(to_plain_parameter_value(len))})["model"]["loss"] is len
+    )
 
 
 def app_with_keywords() -> App:
@@ -154,7 +158,7 @@ def app_with_keywords() -> App:
 
 def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
     stages = app_with_keywords().stages.values()
-    bound = bind_parameters(
+    bound = bind_pipeline_parameters(
         list_parameters(stages), {"max_iter": "7", "model.tol": 0.1, "limit": "3"}, list_open_parameter_stages(stages)
     )
     assert bound == {"data_reader": {"limit": 3}, "model": {"C": 1.0, "max_iter": 7, "tol": 0.1}}
@@ -169,7 +173,7 @@ def test_keywords_of_a_model_take_what_no_stage_declares() -> None:
 def test_a_slip_of_the_pen_is_no_keyword() -> None:
     stages = app_with_keywords().stages.values()
     with pytest.raises(UsageError, match=r"'limt'. Did you mean 'limit'\?") as error:
-        bind_parameters(list_parameters(stages), {"limt": 3}, list_open_parameter_stages(stages))
+        bind_pipeline_parameters(list_parameters(stages), {"limt": 3}, list_open_parameter_stages(stages))
     assert "model.limt" in error.value.todo
 
 

@@ -14,8 +14,8 @@ from mlapp.config import Serve
 from mlapp.errors import InputError
 from mlapp.prediction import make_predictor
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_inputs
-from mlapp.serving.protocols.tensor_decoding import make_tensor_from_json, make_tensor_from_values
+from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_json_body_inputs
+from mlapp.serving.protocols.tensor_decoding import decode_json_tensor, make_tensor_from_values
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -33,7 +33,7 @@ def test_fast_way_equals_the_general_way(people, form, wrap):
     body = json.dumps({wrap: inputs} if wrap else inputs).encode()
     part = codec.decode_json(body)
     assert part.tuples
-    general = codec.predictor.accept_inputs(extract_inputs(body))
+    general = codec.predictor.accept_inputs(extract_json_body_inputs(body))
     pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
     pd.testing.assert_frame_equal(codec.combine_parts([codec.accept_inputs(inputs)]), general, check_column_type=False)
 
@@ -131,7 +131,7 @@ def test_a_column_may_have_any_name(name):
 def test_a_missing_number_of_a_tensor_is_null():
     budget = Budget(Serve(), 30)
     assert math.isnan(make_tensor_from_values("x", "FP32", [2], [1.5, None], budget).array[1])
-    assert math.isnan(make_tensor_from_json("x", "FP64", [2], b"[1, null]", budget).array[1])
+    assert math.isnan(decode_json_tensor("x", "FP64", [2], b"[1, null]", budget).array[1])
     with pytest.raises(HttpError, match="a value is not of INT64"):
         make_tensor_from_values("x", "INT64", [2], [1, None], budget)
     with pytest.raises(HttpError, match="has lists in it: send them to /predict"):

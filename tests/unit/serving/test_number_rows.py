@@ -17,7 +17,7 @@ from mlapp.schema import ModelSchema, Schema, infer_schema
 from mlapp.schema import number_rows as rows_module
 from mlapp.schema.number_rows import NumberRows
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.protocols.tensor_decoding import make_tensor_from_json
+from mlapp.serving.protocols.tensor_decoding import decode_json_tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -123,7 +123,7 @@ def test_a_tensor_means_the_same_with_and_without_simdjson(cells):
                 patch.setattr(rows_module, "IS_AVAILABLE", is_available and rows_module.IS_AVAILABLE)
                 try:
                     budget = Budget(Serve(), 60)
-                    tensor = make_tensor_from_json("t", datatype, [len(cells)], text, budget)
+                    tensor = decode_json_tensor("t", datatype, [len(cells)], text, budget)
                     found.append((tensor.array.dtype, tensor.array.tobytes()))
                 except (HttpError, msgspec.MsgspecError) as error:
                     found.append(repr(error))

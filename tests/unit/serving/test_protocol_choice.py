@@ -20,7 +20,7 @@ def application(numbers):
 
 
 def test_the_installed_uvicorn_is_known(application):
-    assert internals.find_missing() == []
+    assert internals.find_missing_internals() == []
     assert choose_server_protocol(application, Serve()).__name__ == "ServingProtocol"
     assert choose_server_protocol(application, Serve(fast=False)) == "h11"
 

@@ -21,8 +21,8 @@ import pytest
 from mlapp import App
 from mlapp.config import Monitor, Serve, Settings
 from mlapp.errors import UsageError
-from mlapp.monitoring.database import query_database
-from mlapp.monitoring.history import read_window_counts
+from mlapp.monitoring.database import query_monitoring_database
+from mlapp.monitoring.history import read_history_counts
 from mlapp.monitoring.place import open_place
 from mlapp.store import open_store
 from mlapp.wsgi import create_wsgi
@@ -331,7 +331,7 @@ def test_what_a_program_predicts_is_counted_logged_and_judged_by_the_truth(
         assert "numbers" in client.get("/monitor").text
     wsgi.close_model()
     place = open_place(app.settings.monitor, store, tmp_path, app.name)
-    _, rows = query_database(place, 'SELECT id, "key.order", weight FROM log ORDER BY id')
+    _, rows = query_monitoring_database(place, 'SELECT id, "key.order", weight FROM log ORDER BY id')
     assert rows == [("mine#0", "7", 1.0), ("mine#1", "7", 1.0)]
-    (counts,) = read_window_counts(place, since=0, until=2**40)
+    (counts,) = read_history_counts(place, since=0, until=2**40)
     assert (counts.version, counts.rows, counts.refused) == ("1", 2, 1)

@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifests import Manifests
-from mlapp.store.numbered_names import PAGE, find_start
+from mlapp.store.numbered_names import PAGE, find_numbered_names_start
 from mlapp.store.object_storage import ObjectStorage
 
 
@@ -53,7 +53,7 @@ def test_few_lookups_find_the_last_version(last):
         rounds.append(names)
         return [int(name[:6]) <= last for name in names]
 
-    start = find_start([f"{number:06}.json" for number in range(1, PAGE + 1)], 50, have)
+    start = find_numbered_names_start([f"{number:06}.json" for number in range(1, PAGE + 1)], 50, have)
     if last + PAGE < 999_999:
         assert start is not None
         assert last - PAGE - 50 <= int(start[:6]) <= last - 50

@@ -20,7 +20,7 @@ import yaml
 from mlapp.config import Serve, Settings, decode_section
 from mlapp.deploy import Shipment, open_target
 from mlapp.deploy.k8s import KubernetesSettings
-from mlapp.deploy.k8s.networking import find_network_address
+from mlapp.deploy.k8s.networking import find_k8s_network_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.yaml_dump import dump_yaml_documents
@@ -173,7 +173,7 @@ def test_a_server_that_speaks_tls_is_probed_scraped_and_named_so():
     assert {server[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "readiness", "liveness")} == {"HTTPS"}
     assert of(documents, "ServiceMonitor")["spec"]["endpoints"][0]["scheme"] == "https"
     settings = decode_section(KubernetesSettings, {"service": {"port": 443}}, "")
-    assert find_network_address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
+    assert find_k8s_network_address(RenderContext(SHIPMENT, settings, serve), "team-a") == "https://digits.team-a.svc"
     validate(documents)
 
 
@@ -235,7 +235,7 @@ def test_the_url_of_a_gateway_is_as_its_listener_speaks(listener, url):
         KubernetesSettings, {"gateway": {"name": "public", "hosts": ["digits.example"], **listener}}, ""
     )
 
-    assert find_network_address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
+    assert find_k8s_network_address(RenderContext(SHIPMENT, settings, Serve()), "team-a") == url
 
 
 def test_a_route_strips_its_path_because_the_server_knows_none():
