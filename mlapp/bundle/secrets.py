@@ -55,7 +55,7 @@ PLACES = (
 )
 """Folders and files with credentials of programs, at any depth in the project."""
 
-REQUIREMENTS = ("requirements*.txt", "requirements*.in", "pyproject.toml", "pipfile", "environment.yml", "*.gitmodules")
+REQUIREMENTS = ("requirements*.txt", "requirements*.in", "pipfile", "environment.yml", "*.gitmodules")
 """Files with addresses, which can contain a password or token."""
 
 CLIENT_SETTINGS = (

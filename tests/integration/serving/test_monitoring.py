@@ -33,7 +33,7 @@ import itertools, sys, threading
 from pathlib import Path
 import pyarrow as pa
 from mlapp.monitoring.place import Place, make_replica_name
-from mlapp.monitoring.segments import encode_table
+from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.writer import Writer
 from mlapp.store.folder_storage import FolderStorage
 
@@ -41,7 +41,7 @@ writer = Writer(Place(FolderStorage(Path(sys.argv[1])), "app"), make_replica_nam
 writer.start()
 print("ready", flush=True)
 for number in itertools.count():
-    content = encode_table(pa.table({"row": [number] * 50}))
+    content = encode_segment_table(pa.table({"row": [number] * 50}))
     writer.add_segment("1", 1_800_000_000, content, 50)
     threading.Event().wait(0.0002)
 """

@@ -304,18 +304,22 @@ def test_a_python_that_is_none_is_refused(project):
         made(project)
 
 
-def test_a_password_that_would_be_shipped_is_named(project, monkeypatch):
+def test_a_password_in_an_address_is_named_and_not_printed(project, monkeypatch):
     monkeypatch.setenv("TOKEN", "hush")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:${TOKEN}@127.0.0.1:9\npandas\n")
     warnings = []
     with contextlib.suppress(BundleError):
         build_bundle(project, warn=warnings.append)
-    assert not any("password" in warning for warning in warnings)
+    assert not any("assword" in warning for warning in warnings)
     (project.root / "requirements.txt").write_text("--extra-index-url https://me:hunter2@127.0.0.1:9\npandas\n")
+    (project.root / "database.toml").write_text('url = "postgresql://me:hunter2@127.0.0.1:9/data"\n')
     with contextlib.suppress(BundleError):
         build_bundle(project, warn=warnings.append)
-    assert any("requirements.txt contains a password" in warning and "hunter2" not in warning for warning in warnings)
+    said = "\n".join(warnings)
+    assert "requirements.txt looks like a secret (line 1: Password in a URL) and is left out" in said
+    assert "database.toml contains a password" in said
+    assert "hunter2" not in said
 
 
 def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
