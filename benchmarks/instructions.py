@@ -2,8 +2,8 @@
 
 Rates and times change with the machine's load; instructions do not. The server's own protocol, codec, batcher, metrics,
 access log and monitoring answer requests of 32 connections, or of one, in this process, without a socket and with a
-model that adds numbers, so that almost all that is counted is mlapp's; the scenario `digits` has the model of the
-README. valgrind counts (`apt-get install valgrind`); it starts to count when the server is warm.
+model that adds numbers, so that almost all that is counted is mlapp's; the scenario `digits` has a model of
+scikit-learn. valgrind counts (`apt-get install valgrind`); it starts to count when the server is warm.
 """
 
 from __future__ import annotations
@@ -93,13 +93,18 @@ def make_app(scenario: str) -> App:
 
 
 def make_digits_app() -> App:
-    """A logistic regression of scikit-learn with the default predictor."""
+    """A logistic regression of scikit-learn, whose predictor takes an array."""
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
 
     app = App("digits", target="target")
     app.data_reader(lambda: load_digits(as_frame=True).frame)
     app.model(lambda: LogisticRegression(max_iter=1000))
+
+    @app.predictor
+    def predict(model: LogisticRegression, features: np.ndarray) -> list[int]:
+        return model.predict(features).tolist()  # type: ignore[no-any-return]
+
     return app
 
 
