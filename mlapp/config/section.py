@@ -64,7 +64,7 @@ def _name_setting_variable(place: str) -> str:
 
 def _name_setting_types(detail: str) -> str:
     """msgspec's message with YAML's words for the types, such as `an integer` for `int`."""
-    return re.sub(r"`([a-z]+)( \| null)?`", lambda found: f"{TYPES.get(found[1], found[0])}", detail)
+    return re.sub(r"`([a-z]+)( \| null)?`", lambda found: TYPES.get(found[1], found[0]), detail)
 
 
 def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:

@@ -81,11 +81,6 @@ class Sampler:
         self._tokens = 0.0 if rate is None else rate * BURST
         self._bits = BITS
 
-    @property
-    def keeps_all(self) -> bool:
-        """Whether every row is kept."""
-        return self._rate is None
-
     def choose(self, hashes: NDArray[np.uint64], seconds: float) -> tuple[NDArray[np.int64], float]:
         """The positions to keep, and the number of rows that each represents.
 

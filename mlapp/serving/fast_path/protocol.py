@@ -11,7 +11,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.fast_path.request_cycle import NO_PART, FastCycle, encode_problem
+from mlapp.serving.fast_path.request_cycle import HEAD_END, NO_PART, FastCycle, encode_problem
 from mlapp.serving.web import request_id
 from mlapp.serving.web.framing import LARGEST_HEAD, check_request_head, is_websocket, remove_upgrade_offer
 from mlapp.serving.web.http import JSON, parse_media_type
@@ -26,7 +26,6 @@ NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
 )
 """Headers with which a request takes the long way."""
-HEAD_END = b"\r\n\r\n"
 LONGEST_HEAD = 2048
 """Most bytes of a head that is kept."""
 MOST_HEADS = 256
