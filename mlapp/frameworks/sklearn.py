@@ -16,7 +16,7 @@ from mlapp.frameworks.framework import (
     unreadable_framework_file_error,
     will_have_method,
 )
-from mlapp.frameworks.sklearn_checks import remember_column_checks
+from mlapp.frameworks.sklearn_checks import shorten_input_checks
 from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_skops_types
 
 FILE = "model.skops"
@@ -40,7 +40,7 @@ class SklearnFramework(Framework):
         return self.module_owns(kind, "sklearn")
 
     def prepare_server(self) -> None:
-        remember_column_checks()
+        shorten_input_checks()
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit.
