@@ -11,6 +11,7 @@ from pathlib import Path
 from mlapp.aws_lambda.loop import ADDRESS, run_lambda_loop
 from mlapp.aws_lambda.runtime_api import RuntimeApi
 from mlapp.errors import MlappError
+from mlapp.printable_text import make_printable_line, set_up_logging
 
 IMAGE = Path("/app")
 """The folder of the bundle in an image."""
@@ -25,7 +26,7 @@ def main() -> int:
     bundle: Path | None = parser.parse_args().bundle
     if bundle is None and (IMAGE / "bundle.json").is_file():
         bundle = IMAGE
-    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    set_up_logging("%(levelname)s %(name)s %(message)s")
     logging.getLogger("mlapp.lambda").setLevel(logging.INFO)
     address = os.environ.get(ADDRESS)
     if not address:
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         run_lambda_loop(RuntimeApi(address), bundle)
     except MlappError as error:
-        print(f"{error.what}\n{error.todo}", file=sys.stderr)
+        print(f"{make_printable_line(error.what)}\n{make_printable_line(error.todo)}", file=sys.stderr)
     except OSError as error:
         print(f"Lambda's Runtime API at {address} does not answer: {error}", file=sys.stderr)
     return 1

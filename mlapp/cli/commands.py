@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -33,9 +32,9 @@ from mlapp.cli import (
     train,
     tune,
 )
-from mlapp.cli.main import LOG_FORMAT
 from mlapp.cli.target_options import TargetCommand
 from mlapp.errors import UsageError
+from mlapp.printable_text import set_up_logging
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
 
@@ -98,4 +97,4 @@ def set_up(
         if not directory.is_dir():
             raise UsageError(f"-C {directory}: there is no such folder.", "Give the folder of a project.")
         os.chdir(directory)
-    logging.basicConfig(format=LOG_FORMAT)
+    set_up_logging()

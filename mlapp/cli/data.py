@@ -73,7 +73,7 @@ def show_data(
     )
     output.print_note(f"{len(table):,} rows, fingerprint {fingerprint_table(table)[:12]}. The first {len(head)}:")
     if rows:
-        print(head.to_string())
+        output.print_result(head.to_string())
 
 
 @cli.command("export")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
@@ -37,4 +38,4 @@ def print_logs(
     if not isinstance(place, LogTarget):
         raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
     for line in place.logs(follow=follow, tail=tail, since=since):
-        typer.echo(f"{line.replica}  {line.text}")
+        output.print_result(f"{line.replica}  {line.text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from mlapp.cli import output
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
 from mlapp.errors import MlappError, UsageError
-
-LOG_FORMAT = "%(levelname)s: %(message)s"
+from mlapp.printable_text import set_up_logging
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +43,7 @@ def _run_command(arguments: list[str]) -> None:
     if plain is None:
         _run_parsed_command(arguments)
     else:
-        logging.basicConfig(format=LOG_FORMAT)
+        set_up_logging()
         start_server(**plain)
         sys.exit(0)  # as typer does after each command
 

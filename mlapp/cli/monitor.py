@@ -44,7 +44,8 @@ def show_windows(
     """
     if context.invoked_subcommand is not None:
         return
-    from mlapp.monitoring.inspection import inspect_windows, parse_inspected_moment
+    from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
+    from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection, parse_inspected_moment
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
@@ -55,6 +56,9 @@ def show_windows(
         output.print_json({"app": project.name, "windows": reports})
     else:
         _print_monitor_windows(reports)
+    deliveries = Deliveries(open_place_for_inspection(project), project.settings.monitor.alerts)
+    for receiver, count in deliveries.count_pending().items():
+        output.print_note(describe_pending_deliveries(receiver, count))
     if check and _are_alarming_windows(reports):
         raise typer.Exit(1)
 
@@ -109,7 +113,7 @@ def report(
     write_report(
         project, html, since=parse_inspected_moment(since), until=parse_inspected_moment(until), version=version
     )
-    typer.echo(html)
+    output.print_result(str(html))
 
 
 @cli.command("sql")
@@ -186,7 +190,7 @@ def report_skew(
     elif found.different:
         typer.echo(f"{found.different} of {found.rows} predictions differ from those of the training path.")
         for column in found.columns:
-            typer.echo(output.escape_control_characters(f"  {column.name}: {column.text}"))
+            output.print_result(f"  {column.name}: {column.text}")
     else:
         typer.echo(f"All {found.rows} predictions match those of the training path.")
     if found.different:
@@ -237,8 +241,7 @@ def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
     for report in reports:
         if report.unknown_classes:
             begin = f"Window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
-            text = f"{begin}: {describe_unknown_truth_classes(report.unknown_classes)}"
-            typer.echo(f"\n{output.escape_control_characters(text)}")
+            output.print_result(f"\n{begin}: {describe_unknown_truth_classes(report.unknown_classes)}")
 
 
 def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
@@ -249,7 +252,7 @@ def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
         active[report.version] = {(alarm.kind, alarm.column) for alarm in report.alarms}
         begun = [alarm for alarm in report.alarms if (alarm.kind, alarm.column) not in before]
         if begun:
-            version = output.escape_control_characters(report.version)
-            typer.echo(f"\nAlarms that began in the window from {report.since:%Y-%m-%d %H:%M:%S}, version {version}:")
+            begin = f"{report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
+            output.print_result(f"\nAlarms that began in the window from {begin}:")
         for alarm in begun:
-            typer.echo(output.escape_control_characters(f"  {alarm.text}"))
+            output.print_result(f"  {alarm.text}")

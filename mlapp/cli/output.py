@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mlapp.errors import MlappError, UsageError
-
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters in texts of clients, models and stores, except tabs and line ends."""
-
-
-def escape_control_characters(text: str) -> str:
-    """A text without characters that control a terminal."""
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+from mlapp.printable_text import make_printable, make_printable_json, make_printable_line
 
 
 def print_note(text: str) -> None:
     """Print a line for the user, on stderr."""
-    print(escape_control_characters(text), file=sys.stderr, flush=True)
+    print(make_printable(text), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
-    """Print a one-line result, on stdout."""
-    print(text, flush=True)
+    """Print a result for people, on stdout."""
+    print(make_printable(text), flush=True)
 
 
 def print_error(error: MlappError) -> None:
@@ -35,8 +27,8 @@ def print_error(error: MlappError) -> None:
     from mlapp.data.secrets import redact_secrets
 
     red, plain = ("\033[31m", "\033[0m") if _has_color_output(sys.stderr) else ("", "")
-    print(f"{red}Error:{plain} {escape_control_characters(redact_secrets(error.what))}", file=sys.stderr)
-    print_note(f"{error.todo}")
+    print(f"{red}Error:{plain} {make_printable_line(redact_secrets(error.what))}", file=sys.stderr)
+    print_note(make_printable_line(error.todo))
 
 
 def print_json(data: Any) -> None:
@@ -45,12 +37,15 @@ def print_json(data: Any) -> None:
 
     text = msgspec.json.encode(data, enc_hook=str)
     is_plain = isinstance(data, list) and not any(isinstance(item, (list, dict, msgspec.Struct)) for item in data)
-    sys.stdout.write((text if is_plain else msgspec.json.format(text)).decode() + "\n")
+    sys.stdout.write(make_printable_json((text if is_plain else msgspec.json.format(text)).decode()) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a result for people, on stdout: aligned columns that fit their content."""
-    cells = [list(columns), *([_format_table_cell(value) for value in row] for row in rows)]
+    cells = [
+        [format_table_cell(value) for value in columns],
+        *([format_table_cell(value) for value in row] for row in rows),
+    ]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
     bold, plain = ("\033[1m", "\033[0m") if _has_color_output(sys.stdout) else ("", "")
     for number, row in enumerate(cells):
@@ -60,9 +55,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a result for a page or a comment, on stdout: a Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *([_format_table_cell(value) for value in row] for row in rows)]
+    lines = [
+        [format_table_cell(value) for value in columns],
+        ["---"] * len(columns),
+        *([format_table_cell(value) for value in row] for row in rows),
+    ]
     for line in lines:
         sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
+
+
+def format_table_cell(value: Any) -> str:
+    """A value as a printable text on one line."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return make_printable(text.replace("\n", "\\n"))
 
 
 def ask_confirmation(question: str, *, yes: bool) -> None:
@@ -79,7 +86,7 @@ def ask_confirmation(question: str, *, yes: bool) -> None:
         )
     import typer
 
-    typer.confirm(question, abort=True, err=True)
+    typer.confirm(make_printable_line(question), abort=True, err=True)
 
 
 @contextmanager
@@ -89,16 +96,10 @@ def show_progress() -> Iterator[Callable[[str], None]]:
         yield lambda step: print_note(f"{step} …")
         return
     from rich.console import Console
+    from rich.text import Text
 
     with Console(stderr=True).status("") as status:
-        yield lambda step: status.update(f"{step} …")
-
-
-def _format_table_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return escape_control_characters(text.replace("\n", "\\n"))
+        yield lambda step: status.update(Text(make_printable_line(f"{step} …")))
 
 
 def _has_color_output(stream: Any) -> bool:

@@ -12,6 +12,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.engines import open_project_engine
+from mlapp.printable_text import make_printable_line
 
 if TYPE_CHECKING:
     from mlapp.flyte.interface import Engine, Registration, Run, TaskRun
@@ -121,7 +122,7 @@ def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as clocks:
         whole = clocks.add_task("the run")
         running: dict[str, Any] = {}
@@ -146,6 +147,6 @@ def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
 
 def _format_remote_task(step: TaskRun) -> str:
     if step.phase == "running" and step.waits_for:
-        return f"{step.name} waits: {step.waits_for}"
+        return make_printable_line(f"{step.name} waits: {step.waits_for}")
     seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
     return f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}"

@@ -170,7 +170,7 @@ def print_run_logs(run: Id, environment: Environment = None, json: Json = False)
     if texts:
         for task, text in texts:
             output.print_note(f"{task}:")
-            print(text.rstrip("\n"))
+            output.print_result(text.rstrip("\n"))
         return
     output.print_table(["task", "logs"], links)
     if not links:

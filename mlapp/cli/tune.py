@@ -172,7 +172,7 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
     from rich.live import Live
     from rich.table import Table
 
-    with Live(console=Console(stderr=True), transient=True) as live:
+    with Live(console=Console(stderr=True, markup=False), transient=True) as live:
 
         def update_trial_table(found: Found) -> None:
             for trial in list_new_trials(found):
@@ -181,7 +181,7 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
             columns, rows = _format_tuning_rows(found)
             table = Table(*columns, title=f"{len(found.trials)} trials")
             for row in rows:
-                table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+                table.add_row(*map(output.format_table_cell, row))
             live.update(table)
 
         yield update_trial_table

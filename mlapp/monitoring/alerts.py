@@ -1,8 +1,8 @@
-"""Sends the start and the end of an alarm to webhooks and to the app's function, once for all processes."""
+"""Sends the start and the end of an alarm to a webhook and to the app's function."""
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import html
 import http.client
 import logging
@@ -13,13 +13,13 @@ import urllib.request
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from mlapp.config import Alert
-from mlapp.data.secrets import expand_secrets_in_address
+from mlapp.data.secrets import expand_secrets_in_address, redact_secrets
 from mlapp.errors import DataError
-from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import Alarm, WindowReport
 
 log = logging.getLogger("mlapp.monitoring")
@@ -27,8 +27,8 @@ PATIENCE = 10.0
 """Seconds that a webhook may take."""
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
-SHORT = 2.0
-"""Seconds that a webhook may take which failed for another alarm of the same run. It gets no further attempt."""
+TRANSIENT = (408, 425, 429)
+"""Answers below 500 after which a later attempt can succeed."""
 FAR = timedelta(days=365)
 """Time for which Alertmanager keeps an alarm active without an update. The end of an alarm is always sent."""
 
@@ -47,22 +47,6 @@ class AlarmEvent(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-class StoredEvent(msgspec.Struct):
-    """An entry of the ledger. `noted` makes the entries of two equal events different."""
-
-    app: str
-    version: str
-    kind: str
-    column: str
-    value: float
-    threshold: float
-    text: str
-    status: str
-    since: str
-    until: str
-    noted: int = 0
-
-
 def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
     """The event of the start or the end of an alarm in a window."""
     return AlarmEvent(
@@ -75,65 +59,40 @@ def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Liter
     )
 
 
-class Ledger:
-    """The sent starts and ends of alarms. The first process that sends one creates its entry."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
-        """Record that an alarm has started; False if it is already recorded."""
-        return self._add_event(version, alarm.kind, alarm.column, event, is_begin=True)
-
-    def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
-        """Record that an alarm has ended; False if it is already recorded."""
-        return self._add_event(version, kind, column, event, is_begin=False)
-
-    def active(self) -> list[AlarmEvent]:
-        """The start events of alarms that have not ended."""
-        found = []
-        for name in self._place.names("alarms"):
-            entries = self._place.names("alarms", name)
-            if len(entries) % 2:
-                stored = self._place.read_document(self._place.key("alarms", name, entries[-1]), StoredEvent)
-                if stored is not None:
-                    found.append(AlarmEvent(msgspec.structs.asdict(stored)))
-        return found
-
-    def _add_event(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
-        name = hashlib.sha256(f"{version}\0{kind}\0{column}".encode()).hexdigest()[:24]
-        count = len(self._place.names("alarms", name))
-        if (count % 2 == 0) is not is_begin:
-            return False
-        return self._place.storage.create_key(
-            self._place.key("alarms", name, f"{count + 1:06}.json"),
-            msgspec.json.encode({**event, "noted": time.time_ns()}),
-        )
+def call_on_alarm(event: AlarmEvent, on_alarm: Callable[[AlarmEvent], Any]) -> None:
+    """Call the app's function. An error in it is logged."""
+    try:
+        on_alarm(event)
+    except Exception:
+        log.exception("on_alarm raised")
 
 
-def send_alarms(
-    event: AlarmEvent, alerts: list[Alert], on_alarm: Callable[[AlarmEvent], Any] | None, failed: set[str] | None = None
-) -> None:
-    """Send to all receivers. A failure is logged, and the other receivers still get the alarm.
+def send_alarm(event: AlarmEvent, alert: Alert, *, is_retried: bool) -> bool:
+    """Send to one receiver. A failure is logged.
 
     Args:
-        failed: the URLs that could not be reached for earlier alarms of the same run; this one's are added.
+        is_retried: make further attempts if it cannot be reached.
+
+    Returns:
+        Whether the receiver has answered, or can never be reached; False if a later attempt can succeed.
     """
-    for alert in alerts:
-        try:
-            url = expand_secrets_in_address(alert.webhook)
-        except DataError as error:
-            log.error("An alarm was not sent: %s", error.what)
-            continue
-        failed = set() if failed is None else failed
-        body = msgspec.json.encode(make_alert_body(event, alert.format))
-        if not _post_alarm(url.value, url.shown, body, alert.format, is_retried=url.value not in failed):
-            failed.add(url.value)
-    if on_alarm is not None:
-        try:
-            on_alarm(event)
-        except Exception:
-            log.exception("on_alarm raised")
+    try:
+        url = expand_secrets_in_address(alert.webhook)
+    except DataError as error:  # another process may have the variable
+        log.error("An alarm was not sent: %s", error.what)
+        return False
+    body = msgspec.json.encode(make_alert_body(event, alert.format))
+    return _post_alarm(url.value, describe_receiver(alert), body, alert.format, is_retried=is_retried)
+
+
+def describe_receiver(alert: Alert) -> str:
+    """A receiver's address without what can be a secret: the path of a webhook is often a token."""
+    try:
+        parts = urlsplit(alert.webhook)
+        is_plain = bool(parts.hostname) and "$" not in parts.netloc
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if is_plain else redact_secrets(alert.webhook)
+    except ValueError:
+        return redact_secrets(alert.webhook)
 
 
 def make_alert_body(event: AlarmEvent, format: str) -> Any:
@@ -168,25 +127,26 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
 
 
 def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: bool) -> bool:
-    """Send to one webhook; False if it could not be reached."""
+    """Send to one webhook; False if a later attempt can succeed."""
     if not url.startswith(("http://", "https://")):
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
         return True
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
     try:
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+        request = _make_alert_request(url, body)
     except ValueError:
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
         return True
     for pause in (*PAUSES, None) if is_retried else (None,):
         try:
-            _open_alert_request(request, PATIENCE if is_retried else SHORT)
+            _open_alert_request(request, PATIENCE)
             return True
         except urllib.error.HTTPError as error:
-            if (error.code < 500 and error.code != 429) or pause is None:
+            can_succeed = error.code >= 500 or error.code in TRANSIENT
+            if pause is None or not can_succeed:
                 log.error("An alarm was not sent: %s answers %d.", shown, error.code)
-                return True
+                return not can_succeed
         except OSError as error:
             if pause is None:
                 log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
@@ -196,6 +156,21 @@ def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: b
             return True
         time.sleep(pause)
     return False
+
+
+def _make_alert_request(url: str, body: bytes) -> urllib.request.Request:
+    """A POST of JSON. urllib takes no user and password from an address.
+
+    Raises:
+        ValueError: the address is wrong.
+    """
+    headers = {"Content-Type": "application/json"}
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if at:
+        headers["Authorization"] = f"Basic {base64.b64encode(unquote(user).encode()).decode()}"
+        url = parts._replace(netloc=host).geturl()
+    return urllib.request.Request(url, body, headers, method="POST")  # noqa: S310
 
 
 def _open_alert_request(request: urllib.request.Request, seconds: float) -> None:

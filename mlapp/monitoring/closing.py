@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.monitoring.alerts import AlarmEvent, Ledger, make_alarm_event, send_alarms
+from mlapp.monitoring.alarm_ledger import Ledger
+from mlapp.monitoring.alerts import AlarmEvent, call_on_alarm, make_alarm_event
+from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
 from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
 from mlapp.monitoring.keeping import remove_expired_files
 from mlapp.monitoring.place import Place, Window
@@ -36,16 +37,11 @@ class ClosedAt(msgspec.Struct):
 
 @dataclass
 class Closed:
-    """Result of a run.
-
-    Attributes:
-        failed_webhooks: URLs that could not be reached.
-    """
+    """Result of a run."""
 
     windows: int = 0
     sent: list[AlarmEvent] = field(default_factory=list)
     trained: str | None = None
-    failed_webhooks: set[str] = field(default_factory=set)
 
 
 def close_windows(project: Project, now: float | None = None) -> Closed:
@@ -56,6 +52,8 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     """
     now = time.time() if now is None else now
     place = open_place_for_inspection(project)
+    deliveries = Deliveries(place, project.settings.monitor.alerts)
+    deliveries.send()  # first those of earlier runs: they do not depend on the windows
     grace = NEAR if place.folder() is not None else FAR
     reports = [report for report in inspect_windows(project, now=now) if report.until.timestamp() + grace <= now]
     closed = Closed()
@@ -69,6 +67,9 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     for report in _select_last_known_windows(reports):
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
     _end_silent_alarms(project, place, reports, closed)
+    deliveries.send()
+    for receiver, count in deliveries.count_pending().items():
+        log.warning(describe_pending_deliveries(receiver, count))
     if project.settings.monitor.retrain is not None:
         closed.trained = retrain_if_due(project, place, reports, now)
     remove_expired_files(place, project.settings.monitor, now)
@@ -122,7 +123,7 @@ def _find_closing_window(report: WindowReport) -> Window:
 def _make_closing_alert_sender(
     project: Project, place: Place, closed: Closed
 ) -> Callable[[WindowReport, Sequence[Alarm], Callable[[str], bool]], None]:
-    ledger = Ledger(place)
+    ledger = Ledger(place, project.settings.monitor.alerts)
 
     def tell(report: WindowReport, alarms: Sequence[Alarm], concerns: Callable[[str], bool]) -> None:
         """Start the alarms of a window, and end those of its version that it does not have."""
@@ -147,7 +148,7 @@ def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowR
     answering = {report.version for report in reports[-12:]}
     if not answering:
         return
-    ledger = Ledger(place)
+    ledger = Ledger(place, project.settings.monitor.alerts)
     for begun in ledger.active():
         if begun["version"] not in answering:
             event = _list_ended_windows(begun, begun["since"], begun["until"])
@@ -162,13 +163,12 @@ def _list_ended_windows(begun: AlarmEvent, since: str, until: str) -> AlarmEvent
 def _send_window_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
     event.pop("noted", None)
     closed.sent.append(event)
-    on_alarm: Callable[[AlarmEvent], Any] | None = None
     try:
         stage = project.app.stage("on_alarm")
-        on_alarm = stage.function if stage is not None else None
+        if stage is not None:
+            call_on_alarm(event, stage.function)
     except MlappError as error:
         log.warning("on_alarm was not called: %s", error.what)
-    send_alarms(event, project.settings.monitor.alerts, on_alarm, closed.failed_webhooks)
 
 
 def _select_last_known_windows(reports: Sequence[WindowReport]) -> list[WindowReport]:

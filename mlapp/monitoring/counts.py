@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ AT_ONCE = 131_072
 """Cells that are counted in one call: NumPy and struct hold the interpreter's lock meanwhile."""
 PREDICTIONS_AT_ONCE = 8_192
 """Predictions that are counted in one call. Each can be a list or a dict."""
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A number of rows. Larger ones are not exact in JSON."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -41,12 +43,12 @@ class Counts(msgspec.Struct, kw_only=True):
     version: str
     since: float
     until: float
-    rows: int = 0
-    refused: int = 0
-    dropped: int = 0
-    squares: int = 0
-    fields: dict[str, int] = {}
-    columns: dict[str, list[int]] = {}
+    rows: Natural = 0
+    refused: Natural = 0
+    dropped: Natural = 0
+    squares: Natural = 0
+    fields: dict[str, Natural] = {}
+    columns: dict[str, list[Natural]] = {}
 
     def add_rows(self, rows: int, counted: Sequence[tuple[int, int]]) -> None:
         """Add rows, of which some are counted.

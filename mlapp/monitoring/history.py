@@ -1,43 +1,55 @@
-"""Reads the counts of the replicas."""
+"""Reads the counts of all replicas."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-
-import msgspec
+from collections.abc import Iterable, Mapping
 
 from mlapp.baseline import Baseline, read_baseline
 from mlapp.errors import MlappError, StoreError
+from mlapp.monitoring.count_files import FalseCountsError, FutureFormatError, decode_counts
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.place import Place, Window
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.monitoring")
-FORMAT = 1
 
 
-def read_history_counts(place: Place, *, since: float, until: float, version: str | None = None) -> list[Counts]:
-    """The sums of the counts of all replicas, one per version and window with traffic, in order.
+def list_history_windows(
+    place: Place, *, since: float, until: float, version: str | None = None
+) -> list[tuple[str, Window]]:
+    """The versions and windows with traffic, in order of time.
 
     Args:
-        since, until: seconds since 1970. Overlapping windows are read.
+        since, until: seconds since 1970. Overlapping windows are listed.
+
+    Raises:
+        StoreError: the place cannot be read.
+    """
+    found = [
+        (number, window)
+        for number in place.names("counts")
+        if version is None or number == version
+        for window in map(Window.parse, place.names("counts", number))
+        if window is not None and window.until > since and window.since < until
+    ]
+    return sorted(found, key=lambda pair: (pair[1].since, pair[0]))
+
+
+def read_history_counts(
+    place: Place, windows: Iterable[tuple[str, Window]], baselines: Mapping[str, Baseline]
+) -> list[Counts]:
+    """The sums of the counts of all replicas, one per version and window. A file with false counts is logged and left
+    out.
+
+    Args:
+        baselines: version → its baseline.
 
     Raises:
         StoreError: the place cannot be read, or was written by a newer mlapp.
     """
-    found: list[Counts] = []
-    for number in place.names("counts"):
-        if version is not None and number != version:
-            continue
-        for name in place.names("counts", number):
-            window = Window.parse(name)
-            if window is None or window.until <= since or window.since >= until:
-                continue
-            total = _sum_history_counts(place, number, name)
-            if total is not None:
-                found.append(total)
-    return sorted(found, key=lambda counts: (counts.since, counts.version))
+    found = [_sum_history_counts(place, version, window, baselines.get(version)) for version, window in windows]
+    return [total for total in found if total is not None]
 
 
 def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
@@ -58,35 +70,28 @@ def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> d
     return found
 
 
-def _sum_history_counts(place: Place, version: str, window: str) -> Counts | None:
+def _sum_history_counts(place: Place, version: str, window: Window, baseline: Baseline | None) -> Counts | None:
     newest: dict[str, str] = {}
-    for name in place.names("counts", version, window):
+    for name in place.names("counts", version, window.name):
         replica, _, number = name.removesuffix(".json").rpartition("-")
         if number.isdecimal():
             newest[replica] = max(newest.get(replica, ""), name)
-    contents = place.read_all([place.key("counts", version, window, name) for name in newest.values()])
-    where = f"{place!r}/counts/{version}/{window}"
-    parts = [_decode_history_counts(content, where) for content in contents]
-    for part in parts:
-        if (part.version, Window(int(part.since), int(part.until - part.since)).name) != (version, window):
-            raise _make_history_counts_error(where, "its content belongs to another version or window")
+    keys = [place.key("counts", version, window.name, name) for name in newest.values()]
+    total: Counts | None = None
+    for key, content in zip(keys, place.storage.read_keys(keys), strict=True):
+        if content is None:  # replaced meanwhile
+            continue
+        try:
+            total = _add_history_counts(total, decode_counts(content, version, window, baseline))
+        except FalseCountsError as error:
+            log.warning("%s in %r is left out: %s. Delete this file.", key, place.storage, error)
+        except FutureFormatError as error:
+            raise StoreError(f"{key} in {place.storage!r} {error}.", "Update mlapp.") from None
+    return total
+
+
+def _add_history_counts(total: Counts | None, part: Counts) -> Counts | None:
     try:
-        return merge_counts(parts)
-    except ValueError:
-        raise _make_history_counts_error(where, "two replicas counted into different bins") from None
-
-
-def _decode_history_counts(content: bytes, where: str) -> Counts:
-    try:
-        found = msgspec.json.decode(content, type=Counts)
-    except msgspec.MsgspecError as error:
-        raise _make_history_counts_error(where, str(error).rstrip(".")) from None
-    if found.format > FORMAT:
-        raise StoreError(
-            f"{where} has format {found.format}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
-        )
-    return found
-
-
-def _make_history_counts_error(where: str, why: str) -> StoreError:
-    return StoreError(f"{where} cannot be read: {why}.", "Update mlapp, or delete that folder.")
+        return part if total is None else merge_counts([total, part])
+    except ValueError:  # without a baseline, nobody knows which of them is right
+        raise FalseCountsError("it has other bins than another replica") from None

@@ -15,7 +15,7 @@ from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.history import read_history_baselines, read_history_counts
+from mlapp.monitoring.history import list_history_windows, read_history_baselines, read_history_counts
 from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
 from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
@@ -66,8 +66,9 @@ def inspect_windows(
     if version is not None:
         version = str(project.store.resolve(project.name, version))
     place = open_place_for_inspection(project)
-    counts = read_history_counts(place, since=since - WARMING * seconds, until=until, version=version)
-    baselines = read_history_baselines(project.store, project.name, (one.version for one in counts))
+    windows = list_history_windows(place, since=since - WARMING * seconds, until=until, version=version)
+    baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
+    counts = read_history_counts(place, windows, baselines)
     quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
     reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality)
     return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]

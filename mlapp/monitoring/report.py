@@ -11,10 +11,11 @@ from mlapp.baseline import Baseline, Column
 from mlapp.errors import DataError
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_drift_distance
-from mlapp.monitoring.history import read_history_baselines, read_history_counts
+from mlapp.monitoring.history import list_history_windows, read_history_baselines, read_history_counts
 from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
 from mlapp.monitoring.truth import describe_unknown_truth_classes
 from mlapp.monitoring.windows import WindowReport
+from mlapp.printable_text import make_printable
 from mlapp.project import Project
 
 BARS = 24
@@ -34,12 +35,13 @@ def write_report(
     """
     reports = inspect_windows(project, since=since, until=until, version=version)
     place = open_place_for_inspection(project)
+    windows = []
     if reports:
         begin, end = reports[0].since.timestamp(), reports[-1].until.timestamp()
-        counts = read_history_counts(place, since=begin, until=end, version=reports[-1].version if version else None)
-    else:
-        counts = []
-    baselines = read_history_baselines(project.store, project.name, (one.version for one in counts))
+        number = reports[-1].version if version else None
+        windows = list_history_windows(place, since=begin, until=end, version=number)
+    baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
+    counts = read_history_counts(place, windows, baselines)
     if not file.parent.is_dir():
         raise DataError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
     file.write_text(render_report_page(project.name, reports, counts, baselines), encoding="utf-8")
@@ -246,7 +248,7 @@ def _render_report_trend(values: Sequence[float | None]) -> str:
 
 
 def _format_report_value(value: str) -> str:
-    return html.escape(value)
+    return html.escape(make_printable(value))
 
 
 PAGE = """<!doctype html>

@@ -12,6 +12,8 @@ from select import PIPE_BUF
 
 import msgspec
 
+from mlapp.printable_text import make_printable_json
+
 DELAY = 0.1
 """Seconds that a line may wait: lines are written together, because a system call a request is dear."""
 PROBES = ("/livez", "/readyz")
@@ -19,8 +21,12 @@ PROBES = ("/livez", "/readyz")
 START = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":'
 REST = b'%b%.6f,"request_id":"%b","client":%b}\n'  # ids are safe
 Client = tuple[str, int] | None
-_encode = lru_cache(msgspec.json.Encoder().encode)
-"""JSON of a text. Paths and clients come again and again."""
+
+
+@lru_cache
+def _encode(value: object) -> bytes:
+    """JSON of a text. Paths and clients come again and again."""
+    return make_printable_json(msgspec.json.encode(value).decode()).encode()
 
 
 class AccessLog:

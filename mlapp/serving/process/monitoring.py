@@ -23,6 +23,8 @@ LEVELS = ("WARNING: ", "ERROR: ")
 """Starts of the lines that a command logs."""
 GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
+RETRY = 60.0
+"""Seconds between two runs while a webhook cannot be reached."""
 
 
 def monitor_served_endpoint(
@@ -66,6 +68,7 @@ class _Closer:
 
     def __init__(self, project: Project, place: Place, bundle: str | None) -> None:
         self._place = place
+        self._alerts = project.settings.monitor.alerts
         self._root = project.root
         self._command = [sys.executable, "-m", "mlapp", "monitor", "run"]
         self._environment = (
@@ -95,17 +98,35 @@ class _Closer:
             key = self._place.key("runs", window)
             if not self._place.storage.create_key(key, os.urandom(16)):
                 return
-            with self._running:
-                found = subprocess.run(  # noqa: S603
-                    self._command, cwd=self._root, env=self._environment, capture_output=True, text=True, check=False
-                )
-            if found.returncode:
-                log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
-                return
-            for line in found.stderr.splitlines():  # such as a webhook that was not reached, or a new challenger
-                if line.startswith(LEVELS):
-                    log.warning("mlapp monitor run: %s", line.partition(": ")[2])
+            self._run()
+            self._run_until_delivered()
         except (OSError, MlappError) as error:
             log.warning("mlapp monitor run could not be started: %s", error)
 
+    def _run(self) -> None:
+        with self._running:
+            found = subprocess.run(  # noqa: S603
+                self._command, cwd=self._root, env=self._environment, capture_output=True, text=True, check=False
+            )
+        if found.returncode:
+            log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
+            return
+        for line in found.stderr.splitlines():  # such as a webhook that was not reached, or a new challenger
+            if line.startswith(LEVELS):
+                log.warning("mlapp monitor run: %s", line.partition(": ")[2])
+
+    def _run_until_delivered(self) -> None:
+        """Run again while a webhook cannot be reached: without further predictions, no window ends."""
+        if not self._alerts or not self._retrying.acquire(blocking=False):
+            return
+        from mlapp.monitoring.deliveries import Deliveries  # lazy: loads urllib's clients
+
+        try:
+            while Deliveries(self._place, self._alerts).count_pending():
+                time.sleep(RETRY)
+                self._run()
+        finally:
+            self._retrying.release()
+
     _running = threading.Lock()
+    _retrying = threading.Lock()

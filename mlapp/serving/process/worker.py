@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -10,13 +9,14 @@ import sys
 import msgspec
 
 from mlapp.errors import MlappError
+from mlapp.printable_text import set_up_logging
 from mlapp.serving.process.worker_process import print_worker_process_failure, serve_in_worker
 from mlapp.serving.serve_spec import ServeSpec
 
 
 def run_worker() -> int:
     """Read the plan from standard input, and serve."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    set_up_logging()
     listener, pipe = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     plan = msgspec.json.decode(_read_worker_plan(), type=ServeSpec)
     try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlapp.errors import MlappError
+from mlapp.printable_text import make_printable_line
 from mlapp.serving.serve_spec import ServeSpec
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ def serve_in_worker(
 
 def print_worker_process_failure(error: MlappError) -> int:
     """Print why a worker cannot start; returns its exit code."""
-    print(f"Error: {error.what}\n{error.todo}", file=sys.stderr, flush=True)
+    text = f"Error: {make_printable_line(error.what)}\n{make_printable_line(error.todo)}"
+    print(text, file=sys.stderr, flush=True)
     return error.exit_code
 
 

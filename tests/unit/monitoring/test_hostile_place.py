@@ -14,12 +14,13 @@ import pytest
 from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.truth import Truth, encode_truths
+from tests.hook import Hook
 from tests.unit.monitoring.service import Service, rows
 
 pa = pytest.importorskip("pyarrow", reason="needs mlapp-kit[monitor]")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-SCRIPT = "<script>alert(1)<script\x1b[2J"
+SCRIPT = "<script>alert(1)<script\x1b[2J\u202e"
 
 
 def write(service: Service, content: bytes, *parts: str) -> Path:
@@ -78,30 +79,95 @@ def test_a_false_segment_is_named_and_stops_no_alarm(mlapp: Callable[..., Any], 
     assert "firing: income is distributed differently" in mlapp("monitor", "run").err
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"version": "../../x"}, {"until": 1e300}, {"since": None}, {"columns": {"income": [1]}}, None],
-    ids=["version", "time", "null", "bins", "no JSON"],
-)
-def test_false_counts_are_named(changes: Any, mlapp: Callable[..., Any], service: Service) -> None:
+FALSE_COUNTS: dict[str, Any] = {
+    "no JSON": b"{",
+    "not UTF-8": b'{"version": "\xff"}',
+    "deep": b'{"fields": ' + b"[" * 100_000,
+    "a float": {"rows": 400.5},
+    "not a number": b'{"version": "1", "rows": NaN}',
+    "of another version": {"version": "../../x"},
+    "of another time": {"until": 1e300},
+    "null": {"since": None},
+    "negative": {"rows": -400},
+    "a negative bin": {"columns": {"income": [-1] * 203}},
+    "10^18": {"rows": 10**18},
+    "10^15": {"rows": 10**15},
+    "more in the bins": {"rows": 1},
+    "of other bins": {"columns": {"income": [1]}},
+    "weights": {"squares": 10**9},
+    "fields": {"refused": 1, "fields": {"income\x1b[2J": 10**9}},
+}
+
+
+def test_false_counts_are_named_and_left_out(
+    mlapp: Callable[..., Any], service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     service.predict(rows(400), "r")
     service.stop()
     ((_, version, window, _), content), *_ = read(service, "counts")
-    false = b"{" if changes is None else json.dumps({**json.loads(content), **changes}).encode()
-    write(service, false, "counts", version, window, "evil-000000001.json")
-    for command in ((), ("run",)):
-        ran = mlapp("monitor", *command)
-        assert ran.code == 1
-        assert f"counts/1/{window} cannot be read" in ran.err
+    for number, changes in enumerate(FALSE_COUNTS.values()):
+        false = changes if isinstance(changes, bytes) else json.dumps({**json.loads(content), **changes}).encode()
+        write(service, false, "counts", version, window, f"evil.{number}-000000001.json")
+    ran = mlapp("monitor", "--json")
+    (found,) = json.loads(ran.out)["windows"]
+    assert (found["rows"], found["refused"], found["state"]) == (400, 0, "quiet")
+    for number, name in enumerate(FALSE_COUNTS):
+        assert f"counts/1/{window}/evil.{number}-000000001.json" in caplog.text, name
+    assert "\x1b" not in ran.err
+    assert mlapp("monitor", "run").code == 0
+    assert mlapp("monitor", "report", "--html", "report.html").code == 0
+
+
+def test_counts_of_a_newer_mlapp_are_an_error(mlapp: Callable[..., Any], service: Service) -> None:
+    service.predict(rows(400), "r")
+    service.stop()
+    ((_, version, window, _), content), *_ = read(service, "counts")
+    newer = json.dumps({**json.loads(content), "format": 2}).encode()
+    write(service, newer, "counts", version, window, "new-000000001.json")
+    ran = mlapp("monitor")
+    assert (ran.code, "new-000000001.json" in ran.err, "Update mlapp" in ran.err) == (1, True, True)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff"])
-def test_a_damaged_entry_of_an_alarm_is_named(content: bytes, mlapp: Callable[..., Any], service: Service) -> None:
-    service.predict(rows(400), "r")
+def test_a_damaged_entry_of_an_alarm_is_named_and_stops_no_other(
+    content: bytes, mlapp: Callable[..., Any], service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        service.predict(rows(400, 8, number), f"r{number}")
+        service.next_window()
     service.stop()
     write(service, content, "alarms", "abc", "000001.json")
     ran = mlapp("monitor", "run")
-    assert (ran.code, "alarms/abc/000001.json" in ran.err, "mlapp failed" in ran.err) == (1, True, False)
+    assert (ran.code, "firing: income" in ran.err) == (0, True)
+    assert "alarms/abc/000001.json" in caplog.text
+
+
+def test_an_alarm_waits_for_its_webhook(
+    mlapp: Callable[..., Any],
+    service: Service,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlapp.monitoring.alerts.PAUSES", ())
+    for number in range(2):
+        service.predict(rows(400, 8, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    alerts = 'monitor: {log: all, window: 10s, alerts: [{webhook: "${HOOK}/token"}]}'
+    Path("mlapp.yaml").write_text(alerts)
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:1")
+    assert "2 alarms started" in mlapp("monitor", "run").err
+    pending = "2 messages about alarms could not be delivered to ${HOOK}/token."
+    assert pending in caplog.text
+    assert pending in mlapp("monitor").err
+    hook = Hook()
+    monkeypatch.setenv("HOOK", hook.url)
+    for _ in range(2):
+        assert mlapp("monitor", "run").code == 0
+    hook.server.shutdown()
+    received = sorted((event["column"], event["status"]) for event in hook.bodies)
+    assert received == [("income", "firing"), ("prediction", "firing")]
+    assert "delivered" not in mlapp("monitor").err
 
 
 def test_a_truth_that_is_no_json_is_named(service: Service, mlapp: Callable[..., Any], caplog: Any) -> None:
@@ -137,13 +203,14 @@ def test_names_of_versions_and_fields_are_text_on_every_page(mlapp: Callable[...
         assert version == "1"
         write(service, content, "log", SCRIPT, hour, name)
     shown = mlapp("monitor")
-    assert "rows are refused because of <script>alert(1)<script\\x1b[2J" in shown.out
-    assert "\x1b" not in shown.out + shown.err
+    assert "rows are refused because of <script>alert(1)<script\\x1b[2J\\u202e" in shown.out
+    assert not {"\x1b", "\u202e"} & set(shown.out + shown.err)
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
-    assert "<script" not in Path("report.html").read_text()
+    page = Path("report.html").read_text()
+    assert ("<script" in page, {"\x1b", "\u202e"} & set(page)) == (False, set())
     told = mlapp("monitor", "run")
     assert told.code == 0
-    assert "\x1b" not in told.err
+    assert not {"\x1b", "\u202e"} & set(told.err)
 
 
 def test_a_project_in_a_folder_whose_name_is_a_pattern(

@@ -1,0 +1,62 @@
+"""Decodes the counts of a replica. Others can write to a bucket: counts that no replica can have made are refused."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlapp.baseline import Baseline
+from mlapp.baseline.slots import count_slots
+from mlapp.monitoring.count_limit import MOST as HEAVIEST
+from mlapp.monitoring.counts import Counts
+from mlapp.monitoring.place import Window
+
+FORMAT = 1
+FASTEST = 10_000_000
+"""Rows that a replica can answer in a second, at most."""
+MOST_FIELDS = 10_000
+"""Refused fields of a replica, at most."""
+
+
+class FalseCountsError(ValueError):
+    """The counts are damaged or invented. Its text says what is wrong."""
+
+
+class FutureFormatError(ValueError):
+    """A newer mlapp has written the counts."""
+
+
+def decode_counts(content: bytes, version: str, window: Window, baseline: Baseline | None) -> Counts:
+    """The counts of a replica.
+
+    Args:
+        version, window: from the name of the file.
+        baseline: of the version.
+
+    Raises:
+        FalseCountsError, FutureFormatError: they cannot be used.
+    """
+    try:
+        found = msgspec.json.decode(content, type=Counts)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FalseCountsError(str(error).rstrip(".")) from None
+    if found.format > FORMAT:
+        raise FutureFormatError(f"has format {found.format}; this mlapp reads formats up to {FORMAT}")
+    if (found.version, found.since, found.until) != (version, window.since, window.until):
+        raise FalseCountsError("its content belongs to another version or window")
+    if found.rows + found.refused > FASTEST * window.seconds:
+        raise FalseCountsError(f"a replica cannot answer {found.rows + found.refused} rows in {window.seconds} s")
+    if found.squares > HEAVIEST * found.rows:
+        raise FalseCountsError(f"the squares of the weights are {found.squares} for {found.rows} rows")
+    if len(found.fields) > MOST_FIELDS:
+        raise FalseCountsError(f"{len(found.fields)} fields are refused")
+    for field, refused in found.fields.items():
+        if refused > found.refused:
+            raise FalseCountsError(f"{field:.40} is refused in {refused} of {found.refused} refused rows")
+    columns = () if baseline is None else (*baseline.features, *baseline.predictions)
+    sizes = {column.name: count_slots(column) for column in columns}
+    for name, counts in found.columns.items():
+        if sum(counts) > found.rows:
+            raise FalseCountsError(f"{name:.40} is counted in {sum(counts)} of {found.rows} rows")
+        if name in sizes and len(counts) != sizes[name]:
+            raise FalseCountsError(f"{name:.40} has {len(counts)} counts instead of {sizes[name]}")
+    return found

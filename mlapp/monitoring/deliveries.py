@@ -1,0 +1,207 @@
+"""The events of alarms that still have to reach a webhook, with the state that lets only one process send each.
+
+<app>/monitor/deliveries/<delivery>/event.json        the event; removed once the receiver has answered
+<app>/monitor/deliveries/<delivery>/<attempt>.json    an attempt to send it; a process claims it by creating it
+<app>/monitor/deliveries/<delivery>/<attempt>.failed  its failure, after which any process may make the next attempt
+
+A delivery is `<alarm>-<number>-<noted>-<receiver>`. It is sent if the ledger's entry `alarms/<alarm>/<number>.json` has
+the same `noted`: of two processes that record the same event, one creates the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from mlapp.config import Alert
+from mlapp.errors import StoreError
+from mlapp.monitoring.alerts import AlarmEvent, describe_receiver, send_alarm
+from mlapp.monitoring.place import Place
+
+log = logging.getLogger("mlapp.monitoring")
+KEPT = 7 * 86400
+"""Seconds for which a delivery is attempted."""
+MOST = 1000
+"""Number of deliveries that are kept. Of more, the oldest ones are removed."""
+ABANDONED = 900
+"""Seconds after which an attempt without a result is one of a process that was killed. Longer than an attempt takes,
+also for a process whose clock is minutes ahead."""
+
+
+class StoredEvent(msgspec.Struct):
+    """An event of an alarm, as stored. `noted` makes two equal events different."""
+
+    app: str
+    version: str
+    kind: str
+    column: str
+    value: float
+    threshold: float
+    text: str
+    status: str
+    since: str
+    until: str
+    noted: int = 0
+
+    def to_event(self) -> AlarmEvent:
+        """The event as it is sent."""
+        return AlarmEvent({name: value for name, value in msgspec.structs.asdict(self).items() if name != "noted"})
+
+
+class Attempt(msgspec.Struct):
+    """The start of an attempt, in nanoseconds since 1970."""
+
+    at: int = 0
+
+
+class Delivery(NamedTuple):
+    """One event for one receiver, from its name."""
+
+    alarm: str
+    number: int
+    noted: int
+    receiver: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.alarm}-{self.number:06}-{self.noted}-{self.receiver}"
+
+    @classmethod
+    def parse(cls, name: str) -> Delivery | None:
+        """The delivery from its name; None if mlapp has not written it."""
+        found = re.fullmatch(r"([0-9a-f]{24})-(\d{6,9})-(\d{1,20})-([0-9a-f]{16})", name, re.ASCII)
+        return cls(found[1], int(found[2]), int(found[3]), found[4]) if found else None
+
+
+class Deliveries:
+    """The deliveries of one app.
+
+    Args:
+        alerts: the receivers of `monitor.alerts`.
+    """
+
+    def __init__(self, place: Place, alerts: Sequence[Alert]) -> None:
+        self._place = place
+        self._receivers = {_name_receiver(alert): alert for alert in alerts}
+        self._failed: set[str] = set()
+
+    def add(self, alarm: str, number: int, noted: int, content: bytes) -> list[str]:
+        """Record an event for each receiver. Returns the keys of the deliveries."""
+        names = [Delivery(alarm, number, noted, receiver).name for receiver in self._receivers]
+        for name in names:
+            self._place.storage.create_key(self._key(name, "event.json"), content)
+        return [self._place.key("deliveries", name) for name in names]
+
+    def count_pending(self) -> dict[str, int]:
+        """The receivers of `monitor.alerts` that have not received every event, and the number of events."""
+        known = (self._receivers.get(one.receiver) for one in self._list_deliveries())
+        return dict(Counter(describe_receiver(alert) for alert in known if alert is not None))
+
+    def send(self) -> None:
+        """Send what is due, each alarm's events in order. A receiver that cannot be reached gets no further event."""
+        now = time.time_ns()
+        held: set[tuple[str, str]] = set()
+        for one in self._remove_expired(self._list_deliveries(), now):
+            alert = self._receivers.get(one.receiver)
+            if alert is None or one.receiver in self._failed or (one.alarm, one.receiver) in held:
+                continue
+            event = self._read_event(one, now)
+            if event is not None and (attempt := self._claim(one, now)) is not None:
+                if send_alarm(event, alert, is_retried=attempt == 1):
+                    self._remove(one)
+                else:
+                    self._record_failure(one, attempt)
+                    self._failed.add(one.receiver)
+            else:
+                held.add((one.alarm, one.receiver))  # its end must not arrive before its start
+
+    def _list_deliveries(self) -> list[Delivery]:
+        """The deliveries, each alarm's in order."""
+        found = [Delivery.parse(name) for name in self._place.names("deliveries")]
+        return sorted(one for one in found if one is not None)
+
+    def _remove_expired(self, found: list[Delivery], now: int) -> list[Delivery]:
+        newest = sorted(found, key=lambda one: one.noted)[-MOST:]
+        kept = {one for one in newest if now - one.noted < KEPT * 10**9}
+        expired = [one for one in found if one not in kept]
+        if expired:
+            log.error("%d messages about alarms were never delivered, and are deleted.", len(expired))
+        for one in expired:
+            self._remove(one)
+        return [one for one in found if one in kept]
+
+    def _read_event(self, one: Delivery, now: int) -> AlarmEvent | None:
+        """The event, if the ledger has it. Removes the delivery of an event that another process has recorded."""
+        try:
+            recorded = self._place.read_document(
+                self._place.key("alarms", one.alarm, f"{one.number:06}.json"), StoredEvent
+            )
+        except StoreError as error:
+            log.warning("An alarm cannot be sent: %s %s", error.what, error.todo)
+            return None
+        if recorded is not None and recorded.noted == one.noted:
+            return recorded.to_event()
+        if recorded is not None or now - one.noted > ABANDONED * 10**9:
+            self._remove(one)
+        return None
+
+    def _claim(self, one: Delivery, now: int) -> int | None:
+        """The number of the attempt that this process makes; None if another one is sending or has sent."""
+        attempts, failed = self._list_attempts(one)
+        last = max(attempts, default=0)
+        if last and last not in failed:
+            try:
+                begun = self._place.read_document(self._key(one.name, f"{last:06}.json"), Attempt)
+            except StoreError:  # damaged
+                begun = Attempt()
+            if begun is None or now - begun.at < ABANDONED * 10**9:
+                return None
+        attempt = last + 1
+        key = self._key(one.name, f"{attempt:06}.json")
+        if not self._place.storage.create_key(key, msgspec.json.encode(Attempt(time.time_ns()))):
+            return None
+        # A process that looked earlier may have sent it meanwhile, or made further attempts and removed this one.
+        names = self._place.names("deliveries", one.name)
+        if "event.json" not in names:
+            self._remove(one)
+            return None
+        if max(self._list_attempts(one)[0], default=attempt) > attempt:
+            self._place.storage.delete_prefix(key)
+            return None
+        return attempt
+
+    def _list_attempts(self, one: Delivery) -> tuple[set[int], set[int]]:
+        """The numbers of all attempts, and of the failed ones."""
+        names = self._place.names("deliveries", one.name)
+        parts = [(int(stem), suffix) for stem, _, suffix in (name.partition(".") for name in names) if stem.isdecimal()]
+        return {number for number, _ in parts}, {number for number, suffix in parts if suffix == "failed"}
+
+    def _record_failure(self, one: Delivery, attempt: int) -> None:
+        self._place.storage.create_key(self._key(one.name, f"{attempt:06}.failed"), b"{}")
+        for suffix in ("json", "failed"):
+            self._place.storage.delete_prefix(self._key(one.name, f"{attempt - 1:06}.{suffix}"))
+
+    def _remove(self, one: Delivery) -> None:
+        self._place.storage.delete_prefix(self._key(one.name, "event.json"))  # first: it ends the delivery
+        self._place.storage.delete_prefix(self._place.key("deliveries", one.name))
+
+    def _key(self, name: str, file: str) -> str:
+        return self._place.key("deliveries", name, file)
+
+
+def describe_pending_deliveries(receiver: str, count: int) -> str:
+    """What is pending, and when it is sent."""
+    messages = "1 message" if count == 1 else f"{count} messages"
+    return f"{messages} about alarms could not be delivered to {receiver}. The next `mlapp monitor run` tries again."
+
+
+def _name_receiver(alert: Alert) -> str:
+    """A name for the receiver that contains no part of its address, which can be a secret."""
+    return hashlib.sha256(f"{alert.format}\0{alert.webhook}".encode()).hexdigest()[:16]
