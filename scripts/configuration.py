@@ -12,8 +12,8 @@ from scripts.settings_tables import find_introduction, find_section, render_tabl
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Settings
 
-`mlapp.yaml` is next to `app.py`. Every setting is optional. An unknown key is an error that suggests the nearest known
-key.
+`mlapp.yaml` is next to `app.py`. Every setting is optional. An unknown key is an error, with the nearest known key
+as a suggestion.
 
 | source, later ones override | example |
 |---|---|

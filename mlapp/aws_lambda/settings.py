@@ -39,7 +39,7 @@ class Triggers(Section, frozen=True):
     sqs: Annotated[SqsTrigger | None, Meta(description="Messages of a queue.")] = None
     schedule: Annotated[
         Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)$")] | None,
-        Meta(description="Predict what the app's reader reads: `rate(1 hour)` or `cron(0 6 * * ? *)`, in UTC."),
+        Meta(description="Predict the data of the app's reader: `rate(1 hour)` or `cron(0 6 * * ? *)`, in UTC."),
     ] = None
 
 
@@ -48,7 +48,7 @@ class LambdaSettings(Section, frozen=True):
 
     region: Annotated[str | None, Meta(description="AWS region; that of the AWS configuration when absent.")] = None
     role: Annotated[
-        str | None, Meta(description="ARN of the role that the function runs as; see `mlapp eject iam`.")
+        str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")
     ] = None
     function: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}$")] | None,
@@ -68,7 +68,7 @@ class LambdaSettings(Section, frozen=True):
         ),
     ] = "iam"
     streaming: Annotated[
-        bool, Meta(description="The function URL streams answers: for predictors that yield, and for more than 6 MB.")
+        bool, Meta(description="The function URL streams answers: for yielding predictors, and for more than 6 MB.")
     ] = False
     output: Annotated[
         Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?$")] | None,

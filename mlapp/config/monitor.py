@@ -19,7 +19,7 @@ class Drift(Section, frozen=True):
         float, Meta(gt=0, lt=1, description="Accepted share of false alarms, over all columns of a window.")
     ] = 0.001
     effect: Annotated[
-        float, Meta(ge=0, le=1, description="Smallest Kolmogorov-Smirnov distance of a number that raises an alarm.")
+        float, Meta(ge=0, le=1, description="Smallest Kolmogorov-Smirnov distance of a number for an alarm.")
     ] = 0.05
     persist: Annotated[
         str,
@@ -29,7 +29,7 @@ class Drift(Section, frozen=True):
             description="A finding is an alarm if it appears in so many of the last windows: `2/3` is two of three.",
         ),
     ] = "2/3"
-    min_rows: Annotated[int, Meta(ge=1, description="Minimum number of rows of a window that is tested.")] = 300
+    min_rows: Annotated[int, Meta(ge=1, description="Minimum number of rows in a tested window.")] = 300
     seasonal: Annotated[
         bool, Meta(description="Also compare with the same weekday and hour of the last weeks, if any.")
     ] = False
@@ -73,9 +73,9 @@ class Retrain(Section, frozen=True):
 class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
-    better: Annotated[str, Meta(description="The metric that decides.")]
+    better: Annotated[str, Meta(description="The deciding metric.")]
     on: Annotated[
-        list[Literal["test", "live"]], Meta(description="Data on which it must be better; both when absent.")
+        list[Literal["test", "live"]], Meta(description="Data of the comparison; both when absent.")
     ] = msgspec.field(default_factory=lambda: ["test", "live"])
     alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
 
@@ -101,7 +101,7 @@ class Monitor(Section, frozen=True):
     ] = "1h"
     columns: Annotated[
         dict[str, Rule],
-        Meta(description="For each column, a rule that is applied before anything is stored: drop, hash, round(5)."),
+        Meta(description="For each column, a rule applied before anything is stored: drop, hash, round(5)."),
     ] = {}
     rows: Annotated[
         str,
@@ -124,7 +124,7 @@ class Monitor(Section, frozen=True):
     ] = "2GB"
     segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
     quality: Annotated[
-        dict[str, float], Meta(description="For each metric, the change that raises an alarm, such as accuracy: -0.03.")
+        dict[str, float], Meta(description="For each metric, the change for an alarm, such as accuracy: -0.03.")
     ] = {}
     alerts: list[Alert] = []
     retrain: Retrain | None = None

@@ -53,7 +53,7 @@ def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: 
         origin = _name_setting_variable(place) if from_variables else FILE
         raise ConfigError(
             f"{origin}: {place}: {_name_setting_types(detail)}",
-            f"Change {origin if from_variables else f'{place} in {FILE}'}; docs/configuration.md lists every setting.",
+            f"Change {origin if from_variables else f'{place} in {FILE}'}; `mlapp eject schema` lists every setting.",
         ) from None
 
 

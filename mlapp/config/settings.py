@@ -21,9 +21,9 @@ class Serve(Section, frozen=True):
     grpc_port: Annotated[
         int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")
     ] = None
-    workers: Annotated[int, Meta(ge=1, description="Processes that share the socket.")] = 1
+    workers: Annotated[int, Meta(ge=1, description="Processes sharing the socket.")] = 1
     preload: Annotated[
-        bool, Meta(description="Load the model once and fork the workers, which share its memory, where that is safe.")
+        bool, Meta(description="Where it is safe, load the model once and fork the workers; they share its memory.")
     ] = True
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
     runtime: Annotated[
@@ -48,7 +48,7 @@ class Serve(Section, frozen=True):
     ] = None
     max_batch: Annotated[int, Meta(ge=1, description="Maximum number of rows in one batch.")] = 1024
     batch_wait: Annotated[
-        float, Meta(ge=0, description="Seconds that a request waits for others to join its batch; 0 does not wait.")
+        float, Meta(ge=0, description="Seconds a request waits for others to join its batch; 0 does not wait.")
     ] = 0.0
     queue: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -70,14 +70,14 @@ class Serve(Section, frozen=True):
     ] = 0.0
     drain: Annotated[float, Meta(ge=0, description="Seconds for requests in flight to finish, on SIGTERM.")] = 30.0
     api_keys: Annotated[list[str], Meta(description="API keys. Clients must send one as X-API-Key or Bearer.")] = []
-    cors: Annotated[list[str], Meta(description="Origins that browsers can call from; `*` for all.")] = []
+    cors: Annotated[list[str], Meta(description="Allowed origins of browsers; `*` for all.")] = []
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None
     tls_key: Annotated[str | None, Meta(description="PEM file of the certificate's key.")] = None
     access_log: Annotated[bool, Meta(description="Write one JSON line for each request.")] = True
     fast: Annotated[
         bool,
         Meta(
-            description="Answer plain predictions without ASGI; `false` runs uvicorn's own protocol, which is slower."
+            description="Answer plain predictions without ASGI; `false` runs uvicorn's own, slower protocol."
         ),
     ] = True
     api: Annotated[
@@ -87,7 +87,7 @@ class Serve(Section, frozen=True):
     wsgi: Annotated[
         str | None,
         Meta(
-            description="Your own WSGI site that contains the model, such as `web.py:site`. gunicorn serves it instead."
+            description="Your own WSGI site with the model in it, such as `web.py:site`. gunicorn serves it instead."
         ),
     ] = None
 
@@ -109,10 +109,10 @@ class Store(Section, frozen=True):
         str | None, Meta(description="Identity whose keyless signatures are valid, such as an e-mail address.")
     ] = None
     identity_provider: Annotated[
-        str | None, Meta(description="URL of the OpenID Connect provider that vouches for `identity`.")
+        str | None, Meta(description="URL of the OpenID Connect provider of `identity`.")
     ] = None
     private_key: Annotated[
-        str | None, Meta(description="PEM file of the key that `train` signs with; keep it out of the project.")
+        str | None, Meta(description="PEM file of the signing key of `train`; keep it out of the project.")
     ] = None
     private_key_password: Annotated[
         str | None, Meta(description="Password of the private key. Set it as MLAPP_STORE__PRIVATE_KEY_PASSWORD.")
@@ -154,9 +154,9 @@ class Flyte(Section, frozen=True):
 
     project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
     domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
-    image: Annotated[str | None, Meta(description="Image that the tasks run in; built when absent.")] = None
+    image: Annotated[str | None, Meta(description="Image of the tasks; built when absent.")] = None
     pickle: Annotated[
-        bool, Meta(description="Pass data that is neither table nor array between tasks as a pickle.")
+        bool, Meta(description="Pass data other than tables and arrays between tasks as a pickle.")
     ] = False
     tasks: Annotated[
         Literal["fused", "separate"],
@@ -181,12 +181,12 @@ class Settings(Section, frozen=True):
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
-    engine: Annotated[str, Meta(description="Name of the installed engine that runs the pipeline with --remote.")] = (
+    engine: Annotated[str, Meta(description="Name of the installed engine for --remote.")] = (
         "flyte"
     )
     monitor: Monitor = msgspec.field(default_factory=Monitor)
     targets: dict[str, dict[str, Any]] = {}
     environments: Annotated[
         dict[str, dict[str, Any]],
-        Meta(description="For each environment, the settings that `--env NAME` adds or changes."),
+        Meta(description="For each environment, the settings added or changed by `--env NAME`."),
     ] = {}

@@ -26,7 +26,7 @@ def make_settings_schema() -> dict[str, Any]:
     settings = definitions["Settings"]
     store = settings["properties"]["store"]
     settings["properties"]["store"] = {
-        "description": "Model store: its URL, or a section with its URL and what is required of its versions.",
+        "description": "Model store: its URL, or a section with its URL and the requirements for its versions.",
         "anyOf": [definitions["Store"]["properties"]["url"], store],
     }
     settings["properties"]["targets"] = {

@@ -210,5 +210,6 @@ def cannot_proceed_error(model: Any, reason: object) -> ModelError:
     """The error for a model that cannot continue training."""
     return ModelError(
         f"A {type(model).__name__} cannot be trained further: {reason}.",
-        "Train it from the start, without --from, or choose a model that can continue; docs/frameworks.md lists them.",
+        "Train it from the start, without --from. Models with partial_fit or warm_start, XGBoost, LightGBM, PyTorch, "
+        "Keras and Hugging Face models can continue.",
     )

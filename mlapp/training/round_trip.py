@@ -49,7 +49,10 @@ ALONE_TODO = (
     "many rows."
 )
 NO_INDEX = "A server's features have no index: make it a column in the data_reader, table.reset_index()."
-INDEPENDENT = "Compute each row's values from that row alone, as docs/app.md describes."
+INDEPENDENT = (
+    "Compute each row's values from that row alone. Compute shift, rolling, rank and the like in the "
+    "data_reader; learn means and the like in the model, as SimpleImputer does."
+)
 
 
 def check_model_round_trip(

@@ -163,7 +163,7 @@ def make_function_template(
     resources.update(make_trigger_resources(name, settings.triggers))
     parameters = {}
     if not settings.role:
-        parameters["RoleArn"] = {"Type": "String", "Description": "The role that the function runs as"}
+        parameters["RoleArn"] = {"Type": "String", "Description": "The role of the function"}
     if canary is not None and canary[0] is None:
         parameters["LiveVersion"] = {"Type": "String", "Description": "The version that gets the other requests"}
     template: dict[str, Any] = {"AWSTemplateFormatVersion": "2010-09-09"}

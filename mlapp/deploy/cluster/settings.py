@@ -55,12 +55,12 @@ class Rollout(Section, frozen=True):
     """`rollout:` start of new pods and termination of old ones."""
 
     timeout: Annotated[int, Meta(ge=5, description="Seconds until an incomplete rollout fails.")] = 300
-    startup: Annotated[int, Meta(ge=1, description="Seconds that a pod may take to load its model.")] = 120
+    startup: Annotated[int, Meta(ge=1, description="Maximum seconds a pod takes to load its model.")] = 120
     leave: Annotated[
         int,
         Meta(
             ge=0,
-            description="Seconds that a stopping pod keeps serving until load balancers stop using it, "
+            description="Seconds a stopping pod keeps serving until load balancers stop using it, "
             "and then the same time to close open connections (or `serve.grace`, if set).",
         ),
     ] = 5
@@ -125,7 +125,7 @@ class ServingPodSection(ServerSection, frozen=True):
 
     concurrency: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="Requests that a pod handles at the same time (`containerConcurrency`); 0 for no limit."),
+        Meta(description="Requests a pod handles at the same time (`containerConcurrency`); 0 for no limit."),
     ] = None
     gpus: Annotated[int, Meta(ge=0, description="GPUs of each pod (`nvidia.com/gpu`).")] = 0
     resources: PodResources = msgspec.field(default_factory=PodResources)

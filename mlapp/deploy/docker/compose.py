@@ -73,7 +73,7 @@ def _list_compose_variables(settings: DockerSettings) -> dict[str, str]:
         "targets.docker.env",
         settings.env,
         "in mlapp.yaml and in the compose file",
-        "Name a variable of the shell that deploys: targets.docker.env: {{name}: ${{name}}}.",
+        "Name a variable of the deploying shell: targets.docker.env: {{name}: ${{name}}}.",
     )
     threads = {} if settings.cpu is None else {"OMP_NUM_THREADS": str(math.ceil(settings.cpu))}
     return {**threads, **settings.env}

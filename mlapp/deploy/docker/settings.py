@@ -28,7 +28,7 @@ class DockerSettings(Section, frozen=True):
         Meta(description="Restart policy of the container."),
     ] = "unless-stopped"
     env: Annotated[
-        dict[str, str], Meta(description="Environment variables; `${NAME}` is a variable of the shell that deploys.")
+        dict[str, str], Meta(description="Environment variables; `${NAME}` is a variable of the deploying shell.")
     ] = {}
     ready_timeout: Annotated[float, Meta(gt=0, description="Seconds until the container must be ready.")] = 120.0
     keep: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 5

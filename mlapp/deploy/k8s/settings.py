@@ -113,11 +113,11 @@ class NetworkPolicy(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Whether to create a NetworkPolicy.")] = True
     allow_from: Annotated[
         list[Annotated[str, Meta(pattern=DNS_LABEL)]],
-        Meta(description="Namespaces that may call the pods; all pods and addresses when empty."),
+        Meta(description="Namespaces allowed to call the pods; all pods and addresses when empty."),
     ] = []
     dns: Dns = msgspec.field(default_factory=Dns)
     egress: Annotated[
-        list[Egress], Meta(description="Other destinations that the app needs: a database, a collector.")
+        list[Egress], Meta(description="Other destinations of the app: a database, a collector.")
     ] = []
 
 
@@ -162,13 +162,13 @@ class ModelPull(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            min_length=1, description="Command that fills /app/model: [aws, s3, sync, s3://models/digits, /app/model]."
+            min_length=1, description="Command to fill /app/model: [aws, s3, sync, s3://models/digits, /app/model]."
         ),
     ]
     secret: Annotated[str | None, Meta(description="Secret with the credentials as variables.")] = None
     size: Annotated[Quantity, Meta(description="Disk space for the model.")] = "2Gi"
     cidrs: Annotated[
-        list[str], Meta(description="Addresses of the store, for the NetworkPolicy; all on that port when empty.")
+        list[str], Meta(description="Addresses of the store, for the NetworkPolicy; all on this port when empty.")
     ] = []
     port: Annotated[int, Meta(ge=1, le=65535, description="Port of the store.")] = 443
 
@@ -208,7 +208,7 @@ class KubernetesSettings(ServerSection, frozen=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Numeric user and group of the container; the image's when absent."),
     ] = None
-    node_selector: Annotated[dict[str, str], Meta(description="Labels that nodes must have.")] = {}
+    node_selector: Annotated[dict[str, str], Meta(description="Required labels of nodes.")] = {}
     tolerations: Annotated[list[dict[str, Any]], Meta(description="Tolerations, in Kubernetes form.")] = []
     affinity: Annotated[dict[str, Any], Meta(description="Affinity, in Kubernetes form.")] = {}
     topology_spread: Annotated[

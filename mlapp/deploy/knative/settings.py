@@ -14,7 +14,7 @@ class KnativeSettings(ServingPodSection, frozen=True):
 
     platform: Annotated[
         Literal["knative", "cloud_run"],
-        Meta(description="`cloud_run` writes labels that Cloud Run takes; deploy the output of `--dry-run` there."),
+        Meta(description="`cloud_run` writes labels for Cloud Run; deploy the output of `--dry-run` there."),
     ] = "knative"
     min_replicas: Annotated[int, Meta(ge=0, description="Minimum number of pods; 0 stops idle pods.")] = 0
     max_replicas: Annotated[
@@ -25,6 +25,6 @@ class KnativeSettings(ServingPodSection, frozen=True):
     ] = None
     pod_security: Annotated[
         Literal["restricted"] | None,
-        Meta(description="`restricted` adds the security context that Pod Security asks for; Cloud Run refuses it."),
+        Meta(description="`restricted` adds the security context required by Pod Security; Cloud Run refuses it."),
     ] = None
     service_account: Annotated[str | None, Meta(description="Service account of the pods.")] = None

@@ -39,15 +39,15 @@ class KServeSettings(ServingPodSection, frozen=True):
     storage_uri: Annotated[
         str | None,
         Meta(
-            description="Folder of the model version that KServe downloads: s3, gs, pvc, oci, https or hf. `{version}` "
+            description="Folder of the model version, downloaded by KServe: s3, gs, pvc, oci, https or hf. `{version}` "
             "stands for the version. `image` serves the image's own model. When absent: the version in the model "
-            "store, if that is in a bucket that KServe reads, and the image's own model otherwise."
+            "store, if KServe reads its bucket, and the image's own model otherwise."
         ),
     ] = None
     service_account: Annotated[
         str | None, Meta(description="ServiceAccount of the pods, for example with the bucket's credentials.")
     ] = None
-    node_selector: Annotated[dict[str, str], Meta(description="Labels that nodes must have.")] = {}
+    node_selector: Annotated[dict[str, str], Meta(description="Required labels of nodes.")] = {}
     tolerations: Annotated[list[dict[str, Any]], Meta(description="Tolerations, in Kubernetes form.")] = []
 
     @property

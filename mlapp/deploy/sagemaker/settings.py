@@ -31,7 +31,7 @@ class Scaling(Section, frozen=True):
 class SageMakerSettings(Section, frozen=True):
     """`targets.sagemaker`: where and how the app runs on Amazon SageMaker."""
 
-    region: Annotated[str | None, Meta(description="AWS region; that of the AWS configuration when absent.")] = None
+    region: Annotated[str | None, Meta(description="AWS region; by default from the AWS configuration.")] = None
     role: Annotated[
         str | None,
         Meta(description="ARN of the execution role: it may pull the image from ECR and write logs. Required."),
@@ -48,8 +48,8 @@ class SageMakerSettings(Section, frozen=True):
     autoscaling: Annotated[Scaling | None, Meta(description="Scale by load; `{}` uses the defaults.")] = None
     env: Annotated[dict[str, Text], Meta(description="Environment variables of the server. No secrets.")] = {}
     vpc: Annotated[Vpc | None, Meta(description="Network of the instances; SageMaker's when absent.")] = None
-    tags: Annotated[dict[str, str], Meta(description="Tags of everything that is created.")] = {}
-    timeout: Annotated[int, Meta(ge=60, description="Seconds until an endpoint that is not in service fails.")] = 1800
+    tags: Annotated[dict[str, str], Meta(description="Tags of all created resources.")] = {}
+    timeout: Annotated[int, Meta(ge=60, description="Seconds for an endpoint to be in service; then it fails.")] = 1800
     history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
     canary: CanaryLimits = msgspec.field(default_factory=CanaryLimits)
 

@@ -21,7 +21,7 @@ class SeldonSettings(ClusterSection, frozen=True):
     ] = None
     storage_secret: Annotated[str | None, Meta(description="Secret with the bucket's rclone configuration.")] = None
     server: Annotated[
-        str | None, Meta(description="Existing Server that runs the model; Seldon chooses one when absent.")
+        str | None, Meta(description="Existing Server for the model; Seldon chooses one when absent.")
     ] = None
     server_image: Annotated[
         str | None,
@@ -35,6 +35,6 @@ class SeldonSettings(ClusterSection, frozen=True):
     max_replicas: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of replicas; `min_replicas` when absent.")
     ] = None
-    memory: Annotated[Quantity | None, Meta(description="Memory that the model needs, by which Seldon places it.")] = (
+    memory: Annotated[Quantity | None, Meta(description="Memory of the model; Seldon places it accordingly.")] = (
         None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -27,3 +28,24 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_the_search_of_the_site_needs_no_network() -> None:
     (script,) = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["extra"]["polyfills"]
     assert "window.Worker" in (ROOT / "docs" / script).read_text(encoding="utf-8")
+
+
+def test_no_message_names_a_page_of_the_repository() -> None:
+    """Users who installed with pip have the commands, not the folder docs/."""
+    for file in [*ROOT.glob("mlapp/**/*.py"), *ROOT.glob("templates/**/mlapp.yaml")]:
+        text = file.read_text(encoding="utf-8")
+        if not (pages := re.findall(r"docs/[\w/-]+\.md", text)):
+            continue
+        tree = ast.parse(text) if file.suffix == ".py" else None
+        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} if tree else {text}
+        documentation = (
+            {
+                node.value.value
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            }
+            if tree
+            else set()
+        )
+        for string in strings - documentation:
+            assert not any(page in str(string) for page in pages), f"{file.relative_to(ROOT)}: {string}"
