@@ -27,7 +27,7 @@ uses the mlapp.yaml and store of the app's folder.
 """
 GUIDES = {
     "store": "[Store and promote versions](store.md)",
-    "serve": "[Serve a model](serving.md)",
+    "serve": "[Serve a model](serving.md) and [Operate the server](operate-server.md)",
     "image": "[Build images](images.md)",
     "flyte": "[Train on Flyte](flyte.md)",
     "monitor": "[Monitor a model](monitoring.md)",

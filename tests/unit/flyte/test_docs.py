@@ -1,5 +1,5 @@
-"""docs/flyte.md says what the code does: its blocks run, its commands exist, its messages are printed, and
-sentences.yaml names the test that tries each of its sentences.
+"""The pages about Flyte say what the code does: their blocks run, their commands exist, their messages are printed,
+and sentences.yaml names a test for each of their sentences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from mlapp.project import Project
 from tests.conftest import FLOWERS
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs/flyte.md").read_text()
+PAGES = ("flyte-schedules.md", "explanation/flyte.md", "flyte-workflows.md", "flyte.md")
+PAGE = "\n".join((ROOT / "docs" / name).read_text() for name in PAGES)
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "mlapp").rglob("*.py"))
 MESSAGES = re.findall(r"^\| (.+?) \| .+ \|$", PAGE.partition("| message | solution |")[2], re.MULTILINE)
 SENTENCES: dict[str, str] = yaml.safe_load((Path(__file__).parent / "sentences.yaml").read_text())

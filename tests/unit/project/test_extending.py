@@ -1,4 +1,4 @@
-"""The package that docs/extending.md builds works: its code blocks are installed and run."""
+"""The package that docs/extending.md and extending-target.md build works: its code blocks are installed and run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from mlapp.frameworks import registry
 from mlapp.project import Project
 from tests.servers import free_port
 
-PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
-BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("extending.md", "extending-target.md"))
+BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", PAGES, re.DOTALL))
 
 
 SERVER = """
