@@ -21,7 +21,8 @@ HEAD = """# HTTP
 
 The server of an app with the name `flowers` answers these requests. It serves its own OpenAPI
 document, with the types and examples of its model, at `/openapi.json`, and the same for reading at
-`/docs`. [Serve a model](../serving.md) describes formats and protocols, [Operate the server](../operate-server.md) the settings.
+`/docs`. [Serve a model](../serving.md) describes formats and protocols,
+[Operate the server](../operate-server.md) the settings.
 
 Every error is a problem document of type `application/problem+json` ([RFC
 9457](https://www.rfc-editor.org/rfc/rfc9457)) and names the field that is wrong.
