@@ -46,10 +46,8 @@ class Triggers(Section, frozen=True):
 class LambdaSettings(Section, frozen=True):
     """`targets.lambda`: a function on AWS Lambda."""
 
-    region: Annotated[str | None, Meta(description="AWS region; that of the AWS configuration when absent.")] = None
-    role: Annotated[
-        str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")
-    ] = None
+    region: Annotated[str | None, Meta(description="AWS region; by default from the AWS configuration.")] = None
+    role: Annotated[str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")] = None
     function: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}$")] | None,
         Meta(description="Name of the function; the app's when absent."),

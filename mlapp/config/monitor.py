@@ -74,9 +74,9 @@ class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
     better: Annotated[str, Meta(description="The deciding metric.")]
-    on: Annotated[
-        list[Literal["test", "live"]], Meta(description="Data of the comparison; both when absent.")
-    ] = msgspec.field(default_factory=lambda: ["test", "live"])
+    on: Annotated[list[Literal["test", "live"]], Meta(description="Data of the comparison; both when absent.")] = (
+        msgspec.field(default_factory=lambda: ["test", "live"])
+    )
     alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
 
 

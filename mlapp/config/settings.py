@@ -76,9 +76,7 @@ class Serve(Section, frozen=True):
     access_log: Annotated[bool, Meta(description="Write one JSON line for each request.")] = True
     fast: Annotated[
         bool,
-        Meta(
-            description="Answer plain predictions without ASGI; `false` runs uvicorn's own, slower protocol."
-        ),
+        Meta(description="Answer plain predictions without ASGI; `false` runs uvicorn's own, slower protocol."),
     ] = True
     api: Annotated[
         str | None,
@@ -86,9 +84,7 @@ class Serve(Section, frozen=True):
     ] = None
     wsgi: Annotated[
         str | None,
-        Meta(
-            description="Your own WSGI site with the model in it, such as `web.py:site`. gunicorn serves it instead."
-        ),
+        Meta(description="Your own WSGI site with the model in it, such as `web.py:site`. gunicorn serves it instead."),
     ] = None
 
 
@@ -108,9 +104,9 @@ class Store(Section, frozen=True):
     identity: Annotated[
         str | None, Meta(description="Identity whose keyless signatures are valid, such as an e-mail address.")
     ] = None
-    identity_provider: Annotated[
-        str | None, Meta(description="URL of the OpenID Connect provider of `identity`.")
-    ] = None
+    identity_provider: Annotated[str | None, Meta(description="URL of the OpenID Connect provider of `identity`.")] = (
+        None
+    )
     private_key: Annotated[
         str | None, Meta(description="PEM file of the signing key of `train`; keep it out of the project.")
     ] = None
@@ -155,9 +151,9 @@ class Flyte(Section, frozen=True):
     project: Annotated[str, Meta(description="Flyte project.")] = "flytesnacks"
     domain: Annotated[str, Meta(description="Flyte domain.")] = "development"
     image: Annotated[str | None, Meta(description="Image of the tasks; built when absent.")] = None
-    pickle: Annotated[
-        bool, Meta(description="Pass data other than tables and arrays between tasks as a pickle.")
-    ] = False
+    pickle: Annotated[bool, Meta(description="Pass data other than tables and arrays between tasks as a pickle.")] = (
+        False
+    )
     tasks: Annotated[
         Literal["fused", "separate"],
         Meta(
@@ -181,9 +177,7 @@ class Settings(Section, frozen=True):
     serve: Serve = msgspec.field(default_factory=Serve)
     image: Image = msgspec.field(default_factory=Image)
     flyte: Flyte = msgspec.field(default_factory=Flyte)
-    engine: Annotated[str, Meta(description="Name of the installed engine for --remote.")] = (
-        "flyte"
-    )
+    engine: Annotated[str, Meta(description="Name of the installed engine for --remote.")] = "flyte"
     monitor: Monitor = msgspec.field(default_factory=Monitor)
     targets: dict[str, dict[str, Any]] = {}
     environments: Annotated[

@@ -116,9 +116,7 @@ class NetworkPolicy(Section, frozen=True):
         Meta(description="Namespaces allowed to call the pods; all pods and addresses when empty."),
     ] = []
     dns: Dns = msgspec.field(default_factory=Dns)
-    egress: Annotated[
-        list[Egress], Meta(description="Other destinations of the app: a database, a collector.")
-    ] = []
+    egress: Annotated[list[Egress], Meta(description="Other destinations of the app: a database, a collector.")] = []
 
 
 class Monitoring(Section, frozen=True):
@@ -161,9 +159,7 @@ class ModelPull(Section, frozen=True):
     image: Annotated[str, Meta(description="Image with the object store's tool, such as amazon/aws-cli@sha256:….")]
     command: Annotated[
         list[str],
-        Meta(
-            min_length=1, description="Command to fill /app/model: [aws, s3, sync, s3://models/digits, /app/model]."
-        ),
+        Meta(min_length=1, description="Command to fill /app/model: [aws, s3, sync, s3://models/digits, /app/model]."),
     ]
     secret: Annotated[str | None, Meta(description="Secret with the credentials as variables.")] = None
     size: Annotated[Quantity, Meta(description="Disk space for the model.")] = "2Gi"

@@ -35,6 +35,4 @@ class SeldonSettings(ClusterSection, frozen=True):
     max_replicas: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of replicas; `min_replicas` when absent.")
     ] = None
-    memory: Annotated[Quantity | None, Meta(description="Memory of the model; Seldon places it accordingly.")] = (
-        None
-    )
+    memory: Annotated[Quantity | None, Meta(description="Memory of the model; Seldon places it accordingly.")] = None
