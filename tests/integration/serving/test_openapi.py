@@ -133,6 +133,7 @@ def client(tmp_path_factory) -> Iterator[httpx.Client]:
         assert "Traceback" not in server.text()
 
 
+@pytest.mark.timeout(720)
 @pytest.mark.parametrize(
     "phases",
     [
@@ -150,7 +151,7 @@ def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path, phases
     options = ["--checks", "all", *phases, "--seed", "1", "--no-color", "--header", key]
     ran = subprocess.run(
         [program, "--config-file", config, "run", str(client.base_url.join("/openapi.json")), *options],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parent)},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
