@@ -20,6 +20,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md docs mlapp scripts templates
 
 # The unit tests with scikit-learn alone, on the lowest or the highest versions that pyproject.toml admits.
@@ -42,12 +43,13 @@ reference: .venv/ready
 
 # The wheel, the source distribution and the SBOM of a tag, in dist/.
 release: | $(UV)
-	@test "$(TAG)" = "v$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
+	@# The name of a tag is data: the shell expands it, so that nothing in it is run.
+	@test "$$TAG" = "v$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" || { echo "$$TAG is not the version in pyproject.toml"; exit 1; }
 	rm -rf dist
 	$(UV) build --quiet
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-release
 	$(UV) pip install --quiet --python .venv-release dist/*.whl
-	$(UV) tool run --quiet --from cyclonedx-bom cyclonedx-py environment .venv-release --pyproject pyproject.toml --output-file dist/$(TAG).cdx.json
+	$(UV) tool run --quiet --from cyclonedx-bom cyclonedx-py environment .venv-release --pyproject pyproject.toml --output-file "dist/$$TAG.cdx.json"
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
