@@ -18,7 +18,7 @@ CALL = 0.05
 BATCH = 8
 CAPACITY = BATCH / CALL
 SECONDS = 2
-TRIALS = 3
+TRIALS = 6
 CLIENTS_REQUESTS = 12
 BODY = json.dumps({"inputs": [{"a": 1.0, "b": 2.0}]}).encode()
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -70,7 +70,7 @@ async def overload(url: str) -> list[tuple[int, float, bytes]]:
 
 
 def test_at_twice_the_capacity_what_is_accepted_keeps_its_latency(serve, new_project) -> None:
-    """Latencies are those of the server only where nothing else holds the machine up: one of three trials must hold."""
+    """Latencies are those of the server only where nothing else holds the machine up: one of the trials must hold."""
     project: Path = new_project()
     app = project / "app.py"
     slow = f"time.sleep({CALL})\n    return model.predict(features).tolist()"

@@ -93,10 +93,10 @@ def test_a_forest_answers_single_rows_at_least_three_times_as_fast() -> None:
     row = digits.data.head(1)
 
     def seconds(model: Any) -> float:
-        clock = time.perf_counter()
+        clock = time.process_time()
         for _ in range(20):
             model.predict(row)
-        return time.perf_counter() - clock
+        return time.process_time() - clock
 
     assert min(seconds(forest) for _ in range(3)) > 3 * min(seconds(converted.estimator) for _ in range(3))
     assert converted.estimator.predict(digits.data).tolist() == forest.predict(digits.data).tolist()
