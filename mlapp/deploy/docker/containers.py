@@ -17,7 +17,7 @@ from mlapp.config import Serve
 from mlapp.deploy.docker import compose, tcp_proxy
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.release_record import ReleaseRecord
-from mlapp.deploy.target import Release, State
+from mlapp.deploy.target import DeployError, Release, State
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -154,7 +154,16 @@ class Containers:
         self._copy_into_container(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
         holder.reload()
         if holder.status == "running":
-            holder.kill("SIGHUP")
+            # The signal comes from inside the container. After one from the engine, the engine takes the container
+            # for stopped by hand, and `restart: unless-stopped` does not start it again with the machine.
+            code, output = holder.exec_run(["python", "-ISc", "import os, signal; os.kill(1, signal.SIGHUP)"])
+            if code:
+                assert isinstance(output, bytes)
+                reason = output.decode(errors="replace").strip()
+                raise DeployError(
+                    f"The proxy {holder.name} cannot be switched to {to.name}: {reason}",
+                    "Deploy again. The previous release keeps serving.",
+                )
 
     def is_port_published(self, holder: Container) -> bool:
         """Whether the front publishes the port in the settings."""

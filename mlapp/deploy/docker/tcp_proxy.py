@@ -139,6 +139,7 @@ async def serve_proxy(port: int, state: Path) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, front.reload_backend)
+    front.reload_backend()  # it may have changed before there was a handler
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     server = await loop.create_server(front.accept_client, "0.0.0.0", port, backlog=4096)  # noqa: S104 (in a container)

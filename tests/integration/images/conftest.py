@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -24,6 +25,9 @@ from tests.core_install import leave_out
 from tests.integration.images.traffic import Traffic, count_traffic
 from tests.servers import binary, free_port, is_open, running
 
+NAME = f"imaged-{secrets.token_hex(4)}"
+"""The app. Test runs that share an engine must not replace each other's containers and images."""
+
 BASE = "mlapp-test/python:3.11"
 SETTINGS = f"image: {{base: '{BASE}', python: '3.11'}}\n"
 USER, PASSWORD = "pusher", "s3cret"
@@ -35,7 +39,7 @@ import pandas as pd
 
 from mlapp import App
 
-app = App("imaged", target="kind")
+app = App("NAME", target="kind")
 
 
 @app.data_reader
@@ -71,7 +75,7 @@ def load(folder) -> dict:
 @app.predictor
 def predict(model: dict, features: pd.DataFrame) -> list[int]:
     return (features["length"] > model["at"]).astype(int).tolist()
-"""
+""".replace("NAME", NAME)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,14 +86,14 @@ def engine() -> Iterator[None]:
         leave_out(f"needs a Docker engine and {BASE}: run scripts/ci/docker.sh")
     yield
     with connect_image_engine() as client:
-        for image in client.api.images(filters={"label": "mlapp.app=imaged"}):
+        for image in client.api.images(filters={"label": f"mlapp.app={NAME}"}):
             client.api.remove_image(image["Id"], force=True)
 
 
 @pytest.fixture(scope="session")
 def trained(engine, tmp_path_factory) -> Path:
     """The folder of a project with a trained model; nothing else is in it than what tests may rely on."""
-    root = tmp_path_factory.mktemp("imaged")
+    root = tmp_path_factory.mktemp("project")
     (root / "app.py").write_text(APP)
     (root / "requirements.txt").write_text("pandas\n")
     (root / ".gitignore").write_text(".mlapp/\n")
@@ -157,7 +161,7 @@ def tiny(engine) -> Callable[..., Image]:
     """Make an image of a few files, not to be run, for a platform."""
 
     def make(reference: str, platform: str = "linux/amd64", **files: bytes) -> Image:
-        lines = b"FROM scratch\nCOPY files /\nLABEL mlapp.app=imaged\n"
+        lines = f"FROM scratch\nCOPY files /\nLABEL mlapp.app={NAME}\n".encode()
         members = {"Dockerfile": lines, **{f"files/{name.replace('__', '/')}": files[name] for name in files}}
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as tar:

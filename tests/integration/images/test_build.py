@@ -21,7 +21,7 @@ from mlapp.images.engine import connect_image_engine
 from mlapp.images.image_spec import make_image_spec
 from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
-from tests.integration.images.conftest import SETTINGS
+from tests.integration.images.conftest import NAME, SETTINGS
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
@@ -83,8 +83,8 @@ def test_an_image_without_its_model_serves_the_version_that_is_mounted(root, bui
     second = project.store.put(training.run(project.app))
     assert build_project_image(project, has_model=False)[0].id == first.id, "a new version is no new image"
     assert first.layers[-2] != built.layers[-2]
-    with connect_image_engine() as client, pytest.raises(docker.errors.NotFound):
-        client.api.get_archive(client.api.create_container(first.id, ["true"])["Id"], "/app/model/imaged")
+    with pytest.raises(docker.errors.NotFound):
+        file_of(first.id, f"/app/model/{NAME}")
     (tmp_path / "version.json").write_bytes(msgspec.json.encode(second.manifest))
     run = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none"]
     mounts = ["-v", f"{second.files}:/mnt/models:ro", "-v", f"{tmp_path / 'version.json'}:/etc/mlapp/version.json:ro"]
@@ -116,7 +116,7 @@ def test_system_packages_are_a_layer_on_the_base(root, built):
 def test_an_interrupted_build_tags_nothing(root):
     (root / "app.py").write_text((root / "app.py").read_text() + "\n# interrupted\n")
     (root / "weights.bin").write_bytes(os.urandom(90 * 1024**2))
-    command = [sys.executable, "-m", "mlapp", "build", "--tag", "imaged-interrupted:1"]
+    command = [sys.executable, "-m", "mlapp", "build", "--tag", f"{NAME}-interrupted:1"]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "load the image" in line:
@@ -126,7 +126,7 @@ def test_an_interrupted_build_tags_nothing(root):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in said
-    listed = subprocess.run(["docker", "images", "-q", "imaged-interrupted"], capture_output=True, text=True)
+    listed = subprocess.run(["docker", "images", "-q", f"{NAME}-interrupted"], capture_output=True, text=True)
     assert listed.stdout == ""
     assert not list((root / ".mlapp" / "bundles").glob(".*")), "nor leaves anything behind"
 
@@ -185,10 +185,10 @@ def test_a_full_disk_is_named(root, tmp_path):
         (root / "requirements.txt").write_text("pandas\nsix\n")  # what no image in the engine has
         bundle = bundle_project(Project.find(root), output=small, warn=print)
         with pytest.raises(MlappError, match="No space left on device"):
-            images.build_images(bundle, tag="imaged-full:1")
+            images.build_images(bundle, tag=f"{NAME}-full:1")
     finally:
         subprocess.run(["umount", small], check=True)
-    assert not subprocess.run(["docker", "images", "-q", "imaged-full"], capture_output=True).stdout
+    assert not subprocess.run(["docker", "images", "-q", f"{NAME}-full"], capture_output=True).stdout
 
 
 def test_a_scanner_is_named_when_there_is_none_and_run_when_there_is(root, built, mlapp, tmp_path, monkeypatch):
@@ -202,5 +202,5 @@ def test_a_scanner_is_named_when_there_is_none_and_run_when_there_is(root, built
     assert done.code == 0
     assert f"scanned --quiet --fail-on high --only-fixed {built.reference}" in done.err
     monkeypatch.setenv("FOUND", "1")
-    done = mlapp("build", "--scan", "--push", "--tag", "127.0.0.1:9/team/imaged", cwd=root)
+    done = mlapp("build", "--scan", "--push", "--tag", f"127.0.0.1:9/team/{NAME}", cwd=root)
     assert (done.code, "grype found serious vulnerabilities" in done.err) == (1, True), "and is not pushed"

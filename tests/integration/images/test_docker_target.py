@@ -25,7 +25,7 @@ from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.images.user_dockerfile import eject_dockerfile
 from mlapp.project import Project
 from tests.compose import compose
-from tests.integration.images.conftest import BASE
+from tests.integration.images.conftest import BASE, NAME
 from tests.servers import free_port, is_open, running, wait
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
@@ -36,9 +36,9 @@ ROWS = [{"length": 1.1}, {"length": 3.1}]
 @pytest.fixture(scope="module")
 def target(trained, built):
     """The target, with one release."""
-    settings = {"port": free_port(), "cpu": 1, "memory": "512m", "restart": "on-failure"}
-    target = open_target("docker", "imaged", Project.find(trained).settings, settings)
-    target.apply(Shipment("imaged", built.id, "1"))
+    settings = {"port": free_port(), "cpu": 1, "memory": "512m", "restart": "unless-stopped"}
+    target = open_target("docker", NAME, Project.find(trained).settings, settings)
+    target.apply(Shipment(NAME, built.id, "1"))
     yield target
     target.delete()
 
@@ -75,11 +75,11 @@ def test_predict_asks_what_is_deployed(target, root, mlapp):
 
 def test_the_container_is_limited_and_can_write_nothing_but_tmp(target):
     with connect_image_engine() as client:
-        container = client.containers.get("imaged-1")
+        container = client.containers.get(f"{NAME}-1")
         host = container.attrs["HostConfig"]
         wrote = container.exec_run(["python", "-c", "open('/tmp/a', 'w'); open('/app/a', 'w')"])
     assert (host["NanoCpus"], host["Memory"]) == (10**9, 512 * 1024**2)
-    assert (host["ReadonlyRootfs"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (True, ["ALL"], "on-failure")
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (True, ["ALL"], "unless-stopped")
     assert b"Read-only file system: '/app/a'" in wrote.output
 
 
@@ -98,29 +98,41 @@ def test_it_is_replaced_and_rolled_back_under_load(target, built):
     threads = [threading.Thread(target=load) for _ in range(2)]
     for thread in threads:
         thread.start()
-    second = target.apply(Shipment("imaged", built.id, "1"))
+    second = target.apply(Shipment(NAME, built.id, "1"))
     back = target.rollback()
     stop.set()
     for thread in threads:
         thread.join()
-    assert failures == []
+    with connect_image_engine() as client:
+        restarts = client.containers.get(NAME).attrs["RestartCount"]
+    assert (failures, restarts) == ([], 0)
     assert len(answers) > 20
     assert all(answer == [0, 1] for answer in answers)
     assert (second.number, back.number, back.note) == (2, 3, "rollback to 1")
     assert [each.state for each in target.releases()] == ["superseded", "superseded", "live"]
     status = target.status()
     assert (status.release.number, status.ready, status.problems) == (3, 1, ())
-    command = ["docker", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", "imaged-2", "imaged-3"]
+    command = ["docker", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", f"{NAME}-2", f"{NAME}-3"]
     policies = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    assert policies == ["no", "on-failure"], "what was replaced does not come back with the machine"
+    assert policies == ["no", "unless-stopped"], "what was replaced does not come back with the machine"
+
+
+def test_a_proxy_that_ends_after_it_was_switched_starts_again(target, tmp_path):
+    """As it must after a restart of the machine, too."""
+    with connect_image_engine() as client:
+        proxy = client.containers.get(NAME)
+        proxy.exec_run(["python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)"])
+        wait(lambda: client.containers.get(NAME).attrs["RestartCount"] == 1, tmp_path)
+    wait(lambda: is_ready(target.settings.port), tmp_path)
+    assert target.status().problems == ()
 
 
 def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):
     live = target.status().release.number
     with pytest.raises(DeployError, match="no image nothing"):
-        target.apply(Shipment("imaged", "nothing"))
+        target.apply(Shipment(NAME, "nothing"))
     with pytest.raises(DeployError, match="The engine refuses sha256:.*No command"):
-        target.apply(Shipment("imaged", tiny("imaged-empty:1", file=b"1").id))
+        target.apply(Shipment(NAME, tiny(f"{NAME}-empty:1", file=b"1").id))
     assert target.status().release.number == live
     assert json.loads(ask(target.status().url))["predictions"] == [0, 1]
 
@@ -128,12 +140,12 @@ def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):
 def test_logs_are_followed(target):
     assert any("answers at" in line.text for line in list(target.logs()))
     lines = list(islice(target.logs(follow=True, tail=2), 1))
-    assert lines[0].replica.startswith("imaged-")
+    assert lines[0].replica.startswith(f"{NAME}-")
 
 
 def test_a_compose_file_says_the_same(target, built, tmp_path):
-    [file] = target.eject(Shipment("imaged", built.id, "1"), tmp_path, "compose")
-    service = yaml.safe_load(file.read_text())["services"]["imaged"]
+    [file] = target.eject(Shipment(NAME, built.id, "1"), tmp_path, "compose")
+    service = yaml.safe_load(file.read_text())["services"][NAME]
     assert (service["image"], service["read_only"], service["cpus"], service["mem_limit"]) == (
         built.id,
         True,
@@ -141,7 +153,7 @@ def test_a_compose_file_says_the_same(target, built, tmp_path):
         "512m",
     )
     with pytest.raises(DeployError, match="exists already"):
-        target.eject(Shipment("imaged", built.id, "1"), tmp_path, "compose")
+        target.eject(Shipment(NAME, built.id, "1"), tmp_path, "compose")
 
     port = free_port()
     file.write_text(file.read_text().replace(f":{target.settings.port}:", f":{port}:"))
@@ -172,12 +184,12 @@ def ejected(trained, tmp_path_factory) -> Ejected:
     root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("ejected") / "project"))
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": WORDS, "NONE": ""}}}
     (root / "mlapp.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
-    before = build_project_image(Project.find(root), tag="imaged-words:1")[0]
+    before = build_project_image(Project.find(root), tag=f"{NAME}-words:1")[0]
     bundle = bundle_project(Project.find(root), warn=print)
     eject_dockerfile(bundle, root, platform=None, progress=print, warn=print)
     with connect_image_engine() as client:
         made, _ = client.images.build(path=str(root), dockerfile="Dockerfile", rm=True)
-    return Ejected(root, before, made.id, build_project_image(Project.find(root), tag="imaged-ejected:1")[0])
+    return Ejected(root, before, made.id, build_project_image(Project.find(root), tag=f"{NAME}-ejected:1")[0])
 
 
 def inspect_config(image):
@@ -209,8 +221,8 @@ def test_an_environment_is_the_same_from_a_dockerfile(ejected, root, mlapp):
     ours, theirs = inspect_config(ejected.before.id)["Env"], inspect_config(ejected.by_docker)["Env"]
     assert sorted(ours) == sorted(theirs)
     assert {f"WORDS={WORDS}", "NONE="} <= set(ours)
-    target = open_target("docker", "imaged", Project.find(ejected.root).settings, {"env": {"WORDS": WORDS}})
-    service = target.render(Shipment("imaged", ejected.before.id))[0]["services"]["imaged"]
+    target = open_target("docker", NAME, Project.find(ejected.root).settings, {"env": {"WORDS": WORDS}})
+    service = target.render(Shipment(NAME, ejected.before.id))[0]["services"][NAME]
     assert service["environment"]["WORDS"] == WORDS.replace("$", "$$")
 
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": "two\nlines"}}}
@@ -231,17 +243,17 @@ def test_the_projects_own_dockerfile_is_used(root, mlapp):
     (root / "Dockerfile").write_text('FROM scratch\nCOPY app.py /\nLABEL of="hers"\n')
     (root / ".gitignore").write_text(".mlapp/\ntrash\n")
     (root / "trash").write_bytes(bytes(1000))
-    done = mlapp("build", "--tag", "imaged-hers:1", cwd=root)
+    done = mlapp("build", "--tag", f"{NAME}-hers:1", cwd=root)
     assert done.code == 0, done.err
-    labels = inspect_config("imaged-hers:1")["Labels"]
-    assert (labels["of"], labels["mlapp.app"]) == ("hers", "imaged")
+    labels = inspect_config(f"{NAME}-hers:1")["Labels"]
+    assert (labels["of"], labels["mlapp.app"]) == ("hers", NAME)
 
 
 def test_a_port_that_is_taken_leaves_the_release_before_where_it_was(target, trained, built):
     live, taken = target.status(), socket.create_server(("127.0.0.1", 0))
-    moved = {"port": taken.getsockname()[1], "cpu": 1, "memory": "512m", "restart": "on-failure"}
+    moved = {"port": taken.getsockname()[1], "cpu": 1, "memory": "512m", "restart": "unless-stopped"}
     with taken, pytest.raises(DeployError, match=f"Port {moved['port']} of 127.0.0.1 is taken"):
-        open_target("docker", "imaged", Project.find(trained).settings, moved).apply(Shipment("imaged", built.id, "1"))
+        open_target("docker", NAME, Project.find(trained).settings, moved).apply(Shipment(NAME, built.id, "1"))
     assert json.loads(ask(live.url))["predictions"] == [0, 1]
     status = target.status()
     assert (status.release.number, status.ready, status.problems) == (live.release.number, 1, ())
@@ -249,12 +261,12 @@ def test_a_port_that_is_taken_leaves_the_release_before_where_it_was(target, tra
 
 def test_of_two_first_deploys_at_once_one_is_refused_and_the_next_works(trained, built):
     settings = {"port": free_port(), "restart": "no"}
-    targets = [open_target("docker", "imaged-twice", Project.find(trained).settings, settings) for _ in range(2)]
+    targets = [open_target("docker", f"{NAME}-twice", Project.find(trained).settings, settings) for _ in range(2)]
     refused = []
 
     def deploy(target):
         try:
-            target.apply(Shipment("imaged-twice", built.id, "1"))
+            target.apply(Shipment(f"{NAME}-twice", built.id, "1"))
         except DeployError as error:
             refused.append(error.what)
 
@@ -265,14 +277,14 @@ def test_of_two_first_deploys_at_once_one_is_refused_and_the_next_works(trained,
         for thread in threads:
             thread.join()
         assert len(refused) == 1
-        assert "Another deploy of imaged-twice is under way: it has made the container imaged-twice-1" in refused[0]
-        assert targets[0].apply(Shipment("imaged-twice", built.id, "1")).number == 2
+        assert f"Another deploy of {NAME}-twice is under way: it has made the container {NAME}-twice-1" in refused[0]
+        assert targets[0].apply(Shipment(f"{NAME}-twice", built.id, "1")).number == 2
         assert [each.state for each in targets[0].releases()] == ["superseded", "live"]
     finally:
         targets[0].delete()
 
 
 def test_delete_leaves_nothing(trained, target):
-    assert {"imaged", "imaged-1"} <= set(target.delete())
+    assert {NAME, f"{NAME}-1"} <= set(target.delete())
     assert target.releases() == []
-    assert "imaged" not in subprocess.run(["docker", "ps", "-a"], capture_output=True, text=True).stdout
+    assert NAME not in subprocess.run(["docker", "ps", "-a"], capture_output=True, text=True).stdout

@@ -22,7 +22,7 @@ from api_double import ONE, ApiDouble, kubeconfig
 
 from mlapp.deploy import Shipment, open_target
 from mlapp.project import Project
-from tests.integration.images.conftest import PASSWORD, SETTINGS, USER
+from tests.integration.images.conftest import NAME, PASSWORD, SETTINGS, USER
 from tests.servers import binary
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
@@ -81,9 +81,9 @@ def repository(root, registry, tmp_path, mlapp) -> Path:
     command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", tmp_path / "key.pem"]
     subprocess.run(command, check=True)
     settings = yaml.safe_load(SETTINGS)
-    settings["image"]["name"] = f"{registry.host}/team/imaged"
+    settings["image"]["name"] = f"{registry.host}/team/{NAME}"
     settings |= {
-        "name": "imaged",
+        "name": NAME,
         "store": str(tmp_path / "store"),
         "targets": {"k8s": {"rollout": {"leave": 0, "timeout": 60}}},
         "environments": {
@@ -107,7 +107,7 @@ def run(repository, registry, tiny, tmp_path) -> Callable[..., str]:
     """Run a command in the repository as a CI system's machine would; its output."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    tiny(f"{registry.host}/team/imaged:tiny", file=b"1")
+    tiny(f"{registry.host}/team/{NAME}:tiny", file=b"1")
     replies = {
         "build": 'docker push "$IMAGE_NAME:tiny" | sed -n "s|.*digest: \\(sha256:[0-9a-f]*\\) .*|$IMAGE_NAME@\\1|p"',
         "train": """echo '{"version": 1}'""",
@@ -116,7 +116,7 @@ def run(repository, registry, tiny, tmp_path) -> Callable[..., str]:
     cases = " ".join(f"*,{name},*) {reply}; exit;;" for name, reply in replies.items())
     scripts = {
         "python": f'[ "$2" != pip ] || exit 0\nexec {sys.executable} "$@"',
-        "mlapp": f'echo "$*" >>{tmp_path}/mlapp.log\nIMAGE_NAME={registry.host}/team/imaged\n'
+        "mlapp": f'echo "$*" >>{tmp_path}/mlapp.log\nIMAGE_NAME={registry.host}/team/{NAME}\n'
         f'case "$REPLACED" in *",$1,"*) case ",$1," in {cases} esac; exit;; esac\nexec {sys.executable} -m mlapp "$@"',
         "gh": f'printf "%s\\n" "$*" >>{tmp_path}/gh.log\n[ -z "$NUMBER" ] || printf %s "$TEXT" >{tmp_path}/comment',
     }
@@ -168,7 +168,7 @@ def act(run, repository, cluster, tokens, tmp_path) -> Callable[..., str]:
             "REGISTRY_USER": USER,
         }
         command: list[object] = [binary("act", script="pipelines.sh"), event, "--action-offline-mode"]
-        command += ["-W", f".github/workflows/imaged-{workflow}.yml", "-P", "ubuntu-24.04=-self-hosted"]
+        command += ["-W", f".github/workflows/{NAME}-{workflow}.yml", "-P", "ubuntu-24.04=-self-hosted"]
         command += ["-e", tmp_path / "event.json", "--secret", f"REGISTRY_PASSWORD={PASSWORD}"]
         command += [part for action in actions for part in ("--local-repository", f"{action}={stub}")]
         command += [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
@@ -179,15 +179,15 @@ def act(run, repository, cluster, tokens, tmp_path) -> Callable[..., str]:
 
 
 def live_image(cluster: ApiDouble, namespace: str) -> str:
-    return cluster.get("deployments", "imaged", namespace)["spec"]["template"]["spec"]["containers"][0]["image"]
+    return cluster.get("deployments", NAME, namespace)["spec"]["template"]["spec"]["containers"][0]["image"]
 
 
 def release_before(repository: Path, cluster: ApiDouble, tmp_path: Path) -> None:
     """Something is live in production before the pipeline runs: release 1, of the store's version 1."""
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig(cluster)))
     project = Project.find(repository, environment="production")
-    target = open_target("k8s", "imaged", project.settings, {"kubeconfig": str(tmp_path / "kubeconfig")})
-    target.apply(Shipment("imaged", ONE, "1", "c0ffee", example=[{"length": 1.0}]))
+    target = open_target("k8s", NAME, project.settings, {"kubeconfig": str(tmp_path / "kubeconfig")})
+    target.apply(Shipment(NAME, ONE, "1", "c0ffee", example=[{"length": 1.0}]))
 
 
 def test_a_push_to_main_goes_through_staging_and_a_canary_into_production(act, repository, cluster, tmp_path, mlapp):
@@ -241,5 +241,5 @@ def test_a_pipeline_of_gitlab_ships_the_same_way(run, repository, registry, clus
         "models promote 1 production",
     ]
     shipped = (tmp_path / "mlapp.log").read_text().splitlines()[-2]
-    assert f"{registry.host}/team/imaged@sha256:" in shipped
+    assert f"{registry.host}/team/{NAME}@sha256:" in shipped
     assert shipped.endswith("--model 1 --canary 10 --auto-promote 1s")

@@ -24,7 +24,7 @@ from mlapp.images import registry as registry_api
 from mlapp.images.engine import connect_image_engine
 from mlapp.images.project_image import build_project_image
 from mlapp.project import Project
-from tests.integration.images.conftest import APP, PASSWORD, USER, docker_config
+from tests.integration.images.conftest import APP, NAME, PASSWORD, USER, docker_config
 from tests.servers import binary, free_port, is_open, running
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
@@ -82,7 +82,7 @@ def manifest_of(registry, repository, reference):
 def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
     project, traffic = Project.find(root), registry.traffic
 
-    def push(repository="team/imaged"):
+    def push(repository=f"team/{NAME}"):
         traffic.reset()
         image = build_project_image(project, tag=f"{registry.host}/{repository}", pushed=True)[0]
         return image, [layer["size"] for layer in manifest_of(registry, repository, image.digest)["layers"]]
@@ -96,7 +96,7 @@ def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
     push()
     assert traffic.sent < few
     assert all(method in ("GET", "HEAD", "PUT") for method, _ in traffic.requests), "no blob is begun"
-    push("other/imaged")
+    push(f"other/{NAME}")
     assert traffic.sent < few
     assert sum("mount=sha256" in path for _, path in traffic.requests) == len(sizes), "from the first repository"
     (root / "app.py").write_text(APP + "# changed\n")
@@ -108,8 +108,8 @@ def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
 
 
 def test_a_pushed_image_is_known_by_its_digest(root, built, registry, login, mlapp):
-    done = mlapp("build", "--tag", f"{registry.host}/team/imaged", "--push", cwd=root)
-    assert (done.code, done.out.startswith(f"{registry.host}/team/imaged@sha256:")) == (0, True)
+    done = mlapp("build", "--tag", f"{registry.host}/team/{NAME}", "--push", cwd=root)
+    assert (done.code, done.out.startswith(f"{registry.host}/team/{NAME}@sha256:")) == (0, True)
 
 
 def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, tmp_path):
@@ -133,7 +133,7 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
 def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
     with pytest.raises(ConfigError, match="its name has no registry") as caught:
         build_project_image(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
-    assert "--tag registry.example.org/team/imaged" in caught.value.todo
+    assert f"--tag registry.example.org/team/{NAME}" in caught.value.todo
 
 
 def test_an_address_that_is_none_is_not_tried_again(tiny):
@@ -175,8 +175,8 @@ def test_two_platforms_are_built_here_and_pushed_as_one_list(root, registry, log
     ] == [("amd64", pushed[0].digest), ("arm64", pushed[1].digest)]
 
     (root / "mlapp.yaml").write_text(f"image: {{base: '{registry.host}/base:1', python: '3.11'}}\n")
-    both = build_project_image(Project.find(root), tag="imaged-both:1", platform=["linux/amd64,linux/arm64"])
-    assert [image.reference for image in both] == ["imaged-both:1-amd64", "imaged-both:1-arm64"]
+    both = build_project_image(Project.find(root), tag=f"{NAME}-both:1", platform=["linux/amd64,linux/arm64"])
+    assert [image.reference for image in both] == [f"{NAME}-both:1-amd64", f"{NAME}-both:1-arm64"]
     assert both[0].layers[-2:] == both[1].layers[-2:], "model and code are the same for both"
     with connect_image_engine() as client:
         assert client.api.inspect_image(both[1].id)["Architecture"] == "arm64"

@@ -12,7 +12,7 @@ from mlapp.flyte import task_image
 from mlapp.images.engine import connect_image_engine
 from mlapp.images.task_image import build_task_image
 from mlapp.project import Project
-from tests.integration.images.conftest import Registry
+from tests.integration.images.conftest import NAME, Registry
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
@@ -20,14 +20,14 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Registry, login: None) -> None:
     told: list[str] = []
     # An extra that is small: that of Flyte is built the same way, and takes a minute to push.
-    reference = build_task_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append)
-    assert "/team/imaged@sha256:" in reference
+    reference = build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=told.append)
+    assert f"/team/{NAME}@sha256:" in reference
     assert "what the tasks need has changed" in told[0]
 
     told.clear()
     (root / "app.py").write_text((root / "app.py").read_text() + "# code is not in it\n")
     assert (
-        build_task_image(Project.find(root), f"{registry.host}/team/imaged", "redis", progress=told.append) == reference
+        build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=told.append) == reference
     )
     assert told == []
 
@@ -35,7 +35,7 @@ def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Re
     script = "tar x && python -c 'import redis; from mlapp.project import Project; print(Project.find().app.name)'"
     command = ["docker", "run", "--rm", "--interactive", reference, "sh", "-c", script]
     ran = subprocess.run(command, input=code, capture_output=True)
-    assert ran.stdout == b"imaged\n", ran.stderr
+    assert ran.stdout == f"{NAME}\n".encode(), ran.stderr
     with connect_image_engine() as client:
         client.api.remove_image(reference, force=True)
 
