@@ -107,7 +107,7 @@ def _keep_conversion(content: bytes, file: Path) -> None:
         temporary.replace(file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        log.info("the conversion to ONNX is not kept: %s", error)
+        log.debug("the conversion to ONNX is not kept: %s", error)
 
 
 def draw_conversion_rows(schema: Schema) -> Any:

@@ -37,10 +37,11 @@ class PrintableFormatter(logging.Formatter):
 
 
 def set_up_logging(form: str = LOG_FORMAT) -> None:
-    """Log warnings to stderr, unless the program has set up logging."""
+    """Log to stderr, unless the program has set up logging: of mlapp what happens, of libraries warnings."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter(form))
     logging.basicConfig(handlers=[handler])
+    logging.getLogger("mlapp").setLevel(logging.INFO)
 
 
 def _escape_character(character: str) -> str:

@@ -48,6 +48,9 @@ def operate_without_code(
     assert json.loads(run("predict", "--features", "rows.json")) == [7]
     run("delete", "--yes")
     assert run("status", "--json")["release"] is None
+    assert run("releases", "--json") == []
+    ran = mlapp("logs", "-f", "--target", target)
+    assert (ran.code, "has no release" in ran.err, len(ran.err.splitlines())) == (1, True, 2), ran
 
 
 def write_log_group(name: str, region: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -27,7 +26,6 @@ def main() -> int:
     if bundle is None and (IMAGE / "bundle.json").is_file():
         bundle = IMAGE
     set_up_logging("%(levelname)s %(name)s %(message)s")
-    logging.getLogger("mlapp.lambda").setLevel(logging.INFO)
     address = os.environ.get(ADDRESS)
     if not address:
         print(f"{ADDRESS} is not set: this is no Lambda function.", file=sys.stderr)

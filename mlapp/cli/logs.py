@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.deploy import Target
 
 
 def print_logs(
@@ -37,5 +40,21 @@ def print_logs(
     place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
     if not isinstance(place, LogTarget):
         raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
+    if follow:
+        _require_release(place)
+    is_empty = True
     for line in place.logs(follow=follow, tail=tail, since=since):
+        is_empty = False
         output.print_result(f"{line.replica}  {line.text}")
+    if is_empty:
+        _require_release(place)
+
+
+def _require_release(place: Target[Any]) -> None:
+    from mlapp.deploy import DeployError
+
+    if not place.releases():  # one that is starting, or has failed, has logs
+        raise DeployError(
+            f"{place.app} has no release on the target {place.name}, so it has no logs.",
+            f"Deploy it: mlapp deploy --target {place.name}",
+        )

@@ -24,7 +24,8 @@ def list_releases(
     """
     from mlapp.project import Project
 
-    found = open_target_from_options(Project.find(environment=environment), target, namespace, context).releases()
+    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
+    found = place.releases()
     if json:
         output.print_json(found)
         return
@@ -43,3 +44,5 @@ def list_releases(
             for release in found
         ],
     )
+    if not found:
+        output.print_note(f"{place.app} has no release. Deploy it: mlapp deploy --target {place.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
 
+QUOTED = re.compile(r"^\w+ Error: |\n\nLINE .*", re.DOTALL)
+"""The kind of an error of DuckDB, and its copy of the query."""
 MEMORY = "512MB"
 """Memory limit of DuckDB; the rest goes to temporary files."""
 LOG = """CREATE VIEW log AS SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS request, NULL::INTEGER AS "row",
@@ -132,7 +135,8 @@ def query_monitoring_database(place: Place, sql: str) -> tuple[list[str], list[t
                 raise DataError("The query is empty.", "The tables are log and truth: DESCRIBE log.")
             return [column[0] for column in result.description or ()], result.fetchall()
         except duckdb.Error as error:
-            raise DataError(f"The query failed: {error}", "The tables are log and truth: DESCRIBE log.") from None
+            reason = QUOTED.sub("", str(error)).strip().rstrip(".")
+            raise DataError(f"The query failed: {reason}.", "The tables are log and truth: DESCRIBE log.") from None
 
 
 def list_database_log_keys(

@@ -183,7 +183,7 @@ class Evaluation:
                 loaded.predictor.estimator, stage_calls.convert_stage_call_features(evaluator, features)
             )
         except Exception as error:  # of the model's library
-            log.info("No estimate of the accuracy: %s", error)
+            log.debug("No estimate of the accuracy: %s", error)
             return
         edges = np.asarray(calibration.edges)
         at = np.minimum(np.searchsorted(edges, confidence), len(edges) - 1)

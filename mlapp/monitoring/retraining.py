@@ -52,7 +52,7 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
         log.error("%s could not be trained again: %s", project.name, error.what)
         return None
     project.store.promote(project.name, made.version, CHALLENGER)
-    log.warning(
+    log.info(
         "%s version %s was trained because quality fell, and has the alias `%s`.",
         project.name,
         made.version,
@@ -75,13 +75,13 @@ def promote_challenger_if_better(
     old = store.manifest(project.name, store.resolve(project.name, champion)).headline.get(metric)
     new = store.manifest(project.name, challenger).headline.get(metric)
     if "test" in settings.on and not is_better_metric(metric, new, old):
-        log.warning("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
+        log.info("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
         return False
     if "live" in settings.on:
         found = compare_versions_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
         live = [side.metrics.get(metric) for side in found.sides]
         if not is_better_metric(metric, live[1], live[0]):
-            log.warning("%s version %s is not better in %s on live data.", project.name, challenger, metric)
+            log.info("%s version %s is not better in %s on live data.", project.name, challenger, metric)
             return False
     store.release(project.name, challenger)
     served = project.settings.serve.model

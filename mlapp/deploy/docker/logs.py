@@ -23,7 +23,7 @@ LOOK = 2.0
 
 
 def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, since: float | None) -> Iterator[LogLine]:
-    """Output of the running servers; with `follow`, also future output of these and later releases.
+    """Output of the running servers, or of the live one if it has stopped; with `follow`, also of later releases.
 
     Args:
         tail: the number of last lines per server; all if None.
@@ -35,7 +35,9 @@ def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, si
     if follow:
         yield from _follow_docker_logs(containers, options)
     else:
-        for server in [server for server in containers.list_servers() if server.is_running]:
+        live = containers.find_live_server()
+        running = [server for server in containers.list_servers() if server.is_running]
+        for server in running or ([live] if live else []):  # what stopped says why
             yield from _read_server_log_lines(server, follow=False, **options)
 
 

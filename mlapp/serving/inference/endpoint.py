@@ -125,7 +125,7 @@ class Endpoint:
         self._set_plain()
         self.metrics.set_version(loaded.version)
         self._watch_model(loaded)
-        log.warning("%s: version %s now answers instead of %s", self.name, loaded.version, old.version)
+        log.info("%s: version %s now answers instead of %s", self.name, loaded.version, old.version)
 
     def record_with(self, recorder: Recorder) -> None:
         """Record predictions and refusals from now on."""

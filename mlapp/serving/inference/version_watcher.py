@@ -54,6 +54,8 @@ class VersionWatcher:
         try:
             version = await asyncio.to_thread(self._resolve_version)
         except Exception as error:  # the store can be temporarily unreachable: the next check tries again
+            if _is_exit_error(error):
+                return
             log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
             return
         if version in (endpoint.current.predictor.version, self._refused):
@@ -62,6 +64,8 @@ class VersionWatcher:
             fresh = await asyncio.to_thread(self._load_version, version)
             await endpoint.warm_model(fresh)
         except Exception as error:
+            if _is_exit_error(error):
+                return
             self._refused = version
             endpoint.metrics.load_failed.inc()
             what = error.what if isinstance(error, MlappError) else repr(error)
@@ -88,3 +92,8 @@ class VersionWatcher:
         while True:
             await asyncio.sleep(self._endpoint.settings.refresh)
             await self.switch_if_moved()
+
+
+def _is_exit_error(error: Exception) -> bool:
+    """Whether the interpreter exits: a program that embeds the model may never close it."""
+    return isinstance(error, RuntimeError) and str(error).startswith("cannot schedule new futures after")

@@ -19,8 +19,8 @@ from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.monitoring import monitor_endpoint
 
 log = logging.getLogger("mlapp.serving")
-LEVELS = ("WARNING: ", "ERROR: ")
-"""Starts of the lines that a command logs."""
+LEVELS = {"INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
+"""Starts of the lines that a command logs, before a colon."""
 GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
 RETRY = 60.0
@@ -112,8 +112,9 @@ class _Closer:
             log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
             return
         for line in found.stderr.splitlines():  # such as a webhook that was not reached, or a new challenger
-            if line.startswith(LEVELS):
-                log.warning("mlapp monitor run: %s", line.partition(": ")[2])
+            level, _, text = line.partition(": ")
+            if level in LEVELS:
+                log.log(LEVELS[level], "mlapp monitor run: %s", text)
 
     def _run_until_delivered(self) -> None:
         """Run again while a webhook cannot be reached: without further predictions, no window ends."""

@@ -100,7 +100,7 @@ class GrpcServer:
         except RuntimeError:
             raise MlappError(f"Cannot listen on {address} for gRPC.", "Choose another: --grpc-port.") from None
         await self._server.start()
-        log.warning("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
+        log.info("gRPC answers at %s", f"{settings.host or '127.0.0.1'}:{port}")
 
     def _open_grpc_port(self, address: str) -> int:
         """Open the port, with TLS if the HTTP server has it, and return it."""

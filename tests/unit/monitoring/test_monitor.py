@@ -205,6 +205,7 @@ def test_a_query_reads_the_log_and_no_other_file(mlapp: Callable[..., Any], serv
         refused = mlapp("monitor", "sql", query.replace("{segment}", str(segment)))
         assert (refused.code, "123" in refused.out) == (1, False), (query, refused)
         assert "mlapp failed" not in refused.err
+        assert len(refused.err.splitlines()) == 2, refused.err
     assert not (tmp_path / "copy.csv").exists()
     shown = mlapp("monitor", "sql", "SELECT count(*) AS n, chr(27) || '[2J' || chr(10) || 'x' AS city FROM log").out
     assert shown.splitlines()[1] == "3  \\x1b[2J\\nx", "a client's text gives orders to the terminal"

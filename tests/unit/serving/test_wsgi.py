@@ -156,7 +156,8 @@ def test_an_app_without_a_model_answers_503_until_there_is_one(stored: tuple[App
         }
 
 
-def test_a_moved_alias_is_followed(stored: tuple[App, Any, Any]) -> None:
+def test_a_moved_alias_is_followed(stored: tuple[App, Any, Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     app, trained, store = stored
     store.promote(app.name, store.put(trained).version, "production")
     application = create_wsgi(app, model="production", store=store, settings=Serve(refresh=0.02), follow=True)
@@ -168,6 +169,14 @@ def test_a_moved_alias_is_followed(stored: tuple[App, Any, Any]) -> None:
                 break
             threading.Event().wait(0.01)
         assert client.post("/predict", content=b"[[1, 2]]").json()["version"] == "2"
+    exiting = ThreadPoolExecutor(1)
+    exiting.shutdown()  # what the interpreter does first when it exits, to a model that was not closed
+    with caplog.at_level("DEBUG"):
+        state = application._host.state
+        state.loop.loop.set_default_executor(exiting)
+        state.loop.run(state.watcher.switch_if_moved())
+    assert {record.levelname for record in caplog.records if "answers" in record.message} == {"INFO"}
+    assert "cannot schedule" not in caplog.text
     application.close_model()
 
 
