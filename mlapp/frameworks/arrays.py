@@ -33,11 +33,12 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
         outputs: outputs of the model per row. If there are several, a target of one column without floats is a class.
 
     Raises:
-        ModelError: more classes than the model has outputs. DataError: a text for a model with one output.
+        ModelError: more classes than the model has outputs. DataError: a list, or a text for a model with one output.
     """
     import numpy as np
 
     values = np.asarray(target)
+    require_plain_target_array(values)
     is_column = values.ndim == 1 or values.shape[1] == 1
     if outputs > 1 and is_column and values.dtype.kind != "f":
         values = values.ravel()
@@ -55,6 +56,22 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
             "The target is text, but the model has only one output.", "Give the model one output for each class."
         )
     return values.astype(np.float32).reshape(len(values), -1), None
+
+
+def require_plain_target_array(values: Any) -> None:
+    """Check that no row of the target is a list, set or dict, such as several labels.
+
+    Raises:
+        DataError: there is one; names the row.
+    """
+    if values.dtype.kind != "O":
+        return
+    for at, value in enumerate(values.ravel().tolist()):
+        if isinstance(value, (list, tuple, set, frozenset, dict)) or hasattr(value, "ndim"):
+            raise DataError(
+                f"Row {at} of the target is {value!r:.60}, but the default trainer needs one class or number per row.",
+                "Return one per row, or write an @app.trainer and an @app.predictor for several labels.",
+            )
 
 
 def require_finite_feature_array(values: Any, features: Any) -> None:

@@ -202,11 +202,12 @@ def _encode_transformer_target(model: Any, target: Any) -> tuple[Any, list[Any] 
     """The target for the loop, and its labels if the model already has all of its classes.
 
     Raises:
-        ModelError: the target has several columns, or classes that the version does not have.
+        ModelError: the target has several columns, or classes that the version does not have. DataError: it has lists.
     """
     import numpy as np
 
     values = np.asarray(target)
+    arrays.require_plain_target_array(values)
     if values.ndim > 1 and values.shape[1] > 1:
         raise ModelError(
             "The default trainer for Hugging Face needs a target with one column.",

@@ -174,6 +174,13 @@ def test_a_model_that_does_not_fit() -> None:
     assert "pipeline('text-classification', model=model, tokenizer=tokenizer)" in raised.value.todo
 
 
+@pytest.mark.parametrize("labels", [["fruit"], ("fruit", "red"), {"fruit"}, np.array(["fruit"])], ids=repr)
+def test_several_labels_per_row_are_named(labels: Any) -> None:
+    target = pd.Series([labels if at else "tool" for at in range(len(TABLE))])
+    with pytest.raises(DataError, match="Row 1 of the target is .*fruit.*, but the default trainer needs one class"):
+        trained(target=target)
+
+
 def test_code_is_not_kept(tmp_path: Path) -> None:
     class Own(DistilBertForSequenceClassification):
         pass
