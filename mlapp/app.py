@@ -6,14 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlapp import config, provenance
 from mlapp.app_location import find_project_root
-from mlapp.config import Settings
+from mlapp.config import Monitor, Settings
 from mlapp.pipeline import Pipeline
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mlapp.client import Remote
     from mlapp.model import TrainedModel
@@ -38,7 +37,7 @@ class App(Pipeline):
 
     _trained: TrainedModel | None = None
     _predictor: Predictor | None = None
-    """Schema of the model that was trained last, once it has predicted."""
+    """The model that was trained last, once it has predicted."""
     _root: Path | None = None
     _settings: Settings | None = None
     _file: str | None = None
@@ -70,6 +69,10 @@ class App(Pipeline):
             ConfigError: a setting is wrong.
         """
         return config.load_settings(self.root) if self._settings is None else self._settings
+
+    @property
+    def monitor_settings(self) -> Monitor:
+        return self.settings.monitor
 
     def set_project(self, root: Path, settings: Settings) -> None:
         """Set the app's folder and settings. A command that imports the app knows both."""
@@ -104,8 +107,6 @@ class App(Pipeline):
             self,
             {**recorded, **(parameters or {}), **named},
             previous=previous,
-            rules=training.read_monitored_columns(self.root),
-            check_schema=lambda schema: training.check_monitored_columns(schema, self.root),
         )
         return self._trained
 

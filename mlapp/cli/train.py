@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,11 +124,7 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
-        rules = training.read_monitored_columns(project.root)
-        check = partial(training.check_monitored_columns, root=project.root)
-        trained = training.run(
-            app, values, progress=tell, previous=previous, to_keep=True, rules=rules, check_schema=check
-        )
+        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True)
         tell("save")
         return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 

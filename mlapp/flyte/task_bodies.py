@@ -32,7 +32,7 @@ from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.training import round_trip, stage_calls
 from mlapp.training.json_round_trip import send_through_json
-from mlapp.training.monitored_names import check_monitored_columns, read_monitored_columns
+from mlapp.training.monitored_names import check_monitored_columns
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, predict_reliability_sample
 from mlapp.training.sampling import sample_feature_rows, sample_predictions
@@ -116,17 +116,18 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
     features_schema = name_split_array_schema(infer_schema(features, columns), features, part)
     del part
-    check_monitored_columns(features_schema)
+    check_monitored_columns(pipeline.monitor_settings, features_schema)
     sample = send_through_json(pipeline, declared, features_schema, sample_feature_rows(features))
     some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
-    rules = read_monitored_columns()
-    baseline = describe_split(pipeline, features, transformed, target, rules)
+    baseline = describe_split(pipeline, features, transformed, target)
     del features
     estimator = stage_calls.call_trainer(trainer, model, transformed, target, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
     predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
-    features_schema = redact_schema(_widen_task_schema(pipeline, bound, features_schema, splits), rules)
+    features_schema = redact_schema(
+        _widen_task_schema(pipeline, bound, features_schema, splits), pipeline.monitor_settings.columns
+    )
     trained = TrainedModel(
         pipeline=pipeline,
         estimator=estimator,
@@ -191,9 +192,8 @@ def _measure_task_baseline(
             pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )
         reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
-    return reliability.complete(
-        baseline, predict_reliability_sample(pipeline, framework, estimator, some), read_monitored_columns()
-    )
+    predictions = predict_reliability_sample(pipeline, framework, estimator, some)
+    return reliability.complete(baseline, predictions, pipeline.monitor_settings.columns)
 
 
 def run_evaluate_step(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:

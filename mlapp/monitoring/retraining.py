@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -108,9 +107,7 @@ def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
     from mlapp import training
     from mlapp.provenance import read_git_state
 
-    rules = training.read_monitored_columns(project.root)
-    check = partial(training.check_monitored_columns, root=project.root)
-    trained = training.run(project.app, {}, rules=rules, check_schema=check)
+    trained = training.run(project.app)
     return project.store.put(trained, git=read_git_state(project.root), origin=origin)
 
 

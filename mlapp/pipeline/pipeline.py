@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+from mlapp.config import Monitor
 from mlapp.errors import DeclarationError
 from mlapp.pipeline import stage as stages
 from mlapp.pipeline.decorators import (
@@ -126,6 +127,11 @@ class Pipeline:
     def feature_loader_options(self) -> FeatureLoaderOptions:
         """The options of `@app.feature_loader`; the defaults if the app declares none."""
         return self._find_pipeline_options("feature_loader", FeatureLoaderOptions)
+
+    @property
+    def monitor_settings(self) -> Monitor:
+        """The section `monitor:` of the app's project; the defaults for declarations without a project."""
+        return Monitor()
 
     def _find_pipeline_options(self, role: str, kind: type[Options]) -> Options:
         stage = self.stages.get(role)

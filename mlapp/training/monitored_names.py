@@ -1,11 +1,9 @@
-"""The columns and metrics that `monitor:` of mlapp.yaml names: which values may be stored, and whether they exist."""
+"""Checks that the columns and metrics that `monitor:` of mlapp.yaml names exist."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from mlapp import config
 from mlapp.config import Monitor
 from mlapp.errors import ConfigError, suggest_nearest
 from mlapp.frameworks.metrics import is_metric_improvement
@@ -15,23 +13,13 @@ OTHERS = ("prediction", "key.", "feature.")
 """Prefixes of the log's columns that are not features."""
 
 
-def read_monitored_columns(root: Path | None = None) -> dict[str, str]:
-    """Column → `drop`, `hash` or `round(STEP)`.
-
-    Args:
-        root: the project's folder; the current one when absent.
-    """
-    return dict(config.load_settings(root or Path.cwd()).monitor.columns)
-
-
-def check_monitored_columns(schema: Schema, root: Path | None = None) -> None:
-    """Check before training that the columns in `monitor:` exist.
+def check_monitored_columns(settings: Monitor, schema: Schema) -> None:
+    """Check before training that the columns in the settings exist.
 
     Raises:
         ConfigError: a segment that is no feature, or a rule whose name is a feature's but for one character. A rule of
             any other name can be a business key, which the schema does not contain.
     """
-    settings = config.load_settings(root or Path.cwd()).monitor
     for error in find_unknown_monitored_columns(settings, schema):
         if not isinstance(error, UnknownKeyError):
             raise error

@@ -20,7 +20,6 @@ import msgspec
 
 from mlapp import normalization
 from mlapp.baseline import Baseline, Calibration, MetricError, summarize_predictions
-from mlapp.baseline.redaction import NO_RULES
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
@@ -68,7 +67,7 @@ class Reliability:
         formed = stage_calls.convert_stage_call_features(self._evaluator, features)
         self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
 
-    def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str] = NO_RULES) -> Baseline:
+    def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str]) -> Baseline:
         """The baseline with the errors, and with the distribution of predictions.
 
         Args:

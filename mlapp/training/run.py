@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from mlapp import frameworks
-from mlapp.baseline.redaction import NO_RULES, redact_schema
+from mlapp.baseline.redaction import redact_schema
 from mlapp.data.memory import return_free_memory
 from mlapp.model import TrainedModel, require_savable_model
 from mlapp.pipeline import Pipeline, Stage, bind_pipeline_parameters
@@ -20,12 +20,13 @@ from mlapp.pipeline.feature_format import wants_batched_features
 from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, list_parameters
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
-from mlapp.schema import ModelSchema, Schema, infer_prediction_schema
+from mlapp.schema import ModelSchema, infer_prediction_schema
 from mlapp.schema.json_values import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready_model, round_trip, stage_calls
 from mlapp.training.binding import build_and_bind, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
+from mlapp.training.monitored_names import check_monitored_columns
 from mlapp.training.raw_inputs import make_raw_inputs
 from mlapp.training.reliability import Reliability, list_reliability_rows, predict_reliability_sample
 from mlapp.training.sampling import sample_predictions
@@ -43,8 +44,6 @@ def run(
     progress: Reporter | None = None,
     previous: ModelVersion | None = None,
     to_keep: bool = False,
-    rules: Mapping[str, str] = NO_RULES,
-    check_schema: Callable[[Schema], None] | None = None,
 ) -> TrainedModel:
     """Train a model.
 
@@ -58,13 +57,12 @@ def run(
         previous: the version to continue training from, instead of a new model.
         to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
             the data is read. If False, it can be trained and tried, for example in a notebook.
-        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
-        check_schema: called with the features' schema before the model is trained; can raise.
 
     Raises:
         DeclarationError: a stage is missing, or returned nothing usable.
         ModelError: the model cannot continue `previous`, cannot be saved and loaded, or cannot predict a row alone.
         UsageError: an unknown parameter, or a value of the wrong type.
+        ConfigError: a column in `monitor:` is no feature.
         DataError: empty data, no target, metrics that are not numbers, features that cannot be sent as JSON.
         UserCodeError: a function of the user raised.
     """
@@ -84,9 +82,9 @@ def run(
     stage_calls.check_trainer_call_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
-    data = _read_training_data(pipeline, trainer, bound, tell, rules)
-    if check_schema is not None:
-        check_schema(data.schema)
+    monitor = pipeline.monitor_settings
+    data = _read_training_data(pipeline, trainer, bound, tell)
+    check_monitored_columns(monitor, data.schema)
     if previous is not None:
         continuation.require_same_features_to_continue(previous, data.schema)
     sample = send_through_json(pipeline, framework, data.schema, data.sample)
@@ -115,8 +113,8 @@ def run(
         if is_fast
         else list_reliability_rows(predictions)
     )
-    baseline = reliability.complete(data.baseline, some, rules)
-    schema = redact_schema(data.schema, rules)
+    baseline = reliability.complete(data.baseline, some, monitor.columns)
+    schema = redact_schema(data.schema, monitor.columns)
     fingerprint, rows, columns = data.identity
     trained = TrainedModel(
         pipeline=pipeline,
@@ -148,13 +146,12 @@ def _read_training_data(
     trainer: Stage | None,
     bound: Mapping[str, Mapping[str, Any]],
     tell: Reporter,
-    rules: Mapping[str, str],
 ) -> Splits | TrainingStream:
     """The reader's data: in parts for a trainer that takes parts, otherwise split."""
     tell("read")
     read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(read, Iterator) and wants_batched_features(trainer) and pipeline.stage("data_loader") is None:
-        return TrainingStream(pipeline, read, bound, rules)
+        return TrainingStream(pipeline, read, bound)
     table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
     del read
     identity = identify_split_table(table)
@@ -162,7 +159,7 @@ def _read_training_data(
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
     return_free_memory()
-    return Splits(pipeline, splits, identity, bound, rules)
+    return Splits(pipeline, splits, identity, bound)
 
 
 def read_and_load(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -14,7 +14,6 @@ from mlapp.baseline import (
     find_target_json_type,
     list_baseline_classes,
 )
-from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.pipeline import Pipeline
 from mlapp.schema import Schema, infer_schema
@@ -36,7 +35,6 @@ class Splits:
         splits: splits by name; they are removed from it.
         identity: fingerprint, rows and columns of the whole table.
         bound: stage → its parameters.
-        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
 
     Attributes:
         schema: the schema of the first split's features, before the transformer.
@@ -51,7 +49,6 @@ class Splits:
         splits: dict[str, Any],
         identity: tuple[str, int, int],
         bound: Mapping[str, Mapping[str, Any]],
-        rules: Mapping[str, str] = NO_RULES,
     ) -> None:
         self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
         self.identity = identity
@@ -64,7 +61,7 @@ class Splits:
         self.sample = sample_feature_rows(features)
         self.some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
-        self.baseline = describe_split(pipeline, features, transformed, target, rules)
+        self.baseline = describe_split(pipeline, features, transformed, target)
         self._first = [(transformed, target)]
 
     @property
@@ -121,15 +118,13 @@ def copy_split_rows(features: Any) -> Any:
     return features.copy() if hasattr(features, "copy") else features
 
 
-def describe_split(
-    pipeline: Pipeline, features: Any, transformed: Any, target: Any, rules: Mapping[str, str] = NO_RULES
-) -> Baseline:
-    """The baseline of one split's features and target.
+def describe_split(pipeline: Pipeline, features: Any, transformed: Any, target: Any) -> Baseline:
+    """The baseline of one split's features and target, without the values that `monitor.columns` redacts.
 
     Args:
         features: as a client sends them; `transformed` as the model sees them.
-        rules: column → rule for its stored values, see `mlapp.baseline.redaction`.
     """
+    rules = pipeline.monitor_settings.columns
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
         rows=count_feature_rows(features) or 0,

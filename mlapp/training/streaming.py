@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 
 from mlapp.baseline import Baseline, draw_baseline_rows
-from mlapp.baseline.redaction import NO_RULES
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError
 from mlapp.pipeline import Pipeline
@@ -56,9 +55,8 @@ class TrainingStream:
         pipeline: Pipeline,
         parts: Iterator[Any],
         bound: Mapping[str, Mapping[str, Any]],
-        rules: Mapping[str, str] = NO_RULES,
     ) -> None:
-        self._pipeline, self._bound, self._rules = pipeline, bound, rules
+        self._pipeline, self._bound = pipeline, bound
         self._described: list[tuple[Any, Any]] = []
         self._described_rows = 0
         self._digest = hashlib.sha256()
@@ -105,9 +103,8 @@ class TrainingStream:
         features = pd.concat([features for features, _ in self._described], ignore_index=True)
         targets = [target for _, target in self._described]
         target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
-        found = describe_split(
-            self._pipeline, features, stage_calls.call_transformer(self._pipeline, features), target, self._rules
-        )
+        transformed = stage_calls.call_transformer(self._pipeline, features)
+        found = describe_split(self._pipeline, features, transformed, target)
         return msgspec.structs.replace(found, rows=self._rows, classes=[])  # of a sample: others may exist
 
     @property

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
 from prometheus_client import generate_latest
 
+from mlapp import training
 from mlapp.errors import InputError, Problem
+from mlapp.project import Project
 from tests.unit.monitoring.service import Service
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
@@ -97,6 +100,14 @@ def test_a_redacted_value_is_nowhere(
             assert not [secret for secret in SECRETS if secret in text], name
     found = mlapp("monitor", "sql", "SELECT count(DISTINCT ssn) AS n, max(age) AS age FROM log", "--json")
     assert json.loads(found.out) == [{"n": 400, "age": 70}]
+
+
+def test_every_training_redacts_by_the_settings_of_its_environment(project: Callable[..., Path]) -> None:
+    project(PEOPLE, mlapp__yaml=f"environments:\n  private:\n    {YAML}")
+    trained = training.run(Project.find(environment="private").app, {"rows": 100})
+    assert trained.baseline is not None
+    for kept in (msgspec.json.encode(trained.baseline), msgspec.json.encode(trained.schema)):
+        assert not [secret for secret in SECRETS if secret in kept]
 
 
 def test_rounded_columns_do_not_drift_from_rounded_training(
