@@ -22,6 +22,16 @@ def override_variables(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def read_aws_region() -> str | None:
+    """The region, from the variable of AWS's SDKs or of its command line."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+
+
+def read_s3_endpoint() -> str | None:
+    """The URL of an S3-compatible service, or None for AWS."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
 def read_azure_account() -> tuple[str | None, str | None]:
     """The storage account's name and key, from the variables of Azure's command line or of its SDKs."""
     name = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")

@@ -17,6 +17,7 @@ import msgspec
 
 from mlapp.errors import StoreError
 from mlapp.store import Manifest
+from mlapp.store.numbered_names import format_number_name
 
 FOLDER = "MLAPP_MODEL_FOLDER"
 MANIFEST = "MLAPP_MODEL_MANIFEST"
@@ -53,7 +54,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
             f"{FOLDER} names {folder}, but the version of its files is unknown.",
             f"Set {MANIFEST} to the version's manifest: this image has none.",
         )
-    file = Path(environment.get(MANIFEST) or own / app / "versions" / f"{version:06}.json")
+    file = Path(environment.get(MANIFEST) or own / app / "versions" / format_number_name(version))
     try:
         content = file.read_bytes()
         manifest = msgspec.json.decode(content, type=Manifest)
@@ -66,7 +67,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         )
     root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
     (root / app / "versions").mkdir(parents=True)
-    (root / app / "versions" / f"{manifest.version:06}.json").write_bytes(content)
+    (root / app / "versions" / format_number_name(manifest.version)).write_bytes(content)
     (root / app / manifest.folder).parent.mkdir()
     (root / app / manifest.folder).symlink_to(folder, target_is_directory=True)
     (root / "store.json").write_bytes(msgspec.json.encode({"format": manifest.format}))

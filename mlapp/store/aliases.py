@@ -8,7 +8,8 @@ import msgspec
 
 from mlapp.errors import StoreError, UsageError
 from mlapp.store.json_documents import JsonDocuments
-from mlapp.store.names import ALIAS, LATEST, parse_version_numbers
+from mlapp.store.names import ALIAS, LATEST
+from mlapp.store.numbered_names import append_numbered_key, format_number_name, parse_number_names
 from mlapp.store.storage import Storage
 
 
@@ -50,27 +51,23 @@ class Aliases:
     def find_alias_target(self, app: str, alias: str) -> int | None:
         """The version that an alias points at, or None."""
         prefix = f"{app}/aliases/{alias}"
-        last = max(parse_version_numbers(self._storage.list_names(prefix)), default=None)
+        last = max(parse_number_names(self._storage.list_names(prefix)), default=None)
         if last is None:
             return None
-        return self._documents.read_document(f"{prefix}/{last:06}.json", AliasEntry).version
+        return self._documents.read_document(f"{prefix}/{format_number_name(last)}", AliasEntry).version
 
     def read_alias_history(self, app: str, alias: str) -> list[AliasEntry]:
         """The changes of an alias, oldest first."""
         prefix = f"{app}/aliases/{alias}"
         return [
-            self._documents.read_document(f"{prefix}/{at:06}.json", AliasEntry)
-            for at in sorted(parse_version_numbers(self._storage.list_names(prefix)))
+            self._documents.read_document(f"{prefix}/{format_number_name(at)}", AliasEntry)
+            for at in sorted(parse_number_names(self._storage.list_names(prefix)))
         ]
 
     def move(self, app: str, alias: str, number: int) -> None:
         """Point an alias at a version, atomically for every reader."""
-        prefix = f"{app}/aliases/{alias}"
         entry = msgspec.json.encode(AliasEntry(number, datetime.now(timezone.utc)))
-        while True:
-            last = max(parse_version_numbers(self._storage.list_names(prefix)), default=0)
-            if self._storage.create_key(f"{prefix}/{last + 1:06}.json", entry, from_reserve=True):
-                return
+        append_numbered_key(self._storage, f"{app}/aliases/{alias}", entry, from_reserve=True)
 
 
 def is_alias_name(text: str) -> bool:

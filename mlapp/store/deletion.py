@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 import msgspec
 
 from mlapp.errors import UsageError
-from mlapp.store.manifests import manifest_signatures_key
+from mlapp.store.manifests import make_signatures_key
+from mlapp.store.numbered_names import format_number_name
 from mlapp.store.storage import FullError, Storage
 
 
@@ -20,7 +21,7 @@ def delete_version(storage: Storage, app: str, number: int, folder: str | None) 
     Raises:
         UsageError: another process has just deleted it. StoreError: the store is unreachable.
     """
-    mark = f"{app}/deleted/{number:06}.json", msgspec.json.encode({"deleted": datetime.now(timezone.utc)})
+    mark = f"{app}/deleted/{format_number_name(number)}", msgspec.json.encode({"deleted": datetime.now(timezone.utc)})
     try:
         is_ours = storage.create_key(*mark, from_reserve=True)
     except FullError:
@@ -31,6 +32,6 @@ def delete_version(storage: Storage, app: str, number: int, folder: str | None) 
         is_ours = storage.create_key(*mark)
     if folder is not None:
         storage.delete_prefix(f"{app}/{folder}")
-    storage.delete_prefix(manifest_signatures_key(app, number))
+    storage.delete_prefix(make_signatures_key(app, number))
     if not is_ours:
         raise UsageError(f"Version {number} of '{app}' was deleted by another process.", "See `mlapp models list`.")

@@ -45,10 +45,10 @@ def check_version_files(manifest: Manifest, folder: Path) -> None:
             state = "was changed after it was stored"
             if found is None:
                 state = "is a link" if os.path.lexists(folder / name) else "is missing"
-            raise _unusable_hashed_file_error(manifest, folder / name, name, state)
+            raise _make_unusable_file_error(manifest, folder / name, name, state)
     for name in list_version_files(folder):
         if name not in manifest.files:
-            raise _unusable_hashed_file_error(manifest, folder / name, name, UNLISTED)
+            raise _make_unusable_file_error(manifest, folder / name, name, UNLISTED)
 
 
 def refuse_files_without_hashes(manifest: Manifest, names: Sequence[str], place: str) -> None:
@@ -62,12 +62,12 @@ def refuse_files_without_hashes(manifest: Manifest, names: Sequence[str], place:
         StoreError: `names` is not empty.
     """
     if names:
-        raise _unusable_hashed_file_error(
+        raise _make_unusable_file_error(
             manifest, f"{place}/{manifest.app}/{manifest.folder}/{names[0]}", names[0], UNLISTED
         )
 
 
-def _unusable_hashed_file_error(manifest: Manifest, path: Path | str, name: str, state: str) -> StoreError:
+def _make_unusable_file_error(manifest: Manifest, path: Path | str, name: str, state: str) -> StoreError:
     return StoreError(
         f"Version {manifest.version} of '{manifest.app}': its file {name} {state} ({path}).",
         "Restore it from a backup, or use another version; do not trust this one.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -17,8 +18,7 @@ from mlapp.provenance import GitState
 from mlapp.schema.json_values import to_json_value
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.names import parse_version_numbers
-from mlapp.store.numbered_names import LARGEST, format_number_name
+from mlapp.store.numbered_names import LARGEST, format_number_name, parse_number_names
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
 
@@ -37,8 +37,8 @@ class Manifests:
         """The numbers of the existing versions, from old to new."""
         self._documents.check_format()
         return sorted(
-            parse_version_numbers(self._storage.list_names(f"{app}/versions"))
-            - parse_version_numbers(self._storage.list_names(f"{app}/deleted"))
+            parse_number_names(self._storage.list_names(f"{app}/versions"))
+            - parse_number_names(self._storage.list_names(f"{app}/deleted"))
         )
 
     def iterate_newest(self, app: str) -> Iterator[int]:
@@ -46,11 +46,11 @@ class Manifests:
         self._documents.check_format()
         count, before = NEWEST, math.inf
         while True:
-            numbers = parse_version_numbers(self._storage.list_last_names(f"{app}/versions", count))
+            numbers = parse_number_names(self._storage.list_last_names(f"{app}/versions", count))
             if not numbers or min(numbers) >= before:
                 return
             start = format_number_name(min(numbers) - 1)
-            deleted = parse_version_numbers(self._storage.list_names(f"{app}/deleted", start))
+            deleted = parse_number_names(self._storage.list_names(f"{app}/deleted", start))
             yield from sorted((number for number in numbers - deleted if number < before), reverse=True)
             if len(numbers) < count:
                 return
@@ -61,7 +61,9 @@ class Manifests:
         self._documents.check_format()
         if number > LARGEST:
             return number in self.list_numbers(app)
-        manifest, mark = self._storage.read_keys([_manifest_key(app, number), f"{app}/deleted/{number:06}.json"])
+        manifest, mark = self._storage.read_keys(
+            [_make_manifest_key(app, number), f"{app}/deleted/{format_number_name(number)}"]
+        )
         return manifest is not None and mark is None
 
     def read_all(
@@ -74,7 +76,7 @@ class Manifests:
             newest: read only this number of the newest ones.
         """
         numbers = sorted(islice(self.iterate_newest(app), newest)) if newest else self.list_numbers(app)
-        contents = self._storage.read_keys([_manifest_key(app, number) for number in numbers])
+        contents = self._storage.read_keys([_make_manifest_key(app, number) for number in numbers])
         found = []
         for number, content in zip(numbers, contents, strict=True):
             try:
@@ -91,7 +93,7 @@ class Manifests:
         Raises:
             StoreError: it is not readable, or belongs to another version.
         """
-        return self._decode_manifest(app, number, self._storage.read_key(_manifest_key(app, number)))
+        return self._decode_manifest(app, number, self._storage.read_key(_make_manifest_key(app, number)))
 
     def read_signed(self, app: str, number: int) -> Manifest:
         """The manifest of one version, with the signatures that were added later.
@@ -99,23 +101,23 @@ class Manifests:
         Raises:
             StoreError: it is not readable, or belongs to another version.
         """
-        signatures = manifest_signatures_key(app, number)
+        signatures = make_signatures_key(app, number)
         keys = [f"{signatures}/{name}" for name in sorted(self._storage.list_names(signatures))]
         more = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
         return join_signatures(self.read_one(app, number), more)
 
     def create_manifest(self, manifest: Manifest) -> Manifest:
         """Create a version by its manifest, which gets the next free number."""
-        number = max(parse_version_numbers(self._storage.list_last_names(f"{manifest.app}/versions", 1)), default=0)
+        number = max(parse_number_names(self._storage.list_last_names(f"{manifest.app}/versions", 1)), default=0)
         while True:
             number += 1
             numbered = msgspec.structs.replace(manifest, version=number)
             content = msgspec.json.format(msgspec.json.encode(numbered))
-            if self._storage.create_key(_manifest_key(manifest.app, number), content):
+            if self._storage.create_key(_make_manifest_key(manifest.app, number), content):
                 return numbered
 
     def _decode_manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
-        key = _manifest_key(app, number)
+        key = _make_manifest_key(app, number)
         manifest = self._documents.decode(key, content, Manifest)
         if (manifest.app, manifest.version) != (app, number):
             raise StoreError(
@@ -150,7 +152,7 @@ def make_manifest(
         framework=trained.framework.name,
         model_format=trained.format,
         libraries=provenance.read_installed_versions((*trained.framework.libraries, "pandas")),
-        python=provenance.read_provenance_python_version(),
+        python=platform.python_version(),
         mlapp=distribution.version(),
         data=Data(trained.fingerprint, trained.rows, trained.columns),
         files=files,
@@ -164,10 +166,10 @@ def make_manifest(
     )
 
 
-def manifest_signatures_key(app: str, number: int) -> str:
+def make_signatures_key(app: str, number: int) -> str:
     """The prefix of the signatures that were added to a version."""
     return f"{app}/signatures/{number:06}"
 
 
-def _manifest_key(app: str, number: int) -> str:
-    return f"{app}/versions/{number:06}.json"
+def _make_manifest_key(app: str, number: int) -> str:
+    return f"{app}/versions/{format_number_name(number)}"

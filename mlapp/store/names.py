@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from mlapp.pipeline.pipeline import NAME as APP
 
@@ -25,11 +24,6 @@ def is_relative_path(name: str) -> bool:
     )
 
 
-def parse_version_numbers(names: Iterable[str]) -> set[int]:
-    """The numbers of the names that have one."""
-    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
-
-
 __all__ = [
     "ALIAS",
     "APP",
@@ -39,5 +33,4 @@ __all__ = [
     "VERSION",
     "WORD",
     "is_relative_path",
-    "parse_version_numbers",
 ]

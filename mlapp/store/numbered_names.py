@@ -1,4 +1,4 @@
-"""Finds the last of many numbered keys in a bucket, such as `000003.json`, without listing all of them.
+"""Names of numbered keys, such as `000003.json`: written, read, claimed one after another, and found in a bucket.
 
 A bucket lists its keys in order, 1,000 a request. Numbers are claimed one after another, so whether some keys exist
 tells about how many there are. A list from there on then contains all later keys: keys that were removed by hand make
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from mlapp.store.storage import Storage
 
 PAGE = 1000
 """Most keys in the answer to one request."""
@@ -23,6 +25,19 @@ NUMBERED = re.compile(r"(\d{6})\.json")
 def format_number_name(number: int) -> str:
     """The name of a numbered key."""
     return f"{number:06}.json"
+
+
+def parse_number_names(names: Iterable[str]) -> set[int]:
+    """The numbers of the names that have one."""
+    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+
+
+def append_numbered_key(storage: Storage, prefix: str, content: bytes, *, from_reserve: bool = False) -> None:
+    """Create the key after the last one under a prefix. If another process takes that number, use the next."""
+    while True:
+        number = max(parse_number_names(storage.list_names(prefix)), default=0) + 1
+        if storage.create_key(f"{prefix}/{format_number_name(number)}", content, from_reserve=from_reserve):
+            return
 
 
 def find_numbered_names_start(first_page: list[str], count: int, have: Callable[[list[str]], list[bool]]) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlapp.env_vars import read_azure_account
+from mlapp.env_vars import read_aws_region, read_azure_account, read_s3_endpoint
 from mlapp.errors import ConfigError, MissingExtraError, StoreError
 
 RETRIES = {
@@ -72,15 +72,16 @@ def connect_bucket(url: str) -> Any:
 
 
 def _make_s3_client_options(client_options: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    options: dict[str, Any] = {"client_options": client_options}
+    region = read_aws_region()
+    endpoint = read_s3_endpoint()
     if endpoint:
         options["endpoint"] = endpoint
         client_options["allow_http"] = endpoint.startswith("http://")
     if not os.environ.get("AWS_ACCESS_KEY_ID") and _has_object_client_profile():
-        options["credential_provider"], region = _find_object_client_credentials()
-        options["region"] = options["region"] or region
-    return {**options, "region": options["region"] or "us-east-1", "client_options": client_options}
+        options["credential_provider"], profile_region = _find_object_client_credentials()
+        region = region or profile_region
+    return {**options, "region": region or "us-east-1"}
 
 
 def _has_object_client_profile() -> bool:

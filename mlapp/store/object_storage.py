@@ -55,18 +55,12 @@ class ObjectStorage:
         from obstore.exceptions import AlreadyExistsError
 
         self._require_conditional_object_writes()
-        for pause in (*PAUSES, None):
-            try:
-                self._put_object_if_absent(key, content)
-                return True
-            except AlreadyExistsError:
-                # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
-                return self.read_key(key) == content
-            except Exception as error:
-                if not object_clients.is_transient_bucket_error(error) or pause is None:
-                    raise object_clients.translate_bucket_error(error, self._shown) from None
-                time.sleep(pause)
-        raise AssertionError("the last pause is None")
+        try:
+            self._put_object_if_absent(key, content, passing=(AlreadyExistsError,))
+            return True
+        except AlreadyExistsError:
+            # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
+            return self.read_key(key) == content
 
     def read_key(self, key: str) -> bytes | None:
         import obstore
@@ -96,9 +90,10 @@ class ObjectStorage:
         return [name for name in names if not name.startswith(".")]
 
     def list_last_names(self, prefix: str, count: int) -> list[str]:
-        page = self._list_names_after(prefix, None, PAGE)
-        start = None if len(page) < PAGE else find_numbered_names_start(page, count, partial(self._have_names, prefix))
-        return page if len(page) < PAGE else self._list_names_after(prefix, start)
+        page = self._list_names_after(prefix, None, pages=1)
+        if len(page) < PAGE:
+            return page
+        return self._list_names_after(prefix, find_numbered_names_start(page, count, partial(self._have_names, prefix)))
 
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
@@ -135,7 +130,7 @@ class ObjectStorage:
         import obstore
 
         def list_objects() -> list[str]:
-            pages = obstore.list(self._client, prefix, chunk_size=1000)
+            pages = obstore.list(self._client, prefix, chunk_size=PAGE)
             return [entry["path"].removeprefix(f"{prefix}/") for entries in pages for entry in entries]
 
         # Cloud consoles create an empty object for a folder, with the folder's path.
@@ -146,7 +141,7 @@ class ObjectStorage:
         import obstore
 
         def measure() -> int:
-            pages = obstore.list(self._client, prefix, chunk_size=1000)
+            pages = obstore.list(self._client, prefix, chunk_size=PAGE)
             return sum(entry["size"] for entries in pages for entry in entries)
 
         return self._retry_object_request(measure)
@@ -157,7 +152,7 @@ class ObjectStorage:
         def delete_objects() -> None:
             with suppress(FileNotFoundError):  # listing a prefix omits the key itself
                 obstore.delete(self._client, prefix)
-            for entries in obstore.list(self._client, prefix, chunk_size=1000):
+            for entries in obstore.list(self._client, prefix, chunk_size=PAGE):
                 with suppress(FileNotFoundError):  # another process deleted it
                     obstore.delete(self._client, [entry["path"] for entry in entries])
 
@@ -171,16 +166,15 @@ class ObjectStorage:
     def __repr__(self) -> str:
         return self._shown
 
-    def _list_names_after(self, prefix: str, start: str | None, most: int | None = None) -> list[str]:
-        """The names under a prefix that sort after `start`; of the first `most` alone if that is given."""
+    def _list_names_after(self, prefix: str, start: str | None, pages: int | None = None) -> list[str]:
+        """The names under a prefix that sort after `start`, in one request for each of `pages`; all when None."""
         import obstore
 
         offset = None if start is None else f"{prefix}/{start}"
 
         def list_objects() -> list[str]:
-            pages = obstore.list(self._client, prefix, offset=offset, chunk_size=PAGE)
-            some = itertools.islice(pages, None if most is None else -(-most // PAGE))
-            return [entry["path"].removeprefix(f"{prefix}/") for entries in some for entry in entries]
+            found = itertools.islice(obstore.list(self._client, prefix, offset=offset, chunk_size=PAGE), pages)
+            return [entry["path"].removeprefix(f"{prefix}/") for entries in found for entry in entries]
 
         return self._retry_object_request(list_objects)
 
@@ -189,10 +183,10 @@ class ObjectStorage:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return [size is not None for size in pool.map(self._measure_object, [f"{prefix}/{name}" for name in names])]
 
-    def _put_object_if_absent(self, key: str, content: bytes) -> None:
+    def _put_object_if_absent(self, key: str, content: bytes, passing: tuple[type[Exception], ...]) -> None:
         import obstore
 
-        obstore.put(self._client, key, content, mode="create")
+        self._retry_object_request(lambda: obstore.put(self._client, key, content, mode="create"), passing)
 
     def _require_conditional_object_writes(self) -> None:
         """Check once that an existing key cannot be created again; otherwise two trainers could claim one number."""
@@ -203,9 +197,7 @@ class ObjectStorage:
             return
         self._retry_object_request(lambda: obstore.put(self._client, PROBE, b""))
         try:
-            self._retry_object_request(
-                partial(self._put_object_if_absent, PROBE, b""), passing=(AlreadyExistsError, NotSupportedError)
-            )
+            self._put_object_if_absent(PROBE, b"", passing=(AlreadyExistsError, NotSupportedError))
         except AlreadyExistsError:
             self._is_conditional = True
             return

@@ -10,7 +10,8 @@ import msgspec
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.store.aliases import Aliases, is_alias_name
 from mlapp.store.manifests import Manifests
-from mlapp.store.names import LATEST, parse_version_numbers
+from mlapp.store.names import LATEST
+from mlapp.store.numbered_names import format_number_name, parse_number_names
 from mlapp.store.storage import Storage
 
 CHALLENGER = "challenger"
@@ -62,12 +63,11 @@ class References:
     def release_held_version(self, app: str, number: int) -> None:
         """Allow a held version to be `latest`."""
         if self._is_held(app, number):
-            self._storage.create_key(
-                f"{app}/released/{number:06}.json", msgspec.json.encode({"released": datetime.now(timezone.utc)})
-            )
+            mark = msgspec.json.encode({"released": datetime.now(timezone.utc)})
+            self._storage.create_key(f"{app}/released/{format_number_name(number)}", mark)
 
     def _is_held(self, app: str, number: int) -> bool:
         """Whether a version is held until its promotion."""
         if HELD not in self._manifests.read_one(app, number).origin:
             return False
-        return number not in parse_version_numbers(self._storage.list_names(f"{app}/released"))
+        return number not in parse_number_names(self._storage.list_names(f"{app}/released"))

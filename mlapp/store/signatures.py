@@ -7,7 +7,7 @@ number and folder in a particular store. So signatures stay valid for copies in 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +63,8 @@ class Signer:
                 "Set store.private_key to the PEM file of an elliptic-curve key, or give --private-key or --keyless.",
             )
         elif settings.signing_certificate is not None:
-            key, certificate = (
-                self._require_key_file(settings.private_key),
-                self._require_key_file(settings.signing_certificate),
-            )
+            key = self._require_key_file(settings.private_key)
+            certificate = self._require_key_file(settings.signing_certificate)
             chain = [self._require_key_file(name) for name in settings.certificate_chain]
             _load_signature_keys(
                 lambda: signing.use_certificate_signer(
@@ -197,7 +195,7 @@ def _import_signature_library() -> Any:
     return model_signing
 
 
-def _load_signature_keys(make: Any, what: str) -> Any:
+def _load_signature_keys(make: Callable[[], Any], what: str) -> Any:
     try:
         return make()
     except Exception as error:

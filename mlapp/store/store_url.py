@@ -34,14 +34,8 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
         from mlapp.store.object_storage import ObjectStorage
 
         shown = url.rstrip("/")
-        return Store(
-            ObjectStorage(
-                object_clients.connect_bucket(url),
-                shown,
-                _find_store_url_cache(root, shown),
-            ),
-            signer,
-        )
+        client = object_clients.connect_bucket(url)
+        return Store(ObjectStorage(client, shown, _find_store_url_cache(root, shown)), signer)
     if separator and scheme != "file":
         raise ConfigError(
             f"store: '{redact_secrets(url)}' has a type that mlapp cannot open.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ def select_versions(
     if sort:
         name, descending = sort.lstrip("-"), sort.startswith("-")
         _require_version_query_metric(name, known)
-        chosen.sort(key=lambda version: _replace_missing_by_lowest(version.headline.get(name)), reverse=descending)
+        chosen.sort(key=lambda version: _read_metric_or_lowest(version, name), reverse=descending)
     return chosen
 
 
@@ -68,13 +69,14 @@ def compare_versions_side_by_side(versions: Sequence[Manifest]) -> list[tuple[st
     return rows
 
 
+def _read_metric_or_lowest(version: Manifest, name: str) -> float:
+    value = version.headline.get(name)
+    return -math.inf if value is None else value
+
+
 def _require_version_query_metric(name: str, known: set[str]) -> None:
     if name not in known:
         raise UsageError(
             f"No version has a metric '{name}'.{suggest_nearest(name, known)}",
             f"Known: {', '.join(sorted(known)) or 'none'}.",
         )
-
-
-def _replace_missing_by_lowest(value: float | None) -> float:
-    return float("-inf") if value is None else value

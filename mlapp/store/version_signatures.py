@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlapp.errors import ConfigError
 from mlapp.store.manifest import Manifest
-from mlapp.store.manifests import manifest_signatures_key
-from mlapp.store.names import parse_version_numbers
+from mlapp.store.manifests import make_signatures_key
+from mlapp.store.numbered_names import append_numbered_key
 from mlapp.store.signatures import Signer, join_signatures
 from mlapp.store.storage import Storage
 
@@ -37,11 +37,8 @@ class VersionSignatures:
             ConfigError: no key to sign with. StoreError: the keyless service refused.
         """
         text = self._require_signer().sign_version(manifest, files, keyless=keyless)
-        prefix = manifest_signatures_key(manifest.app, manifest.version)
-        while True:
-            last = max(parse_version_numbers(self._storage.list_names(prefix)), default=0)
-            if self._storage.create_key(f"{prefix}/{last + 1:06}.json", text.encode()):
-                return
+        prefix = make_signatures_key(manifest.app, manifest.version)
+        append_numbered_key(self._storage, prefix, text.encode())
 
     def verify_signatures(self, manifest: Manifest, files: Path) -> None:
         """Check that a version has a valid signature, whether or not the settings require it.

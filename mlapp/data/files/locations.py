@@ -16,13 +16,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlapp.data.secrets import Address
-from mlapp.env_vars import read_azure_account
+from mlapp.env_vars import read_aws_region, read_azure_account, read_s3_endpoint
 from mlapp.errors import DataError, MissingExtraError
+from mlapp.path_patterns import compile_path_pattern
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +45,7 @@ _REFUSED = (
 )
 _TIMEOUT = 10.0
 """Seconds to wait for a connection."""
+_GCS_RETRIES = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _list_folder_files(address: Address, scheme: str) -> list[File]:
             return [make_file(info)]
         pattern, base = None, path
     else:
-        pattern = _translate_path_pattern(path)
+        pattern = compile_path_pattern(path)
         fixed = path[: _WILD.search(path).start()]  # type: ignore[union-attr]
         base = fixed.rpartition("/")[0]
     infos = filesystem.get_file_info(fs.FileSelector(base or ".", recursive=True, allow_not_found=True))
@@ -124,18 +127,6 @@ def _is_hidden_path(path: str) -> bool:
     return any(part.startswith((".", "_")) and "=" not in part for part in PurePosixPath(path.lstrip("/")).parts)
 
 
-def _translate_path_pattern(pattern: str) -> re.Pattern[str]:
-    """Convert a path pattern to a regular expression: `**` crosses folders, `*` and `?` do not."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    said = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile(
-        "".join(
-            said.get(part, part.replace("[!", "[^") if part.startswith("[") and part.endswith("]") else re.escape(part))
-            for part in parts
-        )
-    )
-
-
 def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]:
     try:
         from pyarrow import fs
@@ -148,9 +139,7 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
         case "s3":
             return _open_s3_filesystem(path.partition("/")[0]), path
         case "gs" | "gcs":
-            return fs.GcsFileSystem(
-                **_read_gcs_filesystem_emulator(), retry_time_limit=_convert_filesystem_timeout(30)
-            ), path
+            return fs.GcsFileSystem(**_read_gcs_filesystem_emulator(), retry_time_limit=_GCS_RETRIES), path
         case "abfs" | "abfss":
             filesystem, path = fs.FileSystem.from_uri(address.value)
             return filesystem, path
@@ -168,8 +157,7 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
 def _open_s3_filesystem(bucket: str) -> fs.FileSystem:
     from pyarrow import fs
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    endpoint, region = read_s3_endpoint(), read_aws_region()
     if region is None and endpoint is None:
         region = fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(
@@ -195,12 +183,6 @@ def _read_azure_filesystem_emulator() -> dict[str, Any]:
         for kind in ("blob", "dfs")
         for part, value in (("scheme", scheme or "http"), ("authority", place))
     }
-
-
-def _convert_filesystem_timeout(number: int) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=number)
 
 
 @contextmanager
