@@ -1,4 +1,4 @@
-"""Recognizes environment variables with secrets by name and value. They must not be readable by everyone."""
+"""Recognizes secrets that are written out: in environment variables by name and value, in URLs by form."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ NAME = re.compile(
 PLAIN = re.compile(r"(true|false|yes|no|on|off|none|null|\d+(\.\d+)?|/.*|\$\{.*)?", re.IGNORECASE)
 """Values that are never secret: a switch, a number, a file's path, a reference."""
 
-IN_ADDRESS = re.compile(r"://[^\s/@:]*:(?!\$\{)[^\s/@]+@")
-"""An address with a password that is written out, as in DATABASE_URL."""
+PASSWORD_IN_URL = re.compile(
+    r"[A-Za-z0-9]://[^\s/@:'\"<>]*:"
+    r"(?![{<*]|\$[{(A-Z_]|%(?![0-9A-Fa-f]{2}))"  # a placeholder: {}, <password>, ***, ${NAME}, $NAME, %s, %(name)s
+    r"[^\s/@'\"<>]+@[\w\[{$]"
+)
+"""A password that is written out in a URL, such as DATABASE_URL or a package index."""
 
 
 def is_secret_variable(name: str, value: str) -> bool:
     """Whether an environment variable looks like a secret."""
-    if IN_ADDRESS.search(value):
+    if PASSWORD_IN_URL.search(value):
         return True
     return NAME.search(name) is not None and PLAIN.fullmatch(value) is None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,13 +27,11 @@ from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.provenance import strip_build_version
 from mlapp.reporting import Reporter
-from mlapp.secret_variables import refuse_secret_variables
+from mlapp.secret_variables import PASSWORD_IN_URL, refuse_secret_variables
 from mlapp.store import Manifest, ModelVersion
 from mlapp.store.aliases import AliasEntry
 from mlapp.store.manifest import FORMAT as STORE_FORMAT
-
-PASSWORD = re.compile(r"[a-z0-9]://[^\s/@:'\"{}<>]*:(?!\$?\{|<|\*|%)[^\s/@'\"{}<>]+@[\w\[]")
-"""A URL with a password that does not come from the environment."""
+from mlapp.store.numbered_names import format_number_name
 
 WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
 """Suffixes of files that can contain a URL with a password."""
@@ -175,7 +172,7 @@ def _warn_of_bundled_credentials(code: Path, warn: Reporter) -> None:
     """Warn about plain-text passwords in URLs, such as of a package index or a database: they would be shipped."""
     for file in sorted(code.rglob("*")):
         is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
-        if is_looked_at and PASSWORD.search(file.read_text(encoding="utf-8", errors="replace")):
+        if is_looked_at and PASSWORD_IN_URL.search(file.read_text(encoding="utf-8", errors="replace")):
             name = file.relative_to(code).as_posix()
             warn(f"{name} contains a password in a URL and is part of the bundle: write ${{VARIABLE}} instead.")
 
@@ -201,7 +198,7 @@ def _write_bundle_store(version: ModelVersion | None, target: Path) -> None:
             ) from None
         except OSError:
             shutil.copyfile(version.files / name, copy)
-    entry = target / version.app / "versions" / f"{version.version:06}.json"
+    entry = target / version.app / "versions" / format_number_name(version.version)
     entry.parent.mkdir(parents=True)
     entry.write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)) + b"\n")
 
@@ -210,7 +207,7 @@ def _write_bundle_aliases(project: Project, version: ModelVersion, target: Path)
     """Point every alias of the store at the version in the bundle, because a site requests its model by alias."""
     entry = msgspec.json.encode(AliasEntry(version.version, version.manifest.created))
     for alias in {PRODUCTION, *project.store.aliases(version.app, [])}:
-        file = target / version.app / "aliases" / alias / "000001.json"
+        file = target / version.app / "aliases" / alias / format_number_name(1)
         file.parent.mkdir(parents=True)
         file.write_bytes(entry)
 

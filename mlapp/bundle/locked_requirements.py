@@ -53,8 +53,8 @@ def write_bundle_requirements(
             f"Replace it with {distribution.NAME}, with the same extras.",
         )
     entries = []
-    if self_wheel.is_self_installed_from_index():
-        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_self_version()}"
+    if self_wheel.is_installed_from_index():
+        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
     else:
         wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
         requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"

@@ -67,13 +67,13 @@ def read_lockfile(root: Path, image: Image, python: str) -> tuple[Path, list[Pin
         file = root / "pdm.lock"
         return file, [
             _pin_locked_package(package, root)
-            for package in load_lockfile_toml(file).get("package", [])
+            for package in load_toml(file).get("package", [])
             if _is_lock_entry_needed(package)
         ]
     return None
 
 
-def load_lockfile_toml(file: Path) -> dict[str, Any]:
+def load_toml(file: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
@@ -91,7 +91,7 @@ def _find_uv_lock(root: Path) -> Path | None:
         return root / "uv.lock"
     for folder in root.parents if (root / "pyproject.toml").is_file() else ():
         if (folder / "uv.lock").is_file() and (folder / "pyproject.toml").is_file():
-            is_workspace = "workspace" in load_lockfile_toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})
+            is_workspace = "workspace" in load_toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})
             return folder / "uv.lock" if is_workspace else None
     return None
 
@@ -100,7 +100,7 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
     options = ["--frozen", "--no-default-groups", "--no-emit-project", "--no-annotate", "--no-header", "--quiet"]
     text = uv.run_uv(["export", *options], folder=root, image=image, doing=f"Reading {lock.name}")
     indexes: dict[tuple[str, str], str | None] = {}
-    for package in load_lockfile_toml(lock).get("package", []):
+    for package in load_toml(lock).get("package", []):
         registry = package.get("source", {}).get("registry", PYPI)
         indexes[canonicalize_name(package["name"]), package.get("version", "")] = None if registry == PYPI else registry
     for each in parse_locked_requirement_lines(text):
@@ -112,7 +112,7 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
 
 def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
     """Read Poetry's lock, which has groups per package since 2.0, one category until 1.4, and neither in between."""
-    packages = load_lockfile_toml(lock).get("package", [])
+    packages = load_toml(lock).get("package", [])
     if packages and not any("groups" in package or "category" in package for package in packages):
         needed = _collect_locked_names(lock.with_name("pyproject.toml"), packages, python)
         packages = [package for package in packages if canonicalize_name(package["name"]) in needed]
@@ -124,9 +124,7 @@ def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
 def _collect_locked_names(pyproject: Path, packages: list[dict[str, Any]], python: str) -> set[str]:
     """The names of the requirements in pyproject.toml and of their transitive dependencies on Linux."""
     asked = (
-        load_lockfile_toml(pyproject).get("tool", {}).get("poetry", {}).get("dependencies", {})
-        if pyproject.is_file()
-        else {}
+        load_toml(pyproject).get("tool", {}).get("poetry", {}).get("dependencies", {}) if pyproject.is_file() else {}
     )
     needs: dict[str, list[tuple[str, Any]]] = {}
     for package in packages:

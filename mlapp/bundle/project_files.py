@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from mlapp.bundle import secrets
 from mlapp.bundle.bundle import BundleError
+from mlapp.path_patterns import compile_path_pattern
 from mlapp.reporting import Reporter
 
 LARGE = 100 * 1024**2
@@ -187,7 +187,8 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
         pattern = line.strip()
         if pattern and not pattern.startswith("#"):
             negated = pattern.startswith("!")
-            rules.append((_compile_dockerignore_pattern(pattern.lstrip("!").strip().strip("/")), negated))
+            path = os.path.normpath(pattern.lstrip("!").strip().strip("/"))
+            rules.append((compile_path_pattern(path), negated))
 
     def is_ignored(path: Path) -> bool:
         ignored = False
@@ -198,10 +199,3 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
         return ignored
 
     return is_ignored
-
-
-def _compile_dockerignore_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern of Go's filepath.Match, with `**` for any number of folders, to a regex for full paths."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", os.path.normpath(pattern))
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(known.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts))

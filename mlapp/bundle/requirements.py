@@ -79,7 +79,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
     file = root / "pyproject.toml"
     if not file.is_file():
         return None
-    content = lockfiles.load_lockfile_toml(file)
+    content = lockfiles.load_toml(file)
     if "project" in content:
         return DeclaredRequirements(file.name, file.read_text(encoding="utf-8"), file=file)
     if "dependencies" in content.get("tool", {}).get("poetry", {}):

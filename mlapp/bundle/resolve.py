@@ -115,5 +115,5 @@ def _compile_requirements(
             arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""
-        uv.run_uv(arguments, folder=root, image=uv.add_uv_indexes(image, indexes), doing=f"Resolving {source}")
+        uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), doing=f"Resolving {source}")
         return result.read_text()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mlapp import config
-from mlapp.errors import MissingExtraError
+from mlapp.config.yaml_text import parse_yaml
+from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.secret_variables import PASSWORD_IN_URL
 
 NAMES = (
     *(".env", ".env.*", "*.env", ".envrc", ".envrc.*", "secrets.*", ".secrets", ".secrets.*"),
@@ -128,7 +130,7 @@ OWN_RULES = {
 _GIVEN = r"(?![$%<>{}\s\"'])"
 """The value is in the file, and not a reference to a variable."""
 ADDRESS_RULES = {
-    "Password in a URL": re.compile(rf"://[^\s:/@'\"<>]*:{_GIVEN}[^\s/@'\"]+@"),
+    "Password in a URL": PASSWORD_IN_URL,
     "Token in a URL": re.compile(r"://[A-Za-z0-9_\-.]{20,}@"),
 }
 CLIENT_RULES = {
@@ -186,7 +188,7 @@ def detect_secret_by_content(file: Path) -> str | None:
             return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
     if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
         return BY_NAME
-    return next(_find_secret_api_keys(text), None) if file.name == config.FILE else None
+    return next(_find_secret_api_keys(text, file), None) if file.name == config.FILE else None
 
 
 def _select_client_secret_rules(name: str) -> dict[str, re.Pattern[str]]:
@@ -210,13 +212,11 @@ def _load_secret_rules() -> Sequence[tuple[str, re.Pattern[str]]]:
     return tuple(rules)
 
 
-def _find_secret_api_keys(text: str) -> Iterator[str]:
+def _find_secret_api_keys(text: str, file: Path) -> Iterator[str]:
     """The locations of plain-text API keys in mlapp.yaml."""
-    import yaml
-
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError:
+        raw = parse_yaml(text, file)
+    except ConfigError:  # mlapp reads no such file
         return
     settings_by_place = {"": raw}
     environments = raw.get("environments") if isinstance(raw, dict) else None

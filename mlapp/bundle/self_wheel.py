@@ -12,7 +12,7 @@ from mlapp.bundle import wheel
 from mlapp.distribution import LOCAL, NAME, WHEEL_NAME, version
 
 
-def is_self_installed_from_index() -> bool:
+def is_installed_from_index() -> bool:
     """Whether the running mlapp was installed from a package index, so that its version is sufficient to install it.
 
     Installations from a folder, a file or git are recognized by PEP 610, wheels that were packed here by their version.
@@ -21,9 +21,9 @@ def is_self_installed_from_index() -> bool:
     return distribution.read_text("direct_url.json") is None and not distribution.version.endswith(LOCAL)
 
 
-def format_self_version() -> str:
+def format_own_version() -> str:
     """The version for a requirement. For a wheel that is packed here, it is one that no index can have."""
-    return version() if is_self_installed_from_index() else f"{version()}{LOCAL}"
+    return version() if is_installed_from_index() else f"{version()}{LOCAL}"
 
 
 def write_own_wheel(folder: Path, templates: Path | None = None) -> Path:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from mlapp.bundle import uv, wheel
 from mlapp.bundle.bundle import BundleError
 from mlapp.bundle.project_files import find_project_files
@@ -72,7 +74,7 @@ def build_source_wheels(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / file.name)
         name, version = file.name.split("-")[:2]
-        yield BuiltWheel(re.sub(r"[-_.]+", "-", name).lower(), version, folder / file.name)
+        yield BuiltWheel(canonicalize_name(name), version, folder / file.name)
 
 
 def _fingerprint_source_wheel(source: str, place: Path | None) -> str:

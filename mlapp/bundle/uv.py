@@ -39,7 +39,7 @@ def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) 
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
     secrets: list[str] = []
-    environ = {**os.environ, **make_uv_index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ = {**os.environ, **make_index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [_find_uv(), *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -67,7 +67,7 @@ def _find_uv() -> str:
         return found
 
 
-def make_uv_index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
+def make_index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
     """uv's environment variables for the indexes, including credentials, which are also added to `secrets`.
 
     Raises:
@@ -82,7 +82,7 @@ def make_uv_index_variables(image: Image, secrets: list[str] | None = None) -> d
     return environ
 
 
-def add_uv_indexes(image: Image, text: str) -> Image:
+def add_indexes(image: Image, text: str) -> Image:
     """`image:` extended by the indexes in a requirements file."""
     url, extra = image.index_url, list(image.extra_index_urls)
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):

@@ -144,7 +144,7 @@ def to_data_source_value(value: Any) -> Any:
         return None
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert) and getattr(value, "ndim", 0) == 0:  # pandas' Timestamp and Timedelta
-            return _drop_source_nanoseconds(value, convert)
+            return getattr(value.floor("us"), convert)()  # pandas warns when it drops nanoseconds itself
     if type(value).__module__.partition(".")[0] not in ("numpy", "pandas") or not hasattr(value, "dtype"):
         return value
     if value.dtype.kind in "mM":
@@ -153,10 +153,6 @@ def to_data_source_value(value: Any) -> Any:
         value = np.asarray(value).astype(f"{value.dtype.kind}8[us]")
     found = value.tolist()
     return [to_data_source_value(item) for item in found] if isinstance(found, list) else found
-
-
-def _drop_source_nanoseconds(value: Any, convert: str) -> Any:
-    return getattr(value.floor("us"), convert)()
 
 
 @contextmanager

@@ -222,8 +222,7 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
     except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
         state = getattr(error, "sqlstate", None) or ""
         details = {
-            _render_postgres_parameter(key): _render_postgres_parameter(value)
-            for key, value in getattr(error, "details", ())
+            _decode_postgres_detail(key): _decode_postgres_detail(value) for key, value in getattr(error, "details", ())
         }
         told = details.get("PG_DIAG_MESSAGE_PRIMARY") or _strip_postgres_prefix(str(error))
         if state[:2] == "08" or state in _GONE or any(sign in str(error).lower() for sign in _LOST):
@@ -234,7 +233,7 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
         ) from None
 
 
-def _render_postgres_parameter(value: str | bytes) -> str:
+def _decode_postgres_detail(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 

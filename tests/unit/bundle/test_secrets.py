@@ -51,6 +51,7 @@ HELD = [
         "line 2: Password in a URL",
     ),
     ("requirements.txt", f"a @ git+https://{'x' * 24}@git.example.org/a.git\n", "line 1: Token in a URL"),
+    ("requirements.txt", "--index-url https://ci:%24ecret@${HOST}/simple\n", "line 1: Password in a URL"),
     (".yarnrc.yml", "npmAuthToken: 0123-4567-89ab\n", "line 1: Password or Token"),
     ("nuget.config", '<add key="ClearTextPassword" value="hunter2" />\n', "line 1: Password or Token"),
     ("settings.xml", "<server><password>hunter2</password></server>\n", "line 1: Password or Token"),
@@ -64,6 +65,7 @@ PLAIN = [
     ("image.png", "\0\0" + AWS),
     ("pip.conf", "[global]\nindex-url = https://${USER}:${TOKEN}@pypi.example.org/simple\n"),
     ("requirements.txt", "a @ git+ssh://git@git.example.org/a.git\ntoken-bucket==1.0\n# password: tokens\n"),
+    ("requirements.txt", "--index-url https://ci:%(token)s@host/simple\n"),
     (".yarnrc.yml", 'npmAuthToken: "${NPM_TOKEN}"\n'),
     ("pyproject.toml", '[project]\ndescription = "password: a strength meter"\nkeywords = ["token"]\n'),
 ]
