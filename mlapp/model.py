@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.frameworks.python import PythonFramework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.pipeline.parameters import bind_pipeline_stage_parameters, list_parameters
+from mlapp.pipeline.parameters import bind_stage_parameters, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
@@ -80,7 +80,7 @@ class TrainedModel:
         saver = self.pipeline.stage("saver")
         if saver is None:
             require_declared_model_format(self.pipeline, self.framework, self.format)
-            self.framework.save(self.estimator, folder, self.format, _list_trusted_model_types(self.pipeline))
+            self.framework.save(self.estimator, folder, self.format, self.pipeline.model_options.trusted)
             return
         try:
             saver(self.estimator, folder)
@@ -117,7 +117,7 @@ def load_model_estimator(
         try:
             if adapter.weights_only:
                 return adapter.restore(_build_unfitted_model(pipeline, parameters or {}), folder)
-            return adapter.load(folder, format, _list_trusted_model_types(pipeline))
+            return adapter.load(folder, format, pipeline.model_options.trusted)
         except FileNotFoundError as error:
             raise ModelError(
                 f"{folder} has no file of a model that was saved as '{format}' by {adapter.name}: {error}",
@@ -143,13 +143,13 @@ def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, 
         return
     if isinstance(model, NOT_A_MODEL):
         if pipeline.stage("trainer") is None:
-            raise _no_model_error(pipeline.stages["model"], model)
+            raise _make_no_model_error(pipeline.stages["model"], model)
         return  # parameters, which the trainer turns into a model
     if to_keep or format not in ("", "joblib"):
-        framework.require_savable(model, format, _list_trusted_model_types(pipeline))
+        framework.require_savable(model, format, pipeline.model_options.trusted)
 
 
-def _no_model_error(stage: Stage, value: Any) -> DeclarationError:
+def _make_no_model_error(stage: Stage, value: Any) -> DeclarationError:
     if isinstance(value, type):
         return DeclarationError(
             f"{stage.title} returned the class {value.__name__}, not a model.",
@@ -231,12 +231,8 @@ def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> 
     own = list_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind_pipeline_stage_parameters(stage, own, mine)
+    values = bind_stage_parameters(stage, own, mine)
     try:
         return stage(**values)
     except Exception as error:
         raise UserCodeError(stage.title, error) from error
-
-
-def _list_trusted_model_types(pipeline: Pipeline) -> Sequence[str]:
-    return pipeline.model_options.trusted

@@ -12,7 +12,7 @@ import msgspec
 from mlapp.errors import DeclarationError, suggest_nearest
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import NO_OPTIONS, FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
-from mlapp.pipeline.stage_tasks import TaskArguments, make_pipeline_stage_task
+from mlapp.pipeline.stage_tasks import TaskArguments, make_stage_task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,6 +33,15 @@ class Decorator:
         self._pipeline.declare(self._role, function, NO_OPTIONS)
         return function
 
+    def _mark(self, function: F | None, options: TaskOptions) -> F | Callable[[F], F]:
+        """Declare the function of `@app.role`; the decorator of `@app.role(…)`, which has no function yet."""
+
+        def declare(function: F) -> F:
+            self._pipeline.declare(self._role, function, options)
+            return function
+
+        return declare if function is None else declare(function)
+
 
 class TaskDecorator(Decorator):
     """`@app.<role>` of a training stage, which can also run as a separate task on a cluster."""
@@ -42,13 +51,7 @@ class TaskDecorator(Decorator):
     @overload
     def __call__(self, /, **task: Unpack[TaskArguments]) -> Callable[[F], F]: ...
     def __call__(self, function: F | None = None, /, **options: Unpack[TaskArguments]) -> F | Callable[[F], F]:
-        task = make_pipeline_stage_task(self._role.name, options)
-
-        def mark_stage(function: F) -> F:
-            self._pipeline.declare(self._role, function, TaskOptions(task))
-            return function
-
-        return mark_stage if function is None else mark_stage(function)
+        return self._mark(function, TaskOptions(make_stage_task(self._role.name, options)))
 
 
 class TransformerDecorator(TaskDecorator):
@@ -131,7 +134,7 @@ class ModelDecorator(Decorator):
             task: how the training runs on a cluster if the app has no trainer; see `Task`.
         """
         options = ModelOptions(
-            make_pipeline_stage_task(self._role.name, task),
+            make_stage_task(self._role.name, task),
             format,
             tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
             trained,
@@ -145,11 +148,7 @@ class ModelDecorator(Decorator):
             self._pipeline.declare(self._role, ready_model, replace(options, is_trained=True, file=file))
             return ready_model
 
-        def mark_model(function: F) -> F:
-            self._pipeline.declare(self._role, function, options)
-            return function
-
-        return mark_model if builder is None else mark_model(builder)
+        return self._mark(builder, options)
 
 
 class FeatureLoaderDecorator(Decorator):
@@ -180,11 +179,7 @@ class FeatureLoaderDecorator(Decorator):
             ) from None
         options = FeatureLoaderOptions(example=example, schema=None if schema is None else dict(schema))
 
-        def mark(function: F) -> F:
-            self._pipeline.declare(self._role, function, options)
-            return function
-
-        return mark if function is None else mark(function)
+        return self._mark(function, options)
 
 
 class PredictorDecorator(Decorator):
@@ -223,10 +218,4 @@ class PredictorDecorator(Decorator):
             wait: seconds that a request can wait for others; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server ignores it.
         """
-        options = PredictorOptions(make_pipeline_stage_task(self._role.name, task), batch, max_batch, wait)
-
-        def mark_predictor(function: F) -> F:
-            self._pipeline.declare(self._role, function, options)
-            return function
-
-        return mark_predictor if function is None else mark_predictor(function)
+        return self._mark(function, PredictorOptions(make_stage_task(self._role.name, task), batch, max_batch, wait))

@@ -118,6 +118,7 @@ def make_parameter_example(kind: Any) -> str:
 
 
 def _convert_value_to_type(value: Any, kind: Any) -> Any:
+    """As `convert_value`, but with the error of the type that refuses: ValueError, TypeError or ValidationError."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return _convert_value_to_type(value, options[0])
@@ -128,11 +129,7 @@ def _convert_value_to_type(value: Any, kind: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
-        return (
-            next(option for option in options if option == value or str(option) == value)
-            if any(option == value or str(option) == value for option in options)
-            else _raise_parameter_value_error()
-        )
+        return _convert_literal_value(value, options)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _convert_enum_value(value, kind)
     if kind is bool:
@@ -156,8 +153,17 @@ def _convert_value_to_type(value: Any, kind: Any) -> Any:
         return _convert_written_value(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
-        return kind(str(value)) if is_text else _raise_parameter_value_error()
+        if not is_text:
+            raise ValueError
+        return kind(str(value))
     return value
+
+
+def _convert_literal_value(value: Any, options: tuple[Any, ...]) -> Any:
+    for option in options:
+        if option == value or str(option) == value:
+            return option
+    raise ValueError
 
 
 def _convert_written_value(value: Any, kind: Any) -> Any:
@@ -182,7 +188,7 @@ def _convert_union_value(value: Any, options: tuple[Any, ...]) -> Any:
                 raise
         except (ValueError, TypeError, msgspec.ValidationError):
             continue
-    return _raise_parameter_value_error()
+    raise ValueError
 
 
 def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
@@ -190,25 +196,28 @@ def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
         texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
         if value is member or value == member.value or value in texts:
             return member
-    return _raise_parameter_value_error()
+    raise ValueError
 
 
 def _convert_bool_value(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    text = value.lower() if isinstance(value, str) else _raise_parameter_value_error()
-    return text in TRUE if text in TRUE | FALSE else _raise_parameter_value_error()
+    if isinstance(value, str) and value.lower() in TRUE | FALSE:
+        return value.lower() in TRUE
+    raise ValueError
 
 
 def _convert_sequence_value(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
+    elif isinstance(value, Mapping):
+        raise ValueError
     else:
-        parts = _raise_parameter_value_error() if isinstance(value, Mapping) else list(value)
+        parts = list(value)
     inner = options[0] if options else Any
     if container is tuple and options and options[-1] is not Ellipsis:
         if len(parts) != len(options):
-            _raise_parameter_value_error()
+            raise ValueError
         return tuple(_convert_value_to_type(part, each) for part, each in zip(parts, options, strict=True))
     return container(_convert_value_to_type(part, inner) for part in parts)
 
@@ -255,7 +264,9 @@ def _convert_member_value(name: Any, value: Any, kind: Any) -> Any:
 def _parse_mapping_value(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
-    return value if isinstance(value, Mapping) else _raise_parameter_value_error()
+    if not isinstance(value, Mapping):
+        raise ValueError
+    return value
 
 
 def _take_pydantic_value_message(error: Exception) -> str:
@@ -274,7 +285,3 @@ def _parse_literal_parameter_value(text: str) -> Any:
         return msgspec.json.decode(text.lower() if text in ("True", "False") else text)
     except msgspec.DecodeError:
         return text
-
-
-def _raise_parameter_value_error() -> typing.NoReturn:
-    raise ValueError

@@ -151,9 +151,7 @@ def select_pipeline_parameters(
     }
 
 
-def bind_pipeline_stage_parameters(
-    stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]
-) -> dict[str, Any]:
+def bind_stage_parameters(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """One stage's values: the given ones that it takes, converted and checked, and its defaults.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from mlapp.errors import DeclarationError, suggest_nearest
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
-"""Of Kubernetes, as far as anybody writes it: cores and bytes."""
+"""The common forms of a Kubernetes quantity: cores and bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TaskArguments(TypedDict, total=False):
     secrets: Sequence[str]
 
 
-def make_pipeline_stage_task(role: str, options: Mapping[str, Any]) -> Task:
+def make_stage_task(role: str, options: Mapping[str, Any]) -> Task:
     """How a stage runs, from the options of its decorator.
 
     Raises:

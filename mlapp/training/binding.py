@@ -9,7 +9,7 @@ from mlapp import frameworks
 from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import no_probabilities_error, will_have_method
 from mlapp.pipeline import Pipeline, Stage, bind_pipeline_parameters
-from mlapp.pipeline.parameters import bind_pipeline_stage_parameters, list_open_parameter_stages, list_parameters
+from mlapp.pipeline.parameters import bind_stage_parameters, list_open_parameter_stages, list_parameters
 from mlapp.training import stage_calls
 
 Bound = dict[str, dict[str, Any]]
@@ -26,7 +26,7 @@ def build_and_bind(pipeline: Pipeline, given: Mapping[str, Any]) -> tuple[Any, F
     """
     users = [*pipeline.stages.values(), stage_calls.select_splitter(pipeline)]
     # The other values are checked after the model is built.
-    values = bind_pipeline_stage_parameters(pipeline.stages["model"], list_parameters(users), given)
+    values = bind_stage_parameters(pipeline.stages["model"], list_parameters(users), given)
     model = stage_calls.call_builder(pipeline, values)
     framework = frameworks.find_framework(type(model))
     if pipeline.predict_what == "proba" and not will_have_method(model, "predict_proba"):

@@ -64,7 +64,7 @@ class Reliability:
         self._errors[split] = estimate_metric_errors(
             self._evaluator, self._estimator, features, target, self._parameters
         )
-        formed = stage_calls.convert_stage_call_features(self._evaluator, features)
+        formed = stage_calls.convert_stage_features(self._evaluator, features)
         self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
 
     def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str]) -> Baseline:

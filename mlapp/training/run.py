@@ -79,7 +79,7 @@ def run(
     require_savable_model(pipeline, framework, model, to_keep)
     stage_calls.require_predict(pipeline, framework, model)
     trainer = stage_calls.select_trainer(pipeline, framework)
-    stage_calls.check_trainer_call_parameters(trainer, framework, bound.get("trainer", {}))
+    stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
     begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
 
     monitor = pipeline.monitor_settings

@@ -165,7 +165,7 @@ def select_splitter(pipeline: Pipeline) -> Stage:
     return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_default_table, 2)
 
 
-def check_trainer_call_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
+def check_trainer_parameters(stage: Stage | None, framework: Framework, parameters: Values) -> None:
     """Check the parameters of the framework's own trainer, before data is read.
 
     Raises:
@@ -196,7 +196,7 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
     if wants_batched_features(stage) and not isinstance(features, Iterator):
         features, target = iter([features]), iter([target])
     with seeds.fix_seeds():
-        estimator = call_stage(stage, model, convert_stage_call_features(stage, features), target, **parameters)
+        estimator = call_stage(stage, model, convert_stage_features(stage, features), target, **parameters)
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Return the fitted model.")
     return estimator
@@ -212,7 +212,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        found = call_stage(stage, estimator, convert_stage_call_features(stage, features), target, **parameters)
+        found = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
     except MlappError as error:
         if not stage.is_default:
             raise
@@ -248,7 +248,7 @@ def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> 
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
-def convert_stage_call_features(stage: Stage, features: Any) -> Any:
+def convert_stage_features(stage: Stage, features: Any) -> Any:
     """Features in the form that a stage takes: a DataFrame or an array."""
     takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
     return convert_features_to_array(features) if takes_array or wants_array_features(stage) else features
