@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Finding:
 def examine_machine(start: Path) -> list[Finding]:
     """Check Python, the extras, the tools, the deployment targets, and the project of a folder."""
     return [
-        Finding("python", True, provenance.read_provenance_python_version()),
+        Finding("python", True, platform.python_version()),
         *_diagnose_foreign_packages(),
         *_diagnose_extras(),
         *_diagnose_plugins(),

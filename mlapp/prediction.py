@@ -97,7 +97,7 @@ class Predictor:
         """Features with the schema's types, from inputs without a feature_loader.
 
         Args:
-            first: as for `accept`.
+            first: as for `accept_inputs`.
 
         Raises:
             InputError: they do not fit.
@@ -244,7 +244,7 @@ def load_predictor(pipeline: Pipeline, version: ModelVersion, *, extra: str = "r
 def make_version_predictor(
     pipeline: Pipeline, version: ModelVersion, estimator: Any, framework: Framework, *, extra: str = "refuse"
 ) -> Predictor:
-    """The model of a stored version, or its conversion, with the app's functions. `extra` as for `load`."""
+    """The model of a stored version, or its conversion, with the app's functions. `extra` as for `load_predictor`."""
     manifest = version.manifest
     return Predictor(
         pipeline,
@@ -258,7 +258,7 @@ def make_version_predictor(
 
 
 def make_predictor(trained: TrainedModel, *, extra: str = "refuse") -> Predictor:
-    """A model trained in this process, ready to predict. `extra` as for `load`."""
+    """A model trained in this process, ready to predict. `extra` as for `load_predictor`."""
     return Predictor(
         trained.pipeline,
         trained.estimator,

@@ -48,18 +48,14 @@ def strip_build_version(version: str) -> str:
     return version.partition("+")[0]
 
 
-def read_provenance_python_version() -> str:
-    return platform.python_version()
-
-
 def compare_trained_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
     """Differences between a version's libraries and Python (minor version) and the installed ones."""
     here = read_installed_versions(trained)
     found = [
         Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
     ]
-    if python.split(".")[:2] != read_provenance_python_version().split(".")[:2]:
-        found.append(Difference("python", python, read_provenance_python_version()))
+    if python.split(".")[:2] != platform.python_version().split(".")[:2]:
+        found.append(Difference("python", python, platform.python_version()))
     return found
 
 

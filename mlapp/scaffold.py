@@ -278,10 +278,10 @@ def _pin_template_requirements(file: Path, project: Path) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         name = re.match(r"[A-Za-z0-9._-]+", line)
         is_own = name is not None and name.group() == distribution.NAME
-        if is_own and not self_wheel.is_self_installed_from_index():
+        if is_own and not self_wheel.is_installed_from_index():
             wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
         found = read_installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
-        version = self_wheel.format_self_version() if is_own else found and strip_build_version(found)
+        version = self_wheel.format_own_version() if is_own else found and strip_build_version(found)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

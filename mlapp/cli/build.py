@@ -64,9 +64,6 @@ def build_image(
 
     project = Project.find(environment=environment)
 
-    def print_warning(text: str) -> None:
-        output.print_note(f"Warning: {text}")
-
     if to is not None and not bundle_only:
         raise UsageError(
             "--output is given without --bundle-only.",
@@ -74,7 +71,7 @@ def build_image(
         )
     if bundle_only or print_dockerfile:
         made = bundle_project(
-            project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=print_warning
+            project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=output.print_warning
         )
         if print_dockerfile:
             from mlapp.images.dockerfile import render_dockerfile
@@ -98,7 +95,7 @@ def build_image(
             scanned=scan,
             pushed=push,
             progress=tell,
-            warn=print_warning,
+            warn=output.print_warning,
             bar=bar,
         )
     if json:

@@ -43,7 +43,7 @@ def abort_canary(
       mlapp abort --target k8s
     """
     place = open_canary_target(environment, target, namespace, context)
-    _print_canary_release(place.abort(progress=output.print_note), "was taken away", json)
+    _print_canary_release(place.abort(progress=output.print_note), "was removed", json)
 
 
 def _print_canary_release(release: Release, outcome: str, json: bool) -> None:

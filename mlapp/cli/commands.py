@@ -34,7 +34,6 @@ from mlapp.cli import (
 )
 from mlapp.cli.target_options import TargetCommand
 from mlapp.errors import UsageError
-from mlapp.printable_text import set_up_logging
 
 HELP = """From an empty folder to a monitored model endpoint on Kubernetes.
 
@@ -81,7 +80,7 @@ def _print_version(is_given: bool) -> None:
 
 
 @cli.callback()
-def set_up(
+def change_folder(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
     ] = False,
@@ -92,9 +91,8 @@ def set_up(
         bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Set up logging for every command, and go to the folder of -C."""
+    """Go to the folder of -C. The other options are handled before a command runs."""
     if directory is not None:
         if not directory.is_dir():
             raise UsageError(f"-C {directory}: there is no such folder.", "Give the folder of a project.")
         os.chdir(directory)
-    set_up_logging()

@@ -69,9 +69,9 @@ def eject_schema() -> None:
       mlapp eject schema > mlapp.schema.json
       # then, as the first line of mlapp.yaml:  # yaml-language-server: $schema=mlapp.schema.json
     """
-    from mlapp.deploy.settings_schema import make_settings_schema as of_settings
+    from mlapp.deploy.settings_schema import make_settings_schema
 
-    output.print_json(of_settings())
+    output.print_json(make_settings_schema())
 
 
 def eject_dockerfile(
@@ -91,13 +91,10 @@ def eject_dockerfile(
     from mlapp.images.user_dockerfile import eject_dockerfile
     from mlapp.project import Project
 
-    def print_warning(text: str) -> None:
-        output.print_note(f"Warning: {text}")
-
     project = Project.find(environment=environment)
-    made = bundle_project(project, model=model, settings_of=environment, warn=print_warning)
+    made = bundle_project(project, model=model, settings_of=environment, warn=output.print_warning)
     with output.show_progress() as tell:
-        written = eject_dockerfile(made, project.root, platform=platform, progress=tell, warn=print_warning)
+        written = eject_dockerfile(made, project.root, platform=platform, progress=tell, warn=output.print_warning)
     for path in written:
         typer.echo(path)
 

@@ -60,10 +60,7 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
     project = Project.find(environment=environment)
     folder = to or Path(f"{project.name}-mlserver")
 
-    def print_warning(text: str) -> None:
-        output.print_note(f"Warning: {text}")
-
-    bundle = export_to_mlserver(project, model, here / folder, settings_of=environment, warn=print_warning)
+    bundle = export_to_mlserver(project, model, here / folder, settings_of=environment, warn=output.print_warning)
     if json:
         output.print_json(
             {"folder": str(here / folder), "model": bundle.manifest.app, "version": bundle.manifest.version}

@@ -39,11 +39,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_command(arguments: list[str]) -> None:
+    set_up_logging()
     plain = parse_plain_serve_arguments(arguments)
     if plain is None:
         _run_parsed_command(arguments)
     else:
-        set_up_logging()
         start_server(**plain)
         sys.exit(0)  # as typer does after each command
 

@@ -78,9 +78,9 @@ def run(
       mlapp monitor run
     """
     from mlapp.monitoring.closing import close_windows
-    from mlapp.serving.serve_spec import find_serve_spec_projects
+    from mlapp.serving.serve_spec import find_served_projects
 
-    for project in find_serve_spec_projects((), str(bundle) if bundle else None, environment):
+    for project in find_served_projects((), str(bundle) if bundle else None, environment):
         closed = close_windows(project)
         output.print_note(
             f"{project.name}: {closed.windows} windows closed, {len(closed.sent)} alarms started or ended."
@@ -128,12 +128,12 @@ def query_log(
 
       mlapp monitor sql "SELECT version, sum(weight) FROM log GROUP BY version"
     """
-    from mlapp.monitoring.database import query_monitoring_database as run_query
+    from mlapp.monitoring.database import query_monitoring_database
     from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.project import Project
     from mlapp.schema.json_values import to_json_value
 
-    names, rows = run_query(open_place_for_inspection(Project.find(environment=environment)), query)
+    names, rows = query_monitoring_database(open_place_for_inspection(Project.find(environment=environment)), query)
     if json:
         output.print_json([dict(zip(names, map(to_json_value, row), strict=True)) for row in rows])
     else:
@@ -153,16 +153,15 @@ def forget_person(
       mlapp monitor forget --key customer=4711 --yes
     """
     from mlapp.monitoring.column_privacy import ColumnPrivacy
-    from mlapp.monitoring.forgetting import forget_person_rows as delete
+    from mlapp.monitoring.forgetting import forget_person_rows
     from mlapp.monitoring.inspection import open_place_for_inspection
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     pairs = dict(_parse_person_key(text) for text in key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
-    rows = delete(
-        open_place_for_inspection(project), pairs, ColumnPrivacy(project.settings.monitor.columns, project.name)
-    )
+    privacy = ColumnPrivacy(project.settings.monitor.columns, project.name)
+    rows = forget_person_rows(open_place_for_inspection(project), pairs, privacy)
     typer.echo(f"{rows} row{'' if rows == 1 else 's'} deleted")
 
 

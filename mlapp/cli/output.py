@@ -11,10 +11,18 @@ from typing import Any
 from mlapp.errors import MlappError, UsageError
 from mlapp.printable_text import make_printable, make_printable_json, make_printable_line
 
+PLAIN = (str, int, float, type(None))
+"""Values that stay on one line of JSON."""
+
 
 def print_note(text: str) -> None:
     """Print a line for the user, on stderr."""
     print(make_printable(text), file=sys.stderr, flush=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning, on stderr."""
+    print_note(f"Warning: {text}")
 
 
 def print_result(text: str) -> None:
@@ -36,7 +44,7 @@ def print_json(data: Any) -> None:
     import msgspec
 
     text = msgspec.json.encode(data, enc_hook=str)
-    is_plain = isinstance(data, list) and not any(isinstance(item, (list, dict, msgspec.Struct)) for item in data)
+    is_plain = isinstance(data, list) and all(isinstance(item, PLAIN) for item in data)
     sys.stdout.write(make_printable_json((text if is_plain else msgspec.json.format(text)).decode()) + "\n")
 
 

@@ -103,7 +103,7 @@ def start_server(
         "bundle": str(bundle) if bundle else None,
         "environment": environment,
     }
-    found = plans.find_serve_spec_projects(**what)
+    found = plans.find_served_projects(**what)
     settings = plans.read_serve_settings(found, environment)
     given: dict[str, Any] = {
         "host": host or settings.host or sockets.choose_default_socket_host(),

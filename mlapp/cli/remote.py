@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def announce_remote_run(run: Run) -> Run:
 def print_remote_run_id(run: Run, *, json: bool = False) -> None:
     """Print the result of a command that does not follow its run: the run's ID, and how to follow it later."""
     if json:
-        output.print_json(summarize_remote_run(run))
+        output.print_json(run)
     else:
         output.print_result(run.id)
     output.print_note(f"Come back: mlapp runs wait {run.id}")
@@ -98,11 +97,6 @@ def fetch_remote_model(engine: Engine, run: str) -> ModelVersion:
         return engine.fetch_model(run)
     except UnreachableError as error:
         raise UnreachableError(error.what, f"The run is done. Fetch its model later: mlapp runs wait {run}") from error
-
-
-def summarize_remote_run(run: Run) -> dict[str, Any]:
-    """A run as JSON."""
-    return dataclasses.asdict(run)
 
 
 @contextmanager

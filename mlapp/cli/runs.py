@@ -13,7 +13,6 @@ from mlapp.cli.remote import (
     follow_remote_run,
     open_remote_project,
     print_remote_run_id,
-    summarize_remote_run,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def list_runs(
     """
     runs = open_remote_project(environment).list_runs(limit=limit)
     if json:
-        output.print_json([summarize_remote_run(run) for run in runs])
+        output.print_json(runs)
         return
     output.print_table(
         ["run", "workflow", "phase", "started", "seconds", "schedule"],
@@ -68,7 +67,7 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
     engine = open_remote_project(environment)
     found = engine.read_run(run)
     if json:
-        output.print_json(summarize_remote_run(found))
+        output.print_json(found)
         return
     output.print_table(
         ["task", "phase", "seconds", ""],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.remote import open_remote_project, summarize_remote_run
+from mlapp.cli.remote import open_remote_project
 from mlapp.errors import DeclarationError, ProjectError, UserCodeError
 
 cli = typer.Typer(help="Scheduled training and batch prediction on Flyte.", no_args_is_help=True)
@@ -32,7 +31,7 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
         output.print_note(f"The app cannot be read, so only deployed schedules are listed: {error.what}")
         found = engine.deployed_schedules()
     if json:
-        output.print_json([dataclasses.asdict(state) for state in found])
+        output.print_json(found)
         return
     output.print_table(
         ["schedule", "when (UTC)", "state", "promote_if", "version"],
@@ -112,7 +111,7 @@ def list_schedule_runs(
                 version = engine.fetch_model(run.id, schedule=name)
                 output.print_note(f"{run.id} is version {version.version}")
     if json:
-        output.print_json([summarize_remote_run(run) for run in found])
+        output.print_json(found)
         return
     output.print_table(
         ["run", "phase", "started", "seconds"],

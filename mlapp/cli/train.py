@@ -105,7 +105,7 @@ def train_model(
     settings, manifest = project.settings.monitor, version.manifest
     unknown = find_unknown_monitored_columns(settings, manifest.schema.features)
     for error in unknown + find_unknown_monitored_metrics(settings, manifest.headline):
-        output.print_note(f"Warning: {error.what} {error.todo}")
+        output.print_warning(f"{error.what} {error.todo}")
     found = version.manifest.metrics
     if not found:
         output.print_note(

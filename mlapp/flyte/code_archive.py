@@ -44,7 +44,7 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
     return packed.getvalue(), hasher.hexdigest()
 
 
-def digest_code_archive_data(root: Path, settings: Settings) -> str:
+def digest_archive_data(root: Path, settings: Settings) -> str:
     """SHA-256 of the non-code files in the archive, which a cached reader can read.
 
     Python files are excluded, because a task's cache depends on the functions that it runs

@@ -72,7 +72,7 @@ def write_folder_values(folder: Path, values: Mapping[str, Any], identity: Ident
 
 def read_folder_values(folder: Path) -> tuple[dict[str, Any], Identity]:
     """All values of a folder in order, and the identity."""
-    index = open_data_folder_index(folder)
+    index = open_folder_index(folder)
     return {
         name: _read_folder_file(folder, part) for name, part in zip(index.names, index.parts, strict=True)
     }, index.identity
@@ -80,16 +80,16 @@ def read_folder_values(folder: Path) -> tuple[dict[str, Any], Identity]:
 
 def read_folder_value(folder: Path, name: str) -> Any:
     """One value of a folder."""
-    index = open_data_folder_index(folder)
+    index = open_folder_index(folder)
     return _read_folder_file(folder, index.parts[index.names.index(name)])
 
 
-def open_data_folder_index(folder: Path) -> Dataset:
+def open_folder_index(folder: Path) -> Dataset:
     """The index of a folder."""
     return msgspec.json.decode((folder / INDEX).read_bytes(), type=Dataset)
 
 
-def check_data_folder_annotation(stage: Stage) -> None:
+def check_folder_annotation(stage: Stage) -> None:
     """Check a stage's return annotation, as far as it determines the type of the value.
 
     Raises:
@@ -103,7 +103,7 @@ def check_data_folder_annotation(stage: Stage) -> None:
         )
 
 
-def hash_data_folder(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
     """SHA-256 of names and contents: folders with the same data have the same hash, whichever run wrote them."""
     hasher = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):

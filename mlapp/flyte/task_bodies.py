@@ -107,10 +107,10 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     model = stage_calls.call_builder(pipeline, bound.get("model", {}))
     declared = frameworks.find_framework(type(model))
     trainer = stage_calls.select_trainer(pipeline, declared)
-    stage_calls.check_trainer_call_parameters(trainer, declared, bound.get("trainer", {}))
+    stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
     require_savable_model(pipeline, declared, model)
     stage_calls.require_predict(pipeline, declared, model)
-    index = data_folder.open_data_folder_index(splits)
+    index = data_folder.open_folder_index(splits)
     part = data_folder.read_folder_value(splits, index.names[0])
     columns = list_split_columns(part)
     features, target = stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))
@@ -165,7 +165,7 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
 
 def _widen_task_schema(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
     """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
-    for name in data_folder.open_data_folder_index(splits).names[1:]:
+    for name in data_folder.open_folder_index(splits).names[1:]:
         part = data_folder.read_folder_value(splits, name)
         schema = widen_schema_by_split(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
     return schema
@@ -184,7 +184,7 @@ def _measure_task_baseline(
     training task does not receive others.
     """
     reliability = Reliability(stage_calls.select_evaluator(pipeline, framework), estimator, {})
-    for at, name in enumerate(data_folder.open_data_folder_index(splits).names):
+    for at, name in enumerate(data_folder.open_folder_index(splits).names):
         if at == 0:
             reliability.add(name, None, None)
             continue
@@ -204,7 +204,7 @@ def run_evaluate_step(pipeline: Pipeline, bound: Bound, splits: Path, trained: P
     )
     evaluator = stage_calls.select_evaluator(pipeline, frameworks.get_framework(fitted.framework))
     metrics = {}
-    for name in data_folder.open_data_folder_index(splits).names:
+    for name in data_folder.open_folder_index(splits).names:
         features, target = stage_calls.call_parser(
             pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )

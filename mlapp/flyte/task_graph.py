@@ -63,7 +63,7 @@ class TaskGraph:
         source.app.require_stages("data_reader", "model")
         for role in ("data_loader", "data_splitter"):  # their return values are transferred
             if not source.settings.flyte.pickle and (stage := source.app.stage(role)):
-                data_folder.check_data_folder_annotation(stage)
+                data_folder.check_folder_annotation(stage)
         self.source = source
         self.pipeline: Pipeline = source.app
         self.name = source.app.name
@@ -217,7 +217,7 @@ class TaskGraph:
         """A hash of the data files that are uploaded with the code; empty in a container, which does not need it."""
         if "FLYTE_INTERNAL_EXECUTION_ID" in os.environ:
             return ""
-        return code_archive.digest_code_archive_data(self.source.root, self.source.settings)
+        return code_archive.digest_archive_data(self.source.root, self.source.settings)
 
     @property
     def allows_pickle(self) -> bool:
@@ -229,7 +229,7 @@ class TaskGraph:
         """A folder type that later tasks' caches identify by content, whichever run wrote it."""
         caches = any(make_task_spec_options(self.pipeline, step).cache for step in STEPS)
         return (
-            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_data_folder(Path(given.path)))]
+            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
             if caches
             else (FlyteDirectory)
         )

@@ -36,7 +36,7 @@ def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) ->
     """
     asked = msgspec.json.decode(text, type=Trial)
     fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
-    first = data_folder.read_folder_value(splits, data_folder.open_data_folder_index(splits).names[0])
+    first = data_folder.read_folder_value(splits, data_folder.open_folder_index(splits).names[0])
     judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
     try:
         measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))

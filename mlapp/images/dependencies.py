@@ -148,7 +148,7 @@ def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str
         uv.run_uv(
             [*arguments, "--requirements", file.name],
             folder=bundle.folder,
-            image=uv.add_uv_indexes(bundle.settings.image, text),
+            image=uv.add_indexes(bundle.settings.image, text),
             doing=f"Fetching the dependencies for {platform}",
         )
 

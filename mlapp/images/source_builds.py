@@ -73,7 +73,7 @@ def build_source_packages(
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
-    image = uv.add_uv_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
+    image = uv.add_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
     version = uv.read_uv_version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "compiled" / key
@@ -86,7 +86,7 @@ def build_source_packages(
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
-        environ = {**_read_source_build_variables(Path(folder)), **uv.make_uv_index_variables(image)}
+        environ = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
         archive = _run_source_build(client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:

@@ -180,7 +180,7 @@ class Evaluation:
             features = stage_calls.call_transformer(self._pipeline, restore_logged_features(loaded.predictor, table))
             evaluator = stage_calls.select_evaluator(self._pipeline, loaded.predictor.framework)
             confidence, _ = compute_reliability_confidence(
-                loaded.predictor.estimator, stage_calls.convert_stage_call_features(evaluator, features)
+                loaded.predictor.estimator, stage_calls.convert_stage_features(evaluator, features)
             )
         except Exception as error:  # of the model's library
             log.debug("No estimate of the accuracy: %s", error)

@@ -39,7 +39,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def open_projects(self) -> list[Project]:
         """The projects of the apps."""
-        return find_serve_spec_projects(self.apps, self.bundle, self.environment)
+        return find_served_projects(self.apps, self.bundle, self.environment)
 
     def with_fresh_settings(self) -> ServeSpec:
         """The plan with the current settings of mlapp.yaml.
@@ -51,7 +51,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, settings=settings)
 
 
-def find_serve_spec_projects(apps: Sequence[str], bundle: str | None, environment: str | None) -> list[Project]:
+def find_served_projects(apps: Sequence[str], bundle: str | None, environment: str | None) -> list[Project]:
     """The projects of `FILE` or `FILE:APP` arguments, or of a bundle; by default that of the current folder.
 
     Raises:

@@ -188,7 +188,7 @@ class ClusterTarget(Target[S]):
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
         with self._open_target_session(progress) as job:
-            goal = releases.choose_cluster_rollback_release(job.releases.list_records(), to)
+            goal = releases.choose_rollback_release(job.releases.list_records(), to)
             note = f"rollback to {goal.number}"
             shipment = goal.release.shipment
             return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release

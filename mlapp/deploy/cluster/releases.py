@@ -175,7 +175,7 @@ def find_interrupted_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord 
     return records[-1] if records and records[-1].state == "pending" else None
 
 
-def choose_cluster_rollback_release(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
+def choose_rollback_release(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
     """The release to roll back to: `number`, or by default the one that was live before the current one.
 
     If a release was interrupted, this is the one that is still recorded as live.

@@ -29,7 +29,7 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": settings.processes,
         "restart": settings.restart,
-        "stop_grace_period": f"{compute_compose_stop_timeout(serve)}s",
+        "stop_grace_period": f"{compute_stop_timeout(serve)}s",
     }
     if settings.cpu is not None:
         service["cpus"] = settings.cpu
@@ -79,6 +79,6 @@ def _list_compose_variables(settings: DockerSettings) -> dict[str, str]:
     return {**threads, **settings.env}
 
 
-def compute_compose_stop_timeout(serve: Serve) -> int:
+def compute_stop_timeout(serve: Serve) -> int:
     """Seconds between SIGTERM and SIGKILL: the server's shutdown time plus a margin."""
     return math.ceil(serve.grace + serve.drain) + 5

@@ -53,7 +53,7 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         raise
     if before is not None and before.is_running:
         progress(f"stop {before.name}")
-        _retire_server(before, compose.compute_compose_stop_timeout(containers.serve))
+        _retire_server(before, compose.compute_stop_timeout(containers.serve))
     _prune_servers(containers, server)
     return server
 

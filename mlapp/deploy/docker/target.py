@@ -97,7 +97,7 @@ class DockerTarget(Target[DockerSettings]):
             front = containers.find_proxy()
             for container in [*([front] if front else []), *(server.container for server in containers.list_servers())]:
                 progress(f"remove {container.name}")
-                container.stop(timeout=compose.compute_compose_stop_timeout(self.serve))
+                container.stop(timeout=compose.compute_stop_timeout(self.serve))
                 container.remove(force=True)
                 removed.append(str(container.name))
             return removed + containers.remove_network_and_volume()

@@ -176,7 +176,7 @@ def _parse_grpc_message(name: str, body: bytes) -> Any:
     """
     from google.protobuf.message import DecodeError
 
-    wire.check_wire_message(body)
+    wire.check_message(body)
     try:
         return find_message_class(f"{name}Request").FromString(body)
     except DecodeError:
@@ -211,7 +211,7 @@ async def _answer_grpc_model_metadata(application: Application, request: Any, co
 
 
 async def _answer_grpc_model_infer(application: Application, body: bytes, context: Any) -> Any:
-    names = wire.check_wire_message(body)
+    names = wire.check_message(body)
     endpoint = open_inference.find_v2_model(application, names.get(1, ""), names.get(2))
     remaining = context.time_remaining()
     most = endpoint.settings.timeout

@@ -18,7 +18,7 @@ LONGEST_NAME = 1000
 """Bytes of such a name."""
 
 
-def check_wire_message(body: bytes) -> dict[int, str]:
+def check_message(body: bytes) -> dict[int, str]:
     """Check the number of fields of a request: at the top level, and in each tensor. Values are not checked.
 
     Returns:

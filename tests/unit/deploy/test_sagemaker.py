@@ -274,9 +274,9 @@ def test_a_dry_run_prints_a_template_without_an_account(monkeypatch):
 
 def test_the_argument_that_sagemaker_appends_is_no_app():
     from mlapp.errors import MlappError
-    from mlapp.serving.serve_spec import find_serve_spec_projects
+    from mlapp.serving.serve_spec import find_served_projects
 
     with pytest.raises(MlappError, match="bundle"):
-        find_serve_spec_projects(["serve"], "/nowhere", None)
+        find_served_projects(["serve"], "/nowhere", None)
     with pytest.raises(MlappError, match="Apps and --bundle are both given"):
-        find_serve_spec_projects(["app.py"], "/nowhere", None)
+        find_served_projects(["app.py"], "/nowhere", None)

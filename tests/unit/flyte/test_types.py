@@ -85,7 +85,7 @@ def test_an_annotation_of_what_travels(kind: Any) -> None:
     def load(data: Any) -> Any: ...
 
     load.__annotations__["return"] = kind
-    data_folder.check_data_folder_annotation(make_stage(ROLES["data_loader"], load, has_target=True))
+    data_folder.check_folder_annotation(make_stage(ROLES["data_loader"], load, has_target=True))
 
 
 @pytest.mark.parametrize("kind", [Corpus, dict[str, Corpus], Corpus | None])
@@ -94,7 +94,7 @@ def test_an_annotation_that_flyte_cannot_carry_is_told_before_anything_runs(kind
 
     load.__annotations__["return"] = kind
     with pytest.raises(UsageError, match=r"data_loader 'load' in .* returns a Corpus, which Flyte cannot") as raised:
-        data_folder.check_data_folder_annotation(make_stage(ROLES["data_loader"], load, has_target=True))
+        data_folder.check_folder_annotation(make_stage(ROLES["data_loader"], load, has_target=True))
     assert "flyte: {pickle: true}" in raised.value.todo
 
 
@@ -103,7 +103,7 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     for folder, rows in zip(folders, (3, 3, 2), strict=True):
         folder.mkdir()
         data_folder.write_folder_values(folder, {"train": table().head(rows)}, IDENTITY)
-    first, second, other = map(data_folder.hash_data_folder, folders)
+    first, second, other = map(data_folder.hash_folder, folders)
     assert first == second != other
 
 
