@@ -24,6 +24,16 @@ from mlapp.pipeline.parameter_values import format_parameter_value_type
 
 INDEX = "dataset.json"
 OPT_IN = "Return a table or arrays, or opt in to pickle: `flyte: {pickle: true}` in mlapp.yaml."
+KINDS = {
+    ("pandas", "DataFrame"): "table",
+    ("polars", "DataFrame"): "polars",
+    ("pyarrow", "Table"): "arrow",
+    ("numpy", "ndarray"): "array",
+    ("builtins", "tuple"): "tuple",
+    ("builtins", "list"): "list",
+    ("builtins", "dict"): "dict",
+}
+"""Package and name of a type → the kind of its `Part`."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -127,15 +137,11 @@ def _find_unformatted_data_type(annotation: Any) -> Any:
     is_plain = annotation in (str, int, float, bool, bytes, type(None), object, inspect.Signature.empty)
     if not isinstance(annotation, type) or is_plain or annotation.__module__ in ("typing", "collections.abc"):
         return None
-    return (
-        None
-        if _find_folder_value_format((annotation.__module__.partition(".")[0], annotation.__name__))
-        else annotation
-    )
+    return None if _find_folder_type_kind(annotation) else annotation
 
 
 def _write_folder_value(folder: Path, stem: str, value: Any, name: str, pickle: bool) -> Part:
-    kind = _find_folder_value_kind(value)
+    kind = _find_folder_type_kind(type(value))
     if kind == "table":
         value, details = encode_frame(value, name)
         return Part(kind, _write_folder_table(folder, f"{stem}.parquet", value, kind, name), frame=details)
@@ -152,7 +158,7 @@ def _write_folder_value(folder: Path, stem: str, value: Any, name: str, pickle: 
             (folder / f"{stem}.json").write_bytes(text)
             return Part("json", f"{stem}.json")
         items = list(value.values()) if kind == "dict" else list(value)
-        if len(items) <= 16 and all(_find_folder_value_kind(item) for item in items):
+        if len(items) <= 16 and all(_find_folder_type_kind(type(item)) for item in items):
             parts = [
                 _write_folder_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
                 for at, item in enumerate(items)
@@ -193,22 +199,8 @@ def _read_folder_file(folder: Path, part: Part) -> Any:
     return tuple(values) if part.kind == "tuple" else values
 
 
-def _find_folder_value_kind(value: Any) -> str | None:
-    return _find_folder_value_format((type(value).__module__.partition(".")[0], type(value).__name__))
-
-
-def _find_folder_value_format(kind: tuple[str, str]) -> str | None:
-    """The format for values of a type, by package and name."""
-    known = {
-        ("pandas", "DataFrame"): "table",
-        ("polars", "DataFrame"): "polars",
-        ("pyarrow", "Table"): "arrow",
-        ("numpy", "ndarray"): "array",
-        ("builtins", "tuple"): "tuple",
-        ("builtins", "list"): "list",
-        ("builtins", "dict"): "dict",
-    }
-    return known.get(kind)
+def _find_folder_type_kind(kind: type) -> str | None:
+    return KINDS.get((kind.__module__.partition(".")[0], kind.__name__))
 
 
 def _write_folder_table(folder: Path, file: str, value: Any, kind: str, name: str) -> str:

@@ -18,9 +18,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from mlapp.app import App
 from mlapp.errors import ProjectError
-from mlapp.flyte import app_source as sources
 from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
-from mlapp.flyte.app_source import Source
+from mlapp.flyte.app_source import Source, load_app_source
 from mlapp.flyte.fusion import (
     GIVES,
     declare_fused_task,
@@ -91,7 +90,7 @@ class TaskGraph:
             group = next((group for group in self.groups() if name_fused_task(group) == step), None)
             if group is None and step not in OTHER_TASKS:
                 raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
-            self._tasks[step] = self._group_steps(group) if group else OTHER_TASKS[step](self)
+            self._tasks[step] = self._make_step_task(group) if group else OTHER_TASKS[step](self)
         return self._tasks[step]
 
     def groups(self) -> list[tuple[str, ...]]:
@@ -102,7 +101,7 @@ class TaskGraph:
         """Whether a task begins with `train`, so that training can start from split data."""
         return any(steps[0] == "train" for steps in self.groups())
 
-    def _group_steps(self, steps: tuple[str, ...]) -> StageTask:
+    def _make_step_task(self, steps: tuple[str, ...]) -> StageTask:
         """One task for one or more steps. Between its own steps, folders stay on the task's disk."""
         parameters = list(dict.fromkeys(input for step in steps for input in self.list_task_inputs(step)))
         outputs = list_fused_outputs(steps)
@@ -228,11 +227,9 @@ class TaskGraph:
     def _hashed_folder_type(self) -> Any:
         """A folder type that later tasks' caches identify by content, whichever run wrote it."""
         caches = any(make_task_spec_options(self.pipeline, step).cache for step in STEPS)
-        return (
-            Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
-            if caches
-            else (FlyteDirectory)
-        )
+        if not caches:
+            return FlyteDirectory
+        return Annotated[FlyteDirectory, HashMethod(lambda given: data_folder.hash_folder(Path(given.path)))]
 
 
 class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
@@ -250,9 +247,8 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
 
     def load_task(self, loader_args: list[str]) -> Any:
         given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
-        return get_task_graph(
-            sources.load_app_source(_find_task_app_folder(given["app"]), given["app"], given.get("env"))
-        ).get_task(given["task"])
+        source = load_app_source(_find_task_app_folder(given["app"]), given["app"], given.get("env"))
+        return get_task_graph(source).get_task(given["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
         environment = task.source.environment
@@ -263,7 +259,7 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
 
 
 app_tasks = AppTaskResolver()
-_plans: dict[App, TaskGraph] = {}
+_graphs: dict[App, TaskGraph] = {}
 
 
 def get_task_graph(source: Source) -> TaskGraph:
@@ -272,9 +268,9 @@ def get_task_graph(source: Source) -> TaskGraph:
     Raises:
         DeclarationError: there is no reader or no model. UsageError: Flyte cannot represent a parameter.
     """
-    kept = _plans.get(source.app)
+    kept = _graphs.get(source.app)
     if kept is None or kept.source != source:
-        kept = _plans[source.app] = TaskGraph(source)
+        kept = _graphs[source.app] = TaskGraph(source)
     return kept
 
 

@@ -38,27 +38,27 @@ class Base:
         return {"PATH": PATH, **{name: value for name, _, value in pairs}}
 
 
-def find_base(client: DockerClient, plan: ImageSpec, platform: str, progress: Reporter) -> Base:
-    """The plan's base image with its system packages, pulled or built if the engine lacks it.
+def find_base(client: DockerClient, spec: ImageSpec, platform: str, progress: Reporter) -> Base:
+    """The base image of a specification with its system packages, pulled or built if the engine lacks it.
 
     Raises:
         ImageError: the image does not exist for the platform, or its packages cannot be installed.
     """
     with translate_image_engine_errors():
-        local = _find_local_base_image(client, plan.base, platform)
-    base = local or _pull_base_image(client, plan.base, platform, progress)
-    if not plan.system_packages:
+        local = _find_local_base_image(client, spec.base, platform)
+    base = local or _pull_base_image(client, spec.base, platform, progress)
+    if not spec.system_packages:
         return base
-    progress(f"install {', '.join(plan.system_packages)}")
+    progress(f"install {', '.join(spec.system_packages)}")
     import io
 
-    text = f"FROM {base.id}\n{format_dockerfile_install(plan.system_packages)}\n"
+    text = f"FROM {base.id}\n{format_dockerfile_install(spec.system_packages)}\n"
     with translate_image_engine_errors("Installing image.system_packages"):
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
         )
         built = None
-        for message in check_image_engine_messages(stream, f"Installing {', '.join(plan.system_packages)}"):
+        for message in check_image_engine_messages(stream, f"Installing {', '.join(spec.system_packages)}"):
             built = (message.get("aux") or {}).get("ID") or built
     found = _find_local_base_image(client, str(built), platform)
     assert found is not None
@@ -87,7 +87,7 @@ def find_base_python(client: DockerClient, base: Base, python: str) -> str:
             found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
         finally:
             client.api.remove_container(container, force=True)
-    has = f"it has {', '.join(found)}" if found else "it has no other that is seen"
+    has = f"it has {', '.join(found)}" if found else "it has no other"
     todo = f"Set image.python to '{found[-1]}'" if found else "Set image.base to an image with Python"
     raise ImageError(
         f"The base image has no Python {python}; {has}.", f"{todo} in mlapp.yaml, or choose another image.base."

@@ -60,7 +60,7 @@ class Image:
 def build_images(
     bundle: Bundle,
     *,
-    what: ImageSpec | None = None,
+    spec: ImageSpec | None = None,
     project_root: Path | None = None,
     tag: str | None = None,
     platform: list[str] | None = None,
@@ -70,7 +70,7 @@ def build_images(
     """Build the image of a bundle for each platform. An image is tagged only when it is complete.
 
     Args:
-        what: the plan of the image; by default a server's.
+        spec: what the image contains and runs; by default a server.
         project_root: the project's folder, whose Dockerfile is used if it has one.
         tag: `repository:tag`; by default the app's name (or `image.name`) with version and bundle.
         platform: such as linux/arm64; by default the platforms in mlapp.yaml, or the engine's.
@@ -78,7 +78,7 @@ def build_images(
     Raises:
         ImageError: engine, base or a wheel is missing, or the engine failed. UvError: fetching dependencies failed.
     """
-    what = what or make_image_spec(bundle)
+    spec = spec or make_image_spec(bundle)
     reference = format_image_reference(bundle, tag)
     with connect_image_engine() as client:
         with translate_image_engine_errors():
@@ -87,7 +87,7 @@ def build_images(
         images = []
         for each in wanted:
             own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
-            job = BuildJob(client, bundle, what, each, own, project_root, progress, warn)
+            job = BuildJob(client, bundle, spec, each, progress, warn, reference=own, project_root=project_root)
             images.append(_build_platform_image(job))
         return images
 

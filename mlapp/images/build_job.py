@@ -1,4 +1,4 @@
-"""One image to build: content, platform, and reporters."""
+"""An image to build: its content, platform, and where steps and warnings are reported."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """Shared input of every step of a build.
+    """Input that every step of a build shares.
 
     Attributes:
         platform: such as linux/arm64.
-        reference: the `repository:tag` of the completed image.
-        project_root: the project's folder; its Dockerfile is used if it has one.
         progress: receives each step.
         warn: receives what the user should change.
+        reference: the `repository:tag` of the completed image; empty if only its files are written.
+        project_root: the project's folder; its Dockerfile is used if it has one.
     """
 
     client: DockerClient
     bundle: Bundle
     spec: ImageSpec
     platform: str
-    reference: str
-    project_root: Path | None
     progress: Reporter
     warn: Reporter
+    reference: str = ""
+    project_root: Path | None = None
 
     @property
     def dockerfile(self) -> Path | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mlapp.bundle import Bundle, uv
 from mlapp.config import Image
+from mlapp.env_vars import find_user_cache
 from mlapp.images.hard_links import hard_link_or_copy
 from mlapp.reporting import Reporter
 
@@ -88,7 +89,7 @@ def _compile_distribution_bytecode(
     if not files:
         return
     parts = (FORMAT, shown, tag, version, record.parent.name, listed)
-    kept = _find_bytecode_cache() / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
+    kept = find_user_cache() / "bytecode" / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
     try:
         if not kept.is_dir():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -118,10 +119,6 @@ def _compile_bytecode_to_folder(files: list[Path], root: Path, target: Path, sho
         if number.isdecimal():
             raise OSError(int(number), os.strerror(int(number)), unwritten)
         raise subprocess.CalledProcessError(done.returncode, python, done.stdout, done.stderr)
-
-
-def _find_bytecode_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "bytecode"
 
 
 @cache

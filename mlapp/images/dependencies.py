@@ -9,19 +9,19 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from mlapp.bundle import Bundle, uv
 from mlapp.bundle.bundle import REQUIREMENTS, WHEELS
-from mlapp.bundle.requirement_lines import LockedPackage, is_requirement_needed_on, parse_locked_requirement_lines
+from mlapp.bundle.requirement_lines import is_requirement_needed_on, parse_locked_requirement_lines
 from mlapp.images import bytecode
+from mlapp.images.base import Base, find_base_python
+from mlapp.images.build_job import BuildJob
 from mlapp.images.bytecode import find_bytecode_compiler
 from mlapp.images.image_spec import PLATFORMS, VENV
-from mlapp.reporting import Reporter
-
-Compile = Callable[[Sequence[LockedPackage]], Path]
-"""Builds packages without a wheel on the base image, and returns the folder that they are installed in."""
+from mlapp.images.source_builds import build_source_packages
 
 NO_WHEEL = r"([\w.-]+)==\S+ has no (?:usable |compatible )?wheels"
 NO_BUILD = r"Failed to build `([\w.-]+)=="
@@ -31,43 +31,37 @@ LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED"
 """Files of a dist-info that describe the local installation, with this machine's paths or time."""
 
 
-def lay_out_dependencies(
-    bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
-) -> None:
+def lay_out_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
     """Create the image's virtual environment, which it has at /opt/venv, in `folder`: packages and bytecode.
 
-    The arguments and errors are those of `install_dependencies`.
+    Raises:
+        ImageError, UvError: as for `install_dependencies`.
     """
-    install_dependencies(bundle, platform, home, folder, warn, compile)
-    compiler = find_bytecode_compiler(bundle, warn)
+    install_dependencies(job, base, folder)
+    compiler = find_bytecode_compiler(job.bundle, job.warn)
     if compiler is not None:
-        python = bundle.manifest.python
+        python = job.spec.python
         bytecode.compile_package_bytecode(
             find_dependency_folder(folder, python), format_dependency_path(python), compiler
         )
 
 
-def install_dependencies(
-    bundle: Bundle, platform: str, home: str, folder: Path, warn: Reporter, compile: Compile
-) -> None:
+def install_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
     """Create the image's virtual environment in `folder`, without bytecode.
 
     uv installs it on this machine, with hard links into its cache: nothing is downloaded twice, no package code runs,
     and the platform can differ from this machine's.
 
-    Args:
-        platform: such as linux/arm64.
-        home: the folder of the base image's Python, such as /usr/local/bin.
-        warn: receives warnings, one line each.
-        compile: builds packages on the base image.
-
     Raises:
-        ImageError: a package has no wheel for the platform and does not build. UvError: the index does not answer.
+        ImageError: the base lacks the Python version, or a package has no wheel for the platform and does not build.
+        UvError: the index does not answer.
     """
-    python = bundle.manifest.python
+    python = job.spec.python
+    home = find_base_python(job.client, base, python)
+    job.progress(f"prepare the dependencies for {job.platform}")
     packages = find_dependency_folder(folder, python)
     packages.mkdir(parents=True)
-    _install_dependency_wheels(bundle, platform, packages, warn, compile)
+    _install_dependency_wheels(job, base, f"{home}/python{python}", packages)
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
@@ -88,8 +82,13 @@ def format_dependency_path(python: str) -> str:
     return find_dependency_folder(Path(VENV), python).as_posix()
 
 
-def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn: Reporter, compile: Compile) -> None:
-    """Install the wheels. Packages without one are built here if they are pure Python, else on the base image."""
+def _install_dependency_wheels(job: BuildJob, base: Base, python: str, target: Path) -> None:
+    """Install the wheels. Packages without one are built here if they are pure Python, else on the base image.
+
+    Args:
+        python: path of the base image's Python.
+    """
+    bundle, platform = job.bundle, job.platform
     machine = PLATFORMS[platform]
     locked = {
         package.name: package for package in parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text())
@@ -118,13 +117,14 @@ def _install_dependency_wheels(bundle: Bundle, platform: str, target: Path, warn
         here, there = here - compiled, there | compiled
     for name in sorted(here | there):
         place = "the base image" if name in there else "this machine"
-        warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {place}.")
+        job.warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {place}.")
     if there:
-        shutil.copytree(compile([locked[name] for name in sorted(there)]), target, dirs_exist_ok=True)
+        built = build_source_packages(job, base, python, [locked[name] for name in sorted(there)])
+        shutil.copytree(built, target, dirs_exist_ok=True)
 
 
 def _find_missing_dependency_wheels(pattern: str, error: uv.UvError) -> set[str]:
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(pattern, error.detail)}
+    return {canonicalize_name(name) for name in re.findall(pattern, error.detail)}
 
 
 def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
@@ -156,7 +156,7 @@ def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str
 def _is_pure_python_dependency(packages: Path, name: str) -> bool:
     """Whether a package that was built here contains no compiled code, and therefore fits any image."""
     for info in packages.glob("*.dist-info"):
-        if re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower() == name:
+        if canonicalize_name(info.name.split("-")[0]) == name:
             return "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
     return False
 

@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 
-def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
+def make_image_configuration(spec: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image ID."""
     inspected = base.inspected
     inherited = inspected["Config"]
-    environment = {**base.environment, **plan.environment}
+    environment = {**base.environment, **spec.environment}
     environment["PATH"] = f"{VENV}/bin:{environment['PATH']}"
-    created = datetime.fromtimestamp(plan.created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = datetime.fromtimestamp(spec.created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = {
         **{key: value for key, value in inherited.items() if key in ("Volumes", "OnBuild", "Shell") and value},
         "User": USER,
-        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), **({f"{plan.port}/tcp": {}} if plan.port else {})},
+        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), **({f"{spec.port}/tcp": {}} if spec.port else {})},
         "Env": [f"{name}={value}" for name, value in environment.items()],
-        "Entrypoint": plan.entrypoint,
-        "WorkingDir": plan.workdir,
+        "Entrypoint": spec.entrypoint,
+        "WorkingDir": spec.workdir,
         "StopSignal": "SIGTERM",
         "Healthcheck": {
-            "Test": ["CMD", *plan.healthcheck] if plan.healthcheck else ["NONE"],
+            "Test": ["CMD", *spec.healthcheck] if spec.healthcheck else ["NONE"],
             "Interval": 10 * SECOND,
             "Timeout": 5 * SECOND,
             "StartPeriod": 60 * SECOND,
             "Retries": 3,
         },
-        "Labels": {**(inherited.get("Labels") or {}), **plan.labels, **labels},
+        "Labels": {**(inherited.get("Labels") or {}), **spec.labels, **labels},
     }
-    packages, *others = (f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers)
+    packages, *others = (f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in spec.layers)
     copies = [(packages, title) for title in parse_package_layers(labels)] + [(copy, "mlapp") for copy in others]
-    history = [{"created": created, "created_by": f"FROM {plan.base}"} for _ in base.layers]
+    history = [{"created": created, "created_by": f"FROM {spec.base}"} for _ in base.layers]
     history += [{"created": created, "created_by": copy, "comment": comment} for copy, comment in copies]
     document = {
         "created": created,
@@ -70,7 +70,7 @@ def make_image_configuration(plan: ImageSpec, base: Base, layers: Sequence[Layer
 
 def load_docker_image(
     client: DockerClient,
-    plan: ImageSpec,
+    spec: ImageSpec,
     base: Base,
     layers: Sequence[Layer],
     *,
@@ -97,7 +97,7 @@ def load_docker_image(
                     waiting[: len(ready)] = [Layer(layer.digest) for layer in ready]
                 else:
                     waiting[len(ready)].wait()
-            configure = partial(make_image_configuration, plan, base, waiting, labels)
+            configure = partial(make_image_configuration, spec, base, waiting, labels)
             return _send_image_to_engine(client, base, waiting, configure, tag, cleaner)
         finally:
             for identity in nameless:

@@ -1,4 +1,4 @@
-"""The plan of an image as a Dockerfile, to read or to keep."""
+"""The specification of an image as a Dockerfile, to read or to keep."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ HEADER = """# Made by mlapp. It only copies: the dependencies are laid out on th
 # then use it."""
 
 
-def render_dockerfile(plan: ImageSpec) -> str:
+def render_dockerfile(spec: ImageSpec) -> str:
     """The Dockerfile. Its build context is the project's folder, which contains the layers' files.
 
     Raises:
         ConfigError: a variable of the environment has a line break.
     """
-    _require_single_dockerfile_lines(plan.environment)
-    given = _escape_dockerfile_values(plan.environment)
+    _require_single_dockerfile_lines(spec.environment)
+    given = _escape_dockerfile_values(spec.environment)
     environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
-    parts = [HEADER.format(layout=LAYOUT), f"FROM {plan.base}"]
-    if plan.system_packages:
-        parts.append(format_dockerfile_install(plan.system_packages))
+    parts = [HEADER.format(layout=LAYOUT), f"FROM {spec.base}"]
+    if spec.system_packages:
+        parts.append(format_dockerfile_install(spec.system_packages))
     parts += [
-        "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in plan.layers),
+        "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in spec.layers),
         # hadolint reports escaped references, too.
         ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
         + _format_dockerfile_pairs("ENV", environment),
-        f"WORKDIR {plan.workdir}",
+        f"WORKDIR {spec.workdir}",
         f"USER {USER}",
-        *([f"EXPOSE {plan.port}"] if plan.port else []),
+        *([f"EXPOSE {spec.port}"] if spec.port else []),
         "STOPSIGNAL SIGTERM",
-        f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(plan.healthcheck)}"
-        if plan.healthcheck
+        f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {json.dumps(spec.healthcheck)}"
+        if spec.healthcheck
         else "HEALTHCHECK NONE",
-        _format_dockerfile_pairs("LABEL", _escape_dockerfile_values(plan.labels)),
-        f"ENTRYPOINT {json.dumps(plan.entrypoint)}",
+        _format_dockerfile_pairs("LABEL", _escape_dockerfile_values(spec.labels)),
+        f"ENTRYPOINT {json.dumps(spec.entrypoint)}",
     ]
     return "\n\n".join(parts) + "\n"
 

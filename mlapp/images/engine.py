@@ -141,4 +141,4 @@ def _iterate_image_engine_causes(error: BaseException | None) -> Iterator[BaseEx
 
 def _take_last_engine_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "failed without a word"
+    return lines[-1][:500] if lines else "failed without a message"

@@ -11,25 +11,17 @@ from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE, MANIFEST, MODEL, REQUIREMENTS, SBOM
 from mlapp.errors import ProjectError
 from mlapp.images import bytecode, dependencies
+from mlapp.images.base import Base
+from mlapp.images.build_job import BuildJob
 from mlapp.images.hard_links import hard_link_or_copy
 from mlapp.images.image_spec import APP, LayerCopy
-from mlapp.reporting import Reporter
 
 
-def lay_out_layer_files(
-    bundle: Bundle,
-    platform: str,
-    home: str,
-    folder: Path,
-    warn: Reporter,
-    layers: Sequence[LayerCopy],
-    *,
-    compile: dependencies.Compile,
-) -> None:
+def lay_out_layer_files(job: BuildJob, base: Base, folder: Path) -> None:
     """Write all files of the layers to `folder`: the environment, the model and the app."""
-    packages, *others = layers
-    lay_out_content_layers(bundle, folder, others)
-    dependencies.lay_out_dependencies(bundle, platform, home, folder / packages.source, warn, compile)
+    packages, *others = job.spec.layers
+    lay_out_content_layers(job.bundle, folder, others)
+    dependencies.lay_out_dependencies(job, base, folder / packages.source)
 
 
 def lay_out_content_layers(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mlapp.bundle.bundle import MODEL, REQUIREMENTS, WHEELS
 from mlapp.bundle.requirement_lines import parse_locked_requirement_lines
 from mlapp.images import bytecode, dependencies
-from mlapp.images.base import Base, find_base_python
+from mlapp.images.base import Base
 from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import ImageError
 from mlapp.images.layer_files import lay_out_content_layers
@@ -31,7 +31,6 @@ from mlapp.images.layer_reuse import (
     parse_package_layers,
 )
 from mlapp.images.package_groups import PackageGroup, split_packages_into_groups
-from mlapp.images.source_builds import make_source_builder
 from mlapp.images.tar_layer import FolderLayer, Layer
 
 
@@ -97,10 +96,7 @@ def _write_layers(
 
 
 def _install_layer_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
-    home = find_base_python(job.client, base, job.spec.python)
-    job.progress(f"prepare the dependencies for {job.platform}")
-    compile = make_source_builder(job.client, base, home, job.bundle, job.progress)
-    dependencies.install_dependencies(job.bundle, job.platform, home, environment, job.warn, compile)
+    dependencies.install_dependencies(job, base, environment)
     packages = dependencies.find_dependency_folder(environment, job.bundle.manifest.python)
     return split_packages_into_groups(environment, packages, environment.parent)
 

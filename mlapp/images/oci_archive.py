@@ -50,7 +50,7 @@ MOST_JSON = 4 << 20
 
 def load_oci_image(
     client: DockerClient,
-    plan: ImageSpec,
+    spec: ImageSpec,
     base: Base,
     layers: Sequence[Layer],
     *,
@@ -76,7 +76,7 @@ def load_oci_image(
                 blobs.append(_pack_oci_layer(layer, file))
                 layer.discard()
                 packed.append((blobs[-1], file))
-        config = make_image_configuration(plan, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
+        config = make_image_configuration(spec, base, layers, {**labels, BLOBS: json.dumps(blobs[:-1])})
         described = _describe_oci_blob(CONFIG, config)
         manifest = _encode_oci_json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": blobs})
         target = _describe_oci_blob(MANIFEST, manifest)

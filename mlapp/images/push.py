@@ -28,13 +28,13 @@ Bar = Callable[[str, int, int], None]
 ATTEMPTS = 4
 PASSING = re.compile(
     r"EOF|timeout|timed out|refused|reset by peer|broken pipe|closed|i/o|\b50[0234]\b|Service Unavailable|Bad Gateway",
-    re.I,
+    re.IGNORECASE,
 )
 """Texts of temporary errors."""
 
-REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|\b40[13]\b", re.I)
+REFUSED = re.compile(r"unauthorized|authentication required|denied|no basic auth|forbidden|\b40[13]\b", re.IGNORECASE)
 
-ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.I)
+ABSENT = re.compile(r"no such host|no route to host|network is unreachable", re.IGNORECASE)
 """Texts of errors about an invalid address."""
 
 PUSHED = re.compile(r": digest: (sha256:[0-9a-f]{64}) size: ")

@@ -76,7 +76,7 @@ def find_registry_platform_digest(repository: str, digest: str, platform: str) -
     return digest
 
 
-PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.I)
+PLAIN = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.IGNORECASE)
 """The engine's messages about a registry without TLS or with an untrusted certificate."""
 
 

@@ -13,18 +13,19 @@ import shutil
 import ssl
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlapp.bundle import Bundle, uv
+from mlapp.bundle import uv
 from mlapp.bundle.bundle import REQUIREMENTS
 from mlapp.bundle.requirement_lines import LockedPackage
+from mlapp.env_vars import find_user_cache
 from mlapp.images.base import Base
+from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import EngineError, ImageError, translate_image_engine_errors
 from mlapp.images.image_spec import PLATFORMS
 from mlapp.images.tar_layer import normalize_tar_entry
-from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -46,22 +47,7 @@ EXEC_FORMAT = 126
 """Exit code of a shell that cannot execute a program."""
 
 
-def make_source_builder(
-    client: DockerClient, base: Base, home: str, bundle: Bundle, progress: Reporter
-) -> Callable[[Sequence[LockedPackage]], Path]:
-    """`build_source_packages` for one base image, with its Python in the folder `home`."""
-    python = f"{home}/python{bundle.manifest.python}"
-    return lambda packages: build_source_packages(client, base, python, bundle, packages, progress)
-
-
-def build_source_packages(
-    client: DockerClient,
-    base: Base,
-    python: str,
-    bundle: Bundle,
-    packages: Sequence[LockedPackage],
-    progress: Reporter,
-) -> Path:
+def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequence[LockedPackage]) -> Path:
     """Build the packages and install them in a folder of the user's cache.
 
     Args:
@@ -73,13 +59,13 @@ def build_source_packages(
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
-    image = uv.add_indexes(bundle.settings.image, (bundle.folder / REQUIREMENTS).read_text())
+    image = uv.add_indexes(job.bundle.settings.image, (job.bundle.folder / REQUIREMENTS).read_text())
     version = uv.read_uv_version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp" / "compiled" / key
+    kept = find_user_cache() / "compiled" / key
     if kept.is_dir():
         return kept
-    progress(f"build {names} on the base image")
+    job.progress(f"build {names} on the base image")
     with tempfile.TemporaryDirectory() as folder:
         machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
         arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
@@ -87,7 +73,7 @@ def build_source_packages(
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements)
         environ = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
-        archive = _run_source_build(client, base, python, environ, Path(folder), names)
+        archive = _run_source_build(job.client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:

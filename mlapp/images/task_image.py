@@ -81,16 +81,16 @@ def build_task_image(
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as folder:
         bundle = _make_task_bundle(project, Path(folder, "bundle"), extra, warn)
-        what = _make_task_image_spec(bundle)
+        spec = _make_task_image_spec(bundle)
         platforms = project.settings.image.platforms or [PLATFORM]
-        parts = [dependencies.fingerprint_image_dependencies(bundle), what.base, *what.system_packages, *platforms]
-        parts += [f"{name}={value}" for name, value in what.environment.items()]
+        parts = [dependencies.fingerprint_image_dependencies(bundle), spec.base, *spec.system_packages, *platforms]
+        parts += [f"{name}={value}" for name, value in spec.environment.items()]
         tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
         digest = registry.find_registry_digest(repository, tag)
         if digest is None:
             progress(f"build {repository}:{tag}: what the tasks need has changed")
             images = build_images(
-                bundle, what=what, tag=f"{repository}:{tag}", platform=platforms, progress=progress, warn=warn
+                bundle, spec=spec, tag=f"{repository}:{tag}", platform=platforms, progress=progress, warn=warn
             )
             digest = push_images(images, progress=progress)[0].digest
         return f"{repository}@{digest}"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from mlapp.bundle import Bundle
-from mlapp.images.base import find_base, find_base_python
+from mlapp.images.base import find_base
 from mlapp.images.build_job import BuildJob
 from mlapp.images.dockerfile import render_dockerfile
 from mlapp.images.engine import (
@@ -21,13 +21,12 @@ from mlapp.images.engine import (
 )
 from mlapp.images.image_spec import LAYOUT, ImageSpec, choose_image_platforms, make_image_spec
 from mlapp.images.layer_files import lay_out_layer_files
-from mlapp.images.source_builds import make_source_builder
 from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
 
 LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
 """Labels that stay correct in a kept file. `mlapp build` adds those that change with code and model."""
-IGNORED = f"# Of all the project, the build needs the laid out layers alone.\n**\n!{LAYOUT}/**\n"
+IGNORED = f"# The build needs only the files of the layers.\n**\n!{LAYOUT}/**\n"
 
 
 def build_user_dockerfile(job: BuildJob) -> str:
@@ -45,10 +44,7 @@ def build_user_dockerfile(job: BuildJob) -> str:
         layout = Path(folder, "layout")
         if LAYOUT in text:
             base = find_base(client, _use_dockerfile_base(spec, text), job.platform, job.progress)
-            job.progress(f"prepare the dependencies for {job.platform}")
-            home = find_base_python(client, base, spec.python)
-            compile = make_source_builder(client, base, home, bundle, job.progress)
-            lay_out_layer_files(bundle, job.platform, home, layout, job.warn, spec.layers, compile=compile)
+            lay_out_layer_files(job, base, layout)
         context = Path(folder, "context.tar")
         _write_user_dockerfile_context(context, bundle.root, layout, text)
         job.progress(f"build with {job.dockerfile}")
@@ -73,19 +69,16 @@ def build_user_dockerfile(job: BuildJob) -> str:
     return image_id
 
 
-def _use_dockerfile_base(plan: ImageSpec, text: str) -> ImageSpec:
-    """The plan with the base image in the Dockerfile, so that the environment fits its Python."""
-    import dataclasses
-
+def _use_dockerfile_base(spec: ImageSpec, text: str) -> ImageSpec:
+    """The specification with the base image in the Dockerfile, so that the environment fits its Python."""
     named = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
     stages = re.findall(r"^FROM\s.*\sAS\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
     bases = [name for name in named if name not in stages and "$" not in name]
-    return dataclasses.replace(plan, base=bases[-1] if bases else plan.base, system_packages=())
+    return dataclasses.replace(spec, base=bases[-1] if bases else spec.base, system_packages=())
 
 
 def _write_user_dockerfile_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
     """Write a tar of the project's and the layers' files, reproducibly so that caches hit."""
-
     written = context.parent / "Dockerfile"
     written.write_text(dockerfile, encoding="utf-8")
     with tarfile.open(context, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -115,21 +108,19 @@ def eject_dockerfile(
         UvError: the dependencies cannot be fetched.
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
-    what = make_image_spec(bundle)
-    lasting = {name: value for name, value in what.labels.items() if name in LASTING}
-    texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(what, labels=lasting))}
+    spec = make_image_spec(bundle)
+    lasting = {name: value for name, value in spec.labels.items() if name in LASTING}
+    texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(spec, labels=lasting))}
     texts |= {} if ignore.exists() else {ignore: IGNORED}
     with connect_image_engine() as client:
         with translate_image_engine_errors():
             version = client.version()
-        for_ = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
-        base = find_base(client, what, for_, progress)
-        home = find_base_python(client, base, what.python)
-        progress(f"prepare the dependencies for {for_}")
+        chosen = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
+        job = BuildJob(client, bundle, spec, chosen, progress, warn)
+        base = find_base(client, spec, chosen, progress)
         try:
             shutil.rmtree(layout, ignore_errors=True)
-            compile = make_source_builder(client, base, home, bundle, progress)
-            lay_out_layer_files(bundle, for_, home, layout, warn, what.layers, compile=compile)
+            lay_out_layer_files(job, base, layout)
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
         except OSError as error:
