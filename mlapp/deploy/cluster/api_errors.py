@@ -123,18 +123,18 @@ def _explain_api_error(
     if found := re.search(r'namespaces "([^"]+)" not found', message):
         return (
             f"There is no namespace '{found[1]}' in {context}.",
-            f"Have it made, or let mlapp: {section}.namespace: {{name: {found[1]}, create: true}}.",
+            f"Have it created, or let mlapp create it: {section}.namespace: {{name: {found[1]}, create: true}}.",
         )
     kind = object.partition("/")[0]
     if code == 404 and kind in OPERATORS:
         return (
             f"The cluster does not know {kind}: {OPERATORS[kind]} is not installed.",
-            f"Have it installed, or take its setting out of {section}.",
+            f"Have it installed, or remove its setting from {section}.",
         )
     if code == 404:
         return f"{object} does not exist in {context}.", "Look at `mlapp status`."
     if reason == "Terminating" or "is being terminated" in message:
-        return f"{object} cannot be made: its namespace is being removed.", "Wait until it is gone."
+        return f"{object} cannot be created: its namespace is being deleted.", "Wait until the namespace is deleted."
     if code == 422 or reason == "Invalid":
         return f"The cluster does not accept {object}: {message}", "Change the setting or the patch that it names."
     return f"The cluster refused to {verb} {object}: {message or f'HTTP {code}'}", "Look at the message, and try again."

@@ -15,11 +15,6 @@ EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
-def name_app_status_object(item: dict[str, Any]) -> str:
-    """The object's `metadata.name`."""
-    return str(item["metadata"]["name"])
-
-
 def find_app_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     """The revision label of the pods, from the template of a Deployment or Knative Service, or from a predictor."""
     for document in documents:
@@ -30,8 +25,13 @@ def find_app_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     return None
 
 
-def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
-    """A pod with the release that its revision belongs to."""
+def make_status_replicas(all_pods: Iterable[dict[str, Any]], records: Sequence[ReleaseRecord]) -> tuple[Replica, ...]:
+    """The pods by name, each with the release that its revision belongs to."""
+    ordered = sorted(all_pods, key=lambda pod: pod["metadata"]["name"])
+    return tuple(_make_status_replica(pod, records) for pod in ordered)
+
+
+def _make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
     own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
     trial = releases.find_canary_release(records)
     if trial and own.endswith("-canary"):
@@ -42,7 +42,7 @@ def make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -
             (record.number for record in reversed(records) if find_app_status_revision(record.documents) == wanted), 0
         )
     return Replica(
-        name=name_app_status_object(pod),
+        name=pod["metadata"]["name"],
         ready=pods.is_pod_ready(pod),
         state=pods.describe_pod_state(pod),
         release=number or None,
@@ -76,9 +76,7 @@ def find_pod_status_problems(all_pods: Iterable[dict[str, Any]], events: Sequenc
     for pod in all_pods:
         if not pods.is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
             own = [
-                event
-                for event in events
-                if (event.get("involvedObject") or {}).get("name") == name_app_status_object(pod)
+                event for event in events if (event.get("involvedObject") or {}).get("name") == pod["metadata"]["name"]
             ]
             if said := pods.find_pod_trouble(pod, own):
                 found.append(said.text)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -175,7 +174,7 @@ class ClusterTarget(Target[S]):
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Ship the release: see `DeploySession.ship_release`."""
         documents = self.render(shipment)
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             return job.ship_release(shipment, documents, take_over=take_over).release
 
     def releases(self) -> list[Release]:
@@ -187,7 +186,7 @@ class ClusterTarget(Target[S]):
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             goal = releases.choose_rollback_release(job.releases.list_records(), to)
             note = f"rollback to {goal.number}"
             shipment = goal.release.shipment
@@ -195,7 +194,7 @@ class ClusterTarget(Target[S]):
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the app's objects and records. Claims, Secrets and the Namespace stay; kept claims are reported."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             records = job.releases.list_records()
             earlier = [document for record in records for document in record.documents]
             looked_at = list_prunable_kinds(self.prunable, (), earlier)
@@ -239,25 +238,22 @@ class ClusterTarget(Target[S]):
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
         """Start the shipment beside the live release, with `percent` of the traffic."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             return self.start_canary(job, shipment, percent, take_over).release
 
     def judge(
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
         """Watch the canary, then promote or abort it."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             return canary_analysis.judge_canary(job, seconds, compare_quality).release
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Make the canary live."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             return self.promote_canary(job).release
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
         """Remove the canary."""
-        with self._open_target_session(progress) as job:
+        with open_deploy_session(self, progress) as job:
             return self.abort_canary(job).release
-
-    def _open_target_session(self, progress: Reporter) -> AbstractContextManager[DeploySession[S]]:
-        return open_deploy_session(self, progress)

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mlapp.config.yaml_text import parse_yaml
 from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError
-from mlapp.errors import MissingExtraError, suggest_nearest
+from mlapp.errors import ConfigError, MissingExtraError, suggest_nearest
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
 SIZE_SETTINGS = ("resources", "memory", "replicas", "min_replicas")
 VALIDATOR = "kubernetes_validate"
 """An optional import of the client library that mlapp does not need and that would slow each command by seconds."""
+_HOW = "Get one from the cluster's operator, and set KUBECONFIG; `kubectl version` tries it."
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
             config.load_incluster_config(client_configuration=configuration)
             namespace, context = (ACCOUNT / "namespace").read_text().strip(), "this cluster"
         else:
-            _refuse_missing_kubeconfig(file)
+            _check_kubeconfig(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
             chosen = _choose_kube_context(contexts, active, settings.context, file)
             with _collect_login_errors() as said:
@@ -79,9 +77,11 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
                 )
             namespace = chosen["context"].get("namespace") or "default"
             context = f"context {chosen['name']}"
+    except ConfigError as error:
+        raise DeployError(f"The kubeconfig cannot be used: {error.what}", error.todo) from None
     except (ConfigException, OSError) as error:
         raise DeployError(f"The kubeconfig cannot be used: {error}", _HOW) from None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {detail}", _HOW) from None
     if configuration.host == "http://localhost" or not configuration.host:
@@ -122,13 +122,14 @@ def _block_client_import(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-_HOW = "Get one from the cluster's operator, and set KUBECONFIG; `kubectl version` tries it."
-
-
-def _refuse_missing_kubeconfig(file: str | None) -> None:
+def _check_kubeconfig(file: str | None) -> None:
+    """Refuse files that do not exist, and a key that is given twice, as kubectl does: the client takes the last one."""
     paths = [Path(part).expanduser() for part in (file or "~/.kube/config").split(os.pathsep) if part]
     if not any(path.is_file() for path in paths):
         raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", _HOW)
+    for path in paths:
+        if path.is_file():
+            parse_yaml(path.read_text(encoding="utf-8"), path)
 
 
 def _choose_kube_context(

@@ -82,10 +82,8 @@ def _acquire_lock_lease(cluster: Cluster, names: Names, holder: str) -> dict[str
     spec = found.get("spec") or {}
     renewed = _parse_lock_lease_time(spec.get("renewTime"))
     if renewed and cluster.read_server_time() < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
-        who, since = (
-            spec.get("holderIdentity", "somebody").rpartition("-")[0],
-            _parse_lock_lease_time(spec.get("acquireTime")),
-        )
+        who = spec.get("holderIdentity", "somebody").rpartition("-")[0]
+        since = _parse_lock_lease_time(spec.get("acquireTime"))
         when = f" since {since:%H:%M:%S} UTC" if since else ""
         raise DeployError(
             f"{names.app} is being deployed by {who}{when}; nothing was changed.",

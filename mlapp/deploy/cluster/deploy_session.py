@@ -195,10 +195,6 @@ class DeploySession(Generic[S]):
             f"Release {number} failed: {error.what}\nWent back: release {before.number} is live.", error.todo
         )
 
-    def find_url(self, shipment: Shipment) -> str | None:
-        """The app's URL, as far as the settings determine it."""
-        return self.target.find_url(shipment)
-
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
         """The URL that the cluster assigned; None if it is already known or not yet assigned."""
         with suppress(DeployError):  # the release is live even if this lookup fails
@@ -215,11 +211,8 @@ class DeploySession(Generic[S]):
         note: str | None,
     ) -> ReleaseRecord:
         """The record to use: a new one, an interrupted one to continue, or the live one."""
-        text, before, begun = (
-            dump_yaml_documents(documents),
-            releases.find_live_release(records),
-            releases.find_interrupted_release(records),
-        )
+        text = dump_yaml_documents(documents)
+        before, begun = releases.find_live_release(records), releases.find_interrupted_release(records)
         if begun and begun.objects == text:
             self.progress(f"resuming the interrupted release {begun.number}")
             return begun
@@ -235,7 +228,7 @@ class DeploySession(Generic[S]):
             by=self.read_deploy_author(),
             note=note,
             repeats=repeats,
-            url=self.find_url(shipment),
+            url=self.target.find_url(shipment),
         )
 
     def read_deploy_author(self) -> str | None:

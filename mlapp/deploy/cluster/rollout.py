@@ -255,7 +255,7 @@ class RolloutWait:
             reasons.append(refused.what)
         wanted = self.deployment.get("spec", {}).get("replicas", 1)
         after = f" after {timeout:.0f} s" if timeout else ""
-        why = "; ".join(reasons) or "the cluster has made no pods of it"
+        why = "; ".join(reasons) or "the cluster has created no pods"
         return f"{self._count_rollout_pods()} of {wanted} new pods are available{after}: {why}"
 
     def _advise_on_timeout(self) -> str:

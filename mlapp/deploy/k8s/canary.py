@@ -43,7 +43,7 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     plan = job.plan_changes(workload, before, prune=False, take_over=take_over)
     job.plan_changes(traffic, before, prune=False, take_over=take_over)  # detect a refusal before anything is written
     goal = render_release(shipment, job.settings, job.serve)
-    record = canary_trial.record_canary_trial(job, shipment, goal, records, share, job.find_url(shipment))
+    record = canary_trial.record_canary_trial(job, shipment, goal, records, share, job.target.find_url(shipment))
     job.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_canary_release(job, before)):
         execute_plan(job.cluster, plan, job.lock, job.progress)

@@ -12,8 +12,7 @@ from mlapp.deploy.cluster.app_status import (
     find_pod_status_problems,
     find_release_status_problems,
     list_app_events,
-    make_status_replica,
-    name_app_status_object,
+    make_status_replicas,
 )
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import AUTOSCALER, DEPLOYMENT, EVENT, POD, ROUTE
@@ -50,7 +49,7 @@ def read_kubernetes_status(cluster: Cluster, recorded_releases: Releases, by_rou
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"].get("replicas", 1)) for item in deployments.values()),
         ready=sum(pods.is_pod_ready(pod) for pod in found["pods"]),
-        replicas=tuple(make_status_replica(pod, records) for pod in sorted(found["pods"], key=name_app_status_object)),
+        replicas=make_status_replicas(found["pods"], records),
         traffic=_read_kubernetes_traffic(names, live, trial, found["pods"], found.get("routes", [])),
         url=given or (live.release.url if live else None),
         scaling=_describe_autoscaler(found["scalers"][0]) if found["scalers"] else None,
@@ -111,7 +110,7 @@ def _find_deployment_problems(
     if deployment:
         for condition in deployment.get("status", {}).get("conditions") or []:
             if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-                found.append(condition.get("message", "pods cannot be made"))
+                found.append(condition.get("message", "pods cannot be created"))
         if deployment["spec"].get("paused"):
             found.append("the Deployment is paused: kubectl rollout resume")
     return list(dict.fromkeys([*found, *find_pod_status_problems(all_pods, events)]))

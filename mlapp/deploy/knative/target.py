@@ -11,8 +11,7 @@ from mlapp.deploy.cluster.app_status import (
     find_pod_status_problems,
     find_release_status_problems,
     list_app_events,
-    make_status_replica,
-    name_app_status_object,
+    make_status_replicas,
 )
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
@@ -111,7 +110,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         live, trial = find_live_release(records), find_canary_release(records)
         if not records:
             self.cluster.require_namespace()
-        service = next((item for item in services if name_app_status_object(item) == self.names.base), None)
+        service = next((item for item in services if item["metadata"]["name"] == self.names.base), None)
         told = (service or {}).get("status", {})
         numbers = {find_knative_service_revision(record.documents): record.number for record in (live, trial) if record}
         traffic: dict[int, int] = {}
@@ -131,7 +130,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             canary=trial.release if trial else None,
             desired=len(all_pods),
             ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
-            replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=name_app_status_object)),
+            replicas=make_status_replicas(all_pods, records),
             traffic=traffic,
             url=told.get("url") or (live.release.url if live else None),
             events=list_app_events(events, self.names),

@@ -12,8 +12,7 @@ from mlapp.deploy.cluster.app_status import (
     find_pod_status_problems,
     find_release_status_problems,
     list_app_events,
-    make_status_replica,
-    name_app_status_object,
+    make_status_replicas,
 )
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
@@ -33,7 +32,7 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
         services, all_pods, events, *routes = lists
         records = recorded.result()
     live, trial = releases.find_live_release(records), releases.find_canary_release(records)
-    service = next((item for item in services if name_app_status_object(item) == names.base), None)
+    service = next((item for item in services if item["metadata"]["name"] == names.base), None)
     predictor = (service or {"spec": {"predictor": {}}})["spec"]["predictor"]
     return Status(
         app=names.app,
@@ -42,7 +41,7 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
         canary=trial.release if trial else None,
         desired=sum(int(item["spec"]["predictor"].get("minReplicas", 1)) for item in services),
         ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
-        replicas=tuple(make_status_replica(pod, records) for pod in sorted(all_pods, key=name_app_status_object)),
+        replicas=make_status_replicas(all_pods, records),
         traffic=_read_kserve_traffic(live, trial, service, [route for each in routes for route in each], names.base),
         url=find_service_url(service or {}) or (live.release.url if live else None),
         scaling=_describe_kserve_scaling(predictor),
@@ -100,10 +99,10 @@ def _find_kserve_problems(
     for item in services:
         for kind, condition in find_service_conditions(item).items():
             if kind == "IngressReady" and condition.get("status") != "True":
-                found.append(f"{name_app_status_object(item)} has no address: {explain_missing_address(condition)}")
+                found.append(f"{item['metadata']['name']} has no address: {explain_missing_address(condition)}")
             elif kind == "PredictorReady" and condition.get("status") == "False":
                 said = condition.get("message") or condition.get("reason") or "no reason given"
-                found.append(f"{name_app_status_object(item)}: PredictorReady is False: {said}")
+                found.append(f"{item['metadata']['name']}: PredictorReady is False: {said}")
         if failure := find_model_failure(item):
-            found.append(f"{name_app_status_object(item)}: {failure.get('reason')}: {failure.get('message')}")
+            found.append(f"{item['metadata']['name']}: {failure.get('reason')}: {failure.get('message')}")
     return list(dict.fromkeys([*found, *find_pod_status_problems(all_pods, events)]))

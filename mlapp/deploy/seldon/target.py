@@ -14,8 +14,7 @@ from mlapp.deploy.cluster.app_status import (
     find_pod_status_problems,
     find_release_status_problems,
     list_app_events,
-    make_status_replica,
-    name_app_status_object,
+    make_status_replicas,
 )
 from mlapp.deploy.cluster.canary_analysis import RequestCounts, request_pod_metrics
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
@@ -151,13 +150,13 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             share = round(100 * weights.get(self.names.canary, 0) / max(1, sum(weights.values())))
             traffic = {live.number: 100 - share, trial.number: share}
         problems = [
-            f"{item['kind']}/{name_app_status_object(item)}: {said}"
+            f"{item['kind']}/{item['metadata']['name']}: {said}"
             for item in (*servers, *models, *experiments)
             if (said := describe_seldon_conditions(item)) != "ready"
         ]
         problems += find_release_status_problems(records, SELDON_MODEL.kind, not models)
         problems += find_pod_status_problems(all_pods, events)
-        main = next((item for item in models if name_app_status_object(item) == self.names.base), {})
+        main = next((item for item in models if item["metadata"]["name"] == self.names.base), {})
         return Status(
             app=self.app,
             target=self.name,
@@ -165,7 +164,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             canary=trial.release if trial else None,
             desired=int(main.get("spec", {}).get("replicas", 1)) if main else 0,
             ready=int(main.get("status", {}).get("availableReplicas") or main.get("status", {}).get("replicas") or 0),
-            replicas=tuple(make_status_replica(pod, ()) for pod in sorted(all_pods, key=name_app_status_object)),
+            replicas=make_status_replicas(all_pods, ()),
             traffic=traffic,
             events=list_app_events(events, self.names),
             problems=tuple(problems),
@@ -212,7 +211,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         """Check, before anything is written, that some Server can run the model."""
         if self.settings.server_image:
             return
-        found = [name_app_status_object(item) for item in self.cluster.list_objects(SELDON_SERVER)]
+        found = [item["metadata"]["name"] for item in self.cluster.list_objects(SELDON_SERVER)]
         if self.settings.server and self.settings.server not in found:
             raise DeployError(
                 f"There is no Server '{self.settings.server}' in {self.cluster.place}; it has "

@@ -16,6 +16,12 @@ def said(act) -> str:
     return caught.value.what
 
 
+def test_a_kubeconfig_with_a_key_twice(target, api, tmp_path):
+    file = tmp_path / "twice"
+    file.write_text(yaml.safe_dump(kubeconfig(api)) + "current-context: other\n")
+    assert "has the key `current-context` twice, on lines" in said(lambda: target(kubeconfig=str(file)).status())
+
+
 def test_no_kubeconfig(target, ship, monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
 
