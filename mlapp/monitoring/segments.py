@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.schema.cast import is_missing_value
+from mlapp.schema.dtypes import is_missing_value
 from mlapp.schema.text_forms import write_text_form
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlapp.schema.category import cast_categories
+from mlapp.schema.dtypes import is_missing_value, parse_pandas_dtype
 from mlapp.schema.fields import Field
 from mlapp.schema.text_forms import TEXT_FORMS, read_text_forms
 from mlapp.schema.zones import is_zoned_dtype
@@ -18,23 +18,6 @@ NUMBERS: dict[str, Callable[[Any], Any]] = {"integer": int, "number": float, "bo
 MASKED = frozenset(
     (*(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "Float32", "Float64", "boolean")
 )
-SPARSE = re.compile(r"Sparse\[(?P<kind>(?:float|u?int)\d+|bool), (?P<fill>[\w.+-]+)\]")
-
-
-def parse_pandas_dtype(name: str) -> Any:
-    """The dtype with a name from `str(dtype)`. Arrow's texts need care, as they share the name of another dtype."""
-    import numpy as np
-    import pandas as pd
-
-    if name == "string[pyarrow]":
-        import pyarrow as pa
-
-        return pd.ArrowDtype(pa.string())
-    if (sparse := SPARSE.fullmatch(name)) is not None:  # pandas reads only the usual fill of each type
-        kind: Any = np.dtype(sparse["kind"])
-        fill = sparse["fill"] == "True" if kind.kind == "b" else kind.type(sparse["fill"]).item()
-        return pd.SparseDtype(kind, fill)
-    return pd.api.types.pandas_dtype(name)
 
 
 def cast_column(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
@@ -55,7 +38,7 @@ def cast_column(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
             return (
                 _cast_to_objects(column, field, str)
                 if field.dtype == "object"
-                else column.astype(_find_cast_dtype(field))
+                else column.astype(parse_pandas_dtype(field.dtype))
             )
         case "integer" | "number" | "boolean":
             return _cast_numbers(column, field)
@@ -71,10 +54,6 @@ def choose_missing_value(field: Field) -> Any:
     return {"nan": float("nan"), "NA": pd.NA, "NaT": pd.NaT}.get(field.missing or "")
 
 
-def _find_cast_dtype(field: Field) -> Any:
-    return parse_pandas_dtype(field.dtype)
-
-
 def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     import numpy as np
     import pandas as pd
@@ -82,7 +61,7 @@ def _cast_numbers(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     make = NUMBERS[field.type]
     if field.dtype == "object":
         return _cast_to_objects(column, field, make)
-    dtype = _find_cast_dtype(field)
+    dtype = parse_pandas_dtype(field.dtype)
     if isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any():
         return pd.Series(pd.array(column.tolist(), dtype="object"), index=column.index)
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype):
@@ -106,12 +85,6 @@ def _cast_to_objects(column: pd.Series[Any], field: Field, make: Callable[[Any],
     return pd.Series(values, index=column.index, dtype=object)
 
 
-def is_missing_value(value: Any) -> bool:
-    """Whether a value is None, NaN or one of pandas' missing values."""
-    is_nan = isinstance(value, float) and value != value
-    return is_nan or value is None or type(value).__name__ in ("NAType", "NaTType")
-
-
 def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     import pandas as pd
 
@@ -127,8 +100,8 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if not zoned:
         parsed = parsed.tz_localize(None)
     if field.dtype.startswith("date32"):
-        return pd.Series(parsed.date, index=column.index).astype(_find_cast_dtype(field))
-    dtype = _find_cast_dtype(field)
+        return pd.Series(parsed.date, index=column.index).astype(parse_pandas_dtype(field.dtype))
+    dtype = parse_pandas_dtype(field.dtype)
     if isinstance(dtype, pd.ArrowDtype):
         return pd.Series(parsed, index=column.index).astype(dtype)
     return pd.Series(parsed.astype(dtype), index=column.index)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlapp.schema.dtypes import parse_pandas_dtype
 from mlapp.schema.durations import parse_duration
 from mlapp.schema.fields import Field
+from mlapp.schema.json_values import to_json_value
 from mlapp.schema.text_forms import TEXT_FORMS, write_text_form
+from mlapp.schema.zones import fits_zone, is_utc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +59,6 @@ def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Serie
     """A column as a client sends it: intervals, times and similar objects become their texts."""
     if field.type != "category" or field.category_dtype in PLAIN:
         return column
-    from mlapp.schema.json_values import to_json_value
-
     if str(column.dtype) != "str":
         column = column.astype(object).map(to_json_value)
     if not str(field.category_dtype).startswith(REWRITTEN):
@@ -69,8 +70,6 @@ def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Serie
 def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
     """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
-
-    from mlapp.schema.zones import fits_zone, is_utc
 
     if not isinstance(value, str) or value in known:
         return value
@@ -131,8 +130,6 @@ def _restore_categories(values: list[Any], dtype: str) -> Any:
         return pd.PeriodIndex(values, dtype=dtype)
     if dtype.startswith("interval["):
         return _parse_interval_categories(values, dtype)
-    from mlapp.schema.cast import parse_pandas_dtype
-
     return pd.Index(values, dtype=parse_pandas_dtype(dtype))
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
 from mlapp.schema.bulk_check import accepts_values_in_bulk
-from mlapp.schema.cast import cast_column, is_missing_value
+from mlapp.schema.cast import cast_column
 from mlapp.schema.category import convert_categories_as_sent, is_category
 from mlapp.schema.column_check import check_column_names
+from mlapp.schema.dtypes import is_missing_value
 from mlapp.schema.fields import Field, Schema, find_float_field_bound, find_integer_field_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
 from mlapp.schema.zones import fits_zone, is_zoned_dtype

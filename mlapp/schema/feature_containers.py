@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
+from mlapp.schema.dtypes import parse_pandas_dtype
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ def build_container_features(inputs: Any, schema: Schema) -> Any:
 
 def _make_series_container(inputs: Any, schema: Schema) -> Any:
     import pandas as pd
-
-    from mlapp.schema.cast import parse_pandas_dtype
 
     values = [inputs] if isinstance(inputs, str) or not hasattr(inputs, "__len__") else list(inputs)
     if schema.dtype in ("str", "string", "string[pyarrow]"):

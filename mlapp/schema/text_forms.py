@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlapp.schema.dtypes import is_missing_value, parse_pandas_dtype
 from mlapp.schema.durations import UNITS, count_nanoseconds, format_duration, parse_duration
 from mlapp.schema.fields import Field, FieldType
 
@@ -74,8 +75,6 @@ def read_text_forms(column: pd.Series[Any], field: Field, marker: Any) -> pd.Ser
         ValueError: a text has another form.
     """
     import pandas as pd
-
-    from mlapp.schema.cast import is_missing_value, parse_pandas_dtype
 
     if field.dtype != "object" and str(column.dtype) == field.dtype:
         return column

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlapp.schema.cast import is_missing_value
+from mlapp.schema.dtypes import is_missing_value
 
 RELATIVE = 1e-4
 """Relative tolerance: 32-bit models sum in another order for one row than for many."""
