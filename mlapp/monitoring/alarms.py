@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 
-from mlapp.baseline import Baseline
+import msgspec
+
+from mlapp.baseline import Baseline, Column
 from mlapp.config import Drift, Monitor
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import AlarmKind, Finding, compute_drift_distances, find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.seasons import make_seasonal_baseline
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
 
@@ -97,6 +98,23 @@ def _select_seasonal_alarms(
         return found
     usual = {
         (finding.kind, finding.column)
-        for finding in find_drifted_columns(make_seasonal_baseline(baseline, before), counts, tests)
+        for finding in find_drifted_columns(_make_seasonal_baseline(baseline, before), counts, tests)
     }
     return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]
+
+
+def _make_seasonal_baseline(baseline: Baseline, counts: Counts) -> Baseline:
+    """The baseline with the counts of earlier weeks instead of those of training."""
+    return msgspec.structs.replace(
+        baseline,
+        features=[_replace_seasonal_counts(column, counts) for column in baseline.features],
+        predictions=[_replace_seasonal_counts(column, counts) for column in baseline.predictions],
+    )
+
+
+def _replace_seasonal_counts(column: Column, counts: Counts) -> Column:
+    live = counts.columns.get(column.name)
+    if live is None or len(live) != len(column.counts) + 3:
+        return column
+    others = live[-3] if column.kind == "category" else 0
+    return msgspec.structs.replace(column, rows=sum(live), missing=live[-1], counts=live[:-3], others=others)

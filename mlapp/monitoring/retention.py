@@ -23,17 +23,17 @@ def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
                 place.storage.delete_prefix(place.key(kind, name))
     for version in place.names("log"):
         for hour in place.names("log", version):
-            if _parse_kept_hour(hour, "%Y-%m-%dT%H") + 3600 < oldest:
+            if _parse_log_hour(hour, "%Y-%m-%dT%H") + 3600 < oldest:
                 place.storage.delete_prefix(place.key("log", version, hour))
     for day in place.names("truth"):
-        if _parse_kept_hour(day, "%Y-%m-%d") + 86400 < oldest:
+        if _parse_log_hour(day, "%Y-%m-%d") + 86400 < oldest:
             place.storage.delete_prefix(place.key("truth", day))
-    _delete_oldest_kept_hours(place, parse_bytes(settings.max_size))
+    _delete_oldest_hours(place, parse_bytes(settings.max_size))
 
 
-def _delete_oldest_kept_hours(place: Place, most: int) -> None:
+def _delete_oldest_hours(place: Place, most: int) -> None:
     hours = sorted((hour, version) for version in place.names("log") for hour in place.names("log", version))
-    sizes = [_measure_kept_hour(place, version, hour) for hour, version in hours]
+    sizes = [_measure_log_hour(place, version, hour) for hour, version in hours]
     total = sum(sizes)
     for (hour, version), size in zip(hours, sizes, strict=True):
         if total <= most:
@@ -42,11 +42,11 @@ def _delete_oldest_kept_hours(place: Place, most: int) -> None:
         total -= size
 
 
-def _measure_kept_hour(place: Place, version: str, hour: str) -> int:
+def _measure_log_hour(place: Place, version: str, hour: str) -> int:
     return place.storage.size(place.key("log", version, hour))
 
 
-def _parse_kept_hour(name: str, form: str) -> float:
+def _parse_log_hour(name: str, form: str) -> float:
     try:
         return datetime.strptime(name, form).replace(tzinfo=timezone.utc).timestamp()
     except ValueError:  # not a file of ours
