@@ -44,11 +44,11 @@ class FlyteTarget(Target[FlyteSettings]):
         news = f"{len(registration.created)} new" if registration.created else "registered already"
         progress(f"version {registration.version}: {news}")
         self.engine.deploy_schedules(registration, progress)
-        found = next(release for release in self._list_releases() if release.note == registration.version)
+        found = next(release for release in self.releases() if release.note == registration.version)
         return Release(**{**vars(found), "shipment": shipment})
 
     def status(self) -> Status:
-        found = self._list_releases()
+        found = self.releases()
         live = next((release for release in found if release.state == "live"), None)
         schedules = self.engine.deployed_schedules() if live else []
         events, problems = [], []
@@ -72,11 +72,8 @@ class FlyteTarget(Target[FlyteSettings]):
             place=self.engine.place,
         )
 
-    def releases(self) -> list[Release]:
-        return self._list_releases()
-
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
-        found = self._list_releases()
+        found = self.releases()
         live = next((release for release in found if release.state == "live"), None)
         earlier = [release for release in found if live and release.number < live.number]
         chosen = next((r for r in found if r.number == to), None) if to else earlier[-1] if earlier else None
@@ -95,7 +92,7 @@ class FlyteTarget(Target[FlyteSettings]):
         progress("Flyte keeps the registered code, but no longer runs any of it on a schedule")
         return removed
 
-    def _list_releases(self) -> list[Release]:
+    def releases(self) -> list[Release]:
         found = self.engine.list_versions()
         active = self.engine.active_version() or (found[-1][0] if found else None)
         return [

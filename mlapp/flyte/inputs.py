@@ -60,7 +60,7 @@ class Input:
         """
         converted = self.parameter.convert_value(value)
         written = self._write_input(converted)
-        if self.kind is str and to_json_value(self._read_input(written)) != to_json_value(converted):
+        if self.kind is str and to_json_value(self.parameter.convert_value(written)) != to_json_value(converted):
             raise UsageError(
                 f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot pass {converted!r:.60}.",
                 "Give a number, a text, a date, or a list or dict of them, and build other objects in the function.",
@@ -77,7 +77,7 @@ class Input:
         # An unchanged default is passed directly: its text may stand for a tuple, a class, a function.
         if default is not REQUIRED and value == self._write_input(default):
             return default
-        return self._read_input(value)
+        return self.parameter.convert_value(value)
 
     def _write_input(self, value: Any) -> Any:
         if self.kind is datetime.datetime and value is None:
@@ -93,13 +93,10 @@ class Input:
 
     def _reads_back_input(self, text: str, value: Any) -> bool:
         try:
-            read = self._read_input(text)
+            read = self.parameter.convert_value(text)
         except UsageError:
             return False
         return bool(to_json_value(getattr(read, "value", read)) == to_json_value(value))
-
-    def _read_input(self, value: Any) -> Any:
-        return self.parameter.convert_value(value)
 
 
 def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list[Input]:

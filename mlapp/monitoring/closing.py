@@ -14,8 +14,8 @@ from mlapp.monitoring.alarm_ledger import Ledger
 from mlapp.monitoring.alerts import AlarmEvent, call_on_alarm, make_alarm_event
 from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
 from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
-from mlapp.monitoring.retention import remove_expired_files
 from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.retention import remove_expired_files
 from mlapp.monitoring.retraining import retrain_if_due
 from mlapp.monitoring.windows import Alarm, WindowReport
 from mlapp.project import Project

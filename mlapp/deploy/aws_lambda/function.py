@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -202,35 +204,28 @@ class Function:
                 raise
         return found
 
-    def _translate_function_errors(self) -> Any:
-        return _Translation(self)
+    @contextmanager
+    def _translate_function_errors(self) -> Iterator[None]:
+        """`AwsSession.translate_errors`, extended for Lambda's errors about roles and concurrent deployments."""
+        from botocore.exceptions import ClientError
 
-
-class _Translation:
-    """`AwsSession.translate_errors`, extended for Lambda's errors about roles and concurrent deployments."""
-
-    def __init__(self, function: Function) -> None:
-        self._function = function
-        self._inner = function.session.translate_errors()
-
-    def __enter__(self) -> None:
-        self._inner.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict) and "Error" in response:
-            code, text = response["Error"].get("Code", ""), response["Error"].get("Message", "")
-            if CANNOT_ASSUME in text:
-                raise DeployError(
-                    f"Lambda cannot use the role: {text}",
-                    "Allow lambda.amazonaws.com to assume it, as in `mlapp eject iam`. A new role needs some seconds.",
-                ) from error
-            if code in CONFLICTS:
-                raise DeployError(
-                    f"Another deployment is changing {self._function.name}: {text}",
-                    "Wait until it ends, check `mlapp releases --target lambda`, and deploy again.",
-                ) from error
-        return self._inner.__exit__(kind, error, trace)
+        with self.session.translate_errors():
+            try:
+                yield
+            except ClientError as error:
+                code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+                if CANNOT_ASSUME in text:
+                    raise DeployError(
+                        f"Lambda cannot use the role: {text}",
+                        "Allow lambda.amazonaws.com to assume it, as in `mlapp eject iam`. "
+                        "A new role needs some seconds.",
+                    ) from error
+                if code in CONFLICTS:
+                    raise DeployError(
+                        f"Another deployment is changing {self.name}: {text}",
+                        "Wait until it ends, check `mlapp releases --target lambda`, and deploy again.",
+                    ) from error
+                raise
 
 
 def read_version_record(version: dict[str, Any]) -> ReleaseRecord | None:
