@@ -15,7 +15,11 @@ from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, find_target_class, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
 from mlapp.project import Project
-from mlapp.training.monitored_names import find_unknown_monitored_columns, find_unknown_monitored_metrics
+from mlapp.training.monitored_names import (
+    find_idle_monitored_settings,
+    find_unknown_monitored_columns,
+    find_unknown_monitored_metrics,
+)
 
 ENABLES = {
     "docker": "mlapp build, mlapp deploy --target docker",
@@ -174,6 +178,7 @@ def _diagnose_monitored_names(project: Project, number: int) -> list[Finding]:
     manifest, settings = project.store.manifest(project.name, number), project.settings.monitor
     errors = find_unknown_monitored_columns(settings, manifest.schema.features)
     errors += find_unknown_monitored_metrics(settings, manifest.headline)
+    errors += find_idle_monitored_settings(settings)
     return [Finding("monitor", False, error.what, error.todo) for error in errors]
 
 

@@ -100,11 +100,16 @@ def train_model(
     if json:
         output.print_json(version.manifest)
         return
-    from mlapp.training.monitored_names import find_unknown_monitored_columns, find_unknown_monitored_metrics
+    from mlapp.training.monitored_names import (
+        find_idle_monitored_settings,
+        find_unknown_monitored_columns,
+        find_unknown_monitored_metrics,
+    )
 
     settings, manifest = project.settings.monitor, version.manifest
     unknown = find_unknown_monitored_columns(settings, manifest.schema.features)
-    for error in unknown + find_unknown_monitored_metrics(settings, manifest.headline):
+    unknown += find_unknown_monitored_metrics(settings, manifest.headline)
+    for error in unknown + find_idle_monitored_settings(settings):
         output.print_warning(f"{error.what} {error.todo}")
     found = version.manifest.metrics
     if not found:

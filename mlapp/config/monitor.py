@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,7 +10,8 @@ from msgspec import Meta
 
 from mlapp.config.section import Section
 
-Rule = Annotated[str, Meta(pattern=r"^(drop|hash|round\(\s*\d+(\.\d+)?\s*\))$", examples=["drop", "hash", "round(5)"])]
+POSITIVE = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
+Rule = Annotated[str, Meta(pattern=rf"^(drop|hash|round\(\s*{POSITIVE}\s*\))$", examples=["drop", "hash", "round(5)"])]
 
 
 class Drift(Section, frozen=True):
@@ -74,9 +76,9 @@ class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
     better: Annotated[str, Meta(description="The deciding metric.")]
-    on: Annotated[list[Literal["test", "live"]], Meta(description="Data of the comparison; both when absent.")] = (
-        msgspec.field(default_factory=lambda: ["test", "live"])
-    )
+    on: Annotated[
+        list[Literal["test", "live"]], Meta(min_length=1, description="Data of the comparison; both when absent.")
+    ] = msgspec.field(default_factory=lambda: ["test", "live"])
     alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
 
 
@@ -112,12 +114,15 @@ class Monitor(Section, frozen=True):
         ),
     ] = "10/s"
     keep: Annotated[
-        str, Meta(pattern=r"^\d+(s|m|h|d)$", examples=["12h", "30d"], description="Retention of counts and log.")
+        str,
+        Meta(
+            pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)$", examples=["12h", "30d"], description="Retention of counts and log."
+        ),
     ] = "30d"
     max_size: Annotated[
         str,
         Meta(
-            pattern=r"^\d+(\.\d+)?\s*(B|kB|KB|MB|GB|TB)$",
+            pattern=rf"^{POSITIVE}\s*(B|kB|KB|MB|GB|TB)$",
             examples=["500MB", "2GB"],
             description="Maximum size of the log.",
         ),
@@ -138,6 +143,11 @@ class Monitor(Section, frozen=True):
         """YAML reads `off` as false."""
         if self.log is True:
             raise ValueError("log must be 'sample', 'all' or 'off'")
+        if self.url == "":
+            raise ValueError("url is empty")
+        for name, change in self.quality.items():
+            if not change or not math.isfinite(change):
+                raise ValueError(f"quality.{name} must be the change for the worse, such as -0.03, not {change:g}")
 
     @property
     def logs(self) -> Literal["off", "sample", "all"]:

@@ -28,6 +28,8 @@ TYPES = {
 """What YAML calls msgspec's types."""
 
 T = TypeVar("T")
+KEY = re.compile(r" - at `key` in `\$(.*)`$")
+"""The place in msgspec's message for a key of the wrong type."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,8 +49,12 @@ def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: 
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
-        if PATTERN in detail:
+        if not path and (key := KEY.search(detail)):
+            detail, path = f"{detail[: key.start()]}. Quote the key", key[1]
+        elif PATTERN in detail:
             detail, path = _explain_section_pattern(kind, raw, detail, path.rstrip("`"))
+        elif "[...]" in path:
+            path = _name_section_entry(kind, raw, path.rstrip("`"), str(error))
         place = (at + path.rstrip("`")).lstrip(".") or FILE
         origin = _name_setting_variable(place) if from_variables else FILE
         raise ConfigError(
@@ -90,6 +96,25 @@ def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> 
             key = int(step[1:-1]) if step.startswith("[") else step
         value = value[key]
     return f"{value!r} does not have the form of {' or '.join(examples)}", path
+
+
+def _name_section_entry(kind: type[Any], raw: Any, path: str, message: str) -> str:
+    """The path of a wrong value with its key, which msgspec leaves out: the first entry with the same error alone."""
+    before, _, after = path.partition("[...]")
+    *names, last = before.strip(".").split(".")
+    entries = raw
+    for name in (*names, last):
+        entries = entries[name] if isinstance(entries, Mapping) and name in entries else {}
+    for key, value in entries.items() if isinstance(entries, Mapping) else ():
+        alone: Any = {last: {key: value}}
+        for name in reversed(names):
+            alone = {name: alone}
+        try:
+            msgspec.convert(alone, kind, strict=False)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return f"{before}.{key}{after}"
+    return path
 
 
 def _iterate_section_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:

@@ -25,7 +25,7 @@ import msgspec
 
 from mlapp.config import Monitor
 from mlapp.data.secrets import expand_secrets_in_address
-from mlapp.errors import StoreError
+from mlapp.errors import ConfigError, StoreError
 from mlapp.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     """
     if settings.url is None:
         return Place(store.storage, app)
-    return Place(open_store(expand_secrets_in_address(settings.url).value, root).storage, app)
+    try:
+        return Place(open_store(expand_secrets_in_address(settings.url).value, root).storage, app)
+    except ConfigError as error:
+        raise ConfigError(error.what.replace("store:", "mlapp.yaml: monitor.url:", 1), error.todo) from None
 
 
 def make_replica_name() -> str:

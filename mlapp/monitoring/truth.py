@@ -148,6 +148,8 @@ class Truths:
         types: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str}
         if kind in types and type(value) is not types[kind]:
             raise ValueError(f"truth|truth is not of type {kind}, as the target is")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("truth|truth is an integer of more than 64 bits")
         return msgspec.json.encode(value).decode()
 
 
@@ -261,7 +263,7 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
 
 def _is_truth_row_number(text: str) -> bool:
     """Whether a text is a row number, or empty."""
-    return not text or (text.isdecimal() and len(text) <= LONGEST_ROW)
+    return not text or (text.isascii() and text.isdecimal() and len(text) <= LONGEST_ROW)
 
 
 def _is_plain_truth(value: Any) -> bool:

@@ -84,7 +84,27 @@ def find_unknown_monitored_metrics(settings: Monitor, metrics: Iterable[str]) ->
                     f"Give the change for the worse: {name}: {-change:g}.",
                 )
             )
+    better = settings.promote.better if settings.promote is not None else None
+    if better is not None and better not in names:
+        what = f"the evaluator returns no '{better}'.{suggest_nearest(better, names)}"
+        found.append(_describe_unknown_name("promote.better", what, names))
     return found
+
+
+def find_idle_monitored_settings(settings: Monitor) -> list[ConfigError]:
+    """Warnings about settings that have no effect, because another one is missing."""
+    needs_log = [name for name in ("quality", "segment", "retrain") if getattr(settings, name)]
+    found = []
+    if needs_log and settings.logs == "off":
+        found.append(("log", f"it is off, so monitor.{needs_log[0]} has no effect.", "sample or all"))
+    if settings.retrain is not None and not settings.quality:
+        found.append(("quality", "no metric is given, so monitor.retrain has no effect.", "accuracy: -0.03"))
+    if settings.promote is not None and settings.retrain is None:
+        found.append(("retrain", "nothing is trained again, so monitor.promote has no effect.", "{on: quality}"))
+    return [
+        ConfigError(f"mlapp.yaml: monitor.{name}: {what}", f"Set monitor.{name}, such as {example}.")
+        for name, what, example in found
+    ]
 
 
 def _describe_unknown_name(setting: str, what: str, known: Iterable[str]) -> ConfigError:

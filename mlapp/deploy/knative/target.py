@@ -14,6 +14,7 @@ from mlapp.deploy.cluster.app_status import (
     make_status_replicas,
 )
 from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.host_names import KNATIVE, refuse_long_host_name
 from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
 from mlapp.deploy.cluster.server_target import RevisionTarget
@@ -45,6 +46,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             )
         super().require_cluster()
         self.cluster.require_kind(KNATIVE_SERVICE, INSTALL)
+        refuse_long_host_name(self.cluster, KNATIVE, self.name, self.names.base)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The Service, with all traffic on the release's revision."""

@@ -11,6 +11,7 @@ from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.host_names import KSERVE, refuse_long_host_name
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.kserve.canary_documents import (
@@ -19,6 +20,7 @@ from mlapp.deploy.kserve.canary_documents import (
     apply_canary_patches,
     choose_canary_method,
     make_canary_route,
+    name_canary_service,
     render_kserve_canary_workload,
 )
 from mlapp.deploy.kserve.inference_service import render_release
@@ -58,6 +60,8 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
         method = "second"  # KServe before 0.20 has no `spec.canary`
         documents = render_kserve_canary_workload(context, percent, method)
         plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
+    if method == "second":
+        refuse_long_host_name(job.cluster, KSERVE, "kserve", name_canary_service(context))
     traffic: list[dict[str, Any]] = []
     if route is not None:
         traffic = apply_canary_patches(context, [make_canary_route(context, percent, route["spec"])])

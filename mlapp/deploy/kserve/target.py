@@ -8,6 +8,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels, object_kinds
 from mlapp.deploy.cluster.deploy_session import DeploySession
+from mlapp.deploy.cluster.host_names import KNATIVE, KSERVE, refuse_long_host_name
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live_release
 from mlapp.deploy.cluster.server_target import RevisionTarget
@@ -19,7 +20,7 @@ from mlapp.deploy.kserve.readiness import ServiceWait
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.deploy.kserve.settings_check import is_readable_by_kserve, refuse_contradictory_kserve_settings
-from mlapp.deploy.kserve.standard_mode import refuse_long_host_name, refuse_second_autoscaler
+from mlapp.deploy.kserve.standard_mode import refuse_second_autoscaler
 from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.reporting import Reporter
@@ -55,10 +56,10 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         refuse_old_kserve(self.cluster, INSTALL)
         if self.settings.storage_uri not in (None, IMAGE):
             self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
-        if self.settings.mode == "standard":
-            refuse_long_host_name(self.cluster, self.names.base)
-            if self.settings.scaler == "keda":
-                refuse_second_autoscaler(self.cluster, self.names.base)
+        hosts = KSERVE if self.settings.mode == "standard" else KNATIVE
+        refuse_long_host_name(self.cluster, hosts, self.name, f"{self.names.base}-predictor")
+        if self.settings.mode == "standard" and self.settings.scaler == "keda":
+            refuse_second_autoscaler(self.cluster, self.names.base)
 
     def fetches_model(self, model_uri: str | None) -> bool:
         """Whether KServe's storage initializer downloads the version into /mnt/models."""

@@ -45,9 +45,10 @@ def monitor_served_endpoint(
 
 def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> None:
     """Log the names in `monitor:` that the model does not have. The server runs anyway."""
-    if not (settings.columns or settings.segments or settings.quality):
+    if not (settings.columns or settings.segments or settings.quality or settings.retrain or settings.promote):
         return
     from mlapp.training.monitored_names import (  # lazy: loads all of training
+        find_idle_monitored_settings,
         find_unknown_monitored_columns,
         find_unknown_monitored_metrics,
     )
@@ -56,6 +57,7 @@ def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> N
     errors = find_unknown_monitored_columns(settings, loaded.predictor.schema.features)
     if loaded.manifest is not None:
         errors += find_unknown_monitored_metrics(settings, loaded.manifest.headline)
+    errors += find_idle_monitored_settings(settings)
     for error in errors:
         log.warning("%s: %s %s", endpoint.name, error.what, error.todo)
 

@@ -408,12 +408,17 @@ def test_a_column_that_does_not_exist_is_refused_before_training(setting, projec
 
 def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlapp) -> None:
     quality = "{acuracy: -0.03, accuracy: 0.03}"
-    project(LOANS, mlapp__yaml=f"monitor: {{columns: {{customer: hash}}, quality: {quality}}}\n")
+    promote = "{better: f2}"
+    settings = f"columns: {{customer: hash}}, quality: {quality}, promote: {promote}"
+    project(LOANS, mlapp__yaml=f"monitor: {{{settings}}}\n")
     warning = "monitor.quality.acuracy: the evaluator returns no 'acuracy'. Did you mean 'accuracy'?"
     trained = mlapp("train")
     assert (trained.code, warning in trained.err) == (0, True)
     assert "monitor.quality.accuracy: 0.03 raises an alarm when accuracy gets better." in trained.err
     assert "no feature is called 'customer'" in trained.err
+    assert "monitor.promote.better: the evaluator returns no 'f2'." in trained.err
+    assert "monitor.log: it is off, so monitor.quality has no effect." in trained.err
+    assert "monitor.retrain: nothing is trained again, so monitor.promote has no effect." in trained.err
     found = mlapp("doctor")
     assert warning in found.out + found.err
 

@@ -293,6 +293,24 @@ def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api
     assert {method for method, _ in api.requests} == {"GET"}
     config["data"]["ingress"] = '{"domainTemplate": "{{ .Name }}.{{.Namespace}}.{{ .IngressDomain }}"}'
     target(namespace=long).check()
+    # In Knative mode, Knative makes the host name.
+    knative = {
+        "metadata": {"name": "config-network"},
+        "data": {"domain-template": "{{.Name}}-{{.Namespace}}.{{.Domain}}"},
+    }
+    api.objects["configmaps", "knative-serving", "config-network"] = knative
+    what = f"Knative makes the host name 'digits-predictor-{long}' of 72 characters"
+    assert what in said(lambda: target(namespace=long, mode="knative").check())
+
+
+def test_the_longer_host_name_of_a_canary_is_known_before_anything_is_written(api, target, ship):
+    api.namespaces.add(long := "team-" + "x" * 38)
+    api.objects["namespaces", "", long] = {"metadata": {"name": long}}
+    api.objects["configmaps", "kserve", "inferenceservice-config"] = {"metadata": {"name": "inferenceservice-config"}}
+    assert target(namespace=long).apply(ship(ONE)).state == "live"
+    what = f"KServe makes the host name 'digits-canary-predictor-{long}' of 67 characters"
+    assert what in said(lambda: target(namespace=long).canary(ship(TWO, "2"), 20))
+    assert [key for key in api.objects if key[0] == "inferenceservices"] == [("inferenceservices", long, "digits")]
 
 
 def test_keda_waits_until_kserve_s_own_autoscaler_is_gone(api, target, ship):
