@@ -6,6 +6,7 @@ FOLDER/
     mlapp_runtime.py      the runtime class that it names
     requirements.txt      requirements of MLServer's environment, without MLServer
     bundle/               code, model and dependencies, as in an image
+    .gitignore            ignores the folder, so that neither git nor the project's next bundle takes it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from packaging.utils import parse_wheel_filename
 
 from mlapp import distribution
 from mlapp.bundle import Bundle
@@ -87,6 +89,7 @@ def export_to_mlserver(
         (staging / REQUIREMENTS).write_text(_list_export_requirements(bundle))
         settings = msgspec.json.encode(_make_mlserver_settings(bundle))
         (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
+        (staging / ".gitignore").write_text("*\n")
         (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
         _replace_export_folder(folder, staging, Path(made) / "previous")
     return bundle
@@ -128,10 +131,15 @@ def _make_mlserver_settings(bundle: Bundle) -> dict[str, Any]:
 
 
 def _list_export_requirements(bundle: Bundle) -> str:
-    """The bundle's pinned requirements, without those that MLServer installs."""
+    """The bundle's pinned requirements, without those that MLServer installs.
+
+    Its wheels are named by version and folder: pip resolves a path in a requirement against the folder it runs in, and
+    `--find-links` against the file's own.
+    """
     lines = (bundle.folder / REQUIREMENTS).read_text()
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
-    found = [f"./{BUNDLE}/{WHEELS}/{wheel.name}" for wheel in wheels]
+    found = [f"--find-links {BUNDLE}/{WHEELS}"] if wheels else []
+    found += [f"{name}=={version}" for name, version, *_ in (parse_wheel_filename(wheel.name) for wheel in wheels)]
     found += [
         str(package.requirement) for package in parse_locked_requirement_lines(lines) if package.name not in OF_MLSERVER
     ]

@@ -39,4 +39,5 @@ def roll_back(
         output.print_json(release)
     else:
         version = release.shipment.model_version or "unknown"
-        output.print_note(f"Release {release.number} is live: {release.note}, model version {version}.")
+        note = f"{release.note}, " if release.note else ""
+        output.print_note(f"Release {release.number} is live: {note}model version {version}.")

@@ -56,7 +56,13 @@ def record_canary_trial(
 ) -> ReleaseRecord:
     """Record a canary before any of its objects is written; `goal` is what its promotion applies."""
     return job.releases.create_record(
-        shipment, goal, records, by=job.read_deploy_author(), percent=percent, note=f"canary at {percent} %", url=url
+        shipment,
+        goal,
+        records,
+        by=job.read_deploy_author(),
+        percent=percent,
+        note=f"began as a canary at {percent} %",
+        url=url,
     )
 
 

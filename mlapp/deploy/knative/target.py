@@ -42,7 +42,8 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         if self.settings.platform == "cloud_run":
             raise UsageError(
                 "Cloud Run is deployed to with Google's own tool: targets.knative.platform is cloud_run.",
-                "mlapp deploy --target knative --dry-run > service.yaml && gcloud run services replace service.yaml",
+                "mlapp deploy --target knative --dry-run > .mlapp/service.yaml && "
+                "gcloud run services replace .mlapp/service.yaml",
             )
         super().require_cluster()
         self.cluster.require_kind(KNATIVE_SERVICE, INSTALL)

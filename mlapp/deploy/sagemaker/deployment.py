@@ -69,7 +69,7 @@ class Deployment:
         """
         endpoint = self._endpoint
         live = self._require_undecided_endpoint()
-        record = self._create_endpoint_release(shipment, f"canary at {percent} %")
+        record = self._create_endpoint_release(shipment, f"began as a canary at {percent} %")
         config = documents.name_canary_config(endpoint.name, live, record.number)
         try:
             endpoint.create_config({live: 100 - percent, record.number: percent})

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 
+from mlapp.bundle.project_files import find_project_files
 from mlapp.cli.main import run
 from mlapp.project import Project
 from mlapp.serving import create_asgi
@@ -239,7 +240,7 @@ def test_an_export_replaces_nothing_but_an_export(project: Path, tmp_path: Path)
         run(["export", "mlserver", "--to", str(tmp_path)])
     assert end.value.code == 2
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
-    again = tmp_path / "again"
+    again = project / "shops" / "again"
     run_command("export", "mlserver", "--to", str(again))
     with (again / "mlapp_runtime.py").open("a") as runtime:
         runtime.write("\n# my own\n")
@@ -248,3 +249,6 @@ def test_an_export_replaces_nothing_but_an_export(project: Path, tmp_path: Path)
     requirements = (again / "requirements.txt").read_text()
     assert "pandas==" in requirements
     assert "fastapi" not in requirements
+    wheels = (again / "bundle" / "wheels").is_dir()  # pip finds them from every folder
+    assert not any("again" in path.parts for path in find_project_files(project / "shops", warn=print))
+    assert wheels is requirements.startswith("--find-links bundle/wheels\nmlapp-kit==")

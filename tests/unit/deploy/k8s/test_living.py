@@ -189,7 +189,7 @@ def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
     release = target(replicas=2).canary(ship(TWO, "2"), 10, progress=told.append)
 
     assert any(line.startswith("the canary will be 1 of 3 pods, and so get about 33 %") for line in told)
-    assert release.note == "canary at 33 %"
+    assert release.note == "began as a canary at 33 %"
 
 
 def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words():

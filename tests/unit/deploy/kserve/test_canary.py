@@ -24,7 +24,7 @@ def test_standard_mode_splits_between_two_services_by_a_route(api, target, ship)
 
     release = place.canary(ship(TWO, "2"), 20)
 
-    assert (release.state, release.note) == ("canary", "canary at 20 %")
+    assert (release.state, release.note) == ("canary", "began as a canary at 20 %")
     assert api.names("inferenceservices") == ["digits", "digits-canary"]
     route = api.get("httproutes", "digits-split")
     assert weights(route) == {"digits-predictor": 80, "digits-canary-predictor": 20}
