@@ -107,7 +107,7 @@ def find_pipeline_target(settings: Settings) -> str:
 def _list_ci_pipeline_texts(format: str, directory: str, values: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Each file's path in the repository, and its text with placeholders."""
     start = "" if directory == "." else f"{directory}/"
-    for script in sorted((FILES / "scripts").iterdir()):
+    for script in sorted((FILES / "scripts").glob("*.*")):  # not the bytecode that pip writes beside registry.py
         yield f"{start}{SCRIPTS}/{script.name}", script.read_text(encoding="utf-8")
     if format == "gitlab":
         yield f"{start}.gitlab-ci.yml", (FILES / "gitlab" / "gitlab-ci.yml").read_text(encoding="utf-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlapp.ci import pipeline_files
 from mlapp.ci.pipeline_files import FILES
 from mlapp.config import load_settings
 
@@ -159,6 +162,16 @@ def test_both_formats_share_the_scripts_and_nothing_is_overwritten(shop, mlapp):
     assert refused.code == 2
     assert f"{root}/.ci/deploy.sh already exists" in refused.err
     (root / ".ci/deploy.sh").unlink()
+
+
+def test_the_bytecode_of_an_installation_is_no_script(shop, mlapp, monkeypatch, tmp_path):
+    """pip compiles each module of a package, also the one among the scripts."""
+    installed = shutil.copytree(pipeline_files.FILES, tmp_path / "files")
+    compileall.compile_dir(installed, quiet=1)
+    monkeypatch.setattr(pipeline_files, "FILES", installed)
+
+    assert mlapp("eject", "ci", "--format", "github", cwd=shop / "models/shop").code == 0
+    assert all(script.is_file() for script in (shop / "models/shop/.ci").iterdir())
 
 
 def test_a_new_project_with_pipelines(tmp_path, mlapp):
