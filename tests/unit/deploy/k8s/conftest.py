@@ -30,7 +30,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KubernetesTarget]:
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
-    def opened(app: str = "digits", *, seconds: int = 5, **settings: Any) -> KubernetesTarget:
+    def opened(app: str = "digits", *, seconds: int = 30, **settings: Any) -> KubernetesTarget:
         settings.setdefault("rollout", {}).setdefault("leave", 0)
         place = open_target("k8s", app, Settings(targets={"k8s": settings}))
         rollout = msgspec.structs.replace(place.settings.rollout, timeout=seconds)  # less than a user may set

@@ -13,7 +13,7 @@ from api_double import ONE, TWO
 from mlapp.deploy import DeployError
 
 RAISES = "open('ran', 'w')\nraise RuntimeError('the database is away')\n"
-SETTINGS = "targets: {k8s: {rollout: {leave: 0, timeout: 5}}}\n"
+SETTINGS = "targets: {k8s: {rollout: {leave: 0, timeout: 60}}}\n"
 
 
 @pytest.fixture(params=["raises", "is no Python", "absent"])

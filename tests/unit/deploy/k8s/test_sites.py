@@ -40,7 +40,7 @@ def test_a_site_answers_the_probes_and_the_scraper_of_its_pods(mlapp, api, targe
     assert mlapp("init", "flowers", "--template", template, cwd=tmp_path).code == 0
     root = tmp_path / "flowers"
     (root / "mlapp.yaml").write_text(
-        f"{(root / 'mlapp.yaml').read_text()}targets: {{k8s: {{rollout: {{leave: 0, timeout: 5}}}}}}\n"
+        f"{(root / 'mlapp.yaml').read_text()}targets: {{k8s: {{rollout: {{leave: 0, timeout: 60}}}}}}\n"
     )
     monkeypatch.chdir(root)
 

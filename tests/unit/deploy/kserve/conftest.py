@@ -33,7 +33,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KServeTarget]:
     monkeypatch.setattr("mlapp.deploy.kserve.canary.ACCEPTED_WITHIN", 0.0)
     monkeypatch.setattr("mlapp.deploy.kserve.readiness.FAILED_FOR", 0.2)
 
-    def opened(*, seconds: int = 5, **settings: Any) -> KServeTarget:
+    def opened(*, seconds: int = 30, **settings: Any) -> KServeTarget:
         settings.setdefault("rollout", {}).setdefault("leave", 0)
         place = open_target("kserve", "digits", Settings(targets={"kserve": settings}))
         rollout = msgspec.structs.replace(place.settings.rollout, timeout=seconds)  # less than a user may set
