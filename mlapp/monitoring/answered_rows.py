@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlapp.monitoring.batch import RecordedBatch
+from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows
 from mlapp.schema.feature_containers import take_feature_container_rows
 from mlapp.schema.part import Part
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 class AnsweredRows:
-    """The rows of some batches of one model, in order.
+    """Some rows of answered batches of one model, in order.
+
+    Args:
+        pieces: the rows of each batch.
 
     Attributes:
         sizes: the number of rows of each batch.
     """
 
-    def __init__(self, batches: Sequence[RecordedBatch]) -> None:
-        self.batches = batches
-        self.model = batches[0].model
-        self.sizes = [len(batch.predictions) for batch in batches]
+    def __init__(self, model: Any, pieces: Sequence[RecordedRows]) -> None:
+        self.model, self._pieces = model, pieces
+        self.sizes = [len(piece) for piece in pieces]
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -35,12 +37,21 @@ class AnsweredRows:
     @cached_property
     def predictions(self) -> list[Any]:
         """The prediction of each row."""
-        return list(chain.from_iterable([batch.predictions for batch in self.batches]))
+        return list(chain.from_iterable([piece.predictions for piece in self._pieces]))
 
     @cached_property
     def features(self) -> Any:
         """The features of all rows as one table, array or list."""
-        return self.model.combine_stripped(list(chain.from_iterable([batch.parts for batch in self.batches])))
+        if all(piece.places is None for piece in self._pieces):
+            return self.model.combine_stripped(list(chain.from_iterable([piece.parts for piece in self._pieces])))
+        # Parts that cannot be divided: the rows of each piece are taken from its own ones.
+        found = []
+        for piece in self._pieces:
+            features = self.model.combine_stripped(list(piece.parts))
+            if piece.places is not None:
+                features = take_rows(features, np.asarray(piece.places))
+            found.append(Part(len(piece), features=features))
+        return self.model.combine_stripped(found)
 
 
 class Requests(NamedTuple):
@@ -83,9 +94,9 @@ class LoggedRows(NamedTuple):
         return len(self.predictions)
 
 
-def list_requests(batches: Sequence[RecordedBatch], new_id: Callable[[], bytes]) -> Requests:
-    """The requests of batches, all of which have them. One without an id gets a new one."""
-    names = [batch.requests for batch in batches if batch.requests is not None]
+def list_requests(batches: Sequence[LoggedBatch], new_id: Callable[[], bytes]) -> Requests:
+    """The requests of batches. One without an id gets a new one."""
+    names = [batch.requests for batch in batches]
     ids: list[Any] = list(chain.from_iterable([one.ids for one in names]))
     if not all(ids):
         ids = [known or new_id() for known in ids]
@@ -98,62 +109,69 @@ def list_requests(batches: Sequence[RecordedBatch], new_id: Callable[[], bytes])
     return Requests(ids, np.fromiter(rows, dtype=np.int64, count=len(ids)), keys)
 
 
-def log_all(answered: AnsweredRows, requests: Requests) -> LoggedRows:
-    """All rows."""
-    places = np.arange(len(answered))
-    return _log_rows(answered, requests, answered.features, answered.predictions, places, places, 1.0)
-
-
-def log_some(
-    answered: AnsweredRows, drawn: NDArray[np.int64], requests: Requests, chosen: NDArray[np.int64], weight: float
+def describe_logged_rows(
+    answered: AnsweredRows, batches: Sequence[RecordedBatch], new_id: Callable[[], bytes]
 ) -> LoggedRows:
-    """Some rows.
+    """All rows that can be logged, each with the weight 1.
 
     Args:
-        drawn: the indexes of the batches that `requests` belong to.
-        chosen: indexes among the rows of these batches.
-        weight: the number of rows of these batches that each one represents.
+        answered: these rows of the batches.
     """
-    ends = np.cumsum(answered.sizes)
-    sizes = np.asarray(answered.sizes)[drawn]
-    of = np.searchsorted(np.cumsum(sizes), chosen, side="right")
-    starts = (ends[drawn] - sizes) - (np.cumsum(sizes) - sizes)
-    places = chosen + starts[of]
-    shares = np.array([answered.batches[at].share for at in drawn[of].tolist()], dtype=np.float32)
-    features = take_rows(answered.features, places)
-    predictions = [answered.predictions[at] for at in places.tolist()]
-    return _log_rows(answered, requests, features, predictions, chosen, places, weight * shares)
-
-
-def _log_rows(
-    answered: AnsweredRows,
-    requests: Requests,
-    features: Any,
-    predictions: Sequence[Any],
-    chosen: NDArray[np.int64],
-    places: NDArray[np.int64],
-    weights: NDArray[np.float32] | float,
-) -> LoggedRows:
-    """Rows at `chosen` of the requests, which are those at `places` of the answered ones."""
-    ids, counts, keys = requests
-    of, rows, is_numbered = chosen, np.zeros(len(chosen), dtype=np.int64), None
-    if counts is not None:
-        ends = np.cumsum(counts)
-        of = np.searchsorted(ends, chosen, side="right")
-        rows = chosen - (ends - counts)[of]
-        is_numbered = counts[of] > 1
-    if counts is not None or len(chosen) < len(ids):
+    logged = [batch.logged for batch in batches if batch.logged is not None]
+    ids, counts, keys = list_requests(logged, new_id)
+    of, rows, is_numbered = None, np.zeros(len(answered), dtype=np.int64), None
+    if counts is not None or any(one.places is not None for one in logged):
+        chosen = _find_request_rows(logged)
+        of = chosen
+        if counts is not None:
+            ends = np.cumsum(counts)
+            of = np.searchsorted(ends, chosen, side="right")
+            rows = chosen - (ends - counts)[of]
+            is_numbered = counts[of] > 1
         ids = [ids[at] for at in of.tolist()]
     if keys:
-        pairs = zip(of.tolist(), rows.tolist(), strict=True)
+        places = range(len(answered)) if of is None else of.tolist()
+        pairs = zip(places, rows.tolist(), strict=True)
         keys = [found[row] if isinstance(found := keys[at], list) else found for at, row in pairs]
-    seconds = np.repeat([batch.seconds for batch in answered.batches], answered.sizes)
-    times = np.repeat([batch.at for batch in answered.batches], answered.sizes)
-    if len(places) < len(answered):
-        seconds, times = seconds[places], times[places]
-    shares = np.empty(len(chosen), dtype=np.float32)
-    shares[:] = weights
-    return LoggedRows(features, predictions, ids, rows, is_numbered, keys, seconds, times, shares)
+    return LoggedRows(
+        answered.features,
+        answered.predictions,
+        ids,
+        rows,
+        is_numbered,
+        keys,
+        np.repeat([batch.seconds for batch in batches], answered.sizes),
+        np.repeat([batch.at for batch in batches], answered.sizes),
+        np.ones(len(answered), dtype=np.float32),
+    )
+
+
+def _find_request_rows(batches: Sequence[LoggedBatch]) -> NDArray[np.int64]:
+    """The index of each row of the batches among those of all their requests."""
+    found, start = [], 0
+    for batch in batches:
+        names = batch.requests
+        count = len(names.ids) if names.rows is None else sum(names.rows)
+        found.append(np.arange(count) if batch.places is None else np.asarray(batch.places, dtype=np.int64))
+        found[-1] += start
+        start += count
+    return np.concatenate(found)
+
+
+def take_logged_rows(logged: LoggedRows, rows: NDArray[np.int64], weight: float) -> LoggedRows:
+    """Some rows, each of which represents so many."""
+    at = rows.tolist()
+    return LoggedRows(
+        take_rows(logged.features, rows),
+        [logged.predictions[row] for row in at],
+        [logged.requests[row] for row in at],
+        logged.rows[rows],
+        None if logged.is_numbered is None else logged.is_numbered[rows],
+        [logged.keys[row] for row in at] if logged.keys else [],
+        logged.seconds[rows],
+        logged.times[rows],
+        np.full(len(rows), weight, dtype=np.float32),
+    )
 
 
 def join_logged_rows(model: Any, pieces: Sequence[LoggedRows]) -> LoggedRows:

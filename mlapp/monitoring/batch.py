@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from mlapp.monitoring.sampling import BITS
+
 
 class JoinedResults(Sequence[Any]):
     """The predictions of each request, of one call of a model that answered all of them.
@@ -47,56 +49,109 @@ class RequestNames(NamedTuple):
     keys: list[Any] | None
 
 
-class RecordedBatch(msgspec.Struct, gc=False):
-    """Features and predictions of one call of a model.
+class RecordedRows(msgspec.Struct, gc=False):
+    """Features and predictions of some rows of a batch.
 
     Attributes:
-        parts: the features of the answered requests, in order: joined, or from `strip_parts`.
-        predictions: one per row of the parts.
-        requests: None if no row of the batch is logged.
-        share: the number of batches that the requests stand for in the log.
+        parts: the features: joined, or from `strip_parts`.
+        predictions: one per row.
+        places: the indexes of these rows among those of the parts; None if they are all.
+    """
+
+    parts: Sequence[Any]
+    predictions: Sequence[Any]
+    places: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+class LoggedBatch(msgspec.Struct, gc=False):
+    """What the log may keep of a batch.
+
+    Attributes:
+        requests: all requests of the batch.
+        rows: the rows that can be logged, and `places` their indexes among those of the requests; None if they are all.
+        limit_bits: rows whose hash is below this power of two are complete.
+    """
+
+    requests: RequestNames
+    rows: RecordedRows
+    places: Sequence[int] | None = None
+    limit_bits: int = BITS
+
+
+class RecordedBatch(msgspec.Struct, gc=False):
+    """One call of a model, with those of its rows that are counted or can be logged.
+
+    Attributes:
+        rows: number of answered rows.
+        counted: the rows to count, each of which stands for `weight` rows.
         seconds: duration of the call.
         at: time of the answer, in seconds since 1970.
     """
 
     model: Any
-    parts: Sequence[Any]
-    predictions: Sequence[Any]
-    requests: RequestNames | None
-    share: int
+    rows: int
+    counted: RecordedRows
+    weight: int
+    logged: LoggedBatch | None
     seconds: float
     at: float
 
+    @property
+    def waiting(self) -> int:
+        """The number of rows that it keeps in memory."""
+        logged = self.logged
+        return len(self.counted) if logged is None else max(len(self.counted), len(logged.rows))
 
-def make_monitoring_batch(
-    model: Any, parts: Sequence[Any], results: Sequence[Any], seconds: float, at: float, *, share: int
-) -> RecordedBatch | None:
-    """The part of a batch that was answered with predictions, or None.
+
+NO_ROWS = RecordedRows((), ())
+
+
+def list_answered_rows(
+    model: Any, parts: Sequence[Any], results: Sequence[Any]
+) -> tuple[Sequence[Any], RecordedRows] | None:
+    """The requests of a batch that were answered with predictions, and their rows; None if there are none.
 
     Args:
         results: the predictions, or an error, of each part.
-        share: the number of batches that this one stands for in the log; 0 keeps nothing for the log.
     """
-    requests = parts
-    predictions: Sequence[Any]
     if isinstance(results, JoinedResults):
-        features, predictions = results.parts, results.rows
-    else:
-        try:
-            predictions = list(chain.from_iterable(results))
-        except TypeError:  # an error is no list
-            answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
-            if not answered:
-                return None
-            requests = [part for part, _ in answered]
-            predictions = list(chain.from_iterable([result for _, result in answered]))
-        features = model.strip_parts(requests)
-    names = None
-    if share:
-        ids = [part.id for part in requests if part.keys is None]
-        keys = None
-        if len(ids) < len(requests):
-            ids, keys = [part.id for part in requests], [part.keys for part in requests]
-        rows = None if len(requests) == len(predictions) else [part.rows for part in requests]
-        names = RequestNames(ids, rows, keys)
-    return RecordedBatch(model, features, predictions, names, share, seconds, at)
+        return parts, RecordedRows(results.parts, results.rows)
+    try:
+        predictions = list(chain.from_iterable(results))
+    except TypeError:  # an error is no list
+        answered = [pair for pair in zip(parts, results, strict=True) if isinstance(pair[1], Sequence)]
+        if not answered:
+            return None
+        parts = [part for part, _ in answered]
+        predictions = list(chain.from_iterable([result for _, result in answered]))
+    return parts, RecordedRows(model.strip_parts(parts), predictions)
+
+
+def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRows:
+    """Some rows, without those beside them where that is possible: they would stay in memory.
+
+    Args:
+        places: indexes.
+    """
+    if not places:
+        return NO_ROWS
+    predictions = [rows.predictions[at] for at in places]
+    parts, count = rows.parts, len(rows)
+    if len(parts) == 1 and (packed := getattr(parts[0], "packed", parts[0])):
+        size = len(packed) // count
+        return RecordedRows([bytes(packed[at * size : (at + 1) * size]) for at in places], predictions)
+    if len(parts) == count:
+        return RecordedRows([parts[at] for at in places], predictions)
+    return RecordedRows(parts, predictions, places)
+
+
+def name_requests(requests: Sequence[Any], rows: int) -> RequestNames:
+    """The log's data of requests with so many rows."""
+    ids = [part.id for part in requests if part.keys is None]
+    keys = None
+    if len(ids) < len(requests):
+        ids, keys = [part.id for part in requests], [part.keys for part in requests]
+    return RequestNames(ids, None if len(requests) == rows else [part.rows for part in requests], keys)

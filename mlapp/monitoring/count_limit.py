@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from random import Random
 
 CELLS_PER_SECOND = 262_144
 """4,096 rows of 64 columns."""
@@ -16,32 +10,76 @@ BURST = 20.0
 """Seconds of the rate that may be counted at once, after a quiet time."""
 MOST = 256
 """Largest weight of a row."""
+RESERVE = 4.0
+"""Seconds at the current rate for which all rows could be counted, before all are counted again."""
 
 
 class CountLimit:
-    """A token bucket of cells."""
+    """A token bucket of cells. Use it in one thread.
 
-    def __init__(self) -> None:
+    The weight of a row is a power of two, so that few weights occur. It follows the rate of the last second.
+
+    Args:
+        random: draws the rows.
+    """
+
+    def __init__(self, random: Random | None = None) -> None:
         self._tokens = CELLS_PER_SECOND * BURST
-        self._random = np.random.default_rng()
+        self._weight = 1
+        self._random = random or Random()
+        self._cells = 0
+        self._since: float | None = None
+        self._runs: dict[int, tuple[int, int]] = {}
 
-    def add_seconds(self, seconds: float) -> None:
-        """Let time pass."""
-        self._tokens = min(self._tokens + seconds * CELLS_PER_SECOND, CELLS_PER_SECOND * BURST)
+    def draw_rows(self, model: int, rows: int, columns: int, now: float) -> tuple[list[int] | None, int]:
+        """Indexes of the rows of a batch to count, and the number of rows that each stands for; None for all rows.
 
-    def choose_rows(self, rows: int, columns: int) -> list[tuple[NDArray[np.int64], int]]:
-        """Indexes of rows to count, and the number of rows that each stands for; together they stand for all rows.
+        One row is drawn from each run of so many rows of a model, so that clients that take turns are drawn alike. A
+        run can go on in the next batch.
 
-        One row is drawn from each run of so many neighbors, so that clients that take turns are drawn alike.
+        Args:
+            model: a number of the model.
+            now: seconds since 1970.
         """
         cells = rows * max(1, columns)
-        weight = 1
-        if cells > self._tokens:
-            weight = min(MOST, math.ceil(cells / max(self._tokens, 1.0)))
+        if self._since is None or not 0.0 <= now - self._since < 1.0:
+            self._follow_rate(now)
+        self._cells += cells
+        if cells > self._weight * self._tokens:  # more than the last second let expect
+            self._tokens = max(self._tokens, CELLS_PER_SECOND / 2)
+            self._set_weight(max(2.0 * self._weight, cells / self._tokens))
+        weight = self._weight
         self._tokens -= cells / weight
-        if weight == 1:
-            return [(np.arange(rows), 1)]
-        drawn = rows // weight
-        chosen = np.arange(drawn) * weight + self._random.integers(0, weight, drawn)
-        rest = np.arange(drawn * weight, rows)
-        return [(some, own) for some, own in ((chosen, weight), (rest, 1)) if len(some)]
+        return (None, 1) if weight == 1 else (self._draw_from_runs(model, rows, weight), weight)
+
+    def _follow_rate(self, now: float) -> None:
+        """Set the weight by the rate since the last call."""
+        seconds = BURST if self._since is None else max(0.0, now - self._since)
+        rate = self._cells / max(1.0, seconds)
+        self._tokens = min(self._tokens + seconds * CELLS_PER_SECOND, BURST * CELLS_PER_SECOND)
+        self._since, self._cells = now, 0
+        is_enough = self._tokens >= rate * (1.0 if self._weight == 1 else RESERVE)
+        self._set_weight(1.0 if is_enough else rate / CELLS_PER_SECOND)
+
+    def _set_weight(self, least: float) -> None:
+        weight = 1
+        while weight < min(least, MOST):
+            weight *= 2
+        if weight != self._weight:
+            self._weight = weight
+            self._runs = {}
+
+    def _draw_from_runs(self, model: int, rows: int, weight: int) -> list[int]:
+        """Indexes of one row of each run; a run that has begun in an earlier batch continues."""
+        left, place = self._runs.get(model, (0, 0))  # rows that are left of the run, and the one to draw among them
+        found = []
+        start = 0
+        while True:
+            if 0 <= place < min(left, rows - start):
+                found.append(start + place)
+            if start + left > rows:
+                break
+            start += left
+            left, place = weight, int(self._random.random() * weight)
+        self._runs[model] = left - (rows - start), place - (rows - start)
+        return found

@@ -11,19 +11,17 @@ import logging
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from mlapp.baseline import Baseline
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
-from mlapp.monitoring.answered_rows import AnsweredRows, take_rows
-from mlapp.monitoring.batch import RecordedBatch, make_monitoring_batch
+from mlapp.monitoring.answer_counts import AnswerCounts
+from mlapp.monitoring.answered_rows import AnsweredRows
+from mlapp.monitoring.batch import NO_ROWS, RecordedBatch, list_answered_rows, take_recorded_rows
 from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
@@ -32,9 +30,6 @@ from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 log = logging.getLogger("mlapp.monitoring")
 MOST_CELLS = 2_000_000
 """Cells of features that may wait."""
@@ -42,8 +37,6 @@ CELLS_AT_ONCE = 262_144
 """Cells that are counted at once: fewer cost more for each, more make requests wait longer."""
 PAUSE = 0.0005
 """Seconds between two of these, in which the event loop gets the interpreter."""
-OTHER = "other"
-"""The series of refused fields that no feature has: clients name them."""
 PATIENCE = 5.0
 """Seconds that the end of a server may wait for its last rows to be written."""
 
@@ -88,6 +81,7 @@ class Recorder:
         self._writer = None if place is None else Writer(place, self.replica, self._count_lost_rows, metrics.logged.inc)
         is_near = place is not None and place.folder() is not None
         self._windows = LiveWindows(self._seconds, metrics, self._writer, is_near=is_near)
+        self._counts = AnswerCounts(self._windows, metrics)
         self._log: RowLog | None = None
         if settings.logs != "off" and self._writer is not None:
             self._log = RowLog(app, settings, self._writer, new_id)
@@ -97,19 +91,19 @@ class Recorder:
         self._most = MOST_CELLS
         self._rows_at_once = 1_000
         self._limit = CountLimit()
-        self._fields: dict[str, frozenset[str]] = {}
         self._dropped = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._looked = self._rated_at = time.time()
-        self._rated = 0
+        self._looked = time.time()
         self._thread = threading.Thread(
             target=_run_recorder, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
 
     def add(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
-        """Record a batch that was answered. Called on the request path: it only appends.
+        """Record a batch that was answered. Called on the request path, in the event loop.
+
+        It chooses the rows to count and to log, so that the others do not stay in memory, and appends them.
 
         Args:
             parts: the requests' features, in order.
@@ -117,15 +111,22 @@ class Recorder:
             rows: of all requests.
             seconds: that the call of the model took.
         """
-        waiting = self._added - self._taken + rows
+        found = list_answered_rows(model, parts, results)
+        if found is None:
+            return
+        requests, answered = found
+        now, count, weight = time.time(), len(answered), 1
+        counted = NO_ROWS
+        if self.settings.tests is not None:
+            places, weight = self._limit.draw_rows(id(model), count, len(model.feature_names), now)
+            counted = answered if places is None else take_recorded_rows(answered, places)
+        logged = None if self._log is None else self._log.select(requests, answered)
+        batch = RecordedBatch(model, count, counted, weight, logged, seconds, now)
+        waiting = self._added - self._taken + batch.waiting
         if waiting > self._most:
             self._dropped += rows
             return
-        share = 0 if self._log is None else self._log.draw_share()
-        batch = make_monitoring_batch(model, parts, results, seconds, time.time(), share=share)
-        if batch is None:
-            return
-        self._added += len(batch.predictions)
+        self._added += batch.waiting
         self._queue.append(batch)
         if waiting >= self._rows_at_once and not self._wake.is_set():
             self._wake.set()
@@ -161,7 +162,7 @@ class Recorder:
         columns = len(model.feature_names)
         self._most = max(1_000, MOST_CELLS // max(1, columns))
         self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
-        self._fields[version] = frozenset((*model.feature_names, "inputs", "keys"))
+        self._counts.watch(version, frozenset((*model.feature_names, "inputs", "keys")))
         self._windows.baselines[version] = baseline
         self.metrics.watch(version, baseline)
 
@@ -185,9 +186,8 @@ class Recorder:
         with self._lock:
             if self._log is not None:
                 self._log.flush()
-                self._log.follow_rate(self._added - self._rated, max(TICK, now - self._rated_at))
-                self._rated, self._rated_at = self._added, now
-            self._count_refusals()
+            while self._refusals:
+                self._counts.refuse(*self._refusals.popleft())
             self._windows.close_past(now)
             self._windows.write_changed(now)
         if self._dropped:
@@ -200,18 +200,28 @@ class Recorder:
         batches = []
         while self._queue:
             batch = self._queue.popleft()
-            self._taken += len(batch.predictions)
+            self._taken += batch.waiting
             batches.append(batch)
-        for group in self._group_batches(batches):
+        if self._log is not None:
+            self._log.pass_time(passed)
+        for group in _group_recorder_batches(batches, self._seconds):
             for part in _cut_recorder_batches(group, self._rows_at_once):
-                self._limit.add_seconds(passed)
-                answered = AnsweredRows(part)
                 with self._lock:
-                    self._count(answered)
-                    if self._log is not None:
-                        self._log.add(answered, passed)
-                passed = 0.0
+                    self._take_in(part)
                 self._stopping.wait(PAUSE)
+
+    def _take_in(self, batches: list[RecordedBatch]) -> None:
+        """Count and log batches of one model, window and weight."""
+        counted = AnsweredRows(batches[0].model, [batch.counted for batch in batches])
+        self._counts.count(batches, counted, batches[0].weight)
+        logged = [batch for batch in batches if batch.logged is not None]
+        if self._log is None or not logged:
+            return
+        pieces = [batch.logged.rows for batch in logged if batch.logged is not None]
+        are_counted = len(logged) == len(batches) and all(
+            batch.counted is piece for batch, piece in zip(batches, pieces, strict=True)
+        )
+        self._log.add(counted if are_counted else AnsweredRows(batches[0].model, pieces), logged)
 
     def write_waiting(self) -> None:
         """Write the pending records of the writer in this thread."""
@@ -235,46 +245,6 @@ class Recorder:
                     self._windows.write_changed(time.time(), is_last=True)
         except Exception:
             log.exception("%s: predictions could not be recorded", self.app)
-
-    def _group_batches(self, batches: Iterable[RecordedBatch]) -> Iterable[list[RecordedBatch]]:
-        """The batches of each model and window."""
-        groups: dict[tuple[int, int], list[RecordedBatch]] = {}
-        for batch in batches:
-            groups.setdefault((id(batch.model), int(batch.at // self._seconds)), []).append(batch)
-        return groups.values()
-
-    def _count(self, answered: AnsweredRows) -> None:
-        model, rows = answered.model, len(answered)
-        version = model.version or "unsaved"
-        live = self._windows.find(version, answered.batches[0].at)
-        self.metrics.rows(version, rows)
-        if not (live.counter.features or live.counter.predictions):
-            live.counts.rows += rows
-            return
-        chosen = self._limit.choose_rows(rows, len(model.feature_names))
-        live.counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
-        for some, weight in chosen:
-            is_whole = len(some) == rows
-            if live.counter.features:
-                features = answered.features
-                live.counter.add_features(features if is_whole else take_rows(features, some), weight)
-            if live.counter.predictions:
-                own = answered.predictions if is_whole else _select_recorder_rows(answered.predictions, some)
-                live.counter.add_answers(own, weight)
-        self.metrics.uncounted.inc(rows - sum(len(some) for some, _ in chosen))
-
-    def _count_refusals(self) -> None:
-        while self._refusals:
-            version, at, problems = self._refusals.popleft()
-            live = self._windows.find(version, at)
-            known = self._fields.get(version, ())
-            names = ((problem.field or "inputs", problem.row) for problem in problems)
-            seen = {(name if name in known else OTHER, row) for name, row in names}
-            live.counts.refused += max(1, len({row for _, row in seen}))
-            fields = Counter(name for name, _ in seen)
-            for field, count in fields.items():
-                live.counts.fields[field] = live.counts.fields.get(field, 0) + count
-            self.metrics.refused(version, fields)
 
     def _count_lost_rows(self, rows: int) -> None:
         self._dropped += rows
@@ -305,17 +275,21 @@ def _stop_recorder(recorder: weakref.ref[Recorder]) -> None:
         live.stop()
 
 
-def _select_recorder_rows(values: list[Any], rows: NDArray[np.int64]) -> Sequence[Any]:
-    return itemgetter(*rows.tolist())(values) if len(rows) > 1 else [values[rows[0]]]
+def _group_recorder_batches(batches: Iterable[RecordedBatch], seconds: int) -> Iterable[list[RecordedBatch]]:
+    """The batches of each model, window of so many seconds, and weight."""
+    groups: dict[tuple[int, int, int], list[RecordedBatch]] = {}
+    for batch in batches:
+        groups.setdefault((id(batch.model), int(batch.at // seconds), batch.weight), []).append(batch)
+    return groups.values()
 
 
 def _cut_recorder_batches(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
-    """The batches in pieces of about so many rows, which limits memory and waiting time."""
+    """The batches in pieces of about so many waiting rows, which limits memory and waiting time."""
     piece: list[RecordedBatch] = []
     rows = 0
     for batch in batches:
         piece.append(batch)
-        rows += len(batch.predictions)
+        rows += batch.waiting
         if rows >= most:
             yield piece
             piece, rows = [], 0

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from random import random
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
+from zlib import crc32
 
 from mlapp.config import Monitor
 from mlapp.monitoring.answered_rows import (
     AnsweredRows,
     LoggedRows,
+    describe_logged_rows,
     join_logged_rows,
-    list_requests,
-    log_all,
-    log_some,
+    take_logged_rows,
 )
+from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, name_requests, take_recorded_rows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import parse_rate
-from mlapp.monitoring.sampling import Sampler, hash_rows_for_sampling
+from mlapp.monitoring.sampling import BITS, Sampler, find_rows_below, hash_requests, hash_rows
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
 
@@ -31,8 +28,6 @@ CELLS_OF_SEGMENT = 524_288
 FEWEST_COLUMNS = 16
 """Cost of ids, times and predictions, in features."""
 BYTES_OF_CELL = 8
-EXAMINED_PER_SECOND = 4_096
-"""Rows whose ids are hashed for the sample. If more come, those of batches drawn at random, which stand for others."""
 
 
 class RowLog:
@@ -45,39 +40,55 @@ class RowLog:
     def __init__(self, app: str, settings: Monitor, writer: Writer, new_id: Callable[[], bytes]) -> None:
         self._writer, self._new_id = writer, new_id
         self._sampler = None if settings.logs == "all" else Sampler(parse_rate(settings.rows))
-        self._share = 1
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: dict[tuple[int, int], tuple[Any, list[LoggedRows]]] = {}
         self._cells = 0
 
-    def follow_rate(self, rows: int, seconds: float) -> None:
-        """Draw as many batches as the rate of rows of the last seconds allows."""
-        if self._sampler is not None:
-            self._share = max(1, math.ceil(rows / seconds / EXAMINED_PER_SECOND))
+    def select(self, requests: Sequence[Any], rows: RecordedRows) -> LoggedBatch | None:
+        """What the log may keep of a batch; None for nothing. Called on the request path, once for each batch.
 
-    def draw_share(self) -> int:
-        """The number of batches that the next one stands for; 0 if it was not drawn."""
-        share = self._share
-        return share if share == 1 or random() * share < 1.0 else 0
+        Of a sample, most rows are dropped here, by the hash of their id.
+        """
+        names = name_requests(requests, len(rows))
+        bits = BITS if self._sampler is None else self._sampler.limit_bits
+        if bits == BITS:
+            return LoggedBatch(names, rows)
+        if not all(names.ids):
+            names = names._replace(ids=[known or self._new_id() for known in names.ids])
+        ids: list[Any] = names.ids
+        if names.rows is not None:
+            places = find_rows_below(hash_requests(ids), names.rows, bits)
+        else:
+            most = 1 << bits
+            if min(map(crc32, ids)) >= most:
+                return None
+            places = [at for at, known in enumerate(ids) if crc32(known) < most]
+        return LoggedBatch(names, take_recorded_rows(rows, places), places, bits) if places else None
 
-    def add(self, answered: AnsweredRows, seconds: float) -> None:
+    def add(self, answered: AnsweredRows, batches: Sequence[RecordedBatch]) -> None:
         """Choose rows, and write the collected ones when there are enough.
 
         Args:
-            seconds: since the last call.
+            answered: the rows of the batches that can be logged.
         """
-        if self._sampler is None:
-            logged = log_all(answered, list_requests(answered.batches, self._new_id))
-        else:
-            found = self._choose_rows(self._sampler, answered, seconds)
-            if found is None:
+        rows = describe_logged_rows(answered, batches, self._new_id)
+        if self._sampler is not None:
+            hashes = hash_rows(hash_requests(rows.requests), rows.rows)
+            bits = min(batch.logged.limit_bits for batch in batches if batch.logged is not None)
+            chosen, weight = self._sampler.choose(hashes, bits)
+            if not len(chosen):
                 return
-            logged = found
-        key = id(answered.model), int(answered.batches[0].at // 3600)
-        self._gathered.setdefault(key, (answered.model, []))[1].append(logged)
-        self._cells += max(FEWEST_COLUMNS, len(answered.model.feature_names)) * len(logged)
+            rows = take_logged_rows(rows, chosen, weight)
+        key = id(answered.model), int(batches[0].at // 3600)
+        self._gathered.setdefault(key, (answered.model, []))[1].append(rows)
+        self._cells += max(FEWEST_COLUMNS, len(answered.model.feature_names)) * len(rows)
         if self._cells >= CELLS_OF_SEGMENT:
             self.flush()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass: a sample has so many rows a second."""
+        if self._sampler is not None:
+            self._sampler.pass_time(seconds)
 
     def flush(self) -> None:
         """Write the collected rows: a segment for each version and hour."""
@@ -87,14 +98,6 @@ class RowLog:
             logged = join_logged_rows(model, pieces)
             del pieces
             self._write_rows(model, logged)
-
-    def _choose_rows(self, sampler: Sampler, answered: AnsweredRows, seconds: float) -> LoggedRows | None:
-        """The rows that the sampler keeps."""
-        batches = answered.batches
-        drawn = [at for at, batch in enumerate(batches) if batch.requests is not None]
-        requests = list_requests([batches[at] for at in drawn], self._new_id)
-        rows, weight = sampler.choose(hash_rows_for_sampling(requests.ids, requests.counts), seconds)
-        return log_some(answered, np.array(drawn), requests, rows, weight) if len(rows) else None
 
     def _write_rows(self, model: Any, logged: LoggedRows) -> None:
         """Write a segment of one model and hour."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from zlib import crc32
+
 import msgspec
 import numpy as np
 import pandas as pd
@@ -10,11 +13,11 @@ import pytest
 from mlapp.baseline import Baseline, build_baseline_columns, summarize_predictions
 from mlapp.baseline.bins import KEYS, ORDER, build_bin_table, encode_bins
 from mlapp.config import Drift
-from mlapp.monitoring.count_limit import CountLimit
+from mlapp.monitoring.count_limit import MOST, CountLimit
 from mlapp.monitoring.counts import Counter, Counts, Slots, merge_counts
 from mlapp.monitoring.drift import find_drifted_columns
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.sampling import Sampler, hash_rows_for_sampling
+from mlapp.monitoring.sampling import Sampler, find_rows_below, hash_requests, hash_rows
 from mlapp.monitoring.statistics import compute_binomial_tail, compute_js_distance, compute_ks_p, select_discoveries
 from tests.unit.monitoring import simulation
 
@@ -103,20 +106,35 @@ def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
 
 
 def test_of_more_rows_than_the_limit_a_part_is_counted_and_stands_for_all() -> None:
-    limit, counts = CountLimit(), Counts(version="1", since=0, until=1)
-    limit.add_seconds(60)
-    for rows in (50_000, 50_001, 20_000, 20_000):  # the first are the allowance of a quiet time
-        chosen = limit.choose_rows(rows, 64)
-        counts.add_rows(rows, [(len(some), weight) for some, weight in chosen])
-        assert sum(len(some) * weight for some, weight in chosen) == rows
-        assert all(len(np.unique(some)) == len(some) and some.max() < rows for some, _ in chosen)
-        assert (len(chosen[0][0]) == rows) == (rows == 50_000)
-        limit.add_seconds(0.5)
-    assert counts.rows == 140_001
-    assert 50_000 < counts.rows * counts.effective_share < 70_000
+    limit, counts, seen = CountLimit(Random(0)), Counts(version="1", since=0, until=1), []
+    for turn in range(8_000):  # 50,000 rows a second; the first 80,000 are the allowance of a quiet time
+        places, weight = limit.draw_rows(7, 32, 64, 1_000 + turn * 32 / 50_000)
+        drawn = range(32) if places is None else places
+        assert list(drawn) == sorted(set(drawn) & set(range(32)))
+        counts.add_rows(32, [(len(drawn), weight)])
+        seen += [(weight, turn * 32 + at) for at in drawn]
+    assert [weight for weight, _ in seen[:50_000]] == [1] * 50_000
+    assert {weight for weight, _ in seen} == {1, 16}
+    first = next(at for weight, at in seen if weight == 16)
+    late = [at for weight, at in seen if weight == 16]
+    assert abs(len(late) * 16 - (256_000 - first)) < 32, "one row of each run of 16"
+    assert len(np.unique([(at - first // 16 * 16) // 16 for at in late])) > 0.9 * len(late)
+    assert len({at % 32 for at in late}) == 32, "clients that take turns are drawn alike"
+    assert counts.rows * counts.effective_share < 1.01 * len(seen) * counts.rows / 256_000
     whole = Counts(version="1", since=0, until=1, rows=1_000)
     whole.add(counts)
-    assert (whole.rows, whole.squares) == (141_001, counts.squares + 1_000)
+    assert (whole.rows, whole.squares) == (257_000, counts.squares + 1_000)
+
+
+def test_a_run_of_rows_continues_in_the_next_batch_of_its_model() -> None:
+    limit, drawn = CountLimit(Random(0)), {1: 0, 2: 0}
+    limit.draw_rows(1, 100, 100_000, 1_000.0)
+    for _ in range(20_000):
+        for model in drawn:
+            places, weight = limit.draw_rows(model, 3, 1, 1_000.5)
+            assert places is not None
+            drawn[model] += len(places) * weight
+    assert all(abs(rows - 60_000) <= MOST for rows in drawn.values())
 
 
 def test_a_part_of_the_rows_raises_no_other_alarms_than_all_of_them() -> None:
@@ -216,22 +234,52 @@ def test_an_alarm_needs_two_of_three_windows() -> None:
     ]
 
 
+def hash_two_rows(ids: list[bytes]) -> np.ndarray:
+    """The hashes of two rows of each request."""
+    return hash_rows(np.repeat(hash_requests(ids), 2), np.tile([0, 1], len(ids)))
+
+
 def test_replicas_sample_the_same_rows() -> None:
-    hashes = hash_rows_for_sampling([b"request-%d" % at for at in range(20_000)], [2] * 20_000)
-    first, weight = Sampler(10.0).choose(hashes, 1.0)
-    second, _ = Sampler(10.0).choose(hashes, 1.0)
+    hashes = hash_two_rows([b"request-%d" % at for at in range(20_000)])
+    first, weight = Sampler(10.0).choose(hashes)
+    second, _ = Sampler(10.0).choose(hashes)
     assert first.tolist() == second.tolist()
     assert 300 / 2 < len(first) <= 600
     assert len(first) * weight == pytest.approx(40_000, rel=0.2)
-    more, _ = Sampler(20.0).choose(hashes, 1.0)
+    more, _ = Sampler(20.0).choose(hashes)
     assert set(first.tolist()) <= set(more.tolist())
 
 
-def test_the_hash_of_an_id_does_not_depend_on_the_ids_beside_it() -> None:
+def test_a_sample_of_any_rate_is_of_the_rows_with_the_lowest_hashes() -> None:
+    """Rows that cannot be kept are dropped before: the others are those that the sampler would keep of all."""
+    sampler, kept, rows = Sampler(10.0), [], 0
+    for rate in [*[50_000] * 20, *[500] * 5, *[0] * 5, *[50_000] * 5]:
+        ids = [b"%d" % at for at in range(rows, rows + rate)]
+        rows += rate
+        bits, hashes = sampler.limit_bits, hash_requests(ids)
+        possible = find_rows_below(hashes, [1] * rate, bits) if ids else []
+        sampler.pass_time(1.0)
+        if possible:
+            places, weight = sampler.choose(hashes[possible], bits)
+            chosen = np.array(possible)[places]
+            assert chosen.tolist() == np.flatnonzero(hashes < 2**32 / weight).tolist() or not len(chosen)
+            kept.append((len(possible), len(chosen), weight))
+        else:
+            kept.append((0, 0, 0.0))
+    assert kept[0][0] == 50_000, "nothing is known of the rate yet"
+    assert all(possible < 400 for possible, *_ in kept[3:20])
+    assert sum(chosen for _, chosen, _ in kept[:20]) <= 600 + 10 * 20
+    assert sum(chosen for _, chosen, _ in kept[5:20]) == pytest.approx(150, rel=0.35)
+    assert sum(chosen for _, chosen, _ in kept[21:25]) > 20, "it follows a rate that falls"
+    assert kept[30][0] == 50_000, "after a quiet time all may be kept again"
+
+
+def test_the_hash_of_a_row_is_that_of_its_id_alone() -> None:
     ids = [b"a", b"a\nb", b"0123456789abcdef" * 2, b"\xff" * 9, b"z" * 64]
-    together = hash_rows_for_sampling(ids, [1] * len(ids)).tolist()
-    assert together == [hash_rows_for_sampling([one], [1])[0] for one in ids]
-    assert len(set(together)) == len(ids)
+    together = hash_two_rows(ids).tolist()
+    assert together == [one for each in ids for one in hash_two_rows([each]).tolist()]
+    assert len(set(together)) == 2 * len(ids)
+    assert together[::2] == [crc32(each) for each in ids]
 
 
 def test_the_statistics_are_those_of_the_books() -> None:
