@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ import pandas as pd
 
 from mlapp import App
 from mlapp.config import Monitor, Serve
+from mlapp.monitoring import recorder as recording
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
+from mlapp.monitoring.sampling import BITS
 from mlapp.serving import create_asgi
 from mlapp.serving.inference.latency import Latency
 from mlapp.serving.observability import access_log, metrics
@@ -51,7 +54,7 @@ REQUESTS = 6_400
 """Requests that are counted. A whole number of rounds of all connections."""
 NEVER = 1e9
 RATE = 20_000
-"""Requests a second at which the log takes its sample: valgrind is some fifty times slower."""
+"""Requests a second by the recorder's clock."""
 NO_STRINGS = ":".join(f"glibc.cpu.x86_rep_{name}_threshold=0x7fffffffffff" for name in ("movsb", "stosb"))
 """Keeps glibc from copying by `rep movsb`, which valgrind counts once a byte, and a processor once."""
 TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
@@ -142,6 +145,8 @@ class Client:
 
     def __init__(self, scenario: str, mode: str = "drift") -> None:
         access_log.DELAY = metrics.DELAY = NEVER
+        self.now = time.time()
+        recording.time = types.SimpleNamespace(time=lambda: self.now)  # type: ignore[assignment,attr-defined]
         self._null = os.open(os.devnull, os.O_WRONLY)
         app = make_app(scenario)
         application = create_asgi(app, model=app.train(), settings=Serve())
@@ -163,6 +168,17 @@ class Client:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         place = Place(open_store(folder, Path(folder)).storage, app)
         return Recorder(app, Monitor(log="sample" if mode == "sample" else "all"), place, metrics, make_request_id)
+
+    def _follow_rate(self) -> None:
+        """Count and log as after some seconds at `RATE`, without what a quiet time allows."""
+        assert self.recorder is not None
+        limit, log = self.recorder._limit, self.recorder._log
+        limit._tokens, limit._since, limit._cells = 0.0, self.now - 1.0, RATE * COLUMNS
+        for live in self.recorder._windows._open.values():
+            live.published = self.now  # the series are updated every five seconds
+        if log is not None and log._sampler is not None:
+            log._sampler._tokens = log._sampler._rate
+            log._sampler.choose(np.random.default_rng(0).integers(0, 1 << BITS, RATE).astype(np.uint64))
 
     async def connect(self) -> None:
         """Warm the model, and open the connections."""
@@ -198,6 +214,7 @@ class Client:
         """
         before = sum(transport.answers for transport in self.transports)
         for _ in range(requests // len(self.protocols)):
+            self.now += len(self.protocols) / RATE  # valgrind is some fifty times slower
             for protocol, request in zip(self.protocols, self.requests, strict=True):
                 protocol.data_received(request)
             await asyncio.sleep(0)
@@ -206,16 +223,9 @@ class Client:
         if self.application.access_log is not None:
             self.application.access_log.flush_lines()
         if self.recorder is not None:
-            self.recorder._looked = time.time() - requests / RATE
-            self.recorder._limit._tokens = 0.0  # the rest of what a quiet time allows
-            for live in self.recorder._windows._open.values():
-                live.published = time.time()  # the series are updated every five seconds
             self.recorder.look()
             self.recorder.write_waiting()
-            log = self.recorder._log
-            if log is not None and log._sampler is not None:
-                log._sampler._tokens = 0.0  # the rest of what a quiet minute allows
-                log.follow_rate(RATE, 1.0)
+            self._follow_rate()
         answered = sum(transport.answers for transport in self.transports) - before
         assert answered == requests, f"{answered} of {requests} requests were answered"
         assert all(transport.last.startswith(b"HTTP/1.1 200") for transport in self.transports), self.transports[0].last

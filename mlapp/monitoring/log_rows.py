@@ -80,7 +80,9 @@ def _make_log_columns(features: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def transpose_cells(cells: NDArray[Any]) -> NDArray[Any]:
-    """Convert columns to contiguous rows, in chunks that fit the processor's cache."""
+    """Convert columns to contiguous rows, in chunks that fit the processor's cache, unless they are contiguous."""
+    if len(cells) > 1 and cells.strides[0] == cells.itemsize:
+        return cells.T
     found = np.empty(cells.shape[::-1], dtype=cells.dtype)
     for start in range(0, len(cells), AT_ONCE):
         found[:, start : start + AT_ONCE] = cells[start : start + AT_ONCE].T

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 PREDICTION = "prediction"
 
 
-def encode_number_rows(version: str, logged: LoggedRows, names: Sequence[str], rules: ColumnPrivacy) -> bytes | None:
-    """A segment, or None if a column is redacted or has other values than numbers, or a request has keys or many rows.
+def encode_number_rows(
+    version: str, logged: LoggedRows, names: Sequence[str], rules: ColumnPrivacy
+) -> list[Any] | None:
+    """The pieces of a segment.
+
+    None if a column is redacted or has other values than numbers, or a request has keys or many rows.
 
     Args:
         names: of the features in an array.

@@ -45,8 +45,8 @@ class PlainColumn(NamedTuple):
     levels: bytes = b""
 
 
-def encode_plain_file(columns: Sequence[PlainColumn], rows: int, metadata: Mapping[bytes, bytes]) -> bytes:
-    """A Parquet file."""
+def encode_plain_file(columns: Sequence[PlainColumn], rows: int, metadata: Mapping[bytes, bytes]) -> list[Any]:
+    """A Parquet file in pieces: bytes, and the columns' own data."""
     pieces: list[Any] = [MAGIC]
     chunks: list[bytes] = []
     at = len(MAGIC)
@@ -67,7 +67,7 @@ def encode_plain_file(columns: Sequence[PlainColumn], rows: int, metadata: Mappi
         at - len(MAGIC),
         metadata,
     )
-    return b"".join([*pieces, footer, struct.pack("<I", len(footer)), MAGIC])
+    return [*pieces, footer, struct.pack("<I", len(footer)) + MAGIC]
 
 
 def encode_levels(is_known: NDArray[np.bool_]) -> bytes:

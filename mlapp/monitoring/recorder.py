@@ -120,7 +120,7 @@ class Recorder:
         if self.settings.tests is not None:
             places, weight = self._limit.draw_rows(id(model), count, len(model.feature_names), now)
             counted = answered if places is None else take_recorded_rows(answered, places)
-        logged = None if self._log is None else self._log.select(requests, answered)
+        logged = None if self._log is None else self._log.select(model, requests, answered, seconds, now)
         batch = RecordedBatch(model, count, counted, weight, logged, seconds, now)
         waiting = self._added - self._taken + batch.waiting
         if waiting > self._most:
@@ -128,7 +128,8 @@ class Recorder:
             return
         self._added += batch.waiting
         self._queue.append(batch)
-        if waiting >= self._rows_at_once and not self._wake.is_set():
+        is_much = waiting >= self._rows_at_once or (self._log is not None and self._log.has_full_block)
+        if is_much and not self._wake.is_set():
             self._wake.set()
 
     def refuse(self, version: str | None, error: InputError) -> None:
@@ -240,6 +241,9 @@ class Recorder:
                 self.look()
             else:
                 self._drain(time.time())
+                if self._log is not None:
+                    with self._lock:
+                        self._log.flush(is_due=False)
             if is_last:
                 with self._lock:
                     self._windows.write_changed(time.time(), is_last=True)

@@ -17,6 +17,7 @@ from mlapp.monitoring.answered_rows import (
 from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, name_requests, take_recorded_rows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
+from mlapp.monitoring.number_blocks import NumberBlocks
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import parse_rate
 from mlapp.monitoring.sampling import BITS, Sampler, find_rows_below, hash_requests, hash_rows
@@ -43,27 +44,39 @@ class RowLog:
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: dict[tuple[int, int], tuple[Any, list[LoggedRows]]] = {}
         self._cells = 0
+        self._blocks = NumberBlocks(CELLS_OF_SEGMENT) if self._sampler is None and not settings.columns else None
 
-    def select(self, requests: Sequence[Any], rows: RecordedRows) -> LoggedBatch | None:
-        """What the log may keep of a batch; None for nothing. Called on the request path, once for each batch.
+    def select(
+        self, model: Any, requests: Sequence[Any], rows: RecordedRows, seconds: float, at: float
+    ) -> LoggedBatch | None:
+        """What is still to do for an answered batch; None for nothing. Called on the request path.
 
-        Of a sample, most rows are dropped here, by the hash of their id.
+        Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
         """
         names = name_requests(requests, len(rows))
         bits = BITS if self._sampler is None else self._sampler.limit_bits
-        if bits == BITS:
+        can_be_copied = self._blocks is not None and names.rows is None and names.keys is None
+        if bits == BITS and not can_be_copied:
             return LoggedBatch(names, rows)
         if not all(names.ids):
             names = names._replace(ids=[known or self._new_id() for known in names.ids])
         ids: list[Any] = names.ids
+        if self._blocks is not None:
+            is_copied = can_be_copied and self._blocks.add(model, rows, ids, seconds, at)
+            return None if is_copied else LoggedBatch(names, rows)
         if names.rows is not None:
             places = find_rows_below(hash_requests(ids), names.rows, bits)
         else:
             most = 1 << bits
             if min(map(crc32, ids)) >= most:
                 return None
-            places = [at for at, known in enumerate(ids) if crc32(known) < most]
+            places = [place for place, known in enumerate(ids) if crc32(known) < most]
         return LoggedBatch(names, take_recorded_rows(rows, places), places, bits) if places else None
+
+    @property
+    def has_full_block(self) -> bool:
+        """Whether there is something to write before the next second."""
+        return self._blocks is not None and self._blocks.has_full
 
     def add(self, answered: AnsweredRows, batches: Sequence[RecordedBatch]) -> None:
         """Choose rows, and write the collected ones when there are enough.
@@ -90,8 +103,16 @@ class RowLog:
         if self._sampler is not None:
             self._sampler.pass_time(seconds)
 
-    def flush(self) -> None:
-        """Write the collected rows: a segment for each version and hour."""
+    def flush(self, *, is_due: bool = True) -> None:
+        """Write the collected rows: a segment for each version and hour.
+
+        Args:
+            is_due: also write rows that do not fill a segment.
+        """
+        for block in () if self._blocks is None else self._blocks.take(is_all=is_due):
+            self._write_rows(block.model, block.list_rows())
+        if not is_due:
+            return
         gathered, self._gathered, self._cells = self._gathered, {}, 0
         for key in list(gathered):
             model, pieces = gathered.pop(key)
@@ -102,11 +123,11 @@ class RowLog:
     def _write_rows(self, model: Any, logged: LoggedRows) -> None:
         """Write a segment of one model and hour."""
         version, at, rows = model.version or "unsaved", float(logged.times[0]), len(logged)
-        content = None
+        pieces = None
         if rows >= MANY or rows * BYTES_OF_CELL * (FEWEST_COLUMNS + len(model.feature_names)) < SMALL:
-            content = encode_number_rows(version, logged, model.feature_names, self._rules)
-        if content is not None:
-            self._writer.add_segment(version, at, content, rows, len(content))
+            pieces = encode_number_rows(version, logged, model.feature_names, self._rules)
+        if pieces is not None:
+            self._writer.add_segment(version, at, pieces, rows)
             return
         import pyarrow as pa
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
@@ -40,7 +41,7 @@ class Writer:
         written: Callable[[int], object] = lambda rows: None,
     ) -> None:
         self._place, self._replica, self._dropped, self._report_written = place, replica, dropped, written
-        self._segments: deque[tuple[str, float, bytes, int, int]] = deque()
+        self._segments: deque[tuple[str, float, bytes | list[Any], int, int, int]] = deque()
         self._bytes = 0
         self._counts: dict[str, tuple[bytes, int]] = {}
         self._written: dict[str, str] = {}
@@ -62,18 +63,22 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join(patience)
 
-    def add_segment(self, version: str, time: float, content: bytes, rows: int, size: int = 0) -> None:
+    def add_segment(
+        self, version: str, time: float, content: bytes | list[Any], rows: int, table_size: int = 0
+    ) -> None:
         """Write rows of the log, all of one version and one hour.
 
         Args:
-            size: of the table, in bytes.
+            content: of the file, in one piece or several.
+            table_size: of the rows in memory, in bytes, if they take more than the file.
         """
+        size = len(content) if isinstance(content, bytes) else sum(memoryview(piece).nbytes for piece in content)
         with self._lock:
-            if self._bytes + len(content) > MOST_BYTES:
+            if self._bytes + size > MOST_BYTES:
                 self._dropped(rows)
                 return
-            self._bytes += len(content)
-            self._segments.append((version, time, content, rows, size))
+            self._bytes += size
+            self._segments.append((version, time, content, rows, size, table_size))
         self._wake.set()
 
     def put_counts(self, folder: str, content: bytes, rows: int) -> None:
@@ -122,12 +127,13 @@ class Writer:
                     self._drop_oldest_counts()
                 raise
         while self._segments:
-            version, at, content, rows, size = self._segments[0]
-            self._write_segment(version, at, content, size)
+            version, at, pieces, rows, size, table_size = self._segments[0]
+            self._write_segment(version, at, pieces, size, table_size)
             self._report_written(rows)
+            del pieces
             with self._lock:
                 self._segments.popleft()
-                self._bytes -= len(content)
+                self._bytes -= size
 
     def _write_counts(self, folder: str, content: bytes) -> None:
         self._number += 1
@@ -140,13 +146,13 @@ class Writer:
         while len(self._written) > 100:
             del self._written[next(iter(self._written))]
 
-    def _write_segment(self, version: str, at: float, content: bytes, size: int) -> None:
+    def _write_segment(self, version: str, at: float, content: bytes | list[Any], size: int, table_size: int) -> None:
         folder = f"log/{version}/{format_segment_hour(at)}"
         self._number += 1
         segment = Segment(self._replica, self._number, self._number)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
         small = self._small.setdefault(folder, [])
-        if len(content) < SMALL and size < SMALL_IN_MEMORY:
+        if size < SMALL and table_size < SMALL_IN_MEMORY:
             small.append(segment)
         else:  # the earlier ones are a contiguous range
             self._merge_segments(folder, small)

@@ -9,9 +9,10 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
@@ -28,6 +29,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE = ".reserve"
 """A file that reserves space for documents that free more space."""
 RESERVED = 16 * 1024
+PIECES_AT_ONCE = 1024
+"""Pieces of a file that the system writes in one call (IOV_MAX)."""
 
 
 class FolderStorage:
@@ -43,7 +46,7 @@ class FolderStorage:
         self.root = root
         self._copies = copies
 
-    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
+    def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         path = self._locate_folder_key(key)
         with translate_folder_errors(path):
             try:
@@ -190,13 +193,16 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
     return path
 
 
-def _create_file_in_folder(path: Path, content: bytes) -> bool:
+def _create_file_in_folder(path: Path, content: bytes | list[Any]) -> bool:
     """Create a file atomically; False if its name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                _write_pieces(file, content)
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -207,6 +213,16 @@ def _create_file_in_folder(path: Path, content: bytes) -> bool:
         temporary.unlink(missing_ok=True)
     _sync_folder_to_disk(path.parent)
     return True
+
+
+def _write_pieces(file: BinaryIO, pieces: Sequence[Any]) -> None:
+    """Write pieces without a copy of them in one piece."""
+    for start in range(0, len(pieces), PIECES_AT_ONCE):
+        some = pieces[start : start + PIECES_AT_ONCE]
+        written = os.writev(file.fileno(), some)
+        if written < sum(memoryview(piece).nbytes for piece in some):
+            file.write(memoryview(b"".join(some))[written:])
+            file.flush()
 
 
 def _copy_regular_file(source: Path, target: Path) -> None:

@@ -51,16 +51,17 @@ class ObjectStorage:
         self._cache = cache
         self._is_conditional = False
 
-    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
+    def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         from obstore.exceptions import AlreadyExistsError
 
+        whole: bytes = content if isinstance(content, bytes) else b"".join(content)
         self._require_conditional_object_writes()
         try:
-            self._put_object_if_absent(key, content, passing=(AlreadyExistsError,))
+            self._put_object_if_absent(key, whole, passing=(AlreadyExistsError,))
             return True
         except AlreadyExistsError:
             # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
-            return self.read_key(key) == content
+            return self.read_key(key) == whole
 
     def read_key(self, key: str) -> bytes | None:
         import obstore

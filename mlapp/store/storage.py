@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
@@ -23,10 +23,11 @@ class FullError(StoreError):
 class Storage(Protocol):
     """Keys are paths with `/`. Every method raises StoreError if the storage cannot be reached, read or written."""
 
-    def create_key(self, key: str, content: bytes, *, from_reserve: bool = False) -> bool:
+    def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         """Create a key atomically; False if it exists already.
 
         Args:
+            content: in one piece, or a list of bytes and contiguous arrays.
             from_reserve: allow the use of space that is reserved for a full disk, for keys that are needed to free
                 space.
 

@@ -56,8 +56,9 @@ def cells(missing: bool = False) -> np.ndarray:
 )
 def test_a_segment_of_numbers_reads_like_one_of_pyarrow(logged: LoggedRows, tmp_path: Path) -> None:
     rules = ColumnPrivacy({}, "app")
-    content = encode_number_rows("7", logged, NAMES, rules)
-    assert content is not None
+    pieces = encode_number_rows("7", logged, NAMES, rules)
+    assert pieces is not None
+    content = b"".join(pieces)
     expected = parquet.read_table(
         io.BytesIO(encode_segment_table(make_log_table("7", logged, NAMES, rules), is_quick=True))
     )
