@@ -1,0 +1,142 @@
+"""What a server under full load counts and logs, by the clock of 20,000 rows a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mlapp import App
+from mlapp.config import Monitor
+from mlapp.monitoring.batch import JoinedResults
+from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.recorder import Recorder
+from mlapp.schema.part import Part
+from mlapp.serving.inference.served_model import ServedModel, serve_trained_model
+from mlapp.store.folder_storage import FolderStorage
+
+COLUMNS = 64
+RATE = 20_000
+BATCH = 32
+
+
+class Sums:
+    """Predicts the sum of each row's numbers."""
+
+    def fit(self, features: pd.DataFrame, target: pd.Series) -> Sums:
+        return self
+
+
+@pytest.fixture(scope="module")
+def model() -> ServedModel:
+    app = App("sums", target="y")
+    cells = np.random.default_rng(0).normal(size=(200, COLUMNS))
+    app.data_reader(lambda: pd.DataFrame(cells, columns=[f"f{at}" for at in range(COLUMNS)]).assign(y=cells[:, 0]))
+    app.model(Sums)
+
+    @app.predictor
+    def predict(model: Sums, features: np.ndarray) -> list[float]:
+        return features.sum(axis=1).tolist()  # type: ignore[no-any-return]
+
+    return serve_trained_model(app.train())
+
+
+class Load:
+    """Batches of answered requests of one replica."""
+
+    def __init__(self, root: Path, model: ServedModel, clock: SimpleNamespace, **settings: str) -> None:
+        self.root, self.model, self.clock, self.number = root, model, clock, 0
+        place = Place(FolderStorage(root), "sums")
+        metrics = MonitorMetrics(CollectorRegistry(), "sums")
+        self.recorder = Recorder("sums", Monitor(**settings), place, metrics, lambda: b"new")  # type: ignore[arg-type]
+        self.recorder.watch(model)
+
+    def answer(self, rows: int) -> None:
+        """Record one batch of requests of one row each."""
+        numbers = np.arange(self.number, self.number + rows)
+        self.number += rows
+        cells = numbers[:, None] + np.arange(COLUMNS) / 128
+        parts = [Part(1, row.tobytes(), id=b"%d" % number) for number, row in zip(numbers, cells, strict=True)]
+        results = JoinedResults([Part(rows, cells.tobytes())], [float(number) for number in numbers])
+        self.recorder.add(self.model, parts, results, rows, 0.25)
+
+    def run(self, seconds: int) -> None:
+        """Answer at full rate, with one look of the recorder each second."""
+        for _ in range(seconds):
+            for _ in range(RATE // BATCH):
+                self.clock.now += BATCH / RATE
+                self.answer(BATCH)
+            self.recorder.look()
+        self.recorder.write_waiting()
+
+    def read(self) -> pa.Table:
+        """The rows of the log, in order."""
+        segments = [parquet.read_table(path) for path in self.root.rglob("*.parquet")]
+        return pa.concat_tables(segments).sort_by("time") if segments else pa.table({})
+
+
+@pytest.fixture
+def loads(tmp_path: Path, model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> list[Load]:
+    """Two replicas that log a sample, and one that logs all."""
+    clock = SimpleNamespace(now=1_800_000_000.0)
+    clock.time = lambda: clock.now
+    monkeypatch.setattr("mlapp.monitoring.recorder.time", clock)
+    return [Load(tmp_path / str(at), model, clock, log=log) for at, log in enumerate(["sample", "sample", "all"])]
+
+
+def test_replicas_under_load_log_the_rows_with_the_lowest_hashes(loads: list[Load]) -> None:
+    first, second, _ = loads
+    first.run(6)
+    second.answer(10)
+    second.run(4)
+    found = [load.read().to_pandas() for load in (first, second)]
+    for table, load in zip(found, (first, second), strict=True):
+        assert table["id"].is_unique
+        assert (table["id"].map(lambda text: crc32(text.encode())) < 2**32 / table["weight"]).all()
+        assert (table["f0"] == table["id"].astype(float)).all()
+        assert (table["prediction"] == table["f0"]).all()
+        assert table["weight"].sum() == pytest.approx(load.number, rel=0.4), "the rows stand for all"
+    least = max(table["weight"].max() for table in found)
+    kept = [{text for text in table["id"] if crc32(text.encode()) < 2**32 / least} for table in found]
+    assert kept[1] <= kept[0], "what one keeps at the smallest share, the other keeps too"
+
+
+def test_under_load_only_rows_that_are_counted_or_logged_stay_in_memory(loads: list[Load]) -> None:
+    load = loads[0]
+    load.run(6)
+    for _ in range(RATE // BATCH):
+        load.answer(BATCH)
+    assert sum(batch.waiting for batch in load.recorder._queue) < RATE / 4
+    load.recorder.look()
+    (counts,) = load.recorder.current()
+    assert counts.rows == load.number
+    for column in counts.columns.values():
+        assert sum(column) == pytest.approx(load.number, abs=32)
+
+
+def test_all_rows_are_logged_once(loads: list[Load]) -> None:
+    load = loads[2]
+    for rows in (1, 31, 9_000, 32, 20_000, 1_000):
+        load.clock.now += 1.0
+        load.answer(rows)
+    load.recorder.work(is_due=False)
+    load.recorder.write_waiting()
+    assert len(load.read()) == 3 * 8_192, "full segments do not wait for the second"
+    load.recorder.look()
+    load.recorder.write_waiting()
+    found = load.read().to_pandas()
+    assert sorted(found["id"].astype(int)) == list(range(load.number))
+    assert (found["id"].astype(float) == found["f0"]).all()
+    assert (found["f0"] + 63 / 128 == found["f63"]).all()
+    assert (found["prediction"] == found["f0"]).all()
+    assert found["latency"].eq(0.25).all()
+    assert found["weight"].eq(1.0).all()
+    assert found["time"].nunique() == 6
