@@ -29,7 +29,7 @@ class AnsweredRows:
 
     def __init__(self, model: Any, pieces: Sequence[RecordedRows]) -> None:
         self.model, self._pieces = model, pieces
-        self.sizes = [len(piece) for piece in pieces]
+        self.sizes = [len(piece.predictions) for piece in pieces]
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -50,7 +50,7 @@ class AnsweredRows:
             features = self.model.combine_stripped(list(piece.parts))
             if piece.places is not None:
                 features = take_rows(features, np.asarray(piece.places))
-            found.append(Part(len(piece), features=features))
+            found.append(Part(len(piece.predictions), features=features))
         return self.model.combine_stripped(found)
 
 

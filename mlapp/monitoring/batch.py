@@ -62,9 +62,6 @@ class RecordedRows(msgspec.Struct, gc=False):
     predictions: Sequence[Any]
     places: Sequence[int] | None = None
 
-    def __len__(self) -> int:
-        return len(self.predictions)
-
 
 class LoggedBatch(msgspec.Struct, gc=False):
     """What the log may keep of a batch.
@@ -89,6 +86,7 @@ class RecordedBatch(msgspec.Struct, gc=False):
         counted: the rows to count, each of which stands for `weight` rows.
         seconds: duration of the call.
         at: time of the answer, in seconds since 1970.
+        waiting: number of rows that it keeps in memory.
     """
 
     model: Any
@@ -98,12 +96,7 @@ class RecordedBatch(msgspec.Struct, gc=False):
     logged: LoggedBatch | None
     seconds: float
     at: float
-
-    @property
-    def waiting(self) -> int:
-        """The number of rows that it keeps in memory."""
-        logged = self.logged
-        return len(self.counted) if logged is None else max(len(self.counted), len(logged.rows))
+    waiting: int
 
 
 NO_ROWS = RecordedRows((), ())
@@ -139,7 +132,7 @@ def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRow
     if not places:
         return NO_ROWS
     predictions = [rows.predictions[at] for at in places]
-    parts, count = rows.parts, len(rows)
+    parts, count = rows.parts, len(rows.predictions)
     if len(parts) == 1 and (packed := getattr(parts[0], "packed", parts[0])):
         size = len(packed) // count
         return RecordedRows([bytes(packed[at * size : (at + 1) * size]) for at in places], predictions)

@@ -71,15 +71,13 @@ class CountLimit:
 
     def _draw_from_runs(self, model: int, rows: int, weight: int) -> list[int]:
         """Indexes of one row of each run; a run that has begun in an earlier batch continues."""
-        left, place = self._runs.get(model, (0, 0))  # rows that are left of the run, and the one to draw among them
+        random = self._random.random
+        known = self._runs.get(model)
+        run, place = known or (0, int(random() * weight))  # where the next row's run begins, and that row
         found = []
-        start = 0
-        while True:
-            if 0 <= place < min(left, rows - start):
-                found.append(start + place)
-            if start + left > rows:
-                break
-            start += left
-            left, place = weight, int(self._random.random() * weight)
-        self._runs[model] = left - (rows - start), place - (rows - start)
+        while place < rows:
+            found.append(place)
+            run += weight
+            place = run + int(random() * weight)
+        self._runs[model] = run - rows, place - rows
         return found

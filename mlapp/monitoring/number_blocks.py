@@ -95,11 +95,11 @@ class NumberBlocks:
         if not packed or len(self._full) >= MOST_BLOCKS:
             return False
         if model not in self._dtypes:
-            self._dtypes[model] = _find_packed_type(model, packed, len(rows))
+            self._dtypes[model] = _find_packed_type(model, packed, len(rows.predictions))
         dtype = self._dtypes[model]
         if dtype is None:
             return False
-        cells = np.frombuffer(packed, dtype).reshape(len(rows), -1)
+        cells = np.frombuffer(packed, dtype).reshape(len(rows.predictions), -1)
         hour, start = int(at // 3600), 0
         with self._lock:
             while start < len(cells):

@@ -115,19 +115,22 @@ class Recorder:
         if found is None:
             return
         requests, answered = found
-        now, count, weight = time.time(), len(answered), 1
-        counted = NO_ROWS
+        now, count = time.time(), len(answered.predictions)
+        counted, weight = NO_ROWS, 1
         if self.settings.tests is not None:
             places, weight = self._limit.draw_rows(id(model), count, len(model.feature_names), now)
             counted = answered if places is None else take_recorded_rows(answered, places)
-        logged = None if self._log is None else self._log.select(model, requests, answered, seconds, now)
-        batch = RecordedBatch(model, count, counted, weight, logged, seconds, now)
-        waiting = self._added - self._taken + batch.waiting
+        logged, own = None, len(counted.predictions)
+        if self._log is not None:
+            logged = self._log.select(model, requests, answered, seconds, now)
+            if logged is not None:
+                own = max(own, len(logged.rows.predictions))
+        waiting = self._added - self._taken + own
         if waiting > self._most:
             self._dropped += rows
             return
-        self._added += batch.waiting
-        self._queue.append(batch)
+        self._added += own
+        self._queue.append(RecordedBatch(model, count, counted, weight, logged, seconds, now, own))
         is_much = waiting >= self._rows_at_once or (self._log is not None and self._log.has_full_block)
         if is_much and not self._wake.is_set():
             self._wake.set()

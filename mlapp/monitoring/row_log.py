@@ -53,7 +53,7 @@ class RowLog:
 
         Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
         """
-        names = name_requests(requests, len(rows))
+        names = name_requests(requests, len(rows.predictions))
         bits = BITS if self._sampler is None else self._sampler.limit_bits
         can_be_copied = self._blocks is not None and names.rows is None and names.keys is None
         if bits == BITS and not can_be_copied:
