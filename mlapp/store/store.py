@@ -99,7 +99,7 @@ class Store:
             files = hash_files(folder)
             manifest = make_manifest(trained, files, identity, git, origin, tuning)
             manifest = self._signatures.sign_new_version(manifest, folder)
-        return self._create_stored_version(manifest)
+        return self._create_version(manifest)
 
     def import_version(self, version: ModelVersion, *, progress: Reporter | None = None) -> ModelVersion:
         """Import a version that was created elsewhere, as the next version of this store.
@@ -123,7 +123,7 @@ class Store:
             if self._signatures.is_required:
                 manifest = self._signatures.sign_new_version(manifest, folder)
                 self._signatures.verify_signatures(manifest, folder)
-        return self._create_stored_version(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
+        return self._create_version(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
         """The number of a version of any store in this store, identified by creation time and files, or None."""
@@ -183,7 +183,7 @@ class Store:
             UsageError: no such version or alias. StoreError: a file is missing or was changed; or signatures are
                 required, and the version has no valid one.
         """
-        version = self._fetch_stored_version(app, reference, progress)
+        version = self._fetch_version(app, reference, progress)
         if self._signatures.is_required:
             self._signatures.verify_signatures(version.manifest, version.files)
         return version
@@ -204,7 +204,7 @@ class Store:
         Raises:
             UsageError: no such version or alias. ConfigError: no key to sign with. StoreError: see `get`.
         """
-        version = self._fetch_stored_version(app, reference, None)
+        version = self._fetch_version(app, reference, None)
         self._signatures.sign_stored_version(version.manifest, version.files, keyless=keyless)
         return version.version
 
@@ -216,11 +216,11 @@ class Store:
         Raises:
             UsageError, ConfigError, StoreError: see `get`.
         """
-        version = self._fetch_stored_version(app, reference, None, fresh=True)
+        version = self._fetch_version(app, reference, None, fresh=True)
         self._signatures.verify_signatures(version.manifest, version.files)
         return version.version
 
-    def _fetch_stored_version(
+    def _fetch_version(
         self, app: str, reference: str | int, progress: Reporter | None, *, fresh: bool = False
     ) -> ModelVersion:
         """A version with its files, each checked against its SHA-256, and with all of its signatures.
@@ -305,7 +305,7 @@ class Store:
             self.get(app, number)
         self._references.release_held_version(app, number)
 
-    def _create_stored_version(self, manifest: Manifest) -> ModelVersion:
+    def _create_version(self, manifest: Manifest) -> ModelVersion:
         """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""
         created = self._manifests.create_manifest(manifest)
         return ModelVersion(created, self.storage.fetch_folder(f"{created.app}/{created.folder}", created.files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,12 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.feature_format import convert_features_to_array
 from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
-from mlapp.schema.feature_containers import count_feature_rows, is_dataset_feature_container, unwrap_dataset_row
+from mlapp.schema.feature_containers import (
+    count_feature_rows,
+    is_dataset_feature_container,
+    take_feature_container_rows,
+    unwrap_dataset_row,
+)
 from mlapp.schema.json_changes import changed_column_error, require_unchanged_json_columns
 from mlapp.schema.json_values import is_same_json_value, to_json_value
 from mlapp.schema.row_codec import RowCodec
@@ -29,6 +35,9 @@ class Sample:
 
     features: Any
     decoded: Any
+
+    def take_rows(self, rows: Sequence[int]) -> Sample:
+        return Sample(*(take_feature_container_rows(each, list(rows)) for each in (self.features, self.decoded)))
 
 
 def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
@@ -56,27 +65,25 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
             "The features are a dict of values that are not arrays.",
             "Convert them to arrays, {name: np.asarray(values)}, or write an @app.feature_loader.",
         )
-    sendable = _select_round_trip_rows(features, schema)
+    sendable = _select_sendable_rows(features, schema)
     if not count_feature_rows(sendable):
         return Sample(features, features)
     features = sendable
     predictor = Predictor(pipeline, None, framework, ModelSchema(features=schema, predictions=UNKNOWN))
     if schema.kind == "table":
-        decoded = _decode_round_trip_inputs(predictor, features, _list_round_trip_records(features))
+        decoded = _decode_inputs(predictor, features, _list_records(features))
         if hasattr(decoded, "columns"):
             require_unchanged_json_columns(features, decoded)
         else:
-            _require_unchanged_round_trip_rows(convert_features_to_array(features), decoded)
+            _require_unchanged_rows(convert_features_to_array(features), decoded)
     else:
-        decoded = _decode_round_trip_inputs(predictor, features, _list_round_trip_rows(features))
+        decoded = _decode_inputs(predictor, features, _list_rows(features))
         for name in features if isinstance(features, dict) else [None]:
-            _require_unchanged_round_trip_rows(
-                *((each if name is None else each[name]) for each in (features, decoded))
-            )
+            _require_unchanged_rows(*((each if name is None else each[name]) for each in (features, decoded)))
     return Sample(features, decoded)
 
 
-def _decode_round_trip_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
+def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> Any:
     codec = RowCodec(predictor.schema.features, takes_array=predictor.takes_array)
     try:
         body = msgspec.json.encode(to_json_value(inputs))
@@ -94,7 +101,7 @@ def _decode_round_trip_inputs(predictor: Predictor, features: Any, inputs: list[
         raise changed_column_error(problem.field, column, problem.detail) from error
 
 
-def _list_round_trip_rows(features: Any) -> list[Any]:
+def _list_rows(features: Any) -> list[Any]:
     """Rows as a client sends them."""
     if isinstance(features, dict):
         return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
@@ -106,13 +113,13 @@ def _list_round_trip_rows(features: Any) -> list[Any]:
     ]
 
 
-def _list_round_trip_records(features: Any) -> list[dict[str, Any]]:
+def _list_records(features: Any) -> list[dict[str, Any]]:
     names = [str(name) for name in features.columns]
     columns = [column.tolist() for _, column in features.items()]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _select_round_trip_rows(features: Any, schema: Schema) -> Any:
+def _select_sendable_rows(features: Any, schema: Schema) -> Any:
     """The rows without infinity, which JSON lacks; limited to a number that JSON handles quickly."""
     import numpy as np
 
@@ -128,7 +135,7 @@ def _select_round_trip_rows(features: Any, schema: Schema) -> Any:
     return features[finite]
 
 
-def _require_unchanged_round_trip_rows(features: Any, decoded: Any) -> None:
+def _require_unchanged_rows(features: Any, decoded: Any) -> None:
     """Check that rows of an array, or JSON values, are unchanged.
 
     Raises:
@@ -141,7 +148,7 @@ def _require_unchanged_round_trip_rows(features: Any, decoded: Any) -> None:
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
     if is_dataset_feature_container(features):
-        before, after = map(_list_round_trip_rows, (features, decoded))
+        before, after = map(_list_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
         is_alike = type(left) is type(right) and is_close_answer(left, right)
         if not is_same_json_value(left, right) and not is_alike:

@@ -83,12 +83,12 @@ def check_model_round_trip(
     original = prediction.make_predictor(trained)
     with fix_seeds():  # the check does not change the user's random numbers
         loaded = (
-            _load_round_trip_model(trained, folder)
+            _load_saved_model(trained, folder)
             if folder is not None
-            else _make_model_round_trip(trained, to_keep) or original
+            else _save_and_load_model(trained, to_keep) or original
         )
         return _Check(original, loaded, sample, trained.format, tell).run(
-            _list_round_trip_predictions(predictions, original), cost, budget
+            _list_predicted_rows(predictions, original), cost, budget
         )
 
 
@@ -99,7 +99,7 @@ def require_loadable_model(trained: TrainedModel, *, to_keep: bool = True) -> No
         ModelError: it cannot. UserCodeError: a function of the user's raised.
     """
     with fix_seeds():
-        _make_model_round_trip(trained, to_keep)
+        _save_and_load_model(trained, to_keep)
 
 
 class _Check:
@@ -119,23 +119,18 @@ class _Check:
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
-        first, alone = self._time_round_trip_prediction()
+        first, alone = self._time_first_row()
         if has_streamed_predictor_results(self._loaded.stage):
             return True
         if CALLS * alone > budget:  # the first call may have imported a library
-            first, alone = self._time_round_trip_prediction()
+            first, alone = self._time_first_row()
         now = time.perf_counter()
         if 2 * alone > budget:
             self._tell(f"check one row only: {self._loaded.stage.title} takes {alone:.1f} s for it")
-            return self._compare_round_trip_row(first, expected)
+            return self._compare_first_row(first, expected)
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))
-            self._sample = Sample(
-                *(
-                    take_feature_container_rows(each, list(range(count)))
-                    for each in (self._sample.features, self._sample.decoded)
-                )
-            )
+            self._sample = self._sample.take_rows(range(count))
             expected = self._predict_rows(self._original, self._sample.features)[1]
         whole = self._predict_rows(self._loaded, self._sample.decoded)
         differing = self._find_first_difference(whole[1], expected, range(count))
@@ -155,22 +150,20 @@ class _Check:
         transformed = predictor.transform_features(copy.copy(features))
         found = finish_predictor_result(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
         require_row_order(transformed, found, predictor.stage.title)
-        return list_answer_rows(transformed), _list_round_trip_predictions(
+        return list_answer_rows(transformed), _list_predicted_rows(
             normalize_predictor_result(found, transformed, predictor.stage), predictor
         )
 
-    def _time_round_trip_prediction(self) -> tuple[tuple[Any, Any], float]:
+    def _time_first_row(self) -> tuple[tuple[Any, Any], float]:
         """The first row, predicted alone by the loaded model, and the seconds that it took."""
         started = time.perf_counter()
-        return self._predict_round_trip_row(0), time.perf_counter() - started
+        return self._predict_row(0), time.perf_counter() - started
 
-    def _compare_round_trip_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
+    def _compare_first_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
         """`run` for the first row only: predicted alone by the loaded model, and with other rows by the trained one."""
         if self._find_first_difference(found[1], expected[:1], [0]) is None:
             return True
-        self._sample = Sample(
-            *(take_feature_container_rows(each, [0]) for each in (self._sample.features, self._sample.decoded))
-        )
+        self._sample = self._sample.take_rows([0])
         trained = self._predict_rows(self._original, self._sample.features)[1]
         is_dependent = self._find_first_difference(found[1], trained, [0]) is None
         if self._is_random(found):
@@ -181,7 +174,7 @@ class _Check:
             log.warning("%s %s %s", self._loaded.stage.title, DEPENDENT, INDEPENDENT)
         return False
 
-    def _predict_round_trip_row(self, row: int) -> tuple[list[Any] | None, list[Any]]:
+    def _predict_row(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
             return self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, [row]))
         except MlappError as error:
@@ -193,9 +186,9 @@ class _Check:
     def _find_dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
         """The stage whose value for a row depends on the other rows, if found in time."""
         found = None
-        some = _choose_round_trip_rows(self._sample.decoded, count)
+        some = _choose_single_rows(self._sample.decoded, count)
         for row in some:  # predict each one, even after a difference
-            found = self._find_differing_stage(self._predict_round_trip_row(row), whole, [row]) or found
+            found = self._find_differing_stage(self._predict_row(row), whole, [row]) or found
             if time.perf_counter() > deadline:
                 break
         # Some rows occur twice, to expose code that looks for duplicates.
@@ -262,7 +255,7 @@ class _Check:
         )
 
 
-def _make_model_round_trip(trained: TrainedModel, to_keep: bool) -> Predictor | None:
+def _save_and_load_model(trained: TrainedModel, to_keep: bool) -> Predictor | None:
     with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
         try:
             trained.save(Path(folder))
@@ -270,10 +263,10 @@ def _make_model_round_trip(trained: TrainedModel, to_keep: bool) -> Predictor | 
             if to_keep:
                 raise
             return None
-        return _load_round_trip_model(trained, Path(folder))
+        return _load_saved_model(trained, Path(folder))
 
 
-def _load_round_trip_model(trained: TrainedModel, folder: Path) -> Predictor:
+def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     """The model as a server loads it from its files."""
     parameters = {name: to_json_value(value) for name, value in trained.parameters.items()}
     framework = trained.framework.name
@@ -288,11 +281,11 @@ def _load_round_trip_model(trained: TrainedModel, folder: Path) -> Predictor:
     )
 
 
-def _list_round_trip_predictions(predictions: Any, predictor: Predictor) -> list[Any]:
+def _list_predicted_rows(predictions: Any, predictor: Predictor) -> list[Any]:
     return normalization.normalize_to_rows(predictions, predictor.stage.title)
 
 
-def _choose_round_trip_rows(features: Any, count: int) -> list[int]:
+def _choose_single_rows(features: Any, count: int) -> list[int]:
     """Rows to predict alone: those with missing values, and others spread over the sample."""
     rows: list[int] = []
     if hasattr(features, "isna"):

@@ -38,7 +38,7 @@ def serve_decoder_child() -> None:
         while True:
             server.settimeout(IDLE)
             try:
-                task, buffers = transport.receive_transport_frame(server, _end_idle_child)
+                task, buffers = transport.receive_frame(server, _end_idle_child)
             except (_IdleError, EOFError, OSError):
                 return
             server.settimeout(None)

@@ -176,8 +176,8 @@ class _Pool:
         is_well = False
         check = _Patience(budget).check
         try:
-            transport.send_transport_frame(decoder.socket, task, [body], check)
-            found = transport.receive_transport_outcome(decoder.socket, codec, CELL * len(body), check)
+            transport.send_frame(decoder.socket, task, [body], check)
+            found = transport.receive_outcome(decoder.socket, codec, CELL * len(body), check)
             is_well = True
             budget.check()
             return found

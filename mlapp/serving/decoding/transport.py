@@ -65,7 +65,7 @@ class Sender:
         """
         buffers: list[pickle.PickleBuffer] = []
         payload = pickle.dumps((outcome, content), protocol=5, buffer_callback=buffers.append)
-        send_transport_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
+        send_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
 
     def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
         """Send the result, with its part unless the part's chunks are already sent."""
@@ -99,7 +99,7 @@ class SentParts(Parts):
             self._sender.send(Outcome.PIECE, (len(piece), None, piece))
 
 
-def send_transport_frame(
+def send_frame(
     to: socket.socket, payload: bytes, buffers: Sequence[Any], check: Check | None = None, *, is_packed: bool = False
 ) -> None:
     """Send a pickle and its buffers.
@@ -122,7 +122,7 @@ def send_transport_frame(
                     check()
 
 
-def receive_transport_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
+def receive_frame(source: socket.socket, check: Check, cells: Cells | None = None) -> tuple[bytes, list[Any]]:
     """Receive a pickle and its writable buffers.
 
     Args:
@@ -138,7 +138,7 @@ def receive_transport_frame(source: socket.socket, check: Check, cells: Cells | 
     return payload, [_receive_transported_bytes(source, size, check, room) for size in sizes]
 
 
-def receive_transport_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
+def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
     """The result of a task. Its last item is the part.
 
     Args:
@@ -146,7 +146,7 @@ def receive_transport_outcome(source: socket.socket, codec: Codec, most: int, ch
     """
     cells, parts = Cells(most), Parts(codec)
     while True:
-        payload, buffers = receive_transport_frame(source, check, cells)
+        payload, buffers = receive_frame(source, check, cells)
         outcome, content = pickle.Unpickler(  # noqa: S301 - of our own process
             _TurnTakingReader(payload), buffers=buffers
         ).load()
