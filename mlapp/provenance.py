@@ -59,20 +59,19 @@ def compare_trained_libraries(trained: Mapping[str, str], python: str) -> list[D
     return found
 
 
+def query_git(folder: Path, *arguments: str) -> str:
+    """The output of git; empty if it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 def read_git_state(root: Path) -> GitState | None:
     """The git commit of the folder and whether it is dirty; None outside a repository or without git."""
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
     commit, dirty = "", False
-    for line in done.stdout.splitlines():
+    for line in query_git(root, "status", "--porcelain=v2", "--branch").splitlines():
         if line.startswith("# branch.oid "):
             commit = line.rpartition(" ")[2]
         dirty = dirty or not line.startswith("#")

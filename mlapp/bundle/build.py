@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -231,25 +230,17 @@ def _compute_bundle_time(root: Path, model: Manifest | None) -> int:
         if not given.isdecimal():
             raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
         return int(given)
-    committed = _query_bundle_git(root, "log", "-1", "--format=%ct")
+    committed = provenance.query_git(root, "log", "-1", "--format=%ct")
     trained = int(model.created.timestamp()) if model else 0
-    return max(trained, int(committed) if committed and committed.isdecimal() else 0)
+    return max(trained, int(committed) if committed.isdecimal() else 0)
 
 
 def _read_bundle_git_remote(root: Path) -> str | None:
-    url = _query_bundle_git(root, "remote", "get-url", "origin")
-    if not url or "://" not in url:
-        return url
+    url = provenance.query_git(root, "remote", "get-url", "origin")
+    if "://" not in url:
+        return url or None
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _query_bundle_git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def describe_bundle_files(folder: Path) -> dict[str, BundleFile]:

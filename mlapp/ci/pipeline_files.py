@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlapp.app_location import locate_app
 from mlapp.config import FILE, Settings
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.project import Project
+from mlapp.provenance import query_git
 
 FORMATS = ("github", "gitlab")
 FILES = Path(__file__).parent / "files"
@@ -185,23 +185,13 @@ def _has_pipeline_reader_limit(project: Project) -> bool:
 
 
 def _find_pipeline_repository(folder: Path) -> Path | None:
-    found = _ask_git_for_pipeline(folder, "rev-parse", "--show-toplevel")
+    found = query_git(folder, "rev-parse", "--show-toplevel")
     return Path(found).resolve() if found else None
 
 
 def _find_pipeline_branch(repository: Path) -> str:
-    return (_ask_git_for_pipeline(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD") or "origin/main")[
-        7:
-    ]
-
-
-def _ask_git_for_pipeline(folder: Path, *arguments: str) -> str:
-    """The output of git; empty if it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603, S607
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    head = query_git(repository, "symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+    return head.removeprefix("origin/") or "main"
 
 
 def _fill_pipeline_placeholders(text: str, values: dict[str, str]) -> str:
