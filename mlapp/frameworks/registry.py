@@ -21,7 +21,7 @@ def find_framework(kind: type) -> Framework:
     The nearest base decides: XGBoost's classifier is also scikit-learn's, but XGBoost's base is nearer.
     """
     for base in kind.__mro__[:-1]:
-        for framework in _load_framework_adapters():
+        for framework in _order_framework_adapters(base.__module__.partition(".")[0]):
             if framework.owns(base):
                 return framework
     return PythonFramework()
@@ -33,10 +33,9 @@ def get_framework(name: str) -> Framework:
     Raises:
         ModelError: no installed adapter has that name.
     """
-    # An adapter is usually registered under its framework's name: the others need not be imported.
-    adapter = _load_framework_adapter(name) if name in _list_framework_names() else None
-    if adapter is not None and adapter.name == name:
-        return adapter
+    for adapter in _order_framework_adapters(name):
+        if adapter.name == name:
+            return adapter
     known = {framework.name: framework for framework in (*_load_framework_adapters(), PythonFramework())}
     if name not in known:
         raise ModelError(
@@ -63,7 +62,12 @@ def find_framework_for_file(file: Path) -> Framework:
 
 
 def _load_framework_adapters() -> Iterator[Framework]:
-    for name in _list_framework_names():
+    return _order_framework_adapters("")
+
+
+def _order_framework_adapters(first: str) -> Iterator[Framework]:
+    """All adapters. First the one that is registered under this name, if any, so that others need not be imported."""
+    for name in sorted(_list_framework_names(), key=lambda name: name != first):
         adapter = _load_framework_adapter(name)
         if adapter is not None:
             yield adapter
