@@ -23,7 +23,7 @@ USUAL = 0.1
 """Seconds in which a probe is answered: the longest wait says more of the machine than of the server."""
 GROWTH = 12
 """Times the body: what the server's process may take."""
-TRIALS = 3
+TRIALS = 6
 INFER = "/v2/models/sums/infer"
 
 
@@ -61,7 +61,7 @@ def memory(server, name: str) -> int:
 
 @pytest.mark.parametrize(("path", "make"), BODIES.values(), ids=BODIES)
 def test_the_largest_body_is_answered_and_the_kubelet_meanwhile(server, path, make):
-    """The waits are those of the server only where nothing else holds the machine up: one of three trials must hold."""
+    """The waits are those of the server only where nothing else holds the machine up: one of the trials must hold."""
     body, rows = make()
     for _ in range(TRIALS):
         waits = answer_and_probe(server, path, body, rows)
