@@ -25,6 +25,7 @@ from mlapp.images.build import format_image_reference
 from mlapp.images.image_spec import make_image_spec
 from mlapp.project import Project
 from mlapp.serving.inference.served_model import load_served_model_version
+from tests.mounts import mount
 
 LAZY = """
 import pandas as pd
@@ -404,15 +405,10 @@ def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
 
 
 def test_where_nothing_may_be_written_the_error_says_so(project):
-    if os.getuid():
-        pytest.skip("only root can mount")
-    subprocess.run(["mount", "--bind", project.root, project.root], check=True)
-    subprocess.run(["mount", "-o", "remount,ro,bind", project.root], check=True)
-    try:
+    with mount(project.root, "--bind", project.root):
+        subprocess.run(["mount", "-o", "remount,ro,bind", project.root], check=True)
         with pytest.raises(BundleError, match="Read-only file system") as caught:
             made(project)
-    finally:
-        subprocess.run(["umount", project.root], check=True)
     assert "Build where you may write" in caught.value.todo
 
 

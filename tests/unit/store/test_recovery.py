@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlapp import App
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.store import Store, open_store
+from tests.mounts import mount
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,12 @@ def full(tmp_path: Path, trained: TrainedModel) -> Iterator[Store]:
     """A store of three versions on a disk on which nothing more can be written."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k,nr_inodes=1000", "tmpfs", disk], check=True)
-    try:
+    with mount(disk, "-t", "tmpfs", "-o", "size=192k,nr_inodes=1000", "tmpfs"):
         store = open_store("models", disk)
         for _ in range(3):
             store.put(trained)
         fill(disk)
         yield store
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -54,12 +51,6 @@ def fill(disk: Path) -> None:
                 return
 
 
-needs_mounts = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/proc/mounts").exists(), reason="mounting needs root on Linux"
-)
-
-
-@needs_mounts
 def test_a_full_disk_lets_an_alias_move_and_versions_go(full: Store, trained: TrainedModel) -> None:
     with pytest.raises(StoreError, match="No space left on device") as raised:
         full.put(trained)
@@ -72,7 +63,6 @@ def test_a_full_disk_lets_an_alias_move_and_versions_go(full: Store, trained: Tr
     assert full.put(trained).version == 4
 
 
-@needs_mounts
 def test_a_full_disk_without_a_reserve_lets_versions_go(full: Store) -> None:
     """A store that an earlier mlapp wrote has no reserve, and another writer may have taken it."""
     root = Path(repr(full.storage))

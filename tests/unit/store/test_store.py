@@ -22,6 +22,7 @@ from mlapp.errors import ModelError, StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.prediction import load_predictor
 from mlapp.store import Store, open_store
+from tests.mounts import mount
 
 
 class Ridge(LogisticRegression):
@@ -236,12 +237,10 @@ def test_writers_killed_at_any_instant_leave_a_readable_store(store: Store, trai
     assert store.put(trained).version == len(numbers) + 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/proc/mounts").exists(), reason="mounting needs root on Linux")
 def test_a_full_disk_is_an_error_that_leaves_the_store_as_it_was(tmp_path: Path, trained: TrainedModel) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=True)
-    try:
+    with mount(disk, "-t", "tmpfs", "-o", "size=128k", "tmpfs"):
         store = open_store("models", disk)
         store.put(trained)
         (disk / "filler").write_bytes(b"x" * 90_000)
@@ -253,8 +252,6 @@ def test_a_full_disk_is_an_error_that_leaves_the_store_as_it_was(tmp_path: Path,
         assert store.list_numbers("numbers") == before
         (disk / "filler").unlink()
         assert store.put(trained).version == len(before) + 1
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_store_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
