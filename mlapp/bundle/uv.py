@@ -17,6 +17,8 @@ from mlapp.errors import ConfigError, MissingExtraError
 
 LONGEST = 900
 """Maximum characters of uv's output in an error."""
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""An environment variable in an index's URL."""
 
 
 class UvError(BundleError):
@@ -38,14 +40,14 @@ def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) 
     Raises:
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
-    secrets: list[str] = []
-    environ = {**os.environ, **make_index_variables(image, secrets), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ = {**os.environ, **make_index_variables(image), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [_find_uv(), *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         said = done.stderr
-        for secret in secrets:
-            said = said.replace(secret, "****")
+        for name in VARIABLE.findall(" ".join([image.index_url or "", *image.extra_index_urls])):
+            if os.environ[name]:
+                said = said.replace(os.environ[name], "****")
         raise _explain_uv_error(doing, said)
     return done.stdout
 
@@ -67,18 +69,17 @@ def _find_uv() -> str:
         return found
 
 
-def make_index_variables(image: Image, secrets: list[str] | None = None) -> dict[str, str]:
-    """uv's environment variables for the indexes, including credentials, which are also added to `secrets`.
+def make_index_variables(image: Image) -> dict[str, str]:
+    """uv's environment variables for the indexes, including credentials.
 
     Raises:
         ConfigError: an index needs an unset variable.
     """
-    secrets = [] if secrets is None else secrets
     environ = {}
     if image.index_url:
-        environ["UV_DEFAULT_INDEX"] = _expand_uv_index_url(image.index_url, secrets)
+        environ["UV_DEFAULT_INDEX"] = _expand_index_url(image.index_url)
     if image.extra_index_urls:
-        environ["UV_INDEX"] = " ".join(_expand_uv_index_url(url, secrets) for url in image.extra_index_urls)
+        environ["UV_INDEX"] = " ".join(map(_expand_index_url, image.extra_index_urls))
     return environ
 
 
@@ -88,30 +89,27 @@ def add_indexes(image: Image, text: str) -> Image:
     for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
             url = url or named
-        elif _strip_uv_index_credentials(named) not in map(
-            _strip_uv_index_credentials, extra
-        ):  # the setting can contain the credentials of the same index
+        elif _strip_credentials(named) not in map(_strip_credentials, extra):  # the setting's URL can contain them
             extra.append(named)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
-def _strip_uv_index_credentials(url: str) -> str:
+def _strip_credentials(url: str) -> str:
     """An index's URL without credentials."""
     return re.sub(r"//[^/]*@", "//", url).rstrip("/")
 
 
-def _expand_uv_index_url(url: str, secrets: list[str]) -> str:
+def _expand_index_url(url: str) -> str:
     def expand_variable(match: re.Match[str]) -> str:
-        name = match.group(1)
+        name = match[1]
         if name not in os.environ:
             raise ConfigError(
                 f"The package index {url} needs the environment variable {name}, which is not set.",
                 f"Set it: export {name}=….",
             )
-        secrets.append(os.environ[name])
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", expand_variable, url)
+    return VARIABLE.sub(expand_variable, url)
 
 
 def _explain_uv_error(doing: str, said: str) -> UvError:

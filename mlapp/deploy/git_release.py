@@ -18,6 +18,7 @@ from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_o
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError
+from mlapp.provenance import query_git
 from mlapp.reporting import Reporter
 
 MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
@@ -83,9 +84,9 @@ def commit_release(
     with tempfile.TemporaryDirectory(prefix="mlapp-git-") as temporary:
         clone = Path(temporary) / "clone"
         source = str(folder.resolve()) if folder.exists() else repository
-        _run_release_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
-        branch = branch or _run_release_git(clone, "symbolic-ref", "--short", "HEAD")
-        is_empty = not _run_release_git(clone, "branch", "--remotes")
+        _run_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
+        branch = branch or _run_git(clone, "symbolic-ref", "--short", "HEAD")
+        is_empty = not _run_git(clone, "branch", "--remotes")
         before: str | None = None
         for _ in range(ATTEMPTS):
             if not is_empty:
@@ -102,7 +103,7 @@ def commit_release(
                 progress("another push came first: retrying on top of it")
                 is_empty = False
                 continue
-            return GitRelease(repository, branch, path, _run_release_git(clone, "rev-parse", "HEAD"), changed, True)
+            return GitRelease(repository, branch, path, _run_git(clone, "rev-parse", "HEAD"), changed, True)
     raise DeployError(
         f"Others pushed to {repository} {ATTEMPTS} times in a row; the release was not pushed.", "Deploy again."
     )
@@ -130,22 +131,22 @@ def _commit_release_folder(
     folder: Path, repository: str, path: str, branch: str | None, texts: dict[str, str], message: str
 ) -> GitRelease:
     """Commit in the user's own clone without pushing."""
-    current = _run_release_git(folder, "symbolic-ref", "--short", "HEAD")
+    current = _run_git(folder, "symbolic-ref", "--short", "HEAD")
     if branch not in (None, current):
         raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
-    if _run_release_git(folder, "status", "--porcelain", "--", path):
+    if _run_git(folder, "status", "--porcelain", "--", path):
         raise DeployError(f"{repository} has uncommitted changes in {path}.", "Commit or undo them.")
     changed = _write_release_commit(folder, path, texts, message)
-    return GitRelease(repository, current, path, _run_release_git(folder, "rev-parse", "HEAD"), changed, False)
+    return GitRelease(repository, current, path, _run_git(folder, "rev-parse", "HEAD"), changed, False)
 
 
 def _check_out_release_branch(clone: Path, repository: str, branch: str) -> None:
     """Reset the clone to the current state of the branch."""
-    _run_release_git(clone, "fetch", "--quiet", "origin")
-    if not _run_release_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
+    _run_git(clone, "fetch", "--quiet", "origin")
+    if not _run_git(clone, "branch", "--remotes", "--list", f"origin/{branch}"):
         raise DeployError(f"{repository} has no branch {branch}.", "Create it there, or give another --git-branch.")
-    _run_release_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
-    _run_release_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
+    _run_git(clone, "checkout", "--quiet", "--force", "-B", branch, f"origin/{branch}")
+    _run_git(clone, "reset", "--quiet", "--hard", f"origin/{branch}")
 
 
 def _write_release_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
@@ -165,15 +166,13 @@ def _write_release_commit(root: Path, path: str, texts: dict[str, str], message:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     names = [f"{path}/{name}" for name in sorted(ours | set(texts))]
-    _run_release_git(root, "add", "--all", "--", *names)
-    if not _run_release_git(root, "status", "--porcelain", "--", *names):
+    _run_git(root, "add", "--all", "--", *names)
+    if not _run_git(root, "status", "--porcelain", "--", *names):
         return False
     author = (
-        []
-        if ask_release_git(root, "config", "user.email")
-        else ["-c", "user.name=mlapp", "-c", "user.email=mlapp@localhost"]
+        [] if query_git(root, "config", "user.email") else ["-c", "user.name=mlapp", "-c", "user.email=mlapp@localhost"]
     )
-    _run_release_git(root, *author, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
+    _run_git(root, *author, "commit", "--quiet", "--only", f"--message={message}", "--", *names)
     return True
 
 
@@ -187,7 +186,7 @@ def _list_released_files(folder: Path) -> Iterator[str]:
 
 def _hash_release_folder(clone: Path, path: str) -> str:
     """The hash of the folder's content at the branch's head; empty when it does not exist."""
-    return ask_release_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
+    return query_git(clone, "rev-parse", "--verify", "--quiet", f"HEAD:{path}")
 
 
 def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
@@ -197,7 +196,7 @@ def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
         DeployError: the push is refused.
     """
     try:
-        _run_release_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        _run_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     except DeployError as error:
         if any(text in error.what for text in OVERTAKEN):
             return False
@@ -205,15 +204,7 @@ def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
     return True
 
 
-def ask_release_git(root: Path, *arguments: str) -> str:
-    """The output of Git; empty if it fails."""
-    try:
-        return _run_release_git(root, *arguments)
-    except DeployError:
-        return ""
-
-
-def _run_release_git(root: Path, *arguments: str) -> str:
+def _run_git(root: Path, *arguments: str) -> str:
     """The output of Git.
 
     Raises:

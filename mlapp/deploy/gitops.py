@@ -8,13 +8,14 @@ from typing import Any
 from mlapp.config import Monitor
 from mlapp.deploy.cluster.cluster_target import ClusterTarget
 from mlapp.deploy.cluster.settings import Canary
-from mlapp.deploy.git_release import ask_release_git, choose_release_folder
+from mlapp.deploy.git_release import choose_release_folder
 from mlapp.deploy.k8s import KubernetesTarget
 from mlapp.deploy.target import Target
 from mlapp.deploy.yaml_dump import dump_yaml, dump_yaml_documents
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.monitoring.rules_file import make_rules
 from mlapp.project import Project
+from mlapp.provenance import query_git
 from mlapp.reporting import Reporter
 
 FORMATS = ("argocd", "flux")
@@ -51,7 +52,7 @@ def write_gitops_files(
     if place.settings.namespace_name is None:
         progress(f"targets.{place.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
     title = f"{name}-{project.environment}" if project.environment else name
-    repository = repository or ask_release_git(project.root, "remote", "get-url", "origin")
+    repository = repository or query_git(project.root, "remote", "get-url", "origin")
     if not repository:
         progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
     source = (repository or UNKNOWN, branch, path or choose_release_folder(project.name, project.environment))

@@ -9,6 +9,7 @@ from mlapp.bundle import BundleError
 from mlapp.bundle.requirement_lines import parse_locked_requirement_lines, resolve_requirement_folder
 from mlapp.bundle.requirements import read_declared_requirements
 from mlapp.bundle.resolve import resolve_requirements
+from mlapp.bundle.uv import run_uv
 from mlapp.bundle.wheel import pack_wheel
 from mlapp.config import Image
 
@@ -283,3 +284,12 @@ def test_files_in_subfolders_are_included_however_they_are_written(tmp_path):
     (tmp_path / "constraints.txt").unlink()
     with pytest.raises(BundleError, match=r"base\.txt includes \.\./constraints\.txt, which does not exist"):
         read_declared_requirements(tmp_path, Image(), "3.11")
+
+
+def test_an_empty_variable_in_an_indexs_url_leaves_the_error_readable(tmp_path, monkeypatch):
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("TOKEN", "")
+    (tmp_path / "requirements.in").write_text("pandas\n")
+    image = Image(index_url="http://me:${TOKEN}@127.0.0.1:9/simple")
+    with pytest.raises(BundleError, match=r"^Resolving: http://127\.0\.0\.1:9/simple/pandas/: Connection refused"):
+        run_uv(["pip", "compile", "requirements.in"], folder=tmp_path, image=image, doing="Resolving")
