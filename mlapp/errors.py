@@ -95,6 +95,10 @@ class TruthError(InputError):
     title = "The truths do not fit the model"
 
 
+STAGE_ERRORS = (Exception, SystemExit)
+"""What a user's function can raise. Its `sys.exit()` ends neither a training without a word nor a server."""
+
+
 class UserCodeError(MlappError):
     """A function of the user raised. `__cause__` is the original error; the message names the user's line."""
 

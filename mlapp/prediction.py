@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from mlapp import frameworks, normalization
-from mlapp.errors import DataError, InputError, MlappError, Problem, UserCodeError
+from mlapp.errors import STAGE_ERRORS, DataError, InputError, MlappError, Problem, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.frameworks.fitted_columns import explain_other_columns
 from mlapp.frameworks.onnx import OnnxModel
@@ -86,7 +86,7 @@ class Predictor:
                 raise
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError([Problem(f"{loader.title} could not read the inputs: {error}")]) from error
-            except Exception as error:
+            except STAGE_ERRORS as error:
                 raise UserCodeError(loader.title, error) from error
             if features is None:
                 raise DataError(f"{loader.title} returned None.", "Return the features.")
@@ -123,7 +123,7 @@ class Predictor:
                 features = stage(convert_features_to_array(features) if wants_array_features(stage) else features)
             except MlappError:
                 raise
-            except Exception as error:
+            except STAGE_ERRORS as error:
                 raise UserCodeError(stage.title, error) from error
         return convert_features_to_array(features) if self._wants_array else features
 
@@ -138,13 +138,13 @@ class Predictor:
             return self.stage(self.estimator, features)
         except MlappError:
             raise
-        except Exception as error:
+        except STAGE_ERRORS as error:
             self._refuse_other_prediction_shape(features, error)
             fitted_by = (self.pipeline.stage("trainer") or self.pipeline.stages["model"]).title
             other = explain_other_columns(self.estimator, features, fitted_by)
             raise other or UserCodeError(self.stage.title, error) from error
 
-    def _refuse_other_prediction_shape(self, features: Any, error: Exception) -> None:
+    def _refuse_other_prediction_shape(self, features: Any, error: BaseException) -> None:
         """Blame the inputs for an error if the feature_loader made rows of them that the model never saw.
 
         A model can take images of any size, so that another shape alone is no error.
@@ -206,7 +206,7 @@ class Predictor:
         for stage in self.pipeline.callbacks:
             try:
                 finish_predictor_result(stage(self.estimator, features, predictions), stage)
-            except Exception:
+            except STAGE_ERRORS:
                 log.exception("%s raised; the prediction was answered all the same", stage.title)
                 is_well = False
         return is_well

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp.baseline import Baseline
-from mlapp.errors import MissingExtraError, MlappError, UsageError
+from mlapp.errors import STAGE_ERRORS, DataError, MissingExtraError, MlappError, UsageError, UserCodeError
 from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
@@ -96,7 +96,7 @@ def read_truths(
     """Truths of the app's truth_reader in a time interval.
 
     Raises:
-        UserCodeError: it raised. InputError: its columns or values are wrong.
+        UserCodeError: it raised. DataError: its columns or values are wrong.
     """
     stage = pipeline.stage("truth_reader")
     if stage is None:
@@ -106,8 +106,13 @@ def read_truths(
     times = {"since": datetime.fromtimestamp(since, timezone.utc), "until": datetime.fromtimestamp(until, timezone.utc)}
     taken = set(stage.signature.parameters)
     table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in taken})
-    entries = make_truths_from_table(table)
-    return Truths(place, rules, baseline).check(entries) if entries else []
+    try:
+        entries = make_truths_from_table(table)
+        return Truths(place, rules, baseline).check(entries) if entries else []
+    except MlappError as error:
+        raise DataError(f"{stage.title}: {error.what}", error.todo) from error
+    except STAGE_ERRORS as error:  # a generator runs only now
+        raise UserCodeError(stage.title, error) from error
 
 
 def parse_inspected_moment(text: str | None, now: float | None = None) -> float | None:
@@ -142,13 +147,24 @@ def _inspect_quality(
         baseline = next(iter(baselines.values()), None)
         rules = ColumnPrivacy(settings.columns, app.name)
         since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
-        truths = read_truths(app, rules, place, since, until, baseline)
+        truths = _read_truths_if_possible(app, rules, place, since, until, baseline)
         return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
     except MissingExtraError as error:
         log.warning("Quality is not known: %s %s", error.what, error.todo)
     except MlappError as error:
         log.warning("Quality is not known: %s", error.what)
     return {}
+
+
+def _read_truths_if_possible(
+    pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, baseline: Baseline | None
+) -> list[Truth]:
+    """The truths of the truth_reader. Without them, those that were sent as feedback are evaluated all the same."""
+    try:
+        return read_truths(pipeline, rules, place, since, until, baseline)
+    except MlappError as error:
+        log.warning("Truths are missing: %s", error.what)
+        return []
 
 
 def _make_empty_inspection_report(since: float, seconds: int, version: str) -> WindowReport:

@@ -22,6 +22,7 @@ from mlapp.baseline.build import to_category_text
 from mlapp.errors import Problem, StoreError, TruthError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
+from mlapp.schema.infer import refuse_equal_columns
 from mlapp.schema.json_values import to_json_value
 
 MOST = 1_000_000
@@ -204,6 +205,7 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     from mlapp.training import defaults
 
     frame = defaults.load_default_table(table)
+    refuse_equal_columns(frame)
     names = [str(name) for name in frame.columns]
     keys = [name for name in names if name not in ("id", "truth")]
     if "truth" not in names or ("id" not in names and not keys):

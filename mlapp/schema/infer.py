@@ -77,15 +77,33 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     return Schema(kind="any", example=to_json_value(first))
 
 
+def refuse_equal_columns(table: Any) -> None:
+    """Check the columns of a table before anything selects one by its name.
+
+    Raises:
+        DataError: two have one name, or the columns have several levels.
+    """
+    columns = getattr(table, "columns", None)
+    if columns is None:
+        return
+    if getattr(columns, "nlevels", 1) > 1:
+        raise DataError("The columns have several levels of names.", "Give each column one name, which is a text.")
+    _refuse_equal_names(list(columns))
+
+
+def _refuse_equal_names(names: list[Any]) -> None:
+    if len(names) > len(set(map(str, names))):
+        twice = next(name for name, count in Counter(map(str, names)).items() if count > 1)
+        raise DataError(f"Two columns are named '{twice}'.", "Rename one of them, or leave it out: App(features=[…]).")
+
+
 def _check_inferred_labels(names: list[Any]) -> bool:
     """Whether all names are integers.
 
     Raises:
         DataError: two are equal as texts, one is neither text nor integer, or one cannot be sent.
     """
-    if len(names) > len(set(map(str, names))):
-        twice = next(name for name, count in Counter(map(str, names)).items() if count > 1)
-        raise DataError(f"Two columns are named '{twice}'.", "Rename one of them, or leave it out: App(features=[…]).")
+    _refuse_equal_names(names)
     kinds = [isinstance(name, numbers.Integral) and not isinstance(name, bool) for name in names]
     if any(kinds) and not all(kinds):
         raise DataError(

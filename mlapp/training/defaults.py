@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import DataError, list_names, suggest_nearest
@@ -28,20 +30,41 @@ def load_default_table(data: Any) -> pd.DataFrame:
     if isinstance(data, (str, bytes)):
         data = _parse_default_json(data)
     if isinstance(data, Iterator):
-        parts = [load_default_table(part) for part in data]
+        found = list(data)
+        if found and all(_is_default_row(part) for part in found):
+            return pd.DataFrame(found)
+        parts = [load_default_table(part) for part in found]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
         is_arrow = type(data).__module__.partition(".")[0] == "pyarrow"
         table: pd.DataFrame = data.to_pandas(split_blocks=True) if is_arrow else data.to_pandas()
         return table
     if isinstance(data, Mapping):
-        return pd.DataFrame({str(name): values for name, values in data.items()})
+        if _is_default_row(data):
+            raise DataError(
+                "The data is a dict of single values.", "Return a list of such dicts, or a dict of columns."
+            )
+        try:
+            return pd.DataFrame({str(name): values for name, values in data.items()})
+        except ValueError as error:
+            raise DataError(
+                f"The data is a dict that makes no table: {error}", "Give each column as many values."
+            ) from None
     if isinstance(data, (list, tuple)) and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(list(data))
     raise DataError(
         f"The data is no table: {type(data).__name__}.",
         "Return a DataFrame, an Arrow or polars table, a list of dicts or JSON text, or write an @app.data_loader.",
     )
+
+
+def _is_default_row(data: Any) -> bool:
+    """Whether data is one row: a dict of single values."""
+    return isinstance(data, Mapping) and bool(data) and all(_is_default_cell(value) for value in data.values())
+
+
+def _is_default_cell(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bytes, int, float, Decimal, date)) or getattr(value, "ndim", 1) == 0
 
 
 def split_default_table(

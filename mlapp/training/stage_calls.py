@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlapp import frameworks
-from mlapp.errors import DataError, DeclarationError, MlappError, UserCodeError
+from mlapp.errors import STAGE_ERRORS, DataError, DeclarationError, MlappError, UserCodeError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features, wants_batched_features
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema.feature_containers import count_feature_rows
+from mlapp.schema.infer import refuse_equal_columns
 from mlapp.training import defaults, seeds
 from mlapp.training.row_order import require_row_order
 
@@ -50,8 +51,13 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
     else:
         try:
             table = defaults.load_default_table(data)
+            refuse_equal_columns(table)
         except DataError as error:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
+        except (MlappError, MemoryError):
+            raise
+        except STAGE_ERRORS as error:  # a generator runs only now
+            raise UserCodeError(source.title, error) from error
     if table is None:
         raise DataError(f"{source.title} returned None.", "Return a table.")
     if _is_empty_stage_result(table):
@@ -114,7 +120,7 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
     """The features after the feature_transformer.
 
     Raises:
-        DataError: the transformer returned nothing. UserCodeError: it raised.
+        DataError: the transformer returned nothing, or another number of rows. UserCodeError: it raised.
     """
     stage = pipeline.stage("feature_transformer")
     if stage is None:
@@ -122,6 +128,9 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
     transformed = call_stage(stage, convert_features_to_array(features) if wants_array_features(stage) else features)
     if transformed is None:
         raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
+    given, found = count_feature_rows(features), count_feature_rows(transformed)
+    if given is not None and found is not None and given != found:
+        raise DataError(f"{stage.title} returned {found} rows for {given}.", "Return one row for each row.")
     require_row_order(features, transformed, stage.title)
     return transformed
 
@@ -238,7 +247,7 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
         return stage(*data, **parameters)
     except (MlappError, MemoryError):
         raise
-    except Exception as error:
+    except STAGE_ERRORS as error:
         raise UserCodeError(stage.title, error) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from mlapp.errors import MlappError, UserCodeError
+from mlapp.errors import STAGE_ERRORS, MlappError, UserCodeError
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
@@ -132,7 +132,7 @@ async def _predict_batch_async(loaded: ServedModel, parts: list[Part], thread: E
         predictions = await loaded.predictor.call_predictor(features)
     except MlappError:
         raise
-    except Exception as error:
+    except STAGE_ERRORS as error:
         raise UserCodeError(loaded.predictor.stage.title, error) from error
     rows = sum(part.rows for part in parts)
     if rows > SLICE:

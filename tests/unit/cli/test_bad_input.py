@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from sklearn.dummy import DummyClassifier
+
+from mlapp import App
+from mlapp.errors import DataError, MlappError, UserCodeError
 
 APP = "from mlapp import App\napp = App('flowers', target='target')\n"
 
@@ -156,3 +163,47 @@ def test_a_surprise_is_told_without_a_traceback(mlapp: Callable, project: Callab
         1,
         ["Error: There is not enough memory.", "Read less data, or use a larger machine."],
     )
+
+
+def exit_early(*given: object) -> None:
+    sys.exit(4)
+
+
+ROWS = [{"a": at, "t": at % 2} for at in range(60)]
+READERS: dict[str, tuple[Callable[[], object], str]] = {
+    "rows": (lambda: iter(ROWS), ""),
+    "one row": (lambda: ROWS[0], "The data is a dict of single values."),
+    "uneven columns": (lambda: {"a": [1], "t": [1, 2]}, "The data is a dict that makes no table"),
+    "two targets": (lambda: pd.DataFrame([[1, 0, 1]] * 9, columns=["a", "t", "t"]), "Two columns are named 't'."),
+    "levels": (lambda: pd.DataFrame({("a", "b"): [1], ("t", "c"): [1]}), "The columns have several levels"),
+    "exit": (exit_early, "raised SystemExit: 4"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_is_named_whose_result_is_no_table(name: str) -> None:
+    reader, what = READERS[name]
+    app = App("rows", target="t")
+    app.data_reader(reader)
+    app.model(DummyClassifier)
+    if not what:
+        assert app.train().metrics["train"]
+        return
+    with pytest.raises(MlappError, match=re.escape(what)) as failed:
+        app.train()
+    assert failed.value.what.startswith("data_reader ")
+
+
+def test_other_stages_are_named() -> None:
+    app = App("rows", target="t")
+    app.data_reader(lambda: ROWS)
+    app.model(DummyClassifier)
+    app.feature_transformer(lambda features: features.head(3))
+    with pytest.raises(DataError, match=r"feature_transformer .* returned 3 rows for 48\."):
+        app.train()
+    exiting = App("rows", target="t")
+    exiting.data_reader(lambda: ROWS)
+    exiting.model(DummyClassifier)
+    exiting.predictor(lambda model, features: sys.exit(1))
+    with pytest.raises(UserCodeError, match="predictor .* raised SystemExit: 1"):
+        exiting.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -421,6 +422,31 @@ def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlap
     assert "monitor.retrain: nothing is trained again, so monitor.promote has no effect." in trained.err
     found = mlapp("doctor")
     assert warning in found.out + found.err
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (lambda: [][0], "raised IndexError"),
+        (lambda: sys.exit(3), "raised SystemExit: 3"),
+        (lambda: None, "The data is no table: NoneType"),
+        (lambda: pd.DataFrame([["r#0", 1, 1]], columns=["id", "truth", "truth"]), "Two columns are named 'truth'"),
+        (lambda: pd.DataFrame({"id": ["r#0"], "truth": ["yes"]}), "truth is not of type integer"),
+    ],
+)
+def test_a_truth_reader_that_fails_hides_no_feedback(
+    read: Callable[[], Any], what: str, mlapp: Callable[..., Any], service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions = service.predict(rows(30), "r")
+    service.stop()
+    truths = [{"id": f"r#{at}", "truth": value} for at, value in enumerate(predictions)]
+    Path("truths.json").write_text(json.dumps(truths))
+    assert mlapp("feedback", "truths.json").code == 0
+    service.project.app.truth_reader(read)
+    (report,) = inspect_windows(service.project)
+    assert (report.truths, report.metrics["accuracy"]) == (30, 1.0)
+    assert "Truths are missing: truth_reader " in caplog.text
+    assert what in caplog.text
 
 
 def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], service: Service) -> None:
