@@ -22,7 +22,7 @@ from mlapp import App
 from mlapp.config import Monitor, Serve, Settings
 from mlapp.errors import UsageError
 from mlapp.monitoring.database import query_monitoring_database
-from mlapp.monitoring.history import read_history_counts
+from mlapp.monitoring.history import list_history_windows, read_history_counts
 from mlapp.monitoring.place import open_place
 from mlapp.store import open_store
 from mlapp.wsgi import create_wsgi
@@ -342,5 +342,6 @@ def test_what_a_program_predicts_is_counted_logged_and_judged_by_the_truth(
     place = open_place(app.settings.monitor, store, tmp_path, app.name)
     _, rows = query_monitoring_database(place, 'SELECT id, "key.order", weight FROM log ORDER BY id')
     assert rows == [("mine#0", "7", 1.0), ("mine#1", "7", 1.0)]
-    (counts,) = read_history_counts(place, since=0, until=2**40)
+    windows = list_history_windows(place, since=0, until=2**40)
+    (counts,) = read_history_counts(place, windows, {})
     assert (counts.version, counts.rows, counts.refused) == ("1", 2, 1)
