@@ -11,7 +11,9 @@ if [ "$1" = staging ]; then
   exit
 fi
 canary=(--canary "${CANARY:=10}" --auto-promote "${CANARY_TIME:=10m}")
-live=$(mlapp status @PRODUCTION@ --json | python -c 'import json, sys; print(json.load(sys.stdin)["release"] is not None)')
+mkdir -p .mlapp
+mlapp status @PRODUCTION@ --json >.mlapp/status.json
+live=$(python -c 'import json; print(json.load(open(".mlapp/status.json"))["release"] is not None)')
 [ "$live" = True ] || canary=()
 mlapp deploy @PRODUCTION@ --image "$IMAGE" "${model[@]}" "${canary[@]}"
 [ ${#model[@]} -eq 0 ] || mlapp models promote "$MODEL_VERSION" production

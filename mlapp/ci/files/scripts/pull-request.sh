@@ -30,8 +30,8 @@ unset MLAPP_STORE__URL MLAPP_STORE__VERIFY
 
 # What the change does to production's objects, with the image that is live there: the new one is not built yet.
 if [ -n "${KUBE_SERVER:-}${EKS_CLUSTER:-}${KUBECONFIG:-}" ]; then
-  image=$(mlapp status @PRODUCTION@ --json |
-    python -c 'import json, sys; print(((json.load(sys.stdin)["release"] or {}).get("shipment") or {}).get("image", ""))')
+  mlapp status @PRODUCTION@ --json >.mlapp/status.json
+  image=$(python -c 'import json; print(((json.load(open(".mlapp/status.json"))["release"] or {}).get("shipment") or {}).get("image", ""))')
   {
     echo
     echo "### @NAME@: objects in production"
