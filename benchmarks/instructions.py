@@ -177,7 +177,7 @@ class Client:
         for live in self.recorder._windows._open.values():
             live.published = self.now  # the series are updated every five seconds
         if log is not None and log._sampler is not None:
-            log._sampler._tokens = log._sampler._rate
+            log._sampler._tokens = log._sampler.rate
             log._sampler.choose(np.random.default_rng(0).integers(0, 1 << BITS, RATE).astype(np.uint64))
 
     async def connect(self) -> None:

@@ -124,7 +124,8 @@ class RowLog:
         """Write a segment of one model and hour."""
         version, at, rows = model.version or "unsaved", float(logged.times[0]), len(logged)
         pieces = None
-        if rows >= MANY or rows * BYTES_OF_CELL * (FEWEST_COLUMNS + len(model.feature_names)) < SMALL:
+        is_burst = self._sampler is not None and rows > 2 * self._sampler.rate  # pyarrow is not imported for it
+        if is_burst or rows >= MANY or rows * BYTES_OF_CELL * (FEWEST_COLUMNS + len(model.feature_names)) < SMALL:
             pieces = encode_number_rows(version, logged, model.feature_names, self._rules)
         if pieces is not None:
             self._writer.add_segment(version, at, pieces, rows)

@@ -53,22 +53,20 @@ class Sampler:
     """Keeps the rows whose hash is below a power of two, the largest that stays within the rate. A row kept at
     one share is also kept at every larger one.
 
-    Args:
-        rate: rows per second.
-
     Attributes:
+        rate: rows per second.
         limit_bits: only rows whose hash is below this power of two can be kept by the next call of `choose`.
     """
 
     def __init__(self, rate: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._tokens = rate * BURST
         self._bits = self.limit_bits = BITS
         self._is_quiet = True
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass. If no row came that could be kept, more may be kept next."""
-        self._tokens = min(self._tokens + seconds * self._rate, self._rate * BURST)
+        self._tokens = min(self._tokens + seconds * self.rate, self.rate * BURST)
         if self._is_quiet:
             self._set_bits(min(BITS, self._bits + AHEAD))
         self._is_quiet = True
