@@ -7,6 +7,7 @@ is a table of some library. For one row, that is nearly half of the time.
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache, wraps
 from typing import Any
@@ -17,9 +18,15 @@ ARRAY_RESULTS = {"_nw_into_df_or_series": False, "_get_feature_names": None}
 """Functions of `sklearn.utils.validation`, and what they return for every NumPy array."""
 
 
+NEWEST = (1, 9)
+"""The newest minor version of scikit-learn whose functions were compared with the replaced ones."""
+
+
 def shorten_input_checks() -> None:
-    """Replace them. Does nothing if scikit-learn is not loaded, or has no such function."""
+    """Replace them. Does nothing if scikit-learn is not loaded, is newer than `NEWEST`, or has no such function."""
     validation = sys.modules.get("sklearn.utils.validation")
+    if validation is None or read_sklearn_version() > NEWEST:
+        return
     for name in (*COLUMN_CHECKS, *ARRAY_RESULTS):
         check = getattr(validation, name, None)
         if check is None or hasattr(check, "__wrapped__"):
@@ -28,6 +35,12 @@ def shorten_input_checks() -> None:
             setattr(validation, name, _skip_arrays(check, ARRAY_RESULTS[name]))
         else:
             setattr(validation, name, _remember_check(check))
+
+
+def read_sklearn_version() -> tuple[int, int]:
+    """The major and minor version of the loaded scikit-learn."""
+    major, minor = re.findall(r"\d+", sys.modules["sklearn"].__version__)[:2]
+    return int(major), int(minor)
 
 
 def _remember_check(check: Any) -> Any:

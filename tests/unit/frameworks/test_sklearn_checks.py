@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import sklearn
 from scipy.sparse import csr_matrix
 from sklearn.utils import validation
 
 from mlapp.frameworks import sklearn_checks
-from mlapp.frameworks.sklearn_checks import shorten_input_checks
+from mlapp.frameworks.sklearn_checks import NEWEST, read_sklearn_version, shorten_input_checks
 
 COLUMN_CHECKS = [name for name in sklearn_checks.COLUMN_CHECKS if hasattr(validation, name)]
 """Older versions of scikit-learn lack one."""
@@ -74,3 +75,14 @@ def test_arrays_are_not_checked(monkeypatch, name):
     shorten_input_checks()
     getattr(validation, name)(np.ones((2, 2)))
     assert not calls
+
+
+def test_the_installed_version_is_compared():
+    assert read_sklearn_version() <= NEWEST, "Compare its functions with the replaced ones, then raise NEWEST."
+
+
+@pytest.mark.parametrize("version", [f"{NEWEST[0]}.{NEWEST[1] + 1}.0", f"{NEWEST[0] + 1}.0rc1"])
+def test_a_newer_version_is_left_as_it_is(original, monkeypatch, version):
+    monkeypatch.setattr(sklearn, "__version__", version)
+    shorten_input_checks()
+    assert all(getattr(validation, name) is check for name, check in original.items())
