@@ -158,7 +158,7 @@ def forget_person(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    pairs = dict(_parse_person_key(text) for text in key)
+    pairs = _parse_person_keys(key)
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
     privacy = ColumnPrivacy(project.settings.monitor.columns, project.name)
     rows = forget_person_rows(open_place_for_inspection(project), pairs, privacy)
@@ -194,6 +194,18 @@ def report_skew(
         typer.echo(f"All {found.rows} predictions match those of the training path.")
     if found.different:
         raise typer.Exit(1)
+
+
+def _parse_person_keys(texts: Sequence[str]) -> dict[str, str]:
+    """The names and values, which all have to match a row."""
+    from mlapp.errors import UsageError
+
+    pairs: dict[str, str] = {}
+    for name, value in map(_parse_person_key, texts):
+        if name in pairs:
+            raise UsageError(f"--key {name} is given twice.", "Run the command once for each value.")
+        pairs[name] = value
+    return pairs
 
 
 def _parse_person_key(text: str) -> tuple[str, str]:

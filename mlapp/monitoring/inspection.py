@@ -56,13 +56,15 @@ def inspect_windows(
         evaluates: run the app's evaluator where truths are known.
 
     Raises:
-        StoreError: the data cannot be read. UsageError: no such version.
+        StoreError: the data cannot be read. UsageError: no such version, or the period ends before it starts.
     """
     settings = project.settings.monitor
     seconds = parse_seconds(settings.window)
     now = time.time() if now is None else now
     until = now + seconds if until is None else until
     since = until - max(SHOWN * seconds, 86400) if since is None else since
+    if since >= until:
+        raise UsageError("The start of the period is not before its end.", "Give an earlier --since.")
     if version is not None:
         version = str(project.store.resolve(project.name, version))
     place = open_place_for_inspection(project)

@@ -273,6 +273,13 @@ def test_what_retraining_made_is_not_latest_until_it_is_promoted(
     assert store.resolve("loans") == 2
 
 
+def test_a_period_and_keys_that_contradict_themselves(mlapp: Callable[..., Any], service: Service) -> None:
+    turned = mlapp("monitor", "--since", "1h", "--until", "2h")
+    assert (turned.code, "The start of the period is not before its end." in turned.err) == (2, True)
+    twice = mlapp("monitor", "forget", "--key", "city=Oslo", "--key", "city=Rome", "--yes")
+    assert (twice.code, "--key city is given twice." in twice.err) == (2, True)
+
+
 def test_nothing_was_predicted(mlapp: Callable[..., Any], service: Service) -> None:
     assert windows(mlapp) == []
     assert "There were no predictions" in mlapp("monitor").out
