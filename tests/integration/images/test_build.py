@@ -10,7 +10,6 @@ import tarfile
 import time
 from io import BytesIO
 
-import docker
 import msgspec
 import pytest
 
@@ -84,7 +83,7 @@ def test_an_image_without_its_model_serves_the_version_that_is_mounted(root, bui
     second = project.store.put(training.run(project.app))
     assert build_project_image(project, has_model=False)[0].id == first.id, "a new version is no new image"
     assert first.layers[-2] != built.layers[-2]
-    with pytest.raises(docker.errors.NotFound):
+    with pytest.raises(MlappError, match="Could not find the file"):
         file_of(first.id, f"/app/model/{NAME}")
     (tmp_path / "version.json").write_bytes(msgspec.json.encode(second.manifest))
     run = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none"]
