@@ -53,8 +53,10 @@ class RowLog:
 
         Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
         """
-        names = name_requests(requests, len(rows.predictions))
         bits = BITS if self._sampler is None else self._sampler.limit_bits
+        if bits < BITS and len(requests) == len(rows.predictions) and not _has_hash_below(requests, bits):
+            return None
+        names = name_requests(requests, len(rows.predictions))
         can_be_copied = self._blocks is not None and names.rows is None and names.keys is None
         if bits == BITS and not can_be_copied:
             return LoggedBatch(names, rows)
@@ -68,8 +70,6 @@ class RowLog:
             places = find_rows_below(hash_requests(ids), names.rows, bits)
         else:
             most = 1 << bits
-            if min(map(crc32, ids)) >= most:
-                return None
             places = [place for place, known in enumerate(ids) if crc32(known) < most]
         return LoggedBatch(names, take_recorded_rows(rows, places), places, bits) if places else None
 
@@ -138,3 +138,9 @@ class RowLog:
         del table
         pa.default_memory_pool().release_unused()
         self._writer.add_segment(version, at, content, rows, size)
+
+
+def _has_hash_below(requests: Sequence[Any], bits: int) -> bool:
+    """Whether a request of one row can have a hash below a power of two: most batches of a busy server have none."""
+    ids = [part.id for part in requests]
+    return not all(ids) or min(map(crc32, ids)) < 1 << bits
