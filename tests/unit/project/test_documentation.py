@@ -49,3 +49,13 @@ def test_no_message_names_a_page_of_the_repository() -> None:
         )
         for string in strings - documentation:
             assert not any(page in str(string) for page in pages), f"{file.relative_to(ROOT)}: {string}"
+
+
+def test_each_decision_is_one_record_of_the_index() -> None:
+    _, *records = re.split(r"^## ", (ROOT / "docs/decisions.md").read_text(encoding="utf-8"), flags=re.M)
+    titles = [record.partition("\n")[0] for record in records]
+    assert titles[0] == "Index"
+    assert sorted(re.findall(r"^\| 20[\d-]+ \| \[(.+?)\]\(", records[0], re.M)) == sorted(titles[1:])
+    for title, record in zip(titles[1:], records[1:], strict=True):
+        assert record.count("- **Decision**") == 1, title
+        assert record.count("- **Context**") <= 1, title
