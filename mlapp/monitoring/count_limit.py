@@ -8,6 +8,8 @@ CELLS_PER_SECOND = 262_144
 """4,096 rows of 64 columns."""
 BURST = 20.0
 """Seconds of the rate that may be counted at once, after a quiet time."""
+CELLS_OF_BATCH = 65_536
+"""Cells of one batch that are counted when rows are drawn: the event loop waits for the draw."""
 MOST = 256
 """Largest weight of a row."""
 RESERVE = 4.0
@@ -48,6 +50,8 @@ class CountLimit:
         if cells > self._weight * self._tokens:  # more than the last second let expect
             self._tokens = max(self._tokens, CELLS_PER_SECOND / 2)
             self._set_weight(max(2.0 * self._weight, cells / self._tokens))
+        if self._weight > 1 and cells > self._weight * CELLS_OF_BATCH:
+            self._set_weight(cells / CELLS_OF_BATCH)
         weight = self._weight
         self._tokens -= cells / weight
         return (None, 1) if weight == 1 else (self._draw_from_runs(model, rows, weight), weight)

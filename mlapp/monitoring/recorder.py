@@ -111,6 +111,9 @@ class Recorder:
             rows: of all requests.
             seconds: that the call of the model took.
         """
+        if rows > self._most:
+            self._dropped += rows
+            return
         found = list_answered_rows(model, parts, results)
         if found is None:
             return

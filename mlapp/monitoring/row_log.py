@@ -20,7 +20,7 @@ from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_blocks import NumberBlocks
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import parse_rate
-from mlapp.monitoring.sampling import BITS, Sampler, find_rows_below, hash_requests, hash_rows
+from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, hash_requests, hash_rows
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
 
@@ -29,6 +29,8 @@ CELLS_OF_SEGMENT = 524_288
 FEWEST_COLUMNS = 16
 """Cost of ids, times and predictions, in features."""
 BYTES_OF_CELL = 8
+ROWS_OF_BATCH = 4_096
+"""Rows of a large batch that a sample can keep, unless its rate allows more at once."""
 
 
 class RowLog:
@@ -40,7 +42,9 @@ class RowLog:
 
     def __init__(self, app: str, settings: Monitor, writer: Writer, new_id: Callable[[], bytes]) -> None:
         self._writer, self._new_id = writer, new_id
-        self._sampler = None if settings.logs == "all" else Sampler(parse_rate(settings.rows))
+        rate = parse_rate(settings.rows)
+        self._sampler = None if settings.logs == "all" else Sampler(rate)
+        self._rows_of_batch = max(ROWS_OF_BATCH, int(rate * BURST))
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: dict[tuple[int, int], tuple[Any, list[LoggedRows]]] = {}
         self._cells = 0
@@ -53,7 +57,10 @@ class RowLog:
 
         Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
         """
-        bits = BITS if self._sampler is None else self._sampler.limit_bits
+        bits = BITS
+        if self._sampler is not None:
+            large = len(rows.predictions) // self._rows_of_batch
+            bits = min(self._sampler.limit_bits, BITS - large.bit_length())
         if bits < BITS and len(requests) == len(rows.predictions) and not _has_hash_below(requests, bits):
             return None
         names = name_requests(requests, len(rows.predictions))
