@@ -15,6 +15,7 @@ from mlapp.monitoring.alerts import AlarmEvent
 from mlapp.monitoring.deliveries import Deliveries, StoredEvent
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.windows import Alarm
+from mlapp.store.numbered_names import format_number_name
 
 log = logging.getLogger("mlapp.monitoring")
 
@@ -62,7 +63,7 @@ class Ledger:
         content = msgspec.json.encode({**event, "noted": noted})
         # First the deliveries, which count only with this entry: a run that is killed in between loses no alarm.
         keys = self._deliveries.add(name, number, noted, content)
-        if self._place.storage.create_key(self._place.key("alarms", name, f"{number:06}.json"), content):
+        if self._place.storage.create_key(self._place.key("alarms", name, format_number_name(number)), content):
             return True
         for key in keys:
             self._place.storage.delete_prefix(key)

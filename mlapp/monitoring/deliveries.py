@@ -24,6 +24,7 @@ from mlapp.config import Alert
 from mlapp.errors import StoreError
 from mlapp.monitoring.alerts import AlarmEvent, describe_receiver, send_alarm
 from mlapp.monitoring.place import Place
+from mlapp.store.numbered_names import format_number_name
 
 log = logging.getLogger("mlapp.monitoring")
 KEPT = 7 * 86400
@@ -141,7 +142,7 @@ class Deliveries:
         """The event, if the ledger has it. Removes the delivery of an event that another process has recorded."""
         try:
             recorded = self._place.read_document(
-                self._place.key("alarms", one.alarm, f"{one.number:06}.json"), StoredEvent
+                self._place.key("alarms", one.alarm, format_number_name(one.number)), StoredEvent
             )
         except StoreError as error:
             log.warning("An alarm cannot be sent: %s %s", error.what, error.todo)
@@ -158,13 +159,13 @@ class Deliveries:
         last = max(attempts, default=0)
         if last and last not in failed:
             try:
-                begun = self._place.read_document(self._key(one.name, f"{last:06}.json"), Attempt)
+                begun = self._place.read_document(self._key(one.name, format_number_name(last)), Attempt)
             except StoreError:  # damaged
                 begun = Attempt()
             if begun is None or now - begun.at < ABANDONED * 10**9:
                 return None
         attempt = last + 1
-        key = self._key(one.name, f"{attempt:06}.json")
+        key = self._key(one.name, format_number_name(attempt))
         if not self._place.storage.create_key(key, msgspec.json.encode(Attempt(time.time_ns()))):
             return None
         # A process that looked earlier may have sent it meanwhile, or made further attempts and removed this one.

@@ -1,7 +1,7 @@
 """Records a server's predictions: counts for drift, and rows for the log.
 
 The request path appends one entry a batch to a queue, after the answers are sent. A thread takes them out once a
-second. A full queue drops what comes, and counts it.
+second, and earlier if many rows wait. A full queue drops what comes, and counts it.
 """
 
 from __future__ import annotations
