@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -81,8 +82,10 @@ def build_bundle(
         parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
         try:
-            shipped = version if has_model else None
-            return _fill_bundle(staging, parent, project, manifest, shipped, python, settings_of, upgrade, warn)
+            plan = _BundlePlan(
+                project, manifest, version if has_model else None, python, settings_of, upgrade, staging, warn
+            )
+            return _publish_bundle(plan, _fill_bundle(plan))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -93,52 +96,79 @@ def build_bundle(
         raise BundleError(f"The bundle cannot be written: {where}: {error.strerror}.", todo) from error
 
 
-def _fill_bundle(
-    staging: Path,
-    parent: Path,
-    project: Project,
-    manifest: Manifest,
-    version: ModelVersion | None,
-    python: str,
-    settings_of: str | None,
-    upgrade: bool,
-    warn: Reporter,
-) -> Bundle:
+@dataclass(frozen=True)
+class _BundlePlan:
+    """What goes into a bundle, and the folder in which it is assembled.
+
+    Attributes:
+        manifest: of the version that determines the libraries.
+        version: that version if the bundle includes it.
+    """
+
+    project: Project
+    manifest: Manifest
+    version: ModelVersion | None
+    python: str
+    settings_of: str | None
+    upgrade: bool
+    staging: Path
+    warn: Reporter
+
+
+def _fill_bundle(plan: _BundlePlan) -> BundleManifest:
+    project, staging, version, warn = plan.project, plan.staging, plan.version, plan.warn
     _copy_bundle_code(project, staging / bundle.CODE, warn)
     _warn_of_bundled_credentials(staging / bundle.CODE, warn)
     _write_bundle_store(version, staging / bundle.MODEL)
     if version is not None and project.settings.serve.wsgi is not None:
         _write_bundle_aliases(project, version, staging / bundle.MODEL)
-    libraries = (
-        manifest.libraries if version is None else write_bundle_conversion(project, version, staging / bundle.MODEL)
-    )
-    extra = "[sign]" if project.settings.store.has_signatures else ""
-    packages, source = write_bundle_requirements(
-        project, libraries, python, staging, extra=extra, upgrade=upgrade, warn=warn
-    )
-    _warn_of_library_differences(manifest, packages, python, warn)
+    packages, source = _write_locked_libraries(plan)
     model = version.manifest if version else None
-    bill = sbom.make_sbom(manifest.app, model, packages, distribution.version())
+    bill = sbom.make_sbom(plan.manifest.app, model, packages, distribution.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")
     content = BundleManifest(
         format=bundle.FORMAT,
-        app=manifest.app,
+        app=plan.manifest.app,
         version=model.version if model else bundle.NO_VERSION,
         created=_compute_bundle_time(project.root, model),
-        python=python,
+        python=plan.python,
         mlapp=distribution.version(),
         requirements=source,
-        environment=settings_of,
+        environment=plan.settings_of,
         git=provenance.read_git_state(project.root),
         source=_read_bundle_git_remote(project.root),
         files=describe_bundle_files(staging),
     )
     (staging / bundle.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-    folder = parent / f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_bundle_manifest(content)}"
+    return content
+
+
+def _write_locked_libraries(plan: _BundlePlan) -> tuple[list[LockedPackage], str]:
+    project, version = plan.project, plan.version
+    libraries: Mapping[str, str] = plan.manifest.libraries
+    if version is not None:
+        libraries = write_bundle_conversion(project, version, plan.staging / bundle.MODEL)
+    packages, source = write_bundle_requirements(
+        project,
+        libraries,
+        plan.python,
+        plan.staging,
+        extra="[sign]" if project.settings.store.has_signatures else "",
+        upgrade=plan.upgrade,
+        warn=plan.warn,
+    )
+    _warn_of_library_differences(plan.manifest, packages, plan.python, plan.warn)
+    return packages, source
+
+
+def _publish_bundle(plan: _BundlePlan, content: BundleManifest) -> Bundle:
+    """Give the assembled folder its final name, which contains the hash of its content."""
+    name = f"{content.app}-{content.version or bundle.CODE_ONLY}-{bundle.hash_bundle_manifest(content)}"
+    folder = plan.staging.parent / name
     if not folder.exists():
-        staging.chmod(0o755)
+        plan.staging.chmod(0o755)
         try:
-            staging.rename(folder)
+            plan.staging.rename(folder)
         except OSError:
             if not folder.is_dir():  # else another build was faster
                 raise
