@@ -114,6 +114,7 @@ def api() -> Any:
 def namespace(api) -> Iterator[str]:
     """A namespace that enforces Pod Security `restricted`, for one test."""
     from mlapp.deploy.cluster.object_kinds import NAMESPACE
+    from mlapp.deploy.cluster.transport import ApiRequest
 
     name = f"mlapp-test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -122,7 +123,7 @@ def namespace(api) -> Iterator[str]:
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     for _ in range(100):  # pods are refused until the controller has made it
         try:
-            api.transport.send_json("GET", account, verb="get", object="default account")
+            api.transport.send_json(ApiRequest("GET", account, verb="get", object="default account"))
             break
         except Exception:
             time.sleep(0.2)

@@ -13,6 +13,7 @@ import yaml
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.cluster.object_kinds import BUDGET, DEPLOYMENT, ROUTE, SERVICE
+from mlapp.deploy.cluster.transport import ApiRequest
 
 
 def test_the_main_way_deploy_change_roll_back_delete(target, ship):
@@ -129,7 +130,9 @@ def test_a_quota_is_named(target, ship, namespace):
     cluster = target().cluster
     target().apply(ship("1"))
     cluster.transport.send_json(
-        "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
+        ApiRequest(
+            "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
+        )
     )
     time.sleep(2)
 
@@ -142,7 +145,9 @@ def test_a_quota_that_just_fits_lets_the_old_pods_leave_first(target, ship, name
     target(replicas=2).apply(ship("1"))
     quota = {"metadata": {"name": "compute"}, "spec": {"hard": {"pods": "3"}}}
     target().cluster.transport.send_json(
-        "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
+        ApiRequest(
+            "POST", f"/api/v1/namespaces/{namespace}/resourcequotas", body=quota, verb="create", object="ResourceQuota"
+        )
     )
     time.sleep(2)
 
@@ -168,7 +173,7 @@ def test_a_policy_is_quoted(target, ship, api, namespace):
     paths = {f"{group}/validatingadmissionpolicies": policy, f"{group}/validatingadmissionpolicybindings": binding}
     try:
         for path, body in paths.items():
-            api.transport.send_json("POST", path, body=body, verb="create", object="policy")
+            api.transport.send_json(ApiRequest("POST", path, body=body, verb="create", object="policy"))
         time.sleep(5)
 
         with pytest.raises(DeployError, match=r"refused by the cluster's policy .*: no colors in this cluster"):
@@ -176,7 +181,7 @@ def test_a_policy_is_quoted(target, ship, api, namespace):
         assert target().cluster.get_object(SERVICE, "digits") is None
     finally:
         for path in paths:
-            api.transport.send_json("DELETE", f"{path}/{name}", verb="delete", object="policy")
+            api.transport.send_json(ApiRequest("DELETE", f"{path}/{name}", verb="delete", object="policy"))
 
 
 def as_account(kubeconfig: str, folder: Path, token: str) -> Path:
@@ -195,14 +200,16 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
         plural = {"ServiceAccount": "serviceaccounts", "Role": "roles", "RoleBinding": "rolebindings"}[document["kind"]]
         root = "/api/v1" if plural == "serviceaccounts" else "/apis/rbac.authorization.k8s.io/v1"
         admin.cluster.transport.send_json(
-            "POST", f"{root}/namespaces/{namespace}/{plural}", body=document, verb="create", object=plural
+            ApiRequest("POST", f"{root}/namespaces/{namespace}/{plural}", body=document, verb="create", object=plural)
         )
     token = admin.cluster.transport.send_json(
-        "POST",
-        f"/api/v1/namespaces/{namespace}/serviceaccounts/digits-deployer/token",
-        body={"spec": {"expirationSeconds": 3600}},
-        verb="create",
-        object="token",
+        ApiRequest(
+            "POST",
+            f"/api/v1/namespaces/{namespace}/serviceaccounts/digits-deployer/token",
+            body={"spec": {"expirationSeconds": 3600}},
+            verb="create",
+            object="token",
+        )
     )["status"]["token"]
     file = as_account(admin.settings.kubeconfig, tmp_path, token)
 
@@ -226,11 +233,13 @@ def test_exactly_the_printed_role_is_enough(target, ship, namespace, tmp_path):
 def test_without_rights_it_says_which(target, ship, namespace, tmp_path):
     admin = target()
     token = admin.cluster.transport.send_json(
-        "POST",
-        f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
-        body={"spec": {}},
-        verb="create",
-        object="token",
+        ApiRequest(
+            "POST",
+            f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
+            body={"spec": {}},
+            verb="create",
+            object="token",
+        )
     )["status"]["token"]
     file = as_account(admin.settings.kubeconfig, tmp_path, token)
 

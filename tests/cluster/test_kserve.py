@@ -11,6 +11,7 @@ import pytest
 
 from mlapp.deploy import DeployError
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
+from mlapp.deploy.cluster.transport import ApiRequest
 from mlapp.deploy.kserve.installed_version import lacks_spec_canary
 from tests.cluster.conftest import KUBECONFIG
 
@@ -29,7 +30,7 @@ def gateway(api, namespace) -> Iterator[None]:
     def accept() -> None:
         while not done.wait(1):
             try:
-                routes = api.transport.send_json("GET", path, verb="list", object="routes")["items"]
+                routes = api.transport.send_json(ApiRequest("GET", path, verb="list", object="routes"))["items"]
                 for route in routes:
                     made = datetime.fromisoformat(route["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
                     is_old = (datetime.now(timezone.utc) - made).total_seconds() > PATIENCE
@@ -52,12 +53,14 @@ def gateway(api, namespace) -> Iterator[None]:
             "conditions": [condition],
         }
         api.transport.send_json(
-            "PATCH",
-            f"{path}/{route['metadata']['name']}/status",
-            body={"status": {"parents": [parent]}},
-            content="application/merge-patch+json",
-            verb="patch",
-            object="HTTPRoute",
+            ApiRequest(
+                "PATCH",
+                f"{path}/{route['metadata']['name']}/status",
+                body={"status": {"parents": [parent]}},
+                media_type="application/merge-patch+json",
+                verb="patch",
+                object="HTTPRoute",
+            )
         )
 
     thread = threading.Thread(target=accept, daemon=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlapp.deploy.cluster.transport import ApiRequest
 from tests import servers
 
 APP = """
@@ -102,7 +103,7 @@ def test_an_init_container_pulls_the_model_from_an_object_store(mlapp, target, a
     server = yaml.safe_load(Path(place[0]).read_text())["clusters"][0]["cluster"]["server"]
     if "127.0.0.1" not in server:
         pytest.skip("the object store runs here: the cluster must too")
-    node = api.transport.send_json("GET", "/api/v1/nodes", verb="list", object="nodes")["items"][0]
+    node = api.transport.send_json(ApiRequest("GET", "/api/v1/nodes", verb="list", object="nodes"))["items"][0]
     address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
     (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn,s3]\npandas\nscikit-learn\n")
     mlapp("train")
@@ -121,11 +122,13 @@ def test_an_init_container_pulls_the_model_from_an_object_store(mlapp, target, a
         for file in (file for file in model.rglob("*") if file.is_file()):
             bucket.upload_file(str(file), str(file.relative_to(model)))
         api.transport.send_json(
-            "POST",
-            f"/api/v1/namespaces/{namespace}/secrets",
-            body={"metadata": {"name": "s3"}, "stringData": {**keys, "AWS_ENDPOINT_URL": endpoint}},
-            verb="create",
-            object="secret",
+            ApiRequest(
+                "POST",
+                f"/api/v1/namespaces/{namespace}/secrets",
+                body={"metadata": {"name": "s3"}, "stringData": {**keys, "AWS_ENDPOINT_URL": endpoint}},
+                verb="create",
+                object="secret",
+            )
         )
 
         port = int(endpoint.rpartition(":")[2])

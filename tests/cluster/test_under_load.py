@@ -9,6 +9,7 @@ import pytest
 from mlapp.deploy import DeployError
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, POD
 from mlapp.deploy.cluster.pods import is_pod_ready
+from mlapp.deploy.cluster.transport import ApiRequest
 
 
 def lost_nothing(found, seconds, rate=300):
@@ -94,7 +95,9 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         while True:
             try:
-                cluster.transport.send_json("POST", path, body=eviction, verb="create", object="eviction", again=False)
+                cluster.transport.send_json(
+                    ApiRequest("POST", path, body=eviction, verb="create", object="eviction", is_idempotent=False)
+                )
                 break
             except DeployError:  # 429: the budget says not now
                 time.sleep(0.5)

@@ -16,7 +16,7 @@ from typing import Any
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.connection import Connection
 from mlapp.deploy.cluster.object_kinds import NAMESPACE, OPERATORS, POD, Kind, find_object_kind, object_title
-from mlapp.deploy.cluster.transport import ApiCall, Transport, read_transport_lines
+from mlapp.deploy.cluster.transport import ApiCall, ApiRequest, Transport, read_transport_lines
 
 MANAGER = "mlapp"
 """mlapp's field manager."""
@@ -72,7 +72,7 @@ class Cluster:
         """
         if self._version:
             return self._version
-        answer = self.transport.send_json("GET", "/version", verb="get", object="the version")
+        answer = self.transport.send_json(ApiRequest("GET", "/version", verb="get", object="the version"))
         digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
         if tuple(digits) < OLDEST:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
@@ -88,7 +88,9 @@ class Cluster:
         """The user name that the server authenticates us as."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = self.transport.send_json("POST", path, body=body, verb="create", object="SelfSubjectReview")
+        answer = self.transport.send_json(
+            ApiRequest("POST", path, body=body, verb="create", object="SelfSubjectReview")
+        )
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
@@ -121,7 +123,7 @@ class Cluster:
             return
         group, _, version = kind.api_version.partition("/")
         try:
-            found = self.transport.send_json("GET", f"/apis/{group}", verb="get", object=kind.kind)
+            found = self.transport.send_json(ApiRequest("GET", f"/apis/{group}", verb="get", object=kind.kind))
         except ApiError as error:
             if error.code == 403:  # the write itself reports it
                 return
@@ -147,7 +149,7 @@ class Cluster:
         """The object, or None."""
         try:
             return self.transport.send_json(
-                "GET", self._make_api_path(kind, name), verb="get", object=f"{kind.kind}/{name}"
+                ApiRequest("GET", self._make_api_path(kind, name), verb="get", object=f"{kind.kind}/{name}")
             )
         except ApiError as error:
             if error.code == 404:
@@ -157,7 +159,7 @@ class Cluster:
     def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The current objects, and the resource version to start a watch from."""
         answer = self.transport.send_json(
-            "GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural
+            ApiRequest("GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural)
         )
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
@@ -167,7 +169,7 @@ class Cluster:
             query["labelSelector"] = selector
         try:
             answer = self.transport.send_json(
-                "GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural
+                ApiRequest("GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural)
             )
         except ApiError as error:
             if error.code == 404 and not kind.core:
@@ -192,7 +194,15 @@ class Cluster:
         path = self._make_api_path(kind, document["metadata"]["name"])
         body = self._place_in_namespace(kind, document)
         return self.transport.send_json(
-            "PATCH", path, query=query, body=body, content=APPLY, verb="patch", object=object_title(dict(document))
+            ApiRequest(
+                "PATCH",
+                path,
+                query=query,
+                body=body,
+                media_type=APPLY,
+                verb="patch",
+                object=object_title(dict(document)),
+            )
         )
 
     def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -201,13 +211,15 @@ class Cluster:
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = self._place_in_namespace(kind, document)
         return self.transport.send_json(
-            "POST",
-            self._make_api_path(kind),
-            query=query,
-            body=body,
-            verb="create",
-            object=object_title(dict(document)),
-            again=False,
+            ApiRequest(
+                "POST",
+                self._make_api_path(kind),
+                query=query,
+                body=body,
+                verb="create",
+                object=object_title(dict(document)),
+                is_idempotent=False,
+            )
         )
 
     def replace_object(self, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +228,15 @@ class Cluster:
         path = self._make_api_path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
         return self.transport.send_json(
-            "PUT", path, query=query, body=document, verb="update", object=object_title(dict(document)), again=False
+            ApiRequest(
+                "PUT",
+                path,
+                query=query,
+                body=document,
+                verb="update",
+                object=object_title(dict(document)),
+                is_idempotent=False,
+            )
         )
 
     def patch_object(self, kind: Kind, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +244,9 @@ class Cluster:
         path = self._make_api_path(kind, name)
         query = {"fieldManager": MANAGER}
         return self.transport.send_json(
-            "PATCH", path, query=query, body=change, content=MERGE, verb="patch", object=f"{kind.kind}/{name}"
+            ApiRequest(
+                "PATCH", path, query=query, body=change, media_type=MERGE, verb="patch", object=f"{kind.kind}/{name}"
+            )
         )
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
@@ -235,7 +257,7 @@ class Cluster:
             body["preconditions"] = {"uid": uid}
         path = self._make_api_path(kind, document["metadata"]["name"])
         try:
-            left = self.transport.send_json("DELETE", path, body=body, verb="delete", object=title)
+            left = self.transport.send_json(ApiRequest("DELETE", path, body=body, verb="delete", object=title))
         except ApiError as error:
             if error.code in (404, 409):
                 return False
@@ -262,7 +284,7 @@ class Cluster:
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
         path = self._make_api_path(kind)
         response = self.transport.send_call(
-            "GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5
+            ApiRequest("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
         )
         try:
             yield _read_api_watch_events(response)
@@ -274,7 +296,7 @@ class Cluster:
         path = f"{self._make_api_path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
         return self.transport.send_call(
-            "GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0
+            ApiRequest("GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0)
         )
 
     def _make_api_path(self, kind: Kind, name: str | None = None) -> str:

@@ -15,7 +15,7 @@ from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError, make_api_error
 from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.object_kinds import POD
-from mlapp.deploy.cluster.transport import ApiCall
+from mlapp.deploy.cluster.transport import ApiCall, ApiRequest
 from mlapp.deploy.target import DeployError
 from mlapp.request_body import RequestBody
 
@@ -155,15 +155,17 @@ def request_through_proxy(
     what = f"pods/proxy of {pod}"
     content, media_type = (body.content, body.media_type) if body else (None, "")
     answer = cluster.transport.send_call(
-        method,
-        url,
-        body=content,
-        content=media_type,
-        verb="create",
-        object=what,
-        again=False,
-        passed_on=True,
-        headers=headers,
+        ApiRequest(
+            method,
+            url,
+            body=content,
+            media_type=media_type,
+            verb="create",
+            object=what,
+            is_idempotent=False,
+            is_passed_on=True,
+            headers=headers or {},
+        )
     )
     data = bytes(answer.data)
     if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod

@@ -31,6 +31,33 @@ class ApiCall:
     status: int
 
 
+@dataclass(frozen=True)
+class ApiRequest:
+    """A request to the API server.
+
+    Attributes:
+        verb: the verb of RBAC, for errors and the list of calls.
+        object: the object's kind and name, for errors.
+        body: sent as JSON unless it is bytes.
+        media_type: of the body.
+        stream: seconds to wait for each part of a response that is read as a stream; None reads it whole.
+        is_idempotent: whether it may be sent again after it may have arrived.
+        is_passed_on: whether a pod answers, whose response is returned whatever its status.
+    """
+
+    method: str
+    path: str
+    verb: str
+    object: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: float | None = None
+    is_idempotent: bool = True
+    is_passed_on: bool = False
+
+
 @dataclass
 class Transport:
     """The connection to one API server."""
@@ -42,30 +69,16 @@ class Transport:
     """How far the server's clock is ahead of ours, accurate to about a second."""
     _answered: bool = False
 
-    def send_json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+    def send_json(self, request: ApiRequest) -> dict[str, Any]:
         """The response of `send_call`, parsed as JSON."""
-        answer: dict[str, Any] = json.loads(self.send_call(method, path, **how).data)
+        answer: dict[str, Any] = json.loads(self.send_call(request).data)
         return answer
 
-    def send_call(
-        self,
-        method: str,
-        path: str,
-        *,
-        verb: str,
-        object: str,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content: str = "application/json",
-        stream: float | None = None,
-        again: bool = True,
-        passed_on: bool = False,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        """Make one call, with retries while the server is unreachable or busy.
+    def send_call(self, request: ApiRequest) -> Any:
+        """Send a request, with retries while the server is unreachable or busy; returns urllib3's response.
 
-        `body` is sent as JSON unless it is bytes. Use `again=False` for calls that are not idempotent, and `passed_on`
-        for responses of a pod, which are returned whatever their status.
+        Raises:
+            UnreachableError: the server does not answer. ApiError: it refused.
         """
         from urllib3.exceptions import HTTPError
 
@@ -73,53 +86,46 @@ class Transport:
         pause = 0.2
         while True:
             try:
-                response = self._send_call_once(method, path, query, body, content, stream, headers or {})
+                response = self._send_call_once(request)
             except HTTPError as error:
-                if time.monotonic() + pause > end or not again:
+                if time.monotonic() + pause > end or not request.is_idempotent:
                     raise self._unreachable_transport_error(error) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 4)
                 continue
             self._answered = True
-            self.calls.append(ApiCall(verb, path, response.status))
+            self.calls.append(ApiCall(request.verb, request.path, response.status))
             self._note_transport_clock(response)
             self._note_transport_warnings(response)
-            if response.status < 300 or passed_on:
+            if response.status < 300 or request.is_passed_on:
                 return response
             data = response.data
             is_final = UNKNOWN_FIELD in data  # server-side apply answers 500 for an unknown field
             can_wait = time.monotonic() + pause <= end and not is_final
-            if response.status in RETRIED and (again or response.status == 429) and can_wait:
+            can_repeat = request.is_idempotent or response.status == 429
+            if response.status in RETRIED and can_repeat and can_wait:
                 time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
                 pause = min(pause * 2, 4)
                 continue
-            raise make_api_error(response.status, data, verb, object, self.connection)
+            raise make_api_error(response.status, data, request.verb, request.object, self.connection)
 
-    def _send_call_once(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Any,
-        content: str,
-        stream: float | None,
-        more: Mapping[str, str],
-    ) -> Any:
+    def _send_call_once(self, request: ApiRequest) -> Any:
         from urllib3 import Timeout
 
-        headers = {"Accept": "application/json", "User-Agent": AGENT, **more}
+        headers = {"Accept": "application/json", "User-Agent": AGENT, **request.headers}
         client = self.connection.client
         client.update_params_for_auth(headers, [], ["BearerToken"])
+        body = request.body
         if body is not None:
-            headers["Content-Type"] = content
+            headers["Content-Type"] = request.media_type
         return client.rest_client.pool_manager.request(
-            method,
-            client.configuration.host + path + (f"?{urlencode(query)}" if query else ""),
+            request.method,
+            client.configuration.host + request.path + (f"?{urlencode(request.query)}" if request.query else ""),
             body=body if body is None or isinstance(body, bytes) else json.dumps(body).encode(),
             headers=headers,
-            timeout=Timeout(connect=5, read=stream or 30),
+            timeout=Timeout(connect=5, read=request.stream or 30),
             retries=False,
-            preload_content=stream is None,
+            preload_content=request.stream is None,
         )
 
     def _unreachable_transport_error(self, error: Exception) -> UnreachableError:

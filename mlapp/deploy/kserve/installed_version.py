@@ -14,6 +14,7 @@ from typing import Any
 
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
+from mlapp.deploy.cluster.transport import ApiRequest
 
 OLDEST = (0, 17)
 SPEC_CANARY = (0, 20)
@@ -72,5 +73,5 @@ def _has_old_kserve_schema(cluster: Cluster) -> bool:
 
 def _read_version_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
     with suppress(ApiError):
-        return cluster.transport.send_json("GET", path, verb="get", object="KServe's version")
+        return cluster.transport.send_json(ApiRequest("GET", path, verb="get", object="KServe's version"))
     return {}
