@@ -1,11 +1,15 @@
-"""Environment variables: overridden for a block, or read under alternative names."""
+"""Environment variables: referred to by settings, overridden for a block, or read under alternative names."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
+"""`${NAME}` in a setting or an address: the value of that variable."""
 
 
 @contextmanager

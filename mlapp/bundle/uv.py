@@ -13,12 +13,11 @@ import msgspec
 
 from mlapp.bundle.bundle import BundleError
 from mlapp.config import Image
+from mlapp.env_vars import REFERENCE
 from mlapp.errors import ConfigError, MissingExtraError
 
 LONGEST = 900
 """Maximum characters of uv's output in an error."""
-VARIABLE = re.compile(r"\$\{(\w+)\}")
-"""An environment variable in an index's URL."""
 
 
 class UvError(BundleError):
@@ -45,7 +44,7 @@ def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) 
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         said = done.stderr
-        for name in VARIABLE.findall(" ".join([image.index_url or "", *image.extra_index_urls])):
+        for name in REFERENCE.findall(" ".join([image.index_url or "", *image.extra_index_urls])):
             if os.environ[name]:
                 said = said.replace(os.environ[name], "****")
         raise _explain_uv_error(doing, said)
@@ -109,7 +108,7 @@ def _expand_index_url(url: str) -> str:
             )
         return os.environ[name]
 
-    return VARIABLE.sub(expand_variable, url)
+    return REFERENCE.sub(expand_variable, url)
 
 
 def _explain_uv_error(doing: str, said: str) -> UvError:

@@ -18,12 +18,12 @@ import functools
 import hashlib
 import inspect
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlapp import env_vars
 from mlapp.data.export import export_table
 from mlapp.data.fingerprint import fingerprint_table
 from mlapp.errors import DataError, MissingExtraError
@@ -32,8 +32,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = Path(".mlapp/cache/data")
 """Folder of cached reads, in the project's folder. Can be deleted at any time."""
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDER) -> Callable[[F], F]:
@@ -94,7 +92,7 @@ def _make_cache_key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
         code = ""
     # A source's function has the same code for every query, but a different docstring.
     said = f"{code}\n{read.__doc__ or ''}"
-    variables = {name: os.environ.get(name) for name in sorted(set(_VARIABLE.findall(said)))}
+    variables = {name: os.environ.get(name) for name in sorted(set(env_vars.REFERENCE.findall(said)))}
     return hashlib.sha256(repr((said, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
 
 

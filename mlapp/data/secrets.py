@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+from mlapp.env_vars import REFERENCE
 from mlapp.errors import DataError
 
 HIDDEN = "***"
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 # Up to the last @, because a password that is not percent-encoded can contain any character. `host:8080/a@b` has none.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
@@ -77,9 +77,9 @@ def expand_secrets_in_address(template: str, environ: Mapping[str, str] | None =
         hidden.update({value: f"${{{name}}}", filled: f"${{{name}}}"})
         return filled
 
-    filled = _VARIABLE.sub(read_variable, template)
+    filled = REFERENCE.sub(read_variable, template)
     # If a variable is a whole URL, its host and user can be shown; nothing of any other value can be.
-    whole = filled if _VARIABLE.fullmatch(template) and "://" in filled else template
+    whole = filled if REFERENCE.fullmatch(template) and "://" in filled else template
     for found in (match for rule in _RULES for match in rule.finditer(filled)):
         secret = found["secret"]
         # A library that misparses an address quotes parts of it.

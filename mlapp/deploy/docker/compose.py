@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from typing import Any
 
 from mlapp.config import Serve
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.target import Shipment
+from mlapp.env_vars import REFERENCE
 from mlapp.errors import ConfigError
 from mlapp.secret_variables import refuse_secret_variables
 
 FILE = "compose.yaml"
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""A value that refers to a variable of the deploying shell."""
 
 
 def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, serve: Serve) -> dict[str, Any]:
