@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -109,6 +110,23 @@ class UserCodeError(MlappError):
             f"{function} raised {detail}", f"Fix it at {where}." if where else "Run again with --debug to see where."
         )
         self.__cause__ = error
+
+
+@contextmanager
+def translate_user_errors(function: str, *, passed_on: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raise UserCodeError for what a user's function raises in this block.
+
+    Args:
+        function: its title, as `Stage.title`.
+        passed_on: errors that stay as they are, besides MlappError and MemoryError, which say what happened themselves.
+    """
+    unchanged: tuple[type[Exception], ...] = (MlappError, MemoryError, *passed_on)
+    try:
+        yield
+    except unchanged:
+        raise
+    except STAGE_ERRORS as error:
+        raise UserCodeError(function, error) from error
 
 
 def _find_user_error_line(error: BaseException, root: Path | None) -> str | None:

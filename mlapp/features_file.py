@@ -89,7 +89,7 @@ def _read_parquet_features_file(path: Path, name: str) -> Any:
         table = pd.read_parquet(path)
     except ImportError:
         raise MissingExtraError("Reading Parquet", "parquet") from None
-    except Exception as error:
+    except Exception as error:  # pandas and pyarrow raise many types
         raise DataError(f"'{name}' is not a Parquet file, or is truncated: {error}", "Write it again.") from None
     for column in table.columns:
         kinds = set(map(type, table[column].head(SAMPLED))) if table[column].dtype == object else set()

@@ -7,8 +7,8 @@ batching where model-settings.json turns that on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from mlserver import MLModel
@@ -64,7 +64,7 @@ class MlappRuntime(MLModel):
         Raises:
             MLServerError: with the status and text that `mlapp serve` answers with.
         """
-        try:
+        with _translate_mlserver_errors():
             if self._endpoint.current.is_stream:
                 place = f"/v2/models/{self.name}/infer_stream"
                 raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
@@ -73,10 +73,6 @@ class MlappRuntime(MLModel):
             part = await self._accept_mlserver_payload(loaded, payload, budget)
             found = await predict_open_inference_tensors(endpoint, loaded, part, budget)
             return self._make_mlserver_answer(payload, found, loaded.version or "")
-        except MLServerError:
-            raise
-        except Exception as error:
-            raise _translate_mlserver_error(error) from error
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -91,7 +87,7 @@ class MlappRuntime(MLModel):
         if not loaded.is_stream:
             yield await self.predict(payload)
             return
-        try:
+        with _translate_mlserver_errors():
             budget = self._open_mlserver_budget()
             part = await self._accept_mlserver_payload(loaded, payload, budget)
             schema = loaded.predictor.schema.predictions
@@ -99,10 +95,6 @@ class MlappRuntime(MLModel):
                 async for item in items:
                     found = convert_predictions_to_tensors([item], schema)
                     yield self._make_mlserver_answer(payload, found, loaded.version or "")
-        except MLServerError:
-            raise
-        except Exception as error:
-            raise _translate_mlserver_error(error) from error
 
     async def _accept_mlserver_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
         """The features in a request's tensors."""
@@ -164,8 +156,13 @@ def _list_mlserver_values(tensor: Tensor) -> list[Any]:
     return values
 
 
-def _translate_mlserver_error(error: Exception) -> BaseException:
-    """The error in MLServer's form: the text, and the protocol's status for wrong inputs."""
-    problem = make_http_error(error)
-    found: BaseException = MLServerError(problem.detail, 400 if problem.status == 422 else problem.status)
-    return found
+@contextmanager
+def _translate_mlserver_errors() -> Iterator[None]:
+    """Raise errors in MLServer's form: the text, and the protocol's status for wrong inputs."""
+    try:
+        yield
+    except MLServerError:
+        raise
+    except Exception as error:  # `make_http_error` knows what each means to a client
+        problem = make_http_error(error)
+        raise MLServerError(problem.detail, 400 if problem.status == 422 else problem.status) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlapp import frameworks
 from mlapp.baseline import Baseline
-from mlapp.errors import DeclarationError, ModelError, UserCodeError
+from mlapp.errors import DeclarationError, ModelError, translate_user_errors
 from mlapp.frameworks import Framework
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.frameworks.python import PythonFramework
@@ -82,12 +82,8 @@ class TrainedModel:
             require_declared_model_format(self.pipeline, self.framework, self.format)
             self.framework.save(self.estimator, folder, self.format, self.pipeline.model_options.trusted)
             return
-        try:
+        with translate_user_errors(saver.title, passed_on=(OSError,)):
             saver(self.estimator, folder)
-        except OSError:
-            raise
-        except Exception as error:
-            raise UserCodeError(saver.title, error) from error
         if not any(folder.iterdir()):
             raise ModelError(f"{saver.title} wrote no file.", "Write into the folder passed as the second argument.")
 
@@ -123,10 +119,8 @@ def load_model_estimator(
                 f"{folder} has no file of a model that was saved as '{format}' by {adapter.name}: {error}",
                 "Restore the version from a backup, or train again.",
             ) from error
-    try:
+    with translate_user_errors(loader.title):
         return loader(folder)
-    except Exception as error:
-        raise UserCodeError(loader.title, error) from error
 
 
 def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
@@ -232,7 +226,5 @@ def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> 
     # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
     values = bind_stage_parameters(stage, own, mine)
-    try:
+    with translate_user_errors(stage.title):
         return stage(**values)
-    except Exception as error:
-        raise UserCodeError(stage.title, error) from error

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlapp import normalization
-from mlapp.errors import DataError, MlappError, UserCodeError
+from mlapp.errors import DataError, translate_user_errors
 from mlapp.pipeline import Stage
 from mlapp.schema.feature_containers import count_feature_rows
 
@@ -26,7 +26,7 @@ def finish_predictor_result(result: Any, stage: Stage, *, most: int | None = Non
     Raises:
         UserCodeError: the function raised while it ran.
     """
-    try:
+    with translate_user_errors(stage.title):
         if inspect.isawaitable(result):
             with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
                 return thread.submit(lambda: asyncio.run(_await_predictor_result(result))).result()
@@ -34,10 +34,6 @@ def finish_predictor_result(result: Any, stage: Stage, *, most: int | None = Non
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(lambda: asyncio.run(_collect_predictor_stream(result, most))).result()
         return list(itertools.islice(result, most)) if inspect.isgenerator(result) else result
-    except MlappError:
-        raise
-    except Exception as error:
-        raise UserCodeError(stage.title, error) from error
 
 
 def normalize_predictor_result(found: Any, features: Any, stage: Stage) -> Any:

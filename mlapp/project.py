@@ -163,7 +163,7 @@ def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
         _forget_other_project_package(name.partition(".")[0], location.folder)
     try:
         module = importlib.import_module(name) if location.is_in_package else _import_project_app(name, path)
-    except BaseException as error:
+    except BaseException as error:  # also sys.exit() and Ctrl-C: a half-imported module must not stay
         sys.modules.pop(name, None)
         raise _project_import_error(error, path, root) from error
     if not _is_same_project_app(module, path):

@@ -247,7 +247,7 @@ def _read_scaffold_table(path: Path, form: Mapping[str, Any]) -> Any:
         raise MissingExtraError("Reading Parquet", "parquet") from None
     except MlappError:
         raise
-    except Exception as error:
+    except Exception as error:  # pandas and pyarrow raise many types
         raise DataError(
             f"'{path}' is not a CSV or Parquet file: {error}", "Save it as UTF-8 CSV or as Parquet."
         ) from None

@@ -61,7 +61,7 @@ def run_lambda_loop(api: RuntimeApi, bundle: Path | None) -> None:
     except MlappError as error:
         api.send_init_error(type(error).__name__, f"{error.what} {error.todo}")
         raise
-    except BaseException as error:
+    except BaseException as error:  # also sys.exit() in app.py: Lambda shows only a reason that it is sent
         api.send_init_error(type(error).__name__, str(error))
         raise
     watch = limits.DeadlineWatch()
@@ -110,7 +110,7 @@ def answer_lambda_invocation(api: RuntimeApi, function: ModelFunction, invocatio
         api.send_error(invocation, "OutOfMemory", text)
     except msgspec.DecodeError as error:
         api.send_error(invocation, "InvalidRequest", f"The event is not JSON: {error}")
-    except Exception as error:
+    except Exception as error:  # of the app's code: the next invocation must still be answered
         _send_unexpected_error(api, invocation, error)
 
 

@@ -118,7 +118,7 @@ class ModelFunction:
             identity = str(message.get("messageId"))
             try:
                 self._answer_sqs_message(identity, str(message.get("body", "")).encode(), remaining)
-            except Exception as error:
+            except Exception as error:  # of the app's code: the other messages must not be sent again for it
                 log.error("message %s: %s", identity, error)
                 failures.append({"itemIdentifier": identity})
         return msgspec.json.encode({"batchItemFailures": failures})

@@ -110,7 +110,7 @@ class RuntimeApi:
                     connection.send(b"%x\r\n%b\r\n" % (len(part), part))
         except OSError:
             raise
-        except Exception as error:
+        except Exception as error:  # of the predictor: the status is sent, so the trailer must tell it
             told = base64.b64encode(encode_runtime_error(type(error).__name__, str(error)))
             trailers = (
                 f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode() + ERROR_BODY.encode() + b": " + told + b"\r\n"

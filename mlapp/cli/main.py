@@ -31,7 +31,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
             raise
         output.print_error(error)
         sys.exit(error.exit_code)
-    except Exception as error:
+    except Exception as error:  # a bug or a library's error: a user sees two lines, too
         if debug:
             raise
         output.print_error(_explain_unexpected_error(error))

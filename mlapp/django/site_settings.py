@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from mlapp.app import App
 from mlapp.config import Section, decode_section
-from mlapp.errors import ConfigError, ProjectError, UserCodeError, suggest_nearest
+from mlapp.errors import ConfigError, ProjectError, UserCodeError, suggest_nearest, translate_user_errors
 
 EXAMPLE = 'MLAPP = {"app": "app:app", "model": "production"}'
 
@@ -62,7 +62,8 @@ def import_app(site: SiteSettings) -> App:
         ProjectError: no such module, or no App of that name in it. UserCodeError: the import raised.
     """
     try:
-        module = importlib.import_module(site.module)
+        with translate_user_errors(f"Importing {site.module}", passed_on=(ModuleNotFoundError,)):
+            module = importlib.import_module(site.module)
     except ModuleNotFoundError as error:
         if error.name is None or not (site.module == error.name or site.module.startswith(f"{error.name}.")):
             raise UserCodeError(f"Importing {site.module}", error) from error
@@ -70,8 +71,6 @@ def import_app(site: SiteSettings) -> App:
             f"MLAPP['app'] is '{site.app}', but there is no module '{error.name}'.",
             "Give the App's module as an import path: `app:app` is `app` in app.py, next to manage.py.",
         ) from None
-    except Exception as error:
-        raise UserCodeError(f"Importing {site.module}", error) from error
     found = getattr(module, site.variable, None)
     if not isinstance(found, App):
         apps = [name for name, value in vars(module).items() if isinstance(value, App)]

@@ -130,7 +130,7 @@ class ModelSite:
         try:
             try:
                 answer = self._find_answer(request, identity)
-            except Exception as error:
+            except Exception as error:  # also a bug: the site must get an answer, not an error
                 answer = _make_problem_answer(make_http_error(error))
             answer.headers = [
                 *answer.headers,

@@ -175,7 +175,7 @@ class ModelHost:
         endpoint = Endpoint(self.app, loaded, self.settings, state.metrics)
         try:
             state.loop.run(endpoint.start_model())
-        except Exception:
+        except Exception:  # whatever failed, the next attempt starts a new endpoint
             state.loop.run(endpoint.close_endpoint())
             raise
         state.recorder = make_recorder(
@@ -240,7 +240,7 @@ class ModelHost:
             seconds = time.perf_counter() - started
             if state.recorder is not None:
                 state.recorder.add(loaded, (part,), [rows], part.rows, seconds)
-        except Exception:
+        except Exception:  # every failure counts
             metrics.failed.inc()
             raise
         finally:

@@ -105,7 +105,7 @@ class Connection:
             yield
         except MlappError:
             raise
-        except Exception as error:
+        except Exception as error:  # the known one can be any cause in the chain; others are raised unchanged
             told = self._translate_connection_error(error)
             if told is None:
                 raise

@@ -46,7 +46,7 @@ def train_locally(
         ):
             try:
                 outputs = workflow(**values)
-            except Exception as error:
+            except Exception as error:  # flytekit wraps a stage's error in types of its own
                 raise _unwrap_local_error(error) from None
             model = Path(outputs.model.download())
         return promotion.save_and_promote(store, task_bodies.open_saved_version(model))

@@ -38,7 +38,7 @@ def _dump_joblib(model: Any, to: Path | io.BytesIO) -> None:
         joblib.dump(model, to)
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # pickling runs methods of the model's classes
         raise ModelError(
             f"The model, a {type(model).__name__}, cannot be pickled: {error}",
             "Keep lambdas, open files and connections out of it, or write an @app.saver and an @app.loader.",
@@ -57,7 +57,7 @@ def load_joblib(file: Path) -> Any:
         return joblib.load(file)
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # unpickling runs code of the model's classes
         raise unreadable_framework_file_error(file, error) from error
 
 

@@ -136,7 +136,7 @@ def _quiet_onnx_export(model: Any) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingExtraError("Converting a model to ONNX", "onnx") from error
-    except Exception as error:
+    except Exception as error:  # the converters of each framework raise their own types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"The model, a {type(model).__name__}, cannot be converted to ONNX: {reason:.300}",

@@ -164,7 +164,7 @@ class SklearnFramework(Framework):
             return model
         except (OSError, ModelError):
             raise
-        except Exception as error:
+        except Exception as error:  # skops and the classes that it builds raise many types
             raise unreadable_framework_file_error(file, error) from error
 
 

@@ -55,7 +55,7 @@ def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
     loaded_estimator.require_sound_loaded_estimator(model, trusted)
     try:
         skops.loads(content.getvalue(), trusted=names)
-    except Exception as error:
+    except Exception as error:  # skops and the classes that it builds raise many types
         raise ModelError(
             f"The model, a {type(model).__name__}, can be saved but not loaded: {type(error).__name__}: {error}",
             "Use functions and classes defined at the top of a module, or write an @app.saver and an @app.loader.",
@@ -68,7 +68,7 @@ def dump_skops(model: Any, to: Path | io.BytesIO) -> None:
         skops.dump(model, to)
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # skops calls methods of the model's classes
         raise ModelError(
             f"The model, a {type(model).__name__}, cannot be saved with skops: {error}",
             "Keep lambdas, open files and connections out of it, or opt in to pickle: @app.model(format='joblib').",

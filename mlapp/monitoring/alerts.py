@@ -19,7 +19,7 @@ import msgspec
 
 from mlapp.config import Alert
 from mlapp.data.secrets import expand_secrets_in_address, redact_secrets
-from mlapp.errors import DataError
+from mlapp.errors import STAGE_ERRORS, DataError
 from mlapp.monitoring.windows import Alarm, WindowReport
 
 log = logging.getLogger("mlapp.monitoring")
@@ -63,7 +63,7 @@ def call_on_alarm(event: AlarmEvent, on_alarm: Callable[[AlarmEvent], Any]) -> N
     """Call the app's function. An error in it is logged."""
     try:
         on_alarm(event)
-    except Exception:
+    except STAGE_ERRORS:
         log.exception("on_alarm raised")
 
 
@@ -185,7 +185,7 @@ def _open_alert_request(request: urllib.request.Request, seconds: float) -> None
         try:
             with _opener.open(request, timeout=seconds):
                 found.append(None)
-        except Exception as error:
+        except Exception as error:  # raised again below, in the caller's thread
             found.append(error)
 
     thread = threading.Thread(target=send, name="webhook", daemon=True)

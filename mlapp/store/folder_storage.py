@@ -95,7 +95,7 @@ class FolderStorage:
                 _sync_folder_to_disk(staging)
                 staging.rename(path)
                 _sync_folder_to_disk(path.parent)
-            except BaseException:
+            except BaseException:  # also Ctrl-C: nothing half-written may stay
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
 

@@ -111,7 +111,7 @@ class ObjectStorage:
                 self._upload_object(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
             with translate_folder_errors(cached):
                 staging.rename(cached)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing half-written may stay
             shutil.rmtree(staging, ignore_errors=True)
             if sent:
                 with suppress(StoreError):
@@ -271,7 +271,7 @@ class ObjectStorage:
         for pause in (*PAUSES, None):
             try:
                 return request()
-            except Exception as error:
+            except Exception as error:  # those of obstore and of credential providers have no common base
                 if isinstance(error, passing) and not object_clients.is_missing_bucket_error(error):
                     raise
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):

@@ -84,7 +84,7 @@ class Signer:
             file = Path(other) / "model.sig"
             try:
                 signing.sign(folder, file)
-            except Exception as error:
+            except Exception as error:  # several libraries raise different errors
                 raise StoreError(
                     f"Version {manifest.version} of '{manifest.app}' cannot be signed: "
                     f"{_explain_signature_failure(error)}",
@@ -198,7 +198,7 @@ def _import_signature_library() -> Any:
 def _load_signature_keys(make: Callable[[], Any], what: str) -> Any:
     try:
         return make()
-    except Exception as error:
+    except Exception as error:  # several libraries raise different errors
         raise ConfigError(
             f"store: {what}: {_explain_signature_failure(error)}.", "Give a PEM file of an elliptic-curve key."
         ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import DeclarationError, MlappError
+from mlapp.errors import STAGE_ERRORS, DeclarationError, MlappError
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.schema import Schema, infer_schema
 from mlapp.schema.fields import RawInputs
@@ -30,7 +30,7 @@ def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     example = to_json_value(features.example_inputs())
     try:
         found = infer_schema(stage(msgspec.json.decode(msgspec.json.encode(example))))
-    except Exception:  # it reads something else, such as an image path, and no example is known
+    except STAGE_ERRORS:  # it reads something else, such as an image path, and no example is known
         return None
     is_alike = (found.kind, found.names, found.shape) == (features.kind, features.names, features.shape)
     return RawInputs(example=example, schema=schema) if is_alike else None
@@ -46,7 +46,7 @@ def load_raw_example(stage: Stage, example: Any) -> Any:
         features = stage(example)
     except MlappError:
         raise
-    except Exception as error:
+    except STAGE_ERRORS as error:
         raise DeclarationError(
             f"{stage.title} cannot read its own example: {type(error).__name__}: {error}",
             "Change example= of @app.feature_loader to valid `inputs` of a request.",

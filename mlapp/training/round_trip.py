@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp import frameworks, normalization, prediction
-from mlapp.errors import DataError, MlappError, ModelError
+from mlapp.errors import DataError, MlappError, ModelError, UserCodeError
 from mlapp.frameworks.framework import SAVE_OTHERWISE
 from mlapp.model import TrainedModel, load_model_estimator
 from mlapp.prediction import Predictor
@@ -274,7 +274,8 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
         estimator = load_model_estimator(trained.pipeline, framework, trained.format, folder, parameters)
     except MlappError as error:
         # A fresh file that a library cannot read will not be readable after another training.
-        todo = error.todo if error.__cause__ is None else SAVE_OTHERWISE
+        has_own_advice = error.__cause__ is None or isinstance(error, UserCodeError)
+        todo = error.todo if has_own_advice else SAVE_OTHERWISE
         raise ModelError(f"The model can be saved but not loaded: {error.what}", todo) from error
     return dataclasses.replace(
         prediction.make_predictor(trained), estimator=estimator, framework=frameworks.get_framework(framework)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlapp import frameworks
-from mlapp.errors import STAGE_ERRORS, DataError, DeclarationError, MlappError, UserCodeError
+from mlapp.errors import DataError, DeclarationError, MlappError, translate_user_errors
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features, wants_batched_features
@@ -50,14 +50,11 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
         table = call_stage(stage, data, **parameters)
     else:
         try:
-            table = defaults.load_default_table(data)
-            refuse_equal_columns(table)
+            with translate_user_errors(source.title):  # the reader's own: a generator runs only now
+                table = defaults.load_default_table(data)
+                refuse_equal_columns(table)
         except DataError as error:
             raise DataError(f"{source.title}: {error.what}", error.todo) from error
-        except (MlappError, MemoryError):
-            raise
-        except STAGE_ERRORS as error:  # a generator runs only now
-            raise UserCodeError(source.title, error) from error
     if table is None:
         raise DataError(f"{source.title} returned None.", "Return a table.")
     if _is_empty_stage_result(table):
@@ -243,12 +240,8 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
     Raises:
         UserCodeError: it raised. An MlappError is raised unchanged.
     """
-    try:
+    with translate_user_errors(stage.title):
         return stage(*data, **parameters)
-    except (MlappError, MemoryError):
-        raise
-    except STAGE_ERRORS as error:
-        raise UserCodeError(stage.title, error) from error
 
 
 def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:

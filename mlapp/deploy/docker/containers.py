@@ -144,7 +144,7 @@ class Containers:
             self._copy_into_container(made, PROGRAM.name, PROGRAM.read_bytes())
             self.point_proxy(made, to)
             self.start_container(made)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: no half-made proxy may keep the port
             made.remove(force=True)
             raise
         return made

@@ -45,7 +45,7 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         containers.start_container(server.container)
         _wait_until_ready(containers, server)
         _switch_proxy_to(containers, server, progress)
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C: the old server must get the traffic back
         _switch_proxy_back(containers, before)
         _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
@@ -140,7 +140,7 @@ def _publish_proxy_port(containers: Containers, before: Container | None, server
         before.rename(f"{containers.name}-before")
     try:
         containers.start_proxy(server.record.image, server)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: the old proxy must get its name back
         if before is not None:
             before.rename(containers.name)
         raise

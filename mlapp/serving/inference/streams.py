@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.errors import MlappError, UserCodeError
+from mlapp.errors import STAGE_ERRORS, MlappError, UserCodeError, translate_user_errors
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json
@@ -47,7 +47,8 @@ class Streams:
             HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
             UserCodeError: the predictor raised.
         """
-        is_async = inspect.isasyncgenfunction(loaded.predictor.stage.function)
+        stage = loaded.predictor.stage
+        is_async = inspect.isasyncgenfunction(stage.function)
         if self._running >= (self._most if is_async else THREADS):
             self._metrics.rejected.inc()
             raise HttpError(
@@ -59,7 +60,7 @@ class Streams:
             async with aclosing(source if is_async else self._iterate_stream_in_thread(source, timeout)) as items:
                 while True:
                     try:
-                        item = await (_wait_for_stream_item(items, timeout) if is_async else anext(items))
+                        item = await (_wait_for_stream_item(items, timeout, stage.title) if is_async else anext(items))
                     except StopAsyncIteration:
                         break
                     except asyncio.TimeoutError:
@@ -67,9 +68,9 @@ class Streams:
                         raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
                     except MlappError:
                         raise
-                    except Exception as error:
-                        raise UserCodeError(loaded.predictor.stage.title, error) from error
-                    yield normalize_to_json(item, loaded.predictor.stage.title)
+                    except STAGE_ERRORS as error:
+                        raise UserCodeError(stage.title, error) from error
+                    yield normalize_to_json(item, stage.title)
         except MlappError:
             self._metrics.failed.inc()
             raise
@@ -146,9 +147,9 @@ def _settle_future(future: asyncio.Future[Any], item: Any, error: BaseException 
         future.set_exception(error)
 
 
-async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float) -> Any:
+async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float, function: str) -> Any:
     """The next item. Without `asyncio.wait_for`, which can swallow the cancellation of the stream in Python 3.11."""
-    step = asyncio.ensure_future(anext(items))
+    step = asyncio.ensure_future(_take_stream_item(items, function))
     try:
         await asyncio.wait((step,), timeout=timeout)
         if not step.done():
@@ -157,6 +158,12 @@ async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float
     finally:
         if step.cancel():
             await asyncio.wait((step,))  # a running generator cannot be closed
+
+
+async def _take_stream_item(items: AsyncGenerator[Any, None], function: str) -> Any:
+    # Inside the task: a task in which the predictor calls sys.exit() ends the whole event loop.
+    with translate_user_errors(function, passed_on=(StopAsyncIteration, asyncio.TimeoutError)):
+        return await anext(items)
 
 
 async def encode_stream_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:

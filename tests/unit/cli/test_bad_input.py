@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from mlapp import App
-from mlapp.errors import DataError, MlappError, UserCodeError
+from mlapp.errors import DataError, MlappError
 
 APP = "from mlapp import App\napp = App('flowers', target='target')\n"
 
@@ -201,9 +201,34 @@ def test_other_stages_are_named() -> None:
     app.feature_transformer(lambda features: features.head(3))
     with pytest.raises(DataError, match=r"feature_transformer .* returned 3 rows for 48\."):
         app.train()
-    exiting = App("rows", target="t")
-    exiting.data_reader(lambda: ROWS)
-    exiting.model(DummyClassifier)
-    exiting.predictor(lambda model, features: sys.exit(1))
-    with pytest.raises(UserCodeError, match="predictor .* raised SystemExit: 1"):
-        exiting.train()
+
+
+def exit_while_predicting(model: object, features: object) -> Iterator[int]:
+    yield 0
+    sys.exit(4)
+
+
+@pytest.mark.parametrize(
+    ("role", "function"),
+    [
+        ("model", exit_early),
+        ("predictor", lambda model, features: sys.exit(4)),
+        ("predictor", exit_while_predicting),
+        ("saver", lambda model, folder: sys.exit(4)),
+        ("loader", lambda folder: sys.exit(4)),
+    ],
+)
+def test_a_stage_that_exits_is_named(role: str, function: Callable[..., object]) -> None:
+    app = App("rows", target="t")
+    app.data_reader(lambda: ROWS)
+    stages = {
+        "model": DummyClassifier,
+        "saver": lambda model, folder: (folder / "model").touch(),
+        "loader": lambda folder: DummyClassifier(),
+        role: function,
+    }
+    for name, stage in stages.items():
+        getattr(app, name)(stage)
+    with pytest.raises(MlappError, match=f"{role} .* raised SystemExit: 4") as failed:
+        app.train()
+    assert failed.value.todo.startswith(f"Fix it at {__file__}:")

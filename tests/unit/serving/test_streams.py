@@ -103,14 +103,20 @@ async def test_a_stream_that_takes_too_long_is_no_one_answer(numbers, serve):
         assert answer.status_code == 504
 
 
-async def test_a_stream_that_fails_at_once_is_a_problem_and_later_an_event(numbers, serve):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_stream_that_fails_at_once_is_a_problem_and_later_an_event(numbers, serve, kind, error):
     def words(model, features: np.ndarray):
         yield from range(int(abs(features[0, 0])))
         if features[0, 0] >= 0:
             return
-        raise RuntimeError("secret")
+        raise error("secret")
 
-    async with serve(with_predictor(numbers[0], words)) as client:
+    async def words_async(model, features: np.ndarray):
+        for word in words(model, features):
+            yield word
+
+    async with serve(with_predictor(numbers[0], words if kind == "sync" else words_async)) as client:
         at_once = await ask(client, -0.5)
         assert (at_once.status_code, at_once.headers["content-type"]) == (500, "application/problem+json")
         later = await ask(client, -1)
