@@ -43,7 +43,7 @@ def show_data(
     from mlapp.schema.json_values import to_json_value
 
     with _show_read_row_count():
-        table = training.read_and_load(Project.find().app, parse_parameters(parameter))
+        table = training.read_training_table(Project.find().app, parse_parameters(parameter))
     columns = profile_table(table)
     head = table.head(rows)
     if json:

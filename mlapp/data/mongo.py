@@ -85,7 +85,6 @@ def read(
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `mongo` are not installed.
     """
-    check_source_chunk_rows(chunks)
     refuse_misfit_source_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
     values = {
         name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_data_source_value(value)))

@@ -41,14 +41,14 @@ class UnfitValueError(ValueError):
         return UnfitValueError(self.value, self.kind, (name, *self.path), self.problem)
 
 
-def convert_value(value: Any, kind: Any) -> Any:
+def convert_parameter_value(value: Any, kind: Any) -> Any:
     """`value` as the type `kind`. Parses texts from a command line.
 
     Raises:
         UnfitValueError: it is not of that type.
     """
     try:
-        return _convert_value_to_type(value, kind)
+        return _convert_parameter_to_type(value, kind)
     except UnfitValueError:
         raise
     except (ValueError, TypeError, msgspec.ValidationError):
@@ -56,7 +56,7 @@ def convert_value(value: Any, kind: Any) -> Any:
 
 
 def to_plain_parameter_value(value: Any) -> Any:
-    """A parameter's value as a JSON value that `convert_value` converts back where possible.
+    """A parameter's value as a JSON value that `convert_parameter_value` converts back where possible.
 
     Objects with fields become mappings, enumerations their value, times ISO 8601. Functions and other objects become
     their text, for display only.
@@ -117,40 +117,40 @@ def make_parameter_example(kind: Any) -> str:
     return examples.get(kind, "value") if isinstance(kind, type) else "value"
 
 
-def _convert_value_to_type(value: Any, kind: Any) -> Any:
-    """As `convert_value`, but with the error of the type that refuses: ValueError, TypeError or ValidationError."""
+def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
+    """As `convert_parameter_value`, but raises what the type raises: ValueError, TypeError or ValidationError."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _convert_value_to_type(value, options[0])
+        return _convert_parameter_to_type(value, options[0])
     if origin in (typing.Union, types.UnionType):
-        return _convert_union_value(value, options)
+        return _convert_union_parameter(value, options)
     if kind is Any or kind is object:
         return _parse_literal_parameter_value(value) if isinstance(value, str) else value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
         value = value.item()
     if origin is typing.Literal:
-        return _convert_literal_value(value, options)
+        return _convert_literal_parameter(value, options)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _convert_enum_value(value, kind)
+        return _convert_enum_parameter(value, kind)
     if kind is bool:
-        return _convert_bool_value(value)
+        return _convert_bool_parameter(value)
     if (structure := find_structure(kind)) is not None:
-        return _convert_structure_value(value, structure)
+        return _convert_structure_parameter(value, structure)
     if isinstance(kind, type) and issubclass(kind, Path):
         return kind(value)
     container = origin or kind
     if container in SEQUENCES:
-        return _convert_sequence_value(value, container, options)
+        return _convert_sequence_parameter(value, container, options)
     if inspect.isclass(container) and container.__module__ == "collections.abc":
         if issubclass(container, Mapping):
-            return _convert_mapping_value(value, options)
+            return _convert_mapping_parameter(value, options)
         if issubclass(container, Iterable):
             wanted = set if issubclass(container, Set) else list
-            return _convert_sequence_value(value, wanted, options)
+            return _convert_sequence_parameter(value, wanted, options)
     if container is dict:
-        return _convert_mapping_value(value, options)
+        return _convert_mapping_parameter(value, options)
     if kind in WRITTEN:
-        return _convert_written_value(value, kind)
+        return _convert_written_parameter(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
         if not is_text:
@@ -159,14 +159,14 @@ def _convert_value_to_type(value: Any, kind: Any) -> Any:
     return value
 
 
-def _convert_literal_value(value: Any, options: tuple[Any, ...]) -> Any:
+def _convert_literal_parameter(value: Any, options: tuple[Any, ...]) -> Any:
     for option in options:
         if option == value or str(option) == value:
             return option
     raise ValueError
 
 
-def _convert_written_value(value: Any, kind: Any) -> Any:
+def _convert_written_parameter(value: Any, kind: Any) -> Any:
     if kind is datetime.date and isinstance(value, datetime.datetime):
         return value.date()
     if kind is datetime.datetime and type(value) is datetime.date:
@@ -176,13 +176,13 @@ def _convert_written_value(value: Any, kind: Any) -> Any:
     return msgspec.convert(value, kind, strict=not isinstance(value, str))
 
 
-def _convert_union_value(value: Any, options: tuple[Any, ...]) -> Any:
+def _convert_union_parameter(value: Any, options: tuple[Any, ...]) -> Any:
     if type(None) in options and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
         return None
     others = [option for option in options if option is not type(None)]
     for option in sorted(others, key=lambda option: option is str):
         try:
-            return _convert_value_to_type(value, option)
+            return _convert_parameter_to_type(value, option)
         except UnfitValueError:
             if len(others) == 1:
                 raise
@@ -191,7 +191,7 @@ def _convert_union_value(value: Any, options: tuple[Any, ...]) -> Any:
     raise ValueError
 
 
-def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
+def _convert_enum_parameter(value: Any, kind: type[enum.Enum]) -> enum.Enum:
     for member in kind:
         texts = (str(member.value), member.name, f"{kind.__name__}.{member.name}")
         if value is member or value == member.value or value in texts:
@@ -199,7 +199,7 @@ def _convert_enum_value(value: Any, kind: type[enum.Enum]) -> enum.Enum:
     raise ValueError
 
 
-def _convert_bool_value(value: Any) -> bool:
+def _convert_bool_parameter(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in TRUE | FALSE:
@@ -207,7 +207,7 @@ def _convert_bool_value(value: Any) -> bool:
     raise ValueError
 
 
-def _convert_sequence_value(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
+def _convert_sequence_parameter(value: Any, container: Any, options: tuple[Any, ...]) -> Any:
     if isinstance(value, str):
         parts = msgspec.json.decode(value) if value.startswith("[") else [part for part in value.split(",") if part]
     elif isinstance(value, Mapping):
@@ -218,24 +218,26 @@ def _convert_sequence_value(value: Any, container: Any, options: tuple[Any, ...]
     if container is tuple and options and options[-1] is not Ellipsis:
         if len(parts) != len(options):
             raise ValueError
-        return tuple(_convert_value_to_type(part, each) for part, each in zip(parts, options, strict=True))
-    return container(_convert_value_to_type(part, inner) for part in parts)
+        return tuple(_convert_parameter_to_type(part, each) for part, each in zip(parts, options, strict=True))
+    return container(_convert_parameter_to_type(part, inner) for part in parts)
 
 
-def _convert_mapping_value(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
-    given = _parse_mapping_value(value)
+def _convert_mapping_parameter(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
+    given = _parse_mapping_parameter(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
-        name if key_kind is Any else convert_value(name, key_kind): _convert_member_value(name, item, item_kind)
+        name if key_kind is Any else convert_parameter_value(name, key_kind): _convert_member_parameter(
+            name, item, item_kind
+        )
         for name, item in given.items()
     }
 
 
-def _convert_structure_value(value: Any, structure: Structure) -> Any:
+def _convert_structure_parameter(value: Any, structure: Structure) -> Any:
     if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
         return value
     try:
-        given = _parse_mapping_value(value)
+        given = _parse_mapping_parameter(value)
     except (ValueError, TypeError):
         raise UnfitValueError(value, structure.kind) from None
     for name in given:
@@ -245,23 +247,23 @@ def _convert_structure_value(value: Any, structure: Structure) -> Any:
     missing = sorted(structure.required - set(given))
     if missing:
         raise UnfitValueError(value, structure.kind, problem=f"lacks the field '{missing[0]}'.")
-    values = {str(name): _convert_member_value(name, item, structure.fields[name]) for name, item in given.items()}
+    values = {str(name): _convert_member_parameter(name, item, structure.fields[name]) for name, item in given.items()}
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
         raise UnfitValueError(
-            value, structure.kind, problem=f"is refused: {_take_pydantic_value_message(error)}"
+            value, structure.kind, problem=f"is refused: {_shorten_pydantic_message(error)}"
         ) from error
 
 
-def _convert_member_value(name: Any, value: Any, kind: Any) -> Any:
+def _convert_member_parameter(name: Any, value: Any, kind: Any) -> Any:
     try:
-        return convert_value(value, kind)
+        return convert_parameter_value(value, kind)
     except UnfitValueError as error:
         raise error.within(str(name)) from None
 
 
-def _parse_mapping_value(value: Any) -> Mapping[str, Any]:
+def _parse_mapping_parameter(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     if not isinstance(value, Mapping):
@@ -269,7 +271,7 @@ def _parse_mapping_value(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _take_pydantic_value_message(error: Exception) -> str:
+def _shorten_pydantic_message(error: Exception) -> str:
     """pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]

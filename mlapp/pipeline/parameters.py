@@ -13,7 +13,7 @@ from typing import Any
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.pipeline.parameter_values import (
     UnfitValueError,
-    convert_value,
+    convert_parameter_value,
     format_parameter_value_type,
     make_parameter_example,
     to_plain_parameter_value,
@@ -48,7 +48,7 @@ class Parameter:
             UsageError: it is not of that type; names the parameter.
         """
         try:
-            return convert_value(value, self.kind)
+            return convert_parameter_value(value, self.kind)
         except UnfitValueError as error:
             name = ".".join((self.name, *error.path))
             problem = error.problem or f"takes {format_parameter_value_type(error.kind)}, not {error.value!r}."

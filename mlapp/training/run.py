@@ -162,7 +162,7 @@ def _read_training_data(
     return Splits(pipeline, splits, identity, bound)
 
 
-def read_and_load(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
+def read_training_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:
     """Read and load the data: the result of the data_loader.
 
     Raises:
