@@ -1,40 +1,36 @@
 """Shortens the checks of a model's input that scikit-learn repeats in each call.
 
-For each column of a DataFrame, scikit-learn imports from pandas and asks it what the column's type is. With 64 columns,
-that is a third of the time in which a linear model predicts a row. Of a NumPy array, it asks several times whether it
-is a table of some library. For one row, that is nearly half of the time.
+scikit-learn asks what the input is, whether it is a table of some library, and what the type of each column is. For a
+DataFrame of 32 rows and 64 columns of numbers, these questions take 0.85 of the time of a linear model's call; for an
+array of one row, nearly half.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from functools import cache, wraps
+from collections.abc import Callable
+from functools import cache, partial, wraps
 from typing import Any
-
-COLUMN_CHECKS = ("_pandas_dtype_needs_early_conversion", "_is_pandas_string_dtype")
-"""Functions of `sklearn.utils.validation` whose results depend on a column's type alone."""
-ARRAY_RESULTS = {"_nw_into_df_or_series": False, "_get_feature_names": None}
-"""Functions of `sklearn.utils.validation`, and what they return for every NumPy array."""
-
 
 NEWEST = (1, 9)
 """The newest minor version of scikit-learn whose functions were compared with the replaced ones."""
+NUMBERS = "iuf"
+"""Kinds of NumPy's types of numbers."""
 
 
 def shorten_input_checks() -> None:
-    """Replace them. Does nothing if scikit-learn is not loaded, is newer than `NEWEST`, or has no such function."""
+    """Replace functions of `sklearn.utils.validation`: see `SHORTENED`.
+
+    Does nothing if scikit-learn is not loaded, is newer than `NEWEST`, or has no such function.
+    """
     validation = sys.modules.get("sklearn.utils.validation")
     if validation is None or read_sklearn_version() > NEWEST:
         return
-    for name in (*COLUMN_CHECKS, *ARRAY_RESULTS):
+    for name, shorten in SHORTENED.items():
         check = getattr(validation, name, None)
-        if check is None or hasattr(check, "__wrapped__"):
-            continue
-        if name in ARRAY_RESULTS:
-            setattr(validation, name, _skip_arrays(check, ARRAY_RESULTS[name]))
-        else:
-            setattr(validation, name, _remember_check(check))
+        if check is not None and not hasattr(check, "__wrapped__"):
+            setattr(validation, name, shorten(check))
 
 
 def read_sklearn_version() -> tuple[int, int]:
@@ -43,7 +39,8 @@ def read_sklearn_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _remember_check(check: Any) -> Any:
+def _remember_column_check(check: Any) -> Any:
+    """Ask once for each of NumPy's types: the result depends on a column's type alone."""
     import numpy as np
 
     remembered = cache(check)
@@ -56,6 +53,7 @@ def _remember_check(check: Any) -> Any:
 
 
 def _skip_arrays(check: Any, result: Any) -> Any:
+    """Return what the function returns for every NumPy array."""
     from numpy import ndarray
 
     @wraps(check)
@@ -63,3 +61,69 @@ def _skip_arrays(check: Any, result: Any) -> Any:
         return result if type(values) is ndarray else check(values)
 
     return check_input
+
+
+def _read_names_directly(get_names: Any) -> Any:
+    """Read the names of a DataFrame from pandas. An array has none."""
+    import numpy as np
+
+    @wraps(get_names)
+    def get_feature_names(values: Any) -> Any:
+        if type(values) is np.ndarray:
+            return None
+        columns = _find_unique_columns(values)
+        names = [] if columns is None else columns.tolist()
+        return np.asarray(names, dtype=object) if set(map(type, names)) == {str} else get_names(values)
+
+    return get_feature_names
+
+
+def _check_numbers_as_array(check: Any) -> Any:
+    """Check a DataFrame of numbers as the array that the function makes of it."""
+
+    @wraps(check)
+    def check_array(array: Any, *arguments: Any, **options: Any) -> Any:
+        # To write to a table without a copy, scikit-learn asks pandas for its memory.
+        if options.get("copy") or not options.get("force_writeable"):
+            numbers = _read_table_numbers(array)
+            array = array if numbers is None else numbers
+        return check(array, *arguments, **options)
+
+    # pickle finds a function by its name. This one is left there.
+    check.__module__ = "sklearn.utils"
+    return check_array
+
+
+def _read_table_numbers(table: Any) -> Any:
+    """The cells of a DataFrame of numbers of NumPy, as `numpy.asarray` gives them; None for all else."""
+    import numpy as np
+
+    if _find_unique_columns(table) is None:
+        return None
+    try:
+        dtypes = [block.dtype for block in table._mgr.blocks]
+    except AttributeError:  # a pandas that stores columns in another way
+        return None
+    if not dtypes or not all(isinstance(dtype, np.dtype) and dtype.kind in NUMBERS for dtype in dtypes):
+        return None
+    cells = table.values
+    return cells if cells.dtype == np.result_type(*dtypes) else None
+
+
+def _find_unique_columns(table: Any) -> Any:
+    """The columns of a DataFrame that have one level and different names; None for everything else."""
+    pandas = sys.modules.get("pandas")
+    if type(table) is not getattr(pandas, "DataFrame", None):
+        return None
+    columns = table.columns
+    return columns if type(columns) is pandas.Index and columns.is_unique else None  # type: ignore[union-attr]
+
+
+SHORTENED: dict[str, Callable[[Any], Any]] = {
+    "_pandas_dtype_needs_early_conversion": _remember_column_check,
+    "_is_pandas_string_dtype": _remember_column_check,
+    "_nw_into_df_or_series": partial(_skip_arrays, result=False),
+    "_get_feature_names": _read_names_directly,
+    "check_array": _check_numbers_as_array,
+}
+"""Functions of `sklearn.utils.validation`, and what replaces each."""

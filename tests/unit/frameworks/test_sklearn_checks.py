@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import sklearn
 from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import validation
 
-from mlapp.frameworks import sklearn_checks
-from mlapp.frameworks.sklearn_checks import NEWEST, read_sklearn_version, shorten_input_checks
+from mlapp.frameworks.sklearn_checks import NEWEST, SHORTENED, read_sklearn_version, shorten_input_checks
 
-COLUMN_CHECKS = [name for name in sklearn_checks.COLUMN_CHECKS if hasattr(validation, name)]
-"""Older versions of scikit-learn lack one."""
-ARRAY_CHECKS = [name for name in sklearn_checks.ARRAY_RESULTS if hasattr(validation, name)]
+CHECKS = [name for name in SHORTENED if hasattr(validation, name)]
+"""Older versions of scikit-learn lack some."""
+COLUMN_CHECKS = [name for name in CHECKS if name.startswith(("_pandas_dtype", "_is_pandas"))]
+INPUT_CHECKS = [name for name in CHECKS if name not in (*COLUMN_CHECKS, "check_array")]
 TYPES = ["float64", "float32", "int64", "bool", "object", "Int64", "Float64", "boolean", "string", "category", "Sparse"]
 
 
@@ -23,10 +29,72 @@ class Matrix(np.ndarray):
     """An array of another class."""
 
 
+class Table(pd.DataFrame):
+    """A table of another class."""
+
+
+def make_tables():
+    """Tables of numbers, and of all that is not plain numbers."""
+    floats = pd.DataFrame({"a": [1.5, 2.5], "b": [3.0, -4.0]})
+    two_levels = floats.set_axis(pd.MultiIndex.from_product([["a"], ["b", "c"]]), axis=1)
+    return {
+        "floats": floats,
+        "one block": pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=["a", "b", "c"]),
+        "float32": floats.astype("float32"),
+        "float16": floats.astype("float16"),
+        "int64": floats.astype("int64"),
+        "uint8": floats.abs().astype("uint8"),
+        "int64 and float32": floats.astype({"a": "int64", "b": "float32"}),
+        "int64 and uint64": floats.abs().astype({"a": "int64", "b": "uint64"}),
+        "NaN": floats.assign(b=[np.nan, 1.0]),
+        "infinity": floats.assign(b=[np.inf, 1.0]),
+        "bool": floats.assign(b=[True, False]),
+        "only bool": floats > 2,
+        "complex": floats.astype("complex128"),
+        "texts": floats.assign(b=["1", "x"]),
+        "objects": floats.astype(object),
+        "Int64": floats.assign(a=pd.array([1, 2], "Int64")),
+        "Int64 with NA": floats.assign(b=pd.array([1, None], "Int64")),
+        "category": floats.astype("category"),
+        "sparse": floats.astype("Sparse[float]"),
+        "some sparse": floats.astype({"a": "Sparse[float]"}),
+        "times": floats.assign(b=pd.to_datetime(["2026-01-01", "2026-01-02"])),
+        "same names": floats.set_axis(["a", "a"], axis=1),
+        "numbers as names": floats.set_axis([0, 1], axis=1),
+        "mixed names": floats.set_axis(["a", 1], axis=1),
+        "missing name": floats.set_axis(["a", None], axis=1),
+        "object names": floats.set_axis(pd.Index(["a", "b"], dtype=object), axis=1),
+        "column dtype": floats.set_axis(["dtype", "sparse"], axis=1),
+        "two levels": two_levels,
+        "another class": Table(floats),
+        "no rows": floats.iloc[:0],
+        "no columns": floats[[]],
+        "other index": floats.set_axis(["x", "y"]),
+    }
+
+
+def describe_outcome(function, table, options):
+    """Everything that a caller can see: the result and its memory, or the error, and the warnings."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            found = function(table, **options)
+        except Exception as error:
+            result = type(error), str(error)
+        else:
+            cells = found.toarray() if hasattr(found, "toarray") else found
+            flags = cells.flags.writeable, cells.flags.c_contiguous, cells.flags.f_contiguous
+            result = type(found), cells.dtype, cells.shape, repr(cells.tolist()), flags
+            if cells.flags.writeable and cells.dtype.kind == "f":  # whether a write changes the table
+                cells[:] = 7
+    return result, [(warning.category, str(warning.message)) for warning in told], repr(table)
+
+
 @pytest.fixture
 def original(monkeypatch):
     """The functions of scikit-learn, which are restored after the test."""
-    checks = {name: getattr(validation, name) for name in (*COLUMN_CHECKS, *ARRAY_CHECKS)}
+    checks = {name: getattr(validation, name) for name in CHECKS}
+    monkeypatch.setattr(checks["check_array"], "__module__", "sklearn.utils.validation")
     for name, check in checks.items():
         monkeypatch.setattr(validation, name, check)
     return checks
@@ -57,7 +125,7 @@ def test_numpy_types_are_checked_once(monkeypatch):
         assert calls.count((name, pd.Int64Dtype())) == 3
 
 
-@pytest.mark.parametrize("name", ARRAY_CHECKS)
+@pytest.mark.parametrize("name", INPUT_CHECKS)
 def test_an_input_has_the_same_checks(original, name):
     shorten_input_checks()
     assert getattr(validation, name) is not original[name]
@@ -68,13 +136,74 @@ def test_an_input_has_the_same_checks(original, name):
 
 
 @pytest.mark.usefixtures("original")
-@pytest.mark.parametrize("name", ARRAY_CHECKS)
+@pytest.mark.parametrize("name", INPUT_CHECKS)
 def test_arrays_are_not_checked(monkeypatch, name):
     calls = []
     monkeypatch.setattr(validation, name, calls.append)
     shorten_input_checks()
     getattr(validation, name)(np.ones((2, 2)))
     assert not calls
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": None},
+        {"dtype": np.float32},
+        {"dtype": np.int64},
+        {"dtype": object},
+        {"dtype": [np.float64, np.float32]},
+        {"dtype": [np.float32, np.float64], "order": "C"},
+        {"order": "F", "accept_sparse": True},
+        {"copy": True},
+        {"force_writeable": True},
+        {"copy": True, "force_writeable": True, "ensure_all_finite": "allow-nan"},
+        {"ensure_all_finite": False, "ensure_non_negative": True, "ensure_min_samples": 3},
+    ],
+    ids=str,
+)
+def test_a_table_has_the_same_checks(original, options):
+    shorten_input_checks()
+    assert validation.check_array is not original["check_array"]
+    for name, table in make_tables().items():
+        expected = describe_outcome(original["check_array"], table.copy(), options)
+        assert describe_outcome(validation.check_array, table.copy(), options) == expected, name
+
+
+def test_a_table_has_the_same_names(original):
+    shorten_input_checks()
+    for name, table in make_tables().items():
+        outcomes = []
+        for get_names in (original["_get_feature_names"], validation._get_feature_names):
+            try:
+                outcomes.append(repr(get_names(table)))
+            except Exception as error:
+                outcomes.append((type(error), str(error)))
+        assert outcomes[0] == outcomes[1], name
+
+
+@pytest.mark.usefixtures("original")
+def test_a_model_predicts_the_same(monkeypatch):
+    features = pd.DataFrame(np.random.default_rng(0).random((50, 3)), columns=["a", "b", "c"])
+    target = features["a"] > features["b"]
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, target)
+    before, kept = model.predict_proba(features), features.copy()
+    shorten_input_checks()
+    assert (model.predict_proba(features) == before).all()
+    assert features.equals(kept)
+    for wrong in (features[["b", "a", "c"]], features[["a", "b"]], features.rename(columns={"c": "d"})):
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.predict(wrong)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        LogisticRegression().fit(features, target).predict(features.assign(b=np.nan))
+
+
+@pytest.mark.usefixtures("original")
+def test_both_functions_can_be_pickled():
+    shorten_input_checks()
+    for check in (validation.check_array, sklearn.utils.check_array):
+        assert pickle.loads(pickle.dumps(check)) is check
 
 
 def test_the_installed_version_is_compared():
