@@ -29,6 +29,11 @@ class AppLocation:
     folder: Path
 
     @property
+    def address(self) -> str:
+        """The file and the variable, as `MLAPP_APP` names them for another process."""
+        return f"{self.file}:{self.variable}" if self.variable else str(self.file)
+
+    @property
     def is_in_package(self) -> bool:
         return "." in self.module or self.file.name == "__init__.py"
 

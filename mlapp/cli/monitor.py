@@ -46,6 +46,7 @@ def show_windows(
         return
     from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
     from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection, parse_inspected_moment
+    from mlapp.monitoring.trainings import Trainings
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
@@ -56,7 +57,10 @@ def show_windows(
         output.print_json({"app": project.name, "windows": reports})
     else:
         _print_monitor_windows(reports)
-    deliveries = Deliveries(open_place_for_inspection(project), project.settings.monitor.alerts)
+    place = open_place_for_inspection(project)
+    if project.settings.monitor.retrain is not None and (failure := Trainings(place).describe_failure()):
+        output.print_note(failure)
+    deliveries = Deliveries(place, project.settings.monitor.alerts)
     for receiver, count in deliveries.count_pending().items():
         output.print_note(describe_pending_deliveries(receiver, count))
     if check and _are_alarming_windows(reports):

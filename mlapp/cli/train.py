@@ -49,6 +49,10 @@ def train_model(
     ] = None,
     remote: Remote = False,
     no_wait: NoWait = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", help="With --remote: ID of the run. A repeated command follows this run."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a new version of the model, here or on Flyte.
@@ -77,6 +81,8 @@ def train_model(
         )
     if no_wait and not remote:
         raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte continues without this command.")
+    if run_id is not None and not remote:
+        raise UsageError("--run-id is given without --remote.", "Only a run on Flyte has an ID.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
         raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
     project = Project.find(environment=environment)
@@ -90,7 +96,7 @@ def train_model(
                 f"version {recorded.version} continued from version {recorded.parent}; so does this training"
             )
     if remote:
-        version = _train_on_flyte(project, values, is_followed=not no_wait, json=json)
+        version = _train_on_flyte(project, values, is_followed=not no_wait, run_id=run_id, json=json)
     elif engine is Engine.FLYTE_LOCAL:
         version = _train_flyte_local(project, values)
     else:
@@ -139,9 +145,16 @@ def _train_flyte_local(project: Project, values: dict[str, Any]) -> ModelVersion
         return open_project_engine(project).run_here(values, tell)
 
 
-def _train_on_flyte(project: Project, values: dict[str, Any], *, is_followed: bool, json: bool) -> ModelVersion | None:
+def _train_on_flyte(
+    project: Project, values: dict[str, Any], *, is_followed: bool, run_id: str | None, json: bool
+) -> ModelVersion | None:
     engine = open_project_engine(project)
-    run = announce_remote_run(engine.start_run("train", values, register_remote_project(engine)))
+    registration = register_remote_project(engine)
+    if run_id is None:  # an engine of a plugin may take no ID
+        started = engine.start_run("train", values, registration)
+    else:
+        started = engine.start_run("train", values, registration, run_id=run_id)
+    run = announce_remote_run(started)
     if not is_followed:
         print_remote_run_id(run, json=json)
         return None

@@ -89,6 +89,7 @@ class FlytekitEngine(Engine):
         trials: Trials | None = None,
         tuning: Mapping[str, Any] | None = None,
         data_of: str | None = None,
+        run_id: str | None = None,
     ) -> Run:
         own = (
             get_task_graph(self.source).list_task_inputs("batch")
@@ -120,7 +121,7 @@ class FlytekitEngine(Engine):
             values[TUNING] = msgspec.json.encode(tuning).decode()
         name = f"{self.source.app.name}.{workflow}"
         at_once = None if trials is None else trials.at_once
-        run = runs.start_run(self.connection, name, registration.version, values, kinds, at_once=at_once)
+        run = runs.start_run(self.connection, name, registration.version, values, kinds, at_once=at_once, run_id=run_id)
         return Run(run, name, registration.version, "queued", self.connection.console_url(run))
 
     def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter = lambda text: None) -> Run:

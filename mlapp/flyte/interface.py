@@ -148,13 +148,15 @@ class Engine(ABC):
         trials: Trials | None = None,
         tuning: Mapping[str, Any] | None = None,
         data_of: str | None = None,
+        run_id: str | None = None,
     ) -> Run:
         """Start a workflow with values for its parameters.
 
         Args:
             version: for `predict`, the model. trials: for `tune`. tuning: for `train`, the search that found the
                 parameters; it is recorded in the version's manifest. data_of: for `train`, the run of `tune` to reuse
-                the data of, if the app's tasks allow that.
+                the data of, if the app's tasks allow that. run_id: the run's ID; a repeated call with the same one
+                starts no second run.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ from mlapp.flyte.task_executions import list_task_executions
 from mlapp.reporting import Reporter
 
 WORKFLOWS = get_args(Workflow)
+RUN_ID = re.compile(r"[a-z][a-z0-9-]{0,19}", re.ASCII)
 PAUSE = 2.0
 """Minimum seconds between two calls while a run is followed."""
 LONGEST_PAUSE = 10.0
@@ -65,19 +67,29 @@ def start_run(
     kinds: Mapping[str, Any],
     *,
     at_once: int | None = None,
+    run_id: str | None = None,
 ) -> str:
     """Start a launch plan; returns the run's ID.
 
     Args:
         values: literals, or Python values of `kinds`.
         at_once: maximum number of concurrent tasks.
+        run_id: the run's ID. If there is such a run, no second one is started. None for a new ID.
+
+    Raises:
+        UsageError: Flyte permits no such ID.
     """
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
+        raise UsageError(
+            f"'{run_id}' cannot be the ID of a run.",
+            "Use a letter and up to 19 lowercase letters, digits and hyphens.",
+        )
     place = read_run_project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
     literals.update({name: value for name, value in values.items() if name not in kinds})
-    name = f"f{uuid.uuid4().hex[:19]}"
+    name = run_id or f"f{uuid.uuid4().hex[:19]}"
     spec = ExecutionSpec(
         Identifier(ResourceType.LAUNCH_PLAN, *place, plan, version),
         ExecutionMetadata(ExecutionMetadata.ExecutionMode.MANUAL, "mlapp", 0),

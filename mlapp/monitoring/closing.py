@@ -1,4 +1,4 @@
-"""Closes windows that have ended: stores their reports, sends alarms, retrains, and removes old data."""
+"""Closes windows that have ended: stores their reports, sends alarms, removes old data, and retrains."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     deliveries.send()
     for receiver, count in deliveries.count_pending().items():
         log.warning(describe_pending_deliveries(receiver, count))
-    if project.settings.monitor.retrain is not None:
-        closed.trained = retrain_if_due(project, place, reports, now)
     remove_expired_files(place, project.settings.monitor, now)
+    if project.settings.monitor.retrain is not None:  # last: it can take hours
+        closed.trained = retrain_if_due(project, place, reports, now)
     return closed
 
 

@@ -6,6 +6,7 @@
 <app>/monitor/windows/<window>/<version>.json                        the report of a closed window
 <app>/monitor/alarms/<name>/<number>.json                            the start and the end of each alarm
 <app>/monitor/deliveries/<delivery>/…                                messages that a webhook has not received
+<app>/monitor/retrain/<number>.…                                     trainings that monitoring has started
 
 A window is `<since>-<seconds>`, both in seconds. Every object is written once and never changed.
 """

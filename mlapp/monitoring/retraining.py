@@ -1,6 +1,7 @@
 """Retrains when quality falls, and promotes the new version if it is better.
 
-A retrained version has the alias `challenger`, and is not `latest` until it is promoted.
+A retrained version has the alias `challenger`, and is not `latest` until it is promoted. A process can be killed at any
+point: a later run finishes what it has begun.
 """
 
 from __future__ import annotations
@@ -10,125 +11,242 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from mlapp.config import Promote, Retrain
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, StoreError
 from mlapp.frameworks.metrics import is_better_metric
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.comparison import compare_versions_live
-from mlapp.monitoring.place import Place
+from mlapp.monitoring.database import open_database
+from mlapp.monitoring.inspection import read_truths
+from mlapp.monitoring.live_rows import join_truths
+from mlapp.monitoring.place import Place, parse_seconds
+from mlapp.monitoring.quality import FEWEST
+from mlapp.monitoring.trainings import Attempt, Result, Trainings
+from mlapp.monitoring.truth import Truth
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
 from mlapp.store import ModelVersion, open_store
+from mlapp.store.names import LATEST
 from mlapp.store.references import CHALLENGER, HELD
 
 log = logging.getLogger("mlapp.monitoring")
-PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
+ANSWERING = 12
+"""Number of last windows, in at least one of which a version must have answered to be retrained."""
 
 
 def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
     """Retrain if quality is in alarm, enough truths are known, and the rate limit permits it.
+
+    First finishes what a run that was killed has left: the alias and the promotion of its version.
 
     Returns:
         The number of the new version; None if nothing was trained.
     """
     settings = project.settings.monitor.retrain
     assert settings is not None
-    known = [report for report in reports if report.truths]
-    if not known or not any(alarm.kind == "quality" for alarm in known[-1].alarms):
+    trainings = Trainings(place)
+    finished = _finish_last_training(project, trainings, now)
+    if finished is not None:
+        return finished
+    version = find_failing_version(reports)
+    if version is None:
         return None
-    version = known[-1].version
-    if sum(report.truths for report in known if report.version == version) < settings.min_labels:
+    attempt = trainings.find_due_attempt(settings.at_most, version, now)
+    if attempt is None or not _has_enough_labels(project, place, version, reports, settings.min_labels, now):
         return None
-    if not _claim_retraining(place, settings, now):
+    if not trainings.claim(attempt):
         return None
-    try:
-        made = _train_challenger(project, settings)
-    except MlappError as error:
-        log.error("%s could not be trained again: %s", project.name, error.what)
-        return None
-    project.store.promote(project.name, made.version, CHALLENGER)
-    log.info(
-        "%s version %s was trained because quality fell, and has the alias `%s`.",
-        project.name,
-        made.version,
-        CHALLENGER,
-    )
-    if project.settings.monitor.promote is not None:
-        try:
-            promote_challenger_if_better(project, made.version, version, project.settings.monitor.promote, now)
-        except MlappError as error:
-            log.error("%s version %s was not promoted: %s", project.name, made.version, error.what)
-    return str(made.version)
+    with trainings.give_signs(attempt):
+        made = _train_attempt(project, trainings, attempt, settings)
+        if made is None:
+            return None
+        _decide_challenger(project, trainings, attempt, made, now)
+    return str(made)
 
 
-def promote_challenger_if_better(
-    project: Project, challenger: int, champion: str, settings: Promote, now: float
-) -> bool:
-    """Promote the challenger if it is better on everything that `monitor.promote` names."""
+def find_failing_version(reports: Sequence[WindowReport]) -> str | None:
+    """The version that answers, if its quality is in alarm.
+
+    Truths come late, so its quality is that of its last window with enough truths. Of a canary and the live release,
+    which answer in the same windows, the one with more rows counts.
+    """
+    known = [report for report in reports if report.truths >= FEWEST and report.metrics]
+    answering = {report.version for report in [report for report in reports if report.state != "empty"][-ANSWERING:]}
+    last = max(known, key=lambda report: (report.since, report.rows), default=None)
+    if last is None or last.version not in answering or not any(alarm.kind == "quality" for alarm in last.alarms):
+        return None
+    return last.version
+
+
+def promote_challenger_if_better(project: Project, challenger: int, settings: Promote, now: float) -> bool:
+    """Promote the challenger if it is better on everything that `monitor.promote` names.
+
+    It is compared with the version that it would replace, which can be another one than the version whose quality
+    fell: training takes a while.
+    """
     store = project.store
     metric = settings.better
-    old = store.manifest(project.name, store.resolve(project.name, champion)).headline.get(metric)
+    served = project.settings.serve.model
+    aliases = store.aliases(project.name)
+    alias = settings.alias or (served if served in aliases else None)
+    champion = store.resolve(project.name, alias if alias in aliases else LATEST)
+    if champion == challenger:
+        return True
+    old = store.manifest(project.name, champion).headline.get(metric)
     new = store.manifest(project.name, challenger).headline.get(metric)
     if "test" in settings.on and not is_better_metric(metric, new, old):
-        log.info("%s version %s is not better in %s on the test split.", project.name, challenger, metric)
+        log.info(
+            "%s version %d is not better than version %d in %s on the test split.",
+            project.name,
+            challenger,
+            champion,
+            metric,
+        )
         return False
     if "live" in settings.on:
-        found = compare_versions_live(project, [int(champion), challenger], since=now - 7 * 86400, until=now)
+        found = compare_versions_live(project, [champion, challenger], since=now - 7 * 86400, until=now)
         live = [side.metrics.get(metric) for side in found.sides]
         if not is_better_metric(metric, live[1], live[0]):
-            log.info("%s version %s is not better in %s on live data.", project.name, challenger, metric)
+            log.info(
+                "%s version %d is not better than version %d in %s on live data.",
+                project.name,
+                challenger,
+                champion,
+                metric,
+            )
             return False
     store.release(project.name, challenger)
-    served = project.settings.serve.model
-    alias = settings.alias or (served if served in store.aliases(project.name) else None)
     if alias is not None:
         store.promote(project.name, challenger, alias)
+    log.info("%s version %d is better in %s, and replaces version %d.", project.name, challenger, metric, champion)
     return True
 
 
-def _claim_retraining(place: Place, settings: Retrain, now: float) -> bool:
-    """Reserve one of the trainings of this hour, day or week."""
-    most, _, unit = settings.at_most.partition("/")
-    period = int(now // PERIODS[unit])
-    return any(
-        place.storage.create_key(place.key("retrain", f"{unit}-{period}", f"{number}.json"), os.urandom(16))
-        for number in range(int(most))
-    )
+def _finish_last_training(project: Project, trainings: Trainings, now: float) -> str | None:
+    """Finish a training whose process was killed after it had stored the version. Returns the version, if any."""
+    last = trainings.find_last()
+    if last is None or trainings.is_decided(last):
+        return None
+    result = trainings.read_result(last)
+    if (result is not None and result.version is None) or trainings.is_worked_on(last, now):
+        return None
+    version = result.version if result is not None else _find_trained_version(project, last.run)
+    if version is None:
+        return None
+    if result is None:
+        trainings.end(last, Result(time.time(), version))
+    _decide_challenger(project, trainings, last, version, now)
+    return str(version)
 
 
-def _train_challenger(project: Project, settings: Retrain) -> ModelVersion:
-    origin = {"engine": settings.run, HELD: "retrain"}
-    if settings.run == "flyte":
-        return _retrain_on_flyte(project, origin)
+def _find_trained_version(project: Project, run: str) -> int | None:
+    versions = project.store.versions(project.name, [])
+    return next((one.version for one in reversed(versions) if one.origin.get("retrain") == run), None)
+
+
+def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, settings: Retrain) -> int | None:
+    """Train and store a version; returns its number. None if the training failed, which is logged and recorded, or if
+    another process has taken over.
+    """
+    origin = {"engine": settings.run, HELD: "retrain", "retrain": attempt.run}
+    train = _train_on_flyte if settings.run == "flyte" else _train_here
+    try:
+        version = train(project, origin, lambda: trainings.is_superseded(attempt))
+    except MlappError as error:
+        log.error("%s could not be trained again: %s %s", project.name, error.what, error.todo)
+        trainings.end(attempt, Result(time.time(), failure=f"{error.what} {error.todo}"))
+        return None
+    if version is None:
+        log.warning("%s was trained by another process meanwhile; this model is not stored.", project.name)
+        return None
+    trainings.end(attempt, Result(time.time(), version))
+    log.info("%s version %d was trained because quality fell.", project.name, version)
+    return version
+
+
+def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt, version: int, now: float) -> None:
+    """Give a trained version its alias, and promote it if it is better. Can be repeated."""
+    store, name = project.store, project.name
+    if version not in store.list_numbers(name):
+        log.warning("%s version %d was deleted before it was promoted.", name, version)
+    else:
+        if store.aliases(name).get(CHALLENGER, 0) < version:
+            store.promote(name, version, CHALLENGER)
+            log.info("%s version %d has the alias `%s`.", name, version, CHALLENGER)
+        if project.settings.monitor.promote is not None:
+            try:
+                promote_challenger_if_better(project, version, project.settings.monitor.promote, now)
+            except StoreError as error:  # a later run can succeed
+                log.error("%s version %d was not promoted: %s %s", name, version, error.what, error.todo)
+                return
+            except MlappError as error:
+                log.error("%s version %d was not promoted: %s %s", name, version, error.what, error.todo)
+    trainings.decide(attempt)
+
+
+def _has_enough_labels(
+    project: Project, place: Place, version: str, reports: Sequence[WindowReport], least: int, now: float
+) -> bool:
+    """Whether enough truths of a version's logged rows are known, also of windows before those of the reports."""
+    if sum(report.truths for report in reports if report.version == version) >= least:
+        return True
+    settings = project.settings.monitor
+    given: list[Truth] = []
+    try:
+        rules = ColumnPrivacy(settings.columns, project.name)
+        given = read_truths(project.app, rules, place, now - parse_seconds(settings.keep), now, None)
+    except MlappError as error:
+        log.warning("Truths are missing: %s", error.what)
+    with open_database(place, version=version, truths=given) as database:
+        join_truths(database)
+        known: int = database.execute("SELECT count(*) FROM known WHERE version = ?", [version]).fetchone()[0]
+    return known >= least
+
+
+def _train_here(project: Project, origin: dict[str, str], is_superseded: Callable[[], bool]) -> int | None:
+    """Train in this process; None if another process has taken over meanwhile."""
     from mlapp import training
     from mlapp.provenance import read_git_state
 
-    trained = training.run(project.app)
-    return project.store.put(trained, git=read_git_state(project.root), origin=origin)
+    app = project.app
+    project.store.check_writable()
+    trained = training.run(app, to_keep=True)
+    if is_superseded():
+        return None
+    return project.store.put(trained, git=read_git_state(project.root), origin=origin).version
 
 
-def _retrain_on_flyte(project: Project, origin: dict[str, str]) -> ModelVersion:
-    """Train on Flyte, and import the version through a temporary store: in the project's store it would be
-    `latest` at once.
+def _train_on_flyte(project: Project, origin: dict[str, str], is_superseded: Callable[[], bool]) -> int | None:
+    """Train on Flyte, and import the version through a temporary store: in the project's store it would be `latest` at
+    once. All attempts of a training follow one run: if the answer to its start is lost, or this process is killed, the
+    run goes on.
 
     Raises:
         MlappError: the training failed; the error says why.
     """
+    command = [sys.executable, "-m", "mlapp", "train", "--remote", "--run-id", origin["retrain"], "--json"]
+    if project.environment is not None:
+        command += ["--env", project.environment]
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
-        found = subprocess.run(
-            [sys.executable, "-m", "mlapp", "train", "--remote", "--json"],
+        found = subprocess.run(  # noqa: S603
+            command,
             cwd=project.root,
-            env={**os.environ, "MLAPP_STORE": folder},
+            env={**os.environ, "MLAPP_APP": project.location.address, "MLAPP_STORE": folder},
             capture_output=True,
             text=True,
             check=False,
         )
         if found.returncode:
-            raise MlappError(f"The training on Flyte failed: {found.stderr.strip()[-500:]}", "See `mlapp runs list`.")
+            reason = found.stderr.strip().rpartition("Error: ")[2].strip()[-1000:]
+            raise MlappError(f"The training on Flyte failed: {reason}", "See `mlapp runs list`.")
+        if is_superseded():
+            return None
         version = open_store(folder, Path(folder)).get(project.name)
         manifest = msgspec.structs.replace(version.manifest, origin={**version.manifest.origin, **origin})
-        return project.store.import_version(ModelVersion(manifest, version.files))
+        return project.store.import_version(ModelVersion(manifest, version.files)).version

@@ -23,6 +23,8 @@ LEVELS = {"INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERR
 """Starts of the lines that a command logs, before a colon."""
 GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
+PATIENCE = 60.0
+"""Seconds after which a run starts beside one that has not ended."""
 RETRY = 60.0
 """Seconds between two runs while a webhook cannot be reached."""
 
@@ -65,7 +67,8 @@ def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> N
 class _Closer:
     """Runs `mlapp monitor run` as a child process when a window ends. On Kubernetes a CronJob does it (`monitor.run`).
 
-    If several replicas share a place, one of them does it for each window. At most one child runs at a time.
+    If several replicas share a place, one of them does it for each window. A child waits for the one before it, unless
+    that takes long.
     """
 
     def __init__(self, project: Project, place: Place, bundle: str | None) -> None:
@@ -73,9 +76,7 @@ class _Closer:
         self._alerts = project.settings.monitor.alerts
         self._root = project.root
         self._command = [sys.executable, "-m", "mlapp", "monitor", "run"]
-        self._environment = (
-            {**os.environ, "MLAPP_APP": str(project.location.file)} if bundle is None else {**os.environ}
-        )
+        self._environment = {**os.environ, "MLAPP_APP": project.location.address} if bundle is None else {**os.environ}
         self._environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         if bundle is not None:
             self._command += ["--bundle", bundle]
@@ -106,10 +107,20 @@ class _Closer:
             log.warning("mlapp monitor run could not be started: %s", error)
 
     def _run(self) -> None:
-        with self._running:
+        if not self._waiting.acquire(blocking=False):
+            return  # the run that waits closes this window too
+        try:
+            # A run that trains takes hours; the alarms of later windows do not wait for it.
+            is_alone = self._running.acquire(timeout=PATIENCE)
+        finally:
+            self._waiting.release()
+        try:
             found = subprocess.run(  # noqa: S603
                 self._command, cwd=self._root, env=self._environment, capture_output=True, text=True, check=False
             )
+        finally:
+            if is_alone:
+                self._running.release()
         if found.returncode:
             log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
             return
@@ -132,4 +143,5 @@ class _Closer:
             self._retrying.release()
 
     _running = threading.Lock()
+    _waiting = threading.Lock()
     _retrying = threading.Lock()

@@ -149,11 +149,15 @@ def test_a_wrong_parameter_starts_nothing(engine: FlytekitEngine, admin: Flytead
 
 
 def test_a_run_can_be_left_alone_listed_and_stopped(
-    engine: FlytekitEngine, registered: Registration, mlapp: Callable[..., Any]
+    engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, mlapp: Callable[..., Any]
 ) -> None:
-    ran = mlapp("train", "--remote", "--no-wait", "-p", "limit=50")
-    assert ran.code == 0, ran.err
-    run = ran.out.strip()  # the id alone, for a script
+    before = len(admin.executions)
+    for _ in range(2):  # a script that repeats the command starts one run
+        ran = mlapp("train", "--remote", "--no-wait", "--run-id", "nightly-7", "-p", "limit=50")
+        assert ran.code == 0, ran.err
+        run = ran.out.strip()  # the id alone, for a script
+    assert (run, len(admin.executions)) == ("nightly-7", before + 1)
+    assert "'No!' cannot be the ID of a run." in mlapp("train", "--remote", "--run-id", "No!").err
     assert f"Come back: mlapp runs wait {run}" in ran.err
     assert run in [found["id"] for found in json.loads(mlapp("runs", "list", "--json").out)]
     assert mlapp("runs", "abort", run, "--reason", "enough").code == 0
