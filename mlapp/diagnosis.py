@@ -14,6 +14,7 @@ from mlapp import distribution, plugins, provenance
 from mlapp.config import Settings
 from mlapp.deploy import CheckTarget, find_target_class, open_target, target_names
 from mlapp.errors import MissingExtraError, MlappError
+from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.project import Project
 from mlapp.training.monitored_names import (
     find_idle_monitored_settings,
@@ -170,7 +171,19 @@ def _diagnose_project(start: Path) -> list[Finding]:
             findings += _diagnose_monitored_names(project, numbers[-1])
     except MlappError as error:
         findings.append(Finding("store", False, error.what, error.todo))
+    if project.settings.monitor.url is not None:
+        findings.append(_diagnose_monitored_place(project))
     return findings
+
+
+def _diagnose_monitored_place(project: Project) -> Finding:
+    """Whether monitoring data can be written."""
+    try:
+        place = open_place_for_inspection(project)
+        place.storage.check_writable()
+    except MlappError as error:
+        return Finding("monitor.url", False, error.what, error.todo)
+    return Finding("monitor.url", True, repr(place))
 
 
 def _diagnose_monitored_names(project: Project, number: int) -> list[Finding]:

@@ -9,12 +9,20 @@ from typing import Any
 
 
 class Hook:
-    """A receiver of webhooks."""
+    """A receiver of webhooks.
+
+    Attributes:
+        failures: the statuses and headers of the next answers, before it accepts; a status of 0 gives no answer.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.bodies: list[Any] = []
+        self.failures: list[tuple[int, dict[str, str]]] = []
+        self.requests = 0
+        hook = self
         self.followed: list[str] = []
         self.authorizations: set[str | None] = set()
+        self.is_over = is_over = threading.Event()
         bodies, followed, authorizations = self.bodies, self.followed, self.authorizations
 
         class Handler(BaseHTTPRequestHandler):
@@ -25,8 +33,21 @@ class Hook:
                     self.end_headers()
                     return
                 authorizations.add(self.headers["authorization"])
+                hook.requests += 1
+                if hook.failures:
+                    self._fail(*hook.failures.pop(0))
+                    return
                 bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 self.send_response(200)
+                self.end_headers()
+
+            def _fail(self, status: int, headers: dict[str, str]) -> None:
+                if not status:
+                    is_over.wait()
+                    return
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
 
             def do_GET(self) -> None:

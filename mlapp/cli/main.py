@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,17 @@ from mlapp.cli import output
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
 from mlapp.errors import MlappError, UsageError
 from mlapp.printable_text import set_up_logging
+
+OS_ADVICE = {
+    errno.EISDIR: "Give a file, not a folder.",
+    errno.ENOENT: "Check the path, or create the folder.",
+    errno.ENOTDIR: "Check the path: a part of it is a file.",
+    errno.EACCES: "Check the permissions, or give another path.",
+    errno.EPERM: "Check the permissions, or give another path.",
+    errno.EROFS: "Give a path that can be written.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ENOSPC: "Free some disk space, and run the command again.",
+}
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -74,9 +86,8 @@ def _explain_unexpected_error(error: Exception) -> MlappError:
         return MlappError("There is not enough memory.", "Read less data, or use a larger machine.")
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return MlappError(
-            f"{error.strerror or error}{where}.", "Check the disk space and the permissions, and try again."
-        )
+        todo = OS_ADVICE.get(error.errno or 0, "Check the disk space and the permissions, and try again.")
+        return MlappError(f"{error.strerror or error}{where}.", todo)
     return MlappError(
         f"mlapp failed: {type(error).__name__}: {error}",
         "Run the command again with --debug, and report the traceback.",

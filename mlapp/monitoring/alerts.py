@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +28,8 @@ PATIENCE = 10.0
 """Seconds that a webhook may take."""
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
+LONGEST_WAIT = 3600.0
+"""Seconds that a receiver can ask mlapp to wait, at most."""
 TRANSIENT = (408, 425, 429)
 """Answers below 500 after which a later attempt can succeed."""
 FAR = timedelta(days=365)
@@ -67,20 +70,21 @@ def call_on_alarm(event: AlarmEvent, on_alarm: Callable[[AlarmEvent], Any]) -> N
         log.exception("on_alarm raised")
 
 
-def send_alarm(event: AlarmEvent, alert: Alert, *, is_retried: bool) -> bool:
+def send_alarm(event: AlarmEvent, alert: Alert, *, is_retried: bool) -> float | None:
     """Send to one receiver. A failure is logged.
 
     Args:
         is_retried: make further attempts if it cannot be reached.
 
     Returns:
-        Whether the receiver has answered, or can never be reached; False if a later attempt can succeed.
+        None if the receiver has answered, or can never be reached. If a later attempt can succeed, the seconds that the
+        receiver asks to wait before it, by its header Retry-After; 0 without one.
     """
     try:
         url = expand_secrets_in_address(alert.webhook)
     except DataError as error:  # another process may have the variable
         log.error("An alarm was not sent: %s", error.what)
-        return False
+        return 0.0
     body = msgspec.json.encode(make_alert_body(event, alert.format))
     return _post_alarm(url.value, describe_receiver(alert), body, alert.format, is_retried=is_retried)
 
@@ -126,36 +130,49 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     return event
 
 
-def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: bool) -> bool:
-    """Send to one webhook; False if a later attempt can succeed."""
+def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: bool) -> float | None:
+    """Send to one webhook; see `send_alarm`."""
     if not url.startswith(("http://", "https://")):
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
-        return True
+        return None
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
     try:
         request = _make_alert_request(url, body)
     except ValueError:
         log.error("An alarm was not sent: %s is not an http or https URL.", shown)
-        return True
+        return None
     for pause in (*PAUSES, None) if is_retried else (None,):
         try:
             _open_alert_request(request, PATIENCE)
-            return True
+            return None
         except urllib.error.HTTPError as error:
             can_succeed = error.code >= 500 or error.code in TRANSIENT
-            if pause is None or not can_succeed:
+            wait = _parse_retry_after(error.headers.get("Retry-After"))
+            if pause is None or not can_succeed or wait > pause:
                 log.error("An alarm was not sent: %s answers %d.", shown, error.code)
-                return not can_succeed
+                return wait if can_succeed else None
         except OSError as error:
             if pause is None:
                 log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
-                return False
+                return 0.0
         except (http.client.HTTPException, ValueError) as error:  # its text can contain the URL
             log.error("An alarm was not sent: %s: %s.", shown, type(error).__name__)
-            return True
+            return None
         time.sleep(pause)
-    return False
+    return 0.0
+
+
+def _parse_retry_after(text: str | None) -> float:
+    """The seconds of a header Retry-After, a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    try:
+        if text is None or text.strip().isdecimal():
+            seconds = float(text or 0)
+        else:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def _make_alert_request(url: str, body: bytes) -> urllib.request.Request:

@@ -3,6 +3,7 @@
 <app>/monitor/deliveries/<delivery>/event.json        the event; removed once the receiver has answered
 <app>/monitor/deliveries/<delivery>/<attempt>.json    an attempt to send it; a process claims it by creating it
 <app>/monitor/deliveries/<delivery>/<attempt>.failed  its failure, after which any process may make the next attempt
+<app>/monitor/deliveries/waits/<receiver>-<time>.json a receiver wants no message before that time
 
 A delivery is `<alarm>-<number>-<noted>-<receiver>`. It is sent if the ledger's entry `alarms/<alarm>/<number>.json` has
 the same `noted`: of two processes that record the same event, one creates the entry.
@@ -22,7 +23,7 @@ import msgspec
 
 from mlapp.config import Alert
 from mlapp.errors import StoreError
-from mlapp.monitoring.alerts import AlarmEvent, describe_receiver, send_alarm
+from mlapp.monitoring.alerts import LONGEST_WAIT, AlarmEvent, describe_receiver, send_alarm
 from mlapp.monitoring.place import Place
 from mlapp.store.numbered_names import format_number_name
 
@@ -109,16 +110,18 @@ class Deliveries:
         """Send what is due, each alarm's events in order. A receiver that cannot be reached gets no further event."""
         now = time.time_ns()
         held: set[tuple[str, str]] = set()
+        self._failed |= self._list_waiting(now)
         for one in self._remove_expired(self._list_deliveries(), now):
             alert = self._receivers.get(one.receiver)
             if alert is None or one.receiver in self._failed or (one.alarm, one.receiver) in held:
                 continue
             event = self._read_event(one, now)
             if event is not None and (attempt := self._claim(one, now)) is not None:
-                if send_alarm(event, alert, is_retried=attempt == 1):
+                wait = send_alarm(event, alert, is_retried=attempt == 1)
+                if wait is None:
                     self._remove(one)
                 else:
-                    self._record_failure(one, attempt)
+                    self._record_failure(one, attempt, wait)
                     self._failed.add(one.receiver)
             else:
                 held.add((one.alarm, one.receiver))  # its end must not arrive before its start
@@ -184,8 +187,22 @@ class Deliveries:
         parts = [(int(stem), suffix) for stem, _, suffix in (name.partition(".") for name in names) if stem.isdecimal()]
         return {number for number, _ in parts}, {number for number, suffix in parts if suffix == "failed"}
 
-    def _record_failure(self, one: Delivery, attempt: int) -> None:
+    def _list_waiting(self, now: int) -> set[str]:
+        """The receivers that want no message now."""
+        found = set()
+        for name in self._place.names("deliveries", "waits"):
+            receiver, _, until = name.removesuffix(".json").rpartition("-")
+            if until.isdecimal() and 0 < int(until) - now <= LONGEST_WAIT * 10**9:
+                found.add(receiver)
+            else:  # over, or of a clock that was wrong
+                self._place.storage.delete_prefix(self._key("waits", name))
+        return found
+
+    def _record_failure(self, one: Delivery, attempt: int, wait: float) -> None:
         self._place.storage.create_key(self._key(one.name, f"{attempt:06}.failed"), b"{}")
+        if wait:
+            until = time.time_ns() + int(wait * 10**9)
+            self._place.storage.create_key(self._key("waits", f"{one.receiver}-{until}.json"), b"{}")
         for suffix in ("json", "failed"):
             self._place.storage.delete_prefix(self._key(one.name, f"{attempt - 1:06}.{suffix}"))
 

@@ -18,6 +18,7 @@ import re
 import socket
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +27,7 @@ import msgspec
 
 from mlapp.config import Monitor
 from mlapp.data.secrets import expand_secrets_in_address
-from mlapp.errors import ConfigError, StoreError
+from mlapp.errors import ConfigError, DataError, MissingExtraError, StoreError
 from mlapp.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -123,9 +124,20 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     if settings.url is None:
         return Place(store.storage, app)
     try:
-        return Place(open_store(expand_secrets_in_address(settings.url).value, root).storage, app)
+        return Place(open_store(expand_secrets_in_address(settings.url).value, root, "monitor.url").storage, app)
     except ConfigError as error:
-        raise ConfigError(error.what.replace("store:", "mlapp.yaml: monitor.url:", 1), error.todo) from None
+        what = error.what.replace("store:", "monitor.url:", 1) if error.what.startswith("store:") else error.what
+        raise ConfigError(f"mlapp.yaml: {what}", error.todo) from None
+
+
+def check_place(settings: Monitor, store: Store, root: Path, app: str) -> None:
+    """Check the setting `monitor.url` where it is not used, without a request.
+
+    Raises:
+        ConfigError: an unsupported URL, or a file in the folder's place.
+    """
+    with suppress(DataError, MissingExtraError):  # this process can do without its variable and its package
+        open_place(settings, store, root, app)
 
 
 def make_replica_name() -> str:

@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from mlapp.config import Monitor
-from mlapp.errors import MissingExtraError, MlappError
+from mlapp.errors import ConfigError, MissingExtraError, MlappError
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, open_place
 from mlapp.monitoring.recorder import Recorder
@@ -21,9 +21,15 @@ log = logging.getLogger("mlapp.monitoring")
 
 
 def open_recording_place(settings: Monitor, store: Store, root: Path, app: str) -> Place | None:
-    """The place for counts and log; None, with a warning, if it cannot be opened. The server answers anyway."""
+    """The place for counts and log; None, with a warning, if it cannot be opened. The server answers anyway.
+
+    Raises:
+        ConfigError: `monitor.url` cannot be a place.
+    """
     try:
         return open_place(settings, store, root, app)
+    except ConfigError:
+        raise
     except MlappError as error:
         log.warning("%s: predictions are only counted in memory: %s %s", app, error.what, error.todo)
         return None

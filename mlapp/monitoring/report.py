@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mlapp.baseline import Baseline, Column
-from mlapp.errors import DataError
+from mlapp.errors import UsageError
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_drift_distance
 from mlapp.monitoring.history import list_history_windows, read_history_baselines, read_history_counts
@@ -31,8 +31,13 @@ def write_report(
     """Write the page.
 
     Raises:
-        StoreError: the data cannot be read. OSError: the file cannot be written.
+        StoreError: the data cannot be read. UsageError: the path is a folder, or in no folder. OSError: the file cannot
+            be written.
     """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder.", "Give a file, such as --html report.html.")
+    if not file.parent.is_dir():
+        raise UsageError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
     reports = inspect_windows(project, since=since, until=until, version=version)
     place = open_place_for_inspection(project)
     windows = []
@@ -42,8 +47,6 @@ def write_report(
         windows = list_history_windows(place, since=begin, until=end, version=number)
     baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
     counts = read_history_counts(place, windows, baselines)
-    if not file.parent.is_dir():
-        raise DataError(f"There is no folder {file.parent}.", "Give a file in a folder that exists.")
     file.write_text(render_report_page(project.name, reports, counts, baselines), encoding="utf-8")
 
 

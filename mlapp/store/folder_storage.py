@@ -40,15 +40,17 @@ class FolderStorage:
     Args:
         copies: folder to which the files of a version are copied before they are checked, so that the store's other
             writers cannot change them afterwards; None to read them in place.
+        setting: the setting in mlapp.yaml that names the folder, for errors.
     """
 
-    def __init__(self, root: Path, copies: Path | None = None) -> None:
+    def __init__(self, root: Path, copies: Path | None = None, setting: str = "store") -> None:
         self.root = root
         self._copies = copies
+        self._setting = setting
 
     def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         path = self._locate_folder_key(key)
-        with translate_folder_errors(path):
+        with translate_folder_errors(path, self._setting):
             try:
                 is_new = _create_file_in_folder(path, content)
             except OSError as error:
@@ -60,7 +62,7 @@ class FolderStorage:
 
     def read_key(self, key: str) -> bytes | None:
         path = self._locate_folder_key(key)
-        with translate_folder_errors(path):
+        with translate_folder_errors(path, self._setting):
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +73,7 @@ class FolderStorage:
 
     def list_names(self, prefix: str, after: str = "") -> list[str]:
         path = self._locate_folder_key(prefix)
-        with translate_folder_errors(path):
+        with translate_folder_errors(path, self._setting):
             try:
                 return [name for name in os.listdir(path) if name > after and not name.startswith(".")]
             except (FileNotFoundError, NotADirectoryError):
@@ -83,7 +85,7 @@ class FolderStorage:
     @contextmanager
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
         path = self._locate_folder_key(prefix)
-        with translate_folder_errors(path):
+        with translate_folder_errors(path, self._setting):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned_folders(path.parent)
             staging = path.parent / f".{path.name}"
@@ -110,7 +112,7 @@ class FolderStorage:
             self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
         source = self._locate_folder_key(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
-        with translate_folder_errors(folder):
+        with translate_folder_errors(folder, self._setting):
             for name, _, path in iterate_missing_copies(folder, files, fresh=fresh):
                 _copy_regular_file(_join_inside_folder(source, name), path)
         return folder
@@ -129,7 +131,7 @@ class FolderStorage:
 
     def delete_prefix(self, prefix: str) -> None:
         path = self._locate_folder_key(prefix)
-        with translate_folder_errors(path):
+        with translate_folder_errors(path, self._setting):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
                 return
@@ -142,7 +144,7 @@ class FolderStorage:
             shutil.rmtree(self._copies / prefix, ignore_errors=True)
 
     def check_writable(self) -> None:
-        with translate_folder_errors(self.root):
+        with translate_folder_errors(self.root, self._setting):
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
@@ -244,18 +246,23 @@ def _copy_regular_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def translate_folder_errors(path: Path) -> Iterator[None]:
-    """Translate OSError to our errors."""
+def translate_folder_errors(path: Path, setting: str = "store") -> Iterator[None]:
+    """Translate OSError to our errors.
+
+    Args:
+        setting: the setting in mlapp.yaml that names the folder.
+    """
     try:
         yield
     except OSError as error:
-        todo = "Check the folder's permissions, or set `store:` in mlapp.yaml to another folder."
+        todo = f"Check the folder's permissions, or set `{setting}:` in mlapp.yaml to another folder."
         kind = StoreError
         if error.errno in FULL:
             kind, todo = FullError, "Free some space: `mlapp models prune --keep 3` deletes old versions."
         elif error.errno == errno.ENOENT:
             todo = "Another process changed the store: run the command again."
-        raise kind(f"The model store cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
+        place = "The model store" if setting == "store" else f"The folder of `{setting}:`"
+        raise kind(f"{place} cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
 
 
 def _sync_folder_to_disk(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 
 from mlapp.config import Store as StoreSettings
@@ -15,16 +17,21 @@ from mlapp.store.store import Store
 SCHEMES = ("s3", "gs", "az")
 CACHE = Path(".mlapp/cache/models")
 """Folder of pulled versions, in the project's folder. Can be deleted at any time."""
+MISTYPED = re.compile(r"(s3|gs|az|file|https?|ftp):(?!//)", re.IGNORECASE)
+"""The start of a URL without its two slashes, which would be the name of a folder."""
+SUPPORTED = "Give a folder, or a bucket: s3://…, gs://… or az://…."
 
 
-def open_store(settings: str | StoreSettings, root: Path) -> Store:
+def open_store(settings: str | StoreSettings, root: Path, setting: str = "store") -> Store:
     """The store in `store:`, which is a folder, relative to the project's `root`, or a bucket of an object store.
 
     Args:
         settings: the settings section; or only a URL, without signing and verification of versions.
+        setting: the name of the setting in mlapp.yaml, for errors.
 
     Raises:
-        ConfigError: the URL scheme is not supported. MissingExtraError: a required package is not installed.
+        ConfigError: the URL scheme is not supported, or a file is in the folder's place. MissingExtraError: a required
+            package is not installed.
     """
     url = settings if isinstance(settings, str) else settings.url
     signer = None if isinstance(settings, str) else Signer(settings, root)
@@ -36,14 +43,14 @@ def open_store(settings: str | StoreSettings, root: Path) -> Store:
         shown = url.rstrip("/")
         client = object_clients.connect_bucket(url)
         return Store(ObjectStorage(client, shown, _find_store_url_cache(root, shown)), signer)
-    if separator and scheme != "file":
-        raise ConfigError(
-            f"store: '{redact_secrets(url)}' has a type that mlapp cannot open.",
-            "Give a folder, or a bucket: s3://…, gs://… or az://….",
-        )
+    if (separator and scheme != "file") or MISTYPED.match(url):
+        raise ConfigError(f"{setting}: '{redact_secrets(url)}' has a type that mlapp cannot open.", SUPPORTED)
     folder = (root / url.removeprefix("file://")).expanduser().resolve()
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not os.path.isdir(existing):
+        raise ConfigError(f"{setting}: {existing} is not a folder.", SUPPORTED)
     copies = _find_store_url_cache(root, str(folder)) if signer is not None and signer.is_required else None
-    return Store(FolderStorage(folder, copies), signer)
+    return Store(FolderStorage(folder, copies, setting), signer)
 
 
 def _find_store_url_cache(root: Path, place: str) -> Path:

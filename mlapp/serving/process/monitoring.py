@@ -42,7 +42,9 @@ def monitor_served_endpoint(
     place = open_recording_place(settings, project.store, project.root, endpoint.name)
     recorder = monitor_endpoint(application, endpoint, settings, place)
     if recorder is not None and place is not None and settings.run is True:
-        recorder.on_close(_Closer(project, place, bundle).close_soon)
+        closer = _Closer(project, place, bundle)
+        recorder.on_close(closer.close_soon)
+        application.on_start.append(closer.start_delivering)
 
 
 def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> None:
@@ -92,6 +94,17 @@ class _Closer:
                 return
             self._is_due = True
         threading.Thread(target=self._close_window, args=(window,), name="monitor-run", daemon=True).start()
+
+    async def start_delivering(self) -> None:
+        """Send what an earlier server has left. Without predictions, no window ends here."""
+        if self._alerts:
+            threading.Thread(target=self._deliver_in_thread, name="monitor-run", daemon=True).start()
+
+    def _deliver_in_thread(self) -> None:
+        try:
+            self._run_until_delivered()
+        except (OSError, MlappError) as error:
+            log.warning("Pending messages about alarms are not sent: %s", error)
 
     def _close_window(self, window: str) -> None:
         time.sleep(GRACE)
