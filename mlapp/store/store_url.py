@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlapp.config import Store as StoreSettings
 from mlapp.data.secrets import redact_secrets
-from mlapp.errors import ConfigError
+from mlapp.errors import ConfigError, StoreError
 from mlapp.store.folder_storage import FolderStorage
 from mlapp.store.signatures import Signer
 from mlapp.store.store import Store
@@ -30,8 +30,8 @@ def open_store(settings: str | StoreSettings, root: Path, setting: str = "store"
         setting: the name of the setting in mlapp.yaml, for errors.
 
     Raises:
-        ConfigError: the URL scheme is not supported, or a file is in the folder's place. MissingExtraError: a required
-            package is not installed.
+        ConfigError: the URL scheme is not supported. StoreError: a file is in the folder's place. MissingExtraError: a
+            required package is not installed.
     """
     url = settings if isinstance(settings, str) else settings.url
     signer = None if isinstance(settings, str) else Signer(settings, root)
@@ -48,7 +48,7 @@ def open_store(settings: str | StoreSettings, root: Path, setting: str = "store"
     folder = (root / url.removeprefix("file://")).expanduser().resolve()
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not os.path.isdir(existing):
-        raise ConfigError(f"{setting}: {existing} is not a folder.", SUPPORTED)
+        raise StoreError(f"{setting}: mlapp cannot use {existing}: it is not a folder.", SUPPORTED)
     copies = _find_store_url_cache(root, str(folder)) if signer is not None and signer.is_required else None
     return Store(FolderStorage(folder, copies, setting), signer)
 

@@ -16,9 +16,9 @@ from tests.unit.monitoring.service import LOANS
 
 FOLDER_OR_BUCKET = "Give a folder, or a bucket: s3://…, gs://… or az://…."
 WRONG = {
-    "app.py": "app.py is not a folder.",
-    "file://{root}/app.py": "app.py is not a folder.",
-    "app.py/below": "app.py is not a folder.",
+    "app.py": "app.py: it is not a folder.",
+    "file://{root}/app.py": "app.py: it is not a folder.",
+    "app.py/below": "app.py: it is not a folder.",
     "s3:/bucket/loans": "'s3:/bucket/loans' has a type that mlapp cannot open.",
     "ftp://me:open-sesame@host/loans": "'ftp://me:***@host/loans' has a type that mlapp cannot open.",
 }
@@ -48,7 +48,10 @@ def test_a_place_that_cannot_be_used_is_named_by_every_command(
 
 def test_a_store_that_is_a_file_is_not_an_empty_one(project: Callable[..., Path], mlapp: Callable[..., Any]) -> None:
     root = project(LOANS, mlapp__yaml="store: app.py\n")
-    assert mlapp("models", "list").err == f"Error: store: {root}/app.py is not a folder.\n{FOLDER_OR_BUCKET}\n"
+    assert (
+        mlapp("models", "list").err
+        == f"Error: store: mlapp cannot use {root}/app.py: it is not a folder.\n{FOLDER_OR_BUCKET}\n"
+    )
 
 
 def test_doctor_names_a_place_that_cannot_be_written(project: Callable[..., Path]) -> None:
