@@ -120,7 +120,7 @@ class App(Pipeline):
 
         if isinstance(trained, (str, Path)):
             raise UsageError(
-                f"app.save('{trained}'): it takes a trained model, not a path.",
+                f"app.save('{trained}') takes a trained model, not a path.",
                 "app.save() stores the model as the next version; `mlapp models pull` copies it to another store.",
             )
         trained = trained or self._trained
@@ -142,8 +142,9 @@ class App(Pipeline):
             from mlapp.errors import UsageError
 
             raise UsageError(
-                f"app.load('{version}'): it takes a version, an alias or 'latest', not a file.",
-                f"For a model in a file: app.model('{version}') instead of a model function, then `mlapp train`.",
+                f"app.load('{version}') takes a version, an alias or 'latest', not a file.",
+                f"To use a model file, declare it with app.model('{version}') instead of a model function, then run "
+                f"`mlapp train`.",
             )
         return load_predictor(self, self.store().get(self.name, version), extra=self.settings.serve.extra)
 

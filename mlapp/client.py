@@ -61,7 +61,7 @@ class Remote:
             detail = answer.get("detail", "")
             errors = answer.get("errors") or [{"detail": detail}]
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
-            raise RemoteError(f"{self.url} answered {status}, and is not an mlapp server.", "Check the URL.") from None
+            raise RemoteError(f"{self.url} answered {status} and is not an mlapp server.", "Check the URL.") from None
         if status == 422:
             raise InputError([Problem(one["detail"], one.get("field"), one.get("row")) for one in errors])
         raise RemoteError(f"{self.url} answered {status}: {detail}", "See the log of that server.")

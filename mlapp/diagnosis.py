@@ -44,7 +44,7 @@ ENABLES = {
     "s3": "a model store at s3://, gs:// or az://",
     "sign": "mlapp models sign, store.verify",
     "sklearn": "scikit-learn models",
-    "sql": "data_reader.sql: PostgreSQL, MySQL, SQLite, DuckDB and what SQLAlchemy knows",
+    "sql": "data_reader.sql: PostgreSQL, MySQL, SQLite, DuckDB and others that SQLAlchemy supports",
     "torch": "PyTorch models",
     "tune": "mlapp tune",
     "xgboost": "XGBoost models",
@@ -52,7 +52,7 @@ ENABLES = {
 TOOLS = {
     "git": ("the commit in a version's manifest", "install git"),
     "uv": ("fast image builds", "pip install uv"),
-    "kubectl": ("a look at the cluster by hand; mlapp talks to it itself", "install kubectl"),
+    "kubectl": ("manual inspection of the cluster; mlapp itself does not use it", "install kubectl"),
 }
 
 

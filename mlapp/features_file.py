@@ -95,7 +95,8 @@ def _read_parquet_features_file(path: Path, name: str) -> Any:
         kinds = set(map(type, table[column].head(SAMPLED))) if table[column].dtype == object else set()
         if dict in kinds:  # Parquet gives each record the keys of all
             raise InputError(
-                [Problem(f"'{name}': column '{column}' holds records", field=str(column))], "Give them as JSON."
+                [Problem(f"'{name}': column '{column}' contains records", field=str(column))],
+                "Give the features as JSON.",
             )
         if any(kind.__name__ == "ndarray" for kind in kinds):
             lists = [value.tolist() if hasattr(value, "tolist") else value for value in table[column]]
@@ -107,9 +108,9 @@ def _parse_json_features_file(text: bytes, name: str) -> Any:
     import msgspec
 
     if not text.strip():
-        raise DataError(f"{name} is empty.", 'Give JSON, as [{"name": value}].')
+        raise DataError(f"{name} is empty.", 'Give JSON, such as [{"name": value}].')
     try:
         found = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError) as error:
-        raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
+        raise DataError(f"{name} is not JSON: {error}", 'Give JSON, such as [{"name": value}].') from None
     return next(iter(found.values())) if isinstance(found, dict) and set(found) in ({"inputs"}, {"features"}) else found

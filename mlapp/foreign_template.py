@@ -69,7 +69,7 @@ def _refuse_foreign_template_links(folder: Path) -> None:
             path = Path(at, name)
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UsageError(
-                    f"The template has the link {path.relative_to(folder)} to a place outside of it.",
+                    f"The template has the link {path.relative_to(folder)} to a place outside the template.",
                     "Use another template, or ask its author to put the file in.",
                 )
 
@@ -104,7 +104,7 @@ def render_in_sandbox(folder: Path) -> Iterator[None]:
         yield
     except SecurityError as error:
         raise UsageError(
-            f"The template calls Python: {error}", "If you trust it, allow it: mlapp init … --yes."
+            f"The template runs Python code: {error}", "If you trust it, allow it: mlapp init … --yes."
         ) from error
     finally:
         utils.StrictEnvironment, generate.create_env_with_context = before
@@ -124,7 +124,5 @@ class _PathTemplate:
         path: str = self._template.render(**context)
         is_below = Path(os.path.normpath(self._folder / path)).is_relative_to(self._folder)
         if ".." in Path(path).parts or not is_below:
-            raise UsageError(
-                f"The template writes to {path!r}, which is outside of the project.", "Use another template."
-            )
+            raise UsageError(f"The template writes to {path!r}, which is outside the project.", "Use another template.")
         return path

@@ -112,7 +112,9 @@ class MlappRuntime(MLModel):
             wanted = [output.name for output in payload.outputs]
             known = {tensor.name: tensor for tensor in found}
             if missing := [name for name in wanted if name not in known]:
-                raise MLServerError(f"There is no output '{missing[0]:.60}'; there is {', '.join(sorted(known))}.")
+                raise MLServerError(
+                    f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(known))}."
+                )
             found = [tensor for tensor in found if tensor.name in wanted]
         outputs = [
             ResponseOutput(

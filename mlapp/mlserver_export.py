@@ -78,7 +78,9 @@ def export_to_mlserver(
     """
     folder = folder.absolute()
     if folder.exists() and not _may_replace_mlserver_export(folder):
-        raise UsageError(f"{folder} is there already, and is no export of mlapp.", "Give another folder: --to FOLDER.")
+        raise UsageError(
+            f"{folder} already exists, and `mlapp export` did not write it.", "Give another folder: --to FOLDER."
+        )
     bundle = bundle_project(project, model=model, settings_of=settings_of, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:

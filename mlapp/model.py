@@ -168,7 +168,7 @@ def require_declared_model_format(pipeline: Pipeline, framework: Framework, form
     if known is not None and known != framework.name:
         raise ModelError(
             f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
-            f"If it is yours, annotate the function that returns the model with a type of {framework.name}.",
+            f"If this is intended, annotate the model function's return type with a class of {framework.name}.",
         )
     safe = framework.formats[0]
     chosen = pipeline.model_options.format

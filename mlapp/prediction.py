@@ -155,8 +155,8 @@ class Predictor:
             return
         if hasattr(features, "shape") and shape != schema.shape:
             detail = (
-                f"{loader.title} made rows of shape {shape} of the inputs; the model takes rows of shape "
-                f"{schema.shape}. inputs is a list of rows, also for a single row"
+                f"{loader.title} converted the inputs to rows of shape {shape}; the model takes rows of shape "
+                f"{schema.shape}. inputs must be a list of rows, even for a single row"
             )
             raise InputError([Problem(detail)]) from error
 
@@ -207,7 +207,7 @@ class Predictor:
             try:
                 finish_predictor_result(stage(self.estimator, features, predictions), stage)
             except STAGE_ERRORS:
-                log.exception("%s raised; the prediction was answered all the same", stage.title)
+                log.exception("%s raised an error; the prediction was still sent", stage.title)
                 is_well = False
         return is_well
 

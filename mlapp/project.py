@@ -146,7 +146,7 @@ def load_project_attribute(place: str, root: Path) -> Any:
     if not name or not hasattr(module, name):
         raise ProjectError(
             f"{named} has no '{name}'.{suggest_nearest(name, vars(module))}",
-            "Name what is in it after a colon: `routes.py:api`.",
+            "Name an object in the file after a colon: `routes.py:api`.",
         )
     return getattr(module, name)
 
@@ -227,7 +227,7 @@ def _project_import_error(error: BaseException, path: Path, root: Path) -> BaseE
         )
     if isinstance(error, ImportError) and "no known parent package" in str(error):
         return ProjectError(
-            f"{path} has a relative import, and lies in no package.",
+            f"{path} has a relative import but is not in a package.",
             "Import it by its name (`from features import …`), or move the code into a package: src/shop/main.py.",
         )
     return UserCodeError(f"Importing {path.name}", error, root)
@@ -247,10 +247,11 @@ def _find_project_app(module: ModuleType, name: str, path: Path) -> App:
         return next(iter(distinct.values()))
     if not distinct:
         raise ProjectError(
-            f"{path} holds no App.", "Create one: `from mlapp import App`, then `app = App('name', target='column')`."
+            f"{path} contains no App.",
+            "Create one: `from mlapp import App`, then `app = App('name', target='column')`.",
         )
     listed = ", ".join(apps)
     raise ProjectError(
-        f"{path} holds {len(distinct)} Apps: {listed}.",
+        f"{path} contains {len(distinct)} Apps: {listed}.",
         f"Name one in mlapp.yaml: `app: {path.name}:{next(iter(apps))}`.",
     )

@@ -84,11 +84,11 @@ def _format_request_body(content: bytes, name: str) -> RequestBody:
 
 def _check_json_request_body(content: bytes, name: str) -> None:
     if not content.strip():
-        raise DataError(f"{name} is empty.", 'Give JSON, as [{"name": value}].')
+        raise DataError(f"{name} is empty.", 'Give JSON, such as [{"name": value}].')
     try:
         msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise DataError(f"{name} is not JSON: {error}", 'Give JSON, as [{"name": value}].') from None
+        raise DataError(f"{name} is not JSON: {error}", 'Give JSON, such as [{"name": value}].') from None
 
 
 def _convert_parquet_request_body(path: Path) -> bytes:

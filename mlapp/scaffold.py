@@ -97,7 +97,7 @@ def scaffold_project(
             data, described = _describe_scaffold_table(values)
             context.update(described)
             if described["left_out"]:
-                tell(f"Columns that are no features are left out: {described['left_out']}.")
+                tell(f"Columns left out of the features: {described['left_out']}.")
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
         made = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
         for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
@@ -168,7 +168,7 @@ def _refuse_existing_project(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
-        raise UsageError(f"{target} is there already.", "Choose another name; init overwrites nothing.")
+        raise UsageError(f"{target} already exists.", "Choose another name: `mlapp init` never overwrites files.")
 
 
 def _describe_scaffold_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:

@@ -20,7 +20,9 @@ def main() -> int:
     """Run the loop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mlapp.aws_lambda", description="Answer the events of AWS Lambda.")
     parser.add_argument(
-        "--bundle", type=Path, help="Folder of a bundle; /app where that is one, else the current folder's project."
+        "--bundle",
+        type=Path,
+        help="Folder of a bundle. By default /app if it is a bundle, otherwise the project in the current folder.",
     )
     bundle: Path | None = parser.parse_args().bundle
     if bundle is None and (IMAGE / "bundle.json").is_file():
@@ -28,8 +30,9 @@ def main() -> int:
     set_up_logging("%(levelname)s %(name)s %(message)s")
     address = os.environ.get(ADDRESS)
     if not address:
-        print(f"{ADDRESS} is not set: this is no Lambda function.", file=sys.stderr)
-        print("Let Lambda start it, or AWS's runtime interface emulator: aws-lambda-rie python -m mlapp.aws_lambda.",
+        print(f"{ADDRESS} is not set, so this process does not run in AWS Lambda.", file=sys.stderr)
+        print("Deploy the function, or run it in AWS's runtime interface emulator: aws-lambda-rie python -m "
+        "mlapp.aws_lambda.",
               file=sys.stderr)  # fmt: skip
         return 2
     try:

@@ -25,7 +25,7 @@ def explain_response_limit(size: int, limit: int) -> str:
     """Explanation for a response that is too large."""
     most = f"{limit // (1024 * 1024)} MB"
     return (
-        f"The answer has {size} bytes as Lambda counts them, and it returns at most {most}. Send fewer rows in one "
+        f"The answer has {size} bytes; Lambda returns at most {most}. Send fewer rows in one "
         "request; or set targets.lambda.streaming and use the function URL; or put the rows in a file in S3."
     )
 
@@ -73,7 +73,7 @@ class DeadlineWatch:
                 self._invocations.get(timeout=max(0.0, remaining - MARGIN))
             except queue.Empty:
                 log.error(
-                    "The invocation is still running %.2f s before its timeout: Lambda stops it now. Raise "
+                    "The invocation is still running %.2f s before its timeout, so Lambda stops it. Raise "
                     "targets.lambda.timeout, or send fewer rows. More targets.lambda.memory gives more CPU.",
                     MARGIN,
                 )

@@ -21,8 +21,8 @@ class S3Trigger(Section, frozen=True):
     """`triggers.s3:` new files in a bucket."""
 
     bucket: Annotated[str, Meta(min_length=3, description="Name of an existing bucket in the function's region.")]
-    prefix: Annotated[str, Meta(description="Beginning of the keys, as `new/`.")] = ""
-    suffix: Annotated[str, Meta(description="End of the keys, as `.csv`.")] = ""
+    prefix: Annotated[str, Meta(description="Prefix of the keys, such as `new/`.")] = ""
+    suffix: Annotated[str, Meta(description="Suffix of the keys, such as `.csv`.")] = ""
 
 
 class SqsTrigger(Section, frozen=True):
@@ -55,29 +55,35 @@ class LambdaSettings(Section, frozen=True):
     repository: Annotated[
         str | None, Meta(description="Name of the ECR repository, created when missing; the app's when absent.")
     ] = None
-    architecture: Annotated[Literal["x86_64", "arm64"], Meta(description="Processor of the function.")] = "x86_64"
+    architecture: Annotated[Literal["x86_64", "arm64"], Meta(description="CPU architecture of the function.")] = (
+        "x86_64"
+    )
     memory: Annotated[int, Meta(ge=128, le=10240, description="Memory in MB. More memory comes with more CPU.")] = 1024
     timeout: Annotated[int, Meta(ge=1, le=900, description="Maximum seconds of an invocation.")] = 30
     storage: Annotated[int, Meta(ge=512, le=10240, description="MB of /tmp.")] = 512
     url: Annotated[
         Literal["iam", "public", "none"],
         Meta(
-            description="Function URL: `iam` asks for signed requests, `public` lets everybody in, `none` makes no URL."
+            description="Function URL: `iam` asks for signed requests, `public` allows everyone, `none` creates no URL."
         ),
     ] = "iam"
     streaming: Annotated[
-        bool, Meta(description="The function URL streams answers: for yielding predictors, and for more than 6 MB.")
+        bool,
+        Meta(
+            description="Stream answers from the function URL: for predictors that yield, and for answers of more "
+            "than 6 MB."
+        ),
     ] = False
     output: Annotated[
         Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?$")] | None,
         Meta(
-            description="Where predictions for files, messages and schedules go, as `s3://bucket/predictions`. "
+            description="Where predictions for files, messages and schedules go, such as `s3://bucket/predictions`. "
             "When absent, those for files go to `predictions/` in their own bucket."
         ),
     ] = None
-    triggers: Annotated[Triggers, Meta(description="What invokes the live release, besides its URL and callers.")] = (
-        msgspec.field(default_factory=Triggers)
-    )
+    triggers: Annotated[
+        Triggers, Meta(description="Triggers of the live release, besides its URL and direct calls.")
+    ] = msgspec.field(default_factory=Triggers)
     concurrency: Annotated[
         Annotated[int, Meta(ge=0)] | None, Meta(description="Reserved concurrency; the account's when absent.")
     ] = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from mlapp import distribution
 from mlapp.errors import StoreError
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def read_baseline(folder: Path) -> Baseline | None:
         found = msgspec.json.decode(content, type=_Format).format
         if not isinstance(found, int) or found > FORMAT:
             raise StoreError(
-                f"{folder / FILE} has format {found}; this mlapp reads formats up to {FORMAT}.", "Update mlapp."
+                f"{folder / FILE} has format {found}; this mlapp reads formats up to {FORMAT}.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         return msgspec.json.decode(content, type=Baseline)
     except msgspec.MsgspecError as error:

@@ -90,9 +90,9 @@ def build_bundle(
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         where = error.filename or parent
-        todo = "Free some space there, or give --output."
+        todo = "Free disk space there, or choose another folder with --output."
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            todo = "Build where you may write: mlapp keeps its bundles and locks in the project's folder .mlapp."
+            todo = "Make the folder writable: mlapp keeps bundles and locks in .mlapp in the project's folder."
         raise BundleError(f"The bundle cannot be written: {where}: {error.strerror}.", todo) from error
 
 
@@ -184,7 +184,7 @@ def _copy_bundle_code(project: Project, target: Path, warn: Reporter) -> None:
     files = [path for path in files if path.as_posix() not in RECIPE]
     if app not in files:
         state = "is ignored by git or .dockerignore" if (root / app).exists() else "does not exist"
-        raise BundleError(f"{app}, which holds the app, {state}.", "Add it to git, or change `app:` in mlapp.yaml.")
+        raise BundleError(f"{app}, the file of the app, {state}.", "Add it to git, or change `app:` in mlapp.yaml.")
     for path in files:
         source, copy = root / path, target / path
         copy.parent.mkdir(parents=True, exist_ok=True)

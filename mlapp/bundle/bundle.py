@@ -136,7 +136,7 @@ class Bundle:
         """
         if self.project.settings.serve.model == str(NO_VERSION):
             raise StoreError(
-                f"This image of {self.manifest.app} holds no model: it was built for a platform that mounts one.",
+                f"This image of {self.manifest.app} contains no model: it was built for a platform that mounts one.",
                 f"Set {FOLDER} to the folder of a version's files and {MOUNTED_MANIFEST} to its manifest, or build "
                 "an image with its model: `mlapp build`.",
             )
@@ -194,7 +194,8 @@ def _read_bundle_manifest(path: Path) -> BundleManifest:
         raw = msgspec.json.decode(content)
         if isinstance(raw, dict) and int(raw.get("format", 0)) > FORMAT:
             raise BundleError(
-                f"{path} is from a newer mlapp: format {raw['format']}, known is {FORMAT}.",
+                f"{path} is from a newer mlapp: it has format {raw['format']}; this mlapp reads formats up to "
+                f"{FORMAT}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         return msgspec.convert(raw, BundleManifest)

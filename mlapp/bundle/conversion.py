@@ -75,8 +75,8 @@ def _select_conversion_libraries(
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BundleError(
-            f"The app does not predict with its model as ONNX: {reason}",
-            "Try it: mlapp serve --runtime onnx. Or set serve.runtime to native in mlapp.yaml.",
+            f"The app cannot predict with its model converted to ONNX: {reason}",
+            "Reproduce it with `mlapp serve --runtime onnx`, or set serve.runtime to native in mlapp.yaml.",
         )
     imported = msgspec.json.decode(done.stdout.splitlines()[-1], type=set[str])
     return {name: number for name, number in libraries.items() if name in imported}

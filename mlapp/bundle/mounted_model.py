@@ -59,11 +59,13 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
         content = file.read_bytes()
         manifest = msgspec.json.decode(content, type=Manifest)
     except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        raise StoreError(f"The manifest {file} cannot be read: {error}", f"Set {MANIFEST} to the version's.") from None
+        raise StoreError(
+            f"The manifest {file} cannot be read: {error}", f"Set {MANIFEST} to the manifest of the mounted version."
+        ) from None
     if manifest.app != app:
         raise StoreError(
-            f"The manifest {file} belongs to the app '{manifest.app}', but this image to '{app}'.",
-            f"Correct {MANIFEST}.",
+            f"The manifest {file} belongs to the app '{manifest.app}', but this image is for '{app}'.",
+            f"Set {MANIFEST} to a manifest of '{app}'.",
         )
     root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
     (root / app / "versions").mkdir(parents=True)

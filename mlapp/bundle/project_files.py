@@ -113,20 +113,20 @@ def _is_shippable_file(root: Path, path: Path, is_included: bool, warn: Reporter
     if size >= HUGE and not is_included:
         warn(
             f"{path} has {size / 1024**3:.1f} GiB, which looks like a mistake, and is left out. "
-            "Name it in .dockerignore, or, to ship it, under image.include in mlapp.yaml."
+            "List it in .dockerignore or, to ship it, under image.include in mlapp.yaml."
         )
         return False
     if size >= LARGE:
-        warn(f"{path} has {size / 1024**2:.0f} MiB. If the server does not need it, name it in .dockerignore.")
+        warn(f"{path} has {size / 1024**2:.0f} MiB. If the server does not need it, list it in .dockerignore.")
     if not os.access(absolute, os.R_OK):
-        raise BundleError(f"{path} cannot be read.", "Change its permissions, or name it in .dockerignore.")
+        raise BundleError(f"{path} cannot be read.", "Change its permissions, or list it in .dockerignore.")
     return True
 
 
 def _is_within_project(root: Path, path: Path, warn: Reporter) -> bool:
     target = Path(os.path.realpath(root / path))
     if not target.is_relative_to(os.path.realpath(root)):
-        warn(f"{path} is a link that leaves the project, to {target}, and is left out. Copy the file in.")
+        warn(f"{path} is a link to {target}, outside the project, and is left out. Copy the file into the project.")
         return False
     if not target.exists():
         warn(f"{path} is a link to {os.readlink(root / path)}, which does not exist, and is left out.")

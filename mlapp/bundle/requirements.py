@@ -84,7 +84,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
         return DeclaredRequirements(file.name, file.read_text(encoding="utf-8"), file=file)
     if "dependencies" in content.get("tool", {}).get("poetry", {}):
         raise BundleError(
-            "pyproject.toml names its dependencies for Poetry, which has not locked them.", "Run: poetry lock."
+            "pyproject.toml declares dependencies for Poetry, but there is no poetry.lock.", "Run: poetry lock."
         )
     return None
 

@@ -113,7 +113,7 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
     if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text():
         raise BundleError(
             f"{name} contains compiled code and does not come from a package index: {source}.",
-            "Publish Linux wheels of it to an index, and set that index: image.extra_index_urls in mlapp.yaml.",
+            "Publish Linux wheels of it to an index, and add the index to image.extra_index_urls in mlapp.yaml.",
         )
     members = {}
     for file in installed.rglob("*"):

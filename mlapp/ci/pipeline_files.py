@@ -153,7 +153,7 @@ def _refuse_unusable_pipeline_names(values: dict[str, str]) -> None:
         if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
             raise UsageError(
                 f"The {what} {values[key]!r} cannot be used in a pipeline's files.",
-                "Rename it: letters, digits, '.', '_', '-' and '/'.",
+                "Rename it: use only letters, digits, '.', '_', '-' and '/'.",
             )
 
 

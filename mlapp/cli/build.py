@@ -67,7 +67,7 @@ def build_image(
     if to is not None and not bundle_only:
         raise UsageError(
             "--output is given without --bundle-only.",
-            "Images are stored in the Docker engine: name the image with --tag.",
+            "Add --bundle-only; to name an image, use --tag.",
         )
     if bundle_only or print_dockerfile:
         made = bundle_project(

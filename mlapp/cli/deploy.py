@@ -35,7 +35,7 @@ def deploy_app(
         int | None, typer.Option(min=1, max=99, help="Deploy a canary with this percentage of the traffic.")
     ] = None,
     auto_promote: Annotated[
-        str | None, typer.Option(help="With --canary: watch it for a time, such as 10m, then promote or abort it.")
+        str | None, typer.Option(help="With --canary: watch it for a period, such as 10m, then promote or abort it.")
     ] = None,
     force_conflicts: Annotated[
         bool, typer.Option("--force-conflicts", help="Overwrite fields and objects that others changed or created.")
@@ -160,7 +160,7 @@ def _commit_deployed_release(
         output.print_json(found)
         return
     if not found.changed:
-        output.print_note(f"{path} in {repository} holds this release already: nothing to commit.")
+        output.print_note(f"{path} in {repository} already contains this release: nothing to commit.")
     else:
         end = "." if found.pushed else f"; push it: git -C {repository} push"
         output.print_note(f"The release is in {path} of {repository}, branch {found.branch}{end}")
@@ -170,7 +170,7 @@ def _commit_deployed_release(
 def _parse_promotion_time(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found:
-        raise UsageError(f"--auto-promote {text} is not a time.", "Give it as 90s, 10m or 1h.")
+        raise UsageError(f"--auto-promote {text} is not a period of time.", "Give it as 90s, 10m or 1h.")
     return float(found[1]) * UNITS[found[2]]
 
 

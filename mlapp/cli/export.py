@@ -68,7 +68,8 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
         return
     typer.echo(folder)
     output.print_note(
-        f"It holds {bundle.manifest.app} version {bundle.manifest.version}. Next, where MLServer is installed: "
+        f"The folder contains {bundle.manifest.app} version {bundle.manifest.version}. Next, where MLServer is "
+        f"installed: "
         f"pip install -r {folder}/requirements.txt && mlserver start {folder}"
     )
 

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 def print_logs(
     target: TargetName = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
-    tail: Annotated[
-        int | None, typer.Option(min=0, help="Print only this number of last lines of each replica.")
-    ] = None,
-    since: Annotated[float | None, typer.Option(min=0, help="Print only the lines of the last seconds.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="Number of last lines of each replica to print.")] = None,
+    since: Annotated[float | None, typer.Option(min=0, help="Print only lines at most this many seconds old.")] = None,
     namespace: Namespace = None,
     context: Context = None,
     environment: Environment = None,

@@ -25,7 +25,7 @@ def delete_version(version: Version, yes: Yes = False) -> None:
 
     project = Project.find()
     number = project.store.resolve(project.name, version)
-    output.ask_confirmation(f"Delete version {number} of {project.name} for good?", yes=yes)
+    output.ask_confirmation(f"Permanently delete version {number} of {project.name}?", yes=yes)
     project.store.delete(project.name, number)
     output.print_note(f"Version {number} of {project.name} is deleted.")
 
@@ -52,7 +52,7 @@ def prune_versions(
     going = project.store.list_expendable(project.name, keep)
     listed = ", ".join(str(version.version) for version in going)
     if going and not dry_run:
-        output.ask_confirmation(f"Delete for good of {project.name}: {listed}?", yes=yes)
+        output.ask_confirmation(f"Permanently delete these versions of {project.name}: {listed}?", yes=yes)
     gone = going if dry_run else [version for version in going if _delete_unless_aliased(project.store, version)]
     size = sum(file.size for version in gone for file in version.files.values())
     if json:

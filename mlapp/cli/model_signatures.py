@@ -22,7 +22,10 @@ def sign_version(
     private_key: Annotated[str | None, typer.Option(help="PEM file of the key. [store.private_key]")] = None,
     signing_certificate: Annotated[str | None, typer.Option(help="PEM file of the key's certificate.")] = None,
     certificate_chain: Annotated[
-        list[str] | None, typer.Option(help="PEM file of an authority above the certificate. Can be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="PEM file of an authority that issued the certificate, directly or indirectly. Can be repeated."
+        ),
     ] = None,
     keyless: Annotated[
         bool, typer.Option("--keyless", help="Sign with the identity of this CI job or of a login (Sigstore).")
@@ -60,10 +63,14 @@ def verify_version(
     version: Version = "latest",
     public_key: Annotated[str | None, typer.Option(help="PEM file of the key. [store.public_key]")] = None,
     certificate_chain: Annotated[
-        list[str] | None, typer.Option(help="PEM file of an authority whose certificates are valid. Can be repeated.")
+        list[str] | None, typer.Option(help="PEM file of a trusted certificate authority. Can be repeated.")
     ] = None,
-    identity: Annotated[str | None, typer.Option(help="The identity whose keyless signature is valid.")] = None,
-    identity_provider: Annotated[str | None, typer.Option(help="The provider that vouches for the identity.")] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="Trusted identity of keyless signatures, such as an e-mail address.")
+    ] = None,
+    identity_provider: Annotated[
+        str | None, typer.Option(help="URL of the OpenID Connect provider of the identity.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check a version's files and that it has a valid signature. Exits with 1 if it has none.

@@ -139,7 +139,7 @@ def compare_versions(
     versions: Annotated[list[str], typer.Argument(help="Two or more versions or aliases.")],
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="live:TIME", help="Compare on logged features of a time, such as live:7d."),
+        typer.Option("--on", metavar="live:TIME", help="Compare on the features logged in a period, such as live:7d."),
     ] = None,
     markdown: Annotated[
         bool,
@@ -193,7 +193,7 @@ def _compare_live_model(project: Project, numbers: list[int], on: str, *, json: 
 
     kind, _, text = on.partition(":")
     if kind != "live" or not text:
-        raise UsageError(f"--on {on} is not known.", "Give it as live:7d.")
+        raise UsageError(f"--on {on} is not a period.", "Give it as live:7d.")
     since = parse_inspected_moment(text)
     assert since is not None
     found = compare_versions_live(project, numbers, since=since, until=time.time())

@@ -51,7 +51,9 @@ def read_parameters_file(file: Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UsageError(f"{file} holds a {type(found).__name__}.", "Write names and values, as `C: 0.1`.")
+        raise UsageError(
+            f"{file} contains a {type(found).__name__}, not parameters.", "Write names and values, such as `C: 0.1`."
+        )
     return {str(name): value for name, value in found.items()}
 
 

@@ -57,7 +57,7 @@ def print_remote_run_id(run: Run, *, json: bool = False) -> None:
         output.print_json(run)
     else:
         output.print_result(run.id)
-    output.print_note(f"Come back: mlapp runs wait {run.id}")
+    output.print_note(f"Fetch the result later: mlapp runs wait {run.id}")
 
 
 def follow_remote_run(engine: Engine, run: str, back: str | None = None) -> Run:

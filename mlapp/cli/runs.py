@@ -98,7 +98,7 @@ def wait_for_run(run: Id, environment: Environment = None, json: Json = False) -
     engine = open_remote_project(environment)
     done = follow_remote_run(engine, run)
     if done.workflow.endswith((".tune", ".tune_split")):
-        output.print_note("Its trials are done. Continue with the same `mlapp tune --remote` command.")
+        output.print_note("The trials of this run are done. Continue with the same `mlapp tune --remote` command.")
         return
     if done.workflow.endswith(".predict"):
         output.print_json(engine.fetch_predictions(run).to_dict("records"))

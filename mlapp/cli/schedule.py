@@ -47,7 +47,7 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
         ],
     )
     if not found:
-        output.print_note("The app declares no schedule: app.schedule('nightly', cron='0 3 * * *').")
+        output.print_note("The app declares no schedule. Declare one: app.schedule('nightly', cron='0 3 * * *').")
 
 
 @cli.command("activate")

@@ -43,7 +43,7 @@ def serve_model(
         bool, typer.Option("--reload", help="Reload when the code changes or there is a new version.")
     ] = False,
     grace: Annotated[
-        float | None, typer.Option(min=0, help="Seconds between a failing /readyz and the end, on SIGTERM. [0]")
+        float | None, typer.Option(min=0, help="On SIGTERM, seconds to keep serving while /readyz fails. [0]")
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Serve a bundle, as in the image. `mlapp build --bundle-only` writes one.")

@@ -39,7 +39,7 @@ def open_target_from_options(
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
         found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
-        raise UsageError(f"Which target? {found}", "Name it: --target k8s, or --target docker.")
+        raise UsageError(f"No target is given. {found}", "Name it: --target k8s, or --target docker.")
     flags = {"namespace": namespace, "context": context, **read_target_flags()}
     given = {key: value for key, value in flags.items() if value is not None}
     target = open_target(name or configured[0], project.name, project.settings, given)

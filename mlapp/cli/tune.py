@@ -47,7 +47,7 @@ def tune_model(
     remote: Annotated[bool, typer.Option("--remote", help="Run the trials on Flyte, as map tasks.")] = False,
     json: Json = False,
 ) -> None:
-    """Search the best parameters, here or on Flyte.
+    """Search for the best parameters, here or on Flyte.
 
     The best values train a new model version.
 
@@ -97,7 +97,7 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
                 partial(_load_cli_tune_app, project.root, environment), options, count_trials
             )
         except KeyboardInterrupt:
-            output.print_note(f"Stopped with {done} trials done: the same command goes on from there.")
+            output.print_note(f"Stopped after {done} trials. Run the same command again to continue.")
             raise
     with output.show_progress() as step, threads.limit_to_one_thread():  # like the trials
         trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step, to_keep=True)

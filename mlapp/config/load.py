@@ -69,7 +69,7 @@ def _refuse_blank_settings(serve: object) -> None:
             )
         if isinstance(keys, list) and any(str(key).strip().startswith("${") for key in keys):
             raise ConfigError(
-                "serve.api_keys has a key that looks like a variable; variables are not replaced there.",
+                "serve.api_keys has a key that looks like a variable; mlapp does not expand variables there.",
                 "Set the variable MLAPP_SERVE__API_KEYS to the keys themselves.",
             )
     for name in ("host", "tls_cert", "tls_key"):
@@ -79,7 +79,7 @@ def _refuse_blank_settings(serve: object) -> None:
     if len(given) == 1:
         raise ConfigError(
             f"serve.{given[0]} is set without the other TLS setting.",
-            "Give both serve.tls_cert and serve.tls_key: HTTP and gRPC need them.",
+            "Set both serve.tls_cert and serve.tls_key, for HTTP and gRPC.",
         )
 
 
@@ -110,7 +110,7 @@ def _read_settings_file(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict):
         raise ConfigError(
-            f"{file} holds a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
+            f"{file} contains a {type(raw).__name__}, not keys and values.", "Write it as `key: value` lines."
         )
     return {key: _convert_settings_keys(value) for key, value in raw.items()}
 

@@ -21,14 +21,14 @@ class Drift(Section, frozen=True):
         float, Meta(gt=0, lt=1, description="Accepted share of false alarms, over all columns of a window.")
     ] = 0.001
     effect: Annotated[
-        float, Meta(ge=0, le=1, description="Smallest Kolmogorov-Smirnov distance of a number for an alarm.")
+        float, Meta(ge=0, le=1, description="Minimum Kolmogorov-Smirnov distance of a numeric column for an alarm.")
     ] = 0.05
     persist: Annotated[
         str,
         Meta(
             pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$",
             examples=["2/3"],
-            description="A finding is an alarm if it appears in so many of the last windows: `2/3` is two of three.",
+            description="A finding is an alarm if it appears in this many of the last windows: `2/3` is two of three.",
         ),
     ] = "2/3"
     min_rows: Annotated[int, Meta(ge=1, description="Minimum number of rows in a tested window.")] = 300
@@ -56,7 +56,7 @@ class Alert(Section, frozen=True):
     ]
     format: Annotated[
         Literal["json", "slack", "alertmanager"],
-        Meta(description="Form of the request: mlapp's own JSON, a Slack message, or an alert for Alertmanager."),
+        Meta(description="Format of the request: mlapp's own JSON, a Slack message, or an alert for Alertmanager."),
     ] = "json"
 
 
@@ -75,7 +75,7 @@ class Retrain(Section, frozen=True):
 class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
-    better: Annotated[str, Meta(description="The deciding metric.")]
+    better: Annotated[str, Meta(description="Metric that decides.")]
     on: Annotated[
         list[Literal["test", "live"]], Meta(min_length=1, description="Data of the comparison; both when absent.")
     ] = msgspec.field(default_factory=lambda: ["test", "live"])

@@ -57,7 +57,7 @@ def _check_duplicate_keys(node: yaml.Node, file: Path, checked: set[int]) -> Non
                 where = f"on line {line}" if first == line else f"on lines {first} and {line}"
                 raise ConfigError(
                     f"{file} has the key `{key.value}` twice, {where}.",
-                    "Keep one of them: YAML would take the last one alone.",
+                    "Keep one of them: YAML would use only the last one.",
                 )
             lines[key.tag, key.value] = line
         _check_duplicate_keys(value, file, checked)

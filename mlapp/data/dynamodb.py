@@ -207,7 +207,7 @@ def _open_dynamodb(table: str) -> Iterator[Any]:
         client = boto3.client("dynamodb", config=Config(connect_timeout=10, retries=retries))
         yield client
     except exceptions.NoRegionError:
-        raise DataError(f"{shown} is in no region.", "Set AWS_REGION.") from None
+        raise DataError(f"No AWS region is set for {shown}.", "Set AWS_REGION.") from None
     except exceptions.NoCredentialsError:
         raise DataError(
             f"There are no credentials for {shown}.", "Set AWS_ACCESS_KEY_ID, or run aws configure."
@@ -221,7 +221,7 @@ def _open_dynamodb(table: str) -> Iterator[Any]:
         todo = (
             "Fix the expression." if code == "ValidationException" else "Check the credentials, and what they may read."
         )
-        raise DataError(f"{shown} refuses: {told}", todo) from None
+        raise DataError(f"{shown} refused the request: {told}", todo) from None
     except exceptions.EndpointConnectionError as error:
         raise UnreachableError(
             f"{shown} cannot be reached: {error}", "Check AWS_REGION and AWS_ENDPOINT_URL."

@@ -135,7 +135,8 @@ def _open_parquet_export(file: Path) -> Iterator[Writer]:
                     table = pa.Table.from_pandas(part, preserve_index=False).cast(writers[0].schema)
                 except (pa.ArrowException, ValueError) as error:
                     raise DataError(
-                        f"A later part of the data has other types: {error}", "Read it with types=, or export a CSV."
+                        f"A later part of the data has different types: {error}",
+                        "Read it with types=, or export a CSV.",
                     ) from None
             try:
                 writers[0].write_table(table)
@@ -147,7 +148,8 @@ def _open_parquet_export(file: Path) -> Iterator[Writer]:
 
 def _unexportable_column_error(error: Exception) -> DataError:
     return DataError(
-        f"Parquet does not hold a column of the data: {str(error).rstrip('.')}.", "Export a CSV, or change its type."
+        f"A column of the data cannot be stored as Parquet: {str(error).rstrip('.')}.",
+        "Export a CSV, or change the column's type.",
     )
 
 

@@ -180,8 +180,8 @@ def _cast_frame_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.T
             table = table.set_column(at, pa.field(field.name, kind), table.column(at).cast(kind))
         except pa.ArrowException:
             raise DataError(
-                f"The column '{field.name}' holds {kind} at first and {field.type} later.",
-                f"Read it as one type; in a query: CAST({field.name} AS …).",
+                f"The column '{field.name}' is {kind} in the first rows and {field.type} later.",
+                f"Read it as one type, in a query with CAST({field.name} AS …).",
             ) from None
     return table
 
@@ -252,7 +252,7 @@ def _cast_frame_column(column: pd.Series, wanted: Any) -> pd.Series:
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"The column '{column.name}' does not fit the type {wanted!r} that types= asks for: {error}",
-            "Choose another type, or change what is read.",
+            "Choose another type, or change the data.",
         ) from None
 
 

@@ -137,8 +137,8 @@ def _to_safe_mongo_value(name: str, value: Any) -> Any:
     parts = value if isinstance(value, list | tuple | set) else [value]
     if any(isinstance(part, Mapping) for part in parts):
         raise UsageError(
-            f"The parameter '{name}' holds a document, which MongoDB reads as operators.",
-            "Give a value; write operators in the query, as {'price': {'$gt': ':least'}}.",
+            f"The parameter '{name}' contains a document, which MongoDB would interpret as operators.",
+            "Give a single value; write operators in the query, such as {'price': {'$gt': ':least'}}.",
         )
     return value
 
@@ -228,7 +228,7 @@ def _open_mongo_collection(address: Address, name: str) -> Iterator[Any]:
         except errors.ConfigurationError:  # the URL names none
             database, dot, short = name.partition(".")
             if not dot:
-                raise UsageError(f"'{name}' does not say its database.", f"Write it as database.{name}.") from None
+                raise UsageError(f"'{name}' names no database.", f"Write it as database.{name}.") from None
             yield client[database][short]
     finally:
         client.close()
@@ -243,13 +243,13 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
     except errors.ServerSelectionTimeoutError as error:
         line = address.hide_secrets(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
         raise UnreachableError(
-            f"{address} cannot be reached: {line}", "Check the host and the port, and that MongoDB is up."
+            f"{address} cannot be reached: {line}", "Check the host and the port, and that MongoDB is running."
         ) from None
     except errors.OperationFailure as error:
         told = address.hide_secrets((error.details or {}).get("errmsg") or error)
         if error.code == 18:
             raise DataError(
-                f"{address} refuses the connection: {told}", "Check the user and the password in the address."
+                f"{address} refused the connection: {told}", "Check the user and the password in the address."
             ) from None
         todo = "Ask for the right to read it." if error.code == 13 else "Fix the query."
         raise DataError(f"The query failed: {told}", todo) from None

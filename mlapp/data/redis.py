@@ -193,7 +193,7 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
             return
         case _:
             raise DataError(
-                f"The key {key} holds a {kind}, which cannot be read as a row.",
+                f"The key {key} contains a {kind}, which cannot be read as a row.",
                 "Choose keys of hashes, JSON texts or streams.",
             )
 
@@ -225,16 +225,16 @@ def _open_redis(address: Address) -> Iterator[Any]:
         client.ping()
     except exceptions.AuthenticationError as error:
         raise DataError(
-            f"{address} refuses: {address.hide_secrets(error)}", "Check the password in the address."
+            f"{address} refused the request: {address.hide_secrets(error)}", "Check the password in the address."
         ) from None
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
         raise UnreachableError(
             f"{address} cannot be reached: {address.hide_secrets(error)}",
-            "Check the host and the port, and that Redis is up.",
+            "Check the host and the port, and that Redis is running.",
         ) from None
     except exceptions.RedisError as error:
         raise DataError(
-            f"{address} refuses: {address.hide_secrets(error)}", "Check the password in the address."
+            f"{address} refused the request: {address.hide_secrets(error)}", "Check the password in the address."
         ) from None
     try:
         yield client
@@ -243,6 +243,8 @@ def _open_redis(address: Address) -> Iterator[Any]:
     except UnicodeDecodeError:
         raise DataError(f"A value in {address} is not text.", "Choose keys whose values are text.") from None
     except exceptions.RedisError as error:
-        raise DataError(f"{address} refuses: {address.hide_secrets(error)}", "Check what the user may read.") from None
+        raise DataError(
+            f"{address} refused the request: {address.hide_secrets(error)}", "Check the user's read permissions."
+        ) from None
     finally:
         client.close()

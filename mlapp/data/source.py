@@ -99,7 +99,7 @@ def refuse_undeclared_source_parameters(
     for name in wanted:
         if name not in parameters:
             raise DeclarationError(
-                f"{_capitalize_text(where)} has the parameter '{name}', and nothing says its type.",
+                f"{_capitalize_text(where)} has the parameter '{name}', which has no type.",
                 f"Add {name}=date (or int, str, …) to require it, or {name}=<a value> as its default.",
             )
     for name in parameters:
@@ -187,4 +187,7 @@ def check_source_chunk_rows(chunks: int | None) -> None:
         UsageError: it is not a positive integer.
     """
     if chunks is not None and (not isinstance(chunks, int) or isinstance(chunks, bool) or chunks < 1):
-        raise UsageError(f"chunks={chunks!r} is not a number of rows.", "Give the rows of each part, as chunks=50_000.")
+        raise UsageError(
+            f"chunks={chunks!r} is not a number of rows.",
+            "Give the number of rows of each part, such as chunks=50_000.",
+        )

@@ -69,9 +69,9 @@ def watch_canary(
             break
     if trial.requests < limits.requests:
         raise DeployError(
-            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few to judge by "
-            f"({limits.requests} are needed). It stays on trial.",
-            f"`mlapp promote` or `mlapp abort` it. {hint}",
+            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few for a decision "
+            f"({limits.requests} are needed). The canary keeps running.",
+            f"Run `mlapp promote` or `mlapp abort`. {hint}",
         )
     return None
 
@@ -81,9 +81,12 @@ def explain_worse_traffic(live: Traffic, trial: Traffic, limits: CanaryLimits) -
     if trial.requests < limits.requests:
         return None
     if trial.error_rate > live.error_rate + limits.error_rate:
-        return f"{trial.error_rate:.1%} of its requests failed, against {live.error_rate:.1%}"
+        return (
+            f"{trial.error_rate:.1%} of its requests failed, compared with {live.error_rate:.1%} for the live release"
+        )
     if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
-        return f"its requests took {trial.latency * 1000:.1f} ms, against {live.latency * 1000:.1f} ms"
+        return f"its requests took {trial.latency * 1000:.1f} ms, compared with {live.latency * 1000:.1f} ms for "
+        "the live release"
     return None
 
 

@@ -75,7 +75,9 @@ def commit_release(
             mlapp's; another push changed the same folder.
     """
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or ".git" in PurePosixPath(path).parts:
-        raise UsageError(f"--git-path {path} is not a folder of the repository.", "Give it as digits/production.")
+        raise UsageError(
+            f"--git-path {path} is not a relative path inside the repository.", "Give a path such as digits/production."
+        )
     texts = {name: f"{MARK}\n{dump_yaml(strip)}" for name, strip in _name_git_release_documents(documents).items()}
     message = write_release_message(shipment, path)
     folder = Path(repository).expanduser()
@@ -94,7 +96,7 @@ def commit_release(
             found = _hash_release_folder(clone, path)
             if before is not None and found != before:
                 raise DeployError(
-                    f"Somebody else changed {path} in {repository} at the same time; nothing was pushed.",
+                    f"Someone else changed {path} in {repository} at the same time; nothing was pushed.",
                     "Review their commit; deploy again to replace it.",
                 )
             before = found

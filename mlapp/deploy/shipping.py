@@ -110,7 +110,8 @@ def _build_shipped_image(
     elif push and "/" not in (project.settings.image.name or ""):
         raise DeployError(
             "The cluster pulls images from a registry, but mlapp.yaml names none.",
-            f"Set image.name to a repository in it, as `image: {{name: registry.example.org/team/{project.name}}}`.",
+            f"Set image.name to a repository in one, such as `image: "
+            f"{{name: registry.example.org/team/{project.name}}}`.",
         )
     images = build_project_image(
         project,

@@ -47,7 +47,9 @@ def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
         UsageError: the model is not an alias, or `serve.refresh` is 0.
     """
     if not isinstance(model, str) or model.isdigit():
-        raise UsageError(f"follow=True, and model={model!r} never moves.", "Give an alias, as model='production'.")
+        raise UsageError(
+            f"follow=True, but model={model!r} is a fixed version.", "Give an alias, such as model='production'."
+        )
     if not settings.refresh:
         raise UsageError(
             "follow=True, but serve.refresh is 0, which turns refreshing off.",

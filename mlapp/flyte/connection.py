@@ -157,8 +157,9 @@ class Connection:
             )
         if code == status.RESOURCE_EXHAUSTED and any(words in details for words in TOO_LARGE):
             return FlyteError(
-                f"Flyte at {self.endpoint} refuses what is too large: {details}",
-                "Parameters and trials travel in one message: give shorter ones, and pass data by its path or URL.",
+                f"Flyte at {self.endpoint} rejects a message that is too large: {details}",
+                "All parameters and trials are sent in one message: make them shorter, and pass data by its path or "
+                "URL.",
             )
         unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
         cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # messages after a proxy drops a connection

@@ -213,7 +213,7 @@ def _write_folder_table(folder: Path, file: str, value: Any, kind: str, name: st
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(
             f"'{name}' cannot be written as Parquet: {' '.join(map(str, error.args))}.",
-            "Give that column one type in the data_reader, as .astype(str).",
+            "Give that column one type in the data_reader, for example with .astype(str).",
         ) from None
     return file
 

@@ -113,8 +113,8 @@ def _explain_storage_failure(name: str, run: Run, text: str) -> RunFailedError |
     if not LOST_STORAGE.search(text):
         return None
     return RunFailedError(
-        f"{name} lost Flyte's object storage: {summarize_failure(text)}",
-        f"When the storage answers again, resume after the last task that succeeded: mlapp runs recover {run.id}",
+        f"{name} could not reach Flyte's object storage: {summarize_failure(text)}",
+        f"When the storage is reachable again, resume after the last task that succeeded: mlapp runs recover {run.id}",
     )
 
 

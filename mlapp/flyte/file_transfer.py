@@ -125,13 +125,13 @@ def _download_without_url(connection: Connection, url: str, file: Path) -> None:
     except Exception as error:  # exceptions differ between object stores
         raise ExpiredError(
             f"{url} cannot be read: {' '.join(str(error).split())[:200]}",
-            "Run again if its files have expired; else check this machine's credentials for that object store.",
+            "Run again if its files have expired; otherwise check this machine's credentials for that object store.",
         ) from error
 
 
 def _expired_transfer_error(url: str, again: str) -> ExpiredError:
     return ExpiredError(
-        f"{url} is not there any more: Flyte keeps a run's files for a while only.",
+        f"{url} no longer exists: Flyte keeps a run's files for a limited time.",
         f"Run again: {again}.",
     )
 

@@ -63,7 +63,7 @@ class Input:
         if self.kind is str and to_json_value(self.parameter.convert_value(written)) != to_json_value(converted):
             raise UsageError(
                 f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot pass {converted!r:.60}.",
-                "Give a number, a text, a date, or a list or dict of them, and build other objects in the function.",
+                "Give a number, a string, a date, or a list or dict of them, and build other objects in the function.",
             )
         return written
 
@@ -122,7 +122,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a "
                     f"{format_parameter_value_type(parameter.kind)}, which Flyte cannot pass between tasks.",
-                    "Take a number, a text, a date, or a list or dict of them; or give it a default.",
+                    "Take a number, a string, a date, or a list or dict of them; or give it a default.",
                 )
             kind = str
         if parameter.default is None and kind is not str:

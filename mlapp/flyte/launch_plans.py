@@ -156,7 +156,7 @@ def _convert_launch_rate_to_cron(schedule: Schedule) -> str:
     if minutes % (24 * 60) == 0 and days == 7:
         return "0 0 * * 0"
     raise DeclarationError(
-        f"Schedule '{schedule.name}': runs every {schedule.every} do not get their time from Flyte.",
+        f"Schedule '{schedule.name}': runs every {schedule.every} get no time from Flyte.",
         "Give a rate that divides an hour or a day, use cron= instead, or leave out time=.",
     )
 

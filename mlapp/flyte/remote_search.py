@@ -82,8 +82,10 @@ def check_remote_search(pipeline: Pipeline, options: Options) -> None:
     for space in list_spaces(pipeline, options.fixed):
         if space.parameter.stage in READING:
             raise UsageError(
-                f"Parameter '{space.parameter.name}' of {space.parameter.stage} is searched, but --remote reads once.",
-                f"Give it a value: -p {space.parameter.name}={space.example}. Or search it here: without --remote.",
+                f"Parameter '{space.parameter.name}' of {space.parameter.stage} has a Search, but with --remote the "
+                f"data is read only once.",
+                f"Give it a value: -p {space.parameter.name}={space.example}. Or run the search here, without "
+                f"--remote.",
             )
     require_optuna()
 
@@ -99,7 +101,7 @@ def choose_remote_search_metric(store: Store, app: str, given: str | None) -> st
     if name is None:
         raise UsageError(
             f"No metric is known to compare the trials of {app}, because it has no version.",
-            "Give --metric, as --metric accuracy; or train first: mlapp train --remote.",
+            "Give one, such as --metric accuracy; or train first: mlapp train --remote.",
         )
     return name
 

@@ -103,7 +103,7 @@ def start_run(
         except UnreachableError as error:
             # A retry starts no second run, because the name is the same.
             if is_last:
-                raise UnreachableError(error.what, "The run can have started anyway: see mlapp runs list") from error
+                raise UnreachableError(error.what, "The run may have started anyway: see mlapp runs list") from error
             time.sleep(PAUSE)
         except FlyteError as error:
             if "ALREADY_EXISTS" not in error.what:  # the earlier response was lost: the run is this one
@@ -247,7 +247,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
                 raise
             current = _make_run_from_execution(connection, _get_run_execution(connection, run))
             end = "was aborted" if current.phase == "aborted" else current.phase
-            raise UsageError(f"Run {run} is over already: it {end}.", f"See {current.url}") from error
+            raise UsageError(f"Run {run} has already ended: it {end}.", f"See {current.url}") from error
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:

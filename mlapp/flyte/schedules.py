@@ -79,11 +79,11 @@ def deploy_schedules(
             )
             tell(f"schedule {name} runs version {version}")
         else:
-            tell(f"schedule {name} was switched off, and stays off: mlapp schedule activate {name}")
+            tell(f"schedule {name} was deactivated and stays inactive: mlapp schedule activate {name}")
     for name, plan in running.items():
         if name not in declared:
             _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
-            tell(f"schedule {name} is no longer declared, and switched off")
+            tell(f"schedule {name} is no longer declared and was deactivated")
 
 
 def list_schedule_states(connection: Connection, source: Source) -> list[ScheduleState]:
@@ -170,7 +170,7 @@ def move_schedules(connection: Connection, app: str, version: str, tell: Reporte
         except FlyteError as error:
             if "NOT_FOUND" not in error.what:
                 raise
-            tell(f"version {version} has no schedule {name}; it stays as it is")
+            tell(f"version {version} has no schedule {name}; it is unchanged")
         else:
             moved.append(name)
     return moved

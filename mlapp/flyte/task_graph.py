@@ -89,7 +89,9 @@ class TaskGraph:
         if step not in self._tasks:
             group = next((group for group in self.groups() if name_fused_task(group) == step), None)
             if group is None and step not in OTHER_TASKS:
-                raise ProjectError(f"App '{self.name}' has no task '{step}'.", "Register it again with this mlapp.")
+                raise ProjectError(
+                    f"App '{self.name}' has no task '{step}'.", "Register the app again with this version of mlapp."
+                )
             self._tasks[step] = self._make_step_task(group) if group else OTHER_TASKS[step](self)
         return self._tasks[step]
 

@@ -23,7 +23,7 @@ def explain_other_columns(estimator: Any, features: Any, fitted_by: str) -> Mode
     fitted = _list_column_names(getattr(estimator, "feature_names_in_", ()))
     given = _list_column_names(getattr(features, "columns", ()))
     return ModelError(
-        f"{fitted_by} fitted the model on {count} column{'' if count == 1 else 's'}{fitted}, and it gets {shape[1]}"
+        f"{fitted_by} fitted the model on {count} column{'' if count == 1 else 's'}{fitted}, but it gets {shape[1]}"
         f"{given} to predict.",
         "Select the columns in an @app.feature_transformer, which training and serving run, or in App(features=[…]).",
     )

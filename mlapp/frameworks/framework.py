@@ -167,7 +167,8 @@ class Framework(ABC):
             ModelError: it cannot be converted. MissingExtraError: the converter is not installed.
         """
         raise ModelError(
-            f"Models of {self.name} cannot be converted to ONNX: a {type(model).__name__}.", "Serve it as it is."
+            f"Models of {self.name} cannot be converted to ONNX: a {type(model).__name__}.",
+            "Serve it without ONNX: remove --runtime onnx, or set serve.runtime to native in mlapp.yaml.",
         )
 
     def module_owns(self, kind: type, *packages: str) -> bool:

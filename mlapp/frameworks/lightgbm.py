@@ -102,7 +102,7 @@ class LightGBMFramework(Framework):
             text = (folder / FILE).read_text(encoding="utf-8")
             if END not in text:  # LightGBM ends the process if a text is truncated
                 raise ModelError(
-                    f"{folder / FILE} is not a LightGBM model, or is truncated.", "Train again, or restore it."
+                    f"{folder / FILE} is not a LightGBM model, or is truncated.", "Train again here, or restore it."
                 )
             tree_structure.require_sound_lightgbm_trees(text)
             booster = lightgbm.Booster(model_str=text)
@@ -128,7 +128,8 @@ def _require_lightgbm_names(features: Any) -> None:
         other = read_as.setdefault(name.replace(" ", "_"), name)
         if other is not name:
             raise DataError(
-                f"LightGBM reads the columns {other!r} and {name!r} as one: it replaces spaces with underscores.",
+                f"LightGBM reads the columns {other!r} and {name!r} as the same column: it replaces spaces with "
+                f"underscores.",
                 "Give each column its own name in the data_reader.",
             )
 

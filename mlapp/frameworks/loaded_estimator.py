@@ -54,7 +54,7 @@ def require_sound_loaded_estimator(model: Any, trusted: Sequence[str]) -> None:
             _require_known_estimator_function(held.value.func)
         elif held.value is partial and PARTIAL not in trusted:  # the class, which would take any function
             raise ModelError(
-                f"The model holds types that are not declared trusted: {PARTIAL}.",
+                f"The model contains types that are not declared trusted: {PARTIAL}.",
                 f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}']).",
             )
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
@@ -138,7 +138,7 @@ def _require_known_estimator_function(function: Any) -> None:
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
     if name not in FUNCTIONS or resolve_trusted_name(name) is not function:  # an object can claim to be one of them
         raise ModelError(
-            f"The model holds types that are not declared trusted: a {PARTIAL} of {name}.",
+            f"The model contains types that are not declared trusted: a {PARTIAL} of {name}.",
             f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",
         )
 
@@ -152,6 +152,6 @@ def _require_own_estimator_methods(value: Any) -> None:
 def _require_plain_loaded_vectorizer(vectorizer: Any, kind: str) -> None:
     if getattr(vectorizer, "input", "content") != "content":
         raise ModelError(
-            f"The model holds a {type(vectorizer).__name__} that opens the files that a request names.",
-            f"If that is what you want, declare it: @app.model(trusted=['{kind}']).",
+            f"The model contains a {type(vectorizer).__name__} that opens files named by requests.",
+            f"If you want this, declare it: @app.model(trusted=['{kind}']).",
         )

@@ -154,7 +154,7 @@ def _require_self_contained_onnx(content: bytes) -> None:
     for tensor in _iterate_onnx_tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
-                f"The data of '{tensor.name}' is in another file: an ONNX model must hold all of its weights.",
+                f"The data of '{tensor.name}' is in another file: an ONNX model must contain all of its weights.",
                 "Save it as one file: onnx.save_model(model, path, save_as_external_data=False).",
             )
 

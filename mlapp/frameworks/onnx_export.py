@@ -140,7 +140,7 @@ def _quiet_onnx_export(model: Any) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"The model, a {type(model).__name__}, cannot be converted to ONNX: {reason:.300}",
-            "Serve it as it is, or build it from parts that have a converter.",
+            "Serve it without ONNX, or build it from parts that have a converter.",
         ) from error
     finally:
         logging.disable(level)

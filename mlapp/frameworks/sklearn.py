@@ -176,10 +176,10 @@ def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
         return None
     texts = [name for name in is_number if not is_number[name]]
     return DataError(
-        f"The targets are of different types, which a {type(model).__name__} does not take: {', '.join(texts)} "
-        f"{'is' if len(texts) == 1 else 'are'} no number, {', '.join(set(is_number) - set(texts))} "
+        f"The targets have different types, which a {type(model).__name__} does not accept: {', '.join(texts)} "
+        f"{'is' if len(texts) == 1 else 'are'} not numeric, {', '.join(set(is_number) - set(texts))} "
         f"{'is' if len(is_number) - len(texts) == 1 else 'are'}.",
-        "Encode them alike in the data_reader, "
+        "Encode them all as numbers in the data_reader, "
         f"table['{texts[0]}'] = table['{texts[0]}'].astype('category').cat.codes; or train one app for each target.",
     )
 
@@ -196,7 +196,7 @@ def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -
         if not texts:
             return None
         return DataError(
-            f"Column '{texts[0]}' of the features holds texts, which a {type(model).__name__} does not take.",
+            f"Column '{texts[0]}' of the features contains strings, which a {type(model).__name__} does not accept.",
             "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
         )
     if "NAType" in told or "boolean value of NA is ambiguous" in told:
@@ -209,7 +209,7 @@ def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -
         return None
     return DataError(
         f"Column '{names[0]}' of the features has {int(bad[names[0]].sum()):,} missing or infinite values, which a "
-        f"{type(model).__name__} does not take.",
+        f"{type(model).__name__} does not accept.",
         "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
     )
 
@@ -222,7 +222,7 @@ def _missing_sklearn_text_error(model: Any, features: Any) -> DataError | None:
         if any(value is pd.NA for value in column[column.isna()].astype(object)):
             return DataError(
                 f"Column '{name}' of the features ({column.dtype}) has missing values as pd.NA, which a "
-                f"{type(model).__name__} does not take.",
+                f"{type(model).__name__} does not accept.",
                 f"Fill them in the data_reader, table['{name}'].fillna('missing'); or make them None: "
                 f"table['{name}'].astype(object).where(table['{name}'].notna(), None).",
             )

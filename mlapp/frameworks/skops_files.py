@@ -87,19 +87,21 @@ def require_trusted_skops_types(io: Any, source: Path | bytes, trusted: Sequence
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted_type(name)]
     if not ZONED_TIMES.isdisjoint(names):
         raise ModelError(
-            f"The model {what} holds times with a zone, such as an encoder's categories, which skops cannot load.",
-            "Convert that column to text or to times without a zone in the feature_transformer, or opt in to pickle: "
+            f"The model {what} contains times with a time zone, such as an encoder's categories, which skops cannot "
+            f"load.",
+            "Convert that column to text or to times without a time zone in the feature_transformer, or opt in to "
+            "pickle: "
             "@app.model(format='joblib').",
         )
     if nameless := [name for name in unknown if "<" in name]:
         raise ModelError(
-            f"The model {what} holds '{nameless[0]}', which a file cannot name, so it could not be loaded.",
+            f"The model {what} contains '{nameless[0]}', which has no importable name, so it could not be loaded.",
             "Define the function by name at the top of a module, and declare it: @app.model(trusted=[its name]).",
         )
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
         raise ModelError(
-            f"The model {what} holds types that are not declared trusted: {', '.join(unknown)}.",
-            f"If you know them, declare them: @app.model(trusted=[{listed}]).",
+            f"The model {what} contains types that are not declared trusted: {', '.join(unknown)}.",
+            f"If you trust them, declare them: @app.model(trusted=[{listed}]).",
         )
     return list(names)

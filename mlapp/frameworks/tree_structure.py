@@ -21,7 +21,7 @@ def damaged_tree_error(
     what: str = "A tree in the model refers to a node or a feature that does not exist.",
 ) -> ModelError:
     """The error for a model with a damaged structure."""
-    return ModelError(what, "The file is damaged, or was made to end the process: restore it, or train again.")
+    return ModelError(what, "The file is damaged or malicious: restore it from a backup, or train again.")
 
 
 def is_tree_walk_finite(children: Any, count: int) -> bool:
@@ -57,7 +57,7 @@ def require_sound_xgboost_trees(booster: Any) -> None:
         trees = model.get("trees")
         if trees is None:
             if len(model.get("weights", [])) != (columns + 1) * outputs:
-                raise damaged_tree_error("The linear model has another number of weights than its features need.")
+                raise damaged_tree_error("The linear model's number of weights does not match its features.")
             continue
         bounds = model.get("iteration_indptr", [0])
         if len(model["tree_info"]) != len(trees) or any(not 0 <= at < outputs for at in model["tree_info"]):
@@ -72,7 +72,7 @@ def _iterate_xgboost_models(booster: Mapping[str, Any]) -> Iterator[Mapping[str,
     """The models in a gradient booster: the booster itself, or the trees inside a DART booster."""
     if "gbtree" in booster:
         if len(booster["weight_drop"]) != len(booster["gbtree"]["model"]["trees"]):
-            raise damaged_tree_error("The model has another number of weights than of trees.")
+            raise damaged_tree_error("The model's number of weights does not match its trees.")
         yield booster["gbtree"]["model"]
     else:
         yield booster["model"]
@@ -114,7 +114,7 @@ def require_sound_lightgbm_trees(text: str) -> None:
         sizes = [int(size) for size in known["tree_sizes"].split()]
         blocks = [f"Tree={block}" for block in trees.split(UNTIL_TREES)] if sizes else []
         if set(told) != {outputs} or len(blocks) % outputs:
-            raise damaged_tree_error("The model has another number of outputs than of trees for each.")
+            raise damaged_tree_error("The model's number of outputs does not match its trees.")
         # LightGBM reads by these sizes, in bytes including the line feeds.
         if len(sizes) != len(blocks) or any(
             len(block.strip("\n").encode()) > size or size > len(block.encode()) + 3

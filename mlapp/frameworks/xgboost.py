@@ -190,7 +190,7 @@ def _require_no_xgboost_categories(features: Any) -> None:
     found = [str(name) for name, dtype in getattr(features, "dtypes", {}).items() if str(dtype) == "category"]
     if found:
         raise DataError(
-            f"The features have columns of categories, which the model does not take as it is: '{found[0]}'.",
+            f"The features have columns of categories, which the model is not configured to accept: '{found[0]}'.",
             "Let the model take them: XGBClassifier(enable_categorical=True).",
         )
 

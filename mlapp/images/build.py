@@ -103,7 +103,7 @@ def format_image_reference(bundle: Bundle, tag: str | None = None) -> str:
     if not REFERENCE.fullmatch(name):
         raise ConfigError(
             f"'{name}' cannot be the name of an image.",
-            "Use lowercase letters, digits, '.', '_', '-' and '/', as registry.example.org/team/digits:1.",
+            "Use lowercase letters, digits, '.', '_', '-' and '/', such as registry.example.org/team/digits:1.",
         )
     repository, given = split_image_reference(name)
     return f"{repository}:{given or default}"

@@ -114,7 +114,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
                     f"The registry {host} cannot be reached, tried {ATTEMPTS} times: {said}",
                     "Check its address and the network; push again to resume.",
                 ) from error
-            progress(f"the push broke off ({said}): try again")
+            progress(f"the push was interrupted ({said}): trying again")
             time.sleep(2 ** (attempt - 1))
     raise AssertionError
 
@@ -134,5 +134,5 @@ def _try_push_image(client: DockerClient, reference: str, login: RegistryLogin |
             if found := PUSHED.search(message.get("status", "")):
                 digest = found[1]
     if not digest:
-        raise EngineError(f"Pushing {reference}: broke off: EOF", "Push again.")
+        raise EngineError(f"Pushing {reference} was interrupted: EOF", "Push again.")
     return digest

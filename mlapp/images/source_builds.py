@@ -119,7 +119,8 @@ def _run_source_build(
             said = client.api.logs(container).decode(errors="replace").strip()
             if code == EXEC_FORMAT or "exec format error" in said:
                 raise ImageError(
-                    f"{names} has no wheel for {base.platform}, and this engine cannot run its programs to build one.",
+                    f"{names} has no wheel for {base.platform}, and this engine cannot run programs of that "
+                    f"platform to build one.",
                     "Choose a version that has one, or install an emulator: apt-get install qemu-user-static.",
                 )
             if code:

@@ -48,7 +48,7 @@ class Ledger:
                 try:
                     stored = self._place.read_document(self._place.key("alarms", name, entries[-1]), StoredEvent)
                 except StoreError as error:
-                    log.warning("An alarm is left out: %s %s", error.what, error.todo)
+                    log.warning("An alarm is ignored: %s %s", error.what, error.todo)
                     continue
                 if stored is not None:
                     found.append(stored.to_event())

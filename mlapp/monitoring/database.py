@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mlapp import distribution
 from mlapp.errors import DataError, MissingExtraError, StoreError
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
@@ -109,7 +110,7 @@ def open_database(
             reason = str(error).splitlines()[0].rstrip(".")
             raise StoreError(
                 f"The prediction log in {place!r} cannot be read: {reason}.",
-                "If it names a file, delete this file; the rest of the log is not affected.",
+                "If the message names a file, delete that file; the rest of the log is not affected.",
             ) from None
         finally:
             connection.close()
@@ -220,7 +221,7 @@ def _create_database_view(connection: Any, name: str, files: Sequence[Path], emp
         if not form.isdigit() or int(form) > int(FORMAT):
             raise StoreError(
                 f"{file} has format {form.decode('latin-1')}; this mlapp reads formats up to {FORMAT.decode()}.",
-                "Update mlapp.",
+                f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         require_column_types(schema, str(file), LOG_TYPES if name == "log" else TRUTH_TYPES)
         readable.append(file)
@@ -238,7 +239,7 @@ def require_column_types(schema: Any, file: str, types: Mapping[str, str]) -> No
         found = str(schema.field(name).type) if name in schema.names else "missing"
         if not found.startswith(kind):
             raise StoreError(
-                f"{file} is no file of mlapp: its column '{name}' is {found}.",
+                f"{file} was not written by mlapp: its column '{name}' is {found}.",
                 "Delete this file; the rest of the log is not affected.",
             )
 

@@ -136,7 +136,7 @@ class Deliveries:
         kept = {one for one in newest if now - one.noted < KEPT * 10**9}
         expired = [one for one in found if one not in kept]
         if expired:
-            log.error("%d messages about alarms were never delivered, and are deleted.", len(expired))
+            log.error("%d messages about alarms could not be delivered and were deleted.", len(expired))
         for one in expired:
             self._remove(one)
         return [one for one in found if one in kept]

@@ -110,7 +110,9 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
             column.name,
             (column.missing, column.rows),
             (missing, rows),
-            lambda now, before: f"{column.name} is missing in {now} of the rows; in training it was in {before}.",
+            lambda now, before: (
+                f"{column.name} is missing in {now} of the rows; in training it was missing in {before}."
+            ),
         )
     ]
     if column.kind == "text" or not trained or not known:
@@ -127,7 +129,7 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
                 (1, trained),
                 (live[-3] + live[-2], known),
                 lambda now, before: (
-                    f"{column.name} is outside of {column.minimum:g} to {column.maximum:g}, "
+                    f"{column.name} is outside {column.minimum:g} to {column.maximum:g}, "
                     f"the range in training, in {now} of the rows."
                 ),
             )
@@ -144,13 +146,15 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
                     column.name,
                     (column.singles, trained),
                     (live[-3], known),
-                    lambda now, before: f"{column.name} has values that training never saw in {now} of the rows.",
+                    lambda now, before: (
+                        f"In {now} of the rows, {column.name} has a value that was not in the training data."
+                    ),
                 )
             )
     # One and a half times the largest standard error of the baseline's own distribution function.
     error = 0.75 / math.sqrt(trained)
     is_large = distance >= floor + (error if column.kind == "number" else 0.0)
-    found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, {floor:.2f} is allowed."))
+    found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, limit {floor:.2f}."))
     return found
 
 
@@ -163,7 +167,7 @@ def _find_refused_rows_drift(counts: Counts) -> list[Finding]:
             field,
             usual,
             (refused, rows),
-            partial("{1} of the rows are refused because of {0}.".format, field),
+            partial("{1} of the rows were refused because of {0}.".format, field),
         )
         for field, refused in counts.fields.items()
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from mlapp import distribution
 from mlapp.baseline import Baseline, read_baseline
 from mlapp.errors import MlappError, StoreError
 from mlapp.monitoring.count_files import FalseCountsError, FutureFormatError, decode_counts
@@ -86,7 +87,9 @@ def _sum_history_counts(place: Place, version: str, window: Window, baseline: Ba
         except FalseCountsError as error:
             log.warning("%s in %r is left out: %s. Delete this file.", key, place.storage, error)
         except FutureFormatError as error:
-            raise StoreError(f"{key} in {place.storage!r} {error}.", "Update mlapp.") from None
+            raise StoreError(
+                f"{key} in {place.storage!r} {error}.", f"Upgrade: pip install --upgrade {distribution.NAME}."
+            ) from None
     return total
 
 

@@ -152,9 +152,9 @@ def _inspect_quality(
         truths = _read_truths_if_possible(app, rules, place, since, until, baseline)
         return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
     except MissingExtraError as error:
-        log.warning("Quality is not known: %s %s", error.what, error.todo)
+        log.warning("Quality is unknown: %s %s", error.what, error.todo)
     except MlappError as error:
-        log.warning("Quality is not known: %s", error.what)
+        log.warning("Quality is unknown: %s", error.what)
     return {}
 
 

@@ -84,7 +84,7 @@ class MonitorMetrics:
             registry,
             Total,
             "mlapp_monitor_uncounted_rows_total",
-            "Predicted rows that others stand for in the counts, because more arrived than are counted.",
+            "Predicted rows that counted rows represent, because more arrived than can be counted.",
             ["model"],
         ).labels(model)
         self._ends: dict[str, dict[str, list[tuple[str, str, int]]]] = {}

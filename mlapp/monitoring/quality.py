@@ -49,7 +49,8 @@ class QualityJudge:
         if not is_worse or not (z >= CERTAIN or persists):
             return None
         threshold = before + change
-        text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and {threshold:.3f} is allowed."
+        text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and the limit is "
+        f"{threshold:.3f} is allowed."
         return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 

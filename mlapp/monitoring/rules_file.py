@@ -69,7 +69,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
         (
             "MlappRowsNotRecorded",
             f"increase(mlapp_monitor_dropped_rows_total{{{chosen}}}[{window}]) > 0",
-            "Rows of {{ $labels.model }} were not recorded: the place of the log cannot be reached, or is too slow.",
+            "Rows of {{ $labels.model }} were not recorded: the log's storage is unreachable or too slow.",
         ),
     ]
     return {

@@ -93,7 +93,11 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     counts = Counts(version="", since=0, until=0, columns=counter.columns())
     found = sorted(compute_drift_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
     return [
-        SkewedColumn(name, round(distance, 4), f"its values in the different rows are others, distance {distance:.2f}")
+        SkewedColumn(
+            name,
+            round(distance, 4),
+            f"its values are distributed differently in the differing rows, distance {distance:.2f}",
+        )
         for name, distance in found
         if distance >= TELLS
     ]

@@ -124,7 +124,7 @@ class Truths:
         if given[0] == "keys":
             keys = entry["keys"]
             if not isinstance(keys, dict) or not keys or not all(_is_plain_truth(value) for value in keys.values()):
-                raise ValueError("keys|keys is not an object of texts and numbers")
+                raise ValueError("keys|keys is not an object of strings and numbers")
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
@@ -183,7 +183,7 @@ def decode_truth(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
         raise StoreError(
-            f"A stored truth cannot be read: {text:.40}", "Delete its file: mlapp has not written it."
+            f"A stored truth cannot be read: {text:.40}", "Delete its file: mlapp did not write it."
         ) from None
 
 

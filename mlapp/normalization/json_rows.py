@@ -155,7 +155,7 @@ def _list_normalized_rows(rows: Any) -> list[Any]:
 def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
     found = {format_column_name(name): _normalize_json_row_value(value) for name, value in record.items()}
     if len(found) < len(record):
-        raise NoJsonError("dict with two keys of one text")
+        raise NoJsonError("dict with two keys that have the same text")
     return found
 
 
@@ -169,6 +169,6 @@ def _unsupported_json_row_error(predictions: Any, title: str, error: NoJsonError
             where = f" in row {row}"
             break
     return DataError(
-        f"{title} returned a {error}{where}, for which JSON has no form.",
-        "Return numbers, texts, dates, lists, dicts, dataclasses or pydantic models.",
+        f"{title} returned a {error}{where}, which JSON cannot represent.",
+        "Return numbers, strings, dates, lists, dicts, dataclasses or pydantic models.",
     )

@@ -175,7 +175,8 @@ class FeatureLoaderDecorator(Decorator):
             msgspec.json.encode(example)
         except (TypeError, msgspec.MsgspecError) as error:
             raise DeclarationError(
-                f"@app.feature_loader: the example is not JSON: {error}", "Give what a client sends: lists and texts."
+                f"@app.feature_loader: the example is not JSON: {error}",
+                "Give what a client sends: lists, numbers and strings.",
             ) from None
         options = FeatureLoaderOptions(example=example, schema=None if schema is None else dict(schema))
 

@@ -255,7 +255,7 @@ def _find_parameter(
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
     todo = f"Known parameters: {listed}."
     if takers:
-        todo = f"Write {takers[0]}.{name} if its **keywords are to get it. {todo}"
+        todo = f"To pass it to **keywords, write {takers[0]}.{name}. {todo}"
     raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, known)}", todo)
 
 

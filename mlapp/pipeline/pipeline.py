@@ -37,7 +37,7 @@ def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, .
     except TypeError:
         raise DeclarationError(
             f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
-            "Name columns by texts: table.columns = table.columns.map(str).",
+            "Name columns by strings: table.columns = table.columns.map(str).",
         ) from None
 
 
@@ -66,7 +66,7 @@ class Pipeline:
     ) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise DeclarationError(
-                f"App name {name!r} cannot name a folder and a URL.",
+                f"App name {name!r} cannot be used in folder names and URLs.",
                 "Use letters, digits, '.', '_' and '-', at most 100, beginning and ending with a letter or digit.",
             )
         self.name = name

@@ -70,14 +70,14 @@ class Schedule:
             )
         if self.cron is not None and not isinstance(self.cron, str):
             raise DeclarationError(
-                f"Schedule '{self.name}': cron={self.cron!r} is not a text.", "Give it as cron='0 3 * * *'."
+                f"Schedule '{self.name}': cron={self.cron!r} is not a string.", "Give it as cron='0 3 * * *'."
             )
         if self.cron is not None and self.cron not in ALIASES:
             wrong = _find_cron_error(self.cron)
             if wrong is not None:
                 raise DeclarationError(
                     f"Schedule '{self.name}': '{self.cron}' is not a cron expression: {wrong}.",
-                    "Write minute, hour, day, month and weekday, as '0 3 * * *' for each night at three.",
+                    "Write minute, hour, day, month and weekday, such as '0 3 * * *' for each night at three.",
                 )
         if self.every is not None and (self.every < timedelta(minutes=1) or self.every % timedelta(minutes=1)):
             raise DeclarationError(

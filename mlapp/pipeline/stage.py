@@ -221,5 +221,5 @@ def _stage_signature_error(
     should = ", ".join((*wanted, "…its parameters") if role.parameters else wanted)
     return DeclarationError(
         f"{describe_stage_function(role.name, function)} takes ({has}).",
-        f"Let it take ({should}), in this order.",
+        f"Change its parameters to ({should}), in this order.",
     )

@@ -31,11 +31,13 @@ class Resources:
             if value is not None and not QUANTITY.fullmatch(str(value)):
                 raise DeclarationError(
                     f"Resources({name}={value!r}) is not a quantity.",
-                    "Give cores, as cpu=4 or cpu='500m'." if name == "cpu" else f"Give bytes, as {name}='8Gi'.",
+                    "Give cores, such as cpu=4 or cpu='500m'."
+                    if name == "cpu"
+                    else f"Give bytes, such as {name}='8Gi'.",
                 )
         if self.gpu is not None and (not isinstance(self.gpu, int) or self.gpu < 0):
             raise DeclarationError(
-                f"Resources(gpu={self.gpu!r}) is not a number of GPUs.", "Give a whole one, as gpu=1."
+                f"Resources(gpu={self.gpu!r}) is not a number of GPUs.", "Give a whole number, such as gpu=1."
             )
 
 
@@ -66,7 +68,9 @@ class Task:
                 "Give retries of 0 or more, and a timeout above 0.",
             )
         if isinstance(self.secrets, str):
-            raise DeclarationError(f"secrets={self.secrets!r} is a text.", f"Give a list: secrets=[{self.secrets!r}].")
+            raise DeclarationError(
+                f"secrets={self.secrets!r} is a string.", f"Give a list: secrets=[{self.secrets!r}]."
+            )
         object.__setattr__(self, "secrets", tuple(self.secrets))
 
 

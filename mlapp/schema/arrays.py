@@ -97,14 +97,14 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     try:
         given = np.asarray(inputs)
         if not all(_is_castable_to_array(found, wanted.kind) for found in _collect_schema_array_types(inputs, given)):
-            raise ValueError("a value is of another type")
+            raise ValueError("a value has another type")
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(wanted, copy=False)
         if wanted.kind == "f" and given.dtype.kind in "fiu" and bool((np.isinf(array) & np.isfinite(given)).any()):
-            raise ValueError("a value is beyond it")
+            raise ValueError("a value is out of range")
         # NumPy truncates values that do not fit an integer type.
         if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
-            raise ValueError("a value is beyond it or not whole")
+            raise ValueError("a value is out of range or not a whole number")
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
     if list(array.shape[1:]) != shape or not array.ndim:

@@ -31,8 +31,8 @@ WANTED = {
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
-    "string": "a text",
-    "datetime": "a date or time, as 2026-01-31T12:00:00",
+    "string": "a string",
+    "datetime": "a date or time, such as 2026-01-31T12:00:00",
     "category": "one of the categories",
     **{name: form.wanted for name, form in TEXT_FORMS.items()},
 }
@@ -212,8 +212,8 @@ def _parse_conforming_datetime(value: Any) -> pd.Timestamp | None:
 
 def _zone_problem(field: Field) -> str:
     if is_zoned_dtype(field.dtype):
-        return "has no zone, and training's times have one: send it, as 2026-01-31T12:00:00+01:00"
-    return "has a zone, and training's times have none: send the local time without it"
+        return "has no time zone, but the training data has one: send it with one, such as 2026-01-31T12:00:00+01:00"
+    return "has a time zone, but the training data has none: send the local time without one"
 
 
 def _is_rounded_by_column(value: Any, field: Field) -> bool:
@@ -234,12 +234,12 @@ def _is_too_large_for_column(value: Any, field: Field) -> bool:
 
 def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem:
     if is_missing_value(value):
-        detail = f"column '{field.name}', row {row}: a value is missing; training had none missing"
+        detail = f"column '{field.name}', row {row}: the value is missing; the training data had no missing values"
     elif field.type == "category":
         listed = ", ".join(str(category) for category in (field.categories or [])[:10])
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
-        detail = f"column '{field.name}', row {row}: infinity; training had none"
+        detail = f"column '{field.name}', row {row}: the value is infinite; the training data had no infinite values"
     elif (
         field.type == "datetime"
         and isinstance(value, (datetime.date, str))
@@ -248,11 +248,13 @@ def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {_zone_problem(field)}"
     elif _is_rounded_by_column(value, field):
         detail = (
-            f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is beyond the whole numbers "
-            "that a float holds exactly: send it as an integer"
+            f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is too large for a float to "
+            "represent exactly: send it as an integer"
         )
     elif _is_too_large_for_column(value, field):
-        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is beyond {field.dtype}"
+        detail = (
+            f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is out of range for {field.dtype}"
+        )
     else:
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not {WANTED[field.type]}"
     return Problem(detail, field=field.name, row=row)

@@ -104,7 +104,7 @@ def _make_series_container(inputs: Any, schema: Schema) -> Any:
     if schema.dtype in ("str", "string", "string[pyarrow]"):
         for row, value in enumerate(values):
             if not isinstance(value, str) and value is not None:
-                raise InputError([Problem(f"row {row}: {value!r:.60} is not a text", row=row)])
+                raise InputError([Problem(f"row {row}: {value!r:.60} is not a string", row=row)])
     try:
         return pd.Series(values, dtype=parse_pandas_dtype(schema.dtype or "object"))
     except (TypeError, ValueError, OverflowError) as error:

@@ -87,7 +87,7 @@ def refuse_equal_columns(table: Any) -> None:
     if columns is None:
         return
     if getattr(columns, "nlevels", 1) > 1:
-        raise DataError("The columns have several levels of names.", "Give each column one name, which is a text.")
+        raise DataError("The columns are a MultiIndex.", "Give each column one string as its name.")
     _refuse_equal_names(list(columns))
 
 
@@ -107,7 +107,7 @@ def _check_inferred_labels(names: list[Any]) -> bool:
     kinds = [isinstance(name, numbers.Integral) and not isinstance(name, bool) for name in names]
     if any(kinds) and not all(kinds):
         raise DataError(
-            f"Columns are named by texts and by integers, as '{names[kinds.index(True)]}'.",
+            f"Some columns are named by strings and some by integers, such as '{names[kinds.index(True)]}'.",
             "Use strings for all: table.columns = table.columns.map(str).",
         )
     for name in names:

@@ -15,7 +15,7 @@ ADVICE = {
     "complex": "Give its real and imaginary part a column each.",
     "fixed_size_binary": "Turn it into bytes of any length: .astype('binary[pyarrow]').",
     "dictionary": "Turn it into a category: .astype('category').",
-    "time": "Use Python's times without a zone, or a number, as the seconds since midnight.",
+    "time": "Use Python's times without a time zone, or a number such as the seconds since midnight.",
     "datetime": "Turn it into a column of times: pd.to_datetime(column).",
     "Timestamp": "Turn it into a column of times: pd.to_datetime(column).",
     "timedelta": "Turn it into a column of durations: pd.to_timedelta(column).",
@@ -25,9 +25,9 @@ ADVICE = {
     "ndarray": "Turn the arrays into lists, [list(row) for row in column], or give each of their numbers a column.",
 }
 ADVICE_ON_CATEGORIES = (
-    "Let its categories be numbers, texts, times or intervals of numbers: .cat.rename_categories(str)."
+    "Make its categories numbers, strings, times or intervals of numbers: .cat.rename_categories(str)."
 )
-OTHERWISE = "Turn it into numbers, texts, times or a category in the data_reader, or write an @app.feature_loader."
+OTHERWISE = "Turn it into numbers, strings, times or a category in the data_reader, or write an @app.feature_loader."
 
 
 def require_unchanged_json_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:

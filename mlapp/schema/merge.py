@@ -22,7 +22,7 @@ def merge_schemas(one: Schema, other: Schema) -> Schema:
     if one.names != other.names:
         differing = sorted(set(one.names) ^ set(other.names)) or other.names
         raise DataError(
-            f"A part of the data has other columns than the first: {', '.join(differing[:10])}.",
+            f"A part of the data has different columns from the first: {', '.join(differing[:10])}.",
             "Return the same columns in every part from the data_reader.",
         )
     return msgspec.structs.replace(

@@ -77,7 +77,7 @@ def _is_request_column(value: Any) -> bool:
 
 def _not_a_request_table_error(value: Any) -> InputError:
     return InputError(
-        [Problem(f"inputs holds a {type(value).__name__} where a record or a row should be")],
+        [Problem(f"inputs contains a {type(value).__name__} instead of a record or a row")],
         'Send records [{"name": value}], rows [[value]] or columns {"name": [values]}.',
     )
 

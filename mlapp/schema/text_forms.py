@@ -171,7 +171,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
     "duration": TextForm(
         dtypes=("timedelta64[", "duration["),
         kind="",
-        wanted="a duration, as PT90S or P1DT2H",
+        wanted="a duration, such as PT90S or P1DT2H",
         placeholder="PT0S",
         json_schema={"type": "string", "format": "duration"},
         read=_read_duration_text,
@@ -180,7 +180,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
     "time": TextForm(
         dtypes=("time32[", "time64[us]"),  # Python's times, which Arrow's become, have no nanoseconds
         kind="datetime.time",
-        wanted="a time of day without a zone, as 12:30:00",
+        wanted="a time of day without a time zone, such as 12:30:00",
         placeholder="00:00:00",
         json_schema={"type": "string", "format": "time-local"},
         read=_read_time_text,
@@ -189,7 +189,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
     "period": TextForm(
         dtypes=("period[",),
         kind="",
-        wanted="a period as pandas writes it, as 2026-01 for a month",
+        wanted="a period in pandas' format, such as 2026-01 for a month",
         placeholder="2000-01",
         json_schema={"type": "string"},
         read=_read_period_text_form,
@@ -198,7 +198,7 @@ TEXT_FORMS: dict[FieldType, TextForm] = {
     "bytes": TextForm(
         dtypes=("binary[", "large_binary["),
         kind="builtins.bytes",
-        wanted="a text in base64",
+        wanted="a string in base64",
         placeholder="",
         json_schema={"type": "string", "contentEncoding": "base64"},
         read=_read_bytes_text_form,

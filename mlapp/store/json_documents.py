@@ -58,7 +58,7 @@ class JsonDocuments:
         if isinstance(found, int) and found > FORMAT:
             raise StoreError(
                 f"The model store {self._storage!r} is from a newer mlapp: "
-                f"{key} has format {found}, known is {FORMAT}.",
+                f"{key} has format {found}; this mlapp reads formats up to {FORMAT}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
 

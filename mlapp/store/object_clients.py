@@ -47,7 +47,7 @@ def connect_bucket(url: str) -> Any:
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            f"store: the {parts.scheme}:// URL holds more than a bucket and a prefix.",
+            f"store: the {parts.scheme}:// URL contains more than a bucket and a prefix.",
             "Write s3://bucket/prefix; give credentials in the environment, as AWS_ACCESS_KEY_ID.",
         )
     if not parts.netloc:
@@ -149,7 +149,7 @@ def translate_bucket_error(error: Exception, shown: str) -> StoreError:
         )
     if status == 403:
         return StoreError(
-            f"The model store {shown} may not be used with these credentials ({said}).",
+            f"The model store {shown} denies access to these credentials ({said}).",
             "Ask for permission to list the bucket and to read, write and delete its objects.",
         )
     if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():

@@ -131,12 +131,12 @@ class Signer:
         if settings.public_key is not None:
             key = self._require_key_file(settings.public_key)
             yield _load_signature_keys(
-                lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is no public key"
+                lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is not a public key"
             )
         if settings.certificate_chain:
             chain = [self._require_key_file(name) for name in settings.certificate_chain]
             yield _load_signature_keys(
-                lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is no certificate"
+                lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is not a certificate"
             )
         if settings.identity is not None:
             if settings.identity_provider is None:

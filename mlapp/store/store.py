@@ -249,7 +249,7 @@ class Store:
         holding = [alias for alias, at in self.aliases(app).items() if at == number]
         if holding:
             raise UsageError(
-                f"Version {number} of '{app}' is {', '.join(holding)}.",
+                f"Version {number} of '{app}' has the alias {', '.join(holding)}.",
                 "Move the alias to another version first: `mlapp models promote`.",
             )
         try:

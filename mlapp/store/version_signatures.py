@@ -50,5 +50,5 @@ class VersionSignatures:
 
     def _require_signer(self) -> Signer:
         if self._signer is None:
-            raise ConfigError("This store was opened without keys.", "Open it by the settings of the project.")
+            raise ConfigError("This store was opened without keys.", "Open it with the project's settings.")
         return self._signer

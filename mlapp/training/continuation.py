@@ -34,7 +34,8 @@ def load_previous_model(pipeline: Pipeline, model: Any, framework: Framework, pr
     trainer = pipeline.stage("trainer")
     if trainer is not None and not framework.trains_from_weights and not _continues_from_parts(trainer, model):
         raise ModelError(
-            f"{trainer.title} fits from the beginning, and {framework.name} keeps no weights apart to begin with.",
+            f"{trainer.title} always starts from the beginning, and {framework.name} cannot start from the weights "
+            f"of another model.",
             "Remove the trainer to train further, or train from the start, without --from.",
         )
     return load_model_estimator(
@@ -60,7 +61,7 @@ def require_same_features_to_continue(previous: ModelVersion, now: Schema) -> No
     odd = next((name for name in (*names, *before) if (name in names) != (name in before)), None)
     what = "their order is another" if odd is None else f"'{odd}' is only in {'the data' if odd in names else 'it'}"
     raise DataError(
-        f"The features are not those of version {previous.version}: {what}.",
+        f"The features differ from those of version {previous.version}: {what}.",
         "Read the same columns, or train from the start.",
     )
 

@@ -48,12 +48,12 @@ def load_default_table(data: Any) -> pd.DataFrame:
             return pd.DataFrame({str(name): values for name, values in data.items()})
         except ValueError as error:
             raise DataError(
-                f"The data is a dict that makes no table: {error}", "Give each column as many values."
+                f"The data is a dict that is not a table: {error}", "Give every column the same number of values."
             ) from None
     if isinstance(data, (list, tuple)) and all(isinstance(row, Mapping) for row in data):
         return pd.DataFrame(list(data))
     raise DataError(
-        f"The data is no table: {type(data).__name__}.",
+        f"The data is not a table: {type(data).__name__}.",
         "Return a DataFrame, an Arrow or polars table, a list of dicts or JSON text, or write an @app.data_loader.",
     )
 
@@ -153,7 +153,7 @@ def _parse_default_json(text: str | bytes) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise DataError(
-            f"The data is a text that is not JSON: {error}", "Return a table, or write an @app.data_loader."
+            f"The data is a string that is not JSON: {error}", "Return a table, or write an @app.data_loader."
         ) from None
 
 

@@ -41,7 +41,7 @@ def find_unknown_monitored_columns(settings: Monitor, schema: Schema) -> list[Co
         meant = next((other for other in names if _is_misspelled_monitored_name(name, other)), None)
         if meant is not None:
             found.append(
-                _describe_unknown_name(f"columns.{name}", f"'{name}' is no feature. Did you mean '{meant}'?", names)
+                _describe_unknown_name(f"columns.{name}", f"'{name}' is not a feature. Did you mean '{meant}'?", names)
             )
         else:
             what = f"mlapp.yaml: monitor.columns.{name}: no feature is called '{name}'."
@@ -49,7 +49,7 @@ def find_unknown_monitored_columns(settings: Monitor, schema: Schema) -> list[Co
     for name in settings.segments:
         if name not in names and not name.startswith(OTHERS):
             found.append(
-                _describe_unknown_name("segment", f"'{name}' is no feature.{suggest_nearest(name, names)}", names)
+                _describe_unknown_name("segment", f"'{name}' is not a feature.{suggest_nearest(name, names)}", names)
             )
     return found
 

@@ -41,11 +41,13 @@ ALONE = 16
 CALLS = 5
 """Limit for the whole sample."""
 DEPENDENT = (
-    "gives a row another value beside other rows than alone. A server of this version does not batch requests, so that "
-    "no client's answer depends on another's."
+    "gives a row a different value when other rows are in the batch. A server of this version does not batch "
+    "requests, so "
+    "that no client's answer depends on another's."
 )
 ALONE_TODO = (
-    "A server predicts single rows: compute each row's values from that row alone, and give one row as many columns as "
+    "A server predicts single rows: compute each row's values from that row alone, and give one row the same "
+    "columns as "
     "many rows."
 )
 NO_INDEX = "A server's features have no index: make it a column in the data_reader, table.reset_index()."

@@ -127,7 +127,9 @@ def evaluate_search_trial(judge: Judge, asked: Asked, question: Question) -> flo
             return
         trial.report(shown, progress.step)
         if trial.should_prune():
-            raise _Pruned("The trial is worse than the others were by then.", "Nothing is to be done.")
+            raise _Pruned(
+                "The trial was stopped early: it is worse than the others at this step.", "No action is needed."
+            )
 
     values: list[float] = []
     try:

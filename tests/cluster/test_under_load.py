@@ -40,7 +40,7 @@ def test_a_canary_that_is_promoted(target, ship, load):
     status = shipper.status()
     assert (trial.state, status.traffic) == ("canary", {1: 67, 2: 33})
     assert {replica.release for replica in status.replicas} == {1, 2}
-    with pytest.raises(DeployError, match="on trial as a canary"):
+    with pytest.raises(DeployError, match="is an undecided canary"):
         shipper.apply(ship("1"))
     live = shipper.promote()
 
@@ -58,7 +58,7 @@ def test_a_canary_that_is_judged_by_what_it_answers(target, ship, load):
     told = []
 
     shipper.canary(ship("2", "sometimes"), 30)
-    with pytest.raises(DeployError, match=r"was aborted: \d+\.\d% of its requests failed, against 0\.0%"):
+    with pytest.raises(DeployError, match=r"was aborted: \d+\.\d% of its requests failed, compared with 0\.0%"):
         shipper.judge(60, progress=told.append)
 
     running.result()

@@ -164,13 +164,13 @@ def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schem
         if name not in table.column_names:
             raise DataError(
                 f"{file.shown} lacks the column '{name}', which {before.shown} has.",
-                "Give columns= that every file has, or read the files apart.",
+                "Give columns= that every file has, or read the files separately.",
             )
     for name in table.column_names:
         if name not in schema.names:
             raise DataError(
                 f"{file.shown} has a column '{name}', which {before.shown} lacks.",
-                "Give columns= that every file has, or read the files apart.",
+                "Give columns= that every file has, or read the files separately.",
             )
     for field in schema:
         kind = table.schema.field(field.name).type

@@ -169,7 +169,9 @@ def _detect_csv_delimiter(start: bytes, encoding: str, shown: str) -> str:
     try:
         header = start.decode(encoding, errors="replace").lstrip("\ufeff").splitlines()[0]
     except LookupError:
-        raise UsageError(f"'{encoding}' is not an encoding.", "Give one that Python knows, as cp1252.") from None
+        raise UsageError(
+            f"'{encoding}' is not a known encoding.", "Give one of Python's encodings, such as cp1252."
+        ) from None
     bare = "".join(header.split('"')[::2])
     return max(_DELIMITERS, key=bare.count)
 
@@ -181,7 +183,7 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
     if number is not None:
         return DataError(
             f"{shown}, line {number} is not {encoding.upper()}.",
-            "Give the file's encoding, as encoding='cp1252'; if only some lines differ, fix those.",
+            "Give the file's encoding, such as encoding='cp1252'; if only some lines differ, fix those.",
         )
     content.seek(0)
     rows = csv.reader(io.TextIOWrapper(content, encoding, newline=""), delimiter=delimiter)

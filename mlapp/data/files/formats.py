@@ -41,7 +41,7 @@ def detect_file_format(file: File) -> str:
     plain = [suffix.lower() for suffix in suffixes if suffix.lower() not in _COMPRESSED]
     if plain and plain[-1] in _SUFFIXES:
         return _SUFFIXES[plain[-1]]
-    raise DataError(f"The name of {file.shown} has no known suffix.", f"Give it: format= one of {', '.join(FORMATS)}.")
+    raise DataError(f"The name of {file.shown} has no known suffix.", f"Set format= to one of {', '.join(FORMATS)}.")
 
 
 def read_format_tables(
@@ -193,7 +193,9 @@ def _read_excel_file(stream: pa.NativeFile, file: File, sheet: str | int) -> Ite
             f"{file.shown} has no sheet '{sheet}'.{suggest_nearest(sheet, sheets)}", f"It has {', '.join(sheets)}."
         )
     if isinstance(sheet, int) and not -len(sheets) <= sheet < len(sheets):
-        raise DataError(f"{file.shown} has {len(sheets)} sheets, so there is no sheet {sheet}.", "Sheets count from 0.")
+        raise DataError(
+            f"{file.shown} has {len(sheets)} sheets, so there is no sheet {sheet}.", "Sheet numbers start at 0."
+        )
     content.seek(0)
     table = pd.read_excel(content, sheet_name=sheet, engine="calamine", dtype_backend="pyarrow")
     yield pa.Table.from_pandas(table, preserve_index=False)
@@ -228,5 +230,6 @@ def _refuse_missing_file_column(name: str, names: Sequence[str], file: File) -> 
 def _explain_broken_file(file: File, kind: str, error: Exception) -> DataError:
     line = " ".join(str(error).split()).rstrip(".")
     return DataError(
-        f"{file.shown} cannot be read as {kind}: {line}.", "It can be truncated or have another format: copy it again."
+        f"{file.shown} cannot be read as {kind}: {line}.",
+        "The file may be truncated or have another format: copy it again, or set format=.",
     )

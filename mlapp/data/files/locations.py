@@ -146,7 +146,10 @@ def _open_filesystem(address: Address, scheme: str) -> tuple[fs.FileSystem, str]
         case "az":
             account, key = read_azure_account()
             if not account:
-                raise DataError(f"{address} needs an account.", "Set AZURE_STORAGE_ACCOUNT, or write abfs://….")
+                raise DataError(
+                    f"{address} names no storage account.",
+                    "Set AZURE_STORAGE_ACCOUNT, or use an address with abfs://….",
+                )
             return fs.AzureFileSystem(account, account_key=key, **_read_azure_filesystem_emulator()), path
     raise DataError(
         f"{address} begins with {scheme}://, which is not a supported file location.",
@@ -199,7 +202,11 @@ def _download_file(address: Address) -> Iterator[File]:
                 shutil.copyfileobj(answer, to, 1 << 20)
                 missing = int(answer.headers.get("Content-Length") or 0) - to.tell()
         except urllib.error.HTTPError as error:
-            todo = "Check what the address needs to let you in." if error.code in (401, 403) else "Check the address."
+            todo = (
+                "Check the address and the credentials that it requires."
+                if error.code in (401, 403)
+                else "Check the address."
+            )
             raise DataError(f"{address} answers {error.code} {error.reason}.", todo) from None
         except (urllib.error.URLError, OSError) as error:
             reason = address.hide_secrets(getattr(error, "reason", error))
@@ -217,7 +224,9 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
     except FileNotFoundError:
         raise DataError(f"There is no {shown}.", "Check the path.") from None
     except PermissionError:
-        raise DataError(f"{shown} may not be read.", "Ask for permission to read it.") from None
+        raise DataError(
+            f"You have no permission to read {shown}.", "Ask its owner for permission to read it."
+        ) from None
     except IsADirectoryError:
         raise DataError(f"{shown} is a folder.", "Name the files in it: …/*.parquet.") from None
     except OSError as error:
@@ -226,7 +235,9 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
         line = " ".join(text.split())
         if any(sign in low for sign in _REFUSED):
             todo = "Check the credentials, and the permission to list and read there."
-            raise DataError(f"{shown} may not be read: {_shorten_filesystem_error(line)}", todo) from None
+            raise DataError(
+                f"There is no permission to read {shown}: {_shorten_filesystem_error(line)}", todo
+            ) from None
         if "no_such_bucket" in low or "nosuchbucket" in low:
             raise DataError(f"{shown}: there is no such bucket.", "Check the bucket's name.") from None
         if "network_connection" in low or "curlcode" in low:
@@ -234,7 +245,7 @@ def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Ite
             raise DataError(f"{shown} cannot be reached: {_shorten_filesystem_error(line)}", todo) from None
         raise DataError(
             f"{shown} cannot be read: {_shorten_filesystem_error(line)}",
-            "Check that the file is whole, or copy it again.",
+            "Check that the file is complete, or copy it again.",
         ) from None
 
 

@@ -68,7 +68,9 @@ def _encode_path_value(name: str, text: str, before: str) -> str:
     scheme, separator, rest = before.partition("://")
     is_first = bool(separator) and "/" not in rest  # a host or a bucket
     if is_first and "/" in text:
-        raise UsageError(f"{name}={text!r} holds a '/', where a single name belongs.", "Give a name without '/'.")
+        raise UsageError(
+            f"{name}={text!r} contains a '/', but this part of the path is a single name.", "Give a name without '/'."
+        )
     if separator and scheme in ("http", "https"):
         return quote(text, safe="" if is_first or "?" in rest or "#" in rest else "/")
     return _WILD.sub(lambda found: r"[\[]" if found[0] == "[" else f"[{found[0]}]", text)

@@ -11,12 +11,12 @@ _TODO = {
     "password authentication failed": "Check the user and the password in the address.",
     "no password supplied": "Give the password in the address: postgresql://user:${DB_PASSWORD}@host/database.",
     "access denied": "Check the user and the password in the address, and what that user may read.",
-    "permission denied": "Ask for the right to read it: GRANT SELECT.",
+    "permission denied": "Ask for permission to read it: GRANT SELECT.",
     "unknown database": "Check the database's name in the address.",
-    "refused": "Check the host and the port in the address, and that the database is up.",
-    "can't connect": "Check the host and the port in the address, and that the database is up.",
+    "refused": "Check the host and the port in the address, and that the database is running.",
+    "can't connect": "Check the host and the port in the address, and that the database is running.",
     "could not translate host name": "Check the host's name in the address.",
-    "timeout": "Check the host and the port in the address, and that no firewall is in between.",
+    "timeout": "Check the host and the port in the address, and that no firewall blocks the connection.",
 }
 
 # Databases that report no position quote the part of the query with the error.

@@ -32,7 +32,7 @@ def open_ecr_repository(session: AwsSession, name: str, tags: Mapping[str, str],
         except ClientError as error:
             if not is_missing_on_aws(error):
                 raise
-            progress(f"make the repository {name} in ECR")
+            progress(f"create the repository {name} in ECR")
             repository = client.create_repository(
                 repositoryName=name,
                 imageScanningConfiguration={"scanOnPush": True},

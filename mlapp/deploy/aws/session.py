@@ -92,7 +92,9 @@ class AwsSession:
                 f"Check that the service exists there (targets.{self._target}.region), and the network.",
             ) from error
         except exceptions.WaiterError as error:
-            raise DeployError(f"AWS did not finish: {error}", f"See `mlapp status --target {self._target}`.") from error
+            raise DeployError(
+                f"AWS did not finish in time: {error}", f"See `mlapp status --target {self._target}`."
+            ) from error
         except exceptions.BotoCoreError as error:
             raise DeployError(f"AWS: {error}", "Check the AWS configuration and the network.") from error
 
@@ -103,8 +105,9 @@ class AwsSession:
             found = ACTION.search(text)
             action = found[1] if found else f"{self._find_iam_prefix(error)}:{error.operation_name}"
             return DeployError(
-                f"Your AWS identity lacks the right {action}: {text}",
-                f"Have an administrator grant {action}; `mlapp eject iam --target {self._target}` prints all of them.",
+                f"Your AWS identity lacks the permission {action}: {text}",
+                f"Have an administrator grant {action}; `mlapp eject iam --target {self._target}` prints all "
+                f"permissions.",
             )
         if code in EXPIRED:
             return DeployError(f"AWS does not accept the credentials: {text}", "Log in again: aws sso login.")

@@ -218,7 +218,7 @@ class Function:
                     raise DeployError(
                         f"Lambda cannot use the role: {text}",
                         "Allow lambda.amazonaws.com to assume it, as in `mlapp eject iam`. "
-                        "A new role needs some seconds.",
+                        "A new role is usable after some seconds.",
                     ) from error
                 if code in CONFLICTS:
                     raise DeployError(

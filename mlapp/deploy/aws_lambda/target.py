@@ -144,7 +144,7 @@ class LambdaTarget(Target[LambdaSettings]):
         self.abort(progress=progress)
         raise DeployError(
             f"The canary, release {version}, was aborted: {reason}. Release {live} serves all requests.",
-            "`mlapp logs --target lambda` shows its output; targets.lambda.canary holds the limits.",
+            "`mlapp logs --target lambda` shows its output; targets.lambda.canary sets the limits.",
         )
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
@@ -167,7 +167,7 @@ class LambdaTarget(Target[LambdaSettings]):
         state = str(configuration.get("State") or "Active")
         problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
         if live not in found:
-            problems.append(f"The alias live means version {live}, which mlapp did not publish.")
+            problems.append(f"The alias live points to version {live}, which mlapp did not publish.")
         traffic = {int(version): round(weight * 100) for version, weight in weights.items()}
         if live.isdigit():
             traffic[int(live)] = 100 - sum(traffic.values())
@@ -180,7 +180,7 @@ class LambdaTarget(Target[LambdaSettings]):
             ready=0 if problems else 1,
             traffic=traffic,
             url=function.find_url(),
-            scaling="an instance for each request at a time"
+            scaling="one instance for each concurrent request"
             + ("" if self.settings.concurrency is None else f", at most {self.settings.concurrency}"),
             problems=tuple(problems),
             place=place,
@@ -265,7 +265,7 @@ class LambdaTarget(Target[LambdaSettings]):
         if not self.settings.role:
             raise DeployError(
                 "targets.lambda.role is not set: the function needs a role.",
-                "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints the least one.",
+                "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints a template of the smallest role.",
             )
 
     def _require_triggers(self) -> None:
@@ -276,7 +276,7 @@ class LambdaTarget(Target[LambdaSettings]):
         found = next((release for release in self.releases() if str(release.number) == version), None)
         if found is None:
             raise DeployError(
-                f"mlapp did not publish version {version} of {self.function_name}, which the alias {LIVE} means.",
+                f"mlapp did not publish version {version} of {self.function_name}, to which the alias {LIVE} points.",
                 "See `mlapp releases --target lambda`, and deploy again.",
             )
         return found

@@ -19,14 +19,14 @@ def refuse_contradictory_triggers(settings: LambdaSettings) -> None:
     triggers = settings.triggers
     if triggers.schedule is not None and settings.output is None:
         raise ConfigError(
-            "targets.lambda.triggers.schedule is set, but there is no place for its predictions.",
-            "Set targets.lambda.output, as s3://bucket/predictions.",
+            "targets.lambda.triggers.schedule is set, but targets.lambda.output is not.",
+            "Set targets.lambda.output to the place for predictions, such as s3://bucket/predictions.",
         )
     if triggers.s3 is not None and settings.output is not None:
         place = f"s3://{triggers.s3.bucket}/{triggers.s3.prefix}"
         if f"{settings.output.rstrip('/')}/".startswith(place):
             raise ConfigError(
-                f"targets.lambda.output {settings.output} is in {place}, where new files invoke the function.",
+                f"targets.lambda.output {settings.output} is in {place}, where each new file invokes the function.",
                 "Name another folder or bucket for the predictions, or a prefix for triggers.s3.",
             )
 

@@ -47,8 +47,8 @@ class TriggerSet:
             visible = int(found["VisibilityTimeout"])
             if visible < settings.timeout:
                 raise DeployError(
-                    f"The queue {triggers.sqs.queue} hides a message for {visible} s, and the function may take "
-                    f"{settings.timeout} s: Lambda refuses that.",
+                    f"The queue {triggers.sqs.queue} has a visibility timeout of {visible} s, less than the function's "
+                    f"timeout of {settings.timeout} s, which Lambda does not accept.",
                     f"Set the queue's visibility timeout to {6 * settings.timeout} s, or lower targets.lambda.timeout.",
                 )
 

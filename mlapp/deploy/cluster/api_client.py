@@ -78,7 +78,7 @@ class Cluster:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
             raise ApiError(
                 f"The cluster ({self.connection.context}) is version {found}; mlapp needs {least} or later.",
-                "Have it upgraded; until then, adapt the files of `mlapp eject k8s` by hand.",
+                "Ask its operator to upgrade it; until then, adapt the files of `mlapp eject k8s` by hand.",
                 0,
             )
         self._version = (digits[0], digits[1])
@@ -108,7 +108,7 @@ class Cluster:
         if found is None:
             raise ApiError(
                 f"There is no namespace '{self.namespace}' in {self.connection.context}.",
-                "Choose another with --namespace, or have it created: "
+                "Choose another with --namespace, or let mlapp create it: "
                 f"{self.connection.section}.namespace: {{name: {self.namespace}, create: true}}.",
                 404,
             )

@@ -53,8 +53,8 @@ class ConflictError(ApiError):
     def __init__(self, conflicts: list[Conflict]) -> None:
         told = "; ".join(f"{one.object} {one.field} is owned by {one.owner}" for one in conflicts)
         super().__init__(
-            f"Others have set what this release would set, and nothing was changed: {told}.",
-            "Leave the field out (a setting or a patch), ask its owner, or take it: --force-conflicts.",
+            f"Fields of this release belong to others, and nothing was changed: {told}.",
+            "Remove the field from the setting or patch, ask its owner, or overwrite it with --force-conflicts.",
             409,
             "Conflict",
         )
@@ -75,7 +75,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, connect
     message, reason = status.get("message") or "", status.get("reason") or ""
     if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
-            f"The cluster ({connection.context}) does not accept the login: it is wrong or has expired.",
+            f"The cluster ({connection.context}) rejects your login: it is wrong or has expired.",
             "Log in again, as the cluster's operator told you; `kubectl get pods` tries it.",
             code,
             reason,
@@ -101,10 +101,10 @@ def _explain_api_error(
         words = found["words"].strip() or "no reason given"
         return (
             f"{object} was refused by the cluster's policy '{found['policy']}': {words}",
-            f"Change what it names: a setting of {section}, or {section}.patches.",
+            f"Change the field that the policy names, by a setting of {section} or {section}.patches.",
         )
     if "violates PodSecurity" in message:
-        todo = "Change what it names, or ask for a namespace of another level."
+        todo = "Change the field that the message names, or ask for a namespace of another Pod Security level."
         if "storage-initializer" in message:
             todo = (
                 "The container is KServe's own: have a securityContext set in its ClusterStorageContainer, use a "
@@ -116,28 +116,35 @@ def _explain_api_error(
         where = f" in namespace {found['namespace']}" if found["namespace"] else ""
         return (
             f"{found['user']} may not {found['verb']} {resource}{where}.",
-            "Ask the cluster's operator for it: `mlapp eject rbac` prints the least Role that deploying needs.",
+            "Ask the cluster's operator for it: `mlapp eject rbac` prints the smallest Role that can deploy.",
         )
     if code == 403:
         return f"May not {verb} {object}: {message}", "Ask the cluster's operator; `mlapp eject rbac` prints a Role."
     if found := re.search(r'namespaces "([^"]+)" not found', message):
         return (
             f"There is no namespace '{found[1]}' in {context}.",
-            f"Have it created, or let mlapp create it: {section}.namespace: {{name: {found[1]}, create: true}}.",
+            f"Ask its operator to create it, or let mlapp create it: {section}.namespace: "
+            f"{{name: {found[1]}, create: true}}.",
         )
     kind = object.partition("/")[0]
     if code == 404 and kind in OPERATORS:
         return (
             f"The cluster does not know {kind}: {OPERATORS[kind]} is not installed.",
-            f"Have it installed, or remove its setting from {section}.",
+            f"Ask the cluster's operator to install it, or remove its setting from {section}.",
         )
     if code == 404:
         return f"{object} does not exist in {context}.", "Look at `mlapp status`."
     if reason == "Terminating" or "is being terminated" in message:
         return f"{object} cannot be created: its namespace is being deleted.", "Wait until the namespace is deleted."
     if code == 422 or reason == "Invalid":
-        return f"The cluster does not accept {object}: {message}", "Change the setting or the patch that it names."
-    return f"The cluster refused to {verb} {object}: {message or f'HTTP {code}'}", "Look at the message, and try again."
+        return (
+            f"The cluster does not accept {object}: {message}",
+            "Change the setting or the patch that the message names.",
+        )
+    return (
+        f"The cluster refused to {verb} {object}: {message or f'HTTP {code}'}",
+        "Fix the cause that the message names, and try again.",
+    )
 
 
 def _decode_api_status(body: bytes | str) -> dict[str, Any]:

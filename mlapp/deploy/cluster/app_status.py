@@ -62,9 +62,9 @@ def find_release_status_problems(records: Sequence[ReleaseRecord], workload: str
     found = []
     live = releases.find_live_release(records)
     if begun := releases.find_interrupted_release(records):
-        found.append(f"release {begun.number} was interrupted before it was up: deploy again, or roll back")
+        found.append(f"release {begun.number} was interrupted before it was ready: deploy again, or roll back")
     if live and is_gone:
-        found.append(f"release {live.number} is recorded as live, and its {workload} is gone: deploy again")
+        found.append(f"release {live.number} is recorded as live, but its {workload} is gone: deploy again")
     if live is None and records and records[-1].state == "failed":
         found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
     return found

@@ -92,8 +92,8 @@ def judge_canary(
     record, before, _ = canary_trial.require_canary_trial(job)
     if before is None:
         raise DeployError(
-            f"Release {record.number} is a canary beside no live release, so there is nothing to compare it with.",
-            "`mlapp promote` or `mlapp abort` it.",
+            f"Release {record.number} is a canary, but there is no live release to compare it with.",
+            "Run `mlapp promote` or `mlapp abort`.",
         )
     live_release = before.release
     live_pods, trial_pods = WatchedRelease(job, before), WatchedRelease(job, record)
@@ -120,13 +120,13 @@ def judge_canary(
         )
     except KeyboardInterrupt:
         raise InterruptedDeployError(
-            "Interrupted: the canary stays on trial, undecided.", "`mlapp promote` or `mlapp abort` it."
+            "Interrupted: the canary keeps running without a decision.", "Run `mlapp promote` or `mlapp abort`."
         ) from None
     if reason:
         record = job.target.abort_canary(job)
         raise DeployError(
-            f"The canary, release {record.number}, was aborted: {reason}. The release before serves all traffic.",
-            f"`mlapp logs` shows the pods; targets.{job.target.name}.canary holds the limits.",
+            f"The canary, release {record.number}, was aborted: {reason}. The previous release serves all traffic.",
+            f"`mlapp logs` shows the pods; targets.{job.target.name}.canary sets the limits.",
         )
     return job.target.promote_canary(job)
 

@@ -109,8 +109,8 @@ def undo_failed_canary_promotion(
         yield
     except KeyboardInterrupt:
         raise InterruptedDeployError(
-            f"Interrupted: release {record.number} rolls out while its canary still serves.",
-            "`mlapp promote` again to finish, `mlapp abort` to go back.",
+            f"Interrupted: release {record.number} is rolling out, and its canary still serves.",
+            "Run `mlapp promote` again to finish, or `mlapp abort` to go back.",
         ) from None
     except UnreachableError:
         raise

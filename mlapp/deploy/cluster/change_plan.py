@@ -190,8 +190,8 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
     if not take_over:
         makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
         raise DeployError(
-            f"{object_title(document)} exists already and is not mlapp's: "
-            f"{' and '.join(makers) or 'somebody'} made it. "
+            f"{object_title(document)} already exists, and mlapp did not create it: "
+            f"{' and '.join(makers) or 'someone else'} did. "
             "Nothing was changed.",
             "Rename the app, remove that object, or take it over with --force-conflicts.",
         )
@@ -203,7 +203,7 @@ def _plan_changed_object(
 ) -> Change | list[Conflict]:
     if before["kind"] == DEPLOYMENT.kind and before["spec"].get("paused") and "paused" not in document["spec"]:
         raise DeployError(
-            f"{object_title(document)} is paused and would never reach a new release; nothing was changed.",
+            f"{object_title(document)} is paused, so a new release would never roll out; nothing was changed.",
             f"Find out who paused it, then run: kubectl rollout resume deployment/{document['metadata']['name']}",
         )
     force = take_over

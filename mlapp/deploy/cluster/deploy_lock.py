@@ -43,7 +43,7 @@ class DeployLock:
         """Raise `LockLostError` if the lock was lost: the API server was unreachable for longer than the Lease."""
         if self.lost.is_set():
             raise LockLostError(
-                "Stopped: the API server was unreachable for so long that another deploy of this app can have started.",
+                "Stopped: the API server was unreachable for so long that another deploy of this app may have started.",
                 "Check `mlapp status`, then deploy again to resume.",
             )
 

@@ -139,7 +139,7 @@ class DeploySession(Generic[S]):
         try:
             self.target.wait_for_release(self, documents, record, restored=restored)
         except UnreachableError as error:
-            again = "" if isinstance(error, LockLostError) else " Then do the same again: it goes on watching."
+            again = "" if isinstance(error, LockLostError) else " Then deploy again to continue watching."
             raise UnreachableError(
                 f"{error.what} Release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
                 error.todo + again,
@@ -192,7 +192,7 @@ class DeploySession(Generic[S]):
             )
         self.progress(f"rolled back to release {before.number}")
         return DeployError(
-            f"Release {number} failed: {error.what}\nWent back: release {before.number} is live.", error.todo
+            f"Release {number} failed: {error.what}\nRolled back: release {before.number} is live.", error.todo
         )
 
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
@@ -217,7 +217,7 @@ class DeploySession(Generic[S]):
             self.progress(f"resuming the interrupted release {begun.number}")
             return begun
         if begun:
-            self.releases.mark_state(begun, "failed", "interrupted before it was up")
+            self.releases.mark_state(begun, "failed", "interrupted before it was ready")
         elif before and before.objects == text and not plan.pending:
             self.progress(f"release {before.number} is live already: nothing to change")
             return before
@@ -240,7 +240,7 @@ class DeploySession(Generic[S]):
     def _interrupted_deploy_error(self, record: ReleaseRecord) -> InterruptedDeployError:
         return InterruptedDeployError(
             f"Interrupted: release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
-            "`mlapp status` shows it; deploy again to go on watching, `mlapp rollback` to go back.",
+            "`mlapp status` shows it; deploy again to continue watching, or run `mlapp rollback`.",
         )
 
 
@@ -257,7 +257,7 @@ def open_deploy_session(target: ClusterTarget[S], progress: Reporter) -> Iterato
 def _refuse_deploy_beside_canary(records: Sequence[ReleaseRecord]) -> None:
     if trial := releases.find_canary_release(records):
         raise DeployError(
-            f"Release {trial.number} is on trial as a canary; nothing was changed.",
+            f"Release {trial.number} is an undecided canary; nothing was changed.",
             "Run `mlapp promote` or `mlapp abort` first.",
         )
 

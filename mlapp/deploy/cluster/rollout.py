@@ -148,7 +148,7 @@ class RolloutWait:
         status, wanted = self.deployment.get("status", {}), self.deployment.get("spec", {}).get("replicas", 1)
         if self._is_observed():
             old = status.get("replicas", 0) - status.get("updatedReplicas", 0)
-            leaving = f", {old} of the release before still there" if old > 0 else ""
+            leaving = f", {old} of the previous release still running" if old > 0 else ""
             now = f"{self.name}: {self._count_rollout_pods()} of {wanted} new pods available{leaving}"
             if self._told.get("") != now:
                 self._told[""] = now
@@ -169,7 +169,7 @@ class RolloutWait:
                 answer = predict_at_pod(self.cluster, self.serve, name, self.example)
             except AnswerError as error:
                 if error.status in UNCHECKED:
-                    self.progress(f"pod {name} wants an API key; what it predicts is not checked")
+                    self.progress(f"pod {name} requires an API key, so its predictions are not checked")
                 elif error.status in (429, 503):
                     continue  # overloaded: ask again later
                 else:
@@ -284,9 +284,10 @@ def _is_slow_image_pull(event: dict[str, Any]) -> bool:
 
 def _advise_on_rollout_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
-        return "Check that the image is there and that the cluster may pull it (`image_pull_secrets` of the target)."
+        return "Check that the image exists and that the cluster has permission to pull it (`image_pull_secrets` of "
+        "the target)."
     if found.out_of_memory:
         return "Raise `resources.memory` of the target, or `resources.memory_limit` if that is set."
     if found.crashed:
         return "Fix the error in its last lines; `mlapp serve` here runs the same code."
-    return "Fix the error that it names; `mlapp status` shows the state."
+    return "Fix the cause named above; `mlapp status` shows the state."

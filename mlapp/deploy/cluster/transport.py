@@ -133,7 +133,7 @@ class Transport:
         host = self.connection.client.configuration.host
         return UnreachableError(
             f"The API server of {self.connection.context}, {host}, does not answer: {cause}",
-            "Check the network and VPN, and that the context is right: `kubectl config get-contexts`.",
+            "Check the network and VPN, and that the context is correct: `kubectl config get-contexts`.",
         )
 
     def _note_transport_clock(self, response: Any) -> None:

@@ -74,7 +74,7 @@ def _require_no_other_deploy(containers: Containers, live: Server | None) -> Non
 
 def _concurrent_deploy_error(containers: Containers, name: str) -> DeployError:
     return DeployError(
-        f"Another deploy of {containers.app} is under way: it has made the container {name}.",
+        f"Another deploy of {containers.app} is in progress: it created the container {name}.",
         f"Wait until it ends. If it was killed: docker rm --force {name}.",
     )
 
@@ -104,7 +104,7 @@ def _wait_until_ready(containers: Containers, server: Server) -> None:
         server.container.reload()
         state = server.container.attrs["State"]
         if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
-            killed = " for want of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
+            killed = " because it ran out of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
                 f"{server.name} exited with code {state['ExitCode']}{killed}; its output: "
                 f"{logs.read_last_log_lines(server.container)}",
@@ -221,4 +221,4 @@ def _explain_docker_rollout_refusal(error: Any, containers: Containers, what: st
         )
     if "no space left" in text.lower():
         return DeployError("The engine's disk is full.", "Free disk space: docker system df, docker system prune.")
-    return DeployError(f"The engine refuses {what}: {text}", "Fix the error named above.")
+    return DeployError(f"The engine refused {what}: {text}", "Fix the error named above.")

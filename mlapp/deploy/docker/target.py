@@ -175,6 +175,6 @@ def _make_docker_replica(server: Server) -> Replica:
 def _find_docker_problems(containers: Containers, live: Server | None) -> Iterator[str]:
     front = containers.find_proxy()
     if front is not None and front.status != "running":
-        yield f"the front {front.name} is {front.status}: docker start {front.name}"
+        yield f"the proxy {front.name} is {front.status}: docker start {front.name}"
     if live is not None and not live.is_running:
-        yield f"{live.name} is {live.container.status}; it said: {logs.read_last_log_lines(live.container)}"
+        yield f"{live.name} is {live.container.status}; its last output: {logs.read_last_log_lines(live.container)}"

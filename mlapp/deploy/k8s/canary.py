@@ -35,8 +35,8 @@ def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool
     share = percent if job.settings.gateway else round(100 * replicas / (replicas + beside))
     if share != percent:
         job.progress(
-            f"the canary will be {replicas} of {replicas + beside} pods, and so get about {share} % of the traffic; "
-            f"targets.k8s.gateway splits it exactly"
+            f"the canary has {replicas} of {replicas + beside} pods and gets about {share} % of the traffic; "
+            f"targets.k8s.gateway gives an exact share"
         )
     documents = render_canary(shipment, job.settings, job.serve, replicas, percent)
     workload, traffic = _split_canary_documents(job, documents)

@@ -32,7 +32,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
     files = make(names, documents)
     for name in files:
         if (folder / name).exists():
-            raise DeployError(f"{folder / name} is there already.", "Remove it, or give another folder with --to.")
+            raise DeployError(f"{folder / name} already exists.", "Remove it, or give another folder with --to.")
     written = []
     for name, text in files.items():
         path = folder / name

@@ -99,7 +99,7 @@ def _refuse_contradictory_settings(context: RenderContext) -> None:
             f"targets.k8s.autoscaling: min {scaling.min} is more than max {scaling.max}.", "Set max to at least min."
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
-        raise ConfigError("targets.k8s.autoscaling has no goal.", "Give it cpu, memory or metrics.")
+        raise ConfigError("targets.k8s.autoscaling has no metric to scale by.", "Set cpu, memory or metrics.")
     for index, allowed in enumerate(settings.network_policy.egress):
         if (allowed.cidr is None) == (allowed.namespace is None):
             raise ConfigError(

@@ -97,7 +97,7 @@ def _describe_autoscaler(scaler: dict[str, Any]) -> str:
             goal = resource.get("target", {}).get("averageUtilization")
             goals.append(f"{resource['name']} {'unknown' if seen is None else f'{seen} %'} of {goal} %")
     least, most = spec.get("minReplicas", 1), spec.get("maxReplicas")
-    return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'own metrics'}"
+    return f"{least} to {most} replicas, now {now.get('currentReplicas', 0)}; {', '.join(goals) or 'custom metrics'}"
 
 
 def _find_deployment_problems(

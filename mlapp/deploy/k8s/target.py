@@ -51,7 +51,7 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
             return None
         if url := service_address.find_service_url(self.cluster, self.names, record):
             return url
-        progress("the Service has no address outside yet: `mlapp status` shows it once it has")
+        progress("the Service has no external address yet: `mlapp status` shows it as soon as it has one")
         return None
 
     def wait_for_release(

@@ -80,7 +80,7 @@ class KnativeWait(RolloutWait):
     def _explain_timeout(self, timeout: float | None) -> str:
         after = f" after {timeout:.0f} s" if timeout else ""
         if not self.item.get("status"):
-            return f"Knative has not begun with Service/{self.name}{after}: is its controller running?"
+            return f"Knative has not started to process Service/{self.name}{after}: is its controller running?"
         told = [
             describe_knative_condition(each) for each in self._read_knative_conditions() if each.get("status") != "True"
         ]

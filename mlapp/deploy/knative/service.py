@@ -165,5 +165,5 @@ def _refuse_contradictory_knative_settings(settings: KnativeSettings) -> None:
     if settings.platform == "cloud_run" and settings.pod_security:
         raise ConfigError(
             "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",
-            "Leave one of `platform: cloud_run` and `pod_security` out.",
+            "Remove `platform: cloud_run` or `pod_security`.",
         )

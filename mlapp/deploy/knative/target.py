@@ -24,7 +24,7 @@ from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
 
-INSTALL = "Have Knative Serving installed, or use --target k8s."
+INSTALL = "Ask the cluster's operator to install Knative Serving, or use --target k8s."
 
 
 class KnativeTarget(RevisionTarget[KnativeSettings]):
@@ -41,7 +41,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         """Check that the cluster is new enough and has Knative Serving."""
         if self.settings.platform == "cloud_run":
             raise UsageError(
-                "Cloud Run is deployed to with Google's own tool: targets.knative.platform is cloud_run.",
+                "mlapp cannot deploy to Cloud Run itself, and targets.knative.platform is cloud_run.",
                 "mlapp deploy --target knative --dry-run > .mlapp/service.yaml && "
                 "gcloud run services replace .mlapp/service.yaml",
             )

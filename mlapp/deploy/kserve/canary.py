@@ -140,7 +140,8 @@ def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Me
         raise DeployError(
             "A canary in Standard mode needs the Gateway API, and KServe has made no HTTPRoute for "
             f"{job.names.base}, so nothing can split the traffic. Nothing was changed.",
-            "Have KServe's Gateway API enabled (ingress.enableGatewayApi), use `mode: knative`, or deploy without "
+            "Ask KServe's operator to enable the Gateway API (ingress.enableGatewayApi), use `mode: knative`, or "
+            "deploy without "
             "--canary.",
         )
     return route

@@ -122,7 +122,7 @@ class ServiceWait(RolloutWait):
             if event.get("reason") in FATAL_EVENTS:
                 raise RolloutError(
                     f"KServe refuses InferenceService/{self.service} ({event['reason']}): {event.get('message')}",
-                    "Use targets.kserve.mode: standard, or have Knative Serving installed.",
+                    "Use targets.kserve.mode: standard, or ask the cluster's operator to install Knative Serving.",
                 )
         if found := self._find_failure():
             key = f"failure {found}"
@@ -143,7 +143,9 @@ class ServiceWait(RolloutWait):
         after = f" after {timeout:.0f} s" if timeout else ""
         conditions = self._read_service_conditions()
         if not self.item.get("status"):
-            return f"KServe has not begun with InferenceService/{self.service}{after}: is its controller running?"
+            return (
+                f"KServe has not started to process InferenceService/{self.service}{after}: is its controller running?"
+            )
         if self._lacks_address():
             ingress = conditions.get("IngressReady", {})
             return (
@@ -160,7 +162,7 @@ class ServiceWait(RolloutWait):
         if self.mode == "standard" and self.deployment:
             told.insert(0, super()._explain_timeout(timeout))
         elif self.mode == "standard":
-            told.insert(0, f"KServe has made no Deployment {self.name}{after}")
+            told.insert(0, f"KServe has created no Deployment {self.name}{after}")
         else:
             ready = sum(is_pod_ready(pod) for pod in self.pods.values())
             told.insert(0, f"{ready} pods of the new revision are ready{after}")
@@ -170,7 +172,7 @@ class ServiceWait(RolloutWait):
     def _advise_on_timeout(self) -> str:
         if self._lacks_address():
             return (
-                "Have that repaired, or serve inside the cluster only: "
+                "Ask the Gateway's operator to fix it, or serve inside the cluster only: "
                 f"targets.kserve.labels: {{{VISIBILITY}: {INTERNAL}}}."
             )
         return super()._advise_on_timeout()
@@ -219,7 +221,7 @@ def explain_missing_address(condition: dict[str, Any]) -> str:
             f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + said if said else ''}); "
             "the Gateway that KServe is configured with (ingress.kserveIngressGateway) is missing or not ready"
         )
-    return _describe_service_condition(condition) or "KServe has made no route yet"
+    return _describe_service_condition(condition) or "KServe has created no route yet"
 
 
 def _describe_service_condition(condition: dict[str, Any]) -> str:

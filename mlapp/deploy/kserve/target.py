@@ -25,7 +25,7 @@ from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.reporting import Reporter
 
-INSTALL = "Have KServe 0.17 or later installed, or use --target k8s."
+INSTALL = "Ask the cluster's operator to install KServe 0.17 or later, or use --target k8s."
 
 
 class KServeTarget(RevisionTarget[KServeSettings]):

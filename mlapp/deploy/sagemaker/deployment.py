@@ -35,7 +35,7 @@ class Deployment:
         live, trial = endpoint.find_numbers(current)
         if trial is not None:
             raise DeployError(
-                f"Release {trial} is on trial as a canary; nothing was changed.",
+                f"Release {trial} is an undecided canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()
@@ -56,7 +56,7 @@ class Deployment:
                 ) from error
             self._restore_live_endpoint(live, config)
             raise DeployError(
-                f"Release {record.number} failed: {error.what}\nWent back: release {live} is live.", error.todo
+                f"Release {record.number} failed: {error.what}\nRolled back: release {live} is live.", error.todo
             ) from error
         self._trim_endpoint_releases(record.number)
         return record
@@ -162,7 +162,7 @@ class Deployment:
         if trial is not None:
             raise DeployError(
                 f"Release {trial} is still an undecided canary; nothing was changed.",
-                "`mlapp promote` or `mlapp abort` it first.",
+                "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()
         return live

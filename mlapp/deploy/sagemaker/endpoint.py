@@ -29,8 +29,8 @@ class ConcurrentDeployError(DeployError):
 
     def __init__(self, endpoint: str, reason: str) -> None:
         super().__init__(
-            f"Another deploy of the endpoint {endpoint} is under way ({reason}); nothing was changed.",
-            "Wait until that has ended, look at `mlapp releases`, and deploy again.",
+            f"Another deploy of the endpoint {endpoint} is in progress ({reason}); nothing was changed.",
+            "Wait until it has ended, check `mlapp releases`, and deploy again.",
         )
 
 

@@ -217,7 +217,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         self.abort(progress=progress)
         raise DeployError(
             f"The canary, release {trial}, was aborted: {reason}. Release {live} serves all traffic.",
-            "`mlapp logs` shows the instances; targets.sagemaker.canary holds the limits.",
+            "`mlapp logs` shows the instances; targets.sagemaker.canary sets the limits.",
         )
 
     @property
@@ -231,7 +231,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if self.settings.role is None:
             raise DeployError(
                 "targets.sagemaker.role is missing: SageMaker pulls the image and writes logs with an execution role.",
-                "Set its ARN. `mlapp eject iam --target sagemaker` prints the smallest role.",
+                "Set its ARN. `mlapp eject iam --target sagemaker` prints a template of the smallest role.",
             )
 
     def _make_sagemaker_template(

@@ -55,7 +55,7 @@ def make_mesh_tensors(inputs: Any) -> dict[str, Any]:
     elif isinstance(inputs, Sequence) and inputs and all(isinstance(row, Mapping) for row in inputs):
         columns = {name: [row.get(name) for row in inputs] for name in inputs[0]}
     if not columns:
-        raise UsageError("Seldon takes records or columns with names.", 'Give them as [{"column": 1.5}].')
+        raise UsageError("Seldon accepts only records or named columns.", 'Give the features as [{"column": 1.5}].')
     tensors = []
     for name, values in columns.items():
         found = next((type_ for kind, type_ in DATATYPES if all(isinstance(value, kind) for value in values)), None)
@@ -63,7 +63,8 @@ def make_mesh_tensors(inputs: Any) -> dict[str, Any]:
             found = "FP64"
         if found is None:
             raise UsageError(
-                f"The column '{name}' has values of more than one type.", "Give numbers, texts or booleans."
+                f"The column '{name}' has values of more than one type.",
+                "Give only numbers, only strings or only booleans.",
             )
         tensors.append({"name": str(name), "datatype": found, "shape": [len(values), 1], "data": list(values)})
     return {"inputs": tensors}
@@ -75,7 +76,7 @@ def _find_mesh_pod(cluster: Cluster) -> tuple[str, int]:
     if service is None:
         raise DeployError(
             f"There is no Service {MESH} in {cluster.place}: Seldon's runtime is not installed in this namespace.",
-            "Have a SeldonRuntime created there, or set targets.seldon.namespace to its namespace.",
+            "Create a SeldonRuntime there, or set targets.seldon.namespace to its namespace.",
         )
     chosen = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
     ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen) if is_pod_ready(pod)]

@@ -38,7 +38,7 @@ from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
-INSTALL = "Have Seldon Core 2 installed, or use --target k8s."
+INSTALL = "Ask the cluster's operator to install Seldon Core 2, or use --target k8s."
 SERVER_LABEL = "seldon-server-name"
 
 

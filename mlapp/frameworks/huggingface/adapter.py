@@ -153,7 +153,7 @@ class HuggingFaceFramework(Framework):
         except Exception as error:  # transformers raises many types
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelError(
-                f"The model in {folder} makes no pipeline for '{task.pipeline}': {reason}",
+                f"The model in {folder} cannot be loaded as a pipeline for '{task.pipeline}': {reason}",
                 "Train again here, or restore it.",
             ) from error
 

@@ -42,7 +42,8 @@ def save_transformer(model: Any, tokenizer: Any, task: Task, folder: Path) -> No
     kind = type(model).__name__
     if getattr(transformers, kind, None) is not type(model):
         raise ModelError(
-            f"The model, a {kind}, is not of a class of transformers: loading it would run code that is kept with it.",
+            f"The model, a {kind}, is not a class of the transformers library: loading it would run code stored "
+            f"with the model.",
             "Use one of transformers' classes, or write an @app.saver and an @app.loader.",
         )
     with quiet_transformers():
@@ -71,7 +72,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
         kind: Any = getattr(transformers, name)
         is_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
         if not is_model:
-            raise TypeError(f"'{name}' is no model of transformers")
+            raise TypeError(f"'{name}' is not a model class of transformers")
         with quiet_transformers():
             model, told = kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True

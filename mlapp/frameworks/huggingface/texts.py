@@ -24,7 +24,7 @@ def list_huggingface_texts(features: Any) -> list[list[str]]:
         columns = {"features": list(features)}
     if not 1 <= len(columns) <= 2:
         raise DataError(
-            f"The features have {len(columns)} columns: a text model takes one column of texts, or two as pairs.",
+            f"The features have {len(columns)} columns: a text model takes one column of strings, or two as pairs.",
             'Name it: App(…, features=["text"]); or join columns in a feature_transformer.',
         )
     for name, values in columns.items():
@@ -32,7 +32,7 @@ def list_huggingface_texts(features: Any) -> list[list[str]]:
         if wrong is not None or any(value is None for value in values):
             held = "missing values" if wrong is None or wrong != wrong else f"a {type(wrong).__name__}"
             raise DataError(
-                f"Column '{name}' of the features holds {held}, but the model takes texts.",
+                f"Column '{name}' of the features contains {held}, but the model takes strings.",
                 "Fill, drop or convert them in the data_reader or a feature_transformer.",
             )
     return list(columns.values())

@@ -116,7 +116,7 @@ class KerasFramework(Framework):
         except ValueError as error:
             raise ModelError(
                 f"Keras cannot train the model on this data: {_shorten_keras_reason(error)}",
-                "Pass compile a loss that fits the target, or leave compile out.",
+                "Pass a loss that fits the target to compile(), or do not call compile().",
             ) from error
         checkpoint.remove_file()
         setattr(model, LABELS, labels)
@@ -255,7 +255,7 @@ def _encode_keras_target(model: Any, target: Any, tried: Any) -> tuple[Any, list
         labels, codes = np.unique(values.ravel(), return_inverse=True)
         if len(labels) > 2:
             raise ModelError(
-                f"The target has {len(labels)} classes, the model one sigmoid.",
+                f"The target has {len(labels)} classes, but the model ends in one sigmoid.",
                 f"Build a model with {len(labels)} outputs in the model function.",
             )
         return codes.astype(np.float32).reshape(-1, 1), labels.tolist()

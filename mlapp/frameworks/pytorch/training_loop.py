@@ -190,6 +190,7 @@ def _choose_training_device(name: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"The device '{name}' cannot be used here: {reason}", "Leave it out, or give -p device=cpu."
+            f"The device '{name}' cannot be used here: {reason}",
+            "Leave out the parameter device, or give -p device=cpu.",
         ) from error
     return device

@@ -300,5 +300,5 @@ def count_objects(inputs: Any, before: int = 0) -> int:
     if hasattr(inputs, "iloc"):
         before += len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)
     if before > MOST_AT_ONCE:
-        raise HttpError(413, f"The body has more than {MOST_AT_ONCE} texts for a feature_loader. Send fewer rows.")
+        raise HttpError(413, f"The body has more than {MOST_AT_ONCE} strings for a feature_loader. Send fewer rows.")
     return before

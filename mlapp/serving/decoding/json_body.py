@@ -98,7 +98,7 @@ def decode_json(body: bytes) -> Any:
     except TwiceError as error:
         raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
     except (msgspec.DecodeError, ValueError) as error:
-        hint = " JSON knows no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
+        hint = " JSON has no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
         raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
 
 
@@ -127,7 +127,7 @@ def check_business_keys(keys: Any, rows: int) -> Any:
     raise InputError(
         [
             Problem(
-                "keys is neither an object of texts and numbers nor a list with one such object per row", field="keys"
+                "keys is neither an object of strings and numbers nor a list with one such object per row", field="keys"
             )
         ]
     )
@@ -195,4 +195,4 @@ def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _format_json_body_key(value: Any) -> str:
-    return {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+    return {str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")

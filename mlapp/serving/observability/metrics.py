@@ -153,7 +153,7 @@ class Metrics:
         )
         self.estimate_wait = Gauge(
             "mlapp_queue_expected_seconds",
-            "Wait of a request that comes now, by the measured pace.",
+            "Expected wait of a new request, from the measured pace.",
             ["model"],
             registry=registry,
             multiprocess_mode="livemax",
@@ -163,14 +163,12 @@ class Metrics:
         )
         self.model_seconds = Histogram(
             "mlapp_model_seconds",
-            "Time in the app's functions, a batch.",
+            "Time in the app's functions per batch.",
             ["model"],
             buckets=SECONDS,
             registry=registry,
         )
-        self.errors = Counter(
-            "mlapp_errors_total", "Errors, by where they arose.", ["model", "kind"], registry=registry
-        )
+        self.errors = Counter("mlapp_errors_total", "Errors by origin.", ["model", "kind"], registry=registry)
         self.info = Gauge(
             "mlapp_model_info",
             "1 for the version that answers.",

@@ -47,7 +47,7 @@ def describe_request_body(content: Json) -> Json:
     """A request's body, by its media type."""
     return {
         "required": True,
-        "description": "It may be packed: `Content-Encoding: gzip` or `deflate`.",
+        "description": "The body may be compressed: `Content-Encoding: gzip` or `deflate`.",
         "content": content,
     }
 

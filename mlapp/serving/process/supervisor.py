@@ -66,7 +66,7 @@ class Supervisor:
         finally:
             shutil.rmtree(self._metrics, ignore_errors=True)
         if self._failed:
-            raise MlappError("The server could not start.", "The lines above say why.")
+            raise MlappError("The server could not start.", "Fix the error above.")
 
     def _preload_models(self) -> None:
         """Load the models in this process, so that the workers share them."""
@@ -163,7 +163,7 @@ class Supervisor:
                 if self._stopping:
                     return
                 if fresh.lines is None:
-                    self._tell(f"Worker {fresh.pid} could not start; worker {old.pid} stays.")
+                    self._tell(f"Worker {fresh.pid} could not start; worker {old.pid} keeps serving.")
                     continue
                 leaving = fresh if old.ended.is_set() else old
                 fresh.is_leaving = False
@@ -181,7 +181,7 @@ class Supervisor:
         try:
             preloaded = preload_models(self._plan)
         except MlappError as error:
-            self._tell(f"The workers keep the models that they have loaded: {error.what}")
+            self._tell(f"The workers keep serving the models that they have loaded: {error.what}")
             return False
         finally:
             for number, handler in before.items():
@@ -205,7 +205,7 @@ class Supervisor:
                 continue
             changed = next((path for path, _ in after ^ before), "")
             before = after
-            self._tell(f"{changed} has changed; loading again.")
+            self._tell(f"{changed} has changed; reloading.")
             self._told = False
             self._changed.set()
             self._changed = asyncio.Event()

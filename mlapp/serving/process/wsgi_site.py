@@ -45,7 +45,9 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
     if not location.file.is_file():
         raise ConfigError(f"serve.wsgi: there is no {location.file}.", "Name the site as `web.py:site`.")
     if not location.variable:
-        raise ConfigError(f"serve.wsgi: '{place}' names no object in it.", "Add the name after a colon: `web.py:site`.")
+        raise ConfigError(
+            f"serve.wsgi: '{place}' names a file, but no object in it.", "Add the name after a colon: `web.py:site`."
+        )
     if importlib.util.find_spec("gunicorn") is None:
         raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
     paths = locate_app_import_paths(project.root, location)

@@ -85,7 +85,7 @@ def find_v2_model(application: Application, name: str, version: str | None) -> E
                 raise HttpError(404, f"'{name}' answers with version {endpoint.current.version}, not {version:.60}.")
             return endpoint
     known = ", ".join(endpoint.name for endpoint in application.endpoints)
-    raise HttpError(404, f"There is no model '{name:.60}'; there is {known}.")
+    raise HttpError(404, f"There is no model '{name:.60}'; this server has {known}.")
 
 
 def make_v2_metadata(endpoint: Endpoint) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _make_v2_answer(name: str, version: str, asked: InferRequest, outputs: list[
     if wanted is not None:
         known = {output.name for output in outputs}
         if missing := [name for name in wanted if name not in known]:
-            raise HttpError(400, f"There is no output '{missing[0]:.60}'; there is {', '.join(sorted(known))}.")
+            raise HttpError(400, f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(known))}.")
         outputs = [output for output in outputs if output.name in wanted]
     told, binary = [], []
     for output in outputs:

@@ -44,7 +44,7 @@ def make_tensor_from_values(name: str, datatype: str, shape: Sequence[int], valu
     _check_tensor_shape(name, shape)
     budget.take(len(values))
     if datatype == "BYTES" and len(shape) == 1 and isinstance(values, list) and list in map(type, values):
-        raise HttpError(400, f"Tensor '{name:.60}' of shape {list(shape)} has lists in it: send them to /predict.")
+        raise HttpError(400, f"Tensor '{name:.60}' of shape {list(shape)} contains lists: send them to /predict.")
     return Tensor(name, _reshape_tensor(name, _convert_tensor_values(name, datatype, values), shape), datatype)
 
 
@@ -119,7 +119,7 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
             texts.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
             at += 4 + length
         if at != len(raw):
-            raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a text.")
+            raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a string.")
         array: np.ndarray[Any, Any] = np.empty(len(texts), dtype=object)
         array[:] = texts
         return Tensor(name, _reshape_tensor(name, array, shape), datatype)

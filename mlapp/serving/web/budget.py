@@ -57,7 +57,7 @@ class Budget:
         if self._cells < 0:
             raise HttpError(413, f"The body has more than {self._most} values: see serve.max_cells.")
         if self._size < 0:
-            raise HttpError(413, "The texts in the body decode to too many bytes: see serve.max_body.")
+            raise HttpError(413, "The strings in the body decode to too many bytes: see serve.max_body.")
         self.check()
 
     def check(self) -> None:
@@ -105,7 +105,7 @@ class Intake:
         self.held -= size
 
     def full(self) -> HttpError:
-        detail = "The server holds as many bodies as it may (serve.max_bodies). Try again in a second."
+        detail = "The server has reached its limit of request bodies (serve.max_bodies). Try again in a second."
         return HttpError(503, detail, headers=((b"retry-after", b"1"), (b"connection", b"close")))
 
 

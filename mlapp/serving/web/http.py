@@ -187,7 +187,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     if not inflate.eof:
         raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
     if inflate.unused_data:  # of another member, whose rows must not be lost
-        raise HttpError(400, f"The body's {encoding.decode()} has data behind its end: send it as one member.")
+        raise HttpError(400, f"The body's {encoding.decode()} has data after its end: send it as one member.")
     return plain
 
 

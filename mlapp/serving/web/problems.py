@@ -21,13 +21,13 @@ TITLES = {
     406: "The answer is not available in this form",
     408: "The request took too long to arrive",
     413: "The body is too large",
-    415: "The body is of a type that is not accepted",
+    415: "The type of the body is not accepted",
     422: InputError.title,
     431: "The headers are too large",
     500: "The model could not predict",
     503: "The server is busy",
     504: "The deadline has passed",
-    505: "This version of HTTP is not known",
+    505: "This version of HTTP is not supported",
 }
 MEDIA = b"application/problem+json"
 

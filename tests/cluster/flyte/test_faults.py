@@ -87,7 +87,7 @@ def test_a_failed_reader_shows_the_whole_traceback_and_the_run_recovers(cluster:
     again = engine.recover(started.id)
     with pytest.raises(RunFailedError, match="no such column"):
         follow(engine, again.id)
-    with pytest.raises(UsageError, match="is over already: it failed"):
+    with pytest.raises(UsageError, match="has already ended: it failed"):
         engine.abort_run(started.id, "enough")
 
 

@@ -78,7 +78,7 @@ def test_a_source_has_the_expressions_parameters(orders):
     read = dynamodb.source(orders, key="customer = :who", who=str)
     assert inspect.signature(read).parameters["who"].annotation is str
     assert len(read(who="bob")) == 200
-    with pytest.raises(DeclarationError, match="'who', and nothing says its type"):
+    with pytest.raises(DeclarationError, match="'who', which has no type"):
         dynamodb.source(orders, key="customer = :who")
 
 

@@ -112,7 +112,7 @@ def test_the_reader_of_a_source_has_the_paths_parameters(days):
     assert inspect.signature(read).parameters["day"].annotation is datetime.date
     assert read(day=datetime.date(2026, 1, 2))["id"].to_list() == [2, 2]
     assert read.__name__ == "read_files"
-    with pytest.raises(DeclarationError, match=r"'day', and nothing says its type"):
+    with pytest.raises(DeclarationError, match=r"'day', which has no type"):
         files.source("day={day}/x.csv")
     with pytest.raises(DeclarationError, match=r"'colums' is not a parameter of the path. Did you mean 'columns'"):
         files.source("x.csv", colums=["a"])

@@ -148,7 +148,7 @@ def test_a_source_never_holds_what_the_environment_says(monkeypatch):
 
 
 def test_a_source_refuses_what_does_not_fit_its_query():
-    with pytest.raises(DeclarationError, match="'since', and nothing says its type"):
+    with pytest.raises(DeclarationError, match="'since', which has no type"):
         sql.source("sqlite://", "SELECT :since")
     with pytest.raises(DeclarationError, match="'sinse' is not a parameter"):
         sql.source("sqlite://", "SELECT :since", since=int, sinse=int)

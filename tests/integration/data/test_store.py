@@ -229,7 +229,7 @@ def test_a_service_without_conditional_writes_is_refused(
     [
         ({"AWS_SECRET_ACCESS_KEY": "wr0ng"}, r"not accept the credentials \(SignatureDoesNotMatch\)", "Check AWS_"),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, r"does not accept the credentials \(InvalidAccessKeyId\)", "Check AWS_"),
-        ({"AWS_ACCESS_KEY_ID": "stranger"}, r"may not be used with these credentials \(AccessDenied\)", "permission"),
+        ({"AWS_ACCESS_KEY_ID": "stranger"}, r"denies access to these credentials \(AccessDenied\)", "permission"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached", "Check the network, and AWS_ENDPOINT_URL"),
     ],
 )  # fmt: skip

@@ -91,7 +91,7 @@ def test_the_schema_and_the_metrics_are_of_all_parts() -> None:
 
 
 def test_a_part_with_other_columns_is_refused() -> None:
-    with pytest.raises(DataError, match="has other columns than the first: z"):
+    with pytest.raises(DataError, match="has different columns from the first: z"):
         a_small_app([a_part(-5, 5), a_part(-1, 1).assign(z=1)]).train()
 
 

@@ -76,7 +76,7 @@ def test_a_project_or_domain_that_does_not_exist(
 
 
 def test_a_parameter_that_is_larger_than_a_message(engine: FlytekitEngine, registered: Registration) -> None:
-    with pytest.raises(FlyteError, match=r"refuses what is too large: .* larger than max"):
+    with pytest.raises(FlyteError, match=r"rejects a message that is too large: .* larger than max"):
         engine.start_run("train", {"fail": "x" * 5_000_000}, registered)
 
 
@@ -127,7 +127,7 @@ def test_outputs_that_have_expired(engine: FlytekitEngine, admin: Flyteadmin, re
         engine.fetch_model("old")
     gone = literals_pb2.Blob(uri=str(admin.root / "store" / "gone"))
     execution.outputs["model"] = literals_pb2.Literal(scalar=literals_pb2.Scalar(blob=gone))
-    with pytest.raises(ExpiredError, match="is not there any more") as raised:
+    with pytest.raises(ExpiredError, match="no longer exists") as raised:
         engine.fetch_model("old")
     assert raised.value.todo == "Run again: mlapp train --remote."
 

@@ -125,7 +125,7 @@ def test_a_schedule_that_is_no_longer_declared_is_deactivated(
     with monkeypatch.context() as patch:
         patch.delitem(engine.project.app.schedules, "nightly")
         engine.deploy_schedules(registered, said.append)
-    assert said == ["schedule nightly is no longer declared, and switched off"]
+    assert said == ["schedule nightly is no longer declared and was deactivated"]
     assert engine.active_version() is None
     engine.switch_schedule("nightly", active=True)
 

@@ -158,7 +158,7 @@ def test_a_run_can_be_left_alone_listed_and_stopped(
         run = ran.out.strip()  # the id alone, for a script
     assert (run, len(admin.executions)) == ("nightly-7", before + 1)
     assert "'No!' cannot be the ID of a run." in mlapp("train", "--remote", "--run-id", "No!").err
-    assert f"Come back: mlapp runs wait {run}" in ran.err
+    assert f"Fetch the result later: mlapp runs wait {run}" in ran.err
     assert run in [found["id"] for found in json.loads(mlapp("runs", "list", "--json").out)]
     assert mlapp("runs", "abort", run, "--reason", "enough").code == 0
     with pytest.raises(RunFailedError, match="was aborted: enough"):
@@ -172,7 +172,7 @@ def test_a_run_that_is_over_cannot_be_stopped(engine: FlytekitEngine, registered
     started = engine.start_run("train", {"fail": "over", "limit": 120}, registered)
     with pytest.raises(RunFailedError):
         runs.follow_run(engine.connection, started.id, lambda run: None, pause=0.2)
-    with pytest.raises(UsageError, match=f"Run {started.id} is over already: it failed"):
+    with pytest.raises(UsageError, match=f"Run {started.id} has already ended: it failed"):
         engine.abort_run(started.id, "too late")
 
 

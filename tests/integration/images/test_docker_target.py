@@ -131,7 +131,7 @@ def test_a_release_that_does_not_start_leaves_the_one_before(target, tiny):
     live = target.status().release.number
     with pytest.raises(DeployError, match="no image nothing"):
         target.apply(Shipment(NAME, "nothing"))
-    with pytest.raises(DeployError, match="The engine refuses sha256:.*No command"):
+    with pytest.raises(DeployError, match="The engine refused sha256:.*No command"):
         target.apply(Shipment(NAME, tiny(f"{NAME}-empty:1", file=b"1").id))
     assert target.status().release.number == live
     assert json.loads(ask(target.status().url))["predictions"] == [0, 1]
@@ -277,7 +277,7 @@ def test_of_two_first_deploys_at_once_one_is_refused_and_the_next_works(trained,
         for thread in threads:
             thread.join()
         assert len(refused) == 1
-        assert f"Another deploy of {NAME}-twice is under way: it has made the container {NAME}-twice-1" in refused[0]
+        assert f"Another deploy of {NAME}-twice is in progress: it created the container {NAME}-twice-1" in refused[0]
         assert targets[0].apply(Shipment(f"{NAME}-twice", built.id, "1")).number == 2
         assert [each.state for each in targets[0].releases()] == ["superseded", "live"]
     finally:

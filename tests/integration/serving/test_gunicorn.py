@@ -143,7 +143,7 @@ def test_mlapp_serve_runs_a_site_with_gunicorn(site: Path, tmp_path: Path) -> No
         assert answer.headers["x-process"]
 
 
-@pytest.mark.parametrize(("wsgi", "text"), [("gone.py:site", "there is no"), ("lazy.py", "names no object")])
+@pytest.mark.parametrize(("wsgi", "text"), [("gone.py:site", "there is no"), ("lazy.py", "no object in it")])
 def test_a_site_that_is_not_there_is_named(site: Path, monkeypatch: pytest.MonkeyPatch, wsgi: str, text: str) -> None:
     monkeypatch.setenv("MLAPP_SERVE__WSGI", wsgi)
     project = Project.find(site)

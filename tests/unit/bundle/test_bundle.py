@@ -295,7 +295,7 @@ def test_an_unknown_version_or_app_file_is_named(project):
     with pytest.raises(UsageError, match="no version 7"):
         made(project, model=7)
     (project.root / ".gitignore").write_text(".mlapp/\napp.py\n")
-    with pytest.raises(BundleError, match=r"app\.py, which holds the app, is ignored"):
+    with pytest.raises(BundleError, match=r"app\.py, the file of the app, is ignored"):
         made(project)
 
 
@@ -409,7 +409,7 @@ def test_where_nothing_may_be_written_the_error_says_so(project):
         subprocess.run(["mount", "-o", "remount,ro,bind", project.root], check=True)
         with pytest.raises(BundleError, match="Read-only file system") as caught:
             made(project)
-    assert "Build where you may write" in caught.value.todo
+    assert "Make the folder writable" in caught.value.todo
 
 
 def test_a_dockerfile_is_no_part_of_what_it_makes(project):

@@ -139,7 +139,7 @@ def test_a_broken_lock_is_named(tmp_path):
         read_declared_requirements(tmp_path, Image(), "3.11")
     (tmp_path / "poetry.lock").unlink()
     (tmp_path / "pyproject.toml").write_text('[tool.poetry.dependencies]\nclick = "*"\n')
-    with pytest.raises(BundleError, match="for Poetry, which has not locked them"):
+    with pytest.raises(BundleError, match="for Poetry, but there is no poetry.lock"):
         read_declared_requirements(tmp_path, Image(), "3.11")
 
 

@@ -27,7 +27,7 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
             "app.py:2 imports 'pandaz', which is not installed.",
             "pip install -r requirements.txt",
         ),
-        ("x = 1\n", "app.py holds no App.", "Create one"),
+        ("x = 1\n", "app.py contains no App.", "Create one"),
         (APP + "other = App('other')\n", "app.py holds 2 Apps: app, other.", "`app: app.py:app`"),
         ("x = 1\n1 / 0\n", "Importing app.py raised ZeroDivisionError: division by zero", "app.py:2"),
         (APP, "App 'flowers' has no data_reader.", "@app.data_reader"),
@@ -173,9 +173,9 @@ ROWS = [{"a": at, "t": at % 2} for at in range(60)]
 READERS: dict[str, tuple[Callable[[], object], str]] = {
     "rows": (lambda: iter(ROWS), ""),
     "one row": (lambda: ROWS[0], "The data is a dict of single values."),
-    "uneven columns": (lambda: {"a": [1], "t": [1, 2]}, "The data is a dict that makes no table"),
+    "uneven columns": (lambda: {"a": [1], "t": [1, 2]}, "The data is a dict that is not a table"),
     "two targets": (lambda: pd.DataFrame([[1, 0, 1]] * 9, columns=["a", "t", "t"]), "Two columns are named 't'."),
-    "levels": (lambda: pd.DataFrame({("a", "b"): [1], ("t", "c"): [1]}), "The columns have several levels"),
+    "levels": (lambda: pd.DataFrame({("a", "b"): [1], ("t", "c"): [1]}), "The columns are a MultiIndex"),
     "exit": (exit_early, "raised SystemExit: 4"),
 }
 

@@ -77,7 +77,7 @@ def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
     mlapp("train")
     asked = mlapp("models", "delete", "1")
     assert asked.code == 2
-    assert "'Delete version 1 of flowers for good?', but stdin is not a terminal" in asked.err
+    assert "'Permanently delete version 1 of flowers?', but stdin is not a terminal" in asked.err
     assert mlapp("models", "delete", "1", "--yes").code == 0
     assert json.loads(mlapp("models", "list", "--json").out) == []
 

@@ -216,7 +216,7 @@ def test_a_template_from_elsewhere_calls_no_python_without_being_allowed(mlapp: 
     url = in_git(tmp_path / "template", {"{{ cookiecutter.name }}/app.py": f"A = '''{call}'''\n"})
     refused = mlapp("init", "one", "--template", url, cwd=tmp_path)
     assert (refused.code, (tmp_path / "one").exists()) == (2, False), refused
-    assert "The template calls Python" in refused.err
+    assert "The template runs Python code" in refused.err
 
 
 @pytest.mark.needs("uv")

@@ -136,7 +136,7 @@ def test_of_two_deploys_of_one_app_at_the_same_time_the_second_is_refused(bare, 
         return push(*arguments)
 
     monkeypatch.setattr(git_release, "_push_release_commit", push_second)
-    with pytest.raises(DeployError, match=r"Somebody else changed digits in .* at the same time; nothing was pushed."):
+    with pytest.raises(DeployError, match=r"Someone else changed digits in .* at the same time; nothing was pushed."):
         commit(config("mine"), bare, "digits")
     assert "other" in git(bare, "show", "main:digits/config-map.yaml")
 
@@ -157,7 +157,7 @@ def test_a_clone_gets_a_commit_that_the_user_pushes(deploy, bare, tmp_path):
     ("more", "message"),
     [
         (["--canary", "10"], "--canary is given with --to-git."),
-        (["--git-path", "../other"], "--git-path ../other is not a folder of the repository."),
+        (["--git-path", "../other"], "--git-path ../other is not a relative path inside the repository."),
         (["--git-branch", "trunk"], "has no branch trunk."),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_canary_is_judged_by_cloudwatch(target: LambdaTarget, is_worse: bool) 
     target.apply(shipment(1))
     answer_with(ANSWER)
     target.canary(shipment(2), 10)
-    with pytest.raises(DeployError, match="too few to judge by"):
+    with pytest.raises(DeployError, match="too few for a decision"):
         target.judge(0.01)
     for version, errors in (("1", 0), ("2", 9 if is_worse else 0)):
         dimensions = [{"Name": "FunctionName", "Value": "digits"}, {"Name": "Resource", "Value": "digits:live"},
@@ -195,7 +195,7 @@ def test_a_missing_right_is_named(target: LambdaTarget, monkeypatch: pytest.Monk
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": text}}, operation)
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
-    with pytest.raises(DeployError, match="lacks the right lambda:GetAlias") as error:
+    with pytest.raises(DeployError, match="lacks the permission lambda:GetAlias") as error:
         target.apply(shipment(1))
     assert "mlapp eject iam" in error.value.todo
 
@@ -224,7 +224,7 @@ def test_an_alias_of_a_version_that_mlapp_did_not_publish_is_told_and_rolled_bac
     status = target.status()
     assert (status.release, status.problems) == (
         None,
-        ("The alias live means version $LATEST, which mlapp did not publish.",),
+        ("The alias live points to version $LATEST, which mlapp did not publish.",),
     )
     answer_with(ANSWER)
     assert target.rollback().number == 1

@@ -130,9 +130,9 @@ def test_what_is_missing_or_contradicts_is_told_before_anything_is_made(target) 
     for triggers, more, error, words in (
         ({"s3": {"bucket": "nowhere"}}, {}, DeployError, "bucket does not exist"),
         ({"sqs": {"queue": "nowhere"}}, {}, DeployError, "queue does not exist"),
-        ({"sqs": {"queue": "questions"}}, {"timeout": 300}, DeployError, "hides a message for 180 s"),
-        ({"schedule": "rate(1 hour)"}, {"output": None}, ConfigError, "there is no place for its predictions"),
-        ({"s3": {"bucket": "out", "prefix": "pred"}}, {}, ConfigError, "new files invoke the function"),
+        ({"sqs": {"queue": "questions"}}, {"timeout": 300}, DeployError, "has a visibility timeout of 180 s"),
+        ({"schedule": "rate(1 hour)"}, {"output": None}, ConfigError, "targets.lambda.output is not"),
+        ({"s3": {"bucket": "out", "prefix": "pred"}}, {}, ConfigError, "each new file invokes the function"),
     ):
         place = target(triggers, **more)
         for act in (place.check, lambda place=place: place.apply(shipment(1))):
@@ -159,7 +159,7 @@ def test_a_missing_right_for_a_trigger_is_named_and_the_release_stays_live(targe
     with monkeypatch.context() as patched:
         patched.setattr(BaseClient, "_make_api_call", refuse)
         with pytest.raises(
-            DeployError, match="Release 1 is live, but not all.*lacks the right events:PutRule"
+            DeployError, match="Release 1 is live, but not all.*lacks the permission events:PutRule"
         ) as error:
             target(ALL).apply(shipment(1))
     assert "Then deploy again" in error.value.todo

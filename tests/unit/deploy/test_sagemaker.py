@@ -107,7 +107,7 @@ def test_a_canary_is_a_second_variant_by_its_weight(aws, target):
 
     assert place.canary(ship(TWO, "2"), 20).state == "canary"
     assert place.status().traffic == {1: 80, 2: 20}
-    with pytest.raises(DeployError, match="Release 2 is on trial as a canary"):
+    with pytest.raises(DeployError, match="Release 2 is an undecided canary"):
         place.apply(ship(TWO))
     assert place.promote().state == "live"
     assert (place.status().traffic, place.status().canary) == ({2: 100}, None)
@@ -140,7 +140,7 @@ def test_a_release_that_fails_leaves_the_one_before_live(target, image, words):
     ("errors", "latency", "outcome"),
     [
         (0, 5_000, None),
-        (9, 5_000, "aborted: 9.0% of its requests failed, against 0.0%"),
+        (9, 5_000, "aborted: 9.0% of its requests failed, compared with 0.0%"),
         (0, 9_000, "9.0 ms, against 5.0 ms"),
     ],
     ids=["as good", "fails", "is slow"],
@@ -149,7 +149,7 @@ def test_a_canary_is_judged_by_cloudwatch(aws, target, errors, latency, outcome)
     place, lines = target(), []
     place.apply(ship(ONE))
     place.canary(ship(TWO, "2"), 20)
-    with pytest.raises(DeployError, match="too few to judge by"):
+    with pytest.raises(DeployError, match="too few for a decision"):
         place.judge(0.01)
     for variant, failed, slow in (("r1", 0, 5_000), ("r2", errors, latency)):
         own = [{"Name": "EndpointName", "Value": "digits"}, {"Name": "VariantName", "Value": variant}]
@@ -188,7 +188,7 @@ def test_of_two_deploys_at_once_the_second_changes_nothing_and_says_so(target, m
     with monkeypatch.context() as patched:
         patched.setattr(place._endpoint.client, operation, refuse(operation, text))
         for act in (lambda: place.apply(ship(TWO, "2")), lambda: place.canary(ship(TWO, "2"), 10)):
-            with pytest.raises(DeployError, match="Another deploy of the endpoint digits is under way") as caught:
+            with pytest.raises(DeployError, match="Another deploy of the endpoint digits is in progress") as caught:
                 act()
             assert text in caught.value.what
     assert place.status().traffic == {1: 100}
@@ -204,7 +204,7 @@ def test_what_another_deploy_made_live_meanwhile_is_not_taken_back(aws, target, 
         raise DeployError("The model answers 500.", "Look at it.")
 
     monkeypatch.setattr(place._endpoint, "invoke", fail_after_another)
-    with pytest.raises(DeployError, match="Another deploy of the endpoint digits is under way"):
+    with pytest.raises(DeployError, match="Another deploy of the endpoint digits is in progress"):
         place.apply(ship(TWO, "2"))
 
     assert aws.describe_endpoint(EndpointName="digits")["EndpointConfigName"] == "digits-r3"
@@ -245,7 +245,7 @@ def test_a_missing_right_is_named(target, monkeypatch):
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": text}}, "CreateModel")
 
     monkeypatch.setattr(place._endpoint.client, "create_model", refuse)
-    with pytest.raises(DeployError, match="lacks the right sagemaker:CreateModel"):
+    with pytest.raises(DeployError, match="lacks the permission sagemaker:CreateModel"):
         place.apply(ship())
 
 

@@ -83,7 +83,11 @@ UNREADY = "containers with unready status: [r1-n0-0]"
             "Check that it is pushed",
         ),
         ("task execution timeout [1h0m0s] expired", "Task train took longer than its timeout", "(timeout=3600)"),
-        ("failed to get data: connection refused", "Task train lost Flyte's object storage", "mlapp runs recover r1"),
+        (
+            "failed to get data: connection refused",
+            "Task train could not reach Flyte's object storage",
+            "mlapp runs recover r1",
+        ),
         ("object [r1-n0-0] terminated in the background, manually", "Task train failed: object [r1-n0-0]", "See http"),
         (
             "Trace:\n\n    Traceback (most recent call last):\n    ImportError: torch\n\nMessage:\n\n"

@@ -113,7 +113,7 @@ def test_the_time_of_a_schedule_may_be_left_out(project: Callable[..., Path]) ->
     assert input.decode_value(input.default) is None
 
     origin.app.schedule("odd", every=timedelta(hours=7), time="now")
-    with pytest.raises(DeclarationError, match=r"every 7:00:00 do not get their time"):
+    with pytest.raises(DeclarationError, match=r"every 7:00:00 get no time"):
         launch_plans.make_launch_plans(origin)
 
 

@@ -155,11 +155,11 @@ def test_a_training_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_features_that_are_no_texts() -> None:
-    with pytest.raises(DataError, match="Column 'text' of the features holds missing values"):
+    with pytest.raises(DataError, match="Column 'text' of the features contains missing values"):
         HUGGING_FACE.trainer(classifier(), FEATURES.assign(text=[None, *TABLE["text"][1:]]), TARGET)
-    with pytest.raises(DataError, match="Column 'text' of the features holds missing values"):
+    with pytest.raises(DataError, match="Column 'text' of the features contains missing values"):
         HUGGING_FACE.trainer(classifier(), FEATURES.assign(text=[np.nan, *TABLE["text"][1:]]), TARGET)
-    with pytest.raises(DataError, match="Column 'price' of the features holds a float"):
+    with pytest.raises(DataError, match="Column 'price' of the features contains a float"):
         HUGGING_FACE.predictor(classifier(), FEATURES.assign(price=1.5))
     with pytest.raises(DataError, match="3 columns: a text model takes one"):
         HUGGING_FACE.predictor(classifier(), FEATURES.assign(a="x", b="y"))
@@ -186,7 +186,7 @@ def test_code_is_not_kept(tmp_path: Path) -> None:
         pass
 
     own = pipeline("text-classification", model=Own(config()), tokenizer=tokenizer(), device="cpu")
-    with pytest.raises(ModelError, match="an? Own, is not of a class of transformers"):
+    with pytest.raises(ModelError, match="an? Own, is not a class of the transformers library"):
         HUGGING_FACE.save(own, tmp_path, "safetensors", ())
 
 

@@ -63,7 +63,7 @@ def test_one_sigmoid_answers_with_two_classes() -> None:
     model = KERAS.trainer(net(1, "sigmoid"), FEATURES, kind, epochs=20, learning_rate=0.05)
     assert KERAS.evaluator(model, FEATURES, kind)["accuracy"] > 0.9
     assert KERAS.predictor(model, FEATURES.head(1)).tolist() == ["setosa"]
-    with pytest.raises(ModelError, match="3 classes, the model one sigmoid"):
+    with pytest.raises(ModelError, match="3 classes, but the model ends in one sigmoid"):
         KERAS.trainer(net(1, "sigmoid"), FEATURES, TARGET)
 
 

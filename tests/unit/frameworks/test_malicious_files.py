@@ -352,7 +352,7 @@ def edit(file: Path, **values: Any) -> None:
         ("config.json", {"attn_implementation": "evil/kernels"}, "refers to code of the hub"),
         ("config.json", {"sub": {"_attn_implementation": {"": "evil/kernels"}}}, "refers to code of the hub"),
         ("tokenizer_config.json", {"vocab_file": "/etc/hostname"}, "refers to a file by its path"),
-        ("task.json", {"pipeline": "no-such-task"}, "makes no pipeline"),
+        ("task.json", {"pipeline": "no-such-task"}, "cannot be loaded as a pipeline"),
         ("task.json", {"pipeline": ["text-classification"]}, "truncated, damaged or incomplete"),
     ],
 )

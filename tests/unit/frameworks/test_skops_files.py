@@ -277,7 +277,7 @@ def test_a_vectorizer_that_opens_files_needs_a_declaration(tmp_path: Path) -> No
     file = tmp_path / "words.txt"
     file.write_text("some words")
     io.dump(CountVectorizer(input="filename").fit([file]), tmp_path / "model.skops")
-    with pytest.raises(ModelError, match="opens the files that a request names"):
+    with pytest.raises(ModelError, match="opens files named by requests"):
         load(tmp_path / "model.skops")
     kind = "sklearn.feature_extraction.text.CountVectorizer"
     assert load(tmp_path / "model.skops", kind).transform([file]).sum() == 2

@@ -203,7 +203,7 @@ def test_names_of_versions_and_fields_are_text_on_every_page(mlapp: Callable[...
         assert version == "1"
         write(service, content, "log", SCRIPT, hour, name)
     shown = mlapp("monitor")
-    assert "rows are refused because of <script>alert(1)<script\\x1b[2J\\u202e" in shown.out
+    assert "rows were refused because of <script>alert(1)<script\\x1b[2J\\u202e" in shown.out
     assert not {"\x1b", "\u202e"} & set(shown.out + shown.err)
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
     page = Path("report.html").read_text()

@@ -436,7 +436,7 @@ def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlap
     [
         (lambda: [][0], "raised IndexError"),
         (lambda: sys.exit(3), "raised SystemExit: 3"),
-        (lambda: None, "The data is no table: NoneType"),
+        (lambda: None, "The data is not a table: NoneType"),
         (lambda: pd.DataFrame([["r#0", 1, 1]], columns=["id", "truth", "truth"]), "Two columns are named 'truth'"),
         (lambda: pd.DataFrame({"id": ["r#0"], "truth": ["yes"]}), "truth is not of type integer"),
     ],

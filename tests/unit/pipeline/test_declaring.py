@@ -102,7 +102,7 @@ def test_a_function_that_is_defined_again_replaces_the_old_one() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-dash", "x" * 101, "naïve"])
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(DeclarationError, match="cannot name a folder"):
+    with pytest.raises(DeclarationError, match="cannot be used in folder names"):
         App(name)
 
 

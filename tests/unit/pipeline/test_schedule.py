@@ -72,7 +72,7 @@ def test_a_name_may_have_underscores_as_unionmls_have() -> None:
     [
         ({"every": "foobar"}, "every='foobar' is not a timedelta"),
         ({"every": 3600}, "every=3600 is not a timedelta"),
-        ({"cron": 5}, "cron=5 is not a text"),
+        ({"cron": 5}, "cron=5 is not a string"),
         ({"cron": "@daily", "predict": True, "promote_if": "accuracy"}, "predicts, and has promote_if"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_relative_import_outside_of_a_package_says_what_to_do(project, mlapp) 
     write(root, features_dot_py=FEATURES)
     result = mlapp("train")
     assert result.code == 1
-    assert "lies in no package" in result.err
+    assert "is not in a package" in result.err
     assert "from features import" in result.err
 
 

@@ -170,22 +170,22 @@ def test_ordered_categories_can_be_compared() -> None:
 @pytest.mark.parametrize(
     ("name", "sent", "says"),
     [
-        ("times", "2024-01-01T12:00:00+02:00", "has a zone, and training's times have none"),
-        ("times", "2024-01-01T12:00:00Z", "has a zone, and training's times have none"),
-        ("times_arrow", "2024-01-01T12:00:00Z", "has a zone, and training's times have none"),
-        ("times_in_berlin", "2024-01-01T12:00:00", "has no zone, and training's times have one"),
-        ("times_in_berlin", "2024-01-01", "has no zone, and training's times have one"),
+        ("times", "2024-01-01T12:00:00+02:00", "has a time zone, but the training data has none"),
+        ("times", "2024-01-01T12:00:00Z", "has a time zone, but the training data has none"),
+        ("times_arrow", "2024-01-01T12:00:00Z", "has a time zone, but the training data has none"),
+        ("times_in_berlin", "2024-01-01T12:00:00", "has no time zone, but the training data has one"),
+        ("times_in_berlin", "2024-01-01", "has no time zone, but the training data has one"),
         ("category_of_integers", True, "True is not one of 1, 2"),
         ("float32", 1e39, "1e[+]39 is beyond float32"),
         ("float16", 70000, "70000 is beyond float16"),
         ("durations", "P1M", "'P1M' is not a duration"),  # pandas reads it as a minute
         ("durations", 5, "5 is not a duration"),
         ("durations_in_seconds", "PT0.5S", "'PT0.5S' is not a duration"),
-        ("clocks", "12:30:00Z", "is not a time of day without a zone"),
+        ("clocks", "12:30:00Z", "is not a time of day without a time zone"),
         ("clocks_arrow_in_seconds", "12:30:00.5", "is not a time of day"),
         ("months", "2024-01-15", "'2024-01-15' is not a period"),
         ("months", "NaT", "'NaT' is not a period"),
-        ("bytes", "a", "'a' is not a text in base64"),
+        ("bytes", "a", "'a' is not a string in base64"),
         ("uuids", "1", "'1' is not a UUID"),
     ],
 )
@@ -201,7 +201,7 @@ def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: 
 def test_a_whole_number_that_a_float_may_have_rounded_is_refused() -> None:
     _, schema = schema_of(COLUMNS["beyond_floats"])
     assert make_request_table(pd.DataFrame({"x": [2.0**53, np.nan]}), schema)["x"].tolist()[0] == 2**53
-    with pytest.raises(InputError, match="row 1: .* beyond the whole numbers that a float holds exactly"):
+    with pytest.raises(InputError, match="row 1: .* too large for a float to represent exactly"):
         make_request_table(pd.DataFrame({"x": [np.nan, 2.0**60]}), schema)
 
 

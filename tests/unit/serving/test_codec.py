@@ -134,5 +134,5 @@ def test_a_missing_number_of_a_tensor_is_null():
     assert math.isnan(decode_json_tensor("x", "FP64", [2], b"[1, null]", budget).array[1])
     with pytest.raises(HttpError, match="a value is not of INT64"):
         make_tensor_from_values("x", "INT64", [2], [1, None], budget)
-    with pytest.raises(HttpError, match="has lists in it: send them to /predict"):
+    with pytest.raises(HttpError, match="contains lists: send them to /predict"):
         make_tensor_from_values("x", "BYTES", [2], [["a"], ["b"]], budget)

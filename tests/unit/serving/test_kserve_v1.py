@@ -27,7 +27,7 @@ async def test_instances_are_predicted_as_predict_does(numbers, serve):
             "/v1/models/digits:predict",
             {"instances": ROWS},
             404,
-            "There is no model 'digits'; there is numbers.",
+            "There is no model 'digits'; this server has numbers.",
         ),
         ("POST", "/v1/models/numbers:explain", {"instances": ROWS}, 404, "There is no /v1/models/numbers:explain."),
         ("GET", "/v1/models/numbers:predict", None, 405, "takes POST"),

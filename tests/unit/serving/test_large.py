@@ -78,7 +78,7 @@ async def test_every_form_of_a_large_body_has_a_prediction_for_each_row(client, 
     [
         ({"age": 3.5}, "column 'age', row 101: 3.5 is not a whole number"),
         ({"city": "Oslo"}, "column 'city', row 101: 'Oslo' is not one of Bern, Rome"),
-        ({"vip": None}, "column 'vip', row 101: a value is missing; training had none missing"),
+        ({"vip": None}, "column 'vip', row 101: the value is missing; the training data had no missing values"),
     ],
 )
 async def test_a_wrong_value_far_behind_is_named_by_its_row_in_the_whole(client, path, form, change, says):
@@ -94,7 +94,7 @@ async def test_a_wrong_value_far_behind_is_named_by_its_row_in_the_whole(client,
         ('{"age": 1, "age": 2}', 400, "the key 'age' twice"),
         ('{"age": 1}', 422, "row 120 lacks 'income'"),
         ("[1]", 422, "row 120 is not of the same kind as row 0"),
-        ("5", 422, "holds a int where a record or a row should be"),
+        ("5", 422, "contains a int instead of a record or a row"),
         ('{"age": 1}, {"age": ', 400, "not JSON"),
         ('{"age": 1},', 400, "not JSON"),
     ],

@@ -179,7 +179,7 @@ def as_tensor(value: object) -> object:
         ([1, print], "builtin_function_or_method in row 1"),
         ([1j, 2j], "complex in row 0"),
         (np.array([1j, 2j]), "complex128"),
-        ([{1: 0, "1": 1}] * 2, "two keys of one text"),
+        ([{1: 0, "1": 1}] * 2, "two keys that have the same text"),
         (pd.DataFrame([[1, 2], [3, 4]], columns=[1, "1"]), "two columns '1'"),
         ([1], "1 predictions for 2 rows"),
     ],

@@ -52,9 +52,9 @@ async def test_a_picture_without_the_list_around_it_is_told(serve) -> None:
     app.data_parser(lambda data: (data[list("abcd")].to_numpy(), data["label"]))
     async with serve(app) as client:
         answer = await client.post("/predict", json={"inputs": PICTURE})
-        assert (answer.status_code, answer.json()["detail"].partition(" made ")[2]) == (
+        assert (answer.status_code, answer.json()["detail"].partition(" converted the inputs to ")[2]) == (
             422,
-            "rows of shape [2] of the inputs; the model takes rows of shape [4]. inputs is a list of rows, also for a "
+            "rows of shape [2]; the model takes rows of shape [4]. inputs must be a list of rows, even for a "
             "single row",
         )
 

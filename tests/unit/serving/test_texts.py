@@ -45,7 +45,7 @@ async def test_a_model_of_texts_trains_serves_and_takes_plain_texts(serve, tmp_p
             assert response.json()["predictions"] == [True, False], response.text
         wrong = await client.post("/predict", json={"inputs": ["I love it", 3]})
         assert wrong.status_code == 422
-        assert "column 'text', row 1: 3 is not a text" in wrong.json()["detail"]
+        assert "column 'text', row 1: 3 is not a string" in wrong.json()["detail"]
 
 
 async def test_plain_values_of_several_columns_are_refused(serve, numbers) -> None:

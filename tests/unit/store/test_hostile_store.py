@@ -91,7 +91,7 @@ def test_a_manifest_does_not_make_an_app_read_a_pickle(
     plant_pickle(root, tmp_path / "ran", framework)
     with pytest.raises(ModelError) as raised:
         load_predictor(an_app(), store.get("numbers", 1))
-    assert "@app.model(format='joblib')" in raised.value.todo or "annotate the function" in raised.value.todo
+    assert "@app.model(format='joblib')" in raised.value.todo or "annotate the model function" in raised.value.todo
     assert not (tmp_path / "ran").exists()
 
 

@@ -216,7 +216,7 @@ def test_a_key_with_a_password(opened: Callable[..., Store], trained: TrainedMod
     [
         ({"verify": "required"}, "No trusted signer is configured"),
         ({"verify": "required", "public_key": "none.pub"}, r"there is no file .*none.pub"),
-        ({"verify": "required", "public_key": "app.py"}, "is no public key"),
+        ({"verify": "required", "public_key": "app.py"}, "is not a public key"),
         ({"verify": "required", "identity": "ci@example.org"}, "store.identity is set without"),
     ],
 )

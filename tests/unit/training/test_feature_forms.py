@@ -81,7 +81,7 @@ def test_a_series_of_texts_comes_as_a_series() -> None:
     assert app.train().batching
     assert app.predict(["I LOVE it"]).tolist() == ["good"]
     assert served(app, ["I LOVE it", "I hate it"]) == ["good", "bad"]
-    with pytest.raises(InputError, match="row 1: 3 is not a text"):
+    with pytest.raises(InputError, match="row 1: 3 is not a string"):
         app.predict(["a", 3])
 
 
@@ -199,7 +199,7 @@ def test_an_array_of_floats_refuses_what_it_would_make_infinite() -> None:
     app = an_app(lambda data: np.ones((len(data), 2), "float32"), lambda model, features: features.tolist())
     app.train()
     assert app.predict([[1.5, None]])[0][0] == 1.5
-    with pytest.raises(InputError, match="not an array of float32: a value is beyond it"):
+    with pytest.raises(InputError, match="not an array of float32: a value is out of range"):
         app.predict([[1e39, 1.0]])
 
 
@@ -259,7 +259,7 @@ def test_a_column_may_have_any_name(name: Any, form: str) -> None:
     ("names", "told"),
     [
         (["a", "a"], "Two columns are named 'a'"),
-        (["a", 1], "by texts and by integers"),
+        (["a", 1], "by strings and some by integers"),
         ([("a", "b"), "c"], "JSON cannot"),
     ],
 )

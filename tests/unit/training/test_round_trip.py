@@ -158,7 +158,7 @@ def test_a_model_that_cannot_predict_one_row_is_refused() -> None:
     app.feature_transformer(lambda features: pd.get_dummies(features))
     with pytest.raises(ModelError, match="cannot predict one row alone") as raised:
         app.train()
-    assert "as many columns as" in raised.value.todo
+    assert "the same columns as" in raised.value.todo
 
     app = an_app()
 
@@ -299,7 +299,7 @@ def module() -> Iterator[types.ModuleType]:
 @pytest.mark.parametrize(
     ("function", "trusted", "told"),
     [
-        (lambda features: features, (), "holds '.*<lambda>', which a file cannot name"),
+        (lambda features: features, (), "contains '.*<lambda>', which has no importable name"),
         (lambda features: features, ("<lambda>",), "loaded"),
         (top_level, (), "not declared trusted: shop.top_level"),
     ],
@@ -431,7 +431,7 @@ def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypat
     trained = training.run(app, progress=told.append)
     assert re.fullmatch(r"check one row only: predictor 'slow' in \S+ takes \d\.\d s for it", told[-1])
     assert trained.batching is (case == "same")
-    assert ("gives a row another value beside other rows" in caplog.text) is (case == "depends")
+    assert ("gives a row a different value when other rows" in caplog.text) is (case == "depends")
 
 
 def test_flyte_s_training_is_checked_too(tmp_path: Path, caplog) -> None:

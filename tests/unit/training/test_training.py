@@ -62,7 +62,7 @@ def test_a_model_fitted_on_fewer_columns_than_it_gets_names_the_function_that_fi
     def fit(model: LogisticRegression, features: pd.DataFrame, target: pd.Series) -> LogisticRegression:
         return model.fit(features[["x"]], target)
 
-    with pytest.raises(ModelError, match=r"trainer 'fit' .* on 1 column \(x\), and it gets 2 \(x, noise\)") as raised:
+    with pytest.raises(ModelError, match=r"trainer 'fit' .* on 1 column \(x\), but it gets 2 \(x, noise\)") as raised:
         app.train()
     assert "@app.feature_transformer" in raised.value.todo
 
@@ -113,7 +113,7 @@ def test_targets_of_numbers_and_texts_are_told_by_name() -> None:
     app = App("targets", target=["noise", "y"])
     app.data_reader(table)
     app.model(lambda: DecisionTreeClassifier())
-    with pytest.raises(DataError, match="The targets are of different types, .*: y is no number, noise is") as raised:
+    with pytest.raises(DataError, match="The targets have different types, .*: y is not numeric, noise is") as raised:
         app.train()
     assert "table['y'].astype('category').cat.codes" in raised.value.todo
 
@@ -122,7 +122,7 @@ def test_texts_that_a_model_does_not_take_are_told_with_their_column() -> None:
     app = App("towns", target="y")
     app.data_reader(lambda: table().assign(town="Bern"))
     app.model(LogisticRegression)
-    with pytest.raises(DataError, match="Column 'town' of the features holds texts, which a LogisticRegression"):
+    with pytest.raises(DataError, match="Column 'town' of the features contains strings, which a LogisticRegression"):
         app.train()
 
 
@@ -333,8 +333,8 @@ def test_the_reader_may_return_any_kind_of_table(give: Any) -> None:
         (lambda: table().drop(columns="y").assign(Y=1), DataError, "no target column 'y'. Did you mean 'Y'?"),
         (lambda: table().assign(y="one"), DataError, "Target 'y' has the same value"),
         (lambda: table().assign(y=lambda t: t.y.where(t.index > 3)), DataError, "missing in 4 of 60 rows"),
-        (lambda: 42, DataError, "The data is no table: int"),
-        (lambda: "nonsense", DataError, "text that is not JSON"),
+        (lambda: 42, DataError, "The data is not a table: int"),
+        (lambda: "nonsense", DataError, "string that is not JSON"),
         (lambda: 1 / 0, UserCodeError, "raised ZeroDivisionError: division by zero"),
     ],
 )

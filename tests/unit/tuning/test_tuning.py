@@ -116,7 +116,7 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(project: Callable) -> N
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers too
     told = running.stderr.read()
     assert running.wait() == 130
-    assert re.search(r"^Stopped with \d+ trials done: the same command goes on from there\.$", told, re.MULTILINE)
+    assert re.search(r"^Stopped after \d+ trials\. Run the same command again to continue\.$", told, re.MULTILINE)
     assert "Traceback" not in told
 
 

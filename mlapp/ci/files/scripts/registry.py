@@ -19,7 +19,7 @@ if not image and environ.get("CI_REGISTRY_IMAGE"):
 elif not image and environ.get("GITHUB_REPOSITORY"):
     image = f"ghcr.io/{environ['GITHUB_REPOSITORY'].lower()}/@SLUG@"
 if not image:
-    sys.exit("mlapp.yaml names no image.\nSet image.name, as registry.example.org/team/@SLUG@.")
+    sys.exit("mlapp.yaml names no image.\nSet image.name, such as registry.example.org/team/@SLUG@.")
 
 host = image.partition("/")[0]
 user, password = environ.get("REGISTRY_USER"), environ.get("REGISTRY_PASSWORD")

@@ -17,7 +17,9 @@ from mlapp.errors import MlappError
 class Command(BaseCommand):
     """Runs an mlapp command for the app that `MLAPP` names."""
 
-    help = "Run an mlapp command for the app of MLAPP, as `manage.py mlapp train`. Its functions can use the models."
+    help = (
+        "Run an mlapp command for the app in MLAPP, such as `manage.py mlapp train`. The app can use Django's models."
+    )
     requires_system_checks = ()
     """None: `manage.py mlapp train` makes the version whose absence the check reports."""
 
@@ -30,7 +32,9 @@ class Command(BaseCommand):
             raise SystemExit(error.exit_code) from None
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("arguments", nargs=argparse.REMAINDER, help="As after `mlapp`; --help lists all.")
+        parser.add_argument(
+            "arguments", nargs=argparse.REMAINDER, help="Arguments of mlapp; --help lists the commands."
+        )
 
     def handle(self, *arguments: str, **options: Any) -> None:
         """For `call_command("mlapp", "train")`."""

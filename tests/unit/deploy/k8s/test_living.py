@@ -20,7 +20,7 @@ from mlapp.deploy.cluster.rollout import RolloutWait
 def interrupted(monkeypatch, deploy):
     with monkeypatch.context() as patch:
         patch.setattr(RolloutWait, "wait_until_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(DeployError, match="`mlapp rollback` to go back|is applied") as caught:
+        with pytest.raises(DeployError, match="or run `mlapp rollback`|is applied") as caught:
             deploy()
     return caught.value
 
@@ -131,7 +131,7 @@ def test_the_address_of_a_load_balancer_is_told_once_there_is_one(api, target, s
     told = []
 
     shipper.apply(ship(), progress=told.append)
-    assert "the Service has no address outside yet: `mlapp status` shows it once it has" in told
+    assert "the Service has no external address yet: `mlapp status` shows it as soon as it has one" in told
 
     balanced = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
     api.edit("services", "digits", "cloud", lambda item: item.update(status=balanced))
@@ -188,7 +188,7 @@ def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
 
     release = target(replicas=2).canary(ship(TWO, "2"), 10, progress=told.append)
 
-    assert any(line.startswith("the canary will be 1 of 3 pods, and so get about 33 %") for line in told)
+    assert any(line.startswith("the canary has 1 of 3 pods and gets about 33 %") for line in told)
     assert release.note == "began as a canary at 33 %"
 
 

@@ -195,6 +195,6 @@ def test_a_canary_with_too_few_requests_is_not_judged(target, ship):
     target().apply(ship())
     target().canary(ship(TWO, "2"), 10)
 
-    assert "too few to judge by" in said(lambda: target().judge(0.1))
+    assert "too few for a decision" in said(lambda: target().judge(0.1))
     assert target().status().canary.number == 2
     assert target().releases()[-1].by == "ada"

@@ -151,7 +151,7 @@ def test_claims_are_never_removed(api, target, ship):
 def test_an_object_of_the_same_name_that_is_not_ours_is_not_touched(api, target, ship):
     api.add("services", {"metadata": {"name": "digits"}, "spec": {"selector": {"app": "other"}}}, manager="helm")
 
-    with pytest.raises(DeployError, match=r"Service/digits exists already and is not mlapp's: helm made it"):
+    with pytest.raises(DeployError, match=r"Service/digits already exists, and mlapp did not create it: helm did"):
         target().apply(ship())
 
     assert api.names("deployments") == []
@@ -211,7 +211,7 @@ def test_a_server_that_wants_a_key_is_taken_as_it_is(api, target, ship):
 
     target().apply(ship(), progress=told.append)
 
-    assert "wants an API key" in "\n".join(told)
+    assert "requires an API key" in "\n".join(told)
 
 
 def test_the_first_release_that_fails_is_left_to_be_looked_at(api, target, ship):

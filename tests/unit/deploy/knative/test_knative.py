@@ -180,7 +180,7 @@ def test_labels_for_cloud_run_have_no_domain_and_it_is_not_deployed_to_by_us(tar
 
     assert document["metadata"]["labels"]["managed-by"] == "mlapp"
     assert all("/" not in key for key in document["spec"]["template"]["metadata"]["labels"])
-    with pytest.raises(UsageError, match="Cloud Run is deployed to with Google's own tool"):
+    with pytest.raises(UsageError, match="mlapp cannot deploy to Cloud Run itself"):
         target(platform="cloud_run").apply(ship())
 
 

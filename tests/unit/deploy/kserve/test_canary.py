@@ -205,7 +205,7 @@ def test_a_canary_that_fails_requests_is_aborted_by_what_its_own_pods_count(api,
     place.apply(ship(ONE))
     place.canary(ship(TWO, "2"), 20)
 
-    with pytest.raises(DeployError, match=r"was aborted: 50.0% of its requests failed, against 0.0%"):
+    with pytest.raises(DeployError, match=r"was aborted: 50.0% of its requests failed, compared with 0.0%"):
         place.judge(30)
 
     assert [release.state for release in place.releases()] == ["live", "aborted"]

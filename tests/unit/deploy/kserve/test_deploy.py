@@ -333,7 +333,7 @@ def test_a_kserve_that_takes_another_mode_is_told(api, target, ship):
 def test_a_controller_that_does_not_run_is_told(api, target, ship):
     api.idle = True
 
-    assert "KServe has not begun with InferenceService/digits after 1 s" in said(
+    assert "KServe has not started to process InferenceService/digits after 1 s" in said(
         lambda: target(seconds=1).apply(ship(ONE))
     )
 

@@ -130,7 +130,7 @@ def test_a_canary_is_judged_by_what_the_agents_count_of_its_model(api, target, m
     place, lines = target(), []
     place.apply(ship("1"))
     place.canary(ship("2"), 25)
-    with pytest.raises(DeployError, match="too few to judge by"):
+    with pytest.raises(DeployError, match="too few for a decision"):
         place.judge(0.1)
     api.metrics = Counters(code)
     if code == "200":
@@ -138,7 +138,7 @@ def test_a_canary_is_judged_by_what_the_agents_count_of_its_model(api, target, m
         assert any("0.0% failed, 10.0 ms; live: " in line for line in lines)
         assert api.get("models", "digits")["spec"]["storageUri"] == "s3://models/digits/2"
     else:
-        with pytest.raises(DeployError, match=r"aborted: 50.0% of its requests failed, against 0.0%"):
+        with pytest.raises(DeployError, match=r"aborted: 50.0% of its requests failed, compared with 0.0%"):
             place.judge(30)
         assert [release.state for release in place.releases()] == ["live", "aborted"]
     assert api.names("experiments") == []
@@ -202,5 +202,5 @@ def test_records_and_columns_become_tensors(inputs, tensors):
     found = make_mesh_tensors(inputs)["inputs"]
 
     assert [(each["name"], each["datatype"], each["data"]) for each in found] == tensors
-    with pytest.raises(UsageError, match="records or columns with names"):
+    with pytest.raises(UsageError, match="only records or named columns"):
         make_mesh_tensors([[1, 2]])
