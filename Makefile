@@ -37,9 +37,9 @@ coverage: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Write the generated pages again: the command line, HTTP, and the settings.
+# Write the generated pages again: the command line, the index of decisions, HTTP, and the settings.
 reference: .venv/ready
-	for script in document_cli document_http configuration docker_settings kubernetes_settings platform_settings lambda_settings; do PYTHONPATH=. $(BIN)/python scripts/$$script.py; done
+	for script in document_cli document_decisions document_http configuration docker_settings kubernetes_settings platform_settings lambda_settings; do PYTHONPATH=. $(BIN)/python scripts/$$script.py; done
 
 # The wheel, the source distribution and the SBOM of a tag, in dist/.
 release: | $(UV)

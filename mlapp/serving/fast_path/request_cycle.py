@@ -1,6 +1,6 @@
 """A prediction request on the fast path: from uvicorn's parser to the batcher without an ASGI scope, task or future.
 
-A task and a scope per request cost more than decoding and encoding together (docs/decisions.md). So a
+A task and a scope per request cost more than decoding and encoding together (docs/decisions/requests.md). So a
 plain `POST …/predict` with a small JSON body is handled directly after the parser. It is a *cycle* like uvicorn's own,
 so uvicorn's pipelining, keep-alive and shutdown apply. All other requests go through ASGI, with the
 same codec, batcher and problems.

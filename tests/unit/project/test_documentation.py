@@ -51,11 +51,14 @@ def test_no_message_names_a_page_of_the_repository() -> None:
             assert not any(page in str(string) for page in pages), f"{file.relative_to(ROOT)}: {string}"
 
 
-def test_each_decision_is_one_record_of_the_index() -> None:
-    _, *records = re.split(r"^## ", (ROOT / "docs/decisions.md").read_text(encoding="utf-8"), flags=re.M)
-    titles = [record.partition("\n")[0] for record in records]
-    assert titles[0] == "Index"
-    assert sorted(re.findall(r"^\| 20[\d-]+ \| \[(.+?)\]\(", records[0], re.M)) == sorted(titles[1:])
-    for title, record in zip(titles[1:], records[1:], strict=True):
-        assert record.count("- **Decision**") == 1, title
-        assert record.count("- **Context**") <= 1, title
+DECISIONS = sorted(path for path in (ROOT / "docs/decisions").glob("*.md") if path.name != "index.md")
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_each_decision_has_a_date_a_status_and_its_alternatives(page: Path) -> None:
+    _, *records = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.M)
+    for record in records:
+        title, _, text = record.partition("\n")
+        assert re.match(r"\n\d{4}-\d\d-\d\d · (accepted|\S.*superseded|superseded)", text), title
+        for part in ("Context", "Decision", "Alternatives"):
+            assert text.count(f"- **{part}**: ") == 1, f"{title}: {part}"

@@ -42,3 +42,9 @@ def test_the_docker_page_shows_every_setting() -> None:
 def test_every_page_is_in_the_navigation(page: Path) -> None:
     name = str(page.relative_to(ROOT / "docs"))
     assert f": {name}\n" in (ROOT / "mkdocs.yml").read_text(), f"add {name} to nav in mkdocs.yml"
+
+
+def test_the_index_of_decisions_lists_every_record() -> None:
+    script = load_script("document_decisions")
+    assert (ROOT / "docs/decisions/index.md").read_text(encoding="utf-8") == script.render_page(), "run make reference"
+    assert {path.stem for path in (ROOT / "docs/decisions").glob("*.md")} == {"index", *script.PAGES}
