@@ -114,7 +114,7 @@ def test_a_release_that_does_not_come_up_says_why_and_goes_back(target, ship, fa
         target(**settings).apply(ship("2", fault))
 
     assert said in caught.value.what
-    assert "Went back: release 1 is live." in caught.value.what
+    assert "Rolled back: release 1 is live." in caught.value.what
     assert target().predict([{"x": 1}])["version"] == "1"
 
 
@@ -138,7 +138,7 @@ def test_a_quota_is_named(target, ship, namespace):
 
     with pytest.raises(DeployError, match="exceeds the namespace's quota 'compute'") as caught:
         target().apply(ship("2"))
-    assert "Went back: release 1 is live." in caught.value.what
+    assert "Rolled back: release 1 is live." in caught.value.what
 
 
 def test_a_quota_that_just_fits_lets_the_old_pods_leave_first(target, ship, namespace):

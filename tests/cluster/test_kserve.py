@@ -141,7 +141,7 @@ def test_a_release_that_crashes_leaves_the_one_before_live(kserve, ship):
     place = kserve(rollout={"timeout": 90})
     place.apply(ship("1"))
 
-    with pytest.raises(DeployError, match="Went back: release 1 is live"):
+    with pytest.raises(DeployError, match="Rolled back: release 1 is live"):
         place.apply(ship("2", "crash"))
     assert place.predict([{"x": 1}])["predictions"]
 

@@ -93,5 +93,5 @@ def test_what_goes_wrong_is_told(orders, monkeypatch):
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(DataError, match="in no region"):
+    with pytest.raises(DataError, match="No AWS region is set"):
         dynamodb.read(orders)

@@ -134,7 +134,7 @@ def test_a_line_of_another_encoding_is_named(tmp_path):
     assert "encoding='cp1252'" in raised.value.todo
     (tmp_path / "t.csv").write_bytes("name\nZoë\n".encode("cp1252"))
     assert files.read(tmp_path / "t.csv", encoding="cp1252")["name"].to_list() == ["Zoë"]
-    with pytest.raises(UsageError, match="'cp12' is not an encoding"):
+    with pytest.raises(UsageError, match="'cp12' is not a known encoding"):
         files.read(tmp_path / "t.csv", encoding="cp12")
 
 

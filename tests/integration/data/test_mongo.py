@@ -82,7 +82,7 @@ def test_what_is_not_there_is_told(url):
     with pytest.raises(DataError, match=r"'shop' has no collection 'order'. Did you mean 'orders'") as raised:
         mongo.read(url, "shop.order")
     assert "many, orders" in raised.value.todo
-    with pytest.raises(UsageError, match="'orders' does not say its database"):
+    with pytest.raises(UsageError, match="'orders' names no database"):
         mongo.read(url, "orders")
     assert len(mongo.read(url, "shop.orders", {"id": 99})) == 0
 

@@ -85,7 +85,7 @@ SEARCHED = FLOWERS.replace("import App", "import App, Search").replace("C: float
 
 @pytest.mark.parametrize(
     ("app", "said"),
-    [(FLOWERS, "declares no parameter to search"), (f"from typing import Annotated\n{SEARCHED}", "Give --metric")],
+    [(FLOWERS, "declares no parameter to search"), (f"from typing import Annotated\n{SEARCHED}", "such as --metric")],
 )
 def test_what_is_searched_and_by_which_metric_must_be_known_first(
     app: str, said: str, admin: Flyteadmin, mlapp: Callable[..., Any], project: Callable[..., Path]

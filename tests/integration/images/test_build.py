@@ -95,7 +95,7 @@ def test_an_image_without_its_model_serves_the_version_that_is_mounted(root, bui
     assert done.stdout.strip() == "[1]", done.stderr
     done = subprocess.run([*run, first.id], capture_output=True, text=True)
     assert done.returncode
-    assert "holds no model" in done.stdout + done.stderr
+    assert "contains no model" in done.stdout + done.stderr
 
 
 def test_bytecode_is_there_and_holds_no_time(built):

@@ -188,7 +188,7 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
     assert "mlapp.model.version" not in make_image_spec(found).labels
     bill = json.loads((found.folder / "sbom.cdx.json").read_bytes())
     assert "machine-learning-model" not in {component["type"] for component in bill["components"]}
-    with pytest.raises(StoreError, match="holds no model"):
+    with pytest.raises(StoreError, match="contains no model"):
         _ = bundle.open(found.folder).served_project
     mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))

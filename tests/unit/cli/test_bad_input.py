@@ -28,10 +28,14 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
             "pip install -r requirements.txt",
         ),
         ("x = 1\n", "app.py contains no App.", "Create one"),
-        (APP + "other = App('other')\n", "app.py holds 2 Apps: app, other.", "`app: app.py:app`"),
+        (APP + "other = App('other')\n", "app.py contains 2 Apps: app, other.", "`app: app.py:app`"),
         ("x = 1\n1 / 0\n", "Importing app.py raised ZeroDivisionError: division by zero", "app.py:2"),
         (APP, "App 'flowers' has no data_reader.", "@app.data_reader"),
-        (APP + "@app.trainer\ndef fit(model): ...\n", "trainer 'fit' in app.py:3 takes (model).", "Let it take"),
+        (
+            APP + "@app.trainer\ndef fit(model): ...\n",
+            "trainer 'fit' in app.py:3 takes (model).",
+            "Change its parameters to",
+        ),
         ("import sys\nsys.exit(3)\n", "Importing app.py raised SystemExit: 3", "app.py:2"),
     ],
 )
@@ -149,7 +153,7 @@ def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
     (tmp_path / "digits/app.py").write_text("mine")
     ran = mlapp("init", "digits", cwd=tmp_path)
     assert ran.code == 2
-    assert "is there already" in ran.err
+    assert "already exists" in ran.err
     assert (tmp_path / "digits/app.py").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]
 

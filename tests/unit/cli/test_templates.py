@@ -194,7 +194,7 @@ def test_a_template_from_elsewhere_writes_nothing_outside_of_the_project(
     (tmp_path / "victim").write_text("mine")
     url = in_git(tmp_path / "template", {"cookiecutter.json": json.dumps({"name": "mine", **variables}), **files})
     refused = mlapp("init", "--template", url, cwd=tmp_path)
-    assert (refused.code, "outside of the project" in refused.err) == (2, True), refused.err
+    assert (refused.code, "outside the project" in refused.err) == (2, True), refused.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["template", "victim"]
     assert (tmp_path / "victim").read_text() == "mine"
 

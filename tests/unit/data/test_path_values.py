@@ -69,7 +69,7 @@ def test_a_wildcard_in_a_value_of_a_redis_pattern_matches_itself() -> None:
 
 @pytest.mark.parametrize("value", [{"$gt": ""}, [{"$ne": 1}]])
 def test_operators_of_mongodb_are_no_value(value: object) -> None:
-    with pytest.raises(UsageError, match="reads as operators"):
+    with pytest.raises(UsageError, match="interpret as operators"):
         mongo.read("mongodb://127.0.0.1:9/x", "orders", {"user": ":user"}, user=value)
 
 

@@ -127,7 +127,7 @@ def test_a_release_that_fails_leaves_the_one_before_live(target, image, words):
     place = target()
     place.apply(ship(ONE))
 
-    with pytest.raises(DeployError, match=f"{words}[\\s\\S]*Went back: release 1 is live"):
+    with pytest.raises(DeployError, match=f"{words}[\\s\\S]*Rolled back: release 1 is live"):
         place.apply(ship(image, "2"))
     with pytest.raises(DeployError, match=f"The canary failed: [\\s\\S]*{words}[\\s\\S]*release 1 is live"):
         place.canary(ship(image, "3"), 10)
@@ -141,7 +141,7 @@ def test_a_release_that_fails_leaves_the_one_before_live(target, image, words):
     [
         (0, 5_000, None),
         (9, 5_000, "aborted: 9.0% of its requests failed, compared with 0.0%"),
-        (0, 9_000, "9.0 ms, against 5.0 ms"),
+        (0, 9_000, "9.0 ms, compared with 5.0 ms"),
     ],
     ids=["as good", "fails", "is slow"],
 )

@@ -347,8 +347,8 @@ def edit(file: Path, **values: Any) -> None:
     ("file", "values", "match"),
     [
         ("config.json", {"architectures": ["EvilModel"], "auto_map": {"AutoModel": "evil.EvilModel"}}, "EvilModel"),
-        ("config.json", {"architectures": ["pipeline"]}, "'pipeline' is no model"),
-        ("config.json", {"architectures": ["AutoModel"], "auto_map": {"AutoModel": "evil.EvilModel"}}, "no model"),
+        ("config.json", {"architectures": ["pipeline"]}, "'pipeline' is not a model"),
+        ("config.json", {"architectures": ["AutoModel"], "auto_map": {"AutoModel": "evil.EvilModel"}}, "not a model"),
         ("config.json", {"attn_implementation": "evil/kernels"}, "refers to code of the hub"),
         ("config.json", {"sub": {"_attn_implementation": {"": "evil/kernels"}}}, "refers to code of the hub"),
         ("tokenizer_config.json", {"vocab_file": "/etc/hostname"}, "refers to a file by its path"),

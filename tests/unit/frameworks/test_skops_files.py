@@ -120,7 +120,7 @@ def test_an_encoder_of_intervals_needs_no_declaration(tmp_path: Path) -> None:
 
 def test_an_encoder_of_times_with_a_zone_says_what_to_do_instead(tmp_path: Path) -> None:
     times = pd.DataFrame({"when": pd.Categorical(pd.date_range("2026-01-01", periods=3, tz="Europe/Zurich"))})
-    with pytest.raises(ModelError, match="times with a zone") as refused:
+    with pytest.raises(ModelError, match="times with a time zone") as refused:
         SklearnFramework().save(OneHotEncoder().fit(times), tmp_path, "skops", [f"{pd.Timestamp.__module__}.Timestamp"])
     assert "format='joblib'" in refused.value.todo
 

@@ -86,10 +86,10 @@ def test_extra_cells_in_every_row_shift_no_column():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a,b\n1,\n", "column 'b', row 0: a value is missing"),
-        ("a,b\nNA,x\n", "column 'a', row 0: a value is missing"),
+        ("a,b\n1,\n", "column 'b', row 0: the value is missing"),
+        ("a,b\nNA,x\n", "column 'a', row 0: the value is missing"),
         ("a,b\n1_0,x\n", "column 'a', row 0: '1_0' is not a number"),
-        ("a,b\n1,x\ninf,x\n", "column 'a', row 1: infinity"),
+        ("a,b\n1,x\ninf,x\n", "column 'a', row 1: the value is infinite"),
         ("a,a,b\n1,1,x\n", "column 'a' appears twice"),
         ("a,b,c\n1,x,2\n", "column 'c' is unknown"),
         (",a,b\n0,1,x\n", "column '' is unknown"),

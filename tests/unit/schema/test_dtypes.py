@@ -176,8 +176,8 @@ def test_ordered_categories_can_be_compared() -> None:
         ("times_in_berlin", "2024-01-01T12:00:00", "has no time zone, but the training data has one"),
         ("times_in_berlin", "2024-01-01", "has no time zone, but the training data has one"),
         ("category_of_integers", True, "True is not one of 1, 2"),
-        ("float32", 1e39, "1e[+]39 is beyond float32"),
-        ("float16", 70000, "70000 is beyond float16"),
+        ("float32", 1e39, "1e[+]39 is out of range for float32"),
+        ("float16", 70000, "70000 is out of range for float16"),
         ("durations", "P1M", "'P1M' is not a duration"),  # pandas reads it as a minute
         ("durations", 5, "5 is not a duration"),
         ("durations_in_seconds", "PT0.5S", "'PT0.5S' is not a duration"),

@@ -123,7 +123,7 @@ async def test_rows_behind_the_end_of_a_gzip_are_not_left_out(client):
     headers = {"content-type": "text/csv", "content-encoding": "gzip"}
     answer = await client.post("/predict", content=body, headers=headers)
     assert answer.status_code == 400
-    assert "behind its end" in answer.json()["detail"]
+    assert "after its end" in answer.json()["detail"]
 
 
 @pytest.mark.needs("pyarrow")

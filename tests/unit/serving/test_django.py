@@ -145,7 +145,7 @@ def test_the_system_check_says_what_is_wrong(project: Path) -> None:
         ({"app": "nowhere:app"}, "mlapp.E002", "there is no module 'nowhere'"),
         ({"app": "orders_app"}, "mlapp.E001", "MLAPP.app"),
         ({"app": "orders_app:app", "modle": "3"}, "mlapp.E001", "Did you mean 'model'?"),
-        ({"app": "orders_app:app", "model": "3", "follow": True}, "mlapp.E001", "never moves"),
+        ({"app": "orders_app:app", "model": "3", "follow": True}, "mlapp.E001", "fixed version"),
         ("orders_app:app", "mlapp.E001", "no dictionary MLAPP"),
     ]:
         with override_settings(MLAPP=setting):

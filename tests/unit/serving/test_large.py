@@ -197,7 +197,7 @@ def test_where_training_had_whole_numbers_and_dates(tmp_path):
     pd.testing.assert_frame_equal(
         codec.combine_parts([part]), codec.predictor.accept_inputs(records), check_column_type=False
     )
-    with pytest.raises(InputError, match="column 'small', row 100: 128 is beyond int8"):
+    with pytest.raises(InputError, match="column 'small', row 100: 128 is out of range for int8"):
         large_json.decode_large_json(
             codec, json.dumps([*records, {"day": "2026-01-01", "small": 128}]).encode(), Budget(Serve(), 30)
         )

@@ -111,7 +111,7 @@ def test_kubectl_reads_every_value_as_it_was_meant(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     target().eject(SHIPMENT, tmp_path, "yaml")
 
-    with pytest.raises(DeployError, match="is there already"):
+    with pytest.raises(DeployError, match="already exists"):
         target().eject(SHIPMENT, tmp_path, "yaml")
 
 

@@ -301,7 +301,7 @@ def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
     ("settings", "said"),
     [
         ({"autoscaling": {"min": 5, "max": 2}}, "min 5 is more than max 2"),
-        ({"autoscaling": {"cpu": None}}, "has no goal"),
+        ({"autoscaling": {"cpu": None}}, "has no metric to scale by"),
         ({"model_pull": {}}, "model_pull.*missing required field `image`"),
         ({"network_policy": {"egress": [{"ports": [5432]}]}}, r"egress\[0\] needs one of `cidr` and `namespace`"),
         ({"env": {"A": "1"}, "secrets": {"A": {"secret": "s", "key": "k"}}}, "A is in both"),

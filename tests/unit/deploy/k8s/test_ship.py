@@ -189,7 +189,7 @@ def test_a_release_that_does_not_come_up_says_why_and_is_taken_back(api, target,
 
     assert said in caught.value.what
     assert not [line for line in told if line.startswith("pod ") and "Startup probe" in line], "no news while it loads"
-    assert "Went back: release 1 is live." in caught.value.what
+    assert "Rolled back: release 1 is live." in caught.value.what
     assert api.get("deployments", "digits")["spec"]["template"]["spec"]["containers"][0]["image"] == ONE
     assert [(release.number, release.state) for release in target().releases()] == [(1, "live"), (2, "failed")]
 
@@ -202,7 +202,7 @@ def test_a_release_that_answers_wrongly_is_taken_back(api, target, ship):
         target().apply(ship(TWO))
 
     assert "answered 500 to a prediction: the predictor raised" in caught.value.what
-    assert "Went back: release 1 is live." in caught.value.what
+    assert "Rolled back: release 1 is live." in caught.value.what
 
 
 def test_a_server_that_wants_a_key_is_taken_as_it_is(api, target, ship):

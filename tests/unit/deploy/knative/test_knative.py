@@ -144,7 +144,7 @@ def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target)
     place.apply(ship(ONE))
     api.trouble[TWO] = "crash"
 
-    with pytest.raises(DeployError, match="Went back: release 1 is live"):
+    with pytest.raises(DeployError, match="Rolled back: release 1 is live"):
         place.apply(ship(TWO, "2"))
 
     assert place.status().traffic == {1: 100}

@@ -126,7 +126,7 @@ def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target,
 
     what = said(lambda: place.apply(ship(TWO, "2")))
 
-    assert "Went back: release 1 is live." in what
+    assert "Rolled back: release 1 is live." in what
     assert api.get("inferenceservices", "digits")["spec"]["predictor"]["containers"][0]["image"] == ONE
     assert [release.state for release in place.releases()] == ["live", "failed"]
 
