@@ -51,7 +51,7 @@ def test_a_value_that_leads_elsewhere_is_refused(template: str, value: str) -> N
 
 
 def test_a_value_in_the_place_of_a_bucket_is_one_name() -> None:
-    with pytest.raises(UsageError, match="holds a '/'"):
+    with pytest.raises(UsageError, match="contains a '/'"):
         fill_path_values("s3://{month}/x.csv", {"month": "bucket/secret"})
 
 
