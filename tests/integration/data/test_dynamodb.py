@@ -85,7 +85,7 @@ def test_a_source_has_the_expressions_parameters(orders):
 def test_what_goes_wrong_is_told(orders, monkeypatch):
     with pytest.raises(DataError, match=r"no table 'order' in DynamoDB. Did you mean 'orders'"):
         dynamodb.read("order")
-    with pytest.raises(DataError, match="refuses: "):
+    with pytest.raises(DataError, match="refused the request: "):
         dynamodb.read(orders, filter="customer == :who", who="x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(DataError, match="cannot be reached"):
