@@ -166,7 +166,7 @@ class RowCodec:
         self.join = join
         if alike and dtype.kind in "iuf":
             self.from_matrix = matrix
-        self._use_row_type(rows, width, 0, part, NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
+        self._use_row_type(rows, width, part, numbers=NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
 
     def _use_row_tuples(self, rows: dict[bytes, type]) -> None:
         """Each row becomes a tuple of its cells; a batch is built column by column."""
@@ -183,17 +183,23 @@ class RowCodec:
             )
 
         self.join = join
-        texts = sum(field.type in ("string", "category") for field in fields)
-        self._use_row_type(rows, len(fields), texts, part)
+        texts = [at for at, field in enumerate(fields) if field.type in ("string", "category")]
+        self._use_row_type(rows, len(fields), part, texts)
 
     def _use_row_type(
         self,
         rows: dict[bytes, type],
         width: int,
-        texts: int,
         part: Callable[[list[Any]], Part],
+        texts: Sequence[int] = (),
         numbers: NumberRows | None = None,
     ) -> None:
+        """Decode rows of these types.
+
+        Args:
+            texts: the positions of the texts in a row.
+        """
+        optional = [at for at in texts if self.schema.fields[at].nullable]
         for bracket, row in rows.items():
             names = width if bracket == b"{" else 0
             rows_type: Any = types.GenericAlias(list, (row,))
@@ -202,7 +208,7 @@ class RowCodec:
                 keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
             for key, body in keys.items():
                 form = key.encode() + bracket
-                several = _make_row_decoder(body, key, names, texts, part)
+                several = _make_row_decoder(body, key, names, len(texts), optional, part)
                 general = self._fast[form] = partial(_decode_one, several)
                 self._several[form] = partial(_ignore_start, several)
                 if numbers is not None and bracket == b"[":
@@ -238,24 +244,49 @@ class RowCodec:
         return index.astype(pd.StringDtype("python", na_value=np.nan)) if str(index.dtype) == "str" else index
 
 
-def _make_row_decoder(kind: Any, key: str, names: int, texts: int, part: Callable[[list[Any]], Part]) -> SeveralDecoder:
+def _make_row_decoder(
+    kind: Any, key: str, names: int, texts: int, optional: Sequence[int], part: Callable[[list[Any]], Part]
+) -> SeveralDecoder:
+    """A decoder of JSON bodies.
+
+    Args:
+        kind: the msgspec type of a body.
+        key: its only key, which holds the list of rows; empty if the body is the list.
+        names, texts: keys and texts in a row.
+        optional: the positions of texts that can be null.
+        part: makes a part of decoded rows.
+    """
+    from mlapp.schema.number_rows import count_byte
+
     decode = msgspec.json.Decoder(kind).decode
     outer = 2 if key else 0
     quotes = 2 * (names + texts)
 
+    def count_quotes(one: Part) -> int:
+        """Quotes of a body without a duplicate key or an escaped quote."""
+        nulls = sum(cells[at] is None for cells in one.tuples or () for at in optional)
+        return outer + quotes * one.rows - 2 * nulls
+
     def run(bodies: list[bytes]) -> list[Part | None]:
         parts: list[Part | None] = []
+        expected = 0
         for body in bodies:
             one = None
             try:
                 found = decode(body)
                 rows: list[Any] = getattr(found, key) if key else found
-                # The types do not detect a duplicate key. Then there are too many quotes.
-                if rows and body.count(b'"') <= outer + quotes * len(rows):
+                if rows:
                     one = part(rows)
+                    expected += outer + quotes * len(rows)
             except REFUSED:
                 pass
             parts.append(one)
+        # The types do not detect a duplicate key. Then there are too many quotes. Each body has enough of them, so
+        # that one count tells of all.
+        if optional or None in parts or count_byte(b"".join(bodies), b'"') > expected:
+            for at, (body, one) in enumerate(zip(bodies, parts, strict=True)):
+                if one is not None and body.count(b'"') > count_quotes(one):
+                    parts[at] = None
         return parts
 
     return run

@@ -13,6 +13,8 @@ from mlapp import App
 from mlapp.config import Serve
 from mlapp.errors import InputError
 from mlapp.prediction import make_predictor
+from mlapp.schema import infer_schema
+from mlapp.schema.row_codec import RowCodec
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json, encode_predictions, extract_json_body_inputs
 from mlapp.serving.protocols.tensor_decoding import decode_json_tensor, make_tensor_from_values
@@ -36,6 +38,24 @@ def test_fast_way_equals_the_general_way(people, form, wrap):
     general = codec.predictor.accept_inputs(extract_json_body_inputs(body))
     pd.testing.assert_frame_equal(codec.combine_parts([part]), general, check_column_type=False)
     pd.testing.assert_frame_equal(codec.combine_parts([codec.accept_inputs(inputs)]), general, check_column_type=False)
+
+
+@pytest.mark.parametrize("form", ['{"inputs": [%s]}', "[%s]"])
+@pytest.mark.parametrize("columns", [{"a": [1.0, 2.0], "b": [3, 4]}, {"a": [1.0, 2.0], "t": ["x", None]}])
+def test_a_duplicate_key_is_seen_in_a_batch(form, columns):
+    codec = RowCodec(infer_schema(pd.DataFrame(columns)), ("inputs",))
+    records = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    bodies = [(form % json.dumps(record)).encode() for record in records]
+    expected = [codec.decode(body) for body in bodies]
+    assert None not in expected
+    twice = [(form % (json.dumps(record)[:-1] + ', "a": 5}')).encode() for record in records]
+    assert [codec.decode(body) for body in twice] == [None, None]
+    found = codec.decode_several([*bodies, *twice, form.replace("%s", "").encode(), bodies[0]])
+    assert [None if part is None else (part.packed, part.tuples) for part in found] == [
+        *[(part.packed, part.tuples) for part in expected],
+        *[None] * 3,
+        (expected[0].packed, expected[0].tuples),
+    ]
 
 
 def test_parts_of_both_ways_make_one_batch(people):
