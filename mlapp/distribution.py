@@ -52,8 +52,8 @@ def require_own_distribution() -> None:
         version = find_foreign_distribution()
         sys.exit(
             f"Error: {package.__file__} belongs to another package: "
-            f"'{FOREIGN}' {f'{version} ' if version else ''}on PyPI is not this one, which is '{NAME}'.\n"
-            f"Uninstall it, and restore ours: {make_repair_command()}"
+            f"'{FOREIGN}' {f'{version} ' if version else ''}on PyPI is not this package, which is '{NAME}'.\n"
+            f"Uninstall it, and reinstall {NAME}: {make_repair_command()}"
         )
 
 

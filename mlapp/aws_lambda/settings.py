@@ -64,7 +64,7 @@ class LambdaSettings(Section, frozen=True):
     url: Annotated[
         Literal["iam", "public", "none"],
         Meta(
-            description="Function URL: `iam` asks for signed requests, `public` allows everyone, `none` creates no URL."
+            description="Function URL: `iam` requires signed requests, `public` allows everyone, `none` creates no URL."
         ),
     ] = "iam"
     streaming: Annotated[

@@ -94,6 +94,6 @@ def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environmen
         )
         return
     output.print_note(
-        f"{file} answers as {project.name} version {version.version}: {len(features)} rows were compared. It takes the "
-        "features as the model does, after a feature_transformer."
+        f"{file} answers as {project.name} version {version.version}: {len(features)} rows were compared with the "
+        "model. Its inputs are the model's features, after a feature_transformer."
     )

@@ -82,7 +82,7 @@ def print_predictions(
     if remote and features is not None:
         raise UsageError(
             "--features and --remote are both given.",
-            "On Flyte, the data comes from the reader: give its parameters with -p.",
+            "On Flyte, the features come from the data_reader: set its parameters with -p.",
         )
     project = Project.find(environment=environment)
     if asked:

@@ -174,6 +174,6 @@ def print_run_logs(run: Id, environment: Environment = None, json: Json = False)
     output.print_table(["task", "logs"], links)
     if not links:
         output.print_note(
-            "Flyte has no links to logs, and no kubeconfig reaches pods of this run. Its operator can set up links: "
-            "plugins.logs in Flyte's configuration."
+            "No logs can be shown: Flyte has no links to them, and no kubeconfig gives access to this run's pods. "
+            "Ask Flyte's operator to configure links: plugins.logs in Flyte's configuration."
         )

@@ -40,7 +40,7 @@ class Drift(Section, frozen=True):
         """See that an alarm can begin."""
         needed, _, windows = self.persist.partition("/")
         if int(needed) > int(windows):
-            raise ValueError(f"drift.persist is {self.persist}, and 2/3 means two of three windows")
+            raise ValueError(f"drift.persist is {self.persist}, but 2/3 means two of three windows")
 
 
 class Alert(Section, frozen=True):

@@ -69,7 +69,7 @@ def _iterate_with_reconnects(
             if given:
                 raise DataError(
                     f"The connection to {shown} broke after {given:,} rows: {error}",
-                    "Run it again, or read less at once, such as one day at a time by a parameter.",
+                    "Run it again, or read less at once, such as one day per run with a parameter.",
                 ) from None
             if pause is None:
                 raise DataError(

@@ -202,7 +202,7 @@ def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
     except DeployError as error:
         if any(text in error.what for text in OVERTAKEN):
             return False
-        raise DeployError(f"{repository} refuses the push: {error.what}", error.todo) from None
+        raise DeployError(f"{repository} refused the push: {error.what}", error.todo) from None
     return True
 
 

@@ -238,8 +238,8 @@ def _explain_registration_limit(entity: str, refusal: str) -> FlyteError | None:
     value = limit if option in ("cpu", "gpu") else f"'{limit}'"
     less = explain_option_declaration(split_run_stage_names(task)[0], f"resources=Resources({option}={value})")
     return FlyteError(
-        f"Task {task} asks for {option} {asked}, and Flyte allows a task {limit}.",
-        f"Declare less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
+        f"Task {task} asks for {option} {asked}, but Flyte's limit for a task is {limit}.",
+        f"Request less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
     )
 
 

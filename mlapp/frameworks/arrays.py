@@ -19,7 +19,7 @@ def features_to_array(features: Any) -> Any:
         for name, dtype in features.dtypes.items():
             if dtype.kind not in "biuf":
                 raise DataError(
-                    f"Column '{name}' holds {dtype}, but a neural network needs numbers.",
+                    f"Column '{name}' contains {dtype}, but a neural network needs numbers.",
                     "Convert it to numbers in an @app.feature_transformer.",
                 )
         features = features.to_numpy(dtype=np.float32)

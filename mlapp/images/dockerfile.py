@@ -68,6 +68,6 @@ def _require_single_dockerfile_lines(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if "\n" in value or "\r" in value:
             raise ConfigError(
-                f"image.env: {name} has a line break, which no Dockerfile can hold.",
+                f"image.env: {name} has a line break, which a Dockerfile cannot contain.",
                 "Use `mlapp build` without a Dockerfile, or set it where the image runs, with env under targets.",
             )

@@ -97,7 +97,7 @@ def _push_image(client: DockerClient, image: Image, login: RegistryLogin | None,
             words = ADDRESS.sub("", said)
             if REFUSED.search(words):
                 raise ImageError(
-                    f"The registry {host} refuses {image.repository}: {said}",
+                    f"The registry {host} refused {image.repository}: {said}",
                     f"Log in with an account that can push (docker login {host}), or change image.name in mlapp.yaml.",
                 ) from error
             if ABSENT.search(words):

@@ -60,7 +60,7 @@ def find_served_projects(apps: Sequence[str], bundle: str | None, environment: s
     """
     if bundle is not None:
         if apps and list(apps) != [SAGEMAKER_ARGUMENT]:
-            raise UsageError("Apps and --bundle are both given.", "Give one of them: a bundle holds its app.")
+            raise UsageError("Apps and --bundle are both given.", "Give one of them: a bundle contains its app.")
         return [bundles.open(bundle).served_project]
     if not apps:
         return [Project.find(environment=environment)]

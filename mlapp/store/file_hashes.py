@@ -26,7 +26,7 @@ def hash_files(folder: Path) -> dict[str, StoredFile]:
         found = _hash_version_file(folder, name) if names.is_relative_path(name) else None
         if found is None:
             raise ModelError(
-                f"The saver wrote {name!r}, which a version cannot hold.",
+                f"The saver wrote {name!r}, which a version cannot contain.",
                 "Write regular files without backslashes and colons in their names, and no links.",
             )
         files[name] = found

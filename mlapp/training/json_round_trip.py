@@ -154,5 +154,5 @@ def _require_unchanged_rows(features: Any, decoded: Any) -> None:
         if not is_same_json_value(left, right) and not is_alike:
             raise DataError(
                 f"Row {row} of the features, a {type(left).__name__}, cannot be sent as JSON.",
-                "Write an @app.feature_loader that makes features from the data that a client sends.",
+                "Write an @app.feature_loader that creates the features from the data that a client sends.",
             )

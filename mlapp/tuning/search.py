@@ -82,7 +82,7 @@ def _run_search_workers(
     if died:
         raise MlappError(
             f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 often means a lack of memory.",
-            "Run it again to continue after the completed trials. Use fewer --workers if memory is short.",
+            "Run it again to continue after the completed trials. If memory is short, use fewer --workers.",
         )
 
 

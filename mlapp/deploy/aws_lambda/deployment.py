@@ -161,7 +161,7 @@ class Deployment:
                 function.delete_version(version)
             live = f"release {alias['FunctionVersion']} is still live" if alias else "nothing is live"
             raise DeployError(
-                f"{error.what.rstrip('.')}. Release {version} was withdrawn: {live}.", error.todo
+                f"{error.what.rstrip('.')}. Release {version} was removed: {live}.", error.todo
             ) from error
         return version
 

@@ -76,7 +76,7 @@ def make_api_error(code: int, body: bytes | str, verb: str, object: str, connect
     if code == 401 or 'User "system:anonymous"' in message:
         return ApiError(
             f"The cluster ({connection.context}) rejects your login: it is wrong or has expired.",
-            "Log in again, as the cluster's operator told you; `kubectl get pods` tries it.",
+            "Log in again, and test the login with `kubectl get pods`.",
             code,
             reason,
             message,

@@ -207,7 +207,7 @@ class ClusterTarget(Target[S]):
                         progress(f"{removed[-1]} removed")
             for item in found.values():
                 if item["kind"] == object_kinds.CLAIM.kind:
-                    progress(f"{object_kinds.object_title(item)} is kept: it holds data")
+                    progress(f"{object_kinds.object_title(item)} is kept: it contains data")
             return [*removed, *job.releases.remove_records(records)]
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:

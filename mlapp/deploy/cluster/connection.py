@@ -20,7 +20,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SIZE_SETTINGS = ("resources", "memory", "replicas", "min_replicas")
 VALIDATOR = "kubernetes_validate"
 """An optional import of the client library that mlapp does not need and that would slow each command by seconds."""
-_HOW = "Get one from the cluster's operator, and set KUBECONFIG; `kubectl version` tries it."
+_HOW = "Get one from the cluster's operator, set KUBECONFIG, and test it with `kubectl version`."
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
             if said and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
                     f"The login command of context {chosen['name']} failed: {'; '.join(said)}",
-                    "Install it, or log in as the cluster's operator described; `kubectl get pods` tries it.",
+                    "Install the command or log in again, and test the login with `kubectl get pods`.",
                 )
             namespace = chosen["context"].get("namespace") or "default"
             context = f"context {chosen['name']}"

@@ -141,7 +141,8 @@ class DeploySession(Generic[S]):
         except UnreachableError as error:
             again = "" if isinstance(error, LockLostError) else " Then deploy again to continue watching."
             raise UnreachableError(
-                f"{error.what} Release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
+                f"{error.what} Release {record.number} is applied; the cluster continues the rollout, but mlapp no "
+                f"longer watches it.",
                 error.todo + again,
             ) from error
 
@@ -239,7 +240,8 @@ class DeploySession(Generic[S]):
 
     def _interrupted_deploy_error(self, record: ReleaseRecord) -> InterruptedDeployError:
         return InterruptedDeployError(
-            f"Interrupted: release {record.number} is applied, and the cluster goes on rolling it out unwatched.",
+            f"Interrupted: release {record.number} is applied; the cluster continues the rollout, but mlapp no "
+            f"longer watches it.",
             "`mlapp status` shows it; deploy again to continue watching, or run `mlapp rollback`.",
         )
 

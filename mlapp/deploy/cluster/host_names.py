@@ -67,8 +67,8 @@ def refuse_long_host_name(cluster: Cluster, hosts: HostNames, target: str, servi
     label = max(_format_host_name(_find_template(config, hosts), values).split("."), key=len)
     if len(label) > LONGEST_LABEL:
         raise DeployError(
-            f"targets.{target}: {hosts.platform} makes the host name '{label}' of {len(label)} characters; "
-            f"{LONGEST_LABEL} are allowed.",
+            f"targets.{target}: {hosts.platform} would create the host name '{label}' of {len(label)} characters; "
+            f"{LONGEST_LABEL} are allowed in one label.",
             f"Use a shorter `name`, or a namespace with a shorter name than '{namespace}'.",
         )
 

@@ -84,7 +84,7 @@ class AnswerError(DeployError):
     def __init__(self, pod: str, status: int, text: str) -> None:
         todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
         if status == 401:
-            todo = "Set MLAPP_SERVE__API_KEYS to a key that the server knows."
+            todo = "Set MLAPP_SERVE__API_KEYS to one of the server's keys."
         super().__init__(f"pod {pod} answered {status} to a prediction: {_extract_pod_problem(text)}", todo)
         self.status = status
 

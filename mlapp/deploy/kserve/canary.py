@@ -138,7 +138,7 @@ def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Me
         route = None
     if route is None:
         raise DeployError(
-            "A canary in Standard mode needs the Gateway API, and KServe has made no HTTPRoute for "
+            "A canary in Standard mode needs the Gateway API, and KServe has created no HTTPRoute for "
             f"{job.names.base}, so nothing can split the traffic. Nothing was changed.",
             "Ask KServe's operator to enable the Gateway API (ingress.enableGatewayApi), use `mode: knative`, or "
             "deploy without "

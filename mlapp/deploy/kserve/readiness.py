@@ -121,7 +121,7 @@ class ServiceWait(RolloutWait):
         for event in self.events:
             if event.get("reason") in FATAL_EVENTS:
                 raise RolloutError(
-                    f"KServe refuses InferenceService/{self.service} ({event['reason']}): {event.get('message')}",
+                    f"KServe refused InferenceService/{self.service} ({event['reason']}): {event.get('message')}",
                     "Use targets.kserve.mode: standard, or ask the cluster's operator to install Knative Serving.",
                 )
         if found := self._find_failure():

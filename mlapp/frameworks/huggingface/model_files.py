@@ -87,7 +87,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
         ) from error
     if len(tokenizer) != task.words:
         raise ModelError(
-            f"The tokenizer in {folder} knows {len(tokenizer)} words instead of {task.words}: a file is missing.",
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens instead of {task.words}: a file is missing.",
             "Train again here, or restore it.",
         )
     if told["missing_keys"]:  # transformers initializes them at random

@@ -70,7 +70,7 @@ def _find_json_body_inputs(body: bytes, known: Sequence[str]) -> tuple[Any, str,
     if unknown := [key for key in content if key not in known]:
         raise HttpError(
             422,
-            f"The body has an unknown key '{unknown[0]:.60}' beside '{given[0]}'.",
+            f"The body has an unknown key '{unknown[0]:.60}' next to '{given[0]}'.",
             [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
         )
     return content[given[0]], given[0], content.get(BUSINESS_KEYS)

@@ -15,7 +15,7 @@ def read(limit: int | None = None) -> pd.DataFrame:
 
 @app.model
 def build(weights: str | None = None, size: int = 64) -> Pipeline:
-    """From a folder of weights and their tokenizer (-p weights=distilbert), or from a small model that knows nothing."""
+    """From a folder of weights and their tokenizer (-p weights=distilbert), or a small untrained model."""
     if weights is not None:
         return pipeline("text-classification", model=weights, tokenizer=weights)
     messages = read()
@@ -28,7 +28,7 @@ def build(weights: str | None = None, size: int = 64) -> Pipeline:
         hidden_dim=2 * size,
         n_layers=2,
         n_heads=4,
-        initializer_range=0.1,  # what is so small learns faster from larger numbers
+        initializer_range=0.1,  # a small model learns faster from larger initial weights
         num_labels=messages["kind"].nunique(),
     )
     model = DistilBertForSequenceClassification(config)

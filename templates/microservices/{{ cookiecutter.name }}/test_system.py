@@ -1,4 +1,4 @@
-"""The whole system in processes of its own: both models are trained and served, then the gateway, which is asked."""
+"""Train and serve both models and the gateway in separate processes, and request predictions from the gateway."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def serving(name: str, store: Path, **environ: str) -> Iterator[str]:
 
 
 def variables(name: str, store: Path, environ: dict[str, str]) -> dict[str, str]:
-    """Versions of the test go into a store of its own."""
+    """The test's versions are in a separate store."""
     return {**os.environ, **environ, "MLAPP_STORE": str(store / name)}
 
 

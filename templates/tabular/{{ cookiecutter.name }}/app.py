@@ -12,7 +12,7 @@ from mlapp import App
 DATES = [{{ cookiecutter.dates }}]
 
 {% if cookiecutter.left_out -%}
-# No features: {{ cookiecutter.left_out }}.
+# Not used as features: {{ cookiecutter.left_out }}.
 {% endif -%}
 app = App("{{ cookiecutter.name }}", target={{ cookiecutter.target.__repr__() }}{{ cookiecutter.features }})
 
@@ -25,7 +25,7 @@ def read(path: Path = Path({{ cookiecutter.data.__repr__() }}), limit: int | Non
 
 @app.feature_transformer
 def dates_as_numbers(features: pd.DataFrame) -> pd.DataFrame:
-    """A model takes no dates: each becomes its days since 1970, and its month and weekday."""
+    """Replace each date with its days since 1970, month and weekday, because models do not accept dates."""
     parts = {}
     for name in features.select_dtypes(["datetime", "datetimetz"]):
         date = pd.to_datetime(features[name], utc=True)

@@ -228,7 +228,7 @@ def test_an_environment_is_the_same_from_a_dockerfile(ejected, root, mlapp):
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": "two\nlines"}}}
     (root / "mlapp.yaml").write_text(yaml.safe_dump(settings))
     refused = mlapp("eject", "dockerfile", cwd=root)
-    assert "Error: image.env: WORDS has a line break, which no Dockerfile can hold." in refused.err
+    assert "Error: image.env: WORDS has a line break, which a Dockerfile cannot contain." in refused.err
     assert not (root / "Dockerfile").exists()
 
 

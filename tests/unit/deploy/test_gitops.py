@@ -175,7 +175,7 @@ def test_a_repository_that_refuses_says_why(deploy, bare):
     hook.chmod(0o755)
     refused = deploy()
     assert refused.code == 1
-    assert "refuses the push" in refused.err
+    assert "refused the push" in refused.err
     assert "main is protected" in refused.err
 
 

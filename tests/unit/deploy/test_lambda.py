@@ -100,7 +100,7 @@ def test_a_release_that_does_not_answer_never_goes_live(target: LambdaTarget) ->
     answer_with(ANSWER)
     target.apply(shipment(1))
     answer_with({"statusCode": 500, "body": '{"detail": "it broke"}'})
-    with pytest.raises(DeployError, match="answers 500: it broke. Release 2 was withdrawn: release 1 is still live"):
+    with pytest.raises(DeployError, match="answers 500: it broke. Release 2 was removed: release 1 is still live"):
         target.apply(shipment(2))
     assert [(each.number, each.state) for each in target.releases()] == [(1, "live")]
 

@@ -274,7 +274,7 @@ def test_a_saver_that_writes_a_link_is_refused_before_there_is_a_version(store: 
         (folder / "link").symlink_to("/etc/hostname")
 
     app.loader(lambda folder: joblib.load(folder / "model"))
-    with pytest.raises(ModelError, match="wrote 'link', which a version cannot hold"):
+    with pytest.raises(ModelError, match="wrote 'link', which a version cannot contain"):
         store.put(app.train())
     assert store.list_numbers("numbers") == [1]
 

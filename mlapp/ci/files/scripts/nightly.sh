@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Close the windows of monitoring, and fail when the last one is in alarm.
+# Close the windows of monitoring, and fail when the last one has an alarm.
 set -euo pipefail
 
 mlapp monitor run

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test the project, train it on little, and write what a reviewer wants to know to .mlapp/comment.md.
+# Test the project, train it on a small sample, and write a summary for the reviewer to .mlapp/comment.md.
 set -euo pipefail
 
 small=(@SMALL@) # parameters of the small training: -p NAME=VALUE …

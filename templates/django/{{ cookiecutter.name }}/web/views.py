@@ -7,7 +7,7 @@ from mlapp import MlappError
 
 
 class FlowerForm(forms.Form):
-    """What is measured of a flower, in cm."""
+    """The measurements of a flower, in cm."""
 
     sepal_length = forms.FloatField(min_value=0)
     sepal_width = forms.FloatField(min_value=0)

@@ -1,4 +1,4 @@
-"""Asks the two models at once and makes one answer of theirs. It is an app like any other: versions, tests, metrics."""
+"""Calls both models concurrently and combines their answers. The gateway is an app too: versions, tests, metrics."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def build(limit_of_oddity: float = 0.6) -> Rule:
 
 @app.trainer
 def train(model: Rule, features: pd.DataFrame, target: pd.Series) -> Rule:
-    return model  # there is nothing to learn: the evaluation is what counts
+    return model  # nothing to fit: only the evaluation matters
 
 
 @app.saver
@@ -54,7 +54,7 @@ async def predict(model: Rule, features: pd.DataFrame) -> list[dict]:
 
 @app.evaluator
 def evaluate(model: Rule, features: pd.DataFrame, target: pd.Series) -> dict[str, float]:
-    """Of the whole system, as a client sees it: the services answer."""
+    """Accuracy of the whole system, through the running services."""
     found = [answer["digit"] for answer in asyncio.run(predict(model, features))]
     read = [(digit, truth) for digit, truth in zip(found, target, strict=True) if digit is not None]
     right = sum(digit == truth for digit, truth in read)

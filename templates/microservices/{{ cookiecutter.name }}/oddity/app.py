@@ -19,7 +19,7 @@ def build(n_estimators: int = 100) -> IsolationForest:
 
 @app.predictor
 def predict(model: IsolationForest, features: pd.DataFrame) -> list[float]:
-    """How unlike the images of the training each image is: from 0, alike, to 1."""
+    """How much each image differs from the training images, from 0 (similar) to 1."""
     return (-model.score_samples(features)).round(4).tolist()
 
 

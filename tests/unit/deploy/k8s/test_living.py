@@ -52,7 +52,9 @@ def test_a_server_that_goes_away_during_a_rollout_leaves_the_release_open(api, t
         target().apply(ship(TWO, "2"))
     api.away, api.refuse = 0, lambda verb, plural, document: None
 
-    assert "Release 2 is applied, and the cluster goes on rolling it out unwatched." in caught.value.what
+    assert (
+        "Release 2 is applied; the cluster continues the rollout, but mlapp no longer watches it." in caught.value.what
+    )
     assert [(each.number, each.state) for each in target().releases()] == [(1, "live"), (2, "pending")]
 
 

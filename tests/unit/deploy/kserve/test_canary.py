@@ -83,7 +83,7 @@ def test_without_a_gateway_nothing_is_written(api, target, ship):
     place.apply(ship(ONE))
     seen = api.seen
 
-    with pytest.raises(DeployError, match="needs the Gateway API, and KServe has made no HTTPRoute for digits"):
+    with pytest.raises(DeployError, match="needs the Gateway API, and KServe has created no HTTPRoute for digits"):
         place.canary(ship(TWO, "2"), 20)
 
     assert [release.number for release in place.releases()] == [1]

@@ -287,7 +287,7 @@ def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api
     api.requests.clear()
     config = {"metadata": {"name": "inferenceservice-config"}, "data": {}}
     api.objects["configmaps", "kserve", "inferenceservice-config"] = config
-    assert f"KServe makes the host name 'digits-predictor-{long}' of 72 characters" in said(
+    assert f"KServe would create the host name 'digits-predictor-{long}' of 72 characters" in said(
         lambda: target(namespace=long).apply(ship(ONE))
     )
     assert {method for method, _ in api.requests} == {"GET"}
@@ -299,7 +299,7 @@ def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api
         "data": {"domain-template": "{{.Name}}-{{.Namespace}}.{{.Domain}}"},
     }
     api.objects["configmaps", "knative-serving", "config-network"] = knative
-    what = f"Knative makes the host name 'digits-predictor-{long}' of 72 characters"
+    what = f"Knative would create the host name 'digits-predictor-{long}' of 72 characters"
     assert what in said(lambda: target(namespace=long, mode="knative").check())
 
 
@@ -308,7 +308,7 @@ def test_the_longer_host_name_of_a_canary_is_known_before_anything_is_written(ap
     api.objects["namespaces", "", long] = {"metadata": {"name": long}}
     api.objects["configmaps", "kserve", "inferenceservice-config"] = {"metadata": {"name": "inferenceservice-config"}}
     assert target(namespace=long).apply(ship(ONE)).state == "live"
-    what = f"KServe makes the host name 'digits-canary-predictor-{long}' of 67 characters"
+    what = f"KServe would create the host name 'digits-canary-predictor-{long}' of 67 characters"
     assert what in said(lambda: target(namespace=long).canary(ship(TWO, "2"), 20))
     assert [key for key in api.objects if key[0] == "inferenceservices"] == [("inferenceservices", long, "digits")]
 
