@@ -11,6 +11,7 @@ from mlapp.baseline import Baseline, Column
 from mlapp.config import Drift, Monitor
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import AlarmKind, Finding, compute_drift_distances, find_drifted_columns
+from mlapp.monitoring.history import HOUR, WEEK, find_season
 from mlapp.monitoring.persistence import Persistence
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
@@ -22,6 +23,7 @@ def find_window_alarms(
     *,
     now: float,
     quality: Mapping[tuple[str, float], Quality] | None = None,
+    earlier: Iterable[Counts] = (),
 ) -> list[WindowReport]:
     """The windows in order, each with its alarms.
 
@@ -30,12 +32,15 @@ def find_window_alarms(
         baselines: version → its baseline.
         now: seconds since 1970. A window that ends later is open.
         quality: version and start of a window → its quality.
+        earlier: counts of the same weekdays and hours in earlier weeks, for `drift.seasonal`.
     """
     tests = settings.tests
     persistent: dict[str, Persistence] = {}
     current: dict[str, set[tuple[AlarmKind, str]]] = {}
     last: dict[tuple[str, AlarmKind, str], Finding] = {}
     past: dict[tuple[str, int, int], list[Counts]] = {}
+    for counts in earlier:
+        past.setdefault((counts.version, *find_season(counts.since)), []).append(counts)
     reports = []
     for counts in sorted(windows, key=lambda counts: (counts.since, counts.version)):
         baseline = baselines.get(counts.version)
@@ -89,11 +94,8 @@ def _select_seasonal_alarms(
     past: dict[tuple[str, int, int], list[Counts]],
 ) -> list[Finding]:
     """The findings that also differ from the same weekday and hour of earlier weeks, if there are any."""
-    at = datetime.fromtimestamp(counts.since, timezone.utc)
-    season = past.setdefault((counts.version, at.weekday(), at.hour), [])
-    week = 7 * 86400 - 1
-    before = merge_counts(other for other in season if counts.since - other.since >= week)
-    season.append(counts)
+    season = past.get((counts.version, *find_season(counts.since)), ())
+    before = merge_counts(other for other in season if counts.since - other.since >= WEEK - HOUR)
     if before is None or before.rows < tests.min_rows:
         return found
     usual = {

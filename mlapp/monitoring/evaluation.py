@@ -122,7 +122,10 @@ class Evaluation:
         name_in_log = name_segment_columns(loaded.manifest.schema.features.names).get(column, column)
         if name_in_log not in table.columns:
             return
-        groups = sorted(table.groupby(name_in_log, sort=False, dropna=False), key=lambda group: -len(group[1]))
+        values = table[name_in_log]
+        if values.map(lambda value: getattr(value, "__hash__", None) is None).any():  # lists
+            values = values.map(str)
+        groups = sorted(table.groupby(values, sort=False, dropna=False), key=lambda group: -len(group[1]))
         for value, rows in groups[:SEGMENTS]:
             if len(rows) < FEWEST:
                 continue

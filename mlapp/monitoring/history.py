@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 
 from mlapp import distribution
 from mlapp.baseline import Baseline, read_baseline
+from mlapp.config import Monitor
 from mlapp.errors import MlappError, StoreError
 from mlapp.monitoring.count_files import FalseCountsError, FutureFormatError, decode_counts
 from mlapp.monitoring.counts import Counts, merge_counts
@@ -14,6 +16,9 @@ from mlapp.monitoring.place import Place, Window
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.monitoring")
+HOUR, WEEK = 3600, 7 * 86400
+WEEKS = 4
+"""Number of earlier weeks that a window is compared with."""
 
 
 def list_history_windows(
@@ -35,6 +40,32 @@ def list_history_windows(
         if window is not None and window.until > since and window.since < until
     ]
     return sorted(found, key=lambda pair: (pair[1].since, pair[0]))
+
+
+def read_seasonal_counts(
+    place: Place, settings: Monitor, windows: Sequence[tuple[str, Window]], baselines: Mapping[str, Baseline]
+) -> list[Counts]:
+    """The counts of the same versions, weekdays and hours in earlier weeks; empty without `drift.seasonal`.
+
+    Args:
+        windows: in order of time.
+
+    Raises:
+        StoreError: the place cannot be read.
+    """
+    if settings.tests is None or not settings.tests.seasonal or not windows:
+        return []
+    seasons = {(version, *find_season(window.since)) for version, window in windows}
+    first, last = windows[0][1].since, windows[-1][1].since
+    found = list_history_windows(place, since=first - WEEKS * WEEK, until=last - WEEK + HOUR)
+    same = [(version, window) for version, window in found if (version, *find_season(window.since)) in seasons]
+    return read_history_counts(place, same, baselines)
+
+
+def find_season(since: float) -> tuple[int, int]:
+    """The weekday and the hour (UTC) of a time."""
+    at = datetime.fromtimestamp(since, timezone.utc)
+    return at.weekday(), at.hour
 
 
 def read_history_counts(

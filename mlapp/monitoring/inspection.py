@@ -15,7 +15,12 @@ from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.history import list_history_windows, read_history_baselines, read_history_counts
+from mlapp.monitoring.history import (
+    list_history_windows,
+    read_history_baselines,
+    read_history_counts,
+    read_seasonal_counts,
+)
 from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
 from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
@@ -72,7 +77,8 @@ def inspect_windows(
     baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
     counts = read_history_counts(place, windows, baselines)
     quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
-    reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality)
+    earlier = read_seasonal_counts(place, settings, windows, baselines)
+    reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality, earlier=earlier)
     return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]
 
 
@@ -146,10 +152,14 @@ def _inspect_quality(
     shown = [(one.version, Window(int(one.since), int(one.until - one.since))) for one in counts][-EVALUATED:]
     try:
         app = project.app
-        baseline = next(iter(baselines.values()), None)
+        # The versions' targets can be of different types; then each type is accepted.
+        baseline = (
+            next(iter(baselines.values()), None) if len({one.target for one in baselines.values()}) == 1 else None
+        )
         rules = ColumnPrivacy(settings.columns, app.name)
         since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
-        truths = _read_truths_if_possible(app, rules, place, since, until, baseline)
+        # A truth can become known long after its window.
+        truths = _read_truths_if_possible(app, rules, place, since, max(until, time.time()), baseline)
         return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
     except MissingExtraError as error:
         log.warning("Quality is unknown: %s %s", error.what, error.todo)

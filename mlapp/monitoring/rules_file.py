@@ -108,17 +108,18 @@ def make_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
 def make_dashboard(app: str) -> dict[str, Any]:
     """A Grafana dashboard for import, where the user chooses the data source."""
     chosen = f'model="{app}"'
+    of_app = f"and on (instance) mlapp_monitored_rows_total{{{chosen}}}"  # requests have no label of the model
     panels = [
         ("Rows per second", f"sum by (version) (rate(mlapp_monitored_rows_total{{{chosen}}}[5m]))", "rowsps"),
         (
             "Requests by status",
-            'sum by (status) (rate(http_requests_total{handler=~".*/predict"}[5m]))',
+            f'sum by (status) (rate(http_requests_total{{handler=~".*/predict"}}[5m]) {of_app})',
             "reqps",
         ),
         (
             "Latency, 99th percentile",
             "histogram_quantile(0.99, sum by (le) "
-            '(rate(http_request_duration_seconds_bucket{handler=~".*/predict"}[5m])))',
+            f'(rate(http_request_duration_seconds_bucket{{handler=~".*/predict"}}[5m]) {of_app}))',
             "s",
         ),
         ("Distance from training", f"topk(10, mlapp:feature_drift:distance{{{chosen}}})", "none"),

@@ -12,7 +12,7 @@ from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
-from mlapp.monitoring.history import list_history_windows, read_history_counts
+from mlapp.monitoring.history import list_history_windows, read_history_counts, read_seasonal_counts
 from mlapp.monitoring.place import Place, parse_seconds
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder
@@ -125,13 +125,15 @@ def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) 
 
     now = time.time()
     counts: Sequence[Counts] = recorder.current()
+    earlier: Sequence[Counts] = ()
     baselines = recorder.baselines()
     if place is not None:
         seconds = parse_seconds(recorder.settings.window)
         try:
             windows = list_history_windows(place, since=now - MOST_WINDOWS * seconds, until=now + seconds)
             counts = read_history_counts(place, windows, baselines) or counts
+            earlier = read_seasonal_counts(place, recorder.settings, windows, baselines)
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
-    reports = find_window_alarms(counts, baselines, recorder.settings, now=now)
+    reports = find_window_alarms(counts, baselines, recorder.settings, now=now, earlier=earlier)
     return render_live_report(app, reports, counts, baselines).encode()

@@ -104,7 +104,7 @@ class _Closer:
         try:
             self._run_until_delivered()
         except (OSError, MlappError) as error:
-            log.warning("Pending messages about alarms are not sent: %s", error)
+            log.warning("Pending messages about alarms are not sent: %s", _describe_error(error))
 
     def _close_window(self, window: str) -> None:
         time.sleep(GRACE)
@@ -117,7 +117,7 @@ class _Closer:
             self._run()
             self._run_until_delivered()
         except (OSError, MlappError) as error:
-            log.warning("mlapp monitor run could not be started: %s", error)
+            log.warning("mlapp monitor run could not be started: %s", _describe_error(error))
 
     def _run(self) -> None:
         if not self._waiting.acquire(blocking=False):
@@ -158,3 +158,8 @@ class _Closer:
     _running = threading.Lock()
     _waiting = threading.Lock()
     _retrying = threading.Lock()
+
+
+def _describe_error(error: Exception) -> str:
+    """The error on one line."""
+    return f"{error.what} {error.todo}" if isinstance(error, MlappError) else str(error)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -19,8 +20,11 @@ from mlapp.errors import InputError, Problem
 from mlapp.monitoring import closing
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
+from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
 from mlapp.monitoring.segments import encode_segment_table
+from mlapp.monitoring.windows import Quality
+from mlapp.project import Project
 from mlapp.serving.process.monitoring import _Closer
 from tests.unit.monitoring.service import LOANS, Service, rows
 
@@ -454,6 +458,49 @@ def test_a_truth_reader_that_fails_hides_no_feedback(
     assert (report.truths, report.metrics["accuracy"]) == (30, 1.0)
     assert "Truths are missing: truth_reader " in caplog.text
     assert what in caplog.text
+
+
+def test_a_truth_that_becomes_known_days_after_its_window(service: Service) -> None:
+    service.now -= 3 * 86400
+    predictions = service.predict(rows(30), "r")
+    service.stop()
+
+    def read(since: datetime, until: datetime) -> pd.DataFrame:
+        decided = datetime.now(timezone.utc) - timedelta(minutes=1)
+        count = len(predictions) if since <= decided <= until else 0
+        return pd.DataFrame({"id": [f"r#{at}" for at in range(count)], "truth": predictions[:count]})
+
+    service.project.app.truth_reader(read)
+    (report,) = inspect_windows(service.project, since=service.now - 86400, until=service.now + 86400)
+    assert (report.truths, report.metrics["accuracy"]) == (30, 1.0)
+
+
+@pytest.mark.parametrize(("seasonal", "alarms"), [(True, set()), (False, {"income", "prediction"})])
+def test_what_is_usual_at_this_weekday_and_hour_is_no_alarm(seasonal: bool, alarms: set[str], service: Service) -> None:
+    text = f"monitor: {{log: off, window: 10s, drift: {{seasonal: {str(seasonal).lower()}}}}}"
+    Path("mlapp.yaml").write_text(text)
+    now = service.now
+    for at in (now - 7 * 86400, now):
+        service.now = at
+        for number in range(2):
+            service.predict(rows(400, 8, number), f"{at}-{number}")
+            service.next_window()
+        service.stop()
+    reports = inspect_windows(Project.find("."))
+    assert {alarm.column for report in reports for alarm in report.alarms} == alarms
+
+
+def test_segments_of_a_column_of_lists(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.DataFrame({"city": [["Oslo", "Rome"], ["Oslo"]] * 30, "prediction": [1, 0] * 30})
+    found = Quality()
+    evaluation = Evaluation(
+        service.project.app, service.project.store, open_place_for_inspection(service.project), service.settings
+    )
+    monkeypatch.setattr(evaluation, "metrics", lambda predictor, manifest, rows: {"accuracy": float(len(rows))})
+    loaded = evaluation._load_version_once("1")
+    assert loaded is not None
+    evaluation._evaluate_segments(found, loaded, table, "city")
+    assert sorted(found.details) == ["accuracy[city=['Oslo', 'Rome']]", "accuracy[city=['Oslo']]"]
 
 
 def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], service: Service) -> None:
