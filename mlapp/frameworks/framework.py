@@ -56,8 +56,8 @@ class Framework(ABC):
         """
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split: those of `metrics.classification` if the model predicts classes,
-        those of `metrics.regression` if it predicts numbers; none without a target.
+        """The framework's usual metrics for one split: those of `metrics.compute_classification_metrics` if the model
+        predicts classes, of `metrics.compute_regression_metrics` if it predicts numbers; none without a target.
         """
         if target is None:
             return {}

@@ -97,8 +97,8 @@ class SklearnFramework(Framework):
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The metrics of `metrics.classification` or `metrics.regression`; for a clusterer the number of clusters
-        and their silhouette on at most 2,000 rows, computed on the input of a pipeline's last step.
+        """The framework's usual metrics for one split. For a clusterer, the number of clusters and their silhouette
+        on at most 2,000 rows, computed on the input of a pipeline's last step.
         """
         from sklearn import base
 

@@ -51,7 +51,8 @@ class HuggingFaceFramework(Framework):
         seed: int = 0,
         checkpoint_every: float = 60.0,
     ) -> Any:
-        """Fit a classifier of texts, or a model of one output on numbers, by PyTorch's loop; see `loop.fit`.
+        """Fit a classifier of texts, or a model of one output on numbers, by PyTorch's loop; see
+        `training_loop.TrainingSettings`.
 
         Args:
             learning_rate: if None, 5e-5 for weights from a folder and 1e-3 for random weights.

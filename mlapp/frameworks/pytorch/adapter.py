@@ -50,7 +50,7 @@ class PyTorchFramework(Framework):
         seed: int = 0,
         checkpoint_every: float = 30.0,
     ) -> Any:
-        """Fit with AdamW; see `loop.fit`, which takes the same parameters."""
+        """Fit with AdamW; see `training_loop.TrainingSettings` for the parameters."""
         settings = training_loop.TrainingSettings(
             epochs=epochs,
             batch_size=batch_size,

@@ -24,7 +24,7 @@ def features_to_tensor(features: Any) -> Any:
 
 
 def target_to_tensor(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
-    """The target as a tensor, and its labels where it is a class, as `arrays.of_target`."""
+    """The target as a tensor, and its labels where it is a class; see `arrays.target_to_array`."""
     import torch
 
     values, labels = arrays.target_to_array(target, outputs)
