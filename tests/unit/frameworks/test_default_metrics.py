@@ -74,13 +74,18 @@ def test_a_pipeline_that_clusters_is_measured_on_what_its_last_step_gets():
     assert len(app.predict([[None, 0.0, 1.0]])) == 1
 
 
-@pytest.mark.parametrize("model", [PCA(2), make_pipeline(OneHotEncoder(), KMeans(2, n_init=2))])
-def test_other_models_without_a_target(model):
+@pytest.mark.parametrize(
+    ("model", "metrics"),
+    [(PCA(2), {"score"}), (make_pipeline(OneHotEncoder(), KMeans(2, n_init=2)), {"clusters", "silhouette"})],
+)
+def test_other_models_without_a_target(model, metrics):
     app = App("plain")
     app.data_reader(lambda: TABLE.round())
     app.model(lambda: model)
     app.predictor(lambda model, features: [0] * len(features))
-    assert all(math.isfinite(value) for split in app.train().metrics.values() for value in split.values())
+    for split in app.train().metrics.values():
+        assert split.keys() == metrics
+        assert all(map(math.isfinite, split.values()))
 
 
 def test_a_metric_that_cannot_be_computed_loses_no_model(monkeypatch, caplog):

@@ -70,6 +70,7 @@ def test_every_action_is_pinned_by_its_commit(shop, mlapp):
     mlapp("eject", "ci", cwd=shop / "models/shop")
     texts = [path.read_text() for path in (shop / ".github").rglob("*.yml")]
     uses = [match for text in texts for match in re.findall(r"uses: (.*)", text)]
+    assert uses
     assert all(re.fullmatch(r"\./.*|[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses)
     assert not [text for text in texts if re.search(r"@[A-Z_]+@", text)], "no placeholder is left"
 
@@ -171,7 +172,9 @@ def test_the_bytecode_of_an_installation_is_no_script(shop, mlapp, monkeypatch, 
     monkeypatch.setattr(pipeline_files, "FILES", installed)
 
     assert mlapp("eject", "ci", "--format", "github", cwd=shop / "models/shop").code == 0
-    assert all(script.is_file() for script in (shop / "models/shop/.ci").iterdir())
+    scripts = list((shop / "models/shop/.ci").iterdir())
+    assert scripts
+    assert all(script.is_file() for script in scripts)
 
 
 def test_a_new_project_with_pipelines(tmp_path, mlapp):
