@@ -140,7 +140,7 @@ def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, pro
         app.train()
 
 
-def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_named() -> None:
     class Own:
         def fit(self, X: Any, y: Any) -> Any:
             return self

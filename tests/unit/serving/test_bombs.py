@@ -303,7 +303,7 @@ async def test_the_bodies_of_all_requests_have_one_bound(numbers, serve):
         assert application.intake.held == 0
 
 
-async def test_what_a_client_that_left_sent_is_not_decoded(numbers, serve):
+async def test_what_a_client_that_left_sent_is_not_decoded():
     """Bodies whose clients are gone would keep all others' bodies from being decoded."""
     budget = Budget(Serve(), 30)
     begun, free = threading.Event(), threading.Event()

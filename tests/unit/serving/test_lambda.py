@@ -209,7 +209,7 @@ def test_a_predictor_that_yields_streams_where_the_url_does(numbers: tuple[App, 
         assert double.invoke([[1, 2], [3, 4]]).value["predictions"] == [3.0, 7.0]
 
 
-def test_an_error_of_the_apps_code_ends_no_function(numbers: tuple[App, Any], caplog: Any) -> None:
+def test_an_error_of_the_apps_code_ends_no_function(numbers: tuple[App, Any]) -> None:
     def predict(model, features: pd.DataFrame) -> list[float]:
         if features.iloc[0, 0] == 1300:
             raise MemoryError
@@ -226,7 +226,7 @@ def test_an_error_of_the_apps_code_ends_no_function(numbers: tuple[App, Any], ca
         assert double.invoke([[1, 1]]).value["predictions"] == [2.0]
 
 
-def test_an_invocation_that_is_stopped_is_explained(numbers: tuple[App, Any], caplog: Any) -> None:
+def test_an_invocation_that_is_stopped_is_explained(numbers: tuple[App, Any]) -> None:
     logged = threading.Event()
 
     class Handler(logging.Handler):

@@ -173,7 +173,7 @@ def test_features_are_those_of_the_whole(people, numbers):
     )
 
 
-def test_where_training_had_whole_numbers_and_dates(tmp_path):
+def test_where_training_had_whole_numbers_and_dates():
     from mlapp import App
 
     app = App("days", target="y")

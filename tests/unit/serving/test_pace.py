@@ -59,7 +59,7 @@ def test_one_very_long_call_is_enough_and_is_long_remembered(fast):
     assert fast.expects_fast(1)
 
 
-def test_a_large_batch_goes_to_a_thread_when_its_rows_are_dear(fast):
+def test_a_large_batch_goes_to_a_thread_when_its_rows_are_dear():
     pace = Latency()
     pace.add_call(0.004, rows=1)
     assert pace.expects_fast(1)

@@ -95,7 +95,7 @@ def test_a_damaged_format_is_an_error_that_says_what_to_write(content: bytes, st
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"version": "x", "moved": 1}', b"[" * 100_000])
 def test_a_damaged_alias_breaks_nothing_else_and_is_repaired_by_moving_it(
-    content: bytes, store: Store, tmp_path: Path, project: Callable[..., Path], mlapp: Any
+    content: bytes, store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "models/numbers/aliases/production/000001.json").write_bytes(content)
     damaged: list[StoreError] = []
