@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -43,6 +44,16 @@ PRODUCTION = "production"
 
 RECIPE = ("Dockerfile", "Dockerfile.dockerignore")
 """Files that define the image build. They are not part of the bundle, so ejecting them does not change it."""
+
+
+class BundleOptions(TypedDict, total=False):
+    """The optional arguments of `build_bundle`, for the functions that pass them on."""
+
+    model: str | int
+    settings_of: str | None
+    output: Path | None
+    upgrade: bool
+    has_model: bool
 
 
 def build_bundle(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlapp.errors import ConfigError, MissingExtraError
@@ -13,20 +12,14 @@ from mlapp.images.push import Bar, RegistryLogin, push_images
 from mlapp.reporting import Reporter
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from mlapp.bundle import Bundle
+    from mlapp.bundle.build import BundleOptions
     from mlapp.project import Project
 
 
-def bundle_project(
-    project: Project,
-    *,
-    model: str | int = "latest",
-    settings_of: str | None = None,
-    output: Path | None = None,
-    upgrade: bool = False,
-    has_model: bool = True,
-    warn: Reporter,
-) -> Bundle:
+def bundle_project(project: Project, *, warn: Reporter, **options: Unpack[BundleOptions]) -> Bundle:
     """`mlapp.bundle.build.build_bundle`, with an error if the packages that it needs are missing.
 
     Raises:
@@ -38,31 +31,29 @@ def bundle_project(
         if error.name and error.name.startswith("mlapp"):
             raise
         raise MissingExtraError("Bundles and images", "docker") from None
-    return build_bundle(
-        project, model, settings_of=settings_of, output=output, upgrade=upgrade, has_model=has_model, warn=warn
-    )
+    return build_bundle(project, warn=warn, **options)
 
 
 def build_project_image(
     project: Project,
     *,
-    model: str | int = "latest",
-    settings_of: str | None = None,
     tag: str | None = None,
     platform: list[str] | None = None,
-    upgrade: bool = False,
-    has_model: bool = True,
     scanned: bool = False,
     pushed: bool = False,
     login: RegistryLogin | None = None,
     progress: Reporter = lambda _: None,
     warn: Reporter = lambda _: None,
     bar: Bar = lambda *_: None,
+    **options: Unpack[BundleOptions],
 ) -> list[Image]:
     """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
 
-    Without `has_model`, the version only determines the libraries, and a platform mounts its files beside the image.
     The first image is the one to run: if several platforms are pushed, it is their image index.
+
+    Args:
+        options: see `mlapp.bundle.build.build_bundle`. With `has_model=False`, the version only determines the
+            libraries, and a platform mounts its files beside the image.
 
     Raises:
         ConfigError: the image is to be pushed, but its name has no registry. MlappError: see `bundle_project`,
@@ -77,9 +68,7 @@ def build_project_image(
         pass  # without an engine, fail before the requirements are resolved
     scanner = scan.find_scanner() if scanned else []
     progress("bundle the project")
-    bundle = bundle_project(
-        project, model=model, settings_of=settings_of, upgrade=upgrade, has_model=has_model, warn=warn
-    )
+    bundle = bundle_project(project, warn=warn, **options)
     images = build_images(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
     for image in images if scanned else ():
         progress(f"scan {image.reference}")
