@@ -113,6 +113,7 @@ def api() -> Any:
 @pytest.fixture
 def namespace(api) -> Iterator[str]:
     """A namespace that enforces Pod Security `restricted`, for one test."""
+    from mlapp.deploy.cluster.api_errors import ApiError
     from mlapp.deploy.cluster.object_kinds import NAMESPACE
     from mlapp.deploy.cluster.transport import ApiRequest
 
@@ -125,7 +126,7 @@ def namespace(api) -> Iterator[str]:
         try:
             api.transport.send_json(ApiRequest("GET", account, verb="get", object="default account"))
             break
-        except Exception:
+        except ApiError:
             time.sleep(0.2)
     yield name
     api.delete_object(api.get_object(NAMESPACE, name))

@@ -72,7 +72,7 @@ class Cluster:
         """
         if self._version:
             return self._version
-        answer = self.transport.send_json(ApiRequest("GET", "/version", verb="get", object="the version"))
+        answer = self.transport.send_json(ApiRequest("GET", "/version", "get", "the version"))
         digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
         if tuple(digits) < OLDEST:
             found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
@@ -88,9 +88,7 @@ class Cluster:
         """The user name that the server authenticates us as."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = self.transport.send_json(
-            ApiRequest("POST", path, body=body, verb="create", object="SelfSubjectReview")
-        )
+        answer = self.transport.send_json(ApiRequest("POST", path, "create", "SelfSubjectReview", body=body))
         return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
@@ -123,7 +121,7 @@ class Cluster:
             return
         group, _, version = kind.api_version.partition("/")
         try:
-            found = self.transport.send_json(ApiRequest("GET", f"/apis/{group}", verb="get", object=kind.kind))
+            found = self.transport.send_json(ApiRequest("GET", f"/apis/{group}", "get", kind.kind))
         except ApiError as error:
             if error.code == 403:  # the write itself reports it
                 return
@@ -149,7 +147,7 @@ class Cluster:
         """The object, or None."""
         try:
             return self.transport.send_json(
-                ApiRequest("GET", self._make_api_path(kind, name), verb="get", object=f"{kind.kind}/{name}")
+                ApiRequest("GET", self._make_api_path(kind, name), "get", f"{kind.kind}/{name}")
             )
         except ApiError as error:
             if error.code == 404:
@@ -158,9 +156,7 @@ class Cluster:
 
     def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The current objects, and the resource version to start a watch from."""
-        answer = self.transport.send_json(
-            ApiRequest("GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural)
-        )
+        answer = self.transport.send_json(ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query))
         return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
 
     def list_objects(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
@@ -168,9 +164,7 @@ class Cluster:
         if selector:
             query["labelSelector"] = selector
         try:
-            answer = self.transport.send_json(
-                ApiRequest("GET", self._make_api_path(kind), query=query, verb="list", object=kind.plural)
-            )
+            answer = self.transport.send_json(ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query))
         except ApiError as error:
             if error.code == 404 and not kind.core:
                 return []
@@ -189,65 +183,34 @@ class Cluster:
         Raises:
             ConflictError: other managers own some of its fields, and `force` is False.
         """
-        kind = find_object_kind(dict(document))
+        kind, title = find_object_kind(dict(document)), object_title(dict(document))
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
         path = self._make_api_path(kind, document["metadata"]["name"])
         body = self._place_in_namespace(kind, document)
-        return self.transport.send_json(
-            ApiRequest(
-                "PATCH",
-                path,
-                query=query,
-                body=body,
-                media_type=APPLY,
-                verb="patch",
-                object=object_title(dict(document)),
-            )
-        )
+        return self.transport.send_json(ApiRequest("PATCH", path, "patch", title, query, body, APPLY))
 
     def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create an object; ApiError 409 if it exists."""
-        kind = find_object_kind(dict(document))
+        kind, title = find_object_kind(dict(document)), object_title(dict(document))
+        path = self._make_api_path(kind)
         query = {"fieldManager": MANAGER, **({"dryRun": "All"} if dry_run else {})}
         body = self._place_in_namespace(kind, document)
-        return self.transport.send_json(
-            ApiRequest(
-                "POST",
-                self._make_api_path(kind),
-                query=query,
-                body=body,
-                verb="create",
-                object=object_title(dict(document)),
-                is_idempotent=False,
-            )
-        )
+        request = ApiRequest("POST", path, "create", title, query, body, is_idempotent=False)
+        return self.transport.send_json(request)
 
     def replace_object(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write an object back; ApiError 409 if it has changed since it was read."""
-        kind = find_object_kind(dict(document))
+        kind, title = find_object_kind(dict(document)), object_title(dict(document))
         path = self._make_api_path(kind, document["metadata"]["name"])
         query = {"fieldManager": MANAGER}
-        return self.transport.send_json(
-            ApiRequest(
-                "PUT",
-                path,
-                query=query,
-                body=document,
-                verb="update",
-                object=object_title(dict(document)),
-                is_idempotent=False,
-            )
-        )
+        request = ApiRequest("PUT", path, "update", title, query, document, is_idempotent=False)
+        return self.transport.send_json(request)
 
     def patch_object(self, kind: Kind, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
         """A JSON merge patch."""
         path = self._make_api_path(kind, name)
         query = {"fieldManager": MANAGER}
-        return self.transport.send_json(
-            ApiRequest(
-                "PATCH", path, query=query, body=change, media_type=MERGE, verb="patch", object=f"{kind.kind}/{name}"
-            )
-        )
+        return self.transport.send_json(ApiRequest("PATCH", path, "patch", f"{kind.kind}/{name}", query, change, MERGE))
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
         """Remove exactly this object, not a later one with its name; False if it no longer exists."""
@@ -257,7 +220,7 @@ class Cluster:
             body["preconditions"] = {"uid": uid}
         path = self._make_api_path(kind, document["metadata"]["name"])
         try:
-            left = self.transport.send_json(ApiRequest("DELETE", path, body=body, verb="delete", object=title))
+            left = self.transport.send_json(ApiRequest("DELETE", path, "delete", title, body=body))
         except ApiError as error:
             if error.code in (404, 409):
                 return False
@@ -283,9 +246,7 @@ class Cluster:
         seconds = str(max(1, int(timeout)))
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
         path = self._make_api_path(kind)
-        response = self.transport.send_call(
-            ApiRequest("GET", path, query=query, verb="watch", object=kind.plural, stream=timeout + 5)
-        )
+        response = self.transport.send_call(ApiRequest("GET", path, "watch", kind.plural, query, stream=timeout + 5))
         try:
             yield _read_api_watch_events(response)
         finally:
@@ -296,7 +257,7 @@ class Cluster:
         path = f"{self._make_api_path(POD, pod)}/log"
         follow = None if "follow" in query else 30.0
         return self.transport.send_call(
-            ApiRequest("GET", path, query=query, verb="get", object=f"pods/log of {pod}", stream=follow or 86400.0)
+            ApiRequest("GET", path, "get", f"pods/log of {pod}", query, stream=follow or 86400.0)
         )
 
     def _make_api_path(self, kind: Kind, name: str | None = None) -> str:

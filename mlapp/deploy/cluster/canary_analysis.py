@@ -22,7 +22,7 @@ from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.deploy_session import DeploySession, InterruptedDeployError
 from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.object_kinds import POD
-from mlapp.deploy.cluster.pod_client import request_pod
+from mlapp.deploy.cluster.pod_client import PodRequest, request_pod
 from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.settings import Canary
@@ -174,7 +174,7 @@ def request_pod_metrics(cluster: Cluster, serve: Serve, pod: str, port: int = PO
     Raises:
         ApiError: the pod is unreachable.
     """
-    status, text = request_pod(cluster, serve, pod, "GET", "/metrics", port=port)
+    status, text = request_pod(cluster, serve, PodRequest(pod, "GET", "/metrics", port=port))
     return text.decode() if status == 200 else None
 
 

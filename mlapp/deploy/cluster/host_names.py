@@ -88,7 +88,7 @@ def _format_host_name(template: str, values: dict[str, str]) -> str:
 def _read_if_allowed(cluster: Cluster, hosts: HostNames) -> dict[str, Any] | None:
     with suppress(ApiError):
         found: dict[str, Any] | None = cluster.transport.send_json(
-            ApiRequest("GET", hosts.config, verb="get", object=f"{hosts.platform}'s configuration")
+            ApiRequest("GET", hosts.config, "get", f"{hosts.platform}'s configuration")
         )
         return found
     return None

@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -22,17 +23,19 @@ from mlapp.request_body import RequestBody
 _HANDSHAKE = re.compile(r"Handshake status (\d+)")
 
 
-def request_pod(
-    cluster: Cluster,
-    serve: Serve,
-    pod: str,
-    method: str,
-    path: str,
-    body: RequestBody | None = None,
-    *,
-    port: int = PORT,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[int, bytes]:
+@dataclass(frozen=True)
+class PodRequest:
+    """An HTTP request to a port of a pod."""
+
+    pod: str
+    method: str
+    path: str
+    body: RequestBody | None = None
+    port: int = PORT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def request_pod(cluster: Cluster, serve: Serve, request: PodRequest) -> tuple[int, bytes]:
     """Status and response of one request to a pod.
 
     Args:
@@ -43,18 +46,19 @@ def request_pod(
     """
     tls = serve.tls_cert is not None
     try:
-        with forward_port(cluster, pod, port, tls) as connection:
-            sent = {**({} if body is None else {"Content-Type": body.media_type}), **(headers or {})}
+        with forward_port(cluster, request.pod, request.port, tls) as connection:
+            body = request.body
+            sent = {**({} if body is None else {"Content-Type": body.media_type}), **request.headers}
             if serve.api_keys:
                 sent["X-API-Key"] = serve.api_keys[0]
-            connection.request(method, path, None if body is None else body.content, sent)
+            connection.request(request.method, request.path, None if body is None else body.content, sent)
             answer = connection.getresponse()
             return answer.status, answer.read()
     except ApiError as error:
         if error.code == 401:
             raise
         try:
-            return request_through_proxy(cluster, pod, port, tls, method, path, body, headers)
+            return request_through_proxy(cluster, request, tls)
         except ApiError as other:
             raise error if other.code == 403 else other from None  # the printed Role allows only port-forwards
 
@@ -65,7 +69,7 @@ def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dic
     Raises:
         DeployError: the pod does not answer, or answers with an error, which the message includes.
     """
-    status, answer = request_pod(cluster, serve, pod, "POST", "/predict", RequestBody.of(inputs))
+    status, answer = request_pod(cluster, serve, PodRequest(pod, "POST", "/predict", RequestBody.of(inputs)))
     text = answer.decode(errors="replace")
     if status != 200:
         raise AnswerError(pod, status, text)
@@ -139,32 +143,27 @@ def forward_port(cluster: Cluster, pod: str, port: int, tls: bool = False) -> It
         forward.close()
 
 
-def request_through_proxy(
-    cluster: Cluster,
-    pod: str,
-    port: int,
-    tls: bool,
-    method: str,
-    path: str,
-    body: RequestBody | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[int, bytes]:
-    """Status and response of a request to a pod's port through the API server's proxy."""
-    name = f"https:{pod}:{port}" if tls else f"{pod}:{port}"
-    url = f"{POD.api_path(cluster.namespace, name)}/proxy{path}"
-    what = f"pods/proxy of {pod}"
-    content, media_type = (body.content, body.media_type) if body else (None, "")
+def request_through_proxy(cluster: Cluster, request: PodRequest, tls: bool) -> tuple[int, bytes]:
+    """Status and response of a request to a pod through the API server's proxy.
+
+    Raises:
+        ApiError: the API server refused, or does not reach the pod.
+    """
+    name = f"{request.pod}:{request.port}"
+    url = f"{POD.api_path(cluster.namespace, f'https:{name}' if tls else name)}/proxy{request.path}"
+    what = f"pods/proxy of {request.pod}"
+    body = request.body
     answer = cluster.transport.send_call(
         ApiRequest(
-            method,
+            request.method,
             url,
-            body=content,
-            media_type=media_type,
-            verb="create",
-            object=what,
+            "create",
+            what,
+            body=body.content if body else None,
+            media_type=body.media_type if body else "",
+            headers=request.headers,
             is_idempotent=False,
             is_passed_on=True,
-            headers=headers or {},
         )
     )
     data = bytes(answer.data)

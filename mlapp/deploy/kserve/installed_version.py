@@ -73,5 +73,5 @@ def _has_old_kserve_schema(cluster: Cluster) -> bool:
 
 def _read_version_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
     with suppress(ApiError):
-        return cluster.transport.send_json(ApiRequest("GET", path, verb="get", object="KServe's version"))
+        return cluster.transport.send_json(ApiRequest("GET", path, "get", "KServe's version"))
     return {}

@@ -9,7 +9,7 @@ from typing import Any
 from mlapp.config import Serve
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.object_kinds import POD, SERVICE
-from mlapp.deploy.cluster.pod_client import request_pod
+from mlapp.deploy.cluster.pod_client import PodRequest, request_pod
 from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.target import DeployError
 from mlapp.errors import UsageError
@@ -30,9 +30,8 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
     body = json.dumps(make_mesh_tensors(inputs)).encode()
     pod, port = _find_mesh_pod(cluster)
     path = f"/v2/models/{model}/infer"
-    status, content = request_pod(
-        cluster, Serve(), pod, "POST", path, RequestBody(body), port=port, headers={HEADER: model}
-    )
+    request = PodRequest(pod, "POST", path, RequestBody(body), port, headers={HEADER: model})
+    status, content = request_pod(cluster, Serve(), request)
     answer = content.decode(errors="replace")
     if status != 200:
         raise DeployError(
