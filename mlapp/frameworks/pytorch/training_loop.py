@@ -45,6 +45,26 @@ class TrainingSettings:
     checkpoint_every: float
 
 
+@dataclass(frozen=True)
+class _TrainingTask:
+    """What each epoch uses.
+
+    Attributes:
+        inputs: a tensor with a row for each row of the features.
+        wanted: the target of each row.
+        compute_loss: the mean loss of outputs and targets.
+        generator: draws the order of the rows.
+    """
+
+    model: Any
+    inputs: Any
+    wanted: Any
+    settings: TrainingSettings
+    optimizer: Any
+    compute_loss: Any
+    generator: Any
+
+
 def check_training_loop_settings(parameters: Mapping[str, Any]) -> None:
     """Check the settings before the data is read.
 
@@ -74,20 +94,21 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     arrays.require_finite_feature_array(inputs.cpu().float().numpy(), features)
     model.to(device)
     wanted, labels = tensors.target_to_tensor(target, _count_training_loop_outputs(model, inputs, device))
-    loss_of = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
+    compute_loss = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
     learned, held_out = _split_training_loop_rows(len(inputs), settings.validation, generator)
+    task = _TrainingTask(model, inputs, wanted, settings, optimizer, compute_loss, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
     state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
     written = time.monotonic()
     while state.epoch < settings.epochs and state.stale < settings.patience:
         state.epoch += 1
-        loss = _train_epoch(model, inputs, wanted, learned, settings, optimizer, loss_of, generator, state.epoch)
+        loss = _train_epoch(task, learned, state.epoch)
         measured = {"loss": loss}
         if len(held_out):
-            measured["val_loss"] = _compute_training_loss(model, inputs, wanted, held_out, loss_of)
+            measured["val_loss"] = _compute_training_loss(task, held_out)
         _update_training_state(state, model, measured.get("val_loss", loss))
         report(state.epoch, settings.epochs, **measured)
         if time.monotonic() - written >= settings.checkpoint_every:
@@ -100,29 +121,24 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     return model.to("cpu").eval()
 
 
-def _train_epoch(
-    model: Any,
-    inputs: Any,
-    wanted: Any,
-    rows: Any,
-    settings: TrainingSettings,
-    optimizer: Any,
-    loss_of: Any,
-    generator: Any,
-    epoch: int,
-) -> float:
-    """Run one epoch; returns the mean loss per row."""
+def _train_epoch(task: _TrainingTask, rows: Any, epoch: int) -> float:
+    """Run one epoch over the rows; returns their mean loss.
+
+    Raises:
+        ModelError: the loss is not a number.
+    """
     import torch
 
+    model, settings = task.model, task.settings
     device = next(model.parameters()).device
     model.train()
     total, seen = 0.0, 0
-    batches = rows[torch.randperm(len(rows), generator=generator)].split(settings.batch_size)
+    batches = rows[torch.randperm(len(rows), generator=task.generator)].split(settings.batch_size)
     for number, batch in enumerate(batches, 1):
         if len(batch) == 1 and len(batches) > 1:  # batch normalization cannot learn from one row
             continue
-        optimizer.zero_grad()
-        loss = loss_of(model(inputs[batch].to(device)), wanted[batch].to(device))
+        task.optimizer.zero_grad()
+        loss = task.compute_loss(model(task.inputs[batch].to(device)), task.wanted[batch].to(device))
         value = loss.item()
         if value != value or value == float("inf"):
             raise ModelError(
@@ -130,13 +146,14 @@ def _train_epoch(
                 f"Lower learning_rate (it is {settings.learning_rate:g}), or scale the features to similar ranges.",
             )
         loss.backward()
-        optimizer.step()
+        task.optimizer.step()
         total, seen = total + value * len(batch), seen + len(batch)
     return total / max(seen, 1)
 
 
-def _compute_training_loss(model: Any, inputs: Any, wanted: Any, rows: Any, loss_of: Any) -> float:
-    return float(loss_of(tensors.compute_pytorch_output_tensors(model, inputs[rows]), wanted[rows]))
+def _compute_training_loss(task: _TrainingTask, rows: Any) -> float:
+    outputs = tensors.compute_pytorch_output_tensors(task.model, task.inputs[rows])
+    return float(task.compute_loss(outputs, task.wanted[rows]))
 
 
 def _update_training_state(state: TrainingState, model: Any, loss: float) -> None:
