@@ -64,22 +64,11 @@ def eject_gitops(
 
       mlapp eject gitops --format flux --rollouts --to clusters/production
     """
-    from mlapp.deploy.gitops import write_gitops_files
+    from mlapp.deploy.gitops import GitopsOptions, write_gitops_files
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
     place = open_target_from_options(project, target or "k8s", namespace)
-    written = write_gitops_files(
-        project,
-        place,
-        to,
-        format=format,
-        repository=repo,
-        path=git_path,
-        branch=git_branch,
-        with_rollout=rollouts,
-        prometheus=prometheus,
-        progress=output.print_note,
-    )
-    for file in written:
+    options = GitopsOptions(format, repo, git_path, git_branch, rollouts, prometheus)
+    for file in write_gitops_files(project, place, to, options, output.print_note):
         typer.echo(file)

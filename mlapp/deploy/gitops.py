@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,54 @@ UNKNOWN = "https://git.example.org/team/deployments.git"
 NOT_COUNTED = "/livez|/readyz|/health|/metrics|/ping"
 
 
+@dataclass(frozen=True)
+class GitopsOptions:
+    """The options of `mlapp eject gitops`.
+
+    Attributes:
+        format: `argocd` or `flux`.
+        repository: the URL that is deployed from; by default the project's origin.
+        path: the folder in the repository; by default that of `mlapp deploy --to-git`.
+        with_rollout: whether Argo Rollouts scales the Deployment.
+        prometheus: its URL, for the analysis of a canary.
+    """
+
+    format: str
+    repository: str | None
+    path: str | None
+    branch: str
+    with_rollout: bool
+    prometheus: str
+
+
+@dataclass(frozen=True)
+class DeployedFolder:
+    """The folder of a repository that Argo CD or Flux applies, and the app in it.
+
+    Attributes:
+        title: the name of the objects of Argo CD or Flux.
+        name: the name of the app's objects.
+    """
+
+    title: str
+    name: str
+    namespace: str
+    repository: str
+    branch: str
+    path: str
+
+
 def write_gitops_files(
-    project: Project,
-    place: Target[Any],
-    folder: Path,
-    *,
-    format: str,
-    repository: str | None,
-    path: str | None,
-    branch: str,
-    with_rollout: bool,
-    prometheus: str,
-    progress: Reporter,
+    project: Project, place: Target[Any], folder: Path, options: GitopsOptions, progress: Reporter
 ) -> list[Path]:
-    """Write the files, without overwriting any.
+    """Write the files into `folder`, without overwriting any; returns their paths.
 
     Raises:
         UsageError: the format is unknown, the target has no Kubernetes objects, or a file exists already.
     """
-    if format not in FORMATS:
+    if options.format not in FORMATS:
         raise UsageError(
-            f"There is no format '{format}'.{suggest_nearest(format, FORMATS)}",
+            f"There is no format '{options.format}'.{suggest_nearest(options.format, FORMATS)}",
             f"Formats: {', '.join(FORMATS)}.",
         )
     if not isinstance(place, ClusterTarget):
@@ -52,23 +80,23 @@ def write_gitops_files(
     if place.settings.namespace_name is None:
         progress(f"targets.{place.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
     title = f"{name}-{project.environment}" if project.environment else name
-    repository = repository or query_git(project.root, "remote", "get-url", "origin")
+    repository = options.repository or query_git(project.root, "remote", "get-url", "origin")
     if not repository:
         progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
-    source = (repository or UNKNOWN, branch, path or choose_release_folder(project.name, project.environment))
+    path = options.path or choose_release_folder(project.name, project.environment)
+    deployed = DeployedFolder(title, name, namespace, repository or UNKNOWN, options.branch, path)
     texts = {}
-    if format == "argocd":
-        texts["application.yaml"] = dump_yaml(make_gitops_application(title, name, *source, namespace, with_rollout))
+    if options.format == "argocd":
+        texts["application.yaml"] = dump_yaml(make_gitops_application(deployed, options.with_rollout))
     else:
-        pinned = with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
-        texts["flux.yaml"] = dump_yaml_documents(
-            make_gitops_flux_objects(title, name, *source, namespace, place.settings.rollout.timeout, pinned)
-        )
+        pinned = options.with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
+        flux = make_gitops_flux_objects(deployed, place.settings.rollout.timeout, pinned)
+        texts["flux.yaml"] = dump_yaml_documents(flux)
     if isinstance(place, KubernetesTarget):
         limits, monitor = place.settings.canary, project.settings.monitor
-        template = make_gitops_analysis(project.name, name, namespace, monitor, limits, prometheus)
+        template = make_gitops_analysis(project.name, name, namespace, monitor, limits, options.prometheus)
         texts["analysis-template.yaml"] = dump_yaml(template)
-        if with_rollout:
+        if options.with_rollout:
             texts["rollout.yaml"] = dump_yaml(make_gitops_rollout(name, namespace))
     for file in texts:
         if (folder / file).exists():
@@ -79,25 +107,22 @@ def write_gitops_files(
     return [folder / file for file in texts]
 
 
-def make_gitops_application(
-    title: str, name: str, repository: str, branch: str, path: str, namespace: str, rollouts: bool
-) -> dict[str, Any]:
+def make_gitops_application(deployed: DeployedFolder, rollouts: bool) -> dict[str, Any]:
     """An Application of Argo CD: https://argo-cd.readthedocs.io/en/stable/operator-manual/application.yaml.
 
     Args:
-        title: the Application's name. name: the name of the app's objects.
         rollouts: whether Argo Rollouts scales the Deployment.
     """
     options = ["CreateNamespace=true", "PruneLast=true", "ServerSideApply=true"]
-    ignored = {"group": "apps", "kind": "Deployment", "name": name, "jsonPointers": ["/spec/replicas"]}
+    ignored = {"group": "apps", "kind": "Deployment", "name": deployed.name, "jsonPointers": ["/spec/replicas"]}
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
-        "metadata": {"name": title, "namespace": "argocd"},
+        "metadata": {"name": deployed.title, "namespace": "argocd"},
         "spec": {
             "project": "default",
-            "source": {"repoURL": repository, "targetRevision": branch, "path": path},
-            "destination": {"server": "https://kubernetes.default.svc", "namespace": namespace},
+            "source": {"repoURL": deployed.repository, "targetRevision": deployed.branch, "path": deployed.path},
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": deployed.namespace},
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
                 # The previous release's ConfigMap is in use until the new pods run, so it is removed last.
@@ -108,13 +133,10 @@ def make_gitops_application(
     }
 
 
-def make_gitops_flux_objects(
-    title: str, name: str, repository: str, branch: str, path: str, namespace: str, timeout: int, pinned: bool
-) -> list[dict[str, Any]]:
+def make_gitops_flux_objects(deployed: DeployedFolder, timeout: int, pinned: bool) -> list[dict[str, Any]]:
     """A GitRepository and a Kustomization of Flux: https://fluxcd.io/flux/components/kustomize/kustomizations/.
 
     Args:
-        title: the name of both. name: the name of the app's objects.
         timeout: seconds after which a rollout counts as failed.
         pinned: whether the Deployment sets replicas that Argo Rollouts must be able to change.
     """
@@ -122,23 +144,23 @@ def make_gitops_flux_objects(
     source = {
         "apiVersion": "source.toolkit.fluxcd.io/v1",
         "kind": "GitRepository",
-        "metadata": {"name": title, "namespace": "flux-system"},
-        "spec": {"interval": "1m", "url": repository, "ref": {"branch": branch}},
+        "metadata": {"name": deployed.title, "namespace": "flux-system"},
+        "spec": {"interval": "1m", "url": deployed.repository, "ref": {"branch": deployed.branch}},
     }
     kustomization = {
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
         "kind": "Kustomization",
-        "metadata": {"name": title, "namespace": "flux-system"},
+        "metadata": {"name": deployed.title, "namespace": "flux-system"},
         "spec": {
             "interval": "10m",
-            "sourceRef": {"kind": "GitRepository", "name": title},
-            "path": f"./{path}",
-            "targetNamespace": namespace,
+            "sourceRef": {"kind": "GitRepository", "name": deployed.title},
+            "path": f"./{deployed.path}",
+            "targetNamespace": deployed.namespace,
             "prune": True,
             "wait": True,  # Ready then includes the pods
             "timeout": f"{timeout}s",
             **(
-                {"patches": [{"target": {"kind": "Deployment", "name": name}, "patch": dump_yaml(patch)}]}
+                {"patches": [{"target": {"kind": "Deployment", "name": deployed.name}, "patch": dump_yaml(patch)}]}
                 if pinned
                 else {}
             ),
