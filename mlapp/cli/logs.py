@@ -39,16 +39,16 @@ def print_logs(
     if not isinstance(place, LogTarget):
         raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
     if follow:
-        _require_release(place)
+        _require_release_with_logs(place)
     is_empty = True
     for line in place.logs(follow=follow, tail=tail, since=since):
         is_empty = False
         output.print_result(f"{line.replica}  {line.text}")
     if is_empty:
-        _require_release(place)
+        _require_release_with_logs(place)
 
 
-def _require_release(place: Target[Any]) -> None:
+def _require_release_with_logs(place: Target[Any]) -> None:
     from mlapp.deploy import DeployError
 
     if not place.releases():  # one that is starting, or has failed, has logs

@@ -46,9 +46,9 @@ def sign_version(
 
     project = Project.find()
     given = {
-        "private_key": _resolve_key_path(private_key),
-        "signing_certificate": _resolve_key_path(signing_certificate),
-        "certificate_chain": [_resolve_key_path(name) for name in certificate_chain or []],
+        "private_key": _resolve_signature_key_path(private_key),
+        "signing_certificate": _resolve_signature_key_path(signing_certificate),
+        "certificate_chain": [_resolve_signature_key_path(name) for name in certificate_chain or []],
     }
     store = _open_store_with_keys(project, given)
     number = store.sign_version(project.name, version, keyless=keyless)
@@ -85,8 +85,8 @@ def verify_version(
 
     project = Project.find()
     given = {
-        "public_key": _resolve_key_path(public_key),
-        "certificate_chain": [_resolve_key_path(name) for name in certificate_chain or []],
+        "public_key": _resolve_signature_key_path(public_key),
+        "certificate_chain": [_resolve_signature_key_path(name) for name in certificate_chain or []],
         "identity": identity,
         "identity_provider": identity_provider,
     }
@@ -98,7 +98,7 @@ def verify_version(
     output.print_result(str(number))
 
 
-def _resolve_key_path(name: str | None) -> str | None:
+def _resolve_signature_key_path(name: str | None) -> str | None:
     """Resolve a path from the command line relative to the current folder, not the project's."""
     return None if name is None else str(Path(name).expanduser().absolute())
 

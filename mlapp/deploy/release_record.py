@@ -32,7 +32,9 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return Release(self.number, app, target, shipment, self.created, state, self.by, self.note, url)
 
 
-def record_shipment(shipment: Shipment, number: int, by: str | None = None, note: str | None = None) -> ReleaseRecord:
+def make_release_record(
+    shipment: Shipment, number: int, by: str | None = None, note: str | None = None
+) -> ReleaseRecord:
     """The record of a new release, created now."""
     example = list(shipment.example) if shipment.example is not None else None
     now = datetime.now(timezone.utc).replace(microsecond=0)

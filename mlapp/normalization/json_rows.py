@@ -34,7 +34,7 @@ def normalize_to_rows(predictions: Any, title: str) -> list[Any]:
     try:
         if type(predictions) is list:
             return (
-                predictions if _are_plain_rows(predictions) else [_normalize_json_row_value(row) for row in predictions]
+                predictions if _are_json_rows(predictions) else [_normalize_json_row_value(row) for row in predictions]
             )
         if hasattr(predictions, "columns"):
             return _list_normalized_records(predictions)
@@ -55,7 +55,7 @@ def normalize_to_json(value: Any, title: str) -> Any:
         raise _unsupported_json_row_error([value], title, error) from None
 
 
-def _are_plain_rows(rows: list[Any]) -> bool:
+def _are_json_rows(rows: list[Any]) -> bool:
     """Whether rows are JSON values, or lists or records of them. Runs in C."""
     kinds = set(map(type, rows))
     if JSON_TYPES.issuperset(kinds):

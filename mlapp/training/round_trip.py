@@ -137,11 +137,11 @@ class _Check:
         whole = self._predict_rows(self._loaded, self._sample.decoded)
         differing = self._find_first_difference(whole[1], expected, range(count))
         if differing is not None:
-            if self._is_random(whole):
+            if self._gives_random_answers(whole):
                 return True
             self._explain_difference(differing, whole[1], expected)
         stage = self._find_dependent_stage(whole, count, deadline)
-        if stage is None or self._is_random(whole):
+        if stage is None or self._gives_random_answers(whole):
             return True
         if self._loaded.pipeline.predictor_options.batch:
             log.warning("%s %s %s", stage, DEPENDENT, INDEPENDENT)
@@ -168,7 +168,7 @@ class _Check:
         self._sample = self._sample.take_rows([0])
         trained = self._predict_rows(self._original, self._sample.features)[1]
         is_dependent = self._find_first_difference(found[1], trained, [0]) is None
-        if self._is_random(found):
+        if self._gives_random_answers(found):
             return True
         if not is_dependent:
             self._explain_difference(0, found[1], trained)
@@ -234,7 +234,7 @@ class _Check:
         except (MlappError, TypeError, ValueError, IndexError):
             return False
 
-    def _is_random(self, whole: tuple[Any, Any]) -> bool:
+    def _gives_random_answers(self, whole: tuple[Any, Any]) -> bool:
         """Whether two identical calls differ. Then no comparison is possible."""
         again = self._predict_rows(self._loaded, self._sample.decoded)
         return any(

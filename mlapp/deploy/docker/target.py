@@ -23,7 +23,7 @@ from mlapp.deploy.docker.containers import (
 )
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
-from mlapp.deploy.release_record import record_shipment
+from mlapp.deploy.release_record import make_release_record
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, Status, Target, ignore_progress
 from mlapp.errors import MissingExtraError
 from mlapp.images.engine import EngineError, connect_image_engine, find_engine_address
@@ -142,7 +142,7 @@ class DockerTarget(Target[DockerSettings]):
     def _apply_shipment(self, shipment: Shipment, progress: Reporter, note: str | None) -> Release:
         with self._open_containers() as containers:
             number = max((server.record.number for server in containers.list_servers()), default=0) + 1
-            record = record_shipment(shipment, number, getpass.getuser(), note)
+            record = make_release_record(shipment, number, getpass.getuser(), note)
             server = roll_out(containers, record, progress)
             return make_docker_container_release(server, self.app, server, containers.url)
 

@@ -7,7 +7,7 @@ endpoint busy (`UpdateEndpoint`), and changes nothing.
 from __future__ import annotations
 
 from mlapp.config import Serve
-from mlapp.deploy.release_record import ReleaseRecord, record_shipment
+from mlapp.deploy.release_record import ReleaseRecord, make_release_record
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.endpoint import BUSY, READY, ConcurrentDeployError, Endpoint
 from mlapp.deploy.target import DeployError, Shipment
@@ -115,7 +115,7 @@ class Deployment:
         with endpoint.session.translate_errors():
             author = endpoint.session.client("sts").get_caller_identity()["Arn"]
         number = max((record.number for record, _ in endpoint.list_records()), default=0) + 1
-        record = record_shipment(shipment, number, author, note)
+        record = make_release_record(shipment, number, author, note)
         endpoint.create_model(self._serve, record)
         self._progress(f"release {number}: Model/{documents.name_endpoint_release(endpoint.name, number)}")
         return record

@@ -20,7 +20,7 @@ from mlapp.deploy.aws.ecr import name_ecr_repository, open_ecr_repository
 from mlapp.deploy.aws.logs import read_log_group
 from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.canary_watch import compare_canary_quality
-from mlapp.deploy.release_record import ReleaseRecord, record_shipment
+from mlapp.deploy.release_record import ReleaseRecord, make_release_record
 from mlapp.deploy.sagemaker import documents
 from mlapp.deploy.sagemaker.deployment import Deployment
 from mlapp.deploy.sagemaker.endpoint import Endpoint
@@ -88,7 +88,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
                 found = self._endpoint.client.describe_model(ModelName=name)
             running = self._describe_sagemaker_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
         model = documents.make_endpoint_model(
-            self._endpoint.name, self.settings, self.serve, record_shipment(shipment, 0)
+            self._endpoint.name, self.settings, self.serve, make_release_record(shipment, 0)
         )
         wanted = self._describe_sagemaker_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
         return diff_yaml(running, wanted, f"{self._endpoint.name} (on AWS)", f"{self._endpoint.name} (to be)")
@@ -238,7 +238,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         self, shipment: Shipment, number: int, canary: tuple[int, int] | None = None
     ) -> dict[str, Any]:
         endpoint = documents.name_endpoint(self.app, self.settings)
-        record = record_shipment(shipment, number)
+        record = make_release_record(shipment, number)
         return documents.make_endpoint_template(endpoint, self.settings, self.serve, record, canary)
 
     def _describe_sagemaker_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
