@@ -87,11 +87,13 @@ def export_to_mlserver(
         staging = Path(made) / folder.name
         shutil.copytree(bundle.folder, staging / BUNDLE, symlinks=True)
         earlier = folder / f"{RUNTIME}.py"
-        (staging / f"{RUNTIME}.py").write_text(earlier.read_text() if earlier.is_file() else RUNTIME_SOURCE)
-        (staging / REQUIREMENTS).write_text(_list_export_requirements(bundle))
+        (staging / f"{RUNTIME}.py").write_text(
+            earlier.read_text(encoding="utf-8") if earlier.is_file() else RUNTIME_SOURCE, encoding="utf-8"
+        )
+        (staging / REQUIREMENTS).write_text(_list_export_requirements(bundle), encoding="utf-8")
         settings = msgspec.json.encode(_make_mlserver_settings(bundle))
         (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
-        (staging / ".gitignore").write_text("*\n")
+        (staging / ".gitignore").write_text("*\n", encoding="utf-8")
         (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
         _replace_export_folder(folder, staging, Path(made) / "previous")
     return bundle
@@ -138,7 +140,7 @@ def _list_export_requirements(bundle: Bundle) -> str:
     Its wheels are named by version and folder: pip resolves a path in a requirement against the folder it runs in, and
     `--find-links` against the file's own.
     """
-    lines = (bundle.folder / REQUIREMENTS).read_text()
+    lines = (bundle.folder / REQUIREMENTS).read_text(encoding="utf-8")
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
     found = [f"--find-links {BUNDLE}/{WHEELS}"] if wheels else []
     found += [f"{name}=={version}" for name, version, *_ in (parse_wheel_filename(wheel.name) for wheel in wheels)]

@@ -86,7 +86,7 @@ def write_bundle_requirements(
         *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{hash_bundle_file(wheel)}" for wheel in entries),
         *map(str, locked.packages),
     ]
-    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
+    (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return packages, found.source if found else "the model"
 
 

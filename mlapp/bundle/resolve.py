@@ -65,11 +65,11 @@ def resolve_requirements(
         [*known, hash_of_own, image.index_url, image.extra_index_urls, uv.read_uv_version()], sort_keys=True
     )
     kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
-    text = "" if upgrade or not kept.is_file() else kept.read_text()
+    text = "" if upgrade or not kept.is_file() else kept.read_text(encoding="utf-8")
     if not text.startswith(_stamp_resolved_sources(text, root)):
         text = _compile_requirements(declared, wanted, trained, own, root, python, image)
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=cache, delete=False) as file:
             file.write(_stamp_resolved_sources(text, root) + text)
         os.replace(file.name, kept)
     hashes = declared.hashes if declared else {}
@@ -102,9 +102,9 @@ def _compile_requirements(
 ) -> str:
     with tempfile.TemporaryDirectory() as folder:
         extra, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
-        extra.write_text("".join(f"{line}\n" for line in wanted))
+        extra.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
         # uv prefers the versions in an existing output file, as far as the requirements allow.
-        result.write_text("".join(f"{name}=={version}\n" for name, version in trained.items()))
+        result.write_text("".join(f"{name}=={version}\n" for name, version in trained.items()), encoding="utf-8")
         arguments = ["pip", "compile", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
         arguments += ["--python-version", python, "--output-file", str(result), str(extra)]
         if " @ " in own:
@@ -116,4 +116,4 @@ def _compile_requirements(
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""
         uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), doing=f"Resolving {source}")
-        return result.read_text()
+        return result.read_text(encoding="utf-8")

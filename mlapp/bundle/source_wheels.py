@@ -110,7 +110,7 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
     uv.run_uv(arguments, folder=installed.parent, image=image, doing=f"Building {source}")
     (info,) = installed.glob("*.dist-info")
     name, version = info.name.removesuffix(".dist-info").split("-")
-    if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text():
+    if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text(encoding="utf-8"):
         raise BundleError(
             f"{name} contains compiled code and does not come from a package index: {source}.",
             "Publish Linux wheels of it to an index, and add the index to image.extra_index_urls in mlapp.yaml.",
@@ -131,4 +131,7 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
 def _is_source_wheel_script(script: str, info: Path) -> bool:
     """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
     file = info / "entry_points.txt"
-    return file.is_file() and re.search(rf"^{re.escape(script)}\s*=", file.read_text(), re.MULTILINE) is not None
+    return (
+        file.is_file()
+        and re.search(rf"^{re.escape(script)}\s*=", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )

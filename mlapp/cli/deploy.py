@@ -14,7 +14,7 @@ from mlapp.cli.target_options import Context, Namespace, TargetName, open_target
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlapp.deploy import Shipment, Target
+    from mlapp.deploy import Release, Shipment, Target
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -74,16 +74,56 @@ def deploy_app(
 
       mlapp deploy --target k8s --env production --to-git git@git.example.org:team/deployments.git
     """
-    from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget, PredictTarget
+    from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget
     from mlapp.deploy.git_release import choose_release_folder
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
 
+    _refuse_contradictory_deploy_options(dry_run, diff, canary, to_git, with_git=bool(git_path or git_branch))
+    seconds = _parse_promotion_time(auto_promote) if auto_promote else None
+    if seconds and canary is None:
+        raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
+    project = Project.find(environment=environment)
+    place = open_target_from_options(project, target, namespace, context)
+    _refuse_unsupported_deploy_options(place, dry_run, diff, canary, to_git)
+    if not dry_run and to_git is None and isinstance(place, CheckTarget):
+        place.check()  # fail before building an image
+    shipment = make_shipment(
+        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+    )
+    if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
+        _print_deployed_documents(place.render_canary(shipment, canary))
+    elif dry_run:
+        _print_deployed_documents(place.render(shipment))
+    elif to_git is not None:
+        _commit_deployed_release(
+            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
+        )
+    elif diff and isinstance(place, DiffTarget):
+        text = place.diff(shipment, take_over=force_conflicts)
+        typer.echo(text, nl=False)
+        raise typer.Exit(1 if text else 0)
+    elif canary is not None and isinstance(place, CanaryTarget):
+        release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
+        if seconds:
+            from mlapp.monitoring.canary_quality import CanaryQuality
+
+            quality = CanaryQuality(project, time.time())
+            release = place.judge(seconds, progress=output.print_note, compare_quality=quality)
+        _print_deployed_release(place, release, json)
+    else:
+        release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
+        _print_deployed_release(place, release, json)
+
+
+def _refuse_contradictory_deploy_options(
+    dry_run: bool, diff: bool, canary: int | None, to_git: str | None, *, with_git: bool
+) -> None:
     if dry_run and diff:
         raise UsageError("--dry-run and --diff are both given.", "Give one of them.")
     if canary is not None and diff:
         raise UsageError("--diff is given with --canary.", "Leave --canary out, or use --dry-run.")
-    if to_git is None and (git_path or git_branch):
+    if to_git is None and with_git:
         raise UsageError("--git-path or --git-branch is given without --to-git.", "Give --to-git too.")
     if to_git is not None and (canary is not None or diff):
         other = "--diff" if diff else "--canary"
@@ -91,11 +131,13 @@ def deploy_app(
             f"{other} is given with --to-git.",
             "Git holds one release: review the diff there, and use Argo Rollouts for canaries (mlapp eject gitops).",
         )
-    seconds = _parse_promotion_time(auto_promote) if auto_promote else None
-    if seconds and canary is None:
-        raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
-    project = Project.find(environment=environment)
-    place = open_target_from_options(project, target, namespace, context)
+
+
+def _refuse_unsupported_deploy_options(
+    place: Target[Any], dry_run: bool, diff: bool, canary: int | None, to_git: str | None
+) -> None:
+    from mlapp.deploy import CanaryRenderTarget, CanaryTarget, DiffTarget
+
     if canary is not None and not isinstance(place, CanaryTarget):
         raise UsageError(f"The target {place.name} does not support canaries.", "Leave --canary out.")
     if canary is not None and dry_run and not isinstance(place, CanaryRenderTarget):
@@ -104,35 +146,11 @@ def deploy_app(
         raise UsageError(f"The target {place.name} does not support --diff.", "Use --dry-run.")
     if to_git is not None and not place.needs_registry:
         raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Leave out --to-git.")
-    if not dry_run and to_git is None and isinstance(place, CheckTarget):
-        place.check()  # fail before building an image
-    shipment = make_shipment(
-        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
-    )
-    if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
-        _print_deployed_documents(place.render_canary(shipment, canary))
-        return
-    if dry_run:
-        _print_deployed_documents(place.render(shipment))
-        return
-    if to_git is not None:
-        _commit_deployed_release(
-            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
-        )
-        return
-    if diff and isinstance(place, DiffTarget):
-        text = place.diff(shipment, take_over=force_conflicts)
-        typer.echo(text, nl=False)
-        raise typer.Exit(1 if text else 0)
-    if canary is not None and isinstance(place, CanaryTarget):
-        release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
-        if seconds:
-            from mlapp.monitoring.canary_quality import CanaryQuality
 
-            quality = CanaryQuality(project, time.time())
-            release = place.judge(seconds, progress=output.print_note, compare_quality=quality)
-    else:
-        release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
+
+def _print_deployed_release(place: Target[Any], release: Release, json: bool) -> None:
+    from mlapp.deploy import PredictTarget
+
     if json:
         output.print_json(release)
     elif release.state == "canary":

@@ -67,7 +67,9 @@ def install_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
             (info / name).unlink(missing_ok=True)
     (packages / ".lock").unlink(missing_ok=True)  # uv's own
     _move_dependency_scripts(packages, folder / "bin")
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n")
+    (folder / "pyvenv.cfg").write_text(
+        f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n", encoding="utf-8"
+    )
     for name in ("python", "python3", f"python{python}"):
         (folder / "bin" / name).symlink_to(f"{home}/python{python}")
 
@@ -91,7 +93,8 @@ def _install_dependency_wheels(job: BuildJob, base: Base, python: str, target: P
     bundle, platform = job.bundle, job.platform
     machine = PLATFORMS[platform]
     locked = {
-        package.name: package for package in parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text())
+        package.name: package
+        for package in parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
     }
     needed = {
         name for name, package in locked.items() if is_requirement_needed_on(package, bundle.manifest.python, machine)
@@ -128,7 +131,7 @@ def _find_missing_dependency_wheels(pattern: str, error: uv.UvError) -> set[str]
 
 
 def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
-    text = (bundle.folder / REQUIREMENTS).read_text()
+    text = (bundle.folder / REQUIREMENTS).read_text(encoding="utf-8")
     packages = [package for package in parse_locked_requirement_lines(text) if package.name not in there]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
@@ -140,7 +143,7 @@ def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str
         arguments += ["--no-binary" if package.name in here else "--only-binary", package.name]
     shutil.rmtree(target)
     target.mkdir()
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
         own = [line for line in text.splitlines() if line.startswith(("--find-links ", f"./{WHEELS}/"))]
         file.write("".join(f"{line.replace('./', f'{bundle.folder}/', 1)}\n" for line in own))
         file.write("".join(f"{package}\n" for package in packages))
@@ -157,7 +160,7 @@ def _is_pure_python_dependency(packages: Path, name: str) -> bool:
     """Whether a package that was built here contains no compiled code, and therefore fits any image."""
     for info in packages.glob("*.dist-info"):
         if canonicalize_name(info.name.split("-")[0]) == name:
-            return "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
+            return "Root-Is-Purelib: true" in (info / "WHEEL").read_text(encoding="utf-8")
     return False
 
 

@@ -123,7 +123,7 @@ def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
 def _compute_group_layer_key(job: BuildJob, group: PackageGroup) -> str:
     """A fingerprint of all input of a group's layer: the locked files, what they installed, and the compiler."""
     bundle = job.bundle
-    locked = parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text())
+    locked = parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
     files = sorted(str(package) for package in locked if package.name in group.names)
     wheels = (f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{WHEELS}/"))
     own = wheels if group.names - {package.name for package in locked} else ()

@@ -59,7 +59,7 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
     """
     names = ", ".join(package.name for package in packages)
     requirements = "".join(f"{package}\n" for package in packages)
-    image = uv.add_indexes(job.bundle.settings.image, (job.bundle.folder / REQUIREMENTS).read_text())
+    image = uv.add_indexes(job.bundle.settings.image, (job.bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
     version = uv.read_uv_version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
     kept = find_user_cache() / "compiled" / key
@@ -71,7 +71,7 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
         arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
-        Path(folder, "requirements.txt").write_text(requirements)
+        Path(folder, "requirements.txt").write_text(requirements, encoding="utf-8")
         environ = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
         archive = _run_source_build(job.client, base, python, environ, Path(folder), names)
     kept.parent.mkdir(parents=True, exist_ok=True)
