@@ -180,9 +180,9 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
         case "hash":
             yield value
         case "string":
-            yield _parse_redis_object(key, value)
+            yield _parse_redis_object(value)
         case "list":
-            yield from (_parse_redis_object(key, item) for item in value)
+            yield from (_parse_redis_object(item) for item in value)
         case "stream":
             yield from ({"id": entry, **row} for entry, row in value)
         case "zset":
@@ -198,7 +198,7 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
             )
 
 
-def _parse_redis_object(key: str, text: str) -> dict[str, Any]:
+def _parse_redis_object(text: str) -> dict[str, Any]:
     """The fields of a JSON object; any other text becomes the column `value`."""
     try:
         found = json.loads(text)

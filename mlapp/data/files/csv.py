@@ -46,7 +46,7 @@ def read_csv_tables(
     if not start.strip():
         raise DataError(f"{shown} is empty.", "Check the program that wrote it.")
     encoding = encoding or _detect_csv_encoding(start)
-    delimiter = _detect_csv_delimiter(start, encoding, shown)
+    delimiter = _detect_csv_delimiter(start, encoding)
     stream.seek(0)
     read = arrow.ReadOptions(encoding=encoding, block_size=BLOCK)
     parse = arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True)
@@ -164,7 +164,7 @@ def _detect_csv_encoding(start: bytes) -> str:
     return "utf-8"
 
 
-def _detect_csv_delimiter(start: bytes, encoding: str, shown: str) -> str:
+def _detect_csv_delimiter(start: bytes, encoding: str) -> str:
     """The most frequent delimiter in the header, outside quotes."""
     try:
         header = start.decode(encoding, errors="replace").lstrip("\ufeff").splitlines()[0]

@@ -41,10 +41,9 @@ class Function:
     def find_function_configuration(self, qualifier: str | None = None) -> dict[str, Any] | None:
         """The configuration of a version or alias, by default of the newest code; None if it does not exist."""
         options = {"Qualifier": qualifier} if qualifier else {}
-        found = self._call_function_unless_missing(
+        return self._call_function_unless_missing(
             self._client.get_function_configuration, FunctionName=self.name, **options
         )
-        return found
 
     def find_function_alias(self) -> dict[str, Any] | None:
         """The alias `live`; None if nothing is live."""

@@ -67,7 +67,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
         else:
             _check_kubeconfig(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
-            chosen = _choose_kube_context(contexts, active, settings.context, file)
+            chosen = _choose_kube_context(contexts, active, settings.context)
             with _collect_login_errors() as said:
                 config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
             if said and not configuration.api_key and not configuration.cert_file:
@@ -132,9 +132,7 @@ def _check_kubeconfig(file: str | None) -> None:
             parse_yaml(path.read_text(encoding="utf-8"), path)
 
 
-def _choose_kube_context(
-    contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None, file: str | None
-) -> Any:
+def _choose_kube_context(contexts: list[dict[str, Any]], active: dict[str, Any] | None, wanted: str | None) -> Any:
     names = [context["name"] for context in contexts]
     if wanted is None:
         if active is None:
