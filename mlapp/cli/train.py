@@ -88,7 +88,7 @@ def train_model(
         raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
     project = Project.find(environment=environment)
     project.store.check_writable()
-    check_place(project.settings.monitor, project.store, project.root, project.name)
+    check_place(project.settings.monitor, project.store, project.root, project.app.name)
     if like is not None:
         recorded = project.store.get(project.name, like).manifest
         values = {**list_manifest_parameters(recorded), **values}

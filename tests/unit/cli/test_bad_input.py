@@ -137,7 +137,7 @@ def test_a_store_that_cannot_be_written_is_found_before_training(mlapp: Callable
     (root / ".mlapp").write_text("a file where the store should be")
     ran = mlapp("train")
     assert ran.code == 1
-    assert "The model store cannot use" in ran.err
+    assert "store: mlapp cannot use" in ran.err
 
 
 @pytest.mark.parametrize("also", [["--remote"], ["--model", "1"], ["--url", "http://127.0.0.1:9"]])
