@@ -24,11 +24,11 @@ def iterate_reader_parts(
     values = bound.get("data_reader", {})
     parts = getattr(reader.function, "parts", None)
     if parts is not None and loader is None:
-        yield from parts(rows, **values)
+        yield from stage_calls.iterate_stage_items(reader, parts(rows, **values))
         return
     data = stage_calls.call_reader(pipeline, values)
     if isinstance(data, Iterator) and loader is None:
-        for part in data:
+        for part in stage_calls.iterate_stage_items(reader, data):
             yield stage_calls.call_loader(pipeline, part, {})
         return
     yield stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))

@@ -6,7 +6,7 @@ Each step can run separately, in this process or as a task on a cluster: its arg
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mlapp import frameworks
@@ -242,6 +242,21 @@ def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
     """
     with translate_user_errors(stage.title):
         return stage(*data, **parameters)
+
+
+def iterate_stage_items(stage: Stage, items: Iterable[Any]) -> Iterator[Any]:
+    """The items that a stage yields. A generator's code runs only here, so its errors are translated here.
+
+    Raises:
+        UserCodeError: it raised. An MlappError is raised unchanged.
+    """
+    iterator, end = iter(items), object()
+    while True:
+        with translate_user_errors(stage.title):
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item
 
 
 def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:

@@ -47,7 +47,7 @@ class TrainingStream:
         bound: stage → its parameters.
 
     Raises:
-        DataError: the data have no rows.
+        DataError: the data have no rows. UserCodeError: the reader raised.
     """
 
     def __init__(
@@ -64,11 +64,12 @@ class TrainingStream:
         self._held_rows: dict[str, int] = {}
         self._schema: Schema | None = None
         self._rows = self._columns = 0
+        reader = pipeline.stages["data_reader"]
+        parts = stage_calls.iterate_stage_items(reader, parts)
         tables = (table for table in map(defaults.load_default_table, parts) if len(table))
         first = next(tables, None)
         if first is None:
-            title = pipeline.stages["data_reader"].title
-            raise DataError(f"{title} returned no rows.", "Check its source and its parameters.")
+            raise DataError(f"{reader.title} returned no rows.", "Check its source and its parameters.")
         pairs = self._iterate_streamed_pairs(chain([first], tables))
         del first
         features, target = next(pairs)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from mlapp import App
-from mlapp.errors import DataError, MlappError
+from mlapp import App, training
+from mlapp.errors import DataError, MlappError, UserCodeError
 
 APP = "from mlapp import App\napp = App('flowers', target='target')\n"
 
@@ -236,3 +236,24 @@ def test_a_stage_that_exits_is_named(role: str, function: Callable[..., object])
     with pytest.raises(MlappError, match=f"{role} .* raised SystemExit: 4") as failed:
         app.train()
     assert failed.value.todo.startswith(f"Fix it at {__file__}:")
+
+
+def break_off(rows: list[dict[str, int]]) -> Iterator[pd.DataFrame]:
+    yield pd.DataFrame(rows)
+    raise ConnectionResetError("the database went away")
+
+
+def train_on_parts(model: object, features: Iterator[pd.DataFrame], target: Iterator[pd.Series]) -> DummyClassifier:
+    parts = list(zip(features, target))
+    return DummyClassifier().fit(*parts[0])
+
+
+@pytest.mark.parametrize("way", ["train", "train on parts", "iterate"])
+def test_a_reader_that_fails_after_its_first_part_is_named(way: str) -> None:
+    app = App("rows", target="t")
+    app.data_reader(lambda: break_off(ROWS))
+    app.model(DummyClassifier)
+    if way == "train on parts":
+        app.trainer(train_on_parts)
+    with pytest.raises(UserCodeError, match=r"data_reader .* raised ConnectionResetError: the database went away"):
+        list(training.iterate_reader_parts(app)) if way == "iterate" else app.train()
