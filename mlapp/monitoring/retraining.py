@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from mlapp.config import Promote, Retrain
+from mlapp.data.secrets import redact_secrets
 from mlapp.errors import MlappError, StoreError
 from mlapp.frameworks.metrics import is_better_metric
 from mlapp.monitoring.column_privacy import ColumnPrivacy
@@ -36,6 +37,8 @@ from mlapp.store.names import LATEST
 from mlapp.store.references import CHALLENGER, HELD
 
 log = logging.getLogger("mlapp.monitoring")
+LONGEST_FAILURE = 2000
+"""Characters of the reason of a failure that are kept."""
 ANSWERING = 12
 """Number of last windows, in at least one of which a version must have answered to be retrained."""
 
@@ -96,7 +99,9 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
     aliases = store.aliases(project.name)
     alias = settings.alias or (served if served in aliases else None)
     champion = store.resolve(project.name, alias if alias in aliases else LATEST)
-    if champion == challenger:
+    if champion == challenger:  # a run that was killed has promoted it, or the operator
+        if alias is not None and aliases.get(alias) != challenger:
+            store.promote(project.name, challenger, alias)
         return True
     old = store.manifest(project.name, champion).headline.get(metric)
     new = store.manifest(project.name, challenger).headline.get(metric)
@@ -129,7 +134,7 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
 
 
 def _finish_last_training(project: Project, trainings: Trainings, now: float) -> str | None:
-    """Finish a training whose process was killed after it had stored the version. Returns the version, if any."""
+    """Finish a training whose process was killed after it had stored the version. Returns the version if it is done."""
     last = trainings.find_last()
     if last is None or trainings.is_decided(last):
         return None
@@ -141,8 +146,7 @@ def _finish_last_training(project: Project, trainings: Trainings, now: float) ->
         return None
     if result is None:
         trainings.end(last, Result(time.time(), version))
-    _decide_challenger(project, trainings, last, version, now)
-    return str(version)
+    return str(version) if _decide_challenger(project, trainings, last, version, now) else None
 
 
 def _find_trained_version(project: Project, run: str) -> int | None:
@@ -160,7 +164,8 @@ def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, set
         version = train(project, origin, lambda: trainings.is_superseded(attempt))
     except MlappError as error:
         log.error("%s could not be trained again: %s %s", project.name, error.what, error.todo)
-        trainings.end(attempt, Result(time.time(), failure=f"{error.what} {error.todo}"))
+        failure = redact_secrets(f"{error.what} {error.todo}")[:LONGEST_FAILURE]
+        trainings.end(attempt, Result(time.time(), failure=failure))
         return None
     if version is None:
         log.warning("%s was trained by another process meanwhile; this model is not stored.", project.name)
@@ -170,8 +175,12 @@ def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, set
     return version
 
 
-def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt, version: int, now: float) -> None:
-    """Give a trained version its alias, and promote it if it is better. Can be repeated."""
+def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt, version: int, now: float) -> bool:
+    """Give a trained version its alias, and promote it if it is better. Can be repeated.
+
+    Returns:
+        False if the store failed, so that a later run has to decide.
+    """
     store, name = project.store, project.name
     if version not in store.list_numbers(name):
         log.warning("%s version %d was deleted before it was promoted.", name, version)
@@ -184,10 +193,11 @@ def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt,
                 promote_challenger_if_better(project, version, project.settings.monitor.promote, now)
             except StoreError as error:  # a later run can succeed
                 log.error("%s version %d was not promoted: %s %s", name, version, error.what, error.todo)
-                return
+                return False
             except MlappError as error:
                 log.error("%s version %d was not promoted: %s %s", name, version, error.what, error.todo)
     trainings.decide(attempt)
+    return True
 
 
 def _has_enough_labels(

@@ -165,7 +165,7 @@ class Trainings:
 
     def _write_signs(self, attempt: Attempt, is_over: threading.Event) -> None:
         before: str | None = None
-        while not is_over.wait(SIGN):
+        while True:
             key = self._key(attempt, f"signs/{int(time.time() * 1000)}.json")
             try:
                 self._place.storage.create_key(key, b"{}")
@@ -174,6 +174,8 @@ class Trainings:
                 before = key
             except MlappError as error:  # the next sign can succeed
                 log.warning("The sign of a training was not written: %s", error.what)
+            if is_over.wait(SIGN):
+                return
 
     def _list_attempts(self, count: int) -> Sequence[Attempt]:
         """The last attempts, in order."""

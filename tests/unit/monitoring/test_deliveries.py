@@ -55,7 +55,7 @@ def run(service: Service) -> None:
     close_windows(Project.find(service.project.root))
 
 
-@pytest.mark.parametrize("status", [500, 503, 429, 0])
+@pytest.mark.parametrize("status", [503, 0])
 def test_a_message_is_sent_again_until_the_webhook_takes_it(status: int, drifting: Service, hook: Hook) -> None:
     hook.failures = [(status, {})] * 2
     for _ in range(2):  # a receiver that fails gets one request in a run
