@@ -14,6 +14,7 @@ import atexit
 import ctypes
 import gc
 import json
+import math
 import mmap
 import os
 import re
@@ -172,13 +173,14 @@ class Client:
     def _follow_rate(self) -> None:
         """Count and log as after some seconds at `RATE`, without what a quiet time allows."""
         assert self.recorder is not None
-        limit, log = self.recorder._limit, self.recorder._log
+        limit, log = self.recorder._choice.limit, self.recorder._log
         limit._tokens, limit._since, limit._cells = 0.0, self.now - 1.0, RATE * COLUMNS
         for live in self.recorder._windows._open.values():
             live.published = self.now  # the series are updated every five seconds
         if log is not None and log._sampler is not None:
-            log._sampler._tokens = log._sampler.rate
-            log._sampler.choose(np.random.default_rng(0).integers(0, 1 << BITS, RATE).astype(np.uint64))
+            sampler = log._sampler
+            sampler._tokens, sampler._is_quiet = sampler.rate, False
+            sampler._set_bits(BITS - math.ceil(math.log2(RATE / sampler.rate)))
 
     async def connect(self) -> None:
         """Warm the model, and open the connections."""

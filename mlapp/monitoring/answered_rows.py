@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows
+from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, expand_calls
 from mlapp.schema.feature_containers import take_feature_container_rows
 from mlapp.schema.part import Part
 
@@ -120,19 +120,18 @@ def describe_logged_rows(
     logged = [batch.logged for batch in batches if batch.logged is not None]
     ids, counts, keys = list_requests(logged, new_id)
     of, rows, is_numbered = None, np.zeros(len(answered), dtype=np.int64), None
-    if counts is not None or any(one.places is not None for one in logged):
+    if counts is not None:
         chosen = _find_request_rows(logged)
-        of = chosen
-        if counts is not None:
-            ends = np.cumsum(counts)
-            of = np.searchsorted(ends, chosen, side="right")
-            rows = chosen - (ends - counts)[of]
-            is_numbered = counts[of] > 1
+        ends = np.cumsum(counts)
+        of = np.searchsorted(ends, chosen, side="right")
+        rows = chosen - (ends - counts)[of]
+        is_numbered = counts[of] > 1
         ids = [ids[at] for at in of.tolist()]
     if keys:
         places = range(len(answered)) if of is None else of.tolist()
         pairs = zip(places, rows.tolist(), strict=True)
         keys = [found[row] if isinstance(found := keys[at], list) else found for at, row in pairs]
+    seconds, times = _list_logged_calls(batches)
     return LoggedRows(
         answered.features,
         answered.predictions,
@@ -140,10 +139,21 @@ def describe_logged_rows(
         rows,
         is_numbered,
         keys,
-        np.repeat([batch.seconds for batch in batches], answered.sizes),
-        np.repeat([batch.at for batch in batches], answered.sizes),
+        seconds,
+        times,
         np.ones(len(answered), dtype=np.float32),
     )
+
+
+def _list_logged_calls(batches: Sequence[RecordedBatch]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The seconds of the call, and the time of the answer, of each row of the batches that can be logged."""
+    seconds: list[NDArray[np.float64]] = []
+    times: list[NDArray[np.float64]] = []
+    for batch in batches:
+        places = None if batch.logged is None else batch.logged.places
+        for found, column in zip((seconds, times), expand_calls(batch.calls), strict=True):
+            found.append(column if places is None else column[np.asarray(places)])
+    return np.concatenate(seconds), np.concatenate(times)
 
 
 def _find_request_rows(batches: Sequence[LoggedBatch]) -> NDArray[np.int64]:
@@ -152,7 +162,8 @@ def _find_request_rows(batches: Sequence[LoggedBatch]) -> NDArray[np.int64]:
     for batch in batches:
         names = batch.requests
         count = len(names.ids) if names.rows is None else sum(names.rows)
-        found.append(np.arange(count) if batch.places is None else np.asarray(batch.places, dtype=np.int64))
+        is_all = names.rows is None or batch.places is None
+        found.append(np.arange(count) if is_all else np.asarray(batch.places, dtype=np.int64))
         found[-1] += start
         start += count
     return np.concatenate(found)

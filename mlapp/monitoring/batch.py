@@ -1,14 +1,21 @@
-"""An answered batch, as the recorder stores it until it is counted: few objects for many requests."""
+"""Answered batches, as the recorder stores them until they are counted: few objects for many requests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from mlapp.monitoring.sampling import BITS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Call = tuple[int, float, float]
+"""A call of a model: its number of rows, its seconds, and the time of the answer (since 1970)."""
 
 
 class JoinedResults(Sequence[Any]):
@@ -18,15 +25,14 @@ class JoinedResults(Sequence[Any]):
         parts: the features of the requests, joined where that is possible.
         rows: the predictions of all requests, in order.
         results: for each request its predictions; None if each has one.
+
+    Attributes:
+        has_single_rows: whether each request has one prediction.
     """
 
     def __init__(self, parts: Sequence[Any], rows: Sequence[Any], results: Sequence[Any] | None = None) -> None:
         self.parts, self.rows, self._results = parts, rows, results
-
-    @property
-    def has_single_rows(self) -> bool:
-        """Whether each request has one prediction."""
-        return self._results is None
+        self.has_single_rows = results is None
 
     def __len__(self) -> int:
         return len(self.rows if self._results is None else self._results)
@@ -44,9 +50,15 @@ class RequestNames(NamedTuple):
         keys: of each request; None if no request has keys.
     """
 
-    ids: list[bytes | None]
+    ids: Sequence[bytes | None]
     rows: list[int] | None
     keys: list[Any] | None
+
+    def take(self, places: Sequence[int]) -> RequestNames:
+        """The requests of some rows; all of them if one has several rows."""
+        if self.rows is not None:
+            return self
+        return RequestNames([self.ids[at] for at in places], None, self.keys and [self.keys[at] for at in places])
 
 
 class RecordedRows(msgspec.Struct, gc=False):
@@ -67,8 +79,8 @@ class LoggedBatch(msgspec.Struct, gc=False):
     """What the log may keep of a batch.
 
     Attributes:
-        requests: all requests of the batch.
-        rows: the rows that can be logged, and `places` their indexes among those of the requests; None if they are all.
+        requests: the requests of `rows`, or, if one has several rows, all requests of the batch.
+        rows: the rows that can be logged, and `places` their indexes among those of the batch; None if they are all.
         limit_bits: rows whose hash is below this power of two are complete.
     """
 
@@ -79,13 +91,11 @@ class LoggedBatch(msgspec.Struct, gc=False):
 
 
 class RecordedBatch(msgspec.Struct, gc=False):
-    """One call of a model, with those of its rows that are counted or can be logged.
+    """One or more calls of a model in one window and hour, with those of their rows that are counted or can be logged.
 
     Attributes:
         rows: number of answered rows.
         counted: the rows to count, each of which stands for `weight` rows.
-        seconds: duration of the call.
-        at: time of the answer, in seconds since 1970.
         waiting: number of rows that it keeps in memory.
     """
 
@@ -94,9 +104,13 @@ class RecordedBatch(msgspec.Struct, gc=False):
     counted: RecordedRows
     weight: int
     logged: LoggedBatch | None
-    seconds: float
-    at: float
+    calls: list[Call]
     waiting: int
+
+    @property
+    def at(self) -> float:
+        """Time of the first answer, in seconds since 1970."""
+        return self.calls[0][2]
 
 
 NO_ROWS = RecordedRows((), ())
@@ -134,8 +148,8 @@ def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRow
     predictions = [rows.predictions[at] for at in places]
     parts, count = rows.parts, len(rows.predictions)
     if len(parts) == 1 and (packed := getattr(parts[0], "packed", parts[0])):
-        size = len(packed) // count
-        return RecordedRows([bytes(packed[at * size : (at + 1) * size]) for at in places], predictions)
+        cells = np.frombuffer(packed, dtype=np.uint8).reshape(count, -1)
+        return RecordedRows([cells[places].tobytes()], predictions)
     if len(parts) == count:
         return RecordedRows([parts[at] for at in places], predictions)
     return RecordedRows(parts, predictions, places)
@@ -148,3 +162,12 @@ def name_requests(requests: Sequence[Any], rows: int) -> RequestNames:
     if len(ids) < len(requests):
         ids, keys = [part.id for part in requests], [part.keys for part in requests]
     return RequestNames(ids, None if len(requests) == rows else [part.rows for part in requests], keys)
+
+
+def expand_calls(calls: Sequence[Call]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The seconds of the call, and the time of the answer, of each row. The arrays are read-only."""
+    if len(calls) == 1:
+        ((rows, seconds, at),) = calls
+        return np.broadcast_to(np.float64(seconds), rows), np.broadcast_to(np.float64(at), rows)
+    counts, all_seconds, times = zip(*calls, strict=True)
+    return np.repeat(all_seconds, counts), np.repeat(times, counts)

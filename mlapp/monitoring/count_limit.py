@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-CELLS_PER_SECOND = 262_144
-"""4,096 rows of 64 columns."""
-BURST = 20.0
+import numpy as np
+
+CELLS_PER_SECOND = 131_072
+"""2,048 rows of 64 columns."""
+BURST = 40.0
 """Seconds of the rate that may be counted at once, after a quiet time."""
 CELLS_OF_BATCH = 65_536
 """Cells of one batch that are counted when rows are drawn: the event loop waits for the draw."""
@@ -74,14 +76,21 @@ class CountLimit:
             self._runs = {}
 
     def _draw_from_runs(self, model: int, rows: int, weight: int) -> list[int]:
-        """Indexes of one row of each run; a run that has begun in an earlier batch continues."""
-        random = self._random.random
-        known = self._runs.get(model)
-        run, place = known or (0, int(random() * weight))  # where the next row's run begins, and that row
-        found = []
-        while place < rows:
-            found.append(place)
-            run += weight
-            place = run + int(random() * weight)
-        self._runs[model] = run - rows, place - rows
-        return found
+        """Indexes of one row of each run; a run that has begun in an earlier batch continues.
+
+        Args:
+            weight: the length of a run, a power of two up to 256.
+        """
+        run, place = self._runs.get(model) or (0, self._random.randrange(weight))  # the next run, and its row
+        if place >= rows:
+            self._runs[model] = run - rows, place - rows
+            return []
+        count = (rows - run - 1) // weight + 1  # of runs that begin before the end
+        draws = np.frombuffer(self._random.randbytes(count + 1), dtype=np.uint8) & np.uint8(weight - 1)
+        places = np.arange(run, run + (count + 1) * weight, weight) + draws
+        places[0] = place
+        found: list[int] = places.tolist()
+        if found[count - 1] >= rows:
+            count -= 1
+        self._runs[model] = run + count * weight - rows, found[count] - rows
+        return found[:count]

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from mlapp.monitoring.answered_rows import LoggedRows
-from mlapp.monitoring.batch import RecordedRows
+from mlapp.monitoring.batch import Call, RecordedRows, expand_calls
 from mlapp.monitoring.counts import is_block
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ class NumberBlock:
 
     Attributes:
         rows: number of rows so far.
-        calls: of each batch, the number of rows, the seconds of the call, and the time of the answer.
     """
 
     def __init__(self, model: Any, hour: int, capacity: int, dtype: np.dtype[Any]) -> None:
@@ -40,19 +39,26 @@ class NumberBlock:
         self._cells: NDArray[Any] = np.empty((len(model.feature_names), capacity + PAD), dtype)
         self._ids: list[bytes] = []
         self._predictions: list[Any] = []
-        self._calls: list[tuple[int, float, float]] = []
+        self._calls: NDArray[np.float64] = np.empty((2, capacity))
 
-    def add(self, cells: NDArray[Any], ids: list[bytes], predictions: Sequence[Any], seconds: float, at: float) -> None:
-        """Add rows, for which there is room."""
+    def add(
+        self, cells: NDArray[Any], ids: list[bytes], predictions: Sequence[Any], *calls: NDArray[np.float64]
+    ) -> None:
+        """Add rows, for which there is room.
+
+        Args:
+            calls: of each row, the seconds of its call, and the time of its answer.
+        """
         start, self.rows = self.rows, self.rows + len(cells)
         self._cells[:, start : self.rows] = cells.T
         self._ids += ids
         self._predictions += predictions
-        self._calls.append((len(cells), seconds, at))
+        for row, column in zip(self._calls, calls, strict=True):
+            row[start : self.rows] = column
 
     def list_rows(self) -> LoggedRows:
         """The rows. Their features are views of columns in one piece."""
-        counts = [count for count, *_ in self._calls]
+        seconds, times = self._calls[:, : self.rows]
         return LoggedRows(
             self._cells[:, : self.rows].T,
             self._predictions,
@@ -60,8 +66,8 @@ class NumberBlock:
             np.zeros(self.rows, dtype=np.int64),
             None,
             [],
-            np.repeat([seconds for _, seconds, _ in self._calls], counts),
-            np.repeat([at for *_, at in self._calls], counts),
+            seconds,
+            times,
             np.ones(self.rows, dtype=np.float32),
         )
 
@@ -85,8 +91,8 @@ class NumberBlocks:
         """Whether there is a full block."""
         return bool(self._full)
 
-    def add(self, model: Any, rows: RecordedRows, ids: list[bytes], seconds: float, at: float) -> bool:
-        """Add the rows of a batch, one of each request, if they are packed numbers of one type.
+    def add(self, model: Any, rows: RecordedRows, ids: list[bytes], calls: Sequence[Call]) -> bool:
+        """Add the rows of calls in one hour, one of each request, if they are packed numbers of one type.
 
         Returns:
             Whether they were added.
@@ -100,7 +106,8 @@ class NumberBlocks:
         if dtype is None:
             return False
         cells = np.frombuffer(packed, dtype).reshape(len(rows.predictions), -1)
-        hour, start = int(at // 3600), 0
+        seconds, times = expand_calls(calls)
+        hour, start = int(times[0] // 3600), 0
         with self._lock:
             while start < len(cells):
                 block = self._open
@@ -109,7 +116,8 @@ class NumberBlocks:
                     capacity = max(1, self._cells // cells.shape[1])
                     block = self._open = NumberBlock(model, hour, capacity, dtype)
                 end = start + block.capacity - block.rows
-                block.add(cells[start:end], ids[start:end], rows.predictions[start:end], seconds, at)
+                piece = slice(start, end)
+                block.add(cells[piece], ids[piece], rows.predictions[piece], seconds[piece], times[piece])
                 start = end
             if self._open is not None and self._open.rows == self._open.capacity:
                 self._close_block()

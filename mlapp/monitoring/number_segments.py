@@ -76,17 +76,11 @@ def _find_cells(features: Any, names: Sequence[str]) -> tuple[Sequence[str], NDA
 
 def _make_number_array(predictions: Sequence[Any]) -> NDArray[Any] | None:
     first = predictions[0]
-    if isinstance(first, float):
+    kind = "d" if isinstance(first, float) else "q" if type(first) is int else None
+    if kind is not None:
         with contextlib.suppress(struct.error, OverflowError):
-            return np.frombuffer(struct.pack(f"={len(predictions)}d", *predictions))
-        return None
-    if type(first) is not int:
-        return None
-    try:
-        found = np.array(predictions)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.ndim == 1 and found.dtype.name in TYPES else None
+            return np.frombuffer(struct.pack(f"={len(predictions)}{kind}", *predictions), kind)
+    return None
 
 
 def _make_columns(names: Sequence[str], columns: NDArray[Any]) -> list[PlainColumn]:

@@ -1,7 +1,8 @@
 """Records a server's predictions: counts for drift, and rows for the log.
 
-The request path appends one entry a batch to a queue, after the answers are sent. A thread takes them out once a
-second, and earlier if many rows wait. A full queue drops what comes, and counts it.
+The request path gathers answered batches, after the answers are sent. For a few hundred rows at once it chooses those
+to count and to log, and appends them to a queue as one entry. A thread takes the entries out once a second, and earlier
+if many rows wait. A full queue drops what comes, and counts it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.answer_counts import AnswerCounts
 from mlapp.monitoring.answered_rows import AnsweredRows
-from mlapp.monitoring.batch import NO_ROWS, RecordedBatch, list_answered_rows, take_recorded_rows
-from mlapp.monitoring.count_limit import CountLimit
+from mlapp.monitoring.batch import RecordedBatch
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
+from mlapp.monitoring.row_choice import RowChoice
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
 
@@ -85,12 +86,12 @@ class Recorder:
         self._log: RowLog | None = None
         if settings.logs != "off" and self._writer is not None:
             self._log = RowLog(app, settings, self._writer, new_id)
+        self._choice = RowChoice(self._seconds, self._log, counts=settings.tests is not None)
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, Sequence[Problem]]] = deque(maxlen=10_000)
         self._added = self._taken = 0  # each is changed by one thread alone
         self._most = MOST_CELLS
         self._rows_at_once = 1_000
-        self._limit = CountLimit()
         self._dropped = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -103,8 +104,6 @@ class Recorder:
     def add(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
         """Record a batch that was answered. Called on the request path, in the event loop.
 
-        It chooses the rows to count and to log, so that the others do not stay in memory, and appends them.
-
         Args:
             parts: the requests' features, in order.
             results: for each request its predictions, or an error.
@@ -114,26 +113,17 @@ class Recorder:
         if rows > self._most:
             self._dropped += rows
             return
-        found = list_answered_rows(model, parts, results)
-        if found is None:
-            return
-        requests, answered = found
-        now, count = time.time(), len(answered.predictions)
-        counted, weight = NO_ROWS, 1
-        if self.settings.tests is not None:
-            places, weight = self._limit.draw_rows(id(model), count, len(model.feature_names), now)
-            counted = answered if places is None else take_recorded_rows(answered, places)
-        logged, own = None, len(counted.predictions)
-        if self._log is not None:
-            logged = self._log.select(model, requests, answered, seconds, now)
-            if logged is not None:
-                own = max(own, len(logged.rows.predictions))
-        waiting = self._added - self._taken + own
+        for batch in self._choice.add(model, parts, results, seconds, time.time()):
+            self._append(batch)
+
+    def _append(self, batch: RecordedBatch) -> None:
+        """Append rows for the thread, and wake it if there are many."""
+        waiting = self._added - self._taken + batch.waiting
         if waiting > self._most:
-            self._dropped += rows
+            self._dropped += batch.rows
             return
-        self._added += own
-        self._queue.append(RecordedBatch(model, count, counted, weight, logged, seconds, now, own))
+        self._added += batch.waiting
+        self._queue.append(batch)
         is_much = waiting >= self._rows_at_once or (self._log is not None and self._log.has_full_block)
         if is_much and not self._wake.is_set():
             self._wake.set()
@@ -204,11 +194,13 @@ class Recorder:
     def _drain(self, now: float) -> None:
         """Count what has come since the last time, and gather the rows of the log."""
         passed, self._looked = max(0.0, now - self._looked), now
+        rest = self._choice.choose_rest()
         batches = []
         while self._queue:
             batch = self._queue.popleft()
             self._taken += batch.waiting
             batches.append(batch)
+        batches += rest
         if self._log is not None:
             self._log.pass_time(passed)
         for group in _group_recorder_batches(batches, self._seconds):

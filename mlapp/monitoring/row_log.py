@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from zlib import crc32
 
 from mlapp.config import Monitor
 from mlapp.monitoring.answered_rows import (
@@ -14,7 +13,7 @@ from mlapp.monitoring.answered_rows import (
     join_logged_rows,
     take_logged_rows,
 )
-from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, name_requests, take_recorded_rows
+from mlapp.monitoring.batch import Call, LoggedBatch, RecordedBatch, RecordedRows, RequestNames, take_recorded_rows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_blocks import NumberBlocks
@@ -50,10 +49,8 @@ class RowLog:
         self._cells = 0
         self._blocks = NumberBlocks(CELLS_OF_SEGMENT) if self._sampler is None and not settings.columns else None
 
-    def select(
-        self, model: Any, requests: Sequence[Any], rows: RecordedRows, seconds: float, at: float
-    ) -> LoggedBatch | None:
-        """What is still to do for an answered batch; None for nothing. Called on the request path.
+    def select(self, model: Any, names: RequestNames, rows: RecordedRows, calls: Sequence[Call]) -> LoggedBatch | None:
+        """What is still to do for answered calls; None for nothing. Called on the request path.
 
         Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
         """
@@ -61,24 +58,25 @@ class RowLog:
         if self._sampler is not None:
             large = len(rows.predictions) // self._rows_of_batch
             bits = min(self._sampler.limit_bits, BITS - large.bit_length())
-        if bits < BITS and len(requests) == len(rows.predictions) and not _has_hash_below(requests, bits):
-            return None
-        names = name_requests(requests, len(rows.predictions))
         can_be_copied = self._blocks is not None and names.rows is None and names.keys is None
         if bits == BITS and not can_be_copied:
             return LoggedBatch(names, rows)
-        if not all(names.ids):
-            names = names._replace(ids=[known or self._new_id() for known in names.ids])
-        ids: list[Any] = names.ids
         if self._blocks is not None:
-            is_copied = can_be_copied and self._blocks.add(model, rows, ids, seconds, at)
+            is_copied = can_be_copied and self._blocks.add(model, rows, self._complete_ids(names.ids), calls)
             return None if is_copied else LoggedBatch(names, rows)
-        if names.rows is not None:
-            places = find_rows_below(hash_requests(ids), names.rows, bits)
-        else:
-            most = 1 << bits
-            places = [place for place, known in enumerate(ids) if crc32(known) < most]
-        return LoggedBatch(names, take_recorded_rows(rows, places), places, bits) if places else None
+        try:
+            hashes = hash_requests(names.ids)  # type: ignore[arg-type]
+        except TypeError:  # a request has no id: cheaper than a look at each
+            names = names._replace(ids=self._complete_ids(names.ids))
+            hashes = hash_requests(names.ids)  # type: ignore[arg-type]
+        places = find_rows_below(hashes, names.rows, bits)
+        if not places:
+            return None
+        return LoggedBatch(names.take(places), take_recorded_rows(rows, places), places, bits)
+
+    def _complete_ids(self, ids: Sequence[bytes | None]) -> Sequence[bytes]:
+        """An id for each request."""
+        return ids if all(ids) else [known or self._new_id() for known in ids]  # type: ignore[return-value]
 
     @property
     def has_full_block(self) -> bool:
@@ -145,9 +143,3 @@ class RowLog:
         del table
         pa.default_memory_pool().release_unused()
         self._writer.add_segment(version, at, content, rows, size)
-
-
-def _has_hash_below(requests: Sequence[Any], bits: int) -> bool:
-    """Whether a request of one row can have a hash below a power of two: most batches of a busy server have none."""
-    ids = [part.id for part in requests]
-    return not all(ids) or min(map(crc32, ids)) < 1 << bits

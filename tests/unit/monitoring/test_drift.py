@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -114,11 +113,11 @@ def test_of_more_rows_than_the_limit_a_part_is_counted_and_stands_for_all() -> N
         counts.add_rows(32, [(len(drawn), weight)])
         seen += [(weight, turn * 32 + at) for at in drawn]
     assert [weight for weight, _ in seen[:50_000]] == [1] * 50_000
-    assert {weight for weight, _ in seen} == {1, 16}
-    first = next(at for weight, at in seen if weight == 16)
-    late = [at for weight, at in seen if weight == 16]
-    assert abs(len(late) * 16 - (256_000 - first)) < 32, "one row of each run of 16"
-    assert len(np.unique([(at - first // 16 * 16) // 16 for at in late])) > 0.9 * len(late)
+    assert {weight for weight, _ in seen} == {1, 32}
+    first = next(at for weight, at in seen if weight == 32)
+    late = [at for weight, at in seen if weight == 32]
+    assert abs(len(late) * 32 - (256_000 - first)) < 64, "one row of each run of 32"
+    assert len(np.unique([(at - first // 32 * 32) // 32 for at in late])) > 0.9 * len(late)
     assert len({at % 32 for at in late}) == 32, "clients that take turns are drawn alike"
     assert counts.rows * counts.effective_share < 1.01 * len(seen) * counts.rows / 256_000
     whole = Counts(version="1", since=0, until=1, rows=1_000)
@@ -275,11 +274,24 @@ def test_a_sample_of_any_rate_is_of_the_rows_with_the_lowest_hashes() -> None:
 
 
 def test_the_hash_of_a_row_is_that_of_its_id_alone() -> None:
-    ids = [b"a", b"a\nb", b"0123456789abcdef" * 2, b"\xff" * 9, b"z" * 64]
+    ids = [b"a", b"a\nb", b"0123456789abcdef" * 2, b"\xff" * 9, b"z" * 64, b"a" * 7, b"a" * 8, b"a" * 9, b"z" * 63]
     together = hash_two_rows(ids).tolist()
     assert together == [one for each in ids for one in hash_two_rows([each]).tolist()]
     assert len(set(together)) == 2 * len(ids)
-    assert together[::2] == [crc32(each) for each in ids]
+    assert hash_requests([b"same-length-1", b"same-length-2"]).tolist() == [
+        hash_requests([b"same-length-1", b"another"]).tolist()[0],
+        hash_requests([b"x", b"same-length-2"]).tolist()[1],
+    ]
+
+
+@pytest.mark.parametrize("name", ["%d", "request-%012d", "%032x", "user-%d-session-abc"])
+def test_hashes_of_ids_that_count_are_uniform(name: str) -> None:
+    hashes = hash_requests([(name % number).encode() for number in range(50_000)])
+    for bits in (31, 28, 24):
+        expected = 50_000 * 2.0 ** (bits - 32)
+        assert abs((hashes < 2**bits).sum() - expected) < 4 * expected**0.5
+    gaps = np.diff(np.flatnonzero(hashes < 2**26))
+    assert gaps.std() / gaps.mean() == pytest.approx(1.0, abs=0.15), "they come at random, not at intervals"
 
 
 def test_the_statistics_are_those_of_the_books() -> None:

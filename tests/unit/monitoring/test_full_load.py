@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from mlapp.monitoring.batch import JoinedResults
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
+from mlapp.monitoring.sampling import hash_requests
 from mlapp.schema.part import Part
 from mlapp.serving.inference.served_model import ServedModel, serve_trained_model
 from mlapp.store.folder_storage import FolderStorage
@@ -92,6 +92,10 @@ def loads(tmp_path: Path, model: ServedModel, monkeypatch: pytest.MonkeyPatch) -
     return [Load(tmp_path / str(at), model, clock, log=log) for at, log in enumerate(["sample", "sample", "all"])]
 
 
+def hash_ids(ids: pd.Series) -> np.ndarray:
+    return hash_requests([text.encode() for text in ids])
+
+
 def test_replicas_under_load_log_the_rows_with_the_lowest_hashes(loads: list[Load]) -> None:
     first, second, _ = loads
     first.run(6)
@@ -100,12 +104,12 @@ def test_replicas_under_load_log_the_rows_with_the_lowest_hashes(loads: list[Loa
     found = [load.read().to_pandas() for load in (first, second)]
     for table, load in zip(found, (first, second), strict=True):
         assert table["id"].is_unique
-        assert (table["id"].map(lambda text: crc32(text.encode())) < 2**32 / table["weight"]).all()
+        assert (hash_ids(table["id"]) < 2**32 / table["weight"]).all()
         assert (table["f0"] == table["id"].astype(float)).all()
         assert (table["prediction"] == table["f0"]).all()
         assert table["weight"].sum() == pytest.approx(load.number, rel=0.4), "the rows stand for all"
     least = max(table["weight"].max() for table in found)
-    kept = [{text for text in table["id"] if crc32(text.encode()) < 2**32 / least} for table in found]
+    kept = [set(table["id"][hash_ids(table["id"]) < 2**32 / least]) for table in found]
     assert kept[1] <= kept[0], "what one keeps at the smallest share, the other keeps too"
 
 
