@@ -42,7 +42,7 @@ class NumberBlock:
         self._calls: NDArray[np.float64] = np.empty((2, capacity))
 
     def add(
-        self, cells: NDArray[Any], ids: list[bytes], predictions: Sequence[Any], *calls: NDArray[np.float64]
+        self, cells: NDArray[Any], ids: Sequence[bytes], predictions: Sequence[Any], *calls: NDArray[np.float64]
     ) -> None:
         """Add rows, for which there is room.
 
@@ -91,7 +91,7 @@ class NumberBlocks:
         """Whether there is a full block."""
         return bool(self._full)
 
-    def add(self, model: Any, rows: RecordedRows, ids: list[bytes], calls: Sequence[Call]) -> bool:
+    def add(self, model: Any, rows: RecordedRows, ids: Sequence[bytes], calls: Sequence[Call]) -> bool:
         """Add the rows of calls in one hour, one of each request, if they are packed numbers of one type.
 
         Returns:

@@ -45,11 +45,17 @@ class Portion:
         """Whether answers of a model at a time belong to this portion."""
         return model is self.model and self._since <= at < self._until
 
-    def add(self, requests: Sequence[Any], results: JoinedResults, seconds: float, at: float) -> bool:
-        """Add a batch. Returns whether it was added: its features are packed in one piece, and no request has keys."""
-        if len(results.parts) != 1 or not (packed := results.parts[0].packed):
+    def add(self, requests: Sequence[Any], results: Sequence[Any], seconds: float, at: float) -> bool:
+        """Add a batch. Returns whether it was added: each request has one row, none has keys, and the features are
+        packed in one piece.
+        """
+        parts: Sequence[Any] = requests
+        if type(results) is JoinedResults:
+            parts, predictions = results.parts, results.rows
+        elif type(predictions := results[0]) is not list:  # an error
             return False
-        predictions = results.rows
+        if len(parts) != 1 or len(predictions) != len(requests) or not (packed := parts[0].packed):
+            return False
         if self._has_names:
             ids = [part.id for part in requests if part.keys is None]
             if len(ids) < len(requests):

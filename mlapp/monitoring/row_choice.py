@@ -9,7 +9,6 @@ from typing import Any
 from mlapp.monitoring.batch import (
     NO_ROWS,
     Call,
-    JoinedResults,
     RecordedBatch,
     RecordedRows,
     RequestNames,
@@ -50,13 +49,12 @@ class RowChoice:
         """
         with self._lock:
             chosen: list[RecordedBatch] = []
-            if type(results) is JoinedResults and results.has_single_rows:
-                portion = self._portion
-                if portion is None or not portion.is_for(model, at):
-                    chosen = self._close_portion()
-                    portion = self._portion = Portion(model, at, self._window, has_names=self._log is not None)
-                if portion.add(requests, results, seconds, at):
-                    return chosen + self._close_portion() if portion.is_full else chosen
+            portion = self._portion
+            if portion is None or not portion.is_for(model, at):
+                chosen = self._close_portion()
+                portion = self._portion = Portion(model, at, self._window, has_names=self._log is not None)
+            if portion.add(requests, results, seconds, at):
+                return chosen + self._close_portion() if portion.is_full else chosen
             found = list_answered_rows(model, requests, results)
             if found is None:
                 return chosen

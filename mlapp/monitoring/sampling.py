@@ -32,7 +32,7 @@ def hash_requests(ids: Sequence[bytes]) -> NDArray[np.uint64]:
     if not ids:
         return np.zeros(0, dtype=np.uint64)
     words = _list_words(ids)
-    sums = words.dot(np.cumprod(np.full(words.shape[1], FACTOR)))
+    sums: NDArray[np.uint64] = words.dot(np.cumprod(np.full(words.shape[1], FACTOR)))
     return ((sums ^ (sums >> HALF)) * FACTOR) >> HALF
 
 

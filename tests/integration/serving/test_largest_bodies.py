@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import PATIENCE
+from .conftest import PATIENCE, serving
 
 LARGEST = 16_000_000
 PROBE = 1.0
@@ -24,6 +24,8 @@ USUAL = 0.1
 GROWTH = 12
 """Times the body: what the server's process may take."""
 TRIALS = 6
+DEADLINE = 3 * PATIENCE
+"""Seconds: the deadline of a request is no subject here, and 4 million rows take half a minute on a busy machine."""
 INFER = "/v2/models/sums/infer"
 
 
@@ -59,6 +61,12 @@ def memory(server, name: str) -> int:
     return 1024 * int(re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())[1])
 
 
+@pytest.fixture(scope="module")
+def server(new_project):
+    with serving(new_project(), MLAPP_SERVE__TIMEOUT=str(DEADLINE)) as server:
+        yield server
+
+
 @pytest.mark.parametrize(("path", "make"), BODIES.values(), ids=BODIES)
 def test_the_largest_body_is_answered_and_the_kubelet_meanwhile(server, path, make):
     """The waits are those of the server only where nothing else holds the machine up: one of the trials must hold."""
@@ -88,7 +96,7 @@ def answer_and_probe(server, path: str, body: bytes, rows: int) -> list[float]:
     thread.start()
     media = "text/csv" if body.startswith(b"a,b") else "application/json"
     try:
-        answer = httpx.post(server.url + path, content=body, headers={"content-type": media}, timeout=PATIENCE)
+        answer = httpx.post(server.url + path, content=body, headers={"content-type": media}, timeout=DEADLINE)
     finally:
         done.set()
         thread.join()
@@ -113,7 +121,7 @@ def test_a_refused_body_does_not_stay_in_memory(server, body):
     def refuse(times: int) -> int:
         for _ in range(times):
             answer = httpx.post(
-                server.url + "/predict", content=body, headers={"content-type": media}, timeout=PATIENCE
+                server.url + "/predict", content=body, headers={"content-type": media}, timeout=DEADLINE
             )
             assert answer.status_code == 422, answer.text[:500]
         return memory(server, "VmRSS")

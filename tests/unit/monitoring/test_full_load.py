@@ -80,7 +80,8 @@ class Load:
     def read(self) -> pa.Table:
         """The rows of the log, in order."""
         segments = [parquet.read_table(path) for path in self.root.rglob("*.parquet")]
-        return pa.concat_tables(segments).sort_by("time") if segments else pa.table({})
+        joined = pa.concat_tables(segments, promote_options="permissive") if segments else pa.table({"time": []})
+        return joined.sort_by("time")
 
 
 @pytest.fixture
@@ -146,3 +147,31 @@ def test_all_rows_are_logged_once(loads: list[Load]) -> None:
     assert found["latency"].eq(0.25).all()
     assert found["weight"].eq(1.0).all()
     assert found["time"].nunique() == 6
+
+
+@pytest.mark.parametrize("log", [0, 2], ids=["sample", "all"])
+def test_gathered_batches_and_others_are_logged_and_counted_in_their_hour(loads: list[Load], log: int) -> None:
+    load, hour = loads[log], 1_800_000_000 // 3600 * 3600
+    for at in (0.0, 1.0, 3_599.9, 3_600.1):
+        load.clock.now = hour + at
+        load.answer(3)
+    load.clock.now += 1.0
+    keyed = Part(1, np.full(COLUMNS, 12.0).tobytes(), id=b"keyed", keys={"customer": "7"})
+    load.recorder.add(load.model, [keyed], [[12.0]], 1, 0.5)
+    load.clock.now += 1.0
+    pair = Part(2, np.full(2 * COLUMNS, 13.0).tobytes(), id=b"pair")
+    load.recorder.add(load.model, [pair], JoinedResults([pair], [13.0, 13.5], [[13.0, 13.5]]), 2, 0.5)
+    load.recorder.add(load.model, [pair], [ValueError("no prediction")], 2, 0.5)
+    load.recorder.look()
+    load.recorder.write_waiting()
+    rows = load.read().to_pandas()
+    assert rows["id"].tolist() == [*(str(number) for number in range(12)), "keyed", "pair#0", "pair#1"]
+    assert rows["key.customer"].dropna().tolist() == ["7"]
+    assert rows["prediction"].tolist() == [*range(12), 12.0, 13.0, 13.5]
+    assert rows["latency"].tolist() == [0.25] * 12 + [0.5] * 3
+    seconds = rows["time"].astype("datetime64[us, UTC]").astype("int64") / 1e6 - hour
+    assert (
+        seconds.round(1).tolist() == [0.0] * 3 + [1.0] * 3 + [3_599.9] * 3 + [3_600.1] * 3 + [3_601.1] + [3_602.1] * 2
+    )
+    assert {folder.parent.name for folder in load.root.rglob("*.parquet")} == {"2027-01-15T08", "2027-01-15T09"}
+    assert sorted(counts.rows for counts in load.recorder.current()) == [6, 9]
