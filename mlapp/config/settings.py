@@ -66,9 +66,9 @@ class Serve(Section, frozen=True):
         float, Meta(gt=0, description="Maximum seconds of a request, unless X-Request-Timeout is less.")
     ] = 30.0
     grace: Annotated[
-        float, Meta(ge=0, description="Seconds between failing /readyz and stopping to accept, on SIGTERM.")
+        float, Meta(ge=0, description="On SIGTERM, seconds to keep accepting requests while /readyz fails.")
     ] = 0.0
-    drain: Annotated[float, Meta(ge=0, description="Seconds for requests in flight to finish, on SIGTERM.")] = 30.0
+    drain: Annotated[float, Meta(ge=0, description="On SIGTERM, seconds for open requests to finish.")] = 30.0
     api_keys: Annotated[list[str], Meta(description="API keys. Clients must send one as X-API-Key or Bearer.")] = []
     cors: Annotated[list[str], Meta(description="Allowed origins of browsers; `*` for all.")] = []
     tls_cert: Annotated[str | None, Meta(description="PEM file of the certificate.")] = None

@@ -181,7 +181,7 @@ def _cast_frame_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.T
         except pa.ArrowException:
             raise DataError(
                 f"The column '{field.name}' is {kind} in the first rows and {field.type} later.",
-                f"Read it as one type, in a query with CAST({field.name} AS …).",
+                f"Read it as one type; in a query, use CAST({field.name} AS …).",
             ) from None
     return table
 

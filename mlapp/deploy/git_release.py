@@ -160,7 +160,7 @@ def _write_release_commit(root: Path, path: str, texts: dict[str, str], message:
     for name in texts:
         if os.path.lexists(folder / name) and name not in ours:  # a link can point outside the repository
             raise DeployError(
-                f"{path}/{name} exists already, and mlapp did not write it.", "Remove it, or give another --git-path."
+                f"{path}/{name} already exists, and mlapp did not write it.", "Remove it, or give another --git-path."
             )
     folder.mkdir(parents=True, exist_ok=True)
     for name in ours - set(texts):

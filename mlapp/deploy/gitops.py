@@ -67,7 +67,7 @@ def write_gitops_files(
     """Write the files into `folder`, without overwriting any; returns their paths.
 
     Raises:
-        UsageError: the format is unknown, the target has no Kubernetes objects, or a file exists already.
+        UsageError: the format is unknown, the target has no Kubernetes objects, or a file already exists.
     """
     if options.format not in FORMATS:
         raise UsageError(
@@ -100,7 +100,7 @@ def write_gitops_files(
             texts["rollout.yaml"] = dump_yaml(make_gitops_rollout(name, namespace))
     for file in texts:
         if (folder / file).exists():
-            raise UsageError(f"{folder / file} exists already.", "Remove it, or give another folder with --to.")
+            raise UsageError(f"{folder / file} already exists.", "Remove it, or give another folder with --to.")
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")

@@ -67,7 +67,7 @@ def write_layers(job: BuildJob, base: Base, *, needs: str | None, has_reuse: boo
             yield _write_layers(job, base, needs, has_reuse, Path(folder), pool)
         except OSError as error:
             raise ImageError(
-                f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free some space there."
+                f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free disk space there."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -28,7 +28,7 @@ def explain_canary_predictions(live: Predictions, trial: Predictions, most: floa
             _select_canary_predictions(live, column), _select_canary_predictions(trial, column)
         )
         if distance > most and p < Drift().q:
-            return f"its {column} is distributed differently: distance {distance:.2f} of {most:.2f} that is allowed"
+            return f"its {column} is distributed differently: distance {distance:.2f}, limit {most:.2f}"
     return None
 
 

@@ -50,7 +50,7 @@ class QualityJudge:
             return None
         threshold = before + change
         text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and the limit is "
-        f"{threshold:.3f} is allowed."
+        f"{threshold:.3f}."
         return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 

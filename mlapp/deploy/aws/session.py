@@ -106,7 +106,7 @@ class AwsSession:
             action = found[1] if found else f"{self._find_iam_prefix(error)}:{error.operation_name}"
             return DeployError(
                 f"Your AWS identity lacks the permission {action}: {text}",
-                f"Have an administrator grant {action}; `mlapp eject iam --target {self._target}` prints all "
+                f"Ask an administrator to grant {action}; `mlapp eject iam --target {self._target}` prints all "
                 f"permissions.",
             )
         if code in EXPIRED:

@@ -190,8 +190,8 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
     if not take_over:
         makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
         raise DeployError(
-            f"{object_title(document)} already exists, and mlapp did not create it: "
-            f"{' and '.join(makers) or 'someone else'} did. "
+            f"{object_title(document)} already exists, and mlapp did not create it ("
+            f"{' and '.join(makers) or 'someone else'} did). "
             "Nothing was changed.",
             "Rename the app, remove that object, or take it over with --force-conflicts.",
         )

@@ -134,7 +134,7 @@ class DockerTarget(Target[DockerSettings]):
 
         file = folder / compose.FILE
         if file.exists():
-            raise DeployError(f"{file} exists already.", "Remove it, or choose another folder.")
+            raise DeployError(f"{file} already exists.", "Remove it, or choose another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(self.render(shipment)[0], sort_keys=False), encoding="utf-8")
         return [file]

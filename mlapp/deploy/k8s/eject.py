@@ -21,7 +21,7 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
 
     Raises:
         UsageError: the format is unknown.
-        DeployError: a file exists already.
+        DeployError: a file already exists.
     """
     if format not in FORMATS:
         raise UsageError(

@@ -102,7 +102,7 @@ def test_a_task_above_the_platform_s_limit_is_named_before_anything_runs(
         "import App", "import App, Resources"
     )
     engine = FlytekitEngine(Project.find(project(text, mlapp__yaml="flyte: {image: registry.example/flowers:1}")))
-    with pytest.raises(FlyteError, match="Task train asks for memory 8Gi, and Flyte allows a task 1Gi"):
+    with pytest.raises(FlyteError, match="Task train asks for memory 8Gi, but Flyte's limit for a task is 1Gi"):
         engine.register_project(engine.build_image(print), print)
 
 

@@ -176,7 +176,7 @@ def test_a_full_disk_is_named(root, tmp_path):
         (root / "weights.bin").write_bytes(bytes(8 * 1024**2))
         with pytest.raises(MlappError, match="No space left on device") as caught:
             bundle_project(Project.find(root), output=small, warn=print)
-        assert "Free some space there" in caught.value.todo
+        assert "Free disk space there" in caught.value.todo
         assert not list(small.iterdir()), "what was begun is gone"
         (root / "weights.bin").unlink()
         (root / "requirements.txt").write_text("pandas\nsix\n")  # what no image in the engine has

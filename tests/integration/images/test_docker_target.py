@@ -152,7 +152,7 @@ def test_a_compose_file_says_the_same(target, built, tmp_path):
         1,
         "512m",
     )
-    with pytest.raises(DeployError, match="exists already"):
+    with pytest.raises(DeployError, match="already exists"):
         target.eject(Shipment(NAME, built.id, "1"), tmp_path, "compose")
 
     port = free_port()

@@ -112,7 +112,7 @@ def test_a_file_of_somebody_else_is_not_replaced(deploy, bare, tmp_path):
     git(clone, "push", "--quiet", "origin", "HEAD:main")
     refused = deploy()
     assert refused.code == 1
-    assert "digits/production/service.yaml exists already, and mlapp did not write it." in refused.err
+    assert "digits/production/service.yaml already exists, and mlapp did not write it." in refused.err
     assert git(bare, "rev-list", "--count", "main") == "1"
 
 

@@ -151,7 +151,7 @@ def test_claims_are_never_removed(api, target, ship):
 def test_an_object_of_the_same_name_that_is_not_ours_is_not_touched(api, target, ship):
     api.add("services", {"metadata": {"name": "digits"}, "spec": {"selector": {"app": "other"}}}, manager="helm")
 
-    with pytest.raises(DeployError, match=r"Service/digits already exists, and mlapp did not create it: helm did"):
+    with pytest.raises(DeployError, match=r"Service/digits already exists, and mlapp did not create it \(helm did\)"):
         target().apply(ship())
 
     assert api.names("deployments") == []
