@@ -92,7 +92,7 @@ async def test_missing_column_is_named(client):
         (b'{"inputs": [], "inputs": []}', 400, "'inputs' twice"),
         (b'{"inputs": [{"age": 1, "age": 2}]}', 400, "'age' twice"),
         (b"1", 422, "a number"),
-        (b'"x"', 422, "a text"),
+        (b'"x"', 422, "a string"),
         (b"null", 422, "null"),
         (b"{}", 422, "no 'inputs'"),
         (b'{"inputs": [1], "features": [1]}', 422, "both"),
