@@ -116,4 +116,4 @@ def undo_failed_canary_promotion(
         raise
     except DeployError as error:
         undo()
-        raise job.restore_release(record, before, record.documents, error) from error
+        raise job.restore_release(record, before, error) from error

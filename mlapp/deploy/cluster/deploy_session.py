@@ -103,7 +103,7 @@ class DeploySession(Generic[S]):
         except UnreachableError:
             raise  # nothing can be restored now
         except DeployError as error:
-            raise self.restore_release(record, before, documents, error) from error
+            raise self.restore_release(record, before, error) from error
         return live
 
     def plan_changes(
@@ -157,13 +157,7 @@ class DeploySession(Generic[S]):
         self.releases.trim_records(records, self.target.rollout.history - 1)
         return record
 
-    def restore_release(
-        self,
-        record: ReleaseRecord,
-        before: ReleaseRecord | None,
-        documents: Sequence[dict[str, Any]],
-        error: DeployError,
-    ) -> DeployError:
+    def restore_release(self, record: ReleaseRecord, before: ReleaseRecord | None, error: DeployError) -> DeployError:
         """Apply the previous release again; returns the error to raise, which states what is live now."""
         number = record.number
         self.progress(f"release {number} failed: {error.what.splitlines()[0]}")
