@@ -131,7 +131,7 @@ def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
 def test_what_cannot_be_learned() -> None:
     with pytest.raises(ModelError, match=r"The loss became (nan|inf) in epoch \d+, batch \d+"):
         KERAS.trainer(net(1), FEATURES * 1e18, TARGET.astype(float), learning_rate=1e9)
-    with pytest.raises(DataError, match="Column 'city' holds"):
+    with pytest.raises(DataError, match="Column 'city' contains"):
         KERAS.trainer(net(), FEATURES.assign(city="Bern"), TARGET)
     with pytest.raises(DataError, match=r"Column 'petal width \(cm\)' of the features has missing"):
         KERAS.trainer(net(), FEATURES.assign(**{"petal width (cm)": np.nan}), TARGET)

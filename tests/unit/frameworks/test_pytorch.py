@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number() -> None:
 
 
 def test_features_that_are_no_numbers() -> None:
-    with pytest.raises(DataError, match="Column 'city' holds"):
+    with pytest.raises(DataError, match="Column 'city' contains"):
         PYTORCH.trainer(net(), FEATURES.assign(city="Bern"), TARGET)
     with pytest.raises(DataError, match=r"Column 'petal width \(cm\)' of the features has missing"):
         PYTORCH.trainer(net(), FEATURES.assign(**{"petal width (cm)": np.nan}), TARGET)

@@ -232,7 +232,7 @@ def test_train_takes_them_from_options_a_file_and_another_version(project, mlapp
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- 1\n", "holds a list"),
+        ("- 1\n", "contains a list"),
         ("a: [\n", "is not YAML"),
         ("a: 1\na: 2\n", "the key `a` twice"),
         (None, "cannot be read: No such file"),

@@ -63,7 +63,7 @@ def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
         ("monitor: {max_size: 0GB}", "monitor.max_size: '0GB' does not have the form of 500MB or 2GB"),
         ("monitor: {alerts: [{webhook: me}]}", "monitor.alerts[0].webhook: 'me' does not have the form of https://"),
         ("serve: [1]", "serve: Expected keys and values, got a list"),
-        ("- a\n- b", "holds a list, not keys and values"),
+        ("- a\n- b", "contains a list, not keys and values"),
         ("serve: {port: 1", "is not YAML"),
         ("a: b: c", "mlapp.yaml:1 is not YAML"),
         (
