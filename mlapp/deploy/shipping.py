@@ -65,6 +65,7 @@ def make_shipment(
         example=_read_shipped_example(manifest),
         model_uri=_find_shipped_version_uri(project, manifest),
         monitor_schedule=None if project.settings.monitor.run == "flyte" else make_cron(project.settings),
+        monitor_trains=project.settings.monitor.retrain is not None,
         manifest=msgspec.json.encode(manifest).decode() if manifest else None,
     )
 

@@ -45,6 +45,7 @@ class Shipment:
         manifest: the version's manifest in JSON, for targets that provide the model separately from the image.
         monitor_schedule: when to close monitoring windows, as a cron expression, for targets with a scheduler; None if
             another pod cannot read the monitoring data.
+        monitor_trains: whether closing a window can train a model, which takes long.
     """
 
     app: str
@@ -56,6 +57,7 @@ class Shipment:
     labels: Mapping[str, str] = field(default_factory=dict)
     monitor_schedule: str | None = None
     manifest: str | None = None
+    monitor_trains: bool = False
 
 
 @dataclass(frozen=True)

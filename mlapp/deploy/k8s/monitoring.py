@@ -22,6 +22,8 @@ from mlapp.images.image_spec import APP, VENV
 
 DEADLINE = 1800
 """Seconds after which a run is canceled."""
+TRAINING_DEADLINE = 6 * 3600
+"""The same for a run that can train a model."""
 
 
 def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
@@ -82,14 +84,15 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
     pod_labels = {labels.COMPONENT: "monitor", labels.MANAGED_BY: "mlapp"}
     spec = {
         "schedule": shipment.monitor_schedule,
-        "concurrencyPolicy": "Forbid",
+        # Alarms do not wait for a training; of several runs, one trains.
+        "concurrencyPolicy": "Allow" if shipment.monitor_trains else "Forbid",
         "startingDeadlineSeconds": 300,
         "successfulJobsHistoryLimit": 1,
         "failedJobsHistoryLimit": 3,
         "jobTemplate": {
             "spec": {
                 "backoffLimit": 1,
-                "activeDeadlineSeconds": DEADLINE,
+                "activeDeadlineSeconds": TRAINING_DEADLINE if shipment.monitor_trains else DEADLINE,
                 "ttlSecondsAfterFinished": 86400,
                 "template": {"metadata": {"labels": pod_labels}, "spec": pod},
             }

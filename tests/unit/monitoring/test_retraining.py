@@ -8,9 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.monitoring.trainings import ABANDONED, ATTEMPTS, Attempt, Result, Trainings
 from mlapp.monitoring.truth import Truths
 from mlapp.project import Project
+from mlapp.serving.process.monitoring import _Closer
 from mlapp.store import Store
 from tests.unit.monitoring.service import LOANS, Service, rows
 
@@ -289,3 +293,28 @@ def test_a_training_on_flyte_follows_one_run_however_often_its_answer_is_lost(
     origin = loans.store.manifest("loans", 2).origin
     assert (origin["engine"], origin["held"], origin["retrain"]) == ("flyte", "retrain", run)
     assert loans.store.resolve("loans") == 1
+
+
+def test_the_server_does_not_wait_for_a_run_that_trains(loans: Loans, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: Queue[int] = Queue()
+    is_trained = Event()
+
+    def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        begun.put(1)
+        if begun.qsize() == 1:
+            is_trained.wait(30)
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", run)
+    monkeypatch.setattr("mlapp.serving.process.monitoring.PATIENCE", 0.05)
+    closer = _Closer(loans.project, open_place_for_inspection(loans.project), None)
+    training = Thread(target=closer._run)
+    training.start()
+    while not begun.qsize():
+        time.sleep(0.001)
+    closer._run()  # of a later window
+    assert (begun.qsize(), training.is_alive()) == (2, True)
+    is_trained.set()
+    training.join()
+    closer._run()
+    assert begun.qsize() == 3

@@ -154,6 +154,15 @@ def test_a_cron_job_closes_monitorings_windows_as_hardened_as_the_server():
     assert of(documents, "ConfigMap")["data"]["MLAPP_MONITOR__RUN"] == "false"
 
 
+def test_a_cron_job_that_can_train_delays_no_alarm():
+    monitored = replace(SHIPMENT, monitor_schedule="2 * * * *", monitor_trains=True)
+    documents = render_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
+
+    validate(documents)
+    job = of(documents, "CronJob")["spec"]
+    assert (job["concurrencyPolicy"], job["jobTemplate"]["spec"]["activeDeadlineSeconds"]) == ("Allow", 6 * 3600)
+
+
 def test_settings_of_the_server_reach_it():
     documents = rendered({}, Serve(workers=2, grace=3, drain=20, grpc_port=9000, cors=["a", "b"]))
 
