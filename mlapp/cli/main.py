@@ -15,6 +15,7 @@ from mlapp.printable_text import set_up_logging
 OS_ADVICE = {
     errno.EISDIR: "Give a file, not a folder.",
     errno.ENOENT: "Check the path, or create the folder.",
+    errno.EEXIST: "Give a path that does not exist yet.",
     errno.ENOTDIR: "Check the path: a part of it is a file.",
     errno.EACCES: "Check the permissions, or give another path.",
     errno.EPERM: "Check the permissions, or give another path.",
