@@ -148,7 +148,7 @@ def test_who_may_not_push_is_told_how_to_log_in(registry, tiny, monkeypatch, tmp
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     if password:
         docker_config(tmp_path, registry.host, password=password)
-    with pytest.raises(images.ImageError, match=f"The registry {registry.host} refuses") as caught:
+    with pytest.raises(images.ImageError, match=f"The registry {registry.host} refused") as caught:
         images.push_images([tiny(f"{registry.host}/team/refused:1", file=b"1")])
     assert f"docker login {registry.host}" in caught.value.todo
 
