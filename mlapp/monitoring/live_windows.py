@@ -19,11 +19,11 @@ TICK = 1.0
 PUBLISH = 5.0
 """Seconds between two updates of the series of Prometheus, under load."""
 FEW = 5_000
-"""Number of new rows below which the series are updated at once."""
+"""Number of new rows below which the series are updated, and the counts written, at once."""
 KEPT = 48
 """Windows that a server remembers."""
-FAR = 10.0
-"""Seconds between two writes of the counts to a bucket; to a folder they are written at every look."""
+REST = 10.0
+"""Seconds between two writes of the counts to a bucket, or of many rows; few are written to a folder at every look."""
 
 
 @dataclass
@@ -36,6 +36,7 @@ class LiveWindow:
     window: Window
     changed: bool = False
     written: float = 0.0
+    written_rows: int = 0
     published: float = 0.0
     published_rows: int = 0
     seen_rows: int = 0
@@ -89,9 +90,10 @@ class LiveWindows:
         """
         for live in self._open.values():
             self._publish_series(live, now)
-            if live.changed and (self._is_near or is_last or now - live.written >= FAR):
+            is_small = self._is_near and live.counts.rows - live.written_rows < FEW
+            if live.changed and (is_small or is_last or now - live.written >= REST):
                 self._write_counts(live, _copy_live_window_counts(live))
-                live.changed, live.written = False, now
+                live.changed, live.written, live.written_rows = False, now, live.counts.rows
 
     def _publish_series(self, live: LiveWindow, now: float) -> None:
         """Update the hundreds of Prometheus series, which costs more than counting some thousand rows."""
