@@ -31,6 +31,8 @@ RESERVE = ".reserve"
 RESERVED = 16 * 1024
 PIECES_AT_ONCE = 1024
 """Pieces of a file that the system writes in one call (IOV_MAX)."""
+RACES = 5
+"""Times that a file is created again because another process has deleted its folder meanwhile."""
 
 
 class FolderStorage:
@@ -197,6 +199,13 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
 
 def _create_file_in_folder(path: Path, content: bytes | list[Any]) -> bool:
     """Create a file atomically; False if its name is taken."""
+    for _ in range(RACES):
+        with suppress(FileNotFoundError):  # another process has just deleted the folder
+            return _try_to_create_file(path, content)
+    return _try_to_create_file(path, content)
+
+
+def _try_to_create_file(path: Path, content: bytes | list[Any]) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -213,7 +222,8 @@ def _create_file_in_folder(path: Path, content: bytes | list[Any]) -> bool:
             return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder_to_disk(path.parent)
+    with suppress(FileNotFoundError):
+        _sync_folder_to_disk(path.parent)
     return True
 
 

@@ -105,7 +105,7 @@ def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
     ("model", "rename", "told"),
     [
         (lightgbm.LGBMClassifier, {"a": 'size "in"'}, "LightGBM does not accept column names with quotes"),
-        (lightgbm.LGBMClassifier, {"a": "a b", "b": "a_b"}, "reads the columns 'a b' and 'a_b' as one"),
+        (lightgbm.LGBMClassifier, {"a": "a b", "b": "a_b"}, "reads the columns 'a b' and 'a_b' as the same column"),
         (
             xgboost.XGBClassifier,
             {"a": "size [cm]"},

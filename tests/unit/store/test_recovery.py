@@ -17,6 +17,7 @@ from mlapp import App
 from mlapp.errors import StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.store import Store, open_store
+from mlapp.store.folder_storage import FolderStorage
 from tests.mounts import mount
 
 
@@ -166,3 +167,21 @@ def test_a_folder_without_permission_is_told_as_such(store: Store, monkeypatch: 
     with pytest.raises(StoreError, match="Permission denied") as raised:
         store.promote("numbers", 1, "other")
     assert "permissions" in raised.value.todo
+
+
+def test_a_key_is_created_though_its_folder_is_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that sends an alarm claims it in a folder that another one, which has sent it, is deleting."""
+    storage, link, deleted = FolderStorage(tmp_path), os.link, []
+
+    def delete_first(source: Any, target: Any) -> None:
+        if len(deleted) < 2:
+            deleted.append(storage.delete_prefix("app/claims"))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", delete_first)
+    assert storage.create_key("app/claims/1.json", b"{}")
+    assert len(deleted) == 2
+    assert storage.read_key("app/claims/1.json") == b"{}"
+    assert not storage.create_key("app/claims/1.json", b"other")

@@ -97,7 +97,7 @@ def test_an_alias_moves_and_keeps_its_history(store: Store, trained: TrainedMode
     assert store.aliases("numbers") == {"production": 2}
     assert [entry.version for entry in store.alias_history("numbers", "production")] == [1, 2]
     assert store.resolve("numbers", "production") == 2
-    with pytest.raises(UsageError, match="Version 2 of 'numbers' is production"):
+    with pytest.raises(UsageError, match="Version 2 of 'numbers' has the alias production"):
         store.delete("numbers", 2)
 
 
