@@ -113,6 +113,7 @@ class RecordedBatch(msgspec.Struct, gc=False):
         return self.calls[0][2]
 
 
+NO_NAMES = RequestNames((), None, None)
 NO_ROWS = RecordedRows((), ())
 
 

@@ -25,7 +25,7 @@ from mlapp.config import Alert
 from mlapp.errors import StoreError
 from mlapp.monitoring.alerts import LONGEST_WAIT, AlarmEvent, describe_receiver, send_alarm
 from mlapp.monitoring.place import Place
-from mlapp.store.numbered_names import format_number_name
+from mlapp.store.numbered_names import format_key_number, format_number_name
 
 log = logging.getLogger("mlapp.monitoring")
 KEPT = 7 * 86400
@@ -73,7 +73,7 @@ class Delivery(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.alarm}-{self.number:06}-{self.noted}-{self.receiver}"
+        return f"{self.alarm}-{format_key_number(self.number)}-{self.noted}-{self.receiver}"
 
     @classmethod
     def parse(cls, name: str) -> Delivery | None:
@@ -199,12 +199,12 @@ class Deliveries:
         return found
 
     def _record_failure(self, one: Delivery, attempt: int, wait: float) -> None:
-        self._place.storage.create_key(self._key(one.name, f"{attempt:06}.failed"), b"{}")
+        self._place.storage.create_key(self._key(one.name, f"{format_key_number(attempt)}.failed"), b"{}")
         if wait:
             until = time.time_ns() + int(wait * 10**9)
             self._place.storage.create_key(self._key("waits", f"{one.receiver}-{until}.json"), b"{}")
         for suffix in ("json", "failed"):
-            self._place.storage.delete_prefix(self._key(one.name, f"{attempt - 1:06}.{suffix}"))
+            self._place.storage.delete_prefix(self._key(one.name, f"{format_key_number(attempt - 1)}.{suffix}"))
 
     def _remove(self, one: Delivery) -> None:
         self._place.storage.delete_prefix(self._key(one.name, "event.json"))  # first: it ends the delivery

@@ -126,8 +126,7 @@ def open_place(settings: Monitor, store: Store, root: Path, app: str) -> Place:
     try:
         return Place(open_store(expand_secrets_in_address(settings.url).value, root, "monitor.url").storage, app)
     except (ConfigError, StoreError) as error:
-        what = error.what.replace("store:", "monitor.url:", 1) if error.what.startswith("store:") else error.what
-        raise ConfigError(f"mlapp.yaml: {what}", error.todo) from None
+        raise ConfigError(f"mlapp.yaml: {error.what}", error.todo) from None
 
 
 def check_place(settings: Monitor, store: Store, root: Path, app: str) -> None:

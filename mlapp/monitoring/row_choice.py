@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.batch import (
+    NO_NAMES,
     NO_ROWS,
     Call,
     RecordedBatch,
@@ -60,7 +61,7 @@ class RowChoice:
                 return chosen
             requests, answered = found
             count = len(answered.predictions)
-            names = name_requests(requests, count)
+            names = NO_NAMES if self._log is None else name_requests(requests, count)
             return [*chosen, self._choose_rows(model, names, answered, [(count, seconds, at)])]
 
     def choose_rest(self) -> list[RecordedBatch]:

@@ -22,7 +22,7 @@ import msgspec
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
-from mlapp.store.numbered_names import format_number_name, parse_number_names
+from mlapp.store.numbered_names import format_key_number, format_number_name, parse_number_names
 
 log = logging.getLogger("mlapp.monitoring")
 PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
@@ -87,7 +87,7 @@ class Trainings:
 
     def is_worked_on(self, attempt: Attempt, now: float) -> bool:
         """Whether a process may still work on an attempt that has no result, or whose version is undecided."""
-        signs = self._place.names("retrain", f"{attempt.number:06}.signs")
+        signs = self._place.names("retrain", f"{format_key_number(attempt.number)}.signs")
         times = [attempt.at, *(int(name[:-5]) / 1000 for name in signs if name.removesuffix(".json").isdecimal())]
         return any(abs(now - at) < ABANDONED for at in times)
 
@@ -185,4 +185,4 @@ class Trainings:
         return [one for one in found if one is not None]
 
     def _key(self, attempt: Attempt, file: str) -> str:
-        return self._place.key("retrain", f"{attempt.number:06}.{file}")
+        return self._place.key("retrain", f"{format_key_number(attempt.number)}.{file}")

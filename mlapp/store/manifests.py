@@ -18,7 +18,7 @@ from mlapp.provenance import GitState
 from mlapp.schema.json_values import to_json_value
 from mlapp.store.json_documents import JsonDocuments
 from mlapp.store.manifest import FORMAT, Data, Manifest, StoredFile
-from mlapp.store.numbered_names import LARGEST, format_number_name, parse_number_names
+from mlapp.store.numbered_names import LARGEST, format_key_number, format_number_name, parse_number_names
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
 
@@ -168,7 +168,7 @@ def make_manifest(
 
 def make_signatures_key(app: str, number: int) -> str:
     """The prefix of the signatures that were added to a version."""
-    return f"{app}/signatures/{number:06}"
+    return f"{app}/signatures/{format_key_number(number)}"
 
 
 def _make_manifest_key(app: str, number: int) -> str:

@@ -22,9 +22,14 @@ LARGEST = 999_999
 NUMBERED = re.compile(r"(\d{6})\.json")
 
 
+def format_key_number(number: int) -> str:
+    """The number in a key, so that keys sort by it."""
+    return f"{number:06}"
+
+
 def format_number_name(number: int) -> str:
     """The name of a numbered key."""
-    return f"{number:06}.json"
+    return f"{format_key_number(number)}.json"
 
 
 def parse_number_names(names: Iterable[str]) -> set[int]:

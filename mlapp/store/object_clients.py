@@ -38,8 +38,11 @@ _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLo
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
 
-def connect_bucket(url: str) -> Any:
+def connect_bucket(url: str, setting: str = "store") -> Any:
     """An obstore client for a URL. Makes no request.
+
+    Args:
+        setting: the name of the setting in mlapp.yaml, for errors.
 
     Raises:
         ConfigError: the URL has no bucket, or contains credentials. MissingExtraError: obstore is not installed.
@@ -47,11 +50,11 @@ def connect_bucket(url: str) -> Any:
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            f"store: the {parts.scheme}:// URL contains more than a bucket and a prefix.",
+            f"{setting}: the {parts.scheme}:// URL contains more than a bucket and a prefix.",
             "Write s3://bucket/prefix; give credentials in the environment, as AWS_ACCESS_KEY_ID.",
         )
     if not parts.netloc:
-        raise ConfigError(f"store: '{url}' names no bucket.", f"Write {parts.scheme}://bucket/prefix.")
+        raise ConfigError(f"{setting}: '{url}' names no bucket.", f"Write {parts.scheme}://bucket/prefix.")
     try:
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError:

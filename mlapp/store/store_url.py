@@ -41,7 +41,7 @@ def open_store(settings: str | StoreSettings, root: Path, setting: str = "store"
         from mlapp.store.object_storage import ObjectStorage
 
         shown = url.rstrip("/")
-        client = object_clients.connect_bucket(url)
+        client = object_clients.connect_bucket(url, setting)
         return Store(ObjectStorage(client, shown, _find_store_url_cache(root, shown)), signer)
     if (separator and scheme != "file") or MISTYPED.match(url):
         raise ConfigError(f"{setting}: '{redact_secrets(url)}' has a type that mlapp cannot open.", SUPPORTED)
