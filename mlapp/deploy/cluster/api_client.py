@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,6 +30,25 @@ REMOVED_WITHIN = 30.0
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """An open watch: pairs of ADDED, MODIFIED, DELETED and the object."""
+
+    _response: Any
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for line in read_transport_lines(self._response):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                return
+            yield event["type"], event["object"]
+
+    def stop(self) -> None:
+        """End the iteration, which may wait in another thread."""
+        with suppress(OSError, RuntimeError, ValueError):  # it has just ended
+            self._response.shutdown()
 
 
 class Cluster:
@@ -239,16 +259,14 @@ class Cluster:
             time.sleep(0.1)
 
     @contextmanager
-    def watch_objects(
-        self, kind: Kind, version: str, timeout: float, **query: str
-    ) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
-        """Each change since `version`: pairs of ADDED, MODIFIED, DELETED and the object."""
+    def watch_objects(self, kind: Kind, version: str, timeout: float, **query: str) -> Iterator[Watch]:
+        """Each change since `version`."""
         seconds = str(max(1, int(timeout)))
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": seconds, **query}
         path = self._make_api_path(kind)
         response = self.transport.send_call(ApiRequest("GET", path, "watch", kind.plural, query, stream=timeout + 5))
         try:
-            yield _read_api_watch_events(response)
+            yield Watch(response)
         finally:
             response.close()
 
@@ -272,11 +290,3 @@ class Cluster:
 def _name_api_user(kind: Kind) -> str:
     """The operator that provides a kind, for messages."""
     return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)
-
-
-def _read_api_watch_events(response: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in read_transport_lines(response):
-        event = json.loads(line)
-        if event["type"] == "ERROR":
-            return
-        yield event["type"], event["object"]

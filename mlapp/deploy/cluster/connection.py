@@ -87,7 +87,8 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
     if configuration.host == "http://localhost" or not configuration.host:
         raise DeployError("The kubeconfig names no cluster.", _HOW)
     configuration.retries = False
-    configuration.connection_pool_maxsize = 16
+    # One per pod whose log is followed: urllib3 warns of each connection for which its pool has no place.
+    configuration.connection_pool_maxsize = 256
     sizes = tuple(name for name in SIZE_SETTINGS if name in settings.__struct_fields__)
     return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context, section, sizes)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import select
+import socket
 import threading
 import time
 import uuid
@@ -104,6 +106,7 @@ class ApiDouble:
         self.metrics: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
         self.asked: list[tuple[str, bytes]] = []
+        self.watches: list[BaseHTTPRequestHandler] = []
         self._versions = itertools.count(1)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -252,11 +255,18 @@ class ApiDouble:
                 del item["metadata"]["finalizers"]
                 self.delete(key, {})
 
-    def watch(self, plural: str, namespace: str, query: dict[str, str], send: Callable[[Any], None]) -> None:
-        """What changes from a version on."""
+    def watch(
+        self,
+        plural: str,
+        namespace: str,
+        query: dict[str, str],
+        send: Callable[[Any], None],
+        has_client: Callable[[], bool],
+    ) -> None:
+        """What changes from a version on, until the timeout or until the client has gone."""
         seen = int(query["resourceVersion"])
         end = time.monotonic() + float(query.get("timeoutSeconds", "5"))
-        while time.monotonic() < end:
+        while time.monotonic() < end and has_client():
             with self._changed:
                 self._changed.wait_for(lambda: self._history and self._history[-1][0] > seen, timeout=0.2)
                 news = [entry for entry in self._history if entry[0] > seen]
@@ -556,9 +566,17 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
                 self.wfile.flush()
 
-            with suppress(OSError):
-                api.watch(plural, namespace, query, send)
-                self.wfile.write(b"0\r\n\r\n")
+            def has_client() -> bool:
+                can_read, _, _ = select.select([self.connection], [], [], 0)
+                return not can_read or bool(self.connection.recv(1, socket.MSG_PEEK))
+
+            api.watches.append(self)
+            try:
+                with suppress(OSError):
+                    api.watch(plural, namespace, query, send, has_client)
+                    self.wfile.write(b"0\r\n\r\n")
+            finally:
+                api.watches.remove(self)
 
         def _answer(self, code: int, body: Any) -> None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()

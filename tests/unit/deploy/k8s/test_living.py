@@ -105,6 +105,19 @@ def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship
     assert any(line.replica != first for line in itertools.islice(lines, 2000))
 
 
+def test_no_watch_stays_open_after_a_deploy(api, target, ship):
+    watched = []
+    api.refuse = lambda verb, plural, document: watched.append(plural) if verb == "watch" else None
+    target(seconds=300).apply(ship())  # the API server would end the watches after 300 s
+
+    end = time.monotonic() + 60
+    while api.watches and time.monotonic() < end:
+        time.sleep(0.05)
+
+    assert {"deployments", "pods", "events"} <= set(watched)
+    assert not api.watches
+
+
 def test_lines_that_were_shown_are_not_shown_again_when_a_stream_is_cut_off(api, target, ship, monkeypatch):
     monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
     api.logs = "2026-01-01T00:00:01.000000000Z one\n"
