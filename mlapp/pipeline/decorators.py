@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 
 from mlapp.errors import DeclarationError, suggest_nearest
+from mlapp.pipeline.option_checks import check_option
 from mlapp.pipeline.stage import ROLES
 from mlapp.pipeline.stage_options import NO_OPTIONS, FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
 from mlapp.pipeline.stage_tasks import TaskArguments, make_stage_task
@@ -134,9 +135,9 @@ class ModelDecorator(Decorator):
             task: how the training runs on a cluster if the app has no trainer; see `Task`.
         """
         options = ModelOptions(
-            make_stage_task(self._role.name, task),
+            make_stage_task(self._role.name, task, ("format", "trusted", "trained")),
             format,
-            tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted),
+            _name_trusted_types(trusted),
             trained,
         )
         if isinstance(builder, (str, Path)):
@@ -169,8 +170,10 @@ class FeatureLoaderDecorator(Decorator):
             schema: JSON Schema of the inputs, for the documentation.
 
         Raises:
-            DeclarationError: JSON cannot represent the example.
+            DeclarationError: JSON cannot represent the example, or the schema is no object.
         """
+        has_schema = schema is None or isinstance(schema, Mapping)
+        check_option(has_schema, "@app.feature_loader(schema=…)", schema, "a JSON Schema as a dict")
         try:
             msgspec.json.encode(example)
         except (TypeError, msgspec.MsgspecError) as error:
@@ -219,4 +222,15 @@ class PredictorDecorator(Decorator):
             wait: seconds that a request can wait for others; `serve.batch_wait` when absent.
             task: how batch prediction runs on a cluster; see `Task`. A server ignores it.
         """
-        return self._mark(function, PredictorOptions(make_stage_task(self._role.name, task), batch, max_batch, wait))
+        own_task = make_stage_task(self._role.name, task, ("batch", "max_batch", "wait"))
+        return self._mark(function, PredictorOptions(own_task, batch, max_batch, wait))
+
+
+def _name_trusted_types(trusted: Any) -> tuple[str, ...]:
+    """Raises:
+    DeclarationError: not a list of types and names.
+    """
+    is_list = isinstance(trusted, Sequence) and not isinstance(trusted, str)
+    is_list = is_list and all(isinstance(kind, (str, type)) for kind in trusted)
+    check_option(is_list, "@app.model(trusted=…)", trusted, "a list of classes or names, such as ['package.Class']")
+    return tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted)

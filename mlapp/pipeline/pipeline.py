@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -32,13 +32,13 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
-    try:
-        return tuple(names)
-    except TypeError:
+    listed = tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in listed):
         raise DeclarationError(
             f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
             "Name columns by strings: table.columns = table.columns.map(str).",
-        ) from None
+        )
+    return listed
 
 
 class Pipeline:
@@ -184,7 +184,9 @@ class Pipeline:
             DeclarationError: not exactly one of cron and every, or an invalid one; another schedule has the name.
         """
         name = name or ("predict" if predict else "train")
-        schedule = Schedule(name, cron, every, dict(parameters or {}), time, promote_if, predict, model)
+        schedule = Schedule(
+            name, cron, every, {} if parameters is None else parameters, time, promote_if, predict, model
+        )
         old = self.schedules.get(name)
         if old is not None and old != schedule and is_defined_in_file(sys._getframe(1)):
             raise DeclarationError(f"App '{self.name}' has two schedules called '{name}'.", "Give each a unique name.")

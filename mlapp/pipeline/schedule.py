@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from mlapp.errors import DeclarationError
+from mlapp.pipeline.option_checks import check_option, is_whole_number
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,48}[a-z0-9])?")
 ALIASES = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
@@ -83,12 +84,19 @@ class Schedule:
             raise DeclarationError(
                 f"Schedule '{self.name}': every {self.every} is not in whole minutes.", "Give timedelta(minutes=…)."
             )
+        where = f"Schedule '{self.name}': "
+        is_mapping = isinstance(self.parameters, Mapping) and all(isinstance(name, str) for name in self.parameters)
+        check_option(is_mapping, f"{where}parameters=…", self.parameters, "a dict of parameters by name")
+        is_name = self.time is None or isinstance(self.time, str)
+        check_option(is_name, f"{where}time=…", self.time, "the name of the parameter that takes the time")
+        check_option(isinstance(self.predict, bool), f"{where}predict=…", self.predict, "True or False")
+        is_model = isinstance(self.model, str) or is_whole_number(self.model, 1)
+        check_option(is_model, f"{where}model=…", self.model, "a version or an alias")
         if self.time is not None and self.time in self.parameters:
             raise DeclarationError(
                 f"Schedule '{self.name}' sets '{self.time}' to both a value and the scheduled time.",
                 "Give it one of them.",
             )
-
         if self.predict and self.promote_if is not None:
             raise DeclarationError(
                 f"Schedule '{self.name}' predicts, and has promote_if.", "Use promote_if only for schedules that train."

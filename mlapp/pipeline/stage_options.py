@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlapp.pipeline.option_checks import check_option, is_finite_number, is_whole_number
 from mlapp.pipeline.stage_tasks import Task
 
 
@@ -29,12 +30,20 @@ class ModelOptions(TaskOptions):
         trusted: additional types that loading can import, as `module.Class`.
         is_trained: the function or file provides a trained model, and no trainer runs.
         file: the file of a ready model; None if a function provides the model.
+
+    Raises:
+        DeclarationError: a value of another type.
     """
 
     format: str | None = None
     trusted: tuple[str, ...] = ()
     is_trained: bool = False
     file: Path | None = None
+
+    def __post_init__(self) -> None:
+        is_name = self.format is None or isinstance(self.format, str)
+        check_option(is_name, "@app.model(format=…)", self.format, "the name of a format, such as format='joblib'")
+        check_option(isinstance(self.is_trained, bool), "@app.model(trained=…)", self.is_trained, "True or False")
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,21 @@ class PredictorOptions(TaskOptions):
         batch: requests that wait at the same time go through the predictor as one table.
         max_batch: maximum rows per call; `serve.max_batch` when None.
         wait: seconds that a request can wait for others; `serve.batch_wait` when None.
+
+    Raises:
+        DeclarationError: a value that no server can use.
     """
 
     batch: bool = True
     max_batch: int | None = None
     wait: float | None = None
+
+    def __post_init__(self) -> None:
+        check_option(isinstance(self.batch, bool), "@app.predictor(batch=…)", self.batch, "True or False")
+        is_count = self.max_batch is None or is_whole_number(self.max_batch, 1)
+        check_option(is_count, "@app.predictor(max_batch=…)", self.max_batch, "a number of rows, 1 or more")
+        is_time = self.wait is None or (is_finite_number(self.wait) and self.wait >= 0)
+        check_option(is_time, "@app.predictor(wait=…)", self.wait, "seconds, 0 or more")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
 from mlapp.errors import DeclarationError, suggest_nearest
+from mlapp.pipeline.option_checks import check_option, is_finite_number, is_whole_number
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
 """The common forms of a Kubernetes quantity: cores and bytes."""
@@ -62,15 +63,15 @@ class Task:
     secrets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
-            raise DeclarationError(
-                f"retries={self.retries}, timeout={self.timeout} is not valid.",
-                "Give retries of 0 or more, and a timeout above 0.",
-            )
-        if isinstance(self.secrets, str):
-            raise DeclarationError(
-                f"secrets={self.secrets!r} is a string.", f"Give a list: secrets=[{self.secrets!r}]."
-            )
+        has_resources = self.resources is None or isinstance(self.resources, Resources)
+        check_option(has_resources, "resources=…", self.resources, "resources=Resources(cpu=4, memory='8Gi')")
+        check_option(isinstance(self.cache, bool), "cache=…", self.cache, "True or False")
+        check_option(is_whole_number(self.retries, 0), "retries=…", self.retries, "a whole number, 0 or more")
+        is_time = self.timeout is None or (is_finite_number(self.timeout) and self.timeout > 0)
+        check_option(is_time, "timeout=…", self.timeout, "seconds, more than 0")
+        are_names = isinstance(self.secrets, Sequence) and not isinstance(self.secrets, str)
+        are_names = are_names and all(isinstance(secret, str) for secret in self.secrets)
+        check_option(are_names, "secrets=…", self.secrets, "a list of names, such as secrets=['GROUP/KEY']")
         object.__setattr__(self, "secrets", tuple(self.secrets))
 
 
@@ -84,13 +85,16 @@ class TaskArguments(TypedDict, total=False):
     secrets: Sequence[str]
 
 
-def make_stage_task(role: str, options: Mapping[str, Any]) -> Task:
+def make_stage_task(role: str, options: Mapping[str, Any], own: Sequence[str] = ()) -> Task:
     """How a stage runs, from the options of its decorator.
 
+    Args:
+        own: the decorator's other options, to suggest and list them.
+
     Raises:
-        DeclarationError: an unknown option.
+        DeclarationError: an unknown option, or a value that every cluster refuses.
     """
-    known = {field.name for field in fields(Task)}
+    known = {*own, *(field.name for field in fields(Task))}
     for name, value in options.items():
         if name in {field.name for field in fields(Resources)}:
             raise DeclarationError(
@@ -101,7 +105,10 @@ def make_stage_task(role: str, options: Mapping[str, Any]) -> Task:
                 f"@app.{role} has no option '{name}'.{suggest_nearest(name, known)}",
                 f"Known: {', '.join(sorted(known))}.",
             )
-    return Task(**options)
+    try:
+        return Task(**options)
+    except DeclarationError as error:
+        raise DeclarationError(f"@app.{role}: {error.what}", error.todo) from None
 
 
 def merge_stage_tasks(tasks: Sequence[Task]) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -106,9 +107,47 @@ def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
         App(name)
 
 
+def test_columns_are_named_by_strings() -> None:
+    with pytest.raises(DeclarationError, match="neither a column's name nor a list of names"):
+        App("flowers", features=["x", 5])
+
+
 def test_a_target_that_is_also_a_feature_is_refused() -> None:
     with pytest.raises(DeclarationError, match="'y' is both"):
         App("flowers", target="y", features=["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("declare", "option"),
+    [
+        (lambda app: app.predictor(batch="no"), "@app.predictor(batch=…) is 'no'"),
+        (lambda app: app.predictor(max_batch=0), "@app.predictor(max_batch=…) is 0"),
+        (lambda app: app.predictor(wait=math.nan), "@app.predictor(wait=…) is nan"),
+        (lambda app: app.trainer(retries="3"), "@app.trainer: retries=… is '3'"),
+        (lambda app: app.trainer(cache="yes"), "@app.trainer: cache=… is 'yes'"),
+        (lambda app: app.trainer(timeout="1h"), "@app.trainer: timeout=… is '1h'"),
+        (lambda app: app.trainer(secrets="KEY"), "@app.trainer: secrets=… is 'KEY'"),
+        (lambda app: app.trainer(resources={"cpu": 4}), "@app.trainer: resources=… is {'cpu': 4}"),
+        (lambda app: app.model(format=5), "@app.model(format=…) is 5"),
+        (lambda app: app.model(trained="yes"), "@app.model(trained=…) is 'yes'"),
+        (lambda app: app.model(trusted="package.Class"), "@app.model(trusted=…) is 'package.Class'"),
+        (lambda app: app.feature_loader(schema=["x"]), "@app.feature_loader(schema=…) is ['x']"),
+        (lambda app: app.schedule(cron="0 3 * * *", parameters=["x"]), "Schedule 'train': parameters=… is ['x']"),
+        (lambda app: app.schedule(cron="0 3 * * *", model=0, predict=True), "Schedule 'predict': model=… is 0"),
+    ],
+)
+def test_an_option_with_a_wrong_value_is_named_where_it_is_written(declare, option) -> None:
+    with pytest.raises(DeclarationError) as error:
+        declare(App("flowers", target="y"))
+    assert error.value.what == f"{option}, which is not valid."
+    assert error.value.todo.startswith("Give ")
+
+
+def test_an_unknown_option_lists_the_options_of_its_decorator() -> None:
+    with pytest.raises(DeclarationError) as error:
+        App("flowers").predictor(max_bach=5)
+    assert "Did you mean 'max_batch'?" in error.value.what
+    assert error.value.todo == "Known: batch, cache, max_batch, resources, retries, secrets, timeout, wait."
 
 
 def test_two_functions_of_one_name_in_a_file_are_two() -> None:
