@@ -10,7 +10,13 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
+from mlapp.cli.target_options import (
+    Context,
+    Namespace,
+    TargetName,
+    open_target_from_options,
+    refuse_unsupported_options,
+)
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +27,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def deploy_app(
     target: TargetName = None,
-    model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
+    model: Annotated[str | None, typer.Option(help="A version, an alias or `latest`.", show_default="latest")] = None,
     image: Annotated[
         str | None, typer.Option(help="Deploy this image, repository@sha256:…, instead of building one.")
     ] = None,
@@ -80,16 +86,19 @@ def deploy_app(
     from mlapp.project import Project
 
     _refuse_contradictory_deploy_options(dry_run, diff, canary, to_git, with_git=bool(git_path or git_branch))
+    _refuse_deploy_options_without_apply(dry_run, to_git, force_conflicts, auto_promote)
     seconds = _parse_promotion_time(auto_promote) if auto_promote else None
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
     place = open_target_from_options(project, target, namespace, context)
+    given = {"--force-conflicts": force_conflicts, "--image": image is not None, "--model": model is not None}
+    refuse_unsupported_options(type(place), [option for option, is_given in given.items() if is_given])
     _refuse_unsupported_deploy_options(place, dry_run, diff, canary, to_git)
     if not dry_run and to_git is None and isinstance(place, CheckTarget):
         place.check()  # fail before building an image
     shipment = make_shipment(
-        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+        project, place, model=model or "latest", image=image, settings_of=environment, progress=output.print_note
     )
     if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
         _print_deployed_documents(place.render_canary(shipment, canary))
@@ -133,6 +142,17 @@ def _refuse_contradictory_deploy_options(
         )
 
 
+def _refuse_deploy_options_without_apply(
+    dry_run: bool, to_git: str | None, force_conflicts: bool, auto_promote: str | None
+) -> None:
+    if not dry_run and to_git is None:
+        return
+    mode = "--dry-run" if dry_run else "--to-git"
+    for option, is_given in (("--force-conflicts", force_conflicts), ("--auto-promote", auto_promote is not None)):
+        if is_given:
+            raise UsageError(f"{option} is given with {mode}, which applies nothing.", f"Leave {option} out.")
+
+
 def _refuse_unsupported_deploy_options(
     place: Target[Any], dry_run: bool, diff: bool, canary: int | None, to_git: str | None
 ) -> None:
@@ -144,8 +164,11 @@ def _refuse_unsupported_deploy_options(
         raise UsageError(f"The target {place.name} cannot preview a canary.", "Leave --dry-run out.")
     if diff and not isinstance(place, DiffTarget):
         raise UsageError(f"The target {place.name} does not support --diff.", "Use --dry-run.")
-    if to_git is not None and not place.needs_registry:
-        raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Leave out --to-git.")
+    if to_git is not None:
+        from mlapp.deploy.cluster.cluster_target import ClusterTarget
+
+        if not isinstance(place, ClusterTarget):
+            raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Leave out --to-git.")
 
 
 def _print_deployed_release(place: Target[Any], release: Release, json: bool) -> None:

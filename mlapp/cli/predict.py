@@ -18,7 +18,7 @@ from mlapp.cli.remote import (
     print_remote_run_id,
     register_remote_project,
 )
-from mlapp.cli.target_options import Context, Namespace, open_target_from_options
+from mlapp.cli.target_options import Context, Namespace, open_target_from_options, read_target_flags
 from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 from mlapp.request_body import RequestBody, read_request_body
@@ -77,6 +77,10 @@ def print_predictions(
     asked = "--target" if target is not None else "--url" if url is not None else None
     if remote and asked:
         raise UsageError(f"{asked} and --remote are both given.", "Either use a deployed model or run on Flyte.")
+    flags = {"namespace": namespace, "context": context, **read_target_flags()}
+    if target is None and (flag := next((name for name, value in flags.items() if value is not None), None)):
+        flag = f"--{flag.replace('_', '-')}"
+        raise UsageError(f"{flag} is given without --target.", f"Give --target too, or leave {flag} out.")
     if asked and model is not None:
         raise UsageError(f"{asked} and --model are both given.", "The deployed version answers: leave out --model.")
     if remote and features is not None:

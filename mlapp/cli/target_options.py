@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -32,20 +32,39 @@ def open_target_from_options(
     """The target of a command.
 
     Raises:
-        UsageError: no target is named, and mlapp.yaml has none or several.
+        UsageError: no target is named, and mlapp.yaml has none or several; or it has no namespaces and contexts.
     """
-    from mlapp.deploy import CodeTarget, open_target
+    from mlapp.deploy import CodeTarget, find_target_class, open_target
 
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
         found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
         raise UsageError(f"No target is given. {found}", "Name it: --target k8s, or --target docker.")
-    flags = {"namespace": namespace, "context": context, **read_target_flags()}
-    given = {key: value for key, value in flags.items() if value is not None}
-    target = open_target(name or configured[0], project.name, project.settings, given)
+    name = name or configured[0]
+    cluster = {key: value for key, value in (("namespace", namespace), ("context", context)) if value is not None}
+    refuse_unsupported_options(find_target_class(name), [f"--{key}" for key in cluster])
+    target = open_target(name, project.name, project.settings, {**cluster, **read_target_flags()})
     if isinstance(target, CodeTarget):
         target.project = project
     return target
+
+
+def refuse_unsupported_options(kind: type[Target[Any]], given: Iterable[str]) -> None:
+    """Check the options of a command against its target.
+
+    Args:
+        given: the options on the command line that not every target supports, such as `--image`.
+
+    Raises:
+        UsageError: an option has no meaning for the target.
+    """
+    from mlapp.config.section import list_section_fields
+
+    settings = list_section_fields(kind.settings_type)
+    unsupported = kind.unsupported_options | {f"--{key}" for key in ("namespace", "context") if key not in settings}
+    for option in given:
+        if option in unsupported:
+            raise UsageError(f"The target {kind.name} does not support {option}.", f"Leave {option} out.")
 
 
 def open_canary_target(

@@ -29,6 +29,7 @@ class FlyteTarget(Target[FlyteSettings]):
     settings_type: ClassVar[type[Section]] = FlyteSettings
     needs_registry: ClassVar[bool] = False
     ships_image: ClassVar[bool] = False
+    unsupported_options: ClassVar[frozenset[str]] = frozenset({"--force-conflicts", "--model"})
 
     project: Project | None = None
 

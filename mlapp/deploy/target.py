@@ -172,6 +172,9 @@ class Target(ABC, Generic[S]):
     """Whether the image must be in a registry, by digest, before `apply`."""
     ships_image: ClassVar[bool] = True
     """Whether the target runs the app's image; if not, no image is built."""
+    unsupported_options: ClassVar[frozenset[str]] = frozenset({"--force-conflicts"})
+    """Options of `mlapp deploy` without a meaning for the target, which the command refuses: `--force-conflicts`,
+    `--image` and `--model`. A target whose methods read `take_over` removes the first."""
     checked_unconfigured: ClassVar[bool] = True
     """Whether `mlapp doctor` checks the target in projects without settings for it; False for special platforms."""
     flags_type: ClassVar[type[Section]] = Section

@@ -43,6 +43,7 @@ S = TypeVar("S", bound=ClusterSection)
 class ClusterTarget(Target[S]):
     """An app in one namespace of one cluster."""
 
+    unsupported_options: ClassVar[frozenset[str]] = frozenset()
     prunable: ClassVar[tuple[Kind, ...]]
     """The kinds of object that the target creates and may remove, in the order of removal."""
     watched: ClassVar[tuple[Kind, ...]]

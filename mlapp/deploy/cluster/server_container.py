@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.deploy.cluster.settings import Rollout, SecretVariable
+from mlapp.deploy.cluster.settings import SecretVariable, ServerRollout
 
 SPARE = 5
 """Seconds between the server's drain deadline and the kubelet's."""
@@ -30,7 +30,7 @@ def make_server_probes(serve: Serve, startup: int, port: int | str) -> dict[str,
     }
 
 
-def make_server_stop_hook(rollout: Rollout) -> dict[str, Any]:
+def make_server_stop_hook(rollout: ServerRollout) -> dict[str, Any]:
     """The `lifecycle` field, if a stopping pod keeps serving.
 
     The pod is removed from the endpoints while it sleeps and still serves; SIGTERM follows.
@@ -38,7 +38,7 @@ def make_server_stop_hook(rollout: Rollout) -> dict[str, Any]:
     return {"lifecycle": {"preStop": {"sleep": {"seconds": rollout.leave}}}} if rollout.leave else {}
 
 
-def compute_server_stop_seconds(rollout: Rollout, serve: Serve, grace: float) -> int:
+def compute_server_stop_seconds(rollout: ServerRollout, serve: Serve, grace: float) -> int:
     """`terminationGracePeriodSeconds`: the preStop hook, the server's grace period, and its drain."""
     return rollout.leave + math.ceil(grace) + math.ceil(serve.drain) + SPARE
 

@@ -52,9 +52,16 @@ class PodResources(Section, frozen=True):
 
 
 class Rollout(Section, frozen=True):
-    """`rollout:` start of new pods and termination of old ones."""
+    """`rollout:` when a release is complete, and how many are kept."""
 
     timeout: Annotated[int, Meta(ge=5, description="Seconds until an incomplete rollout fails.")] = 300
+    history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
+    check: Annotated[bool, Meta(description="Request a prediction of the schema's example from each new pod.")] = True
+
+
+class ServerRollout(Rollout, frozen=True):
+    """`rollout:` of targets whose pods run mlapp's server: also the start of new pods and the end of old ones."""
+
     startup: Annotated[int, Meta(ge=1, description="Maximum seconds a pod takes to load its model.")] = 120
     leave: Annotated[
         int,
@@ -64,8 +71,6 @@ class Rollout(Section, frozen=True):
             "and then the same time to close open connections (or `serve.grace`, if set).",
         ),
     ] = 5
-    history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
-    check: Annotated[bool, Meta(description="Request a prediction of the schema's example from each new pod.")] = True
 
 
 class Canary(CanaryLimits, frozen=True):
@@ -115,6 +120,7 @@ class ClusterSection(Section, frozen=True):
 class ServerSection(ClusterSection, frozen=True):
     """The settings of targets whose pods run mlapp's server."""
 
+    rollout: ServerRollout = msgspec.field(default_factory=ServerRollout)
     env: Annotated[dict[str, Text], Meta(description="Environment variables of the server.")] = {}
     secrets: Annotated[dict[str, SecretVariable], Meta(description="Environment variables from Secrets.")] = {}
     image_pull_secrets: Annotated[list[str], Meta(description="Secrets for the image's registry.")] = []

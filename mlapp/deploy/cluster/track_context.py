@@ -9,10 +9,10 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import Kind
-from mlapp.deploy.cluster.settings import ClusterSection
+from mlapp.deploy.cluster.settings import ClusterSection, ServerSection
 from mlapp.deploy.target import Shipment
 
-S = TypeVar("S", bound=ClusterSection)
+S = TypeVar("S", bound=ServerSection)
 
 Track = Literal["live", "canary"]
 

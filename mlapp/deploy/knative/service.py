@@ -22,13 +22,26 @@ from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
 from mlapp.deploy.cluster.server_container import make_server_container_secrets, make_server_security
 from mlapp.deploy.cluster.server_environment import make_server_variables
-from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
+from mlapp.deploy.cluster.settings import PodResources, ServerRollout, refuse_reversed_replica_range
 from mlapp.deploy.cluster.track_context import make_track_context_document
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
 
 SECTION = "targets.knative"
+IGNORED = {
+    "rollout.leave": ("Knative itself keeps a stopping pod until its requests end", "Remove it from mlapp.yaml."),
+    "resources.tmp": ("only `pod_security: restricted` mounts a folder for /tmp", "Set pod_security, or remove tmp."),
+    "resources.cpu": (
+        "the limit, resources.cpu_limit, is also the request",
+        "Set only cpu_limit, or `resources.requests: {cpu: …}` for a lower request.",
+    ),
+    "resources.memory": (
+        "the limit, resources.memory_limit, is also the request",
+        "Set only one of them, or `resources.requests: {memory: …}` for a lower request.",
+    ),
+}
+"""Why a setting has no effect, and what to do."""
 STEP = 2
 """Period of the startup probe in seconds; on Cloud Run, a probe's timeout must not exceed it."""
 
@@ -167,3 +180,13 @@ def _refuse_contradictory_knative_settings(settings: KnativeSettings) -> None:
             "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",
             "Remove `platform: cloud_run` or `pod_security`.",
         )
+    wanted, default = settings.resources, PodResources()
+    ignored = {
+        "rollout.leave": settings.rollout.leave != ServerRollout().leave,
+        "resources.tmp": wanted.tmp != default.tmp and settings.pod_security is None,
+        "resources.cpu": wanted.cpu != default.cpu and wanted.cpu_limit is not None,
+        "resources.memory": wanted.memory != default.memory and wanted.memory_limit is not None,
+    }
+    for name, is_ignored in ignored.items():
+        if is_ignored:
+            raise ConfigError(f"targets.knative.{name} has no effect: {IGNORED[name][0]}.", IGNORED[name][1])

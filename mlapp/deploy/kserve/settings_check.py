@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlapp.deploy.cluster.settings import refuse_reversed_replica_range
+from mlapp.deploy.cluster.settings import ServerRollout, refuse_reversed_replica_range
 from mlapp.deploy.kserve.settings import IMAGE, KServeSettings
 from mlapp.errors import ConfigError
 
@@ -29,7 +29,7 @@ def refuse_contradictory_kserve_settings(settings: KServeSettings) -> None:
     """Check the settings against each other.
 
     Raises:
-        ConfigError: two settings contradict each other; the message names them.
+        ConfigError: two settings contradict each other, or one has no effect; the message names them.
     """
     knative = settings.mode == "knative"
     refuse_reversed_replica_range("targets.kserve", settings.min_replicas, settings.max_replicas)
@@ -51,6 +51,12 @@ def refuse_contradictory_kserve_settings(settings: KServeSettings) -> None:
         raise ConfigError(
             f"targets.kserve: `autoscaler: {settings.scaler}` starts no pod for a request, and min_replicas is 0.",
             "Use `autoscaler: knative`, or at least 1.",
+        )
+    if knative and settings.rollout.leave != ServerRollout().leave:
+        raise ConfigError(
+            "targets.kserve.rollout.leave has no effect in Knative mode: Knative itself keeps a stopping pod until its "
+            "requests end.",
+            "Remove it from mlapp.yaml, or use `mode: standard`.",
         )
     uri = settings.storage_uri
     if uri not in (None, IMAGE) and not is_readable_by_kserve(uri):

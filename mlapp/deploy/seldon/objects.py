@@ -67,6 +67,11 @@ def refuse_contradictory_seldon_settings(settings: SeldonSettings) -> None:
         raise ConfigError(
             "targets.seldon: `server` names an existing Server, and `server_image` creates one.", "Set one of them."
         )
+    if settings.server_config and not settings.server_image:
+        raise ConfigError(
+            "targets.seldon.server_config is set, but mlapp creates no Server without `server_image`.",
+            "Set server_image too, or remove server_config.",
+        )
     refuse_reversed_replica_range(SECTION, settings.min_replicas, settings.max_replicas)
 
 
@@ -92,7 +97,7 @@ def _make_seldon_model(shipment: Shipment, settings: SeldonSettings, name: str) 
 def _make_seldon_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
     """A dedicated Server: the runtime of an export needs its packages besides MLServer."""
     spec = {
-        "serverConfig": settings.server_config,
+        "serverConfig": settings.server_config or "mlserver",
         "extraCapabilities": [_name_server_capability(shipment)],
         "replicas": settings.min_replicas,
         "podSpec": {"containers": [{"name": SERVER_CONTAINER, "image": settings.server_image}]},

@@ -30,7 +30,9 @@ class SeldonSettings(ClusterSection, frozen=True):
             "the app."
         ),
     ] = None
-    server_config: Annotated[str, Meta(description="ServerConfig of the created Server.")] = "mlserver"
+    server_config: Annotated[
+        str | None, Meta(description="ServerConfig of the created Server; `mlserver` when absent.")
+    ] = None
     min_replicas: Annotated[int, Meta(ge=1, description="Minimum number of replicas of the model.")] = 1
     max_replicas: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of replicas; `min_replicas` when absent.")

@@ -50,6 +50,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
     checked_unconfigured = False
     needs_registry = False
     ships_image = False
+    unsupported_options = frozenset({"--image"})  # Seldon's own server loads an export of the version
     prunable = (SELDON_EXPERIMENT, SELDON_MODEL, SELDON_SERVER)
     watched = (SERVICE,)  # for finding the mesh's pods
     container = SERVER_CONTAINER

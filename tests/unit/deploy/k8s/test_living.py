@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -61,12 +60,16 @@ def test_a_server_that_goes_away_during_a_rollout_leaves_the_release_open(api, t
 def test_a_secret_that_an_operator_makes_a_little_later_is_waited_for(api, target, ship):
     target().apply(ship())
     api.trouble[TWO] = "no secret"
-    threading.Timer(1, lambda: api.heal(TWO)).start()
     told = []
 
-    assert target(env={"A": "1"}).apply(ship(TWO), progress=told.append).number == 2
+    def heal_when_told(line: str) -> None:
+        if 'cannot start: secret "digits" not found' in line:
+            told.append(line)
+            api.heal(TWO)
 
-    assert any('cannot start: secret "digits" not found' in line for line in told)
+    assert target(env={"A": "1"}).apply(ship(TWO), progress=heal_when_told).number == 2
+
+    assert told
 
 
 def test_a_secret_that_never_comes_is_named(api, target, ship, monkeypatch):

@@ -192,6 +192,21 @@ def test_pod_security_restricted_is_asked_for():
         render(pod_security="restricted", platform="cloud_run")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rollout": {"leave": 9}}, "rollout.leave has no effect: Knative itself keeps a stopping pod"),
+        ({"resources": {"tmp": "1Gi"}}, "resources.tmp has no effect: only `pod_security: restricted` mounts"),
+        ({"resources": {"cpu": 3}}, "resources.cpu has no effect: the limit, resources.cpu_limit, is also the request"),
+        ({"resources": {"memory": "1Gi", "memory_limit": "2Gi"}}, "resources.memory has no effect"),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        render(**settings)
+    render(resources={"cpu": 3, "cpu_limit": None, "memory": "1Gi", "tmp": "1Gi"}, pod_security="restricted")
+
+
 def test_a_dry_run_of_a_canary_needs_no_cluster(target, monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
 
@@ -214,7 +229,7 @@ def test_every_operation_works_without_the_code(mlapp, project, target):
         lambda: place.canary(ship(ONE, "3"), 20),
     ):
         act()
-    settings = "name: digits\ntargets: {knative: {rollout: {leave: 0}}}\n"
+    settings = "name: digits\ntargets: {knative: {}}\n"
 
     operate_without_code(
         mlapp, project(CODE, mlapp__yaml=settings), "knative", lambda: place.canary(ship(ONE, "4"), 20)

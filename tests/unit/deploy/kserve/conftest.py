@@ -34,7 +34,8 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KServeTarget]:
     monkeypatch.setattr("mlapp.deploy.kserve.readiness.FAILED_FOR", 0.2)
 
     def opened(*, seconds: int = 30, **settings: Any) -> KServeTarget:
-        settings.setdefault("rollout", {}).setdefault("leave", 0)
+        if settings.get("mode") != "knative":
+            settings.setdefault("rollout", {}).setdefault("leave", 0)
         place = open_target("kserve", "digits", Settings(targets={"kserve": settings}))
         rollout = msgspec.structs.replace(place.settings.rollout, timeout=seconds)  # less than a user may set
         place.settings = msgspec.structs.replace(place.settings, rollout=rollout)

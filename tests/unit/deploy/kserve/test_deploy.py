@@ -366,6 +366,6 @@ def test_every_operation_works_without_the_code(mlapp, project, target, ship):
     place.apply(ship(ONE))
     place.apply(ship(TWO))
     place.canary(ship(ONE), 20)
-    settings = "name: digits\ntargets: {kserve: {mode: knative, rollout: {leave: 0}}}\n"
+    settings = "name: digits\ntargets: {kserve: {mode: knative}}\n"
 
     operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "kserve", lambda: place.canary(ship(ONE), 20))

@@ -143,6 +143,7 @@ def test_knative_is_given_only_fields_that_it_takes():
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas 3 is more than max_replicas 2"),
         ({"autoscaler": "knative"}, "`autoscaler: knative` needs `mode: knative`"),
         ({"autoscaler": "keda", "mode": "knative"}, "`autoscaler: keda` works in Standard mode only"),
+        ({"mode": "knative", "rollout": {"leave": 9}}, "rollout.leave has no effect in Knative mode"),
         ({"storage_uri": "az://models/1"}, "KServe does not read az://models/1"),
         ({"env": {"DB_PASSWORD": "hunter2"}}, "targets.kserve.env.DB_PASSWORD looks like a secret"),
     ],

@@ -60,7 +60,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., SeldonTarget]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     for name in ("SETTLED", "FAILED_FOR", "PAUSE"):
         monkeypatch.setattr(f"mlapp.deploy.seldon.readiness.{name}", 0.05)
-    settings = {"storage_uri": PLACE, "rollout": {"leave": 0}}
+    settings = {"storage_uri": PLACE}
     return lambda **more: open_target("seldon", "digits", Settings(targets={"seldon": {**settings, **more}}))
 
 
@@ -181,12 +181,25 @@ def test_a_cluster_without_seldon_and_settings_without_a_place_are_refused(api, 
         target().apply(ship())
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rollout": {"leave": 9}}, "'targets.seldon.rollout.leave' is not a setting"),
+        ({"rollout": {"startup": 9}}, "'targets.seldon.rollout.startup' is not a setting"),
+        ({"server_config": "mine"}, "mlapp creates no Server without `server_image`"),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(target, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        target(**settings).render(ship())
+
+
 def test_every_operation_works_without_the_code(mlapp, project, target):
     place = target()
     place.apply(ship("1"))
     place.apply(ship("2"))
     place.canary(ship("1"), 20)
-    settings = f"name: digits\ntargets: {{seldon: {{storage_uri: '{PLACE}', rollout: {{leave: 0}}}}}}\n"
+    settings = f"name: digits\ntargets: {{seldon: {{storage_uri: '{PLACE}'}}}}\n"
 
     operate_without_code(mlapp, project(CODE, mlapp__yaml=settings), "seldon", lambda: place.canary(ship("1"), 20))
 
