@@ -65,6 +65,11 @@ LONGEST = (
 """The groups that start first. A long one at the end would run while the other cores have nothing to do."""
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long value, such as a program or a body of 2 MB, by its length: the id would hold all of it."""
+    return f"{argname} of {len(val)}" if isinstance(val, (str, bytes)) and len(val) > 100 else None
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module in one worker: it imports, trains and starts its servers once. All of Flyte's share a group."""
