@@ -22,6 +22,7 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md docs mlapp scripts templates
+	$(BIN)/python scripts/lint_prose.py README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs
 
 # The unit tests with scikit-learn alone, on the lowest or the highest versions that pyproject.toml admits.
 RESOLUTION ?= highest
