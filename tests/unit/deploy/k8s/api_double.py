@@ -1,7 +1,9 @@
 """A small Kubernetes API server for tests: real HTTP, server-side apply with managed fields, watches, dry runs.
 
 It stands in for what a unit test cannot start. Its Deployment controller makes pods that are ready at once, unless the
-test has said otherwise (`trouble`). tests/cluster runs the same deploys against a real server.
+test has said otherwise (`trouble`). It refuses what `server_rules` names. As with a real server, the objects of a list
+have no kind, the controller acts after the answer to a write, and pods take time to end. tests/cluster runs the same
+deploys against a real server.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import managed_fields
+import server_rules
 from managed_fields import Managers
 
 ONE = "registry.example/digits@sha256:" + "1" * 64
 TWO = "registry.example/digits@sha256:" + "2" * 64
 
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 Key = tuple[str, str, str]  # plural, namespace, name
 DEFAULTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "deployments": lambda item: item["spec"].setdefault("replicas", 1),
@@ -82,7 +86,11 @@ class Refused(Exception):
 
 
 class ApiDouble:
-    """The server and what it holds. `trouble` says what becomes of the pods of an image; `refuse` refuses calls."""
+    """The server and what it holds.
+
+    `trouble` says what becomes of the pods of an image; `refuse` refuses calls; `expired` are kinds whose next watch
+    starts from a version that the server no longer has. `settling`: seconds until its controllers act.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[Key, dict[str, Any]] = {
@@ -96,6 +104,8 @@ class ApiDouble:
         self.refuse: Callable[[str, str, dict[str, Any]], None] = lambda verb, plural, document: None
         self.away = 0
         self.finalizing = 0.02
+        self.settling = 0.02
+        self.expired: set[str] = set()
         self.ahead = 0
         self.controllers: dict[str, Controller] = {}
         self.validate: Callable[[str, dict[str, Any], dict[str, Any] | None], None] = lambda plural, item, live: None
@@ -108,6 +118,7 @@ class ApiDouble:
         self.asked: list[tuple[str, bytes]] = []
         self.watches: list[BaseHTTPRequestHandler] = []
         self._versions = itertools.count(1)
+        self._is_closed = False
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._history: list[tuple[int, str, Key, dict[str, Any]]] = []
@@ -126,6 +137,8 @@ class ApiDouble:
             return self._history[-1][0] if self._history else 0
 
     def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -193,14 +206,15 @@ class ApiDouble:
                 causes = [
                     {
                         "reason": "FieldManagerConflict",
-                        "message": f'conflict with "{owner}" using apps/v1',
+                        "message": f"conflict with {_name_manager(owner)}",
                         "field": field,
                     }
                     for field, owner in error.found
                 ]
                 raise Refused(409, "Conflict", f"Apply failed with {len(causes)} conflicts", causes) from None
-            if live and live.get("immutable") and live.get("data") != result.get("data"):
-                raise Refused(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
+            wanted = document["metadata"].get("resourceVersion")
+            if live and wanted and wanted != live["metadata"]["resourceVersion"]:
+                raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
             return self._store(key, result, managers, dry_run="dryRun" in query)
 
     def create(self, key: Key, document: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
@@ -208,6 +222,8 @@ class ApiDouble:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         with self._lock:
             self._refuse_missing_namespace(key)
+            if document["metadata"].get("resourceVersion"):
+                raise Refused(400, "BadRequest", "resourceVersion should not be set on objects to be created")
             if key in self.objects:
                 raise Refused(409, "AlreadyExists", f'{key[0]} "{key[2]}" already exists')
             managers = managed_fields.update(None, {}, document, query.get("fieldManager", "unknown"))
@@ -234,14 +250,15 @@ class ApiDouble:
             if item["metadata"].get("finalizers"):  # the controller takes its own off, and then it is gone
                 item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
                 self._note("MODIFIED", key, item)
-                threading.Timer(self.finalizing, self._finalize, (key, item["metadata"]["uid"])).start()
+                uid = item["metadata"]["uid"]
+                self._do_later(self.finalizing, lambda: self._finalize(key, uid))
                 return item
             del self.objects[key]
             self.managers.pop(key, None)
             self._note("DELETED", key, item)
             if key[0] == "deployments":
                 for pod in self._pods_of(item):
-                    self.objects.pop(("pods", key[1], pod["metadata"]["name"]))
+                    self._end_pod(("pods", key[1], pod["metadata"]["name"]))
             for other, below in list(self.objects.items()):
                 owners = below["metadata"].get("ownerReferences") or []
                 if other in self.objects and any(owner["uid"] == item["metadata"]["uid"] for owner in owners):
@@ -249,11 +266,20 @@ class ApiDouble:
             return {"kind": "Status", "status": "Success"}
 
     def _finalize(self, key: Key, uid: str) -> None:
-        with self._lock:
-            item = self.objects.get(key)
-            if item is not None and item["metadata"]["uid"] == uid:
-                del item["metadata"]["finalizers"]
-                self.delete(key, {})
+        item = self.objects.get(key)
+        if item is not None and item["metadata"]["uid"] == uid:
+            del item["metadata"]["finalizers"]
+            self.delete(key, {})
+
+    def _do_later(self, seconds: float, act: Callable[[], None]) -> None:
+        def act_alone() -> None:
+            with self._lock:
+                if not self._is_closed:
+                    act()
+
+        timer = threading.Timer(seconds, act_alone)
+        timer.daemon = True
+        timer.start()
 
     def watch(
         self,
@@ -265,6 +291,9 @@ class ApiDouble:
     ) -> None:
         """What changes from a version on, until the timeout or until the client has gone."""
         seen = int(query["resourceVersion"])
+        if plural in self.expired:  # its version is gone, as after a compaction of etcd
+            self.expired.discard(plural)
+            return send({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}})
         end = time.monotonic() + float(query.get("timeoutSeconds", "5"))
         while time.monotonic() < end and has_client():
             with self._changed:
@@ -294,6 +323,8 @@ class ApiDouble:
         metadata["creationTimestamp"] = before.get("creationTimestamp") or "2026-01-01T00:00:00Z"
         if key[0] in DEFAULTS:
             DEFAULTS[key[0]](document)
+        if invalid := server_rules.find_invalid_fields(key[0], document, live):
+            raise Refused(422, "Invalid", f'{KINDS.get(key[0], key[0])} "{key[2]}" is invalid: {"; ".join(invalid)}')
         changed = live is None or live.get("spec") != document.get("spec")
         metadata["generation"] = before.get("generation", 0) + int(changed)
         metadata["managedFields"] = [
@@ -304,18 +335,19 @@ class ApiDouble:
             document["status"] = live["status"]
         self.validate(key[0], document, live)
         metadata["resourceVersion"] = before.get("resourceVersion", "0")
-        if dry_run:
+        if dry_run or document == live:  # a write that changes nothing is not stored
             return document
         metadata["resourceVersion"] = str(next(self._versions))
         self.objects[key], self.managers[key] = document, managers
         if key[0] == "namespaces":
             self.namespaces.add(key[2])
         self._note("MODIFIED" if live else "ADDED", key, document)
+        answer = copy.deepcopy(document)
         if key[0] == "deployments" and changed:
-            self._roll(key, document)
+            self._roll_later(key, metadata["generation"])
         if key[0] in self.controllers and changed:
             self.controllers[key[0]](self, key, document)
-        return document
+        return answer
 
     def set_status(self, key: Key, status: dict[str, Any]) -> None:
         """A controller reports."""
@@ -349,8 +381,38 @@ class ApiDouble:
         return [
             item
             for (kind, namespace, _), item in self.objects.items()
-            if kind == "pods" and namespace == space and chosen.items() <= item["metadata"]["labels"].items()
+            if kind == "pods"
+            and namespace == space
+            and "deletionTimestamp" not in item["metadata"]
+            and chosen.items() <= item["metadata"]["labels"].items()
         ]
+
+    def _roll_later(self, key: Key, generation: int) -> None:
+        """Until then the status is that of the previous generation."""
+
+        def roll() -> None:
+            item = self.objects.get(key)
+            if item is not None and item["metadata"]["generation"] == generation:
+                self._roll(key, item)
+
+        if self.settling:
+            self._do_later(self.settling, roll)
+        else:
+            roll()
+
+    def _end_pod(self, key: Key) -> None:
+        """Its containers end within the grace period, and only then it is gone."""
+        pod = self.objects[key]
+        if "deletionTimestamp" in pod["metadata"]:
+            return
+        pod["metadata"] = {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        self._note("MODIFIED", key, pod)
+
+        def end() -> None:
+            if self.objects.get(key) is pod:
+                self._note("DELETED", key, self.objects.pop(key))
+
+        self._do_later(self.settling, end)
 
     def _roll(self, key: Key, deployment: dict[str, Any]) -> None:
         """Replace the pods by those of the template; those of an image in trouble do not become ready."""
@@ -362,8 +424,7 @@ class ApiDouble:
         same = [pod for pod in self._pods_of(deployment) if pod not in old]
         wanted = spec["replicas"]
         for pod in [] if trouble else [*old, *same[wanted:]]:
-            pod_key = ("pods", key[1], pod["metadata"]["name"])
-            self._note("DELETED", pod_key, self.objects.pop(pod_key))
+            self._end_pod(("pods", key[1], pod["metadata"]["name"]))
         for _ in range(1 if trouble else max(0, wanted - len(same))):
             self._make_pod(key[1], name, template, trouble)
         ready = 0 if trouble else wanted
@@ -424,6 +485,17 @@ def _is_of(pod: dict[str, Any], template: dict[str, Any]) -> bool:
     return all(
         pod["metadata"].get(name, {}) == template["metadata"].get(name, {}) for name in ("labels", "annotations")
     )
+
+
+def _name_manager(owner: tuple[str, str]) -> str:
+    """A manager as the causes of a conflict name it: an Apply without a version, an Update with its time."""
+    manager, operation = owner
+    return f'"{manager}"' if operation == "Apply" else f'"{manager}" using apps/v1 at 2026-01-01T00:00:00Z'
+
+
+def _as_listed(plural: str, item: dict[str, Any]) -> dict[str, Any]:
+    """An object in a list: only those of a custom resource have a kind and a version."""
+    return item if plural in OPERATORS else {key: item[key] for key in item if key not in ("kind", "apiVersion")}
 
 
 def _plain(item: dict[str, Any] | None) -> dict[str, Any]:
@@ -523,20 +595,27 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
                 return self._watch(plural, namespace, query)
             if self.command == "GET" and not name:
                 version = str(api.seen)
-                return self._answer(
-                    200, {"items": api.list(plural, namespace, query), "metadata": {"resourceVersion": version}}
-                )
+                items = [_as_listed(plural, item) for item in api.list(plural, namespace, query)]
+                return self._answer(200, {"items": items, "metadata": {"resourceVersion": version}})
             key = (plural, namespace, name or ((body or {}).get("metadata") or {}).get("name", ""))
             if self.command == "GET":
                 return self._answer(200, api.read(key))
+            is_apply = self.headers["Content-Type"] == APPLY
+            if self.command == "PATCH" and not is_apply and self.headers["Content-Type"] != MERGE:
+                raise Refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
+            has_whole_object = self.command in ("POST", "PUT") or is_apply
+            if has_whole_object and (wrong := server_rules.find_bad_request(body, name, namespace, is_apply=is_apply)):
+                raise Refused(400, "BadRequest", wrong)
             if self.command == "POST":
                 return self._answer(201, api.create(key, body, query))
             if self.command == "PUT":
                 return self._answer(200, api.replace(key, body, query))
             if self.command == "DELETE":
                 return self._answer(200, api.delete(key, body or {}))
-            is_apply = self.headers["Content-Type"] == "application/apply-patch+yaml"
-            return self._answer(200, (api.apply if is_apply else api.merge)(key, body, query))
+            if not is_apply:
+                return self._answer(200, api.merge(key, body, query))
+            code = 200 if key in api.objects else 201
+            return self._answer(code, api.apply(key, body, query))
 
         def _refuse(self, plural: str, namespace: str, body: Any, query: dict[str, str]) -> None:
             verbs = {"GET": "list", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -98,7 +98,7 @@ def remove(document: Any, path: Path) -> None:
         item = next((item for item in document if key.items() <= item.items()), None)
         if item is None:
             return
-        if rest:
+        if rest and rest[0][2:] not in key:  # an item has its keys for as long as it has other fields
             remove(item, rest)
         if not rest or not set(item) - set(key):
             document.remove(item)
@@ -115,9 +115,9 @@ def remove(document: Any, path: Path) -> None:
 
 
 class Conflicted(Exception):
-    """Fields with another value that others own: pairs of the path and the manager."""
+    """Fields with another value that others own: pairs of the path, and the manager and its operation."""
 
-    def __init__(self, found: list[tuple[str, str]]) -> None:
+    def __init__(self, found: list[tuple[str, tuple[str, str]]]) -> None:
         super().__init__(str(found))
         self.found = found
 
@@ -139,7 +139,7 @@ def apply(
             if key != mine and path in paths and now.get(path, ...) != value:
                 clashes.append((path, key))
     if clashes and not force:
-        raise Conflicted([(dotted(path), key[0]) for path, key in clashes])
+        raise Conflicted([(dotted(path), key) for path, key in clashes])
     for path, key in clashes:
         after[key].discard(path)
     for path in after.get(mine, set()) - set(wanted):

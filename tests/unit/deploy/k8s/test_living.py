@@ -108,6 +108,15 @@ def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship
     assert any(line.replica != first for line in itertools.islice(lines, 2000))
 
 
+def test_a_watch_whose_version_is_too_old_starts_again_from_a_list(api, target, ship):
+    target().apply(ship())
+    api.expired = {"deployments", "pods", "events"}
+
+    assert target().apply(ship(TWO, "2")).number == 2
+
+    assert not api.expired
+
+
 def test_no_watch_stays_open_after_a_deploy(api, target, ship):
     watched = []
     api.refuse = lambda verb, plural, document: watched.append(plural) if verb == "watch" else None

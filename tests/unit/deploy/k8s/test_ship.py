@@ -298,7 +298,11 @@ def test_a_second_deploy_at_once_is_refused(api, target, ship):
 def test_a_wrong_clock_here_takes_no_lock_from_another_deploy(api, target, ship):
     api.ahead = -120
     now = datetime.now(timezone.utc) - timedelta(seconds=120)
-    spec = {"holderIdentity": "bob@ci-1", "leaseDurationSeconds": 30, "renewTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    spec = {
+        "holderIdentity": "bob@ci-1",
+        "leaseDurationSeconds": 30,
+        "renewTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
     api.add("leases", {"metadata": {"name": "digits-deploy"}, "spec": spec})
 
     with pytest.raises(DeployError, match="is being deployed by bob@ci"):

@@ -30,6 +30,7 @@ class KServeDouble(ApiDouble):
         self.operators |= {"inferenceservices", "servingruntimes", "httproutes", "revisions"}
         self.controllers["inferenceservices"] = KServeDouble.reconcile
         self.validate = self.admit
+        self.settling = 0  # `_deploy` reads the status of what it has just made
         self.gateway = True
         self.accepting = True
         self.weights = False
