@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -57,11 +58,15 @@ def install_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
         UvError: the index does not answer.
     """
     python = job.spec.python
-    home = find_base_python(job.client, base, python)
     job.progress(f"prepare the dependencies for {job.platform}")
     packages = find_dependency_folder(folder, python)
     packages.mkdir(parents=True)
-    _install_dependency_wheels(job, base, f"{home}/python{python}", packages)
+    with ThreadPoolExecutor(1) as thread:
+        finding = thread.submit(find_base_python, job.client, base, python)
+        try:
+            _install_dependency_wheels(job, base, finding, packages)
+        finally:
+            home = finding.result()  # without the version, nothing else matters
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
@@ -84,11 +89,11 @@ def format_dependency_path(python: str) -> str:
     return find_dependency_folder(Path(VENV), python).as_posix()
 
 
-def _install_dependency_wheels(job: BuildJob, base: Base, python: str, target: Path) -> None:
+def _install_dependency_wheels(job: BuildJob, base: Base, home: Future[str], target: Path) -> None:
     """Install the wheels. Packages without one are built here if they are pure Python, else on the base image.
 
     Args:
-        python: path of the base image's Python.
+        home: the folder of the base image's Python.
     """
     bundle, platform = job.bundle, job.platform
     machine = PLATFORMS[platform]
@@ -122,6 +127,7 @@ def _install_dependency_wheels(job: BuildJob, base: Base, python: str, target: P
         place = "the base image" if name in there else "this machine"
         job.warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {place}.")
     if there:
+        python = f"{home.result()}/python{bundle.manifest.python}"
         built = build_source_packages(job, base, python, [locked[name] for name in sorted(there)])
         shutil.copytree(built, target, dirs_exist_ok=True)
 

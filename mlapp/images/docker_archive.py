@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
+from threading import Event
 from typing import TYPE_CHECKING
 
 from mlapp.images.base import Base
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 SECOND = 1_000_000_000
+
+ARCHIVE = 32 << 20
+"""Bytes of layers from which an archive is sent and another one started."""
+
+MOST_ARCHIVES = 2
+"""Maximum number of archives in the engine: one that is sent, and one that is unpacked."""
 
 
 def make_image_configuration(spec: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
@@ -79,44 +87,76 @@ def load_docker_image(
 ) -> str:
     """Load the image into the engine; returns its ID. The image is tagged at the very end, or not at all.
 
-    An engine processes an archive only when it has all of it. So while upper layers are still written, the complete
-    layers below them are loaded as images without a name, which are removed at the end.
+    An engine stores an archive before it unpacks the layers in it. So the layers are sent in several archives, each
+    while the engine unpacks the previous one, and while upper layers are still written. All but the last archive become
+    images without a name, each of which is removed when the next one has its layers.
 
     Raises:
         EngineError: the engine refused the image, or its disk is full.
     """
-    waiting = list(layers)
-    nameless = []
-    with ThreadPoolExecutor(1) as cleaner:
+    archives: list[_Archive] = []
+    with ThreadPoolExecutor(1) as cleaner, ThreadPoolExecutor(MOST_ARCHIVES) as senders:
         try:
-            while not all(layer.is_complete for layer in waiting):
-                ready = list(takewhile(lambda layer: layer.is_complete, waiting))
-                if any(isinstance(layer, FolderLayer) for layer in ready):
-                    configure = partial(_make_archive_configuration, base, ready, labels)
-                    nameless.append(_send_image_to_engine(client, base, ready, configure, None, cleaner))
-                    waiting[: len(ready)] = [Layer(layer.digest) for layer in ready]
+            for end in _iterate_archive_ends(layers):
+                start = len(archives[-1].layers) if archives else 0
+                if end < len(layers):
+                    configure = partial(_make_archive_configuration, base, layers[:end], labels)
+                    archive = _Archive(layers[:end], start, configure)
                 else:
-                    waiting[len(ready)].wait()
-            configure = partial(make_image_configuration, spec, base, waiting, labels)
-            return _send_image_to_engine(client, base, waiting, configure, tag, cleaner)
+                    archive = _Archive(
+                        layers, start, partial(make_image_configuration, spec, base, layers, labels), tag
+                    )
+                previous = archives[-1] if archives else None
+                archive.loaded = senders.submit(_send_archive_to_engine, client, base, archive, previous, cleaner)
+                archives.append(archive)
+            return archives[-1].loaded.result()
         finally:
-            for identity in nameless:
-                _remove_nameless_archive_image(client, identity)
+            senders.shutdown(cancel_futures=True)
+            for archive in archives:
+                _remove_nameless_archive_image(client, archive)
 
 
-def _send_image_to_engine(
-    client: DockerClient,
-    base: Base,
-    layers: Sequence[Layer],
-    configure: Callable[[], bytes],
-    tag: str | None,
-    cleaner: Executor,
+@dataclass
+class _Archive:
+    """Input for one `docker load`.
+
+    Attributes:
+        layers: all layers of the image, from the lowest; those before `start` are in earlier archives.
+        configure: makes the image's configuration when all layers have been read and their digests are known.
+        tag: the image's name; None for an image that is removed again.
+        streamed: set when the engine has the layers, or when sending them failed.
+        loaded: the image's ID.
+        nameless: the ID of a loaded image without a name, until it is removed.
+    """
+
+    layers: Sequence[Layer]
+    start: int
+    configure: Callable[[], bytes]
+    tag: str | None = None
+    streamed: Event = field(default_factory=Event)
+    loaded: Future[str] = field(default_factory=Future)
+    nameless: str | None = None
+
+
+def _iterate_archive_ends(layers: Sequence[Layer]) -> Iterator[int]:
+    """Divide the layers into archives as they become complete; yields the number of layers up to the end of each."""
+    size = 0
+    for number, layer in enumerate(layers):
+        if size >= ARCHIVE or (size and not layer.is_complete):
+            yield number
+            size = 0
+        if isinstance(layer, FolderLayer):
+            size += layer.size
+    yield len(layers)
+
+
+def _send_archive_to_engine(
+    client: DockerClient, base: Base, archive: _Archive, previous: _Archive | None, cleaner: Executor
 ) -> str:
-    """Send an image's new layers to the engine; returns its ID.
+    """Send an archive's layers to the engine, and the rest when the previous one is loaded; returns the image's ID.
 
     Args:
-        configure: makes the configuration when all layers have been read and their digests are known.
-        cleaner: removes the folders of the new layers while the engine processes them.
+        cleaner: removes the folders of the layers while the engine unpacks them.
     """
     configuration = b""
 
@@ -124,24 +164,41 @@ def _send_image_to_engine(
         """Input for `docker load`: the layers that the engine lacks, the configuration, and the list of all layers."""
         nonlocal configuration
         members = [f"base/{number}" for number in range(len(base.layers))]
-        new = [layer for layer in layers if isinstance(layer, FolderLayer)]
-        for number, layer in enumerate(layers):
-            members.append(f"layer/{number}")
-            if isinstance(layer, FolderLayer):
-                yield from stream_tar_member(members[-1], _read_docker_archive_ahead(layer.stream_tar()), layer.size)
-        configuration = configure()
+        members += [f"layer/{number}" for number in range(len(archive.layers))]
+        sent = []
+        if previous is not None:
+            previous.streamed.wait()
+        for number, layer in enumerate(archive.layers):
+            if number >= archive.start and isinstance(layer, FolderLayer):
+                tar = _read_docker_archive_ahead(layer.stream_tar())
+                yield from stream_tar_member(f"layer/{number}", tar, layer.size)
+                sent.append(layer)
+        archive.streamed.set()
+        if previous is not None:
+            previous.loaded.result()
+        configuration = archive.configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
-        listed = json.dumps([{"Config": name, "RepoTags": [tag] if tag else None, "Layers": members}]).encode()
+        tags = [archive.tag] if archive.tag else None
+        listed = json.dumps([{"Config": name, "RepoTags": tags, "Layers": members}]).encode()
         for member_name, content in ((name, configuration), ("manifest.json", listed)):
             yield from stream_tar_member(member_name, [content], len(content))
-        for layer in new:
+        for layer in sent:
             cleaner.submit(layer.discard)
         yield END
 
-    with translate_image_engine_errors("Loading the image"):
-        for _ in check_image_engine_messages(client.api.load_image(stream_archive(), quiet=True), "Loading the image"):
-            pass
-    return f"sha256:{hashlib.sha256(configuration).hexdigest()}"
+    try:
+        with translate_image_engine_errors("Loading the image"):
+            messages = client.api.load_image(stream_archive(), quiet=True)
+            for _ in check_image_engine_messages(messages, "Loading the image"):
+                pass
+        identity = f"sha256:{hashlib.sha256(configuration).hexdigest()}"
+        if archive.tag is None:
+            archive.nameless = identity
+        return identity
+    finally:
+        archive.streamed.set()
+        if previous is not None:
+            _remove_nameless_archive_image(client, previous)
 
 
 def _make_archive_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
@@ -156,13 +213,16 @@ def _make_archive_configuration(base: Base, layers: Sequence[Layer], labels: Map
     return json.dumps(document, sort_keys=True).encode()
 
 
-def _remove_nameless_archive_image(client: DockerClient, identity: str) -> None:
+def _remove_nameless_archive_image(client: DockerClient, archive: _Archive) -> None:
+    """Remove the image of an archive, if the engine has loaded it without a name."""
     import docker.errors
     import requests
 
-    # Another build of the same packages may have removed it, and the engine may be gone.
-    with contextlib.suppress(docker.errors.APIError, requests.RequestException):
-        client.api.remove_image(identity)
+    identity, archive.nameless = archive.nameless, None
+    if identity is not None:
+        # Another build of the same packages may have removed it, and the engine may be gone.
+        with contextlib.suppress(docker.errors.APIError, requests.RequestException):
+            client.api.remove_image(identity)
 
 
 def _read_docker_archive_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
