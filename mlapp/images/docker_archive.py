@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -95,22 +95,22 @@ def load_docker_image(
         EngineError: the engine refused the image, or its disk is full.
     """
     archives: list[_Archive] = []
+    stopped = Event()
     with ThreadPoolExecutor(1) as cleaner, ThreadPoolExecutor(MOST_ARCHIVES) as senders:
         try:
             for end in _iterate_archive_ends(layers):
                 start = len(archives[-1].layers) if archives else 0
-                if end < len(layers):
-                    configure = partial(_make_archive_configuration, base, layers[:end], labels)
-                    archive = _Archive(layers[:end], start, configure)
+                if end == len(layers):
+                    configure = partial(make_image_configuration, spec, base, layers, labels)
                 else:
-                    archive = _Archive(
-                        layers, start, partial(make_image_configuration, spec, base, layers, labels), tag
-                    )
+                    configure = partial(_make_archive_configuration, base, layers[:end], labels)
+                archive = _Archive(layers[:end], start, configure, tag if end == len(layers) else None, stopped)
                 previous = archives[-1] if archives else None
                 archive.loaded = senders.submit(_send_archive_to_engine, client, base, archive, previous, cleaner)
                 archives.append(archive)
             return archives[-1].loaded.result()
         finally:
+            stopped.set()
             senders.shutdown(cancel_futures=True)
             for archive in archives:
                 _remove_nameless_archive_image(client, archive)
@@ -124,6 +124,7 @@ class _Archive:
         layers: all layers of the image, from the lowest; those before `start` are in earlier archives.
         configure: makes the image's configuration when all layers have been read and their digests are known.
         tag: the image's name; None for an image that is removed again.
+        stopped: set when the build ends, so that an interrupted one sends nothing more.
         streamed: set when the engine has the layers, or when sending them failed.
         loaded: the image's ID.
         nameless: the ID of a loaded image without a name, until it is removed.
@@ -132,7 +133,8 @@ class _Archive:
     layers: Sequence[Layer]
     start: int
     configure: Callable[[], bytes]
-    tag: str | None = None
+    tag: str | None
+    stopped: Event
     streamed: Event = field(default_factory=Event)
     loaded: Future[str] = field(default_factory=Future)
     nameless: str | None = None
@@ -171,11 +173,16 @@ def _send_archive_to_engine(
         for number, layer in enumerate(archive.layers):
             if number >= archive.start and isinstance(layer, FolderLayer):
                 tar = _read_docker_archive_ahead(layer.stream_tar())
-                yield from stream_tar_member(f"layer/{number}", tar, layer.size)
+                for chunk in stream_tar_member(f"layer/{number}", tar, layer.size):
+                    if archive.stopped.is_set():
+                        raise CancelledError
+                    yield chunk
                 sent.append(layer)
         archive.streamed.set()
         if previous is not None:
             previous.loaded.result()
+        if archive.stopped.is_set():
+            raise CancelledError
         configuration = archive.configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
         tags = [archive.tag] if archive.tag else None

@@ -7,6 +7,7 @@ import json
 import tarfile
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -101,3 +102,38 @@ def test_complete_layers_are_loaded_while_others_are_compiled(environment: Path)
     assert list(parse_package_layers(first["config"]["Labels"])) == [groups[0].title], "another build can go on from it"
     assert last["rootfs"]["diff_ids"] == ["b", *(layer.digest for layer in layers)]
     assert not any(group.folder.exists() for group in groups)
+
+
+def test_a_layer_is_sent_while_the_engine_unpacks_the_one_below(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_archive, "ARCHIVE", 1)
+    groups = split_packages_into_groups(environment, environment / "lib" / "site-packages", environment.parent)
+    layers = [FolderLayer(group.folder, "/opt/venv") for group in groups]
+    arrived = [Event() for _ in layers]
+    unpacked: list[str] = []
+
+    class Engine:
+        @property
+        def api(self) -> Engine:
+            return self
+
+        def load_image(self, archive: Any, quiet: bool) -> list[dict[str, str]]:
+            received = b""
+            for chunk in archive:
+                received += chunk
+                for number, event in enumerate(arrived):
+                    if f"layer/{number}".encode() in chunk:
+                        event.set()
+            with tarfile.open(fileobj=io.BytesIO(received)) as sent:
+                (layer,) = (name for name in sent.getnames() if name.startswith("layer/"))
+            above = int(layer.partition("/")[2]) + 1
+            assert above == len(layers) or arrived[above].wait(60)
+            unpacked.append(layer)
+            return []
+
+        def remove_image(self, identity: str) -> None:
+            pass
+
+    docker_archive.load_docker_image(Engine(), PLAN, BASE, layers, labels={}, tag="digits:1")  # type: ignore[arg-type]
+    assert unpacked == ["layer/0", "layer/1", "layer/2"], "a layer is unpacked after those below it"
