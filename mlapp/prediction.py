@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from mlapp.store import ModelVersion
 from mlapp.store.manifest import list_manifest_parameters
 
 log = logging.getLogger("mlapp")
+CALL_ERRORS = (*STAGE_ERRORS, asyncio.CancelledError)
+"""What a call of a function can raise here. No call in this module is awaited, so a canceled task is the function's."""
 UNKNOWN = Schema(kind="any")
 
 
@@ -86,7 +89,7 @@ class Predictor:
                 raise
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError([Problem(f"{loader.title} could not read the inputs: {error}")]) from error
-            except STAGE_ERRORS as error:
+            except CALL_ERRORS as error:
                 raise UserCodeError(loader.title, error) from error
             if features is None:
                 raise DataError(f"{loader.title} returned None.", "Return the features.")
@@ -123,7 +126,7 @@ class Predictor:
                 features = stage(convert_features_to_array(features) if wants_array_features(stage) else features)
             except MlappError:
                 raise
-            except STAGE_ERRORS as error:
+            except CALL_ERRORS as error:
                 raise UserCodeError(stage.title, error) from error
         return convert_features_to_array(features) if self._wants_array else features
 
@@ -138,7 +141,7 @@ class Predictor:
             return self.stage(self.estimator, features)
         except MlappError:
             raise
-        except STAGE_ERRORS as error:
+        except CALL_ERRORS as error:
             self._refuse_other_prediction_shape(features, error)
             fitted_by = (self.pipeline.stage("trainer") or self.pipeline.stages["model"]).title
             other = explain_other_columns(self.estimator, features, fitted_by)
@@ -206,7 +209,7 @@ class Predictor:
         for stage in self.pipeline.callbacks:
             try:
                 finish_predictor_result(stage(self.estimator, features, predictions), stage)
-            except STAGE_ERRORS:
+            except CALL_ERRORS:
                 log.exception("%s raised an error; the prediction was still sent", stage.title)
                 is_well = False
         return is_well

@@ -205,8 +205,12 @@ class Recorder:
             self._log.pass_time(passed)
         for group in _group_recorder_batches(batches, self._seconds):
             for part in _cut_recorder_batches(group, self._rows_at_once):
-                with self._lock:
-                    self._take_in(part)
+                try:
+                    with self._lock:
+                        self._take_in(part)
+                except Exception:  # of this part's values, in a way that nobody foresaw: the other parts count
+                    log.exception("%s: predictions could not be recorded", self.app)
+                    self._count_lost_rows(sum(batch.rows for batch in part))
                 self._stopping.wait(PAUSE)
 
     def _take_in(self, batches: list[RecordedBatch]) -> None:
@@ -245,7 +249,7 @@ class Recorder:
             if is_last:
                 with self._lock:
                     self._windows.write_changed(time.time(), is_last=True)
-        except Exception:
+        except Exception:  # monitoring must never end serving, and the next turn may succeed
             log.exception("%s: predictions could not be recorded", self.app)
 
     def _count_lost_rows(self, rows: int) -> None:

@@ -107,7 +107,7 @@ class Writer:
             is_last = self._stopping
             try:
                 self.write_all()
-            except Exception as error:
+            except Exception as error:  # a bucket's client can raise anything, and no later window may be lost
                 self._warn_of_loss(error)
                 if not self._stopping:
                     time.sleep(1.0)
@@ -121,7 +121,7 @@ class Writer:
         for folder, (content, _) in counts.items():
             try:
                 self._write_counts(folder, content)
-            except BaseException:
+            except BaseException:  # whatever ends this call: the next one writes these
                 with self._lock:  # newer ones may have arrived
                     self._counts = {**counts, **self._counts}
                     self._drop_oldest_counts()

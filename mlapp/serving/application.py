@@ -239,7 +239,7 @@ class Application:
             return await handler(request)
         except (ClientLeft, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # the last place: a client gets a problem instead of a broken connection
             return _make_application_problem(make_http_error(error))
 
     async def _forward_to_user_app(

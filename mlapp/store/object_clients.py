@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlapp.env_vars import read_aws_region, read_azure_account, read_s3_endpoint
-from mlapp.errors import ConfigError, MissingExtraError, StoreError
+from mlapp.errors import ConfigError, MissingExtraError
+from mlapp.store.storage import RequestError
 
 RETRIES = {
     "max_retries": 6,
@@ -132,40 +133,40 @@ def is_missing_bucket_error(error: Exception) -> bool:
     return _get_s3_error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
 
 
-def translate_bucket_error(error: Exception, shown: str) -> StoreError:
+def translate_bucket_error(error: Exception, shown: str) -> RequestError:
     """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
     text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
     code, status = _get_s3_error_code(text), _get_object_client_status(text)
     said = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket_error(error):
-        return StoreError(
+        return RequestError(
             f"The model store {shown} does not exist: no such bucket.", "Create the bucket, or fix `store:`."
         )
     if code in _WRONG_KEYS or status == 401:
-        return StoreError(
+        return RequestError(
             f"The model store {shown} does not accept the credentials ({said}).",
             f"Check {credentials}; log in again if they have expired.",
         )
     if code in _WRONG_REGION or status == 301:
-        return StoreError(
+        return RequestError(
             f"The model store {shown} is in another region ({said}).", "Set AWS_REGION to the bucket's region."
         )
     if status == 403:
-        return StoreError(
+        return RequestError(
             f"The model store {shown} denies access to these credentials ({said}).",
             "Ask for permission to list the bucket and to read, write and delete its objects.",
         )
     if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():
-        return StoreError(
+        return RequestError(
             f"There are no credentials for the model store {shown}.",
             f"Set {credentials}.",
         )
     if status is None and ("error sending request" in text or "HTTP error" in text):
-        return StoreError(
+        return RequestError(
             f"The model store {shown} cannot be reached.",
             "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if shown.startswith("s3") else "."),
         )
-    return StoreError(
+    return RequestError(
         f"The model store {shown} failed ({said}).", "Try again; if it persists, ask the operator of the object store."
     )
 

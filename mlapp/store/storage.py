@@ -16,6 +16,10 @@ from mlapp.reporting import Reporter
 from mlapp.store.manifest import StoredFile
 
 
+class RequestError(StoreError):
+    """A request to a bucket failed. A later one can succeed."""
+
+
 class FullError(StoreError):
     """The storage has no space left."""
 

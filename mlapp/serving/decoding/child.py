@@ -73,7 +73,7 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
         sender.send_result(codec, part, others)
     except ConnectionError:
         return False
-    except BaseException as error:
+    except BaseException as error:  # whatever it is: the server waits for an outcome, and decodes the body itself
         sender.send(*_describe_decoder_child_error(error))
         return isinstance(error, (HttpError, InputError, MemoryError))
     finally:

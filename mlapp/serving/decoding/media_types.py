@@ -181,10 +181,12 @@ def _require_raw_media_array(codec: Codec, array: Any) -> None:
 
 @contextmanager
 def _translate_media_error(form: str) -> Iterator[None]:
-    """Convert any error of a library's reader in this block to a 400."""
+    """Convert any error of a library's reader in this block to a 400, or to a 413 if it is out of memory."""
     try:
         yield
     except (HttpError, InputError, CancelledBudgetError):
         raise
-    except Exception as error:
+    except MemoryError:
+        raise HttpError(413, "The body needs too much memory.") from None
+    except Exception as error:  # the readers document no complete list of what a damaged body raises
         raise HttpError(400, f"The body is not {form}: {error}") from None

@@ -104,7 +104,7 @@ class _Decoder:
                     env=environ,
                     start_new_session=True,
                 )
-            except BaseException:
+            except BaseException:  # also an interrupt: nothing else closes the socket
                 self.socket.close()
                 raise
         self.socket.settimeout(transport.TURN)

@@ -88,7 +88,7 @@ class FastCycle(QueuedRequest, kw_only=True):
             if rows is None:
                 batcher.enqueue_request(self)
                 return
-        except Exception as error:
+        except Exception as error:  # nobody above answers: uvicorn's parser calls this
             self.finish_request(error)
         else:
             self.finish_request(rows)
@@ -111,7 +111,7 @@ class FastCycle(QueuedRequest, kw_only=True):
         if not isinstance(result, BaseException):
             try:
                 body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
-            except Exception as error:
+            except Exception as error:  # a user's predictions can have no form in JSON, in many ways
                 result = error
         if not isinstance(result, BaseException):
             transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))

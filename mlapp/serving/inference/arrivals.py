@@ -36,7 +36,7 @@ class Arrivals:
             if part is None or request.loaded is not loaded:
                 try:
                     part = request.loaded.codec.decode_json(body)
-                except Exception as error:
+                except Exception as error:  # the other requests are decoded in any case
                     request.finish_request(error)
                     continue
             part.id = request.identity

@@ -67,7 +67,7 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed
             return predict_in_slices(loaded, items[0])
         joined = loaded.codec.join_parts(parts, rows)
         found, features, predictions = predict_batch(loaded, joined, rows)
-    except Exception as error:
+    except Exception as error:  # the event loop waits for a result of each request, so every error is one
         if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
@@ -94,7 +94,7 @@ async def try_batch_async(
         if _is_predicted_in_slices(loaded, parts):
             return await _predict_in_slices_async(loaded, items[0], thread)
         rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
-    except Exception as error:
+    except Exception as error:  # as in `try_batch`; a cancellation passes, as it ends the whole call
         if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []

@@ -84,7 +84,7 @@ class Batcher(RequestQueue):
         started = time.perf_counter()
         try:
             rows, features, predictions = predict_batch(loaded, [part], part.rows)
-        except Exception:
+        except Exception:  # any failed call counts, as in `try_batch`
             self._metrics.failed.inc()
             raise
         seconds = time.perf_counter() - started

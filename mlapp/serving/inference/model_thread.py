@@ -64,7 +64,7 @@ def _run_model_thread_calls(calls: Calls) -> None:
     while (call := calls.get()) is not None:
         try:
             call[0](*call[1])
-        except BaseException:
+        except BaseException:  # the thread serves every later call too
             log.exception("a call in the model's thread failed")
         del call  # it keeps the request's features
 
@@ -74,7 +74,7 @@ def _settle_future(future: Future[Any], function: Callable[..., Any], args: Any,
         return
     try:
         result = function(*args, **kwargs)
-    except BaseException as error:
+    except BaseException as error:  # whatever it is: the caller waits for the future
         future.set_exception(error)
     else:
         future.set_result(result)

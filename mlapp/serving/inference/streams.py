@@ -57,7 +57,8 @@ class Streams:
         self._running += 1
         try:
             source = await self._begin_stream(loaded, part)
-            async with aclosing(source if is_async else self._iterate_stream_in_thread(source, timeout)) as items:
+            items = source if is_async else self._iterate_stream_in_thread(source, timeout, stage.title)
+            async with aclosing(items):
                 while True:
                     try:
                         item = await (_wait_for_stream_item(items, timeout, stage.title) if is_async else anext(items))
@@ -94,7 +95,7 @@ class Streams:
             return start_generator()
         return await asyncio.wrap_future(self._submit_stream_call(start_generator))
 
-    async def _iterate_stream_in_thread(self, source: Any, timeout: float) -> AsyncGenerator[Any, None]:
+    async def _iterate_stream_in_thread(self, source: Any, timeout: float, function: str) -> AsyncGenerator[Any, None]:
         """A synchronous iterator as an async one, with each step in a thread.
 
         Raises:
@@ -107,7 +108,7 @@ class Streams:
                 # One future and one timer: a task for each step, as for an async iterator, takes a third more.
                 ready: asyncio.Future[Any] = loop.create_future()
                 timer = loop.call_later(timeout, _settle_future, ready, None, asyncio.TimeoutError())
-                step = self._submit_stream_call(_run_step, source, end, loop, ready)
+                step = self._submit_stream_call(_run_step, source, end, loop, ready, function)
                 try:
                     item = await ready
                 finally:
@@ -128,11 +129,15 @@ class Streams:
         return self._threads.submit(call, *arguments)
 
 
-def _run_step(source: Any, end: object, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Any]) -> None:
+def _run_step(
+    source: Any, end: object, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Any], function: str
+) -> None:
     """Take the next item in a thread."""
     try:
         item = next(source, end)
-    except BaseException as error:
+    except asyncio.CancelledError as error:  # of a loop of the predictor's own: in `ready` it would cancel the request
+        loop.call_soon_threadsafe(_settle_future, ready, None, UserCodeError(function, error))
+    except BaseException as error:  # whatever it is: the request waits for `ready`
         loop.call_soon_threadsafe(_settle_future, ready, None, error)
     else:
         loop.call_soon_threadsafe(_settle_future, ready, item, None)
@@ -179,7 +184,7 @@ async def encode_stream_events(items: AsyncGenerator[Any, None]) -> AsyncGenerat
                 has_begun = True
                 yield b"data: " + encode_json(item) + b"\n\n"
         yield b"event: end\ndata: {}\n\n"
-    except Exception as error:
+    except Exception as error:  # status 200 is sent already, so that every error is an event
         if not has_begun:
             raise
         yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"

@@ -11,6 +11,7 @@ from mlapp.errors import MlappError
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model_version
 from mlapp.store import Store
+from mlapp.store.storage import RequestError
 
 log = logging.getLogger("mlapp.serving")
 
@@ -53,7 +54,7 @@ class VersionWatcher:
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve_version)
-        except Exception as error:  # the store can be temporarily unreachable: the next check tries again
+        except Exception as error:  # the store, or an extension of it, fails: the next check tries again
             if _is_exit_error(error):
                 return
             log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
@@ -63,10 +64,11 @@ class VersionWatcher:
         try:
             fresh = await asyncio.to_thread(self._load_version, version)
             await endpoint.warm_model(fresh)
-        except Exception as error:
+        except Exception as error:  # a library's reader of model files can raise anything, and the old model serves on
             if _is_exit_error(error):
                 return
-            self._refused = version
+            if not isinstance(error, (RequestError, OSError)):  # those can be temporary: the next check tries again
+                self._refused = version
             endpoint.metrics.load_failed.inc()
             what = error.what if isinstance(error, MlappError) else repr(error)
             old = endpoint.current.version

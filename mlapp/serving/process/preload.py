@@ -103,9 +103,10 @@ def _preload_model(plan: ServeSpec, found: Sequence[Project], project: Project) 
 def _predict_preloaded_example(loaded: ServedModel) -> None:
     """Let the framework predict an example, so that the workers share what its library imports and prepares then.
 
-    No function of the app runs here: it can open files and connections. Each worker reports errors when it starts.
+    No function of the app runs here: it can open files and connections.
     """
     predictor = loaded.predictor
+    # A library can raise anything; the workers then prepare it themselves, and report what does not work.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         part = loaded.codec.decode_json(encode_json({"inputs": predictor.schema.features.example_inputs()}))

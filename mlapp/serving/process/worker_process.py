@@ -178,7 +178,7 @@ def serve_in_worker(
         )
     except MlappError as error:
         return print_worker_process_failure(error)
-    except Exception:
+    except Exception:  # a fault of mlapp or of a library: log it before the process ends, because nobody else can
         logging.getLogger("mlapp.serving").exception("a worker failed")
         return 1
     return 0

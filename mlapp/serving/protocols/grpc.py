@@ -137,7 +137,7 @@ class GrpcServer:
                         status, code = 499, "CANCELLED"
                         failed(code)
                         raise
-                    except Exception as error:
+                    except Exception as error:  # gRPC itself would send any other error's text to the client
                         problem = make_http_error(error)
                         status, code = problem.status, STATUS.get(problem.status, "INTERNAL")
                         failed(code)

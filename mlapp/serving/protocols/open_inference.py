@@ -149,7 +149,7 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
             return await handler(request)
         except (ClientLeft, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # unexpected ones too have the protocol's form
             problem = make_http_error(error)
             status = 400 if problem.status == 422 else problem.status
             return Response(encode_json({"error": problem.detail}), status=status, headers=list(problem.headers))

@@ -175,3 +175,16 @@ def test_gathered_batches_and_others_are_logged_and_counted_in_their_hour(loads:
     )
     assert {folder.parent.name for folder in load.root.rglob("*.parquet")} == {"2027-01-15T08", "2027-01-15T09"}
     assert sorted(counts.rows for counts in load.recorder.current()) == [6, 9]
+
+
+def test_rows_that_cannot_be_counted_take_no_others_with_them(
+    loads: list[Load], caplog: pytest.LogCaptureFixture
+) -> None:
+    load = loads[0]
+    damaged = Part(1, b"short", id=b"damaged")
+    load.recorder.add(load.model, [damaged], JoinedResults([damaged], [1.0]), 1, 0.25)
+    load.clock.now += 24 * 3600
+    load.answer(10)
+    load.recorder.look()
+    assert load.recorder.current()[-1].rows == 10
+    assert "sums: predictions could not be recorded" in caplog.text
