@@ -11,8 +11,9 @@ from mlapp.baseline import Baseline, Column
 from mlapp.config import Drift, Monitor
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import AlarmKind, Finding, compute_drift_distances, find_drifted_columns
-from mlapp.monitoring.history import HOUR, WEEK, find_season
+from mlapp.monitoring.history import find_season
 from mlapp.monitoring.persistence import Persistence
+from mlapp.monitoring.place import HOUR, WEEK
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlapp import distribution
 from mlapp.errors import DataError, MissingExtraError, StoreError
-from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.place import DAY, HOUR, Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
 
@@ -159,7 +159,7 @@ def list_database_log_keys(
 
 def list_truth_keys(place: Place, since: float | None = None) -> list[str]:
     """The keys of the truths' files. A truth is never older than its prediction."""
-    day = "" if since is None else datetime.fromtimestamp(since - 86400, timezone.utc).strftime("%Y-%m-%d")
+    day = "" if since is None else datetime.fromtimestamp(since - DAY, timezone.utc).strftime("%Y-%m-%d")
     return [
         place.key("truth", name, file)
         for name in place.names("truth")
@@ -173,7 +173,7 @@ def _is_hour_within(hour: str, since: float | None, until: float | None) -> bool
         begin = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=timezone.utc).timestamp()
     except ValueError:
         return False
-    return (since is None or begin + 3600 > since) and (until is None or begin < until)
+    return (since is None or begin + HOUR > since) and (until is None or begin < until)
 
 
 def _fetch_database_files(place: Place, folder: Path, keys: Sequence[str]) -> list[Path]:

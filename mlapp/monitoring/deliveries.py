@@ -24,11 +24,11 @@ import msgspec
 from mlapp.config import Alert
 from mlapp.errors import StoreError
 from mlapp.monitoring.alerts import LONGEST_WAIT, AlarmEvent, describe_receiver, send_alarm
-from mlapp.monitoring.place import Place
+from mlapp.monitoring.place import WEEK, Place
 from mlapp.store.numbered_names import format_key_number, format_number_name
 
 log = logging.getLogger("mlapp.monitoring")
-KEPT = 7 * 86400
+KEPT = WEEK
 """Seconds for which a delivery is attempted."""
 MOST = 1000
 """Number of deliveries that are kept. Of more, the oldest ones are removed."""

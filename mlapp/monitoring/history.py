@@ -12,11 +12,10 @@ from mlapp.config import Monitor
 from mlapp.errors import MlappError, StoreError
 from mlapp.monitoring.count_files import FalseCountsError, FutureFormatError, decode_counts
 from mlapp.monitoring.counts import Counts, merge_counts
-from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.place import HOUR, WEEK, Place, Window
 from mlapp.store import Store
 
 log = logging.getLogger("mlapp.monitoring")
-HOUR, WEEK = 3600, 7 * 86400
 WEEKS = 4
 """Number of earlier weeks that a window is compared with."""
 

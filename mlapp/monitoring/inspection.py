@@ -21,7 +21,7 @@ from mlapp.monitoring.history import (
     read_history_counts,
     read_seasonal_counts,
 )
-from mlapp.monitoring.place import Place, Window, open_place, parse_seconds
+from mlapp.monitoring.place import DAY, Place, Window, open_place, parse_seconds
 from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
 from mlapp.pipeline import Pipeline
@@ -67,7 +67,7 @@ def inspect_windows(
     seconds = parse_seconds(settings.window)
     now = time.time() if now is None else now
     until = now + seconds if until is None else until
-    since = until - max(SHOWN * seconds, 86400) if since is None else since
+    since = until - max(SHOWN * seconds, DAY) if since is None else since
     if since >= until:
         raise UsageError("The start of the period is not before its end.", "Give an earlier --since.")
     if version is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from mlapp.monitoring.answered_rows import LoggedRows
 from mlapp.monitoring.batch import Call, RecordedRows, expand_calls
 from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.place import HOUR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,7 +108,7 @@ class NumberBlocks:
             return False
         cells = np.frombuffer(packed, dtype).reshape(len(rows.predictions), -1)
         seconds, times = expand_calls(calls)
-        hour, start = int(times[0] // 3600), 0
+        hour, start = int(times[0] // HOUR), 0
         with self._lock:
             while start < len(cells):
                 block = self._open

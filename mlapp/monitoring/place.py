@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from mlapp.store.storage import Storage
 
 T = TypeVar("T")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+HOUR, DAY, WEEK = 3600, 86_400, 604_800
+"""Seconds. The log has a folder for each hour."""
+UNITS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
 SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.batch import Call, JoinedResults, RecordedRows, RequestNames
+from mlapp.monitoring.place import HOUR
 
 MOST_ROWS = 512
 MOST_BYTES = 262_144
 """Rows, and bytes of features, of a full portion: they stay in the processor's cache until rows are chosen, and the
 choice holds the event loop for a fraction of a millisecond."""
-HOUR = 3600
 
 
 class Portion:

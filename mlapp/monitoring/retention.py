@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from mlapp.config import Monitor
-from mlapp.monitoring.place import Place, Window, parse_bytes, parse_seconds
+from mlapp.monitoring.place import DAY, HOUR, Place, Window, parse_bytes, parse_seconds
 
 
 def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
@@ -23,10 +23,10 @@ def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
                 place.storage.delete_prefix(place.key(kind, name))
     for version in place.names("log"):
         for hour in place.names("log", version):
-            if _parse_log_hour(hour, "%Y-%m-%dT%H") + 3600 < oldest:
+            if _parse_log_hour(hour, "%Y-%m-%dT%H") + HOUR < oldest:
                 place.storage.delete_prefix(place.key("log", version, hour))
     for day in place.names("truth"):
-        if _parse_log_hour(day, "%Y-%m-%d") + 86400 < oldest:
+        if _parse_log_hour(day, "%Y-%m-%d") + DAY < oldest:
             place.storage.delete_prefix(place.key("truth", day))
     _delete_oldest_hours(place, parse_bytes(settings.max_size))
 

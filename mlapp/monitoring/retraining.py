@@ -26,7 +26,7 @@ from mlapp.monitoring.comparison import compare_versions_live
 from mlapp.monitoring.database import open_database
 from mlapp.monitoring.inspection import read_truths
 from mlapp.monitoring.live_rows import join_truths
-from mlapp.monitoring.place import Place, parse_seconds
+from mlapp.monitoring.place import WEEK, Place, parse_seconds
 from mlapp.monitoring.quality import FEWEST
 from mlapp.monitoring.trainings import Attempt, Result, Trainings
 from mlapp.monitoring.truth import Truth
@@ -115,7 +115,7 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
         )
         return False
     if "live" in settings.on:
-        found = compare_versions_live(project, [champion, challenger], since=now - 7 * 86400, until=now)
+        found = compare_versions_live(project, [champion, challenger], since=now - WEEK, until=now)
         live = [side.metrics.get(metric) for side in found.sides]
         if not is_better_metric(metric, live[1], live[0]):
             log.info(

@@ -18,7 +18,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_blocks import NumberBlocks
 from mlapp.monitoring.number_segments import encode_number_rows
-from mlapp.monitoring.place import parse_rate
+from mlapp.monitoring.place import HOUR, parse_rate
 from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, hash_requests, hash_rows
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
@@ -97,7 +97,7 @@ class RowLog:
             if not len(chosen):
                 return
             rows = take_logged_rows(rows, chosen, weight)
-        key = id(answered.model), int(batches[0].at // 3600)
+        key = id(answered.model), int(batches[0].at // HOUR)
         self._gathered.setdefault(key, (answered.model, []))[1].append(rows)
         self._cells += max(FEWEST_COLUMNS, len(answered.model.feature_names)) * len(rows)
         if self._cells >= CELLS_OF_SEGMENT:

@@ -18,7 +18,7 @@ from mlapp.monitoring.drift import compute_drift_distances
 from mlapp.monitoring.evaluation import restore_logged_features
 from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.monitoring.live_rows import read_live_rows
-from mlapp.monitoring.place import Window
+from mlapp.monitoring.place import DAY, Window
 from mlapp.predictor_results import finish_predictor_result
 from mlapp.project import Project
 from mlapp.training.reliability import list_reliability_rows
@@ -66,7 +66,7 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
             "Only features that are logged as they are can be predicted again.",
         )
     with open_database(open_place_for_inspection(project), version=str(number)) as database:
-        table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + 86400), rows, with_truth=False)
+        table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + DAY), rows, with_truth=False)
     if not len(table) or "prediction" not in table.columns:
         raise DataError(
             f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."

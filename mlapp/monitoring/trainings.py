@@ -21,11 +21,11 @@ from datetime import datetime, timezone
 import msgspec
 
 from mlapp.errors import MlappError
-from mlapp.monitoring.place import Place
+from mlapp.monitoring.place import DAY, HOUR, WEEK, Place
 from mlapp.store.numbered_names import format_key_number, format_number_name, parse_number_names
 
 log = logging.getLogger("mlapp.monitoring")
-PERIODS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
+PERIODS = {"hour": HOUR, "day": DAY, "week": WEEK}
 SIGN = 60.0
 """Seconds between two signs of a process that trains."""
 ABANDONED = 900.0

@@ -98,22 +98,18 @@ def run(
 
     tell("evaluate")
     evaluator = stage_calls.select_evaluator(pipeline, framework)
-    metrics = {}
-    reliability = Reliability(evaluator, estimator, bound.get("evaluator", {}))
-    for name, features, target in data.iterate_splits():
-        metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, bound.get("evaluator", {}))
-        reliability.add(name, features, target)
-        del features, target  # before the next split is taken
+    metrics, reliability = _evaluate_splits(evaluator, estimator, data, bound.get("evaluator", {}))
 
     tell("check")
     predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
     is_fast = cost < FAST_SAMPLE
-    some = (
-        predict_reliability_sample(pipeline, framework, estimator, data.some)
+    baseline = reliability.complete(
+        data.baseline,
+        predict_reliability_sample(pipeline, framework, estimator, data.baseline_sample)
         if is_fast
-        else list_reliability_rows(predictions)
+        else list_reliability_rows(predictions),
+        monitor.columns,
     )
-    baseline = reliability.complete(data.baseline, some, monitor.columns)
     schema = redact_schema(data.schema, monitor.columns)
     fingerprint, rows, columns = data.identity
     trained = TrainedModel(
@@ -160,6 +156,19 @@ def _read_training_data(
     del table
     return_free_memory()
     return Splits(pipeline, splits, identity, bound)
+
+
+def _evaluate_splits(
+    evaluator: Stage, estimator: Any, data: Splits | TrainingStream, parameters: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, float]], Reliability]:
+    """The metrics of each split, and the predictions that tell how reliable the model is."""
+    metrics = {}
+    reliability = Reliability(evaluator, estimator, parameters)
+    for name, features, target in data.iterate_splits():
+        metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, parameters)
+        reliability.add(name, features, target)
+        del features, target  # before the next split is taken
+    return metrics, reliability
 
 
 def read_training_table(pipeline: Pipeline, parameters: Mapping[str, Any] | None = None) -> Any:

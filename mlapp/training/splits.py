@@ -39,7 +39,7 @@ class Splits:
     Attributes:
         schema: the schema of the first split's features, before the transformer.
         sample: some rows of these, see `sample_feature_rows`.
-        some: rows drawn from all of these.
+        baseline_sample: rows drawn from all of these.
         baseline: of the first split's features and target.
     """
 
@@ -59,7 +59,7 @@ class Splits:
         self.schema = name_split_array_schema(infer_schema(features, columns), features, part)
         del part
         self.sample = sample_feature_rows(features)
-        self.some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
+        self.baseline_sample = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
         transformed = stage_calls.call_transformer(pipeline, features)
         self.baseline = describe_split(pipeline, features, transformed, target)
         self._first = [(transformed, target)]

@@ -90,7 +90,7 @@ class TrainingStream:
         return self._digest.hexdigest(), self._rows, self._columns
 
     @property
-    def some(self) -> Any:
+    def baseline_sample(self) -> Any:
         """A sample of the rows that the baseline describes."""
         import pandas as pd
 
