@@ -35,7 +35,7 @@ def proxy(target: str, rate: float, seed: int = 0, drop_headers: tuple[str, ...]
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            server = http.client.HTTPConnection(host, timeout=30)
+            server = http.client.HTTPConnection(host, timeout=100)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in drop_headers}
             server.request(self.command, self.path, body=body, headers=headers)
             answer = server.getresponse()

@@ -197,4 +197,4 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
     )
     assert following.wait() == 130
     assert list(tmp_path.iterdir()) == [], "flytekit's folders for temporary files are removed"
-    assert following.wait(30) == 130
+    assert following.wait(100) == 130

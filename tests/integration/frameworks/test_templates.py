@@ -118,10 +118,10 @@ def serving(root: Path, *options: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.stderr.close()
-        process.wait(30)
+        process.wait(100)
 
 
 def post(url: str, body: object) -> dict:
     request = urllib.request.Request(f"{url}predict", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=100) as response:
         return json.load(response)

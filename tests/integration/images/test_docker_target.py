@@ -46,7 +46,7 @@ def target(trained, built):
 def ask(url):
     body = json.dumps({"inputs": ROWS}).encode()
     request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=100) as answer:
         return answer.read()
 
 

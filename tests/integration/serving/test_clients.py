@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from .conftest import until
+from .conftest import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -96,7 +96,7 @@ def test_mlflow_scoring_client(server):
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
     client = ScoringServerClient("127.0.0.1", int(server.url.rpartition(":")[2]))
-    client.wait_server_ready(timeout=40)
+    client.wait_server_ready(timeout=PATIENCE)
     answer = client.invoke(pd.DataFrame({"b": [0.5, 0.25], "a": [1.0, 2.0]}))
     assert answer.get_predictions()[0].tolist() == [1.5, 2.25]
 

@@ -118,7 +118,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 408, 422, 504]
 @pytest.fixture(scope="module")
 def client(tmp_path_factory) -> Iterator[httpx.Client]:
     """Of a server of a table's model and an array's, that asks for a key."""
-    from .conftest import run, serving
+    from .conftest import PATIENCE, run, serving
 
     root: Path = tmp_path_factory.mktemp("several")
     for name, app in (("people", PEOPLE), ("pixels", PIXELS)):
@@ -128,7 +128,7 @@ def client(tmp_path_factory) -> Iterator[httpx.Client]:
         assert trained.returncode == 0, trained.stderr
     settings = {"MLAPP_SERVE__ACCESS_LOG": "false", "MLAPP_SERVE__API_KEYS": KEY["X-API-Key"]}
     with serving(root, "people/app.py", "pixels/app.py", **settings) as server:
-        with httpx.Client(base_url=server.url.removesuffix("/people"), headers=KEY, timeout=40) as client:
+        with httpx.Client(base_url=server.url.removesuffix("/people"), headers=KEY, timeout=PATIENCE) as client:
             yield client
         assert "Traceback" not in server.text()
 

@@ -15,7 +15,7 @@ from mlapp.client import RemoteError
 from mlapp.errors import InputError
 from tests.servers import free_port
 
-from .conftest import until
+from .conftest import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("serving")
 BODY = {"inputs": [{"a": 1, "b": 2}]}
@@ -62,7 +62,7 @@ def test_tls_holds_for_http_and_grpc(serve, new_project, tls, monkeypatch) -> No
             triton.InferenceServerClient(f"localhost:{port}") as client,
             pytest.raises(triton.InferenceServerException),
         ):
-            client.is_server_ready(client_timeout=40)
+            client.is_server_ready(client_timeout=PATIENCE)
 
         monkeypatch.setenv("SSL_CERT_FILE", tls["authority"])
         assert App.remote(server.url).predict([{"a": 1, "b": 2}]) == [3.0]

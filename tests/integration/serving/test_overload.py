@@ -14,12 +14,12 @@ import pytest
 
 from .conftest import PATIENCE, until
 
-CALL = 0.05
+CALL = 0.2
 BATCH = 8
 CAPACITY = BATCH / CALL
-SECONDS = 2
-TRIALS = 20
-CLIENTS_REQUESTS = 12
+SECONDS = 3
+TRIALS = 10
+CLIENTS_REQUESTS = 8
 BODY = json.dumps({"inputs": [{"a": 1.0, "b": 2.0}]}).encode()
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 

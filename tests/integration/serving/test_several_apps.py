@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import until
+from .conftest import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("serving")
 
@@ -89,7 +89,7 @@ def both(folder, serve) -> Iterator[httpx.Client]:
     files = ("tens/app.py:app", "hundreds/app.py:app")
     with serve(folder, *files, "--model", "production", MLAPP_SERVE__REFRESH="0.2") as server:
         assert [url.rpartition("/")[2] for url in server.urls] == ["tens", "hundreds"]
-        with httpx.Client(base_url=server.url.rpartition("/")[0], timeout=20) as client:
+        with httpx.Client(base_url=server.url.rpartition("/")[0], timeout=PATIENCE) as client:
             yield client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from mlapp.project import Project
-from tests.integration.serving.conftest import start_program, until
+from tests.integration.serving.conftest import PATIENCE, start_program, until
 
 APP = """
 import numpy as np
@@ -75,12 +76,16 @@ def test_workers_share_the_model_and_replace_each_other(serve, project: Path) ->
     with serve(project, *options, start=start_program, MLAPP_SERVE__REFRESH="0.2") as server:
 
         def ask() -> tuple[str, int]:
-            answer = httpx.post(f"{server.url}/predict", json=BODY, timeout=40).json()
+            answer = httpx.post(f"{server.url}/predict", json=BODY, timeout=PATIENCE).json()
             return answer["version"], answer["predictions"][0]["y"]
 
         def workers() -> list[psutil.Process]:
-            children = psutil.Process(server.process.pid).children()
-            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            found = []
+            for child in psutil.Process(server.process.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                    if child.status() != psutil.STATUS_ZOMBIE:
+                        found.append(child)
+            return found
 
         answers = [httpx.post(f"{server.url}/predict", json=BODY) for _ in range(40)]
         assert len({answer.json()["predictions"][0]["random"] for answer in answers}) == len(answers)

@@ -302,7 +302,7 @@ def test_the_server_does_not_wait_for_a_run_that_trains(loans: Loans, monkeypatc
     def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         begun.put(1)
         if begun.qsize() == 1:
-            is_trained.wait(30)
+            is_trained.wait(100)
         return subprocess.CompletedProcess([], 0, "", "")
 
     monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", run)

@@ -205,7 +205,7 @@ async def test_few_wait_for_a_slow_predictor_that_takes_one_at_a_time(numbers, s
     def predict(model, features: np.ndarray):
         if (features < 0).any():
             started.set()
-            free.wait(20)
+            free.wait(100)
         time.sleep(0.06)
         return features[:, 0].tolist()
 
@@ -250,7 +250,7 @@ async def test_six_clients_that_take_turns_are_no_overload_but_a_crowd_is(number
     others.set()
 
     def predict(model, features: np.ndarray):
-        (first if features[0, 0] == 0 else others).wait(20)
+        (first if features[0, 0] == 0 else others).wait(100)
         return features[:, 0].tolist()
 
     async with serve(with_predictor(numbers[0], predict, batch=False), max_wait=0.08 / 0.3) as client:

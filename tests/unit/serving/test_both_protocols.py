@@ -83,7 +83,7 @@ def streams():
 
 def exchange(address: tuple[str, int], sent: bytes) -> list[tuple[int, dict[str, str], bytes]]:
     """The answers on a connection, each as status, headers and body; no interim ones, and no ids made up."""
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=100) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(sent)
         data = b""

@@ -87,7 +87,7 @@ def function_of(app: App, trained: Any, serve: Serve | None = None, **settings: 
             yield double
         finally:
             double.end()
-            thread.join(30)
+            thread.join(100)
             host.close_model()
     assert not thread.is_alive()
 
@@ -236,7 +236,7 @@ def test_an_invocation_that_is_stopped_is_explained(numbers: tuple[App, Any]) ->
 
     def predict(model, features: pd.DataFrame) -> list[float]:
         if features.iloc[0, 0] == 1300:
-            assert logged.wait(20)
+            assert logged.wait(100)
         return model.predict(features).tolist()
 
     app = app_that(numbers[0], predict)

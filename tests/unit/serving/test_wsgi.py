@@ -282,7 +282,7 @@ def test_a_predictor_that_yields_streams_as_in_the_server(numbers: tuple[App, An
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/predict", "CONTENT_LENGTH": "8"}
     body = application({**environ, "wsgi.input": io.BytesIO(b"[[1, 2]]")}, lambda status, headers: None)
     body.close()  # the client left before the first item was sent
-    assert closed.wait(10)
+    assert closed.wait(100)
 
 
 def test_an_error_of_the_apps_code_is_a_problem_without_its_inside(numbers: tuple[App, Any]) -> None:
@@ -310,7 +310,7 @@ def test_on_predict_runs(numbers: tuple[App, Any]) -> None:
 
     with client_of(create_wsgi(app, model=app.train(), settings=Serve())) as client:
         assert client.post("/predict", content=b"[[1, 2]]").status_code == 200
-    assert called.wait(10)
+    assert called.wait(100)
     assert seen == [[3.0]]
 
 
