@@ -3,7 +3,8 @@
 PYTHON ?= python3
 UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 BIN := $(CURDIR)/.venv/bin
-export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+# pip's own `config get` reads the files of one user only.
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -nE "s/^(:env:|global)\.find-links='(.*)'/\2/p" | head -n 1)
 export UV_PYTHON_DOWNLOADS ?= never
 
 .PHONY: demo test test-core coverage check docs reference release bench bench-serving bench-data bench-images soak format clean
