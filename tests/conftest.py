@@ -113,11 +113,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def restore_process() -> Iterator[None]:
     """Undo what a test leaves in its process for the next ones.
 
-    The folder is that of the run: an App outside a project reads its mlapp.yaml. flytekit handles SIGINT itself.
+    The folder is that of the run: an App outside a project reads its mlapp.yaml. flytekit handles SIGINT itself, and
+    typer uncaught exceptions.
     """
     environ, path = dict(os.environ), list(sys.path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    level, disabled = logging.root.level, logging.root.manager.disable
+    loggers = (logging.root, logging.getLogger("mlapp"))
+    levels, disabled = [logger.level for logger in loggers], logging.root.manager.disable
+    hook = sys.excepthook
     yield
     os.chdir(START)
     os.umask(UMASK)
@@ -128,8 +131,10 @@ def restore_process() -> Iterator[None]:
     for number, handler in handlers.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
-    logging.root.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
     logging.disable(disabled)
+    sys.excepthook = hook
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,12 @@ async def serving(app: App, trained: Any = None, api: Any = None, **settings: An
     application = create_asgi(app, model=trained or app.train(), settings=Serve(**settings), api=api)
     await application.start_models()
     transport = httpx.ASGITransport(application, raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        client.application = application  # type: ignore[attr-defined]
-        yield client
-    await application.close_models()
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            client.application = application  # type: ignore[attr-defined]
+            yield client
+    finally:
+        await application.close_models()
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def running(app: App, trained, **settings) -> Iterator[tuple[str, int]]:
     async def main() -> None:
         await application.start_models()
         await server.serve(sockets=[listener])
+        await application.close_models()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
