@@ -190,7 +190,10 @@ class Predictor:
         part = self._codec.convert(rows) if type(rows) is list else None
         if part is None or self._codec.join is None:
             return self.check(inputs)
-        return self._codec.join([part])
+        try:
+            return self._codec.join([part])
+        except UnicodeEncodeError:  # half of a surrogate pair, which only Python sends
+            return self.check(inputs)
 
     @cached_property
     def _codec(self) -> RowCodec:

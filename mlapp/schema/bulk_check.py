@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema.fields import Field, find_float_field_bound, find_integer_field_bounds
+from mlapp.schema.time_texts import fit_time_unit, is_time_text
 from mlapp.schema.zones import fits_zone
 
 NONE = type(None)
@@ -41,8 +42,11 @@ def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
             case "integer" if kinds <= {int}:
                 low, end = find_integer_field_bounds(field.dtype)
                 return not values or (low <= min(values) and max(values) < end)
-            case "datetime" if kinds <= {str} and all(fits_zone(field, value) for value in values):
-                return bool(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True).notna().all())
+            case "datetime" if kinds <= {str} and all(
+                is_time_text(value) and fits_zone(field, value) for value in values
+            ):
+                times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True)
+                return bool(times.notna().all()) and fit_time_unit(field, times)
     except (TypeError, ValueError, OverflowError):  # of a type or size that requires a check of each value
         pass
     return False

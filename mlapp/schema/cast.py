@@ -93,10 +93,10 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         values = [marker if is_missing_value(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
     # Via UTC: the values of one column can have different zones, or none.
-    is_object = column.dtype == object
+    is_typed = pd.api.types.is_datetime64_any_dtype(column.dtype)
     zoned = is_zoned_dtype(field.dtype)
     # As an index, which is faster than a Series.
-    parsed = pd.to_datetime(pd.Index(column), format="ISO8601" if is_object else None, utc=True)
+    parsed = pd.to_datetime(pd.Index(column), format=None if is_typed else "ISO8601", utc=True)
     if not zoned:
         parsed = parsed.tz_localize(None)
     if field.dtype.startswith("date32"):

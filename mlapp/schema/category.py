@@ -14,6 +14,7 @@ from mlapp.schema.durations import parse_duration
 from mlapp.schema.fields import Field
 from mlapp.schema.json_values import to_json_value
 from mlapp.schema.text_forms import TEXT_FORMS, write_text_form
+from mlapp.schema.time_texts import is_time_text
 from mlapp.schema.zones import fits_zone, is_utc
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ def _build_category_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtyp
 
 def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     """A column as a client sends it: intervals, times and similar objects become their texts."""
-    if field.type != "category" or field.category_dtype in PLAIN:
+    if field.type != "category":
+        return column
+    if column.dtype == "float16":  # pandas cannot look up categories by it
+        column = column.astype("float32")
+    if field.category_dtype in PLAIN:
         return column
     if str(column.dtype) != "str":
         column = column.astype(object).map(to_json_value)
@@ -80,6 +85,8 @@ def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
         if dtype in TEXT_FORMS:
             text = str(write_text_form(TEXT_FORMS[dtype].read(value, "object")))
             return text if text in known else value
+        if not is_time_text(value):
+            return value
         time = pd.Timestamp(value)
         zone = dtype.partition(", ")[2].removesuffix("]")
         if not fits_zone(msgspec.structs.replace(field, dtype=dtype), time):

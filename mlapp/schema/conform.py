@@ -16,6 +16,7 @@ from mlapp.schema.column_check import check_column_names
 from mlapp.schema.dtypes import is_missing_value
 from mlapp.schema.fields import Field, Schema, find_float_field_bound, find_integer_field_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
+from mlapp.schema.time_texts import fits_time_unit, has_dates, is_time_text
 from mlapp.schema.zones import fits_zone, is_zoned_dtype
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK = 20_000
 """Values that are checked together: few enough that other threads get their turn."""
-LARGEST_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53, 16: 2.0**53}
-"""The whole numbers up to which a float of so many bytes holds all."""
+LARGEST_EXACT = {2: 2.0**11 - 1, 4: 2.0**24 - 1, 8: 2.0**53 - 1, 16: 2.0**53 - 1}
+"""The largest whole number that no other is rounded to, by the bytes of a float."""
 FEW = 50
 """Values that are checked one by one as soon."""
 WANTED = {
@@ -141,8 +142,9 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
         return 0
     if kind != "f":
         if field.type == "number":
-            return -1
-        low, end = find_integer_field_bounds(field.dtype)
+            low, end = _find_whole_float_bounds(field.dtype)
+        else:
+            low, end = find_integer_field_bounds(field.dtype)
         good = (column.to_numpy() >= low) & (column.to_numpy() < end)
         return -1 if good.all() else int(np.argmin(good))
     values = column.to_numpy()
@@ -163,6 +165,12 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
     return -1 if good.all() else int(np.argmin(good))
 
 
+def _find_whole_float_bounds(dtype: str) -> tuple[int, int]:
+    """As `find_integer_field_bounds`, for the whole numbers that a floating-point dtype can hold, rounded."""
+    bound = int(find_float_field_bound(dtype))
+    return -bound, bound + 1
+
+
 def _is_conforming_value(field: Field, value: Any) -> bool:
     if is_missing_value(value):
         return field.nullable
@@ -180,8 +188,8 @@ def _is_conforming_value(field: Field, value: Any) -> bool:
         case "string":
             return isinstance(value, str)
         case "datetime":
-            is_time = isinstance(value, (datetime.date, str)) and _parse_conforming_datetime(value) is not None
-            return is_time and fits_zone(field, value)
+            time = _parse_conforming_datetime(value)
+            return time is not None and fits_zone(field, time) and fits_time_unit(field, time)
         case "category":
             return is_category(field, value)
     return accepts_text_form(field, value) if field.type in TEXT_FORMS else True
@@ -203,6 +211,8 @@ def _is_conforming_integer(dtype: str, value: Any) -> bool:
 def _parse_conforming_datetime(value: Any) -> pd.Timestamp | None:
     import pandas as pd
 
+    if not (is_time_text(value) if isinstance(value, str) else isinstance(value, datetime.date)):
+        return None
     try:
         parsed = pd.Timestamp(value)
     except (ValueError, OverflowError):
@@ -210,7 +220,10 @@ def _parse_conforming_datetime(value: Any) -> pd.Timestamp | None:
     return None if pd.isna(parsed) else parsed
 
 
-def _zone_problem(field: Field) -> str:
+def _describe_time_problem(field: Field, time: pd.Timestamp) -> str:
+    if fits_zone(field, time):
+        lost = "a time of day" if has_dates(field) else "more decimals"
+        return f"has {lost}, but the training data has none: send it without"
     if is_zoned_dtype(field.dtype):
         return "has no time zone, but the training data has one: send it with one, such as 2026-01-31T12:00:00+01:00"
     return "has a time zone, but the training data has none: send the local time without one"
@@ -240,12 +253,9 @@ def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listed}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: the value is infinite; the training data had no infinite values"
-    elif (
-        field.type == "datetime"
-        and isinstance(value, (datetime.date, str))
-        and _parse_conforming_datetime(value) is not None
-    ):
-        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {_zone_problem(field)}"
+    elif field.type == "datetime" and (time := _parse_conforming_datetime(value)) is not None:
+        problem = _describe_time_problem(field, time)
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {problem}"
     elif _is_rounded_by_column(value, field):
         detail = (
             f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is too large for a float to "

@@ -153,10 +153,10 @@ def _mark_empty_csv_texts(text: str, by: str) -> str | None:
     """The text with `MARK` in place of each empty text in quotes; None if what looks like one may be part of a cell."""
     end = rf"[{re.escape(by)}\r\n]"
     empty = rf'(?:(?<={end})|\A)""(?={end}|\Z)'
-    if re.search(empty, text) is None:
-        return text
     if MARK in text:
         return None
+    if re.search(empty, text) is None:
+        return text
     marked, count = re.subn(empty, MARK, text)
     return marked if _count_empty_csv_texts(text.encode(), by) == count else None
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlapp.schema.number_rows import NumberRows
 
 SeveralDecoder: TypeAlias = Callable[["list[bytes]"], "list[Part | None]"]
-REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, struct.error, OverflowError, RecursionError)
+REFUSED = (msgspec.MsgspecError, UnicodeError, struct.error, OverflowError, RecursionError)
 """Errors for a row that does not fit its type."""
 LONGEST_KNOWN = 64
 """Bytes of a body's start that are remembered."""

@@ -141,7 +141,12 @@ def _read_period_text_form(value: Any, dtype: str) -> Any:
     if not isinstance(value, (str, pd.Period)):
         raise TypeError(value)
     wanted: Any = pd.PeriodDtype(dtype.removeprefix("period[").removesuffix("]"))
-    found: Any = pd.Period(value, freq=wanted.freq) if isinstance(value, str) and len(value) < LONGEST else value
+    found: Any = value
+    if isinstance(value, str) and len(value) < LONGEST:
+        try:
+            found = pd.Period(value, freq=wanted.freq)
+        except AttributeError as error:  # of pandas, for a time of day with nanoseconds
+            raise ValueError(value) from error
     # A date is not a month: it would lose its day.
     if not isinstance(found, pd.Period) or found.freq != wanted.freq or (value is not found and str(found) != value):
         raise ValueError(value)

@@ -75,7 +75,10 @@ def decode_json_tensor(name: str, datatype: str, shape: Sequence[int], text: byt
             arrays.append(np.array(decode(piece), dtype=DTYPES[datatype]))
         except (KeyError, msgspec.ValidationError, OverflowError):
             arrays.append(_convert_tensor_values(name, datatype, _decode_any(piece)))
-    return Tensor(name, _reshape_tensor(name, np.concatenate(arrays), shape), datatype)
+    array = np.concatenate(arrays)
+    if array.dtype.kind == "f" and np.isinf(array).any():  # JSON has no infinity
+        raise _overflown_tensor_error(name, datatype)
+    return Tensor(name, _reshape_tensor(name, array, shape), datatype)
 
 
 def _convert_tensor_values(name: str, datatype: str, values: Any) -> np.ndarray[Any, Any]:
@@ -89,7 +92,7 @@ def _convert_tensor_values(name: str, datatype: str, values: Any) -> np.ndarray[
     array: np.ndarray[Any, Any]
     if datatype == "BYTES":
         array = np.empty(len(flat), dtype=object)
-        array[:] = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in flat]
+        array[:] = [_decode_tensor_text(name, item) if isinstance(item, bytes) else item for item in flat]
     else:
         if isinstance(flat, list) and not all(_fits_tensor_datatype(kind, datatype) for kind in set(map(type, flat))):
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}.")
@@ -97,7 +100,13 @@ def _convert_tensor_values(name: str, datatype: str, values: Any) -> np.ndarray[
             array = np.array(flat, dtype=dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise HttpError(400, f"Tensor '{name:.60}': a value is not of {datatype}: {error}") from None
+        if datatype in FLOATS and np.isinf(array).sum() > np.isinf(np.array(flat, dtype="float64")).sum():
+            raise _overflown_tensor_error(name, datatype)
     return array
+
+
+def _overflown_tensor_error(name: str, datatype: str) -> HttpError:
+    return HttpError(400, f"Tensor '{name:.60}': a value is out of range for {datatype}.")
 
 
 def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes, budget: Budget) -> Tensor:
@@ -116,7 +125,7 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
             if len(texts) % COUNTED == 0:
                 budget.take(TEXT * COUNTED if texts else 0)
             (length,) = struct.unpack_from("<I", raw, at)
-            texts.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
+            texts.append(_decode_tensor_text(name, raw[at + 4 : at + 4 + length]))
             at += 4 + length
         if at != len(raw):
             raise HttpError(400, f"Tensor '{name:.60}': its bytes end within a string.")
@@ -132,6 +141,13 @@ def make_tensor_from_raw(name: str, datatype: str, shape: Sequence[int], raw: by
     budget.take(len(raw) // little.itemsize)
     array = np.frombuffer(raw, dtype=little)
     return Tensor(name, _reshape_tensor(name, array, shape), datatype)
+
+
+def _decode_tensor_text(name: str, text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise HttpError(400, f"Tensor '{name:.60}': a string is not UTF-8. Send bytes in base64.") from None
 
 
 def convert_tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:

@@ -163,3 +163,9 @@ def test_an_empty_text_of_arrow_is_told_from_a_missing_one(tmp_path):
     table = pd.DataFrame({"x": pd.array(["", None, "a"], pd.ArrowDtype(pa.string())), "y": [1, 2, 3]})
     export_table(table, tmp_path / "texts.csv")
     pd.testing.assert_frame_equal(read((tmp_path / "texts.csv").read_text(), infer_schema(table)), table)
+
+
+def test_a_quoted_text_that_is_one_nul_is_neither_empty_nor_missing():
+    schema = infer_schema(pd.DataFrame({"x": ["a", None], "y": ["b", "c"]}))
+    for rest in ("", '"",b\n'):
+        assert read_csv(f'x,y\n"\0",b\n{rest}'.encode(), schema)["x"][0] == "\0"

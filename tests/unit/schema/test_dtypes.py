@@ -175,6 +175,18 @@ def test_ordered_categories_can_be_compared() -> None:
         ("times_arrow", "2024-01-01T12:00:00Z", "has a time zone, but the training data has none"),
         ("times_in_berlin", "2024-01-01T12:00:00", "has no time zone, but the training data has one"),
         ("times_in_berlin", "2024-01-01", "has no time zone, but the training data has one"),
+        ("times", "now", "'now' is not a date or time"),
+        ("times_in_utc", "today", "'today' is not a date or time"),
+        ("times", "0000-01-01", "'0000-01-01' is not a date or time"),
+        ("times_in_seconds", "2024-01-01T12:00:00.5", "has more decimals, but the training data has none"),
+        ("times_arrow", "2024-01-01T12:00:00.123456789", "has more decimals, but the training data has none"),
+        ("dates", "2024-01-01T12:00:00", "has a time of day, but the training data has none"),
+        ("dates_arrow", "2024-01-01T12:00:00", "has a time of day, but the training data has none"),
+        ("dates", "12:30", "'12:30' is not a date or time"),  # pandas reads it as a time of today
+        ("dates", "01/02/2024", "is not a date or time"),
+        ("dates", "2024Q3", "is not a date or time"),
+        ("dates", "0000", "is not a date or time"),
+        ("category_of_times", "01/02/2024", "'01/02/2024' is not one of"),
         ("category_of_integers", True, "True is not one of 1, 2"),
         ("float32", 1e39, "1e[+]39 is out of range for float32"),
         ("float16", 70000, "70000 is out of range for float16"),
@@ -185,6 +197,7 @@ def test_ordered_categories_can_be_compared() -> None:
         ("clocks_arrow_in_seconds", "12:30:00.5", "is not a time of day"),
         ("months", "2024-01-15", "'2024-01-15' is not a period"),
         ("months", "NaT", "'NaT' is not a period"),
+        ("months", "12:30:00.0000001", "is not a period"),  # for which pandas raises an AttributeError
         ("bytes", "a", "'a' is not a string in base64"),
         ("uuids", "1", "'1' is not a UUID"),
     ],
@@ -200,9 +213,40 @@ def test_what_would_become_another_value_is_refused(name: str, sent: Any, says: 
 
 def test_a_whole_number_that_a_float_may_have_rounded_is_refused() -> None:
     _, schema = schema_of(COLUMNS["beyond_floats"])
-    assert make_request_table(pd.DataFrame({"x": [2.0**53, np.nan]}), schema)["x"].tolist()[0] == 2**53
-    with pytest.raises(InputError, match="row 1: .* too large for a float to represent exactly"):
-        make_request_table(pd.DataFrame({"x": [np.nan, 2.0**60]}), schema)
+    assert make_request_table(pd.DataFrame({"x": [2.0**53 - 1, np.nan]}), schema)["x"].tolist()[0] == 2**53 - 1
+    for rounded in (2.0**60, float(2**53 + 1)):
+        with pytest.raises(InputError, match="row 1: .* too large for a float to represent exactly"):
+            make_request_table(pd.DataFrame({"x": [np.nan, rounded]}), schema)
+
+
+def test_a_typed_whole_number_that_half_precision_cannot_hold_is_refused() -> None:
+    _, schema = schema_of(COLUMNS["float16"])
+    with pytest.raises(InputError, match="70000 is out of range for float16"):
+        make_request_table(pd.DataFrame({"x": np.array([1, 70000])}), schema)
+
+
+@pytest.mark.parametrize("name", ["times", "dates", "dates_arrow"])
+@pytest.mark.parametrize("sent", ["01/02/2024", "１", "2024-01-01 00:00:00 UTC", "now"])
+def test_a_time_in_a_column_of_texts_is_refused_as_in_json(name: str, sent: str) -> None:
+    _, schema = schema_of(COLUMNS[name])
+    for column in ([sent], pd.Categorical([sent])):
+        with pytest.raises(InputError, match="column 'x', row 0: "):
+            make_request_table(pd.DataFrame({"x": column}), schema)
+
+
+def test_categories_are_found_by_half_precision() -> None:
+    _, schema = schema_of(COLUMNS["category_of_mixed"])
+    assert make_request_table(pd.DataFrame({"x": np.array([1.0], "float16")}), schema)["x"].tolist() == [1]
+
+
+def test_half_of_a_surrogate_pair_is_refused_where_python_sends_it() -> None:
+    for name in ("float64", "str"):
+        _, schema = schema_of(COLUMNS[name])
+        predictor = Predictor(
+            App("dtypes"), None, frameworks.get_framework("sklearn"), ModelSchema(features=schema, predictions=Schema(kind="any"))
+        )
+        with pytest.raises(InputError, match="column 'x'"):
+            predictor.predict([{"x": "\ud800"}])
 
 
 def test_a_record_whose_cells_are_lists_is_one_row() -> None:

@@ -1,0 +1,52 @@
+"""Texts of dates and times, and the units that columns of them have."""
+
+from __future__ import annotations
+
+import re
+from datetime import MAXYEAR
+from typing import TYPE_CHECKING, Any
+
+from mlapp.schema.durations import UNITS
+from mlapp.schema.fields import Field
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REST = r"(?:[T ].*)?"
+TIME = re.compile(rf"(?!0000)[0-9]{{4}}(?:([-/. ])[0-9]{{2}}(?:\1[0-9]{{2}}{REST})?|[0-9]{{4}}{REST})?")
+"""The beginning of ISO 8601, with pandas' separators. pandas also reads `now`, `12:30` and `2024Q3` as times.
+
+Python has no year 0.
+"""
+UNIT = re.compile(r"\[(n?s|ms|us)\W")
+
+
+def is_time_text(value: str) -> bool:
+    """Whether a text can be a date or time of ISO 8601, and does not depend on the time of its reading."""
+    return TIME.fullmatch(value) is not None
+
+
+def has_dates(field: Field) -> bool:
+    """Whether a column of the type `datetime` holds dates without a time of day."""
+    return field.dtype == "object" or field.dtype.startswith("date32")
+
+
+def fits_time_unit(field: Field, time: pd.Timestamp) -> bool:
+    """Whether the column can hold the time without losing a part of it."""
+    if has_dates(field):
+        return time == time.normalize() and 1 <= time.year <= MAXYEAR
+    return (time.microsecond * 1000 + time.nanosecond) % _find_unit(field) == 0
+
+
+def fit_time_unit(field: Field, times: pd.Series[Any]) -> bool:
+    """As `fits_time_unit`, for all times of a Series."""
+    if has_dates(field):
+        return bool((times == times.dt.normalize()).all())
+    parts = times.dt.microsecond.astype("int64") * 1000 + times.dt.nanosecond
+    return bool((parts % _find_unit(field) == 0).all())
+
+
+def _find_unit(field: Field) -> int:
+    """The nanoseconds of the column's unit."""
+    found = UNIT.search(field.dtype)
+    return UNITS[found[1]] if found else 1
