@@ -41,11 +41,12 @@ def round_to_redaction_step(value: Any, step: float) -> Any:
     """The nearest multiple of `step`; None for a value that is not a finite number."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(number) or not step:
         return None
-    found = round(number / step) * step
+    steps = number / step
+    found = round(steps) * step if math.isfinite(steps) else number  # so large a float is a multiple of it
     return int(found) if isinstance(value, int) and found == int(found) else found
 
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import MissingExtraError
+from mlapp.monitoring.business_keys import select_key_names
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.schema.dtypes import is_missing_value
 from mlapp.schema.text_forms import write_text_form
@@ -33,6 +34,8 @@ MANY = 1024
 so many rows come from a server under load."""
 OWN = ("id", "request", "row", "time", "version", "latency", "weight", "truth")
 """The log's own columns, and that of truths joined to it; a feature of such a name is `feature.NAME`."""
+KEY = "key."
+"""Before the name of a business key's column."""
 NAME = re.compile(r"(?P<replica>.+)-(?P<first>\d{9})-(?P<last>\d{9})(~(?P<generation>\d+))?\.parquet")
 
 
@@ -115,10 +118,10 @@ def make_segment_table(
         "latency": own["latency"],
         "weight": own["weight"],
     }
-    for name in dict.fromkeys(name for row in keys for name in (row or ())):
+    for name in select_key_names(name for row in keys for name in (row or ())):
         if not rules.is_dropped(name):
             values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
-            arrays[f"key.{name}"] = pa.array(
+            arrays[f"{KEY}{name}"] = pa.array(
                 [None if value is None else _format_segment_text(value) for value in values], pa.string()
             )
     log_names = name_segment_columns(columns)
@@ -139,7 +142,7 @@ def make_segment_table(
 def _name_segment_column(name: str) -> str:
     """A feature's column in the log, unless it differs from another feature's in upper and lower case alone."""
     folded = name.lower()
-    return f"feature.{name}" if folded in OWN or folded.startswith(("prediction", "key.")) else name
+    return f"feature.{name}" if folded in OWN or folded.startswith(("prediction", KEY)) else name
 
 
 def name_segment_columns(names: Iterable[str]) -> dict[str, str]:
@@ -190,8 +193,15 @@ def merge_segment_tables(contents: Iterable[bytes]) -> bytes:
     import pyarrow.parquet as parquet
 
     tables = [parquet.ParquetFile(io.BytesIO(content)).read(use_threads=False) for content in contents]
-    merged = pa.concat_tables(tables, promote_options="permissive")
+    merged = pa.concat_tables(_bound_key_columns(tables), promote_options="permissive")
     return encode_segment_table(merged.replace_schema_metadata({META: FORMAT}))
+
+
+def _bound_key_columns(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The tables with at most so many columns of keys together as one may have."""
+    names = [name for table in tables for name in table.column_names if name.startswith(KEY)]
+    dropped = set(names).difference(select_key_names(names))
+    return [table.drop_columns([name for name in table.column_names if name in dropped]) for table in tables]
 
 
 def _make_segment_prediction_arrays(predictions: Sequence[Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import msgspec
 from mlapp.baseline import Baseline
 from mlapp.baseline.build import to_category_text
 from mlapp.errors import Problem, StoreError, TruthError
+from mlapp.monitoring.business_keys import MOST_KEYS, are_business_keys
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
 from mlapp.schema.infer import refuse_equal_columns
@@ -123,8 +124,8 @@ class Truths:
         value = to_json_value(entry["truth"])
         if given[0] == "keys":
             keys = entry["keys"]
-            if not isinstance(keys, dict) or not keys or not all(_is_plain_truth(value) for value in keys.values()):
-                raise ValueError("keys|keys is not an object of strings and numbers")
+            if not keys or not are_business_keys(keys):
+                raise ValueError(f"keys|keys is not an object of at most {MOST_KEYS} strings and numbers")
             kept = self._rules.keys(keys)
             if not kept:
                 raise ValueError("keys|monitor.columns drops all of them")
@@ -143,7 +144,10 @@ class Truths:
         if kind == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)
         if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise ValueError("truth|truth is out of range for a number") from None
         if kind == "boolean" and value in (0, 1):
             value = bool(value)
         types: dict[str, type] = {"integer": int, "number": float, "boolean": bool, "string": str}
@@ -266,7 +270,3 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
 def _is_truth_row_number(text: str) -> bool:
     """Whether a text is a row number, or empty."""
     return not text or (text.isascii() and text.isdecimal() and len(text) <= LONGEST_ROW)
-
-
-def _is_plain_truth(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool)) or value is None

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.business_keys import MOST_KEYS, are_business_keys
 from mlapp.normalization import MANY
 from mlapp.schema.json_values import to_json_value
 from mlapp.serving.web.problems import HttpError
@@ -120,17 +121,12 @@ def check_business_keys(keys: Any, rows: int) -> Any:
     Raises:
         InputError: they are neither.
     """
-    if isinstance(keys, dict) and _are_plain(keys):
+    if are_business_keys(keys):
         return keys
-    if isinstance(keys, list) and len(keys) == rows and all(isinstance(row, dict) and _are_plain(row) for row in keys):
+    if isinstance(keys, list) and len(keys) == rows and all(map(are_business_keys, keys)):
         return keys
-    raise InputError(
-        [
-            Problem(
-                "keys is neither an object of strings and numbers nor a list with one such object per row", field="keys"
-            )
-        ]
-    )
+    wanted = f"an object of at most {MOST_KEYS} strings and numbers"
+    raise InputError([Problem(f"keys is neither {wanted} nor a list with one such object per row", field="keys")])
 
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
@@ -162,10 +158,6 @@ def encode_json(value: Any) -> bytes:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are not texts, integers beyond 64 bits
         return json.dumps(to_json_value(value), allow_nan=False, separators=(",", ":"), default=str).encode()
-
-
-def _are_plain(keys: dict[str, Any]) -> bool:
-    return all(isinstance(value, (str, int, float, bool)) or value is None for value in keys.values())
 
 
 def _count_json_body_keys(content: Any, most: int) -> int:

@@ -25,6 +25,10 @@ GRACE = 4.0
 """Seconds after a window's end in which the other replicas write their last counts."""
 PATIENCE = 60.0
 """Seconds after which a run starts beside one that has not ended."""
+MOST = 2
+"""Runs at the same time: one that trains, and one that closes windows. Each takes as much memory as a server."""
+LONGEST = 6 * 3600.0
+"""Seconds after which a run is killed, as the CronJob's on Kubernetes."""
 RETRY = 60.0
 """Seconds between two runs while a webhook cannot be reached."""
 
@@ -125,13 +129,24 @@ class _Closer:
         try:
             # A run that trains takes hours; the alarms of later windows do not wait for it.
             is_alone = self._running.acquire(timeout=PATIENCE)
+            self._slots.acquire()
         finally:
             self._waiting.release()
         try:
             found = subprocess.run(  # noqa: S603
-                self._command, cwd=self._root, env=self._environment, capture_output=True, text=True, check=False
+                self._command,
+                cwd=self._root,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LONGEST,
             )
+        except subprocess.TimeoutExpired:
+            log.warning("mlapp monitor run was killed: it took more than %d hours", LONGEST // 3600)
+            return
         finally:
+            self._slots.release()
             if is_alone:
                 self._running.release()
         if found.returncode:
@@ -157,6 +172,7 @@ class _Closer:
 
     _running = threading.Lock()
     _waiting = threading.Lock()
+    _slots = threading.BoundedSemaphore(MOST)
     _retrying = threading.Lock()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client import generate_latest
 
 from mlapp import training
 from mlapp.errors import InputError, Problem
+from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.project import Project
 from tests.unit.monitoring.service import Service
 
@@ -123,3 +125,9 @@ def test_rounded_columns_do_not_drift_from_rounded_training(
     service.stop()
     found = json.loads(mlapp("monitor", "--json").out)["windows"]
     assert [window["distances"]["age"] < 0.03 for window in found[:2]] == [True, True]
+
+
+def test_numbers_at_the_edge_of_floats_are_rounded_and_stop_nothing() -> None:
+    rules = ColumnPrivacy({"age": "round(0.5)"}, "people")
+    assert rules.apply("age", [1e308, 10**400, math.inf, math.nan, "x", 3.2]) == [1e308, None, None, None, None, 3.0]
+    assert rules.keys({"age": 10**400}) == {"age": None}

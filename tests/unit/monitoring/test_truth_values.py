@@ -1,0 +1,61 @@
+"""Truths and business keys of clients: values of each type, and names without end."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlapp.baseline import Baseline
+from mlapp.errors import InputError, TruthError
+from mlapp.monitoring.business_keys import MOST_COLUMNS, MOST_KEYS
+from mlapp.monitoring.column_privacy import ColumnPrivacy
+from mlapp.monitoring.place import Place
+from mlapp.monitoring.segments import encode_segment_table, make_segment_table, merge_segment_tables
+from mlapp.monitoring.truth import Truths
+from mlapp.serving.decoding.json_body import check_business_keys
+from mlapp.store.folder_storage import FolderStorage
+
+pytest.importorskip("pyarrow", reason="needs mlapp-kit[monitor]")
+
+
+@pytest.mark.parametrize("target", ["integer", "number", "boolean", "string"])
+@pytest.mark.parametrize("truth", [10**400, -(10**400)])
+def test_an_integer_beyond_every_float_is_refused(tmp_path, target: str, truth: int) -> None:
+    place = Place(FolderStorage(tmp_path), "app")
+    with pytest.raises(TruthError, match="truth is"):
+        Truths(place, ColumnPrivacy({}, "app"), Baseline(target=target)).check({"id": "a", "truth": truth})
+
+
+def test_more_keys_than_a_row_may_have_are_refused(tmp_path) -> None:
+    truths = Truths(Place(FolderStorage(tmp_path), "app"), ColumnPrivacy({}, "app"))
+    names = [f"k{at}" for at in range(MOST_KEYS + 1)]
+    with pytest.raises(TruthError, match="keys is not an object of at most 16"):
+        truths.check({"keys": dict.fromkeys(names, 1), "truth": 1})
+    with pytest.raises(InputError, match="keys is neither an object of at most 16"):
+        check_business_keys(dict.fromkeys(names, 1), 1)
+    assert truths.check({"keys": dict.fromkeys(names[1:], 1), "truth": 1})
+
+
+def make_segment(second: int) -> Any:
+    """Rows of clients that invent a name of a key for each row."""
+    keys = [{"loan": 1, f"k{second}-{row}": 1} for row in range(100)]
+    texts, numbers = ["x"] * len(keys), np.zeros(len(keys))
+    own = dict.fromkeys(("id", "request", "version"), texts) | dict.fromkeys(
+        ("row", "time", "latency", "weight"), numbers
+    )
+    return make_segment_table({"a": numbers}, texts, own, keys, ColumnPrivacy({}, "app"))
+
+
+def test_invented_names_of_keys_make_no_more_columns() -> None:
+    from pyarrow import parquet
+
+    segments = [make_segment(second) for second in range(3)]
+    merged = parquet.ParquetFile(io.BytesIO(merge_segment_tables(map(encode_segment_table, segments)))).read()
+    for table in (*segments, merged):
+        names = [name for name in table.column_names if name.startswith("key.")]
+        assert len(names) == MOST_COLUMNS
+        assert names[0] == "key.loan"
+    assert merged.num_rows == 300
