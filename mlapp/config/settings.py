@@ -10,6 +10,9 @@ from msgspec import Meta
 from mlapp.config.monitor import Monitor
 from mlapp.config.section import Section
 
+END = r"$(?!\n)"
+"""The end of a text. `$` alone permits a line break there, which would become an instruction of a Dockerfile."""
+
 
 class Serve(Section, frozen=True):
     """`serve:` the HTTP server."""
@@ -131,12 +134,19 @@ class Image(Section, frozen=True):
     name: Annotated[
         str | None, Meta(description="Repository of the image, with its registry; the app's name when absent.")
     ] = None
-    base: Annotated[str | None, Meta(description="Base image; the official slim Python image when absent.")] = None
+    base: Annotated[
+        Annotated[str, Meta(pattern=rf"^[A-Za-z0-9]\S*{END}", examples=["python:3.11-slim"])] | None,
+        Meta(description="Base image; the official slim Python image when absent."),
+    ] = None
     python: Annotated[
-        str | None, Meta(description="Python version of the image, such as 3.11; this machine's version when absent.")
+        Annotated[str, Meta(pattern=rf"^[0-9]+(\.[0-9]+)*{END}", examples=["3.11"])] | None,
+        Meta(description="Python version of the image, such as 3.11; this machine's version when absent."),
     ] = None
     platforms: Annotated[list[str], Meta(description="Platforms to build, such as linux/amd64.")] = []
-    system_packages: Annotated[list[str], Meta(description="Debian packages to install.")] = []
+    system_packages: Annotated[
+        list[Annotated[str, Meta(pattern=rf"^[a-z0-9][A-Za-z0-9.+:~=/-]*{END}", examples=["libgomp1", "curl=8.14.1-2"])]],
+        Meta(description="Debian packages to install."),
+    ] = []
     env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
     include: Annotated[list[str], Meta(description="Globs of ignored files to include anyway.")] = []
     index_url: Annotated[
@@ -166,7 +176,7 @@ class Settings(Section, frozen=True):
     """The whole of mlapp.yaml. `targets` holds each target's section, whose types the target defines."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")] | None,
+        Annotated[str, Meta(pattern=rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?{END}")] | None,
         Meta(description="The App's name. Commands that operate a target use it instead of importing the code."),
     ] = None
     app: Annotated[

@@ -18,7 +18,7 @@ def render_dockerfile(spec: ImageSpec) -> str:
     """The Dockerfile. Its build context is the project's folder, which contains the layers' files.
 
     Raises:
-        ConfigError: a variable of the environment has a line break.
+        ConfigError: a variable of the environment has a line break, or a name that is none.
     """
     _require_single_dockerfile_lines(spec.environment)
     given = _escape_dockerfile_values(spec.environment)
@@ -66,6 +66,8 @@ def _escape_dockerfile_values(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def _require_single_dockerfile_lines(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
+        if not re.fullmatch(r"[^\s=\"'\\$]+", name):
+            raise ConfigError(f"image.env: {name!r} is not the name of a variable.", "Use letters, digits and _.")
         if "\n" in value or "\r" in value:
             raise ConfigError(
                 f"image.env: {name} has a line break, which a Dockerfile cannot contain.",
