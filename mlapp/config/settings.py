@@ -144,7 +144,9 @@ class Image(Section, frozen=True):
     ] = None
     platforms: Annotated[list[str], Meta(description="Platforms to build, such as linux/amd64.")] = []
     system_packages: Annotated[
-        list[Annotated[str, Meta(pattern=rf"^[a-z0-9][A-Za-z0-9.+:~=/-]*{END}", examples=["libgomp1", "curl=8.14.1-2"])]],
+        list[
+            Annotated[str, Meta(pattern=rf"^[a-z0-9][A-Za-z0-9.+:~=/-]*{END}", examples=["libgomp1", "curl=8.14.1-2"])]
+        ],
         Meta(description="Debian packages to install."),
     ] = []
     env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}

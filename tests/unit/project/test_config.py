@@ -60,7 +60,10 @@ def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
         ("monitor: {quality: {accuracy: 0}}", "monitor: quality.accuracy must be the change for the worse"),
         ("monitor: {promote: {better: f1, on: []}}", "monitor.promote.on: Expected a list of length >= 1"),
         ('name: "flowers\\n"', "name: Expected text matching regex"),
-        ('image: {base: "python:3.11\\nRUN id"}', r"image.base: 'python:3.11\nRUN id' does not have the form of python:3.11"),
+        (
+            'image: {base: "python:3.11\\nRUN id"}',
+            r"image.base: 'python:3.11\nRUN id' does not have the form of python:3.11",
+        ),
         ("image: {base: --platform=x}", "image.base: '--platform=x' does not have the form of python:3.11"),
         ('image: {python: "3.11; id"}', "image.python: '3.11; id' does not have the form of 3.11"),
         ('image: {system_packages: ["curl; id"]}', "image.system_packages[0]: 'curl; id' does not have the form of"),

@@ -243,7 +243,10 @@ def test_half_of_a_surrogate_pair_is_refused_where_python_sends_it() -> None:
     for name in ("float64", "str"):
         _, schema = schema_of(COLUMNS[name])
         predictor = Predictor(
-            App("dtypes"), None, frameworks.get_framework("sklearn"), ModelSchema(features=schema, predictions=Schema(kind="any"))
+            App("dtypes"),
+            None,
+            frameworks.get_framework("sklearn"),
+            ModelSchema(features=schema, predictions=Schema(kind="any")),
         )
         with pytest.raises(InputError, match="column 'x'"):
             predictor.predict([{"x": "\ud800"}])
