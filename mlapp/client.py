@@ -71,7 +71,7 @@ class Remote:
         return await asyncio.to_thread(self.predict, inputs)
 
     def _post_to_server_with_retry(self, body: RequestBody) -> tuple[int, bytes]:
-        """Send over the thread's open connection; if the server has closed it, send once more over a new one."""
+        """Send over the thread's open connection; if the server has closed it, send again over a new one."""
         is_new = getattr(self._local, "connection", None) is None
         try:
             return self._post_inputs_to_server(body)

@@ -97,7 +97,7 @@ class TruthError(InputError):
 
 
 STAGE_ERRORS = (Exception, SystemExit)
-"""What a user's function can raise. Its `sys.exit()` ends neither a training without a word nor a server."""
+"""What a user's function can raise. Includes SystemExit: `sys.exit()` must not end a training silently, or a server."""
 
 
 class UserCodeError(MlappError):

@@ -19,7 +19,7 @@ from mlapp.pipeline.parameters import bind_stage_parameters, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
-"""Types, and modules of types, of which models of several frameworks are: as a return annotation they declare none."""
+"""Base types, and modules of types, of several frameworks: as a return annotation they do not identify a framework."""
 
 NOT_A_MODEL = (dict, list, tuple, set, str, bytes, int, float, type)
 """Types of what a model function returns for its trainer: parameters, or the class of the model."""

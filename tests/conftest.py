@@ -1,4 +1,4 @@
-"""What all tests share: the command line in this process, and projects in a folder of their own."""
+"""Fixtures of all tests: the command line in this process, and temporary projects."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what is left out for want of a cluster: none can be installed for a run of the tests."""
+    """List the tests that are left out because they need a cluster."""
     for name, tests in {
         "MLAPP_TEST_KUBECONFIG": "tests/cluster",
         "MLAPP_TEST_FLYTE_CONFIG": "tests/cluster/flyte",
@@ -139,7 +139,7 @@ def restore_process() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str

@@ -45,15 +45,15 @@ def pytest_runtest_call() -> Iterator[None]:
     return (yield from _skip_without_extra())
 
 
-def leave_out(told: str) -> NoReturn:
+def leave_out(message: str) -> NoReturn:
     """Skip a test that lacks a program of this machine; in CI it fails, except with the core install.
 
     Args:
         told: what is missing, and which script installs it.
     """
     if "CI" in os.environ and not IS_ACTIVE:
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def _skip_without_extra() -> Iterator[None]:

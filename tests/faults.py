@@ -16,7 +16,7 @@ FAULTS = ("lost", "error", "unanswered", "cut")
 def proxy(target: str, rate: float, seed: int = 0, drop_headers: tuple[str, ...] = ()) -> Iterator[str]:
     """The address of a proxy to `target` that breaks this share of the requests, each in one of the ways.
 
-    `unanswered` is the worst: the server has done what was asked, and the client cannot know.
+    With `unanswered` the server has done its work, and the client cannot know.
     """
     host = target.removeprefix("http://")
     choose = random.Random(seed)
@@ -63,7 +63,7 @@ def proxy(target: str, rate: float, seed: int = 0, drop_headers: tuple[str, ...]
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """A client that went away is what this is for."""
+            """Clients that disconnect are expected."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

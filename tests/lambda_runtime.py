@@ -1,4 +1,4 @@
-"""A double of Lambda's Runtime API, which gives a function its events and keeps what it answers.
+"""A double of Lambda's Runtime API: it provides events to a function and stores the answers.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html. AWS's own client is tested against it too.
 """

@@ -1,4 +1,4 @@
-"""What an operator does to an app whose code is broken or not there: the same for every target."""
+"""An operator's commands for an app with broken or missing code, for every target."""
 
 from __future__ import annotations
 

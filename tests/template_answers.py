@@ -1,4 +1,4 @@
-"""What each program that serves a model answers to the same requests, in one process.
+"""The answers of each program that serves a model to the same requests, in one process.
 
 `python -m tests.template_answers FOLDER` writes JSON: for each program, the answers to `POST /predict`; and requests of
 the Open Inference Protocol with the server's answers, for another process to compare.

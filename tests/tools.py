@@ -34,16 +34,16 @@ def http_route_schema() -> dict[str, Any]:
     found = re.search(r"const schema = (\{.*?\n\});", file.read_text(), re.DOTALL)
     assert found, f"{file} has another form"
     spec: dict[str, Any] = json.loads(found[1])["properties"]["spec"]
-    return closed(spec)
+    return forbid_unknown_properties(spec)
 
 
-def closed(schema: Any) -> Any:
+def forbid_unknown_properties(schema: Any) -> Any:
     """The schema, refusing properties that it does not name: the API server would drop them, and say nothing."""
     if isinstance(schema, list):
-        return [closed(item) for item in schema]
+        return [forbid_unknown_properties(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: closed(value) for key, value in schema.items()}
+    made = {key: forbid_unknown_properties(value) for key, value in schema.items()}
     return {**made, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else made
 
 

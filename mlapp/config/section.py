@@ -25,7 +25,7 @@ TYPES = {
     "object": "keys and values",
     "null": "nothing",
 }
-"""What YAML calls msgspec's types."""
+"""YAML's names of msgspec's types."""
 
 T = TypeVar("T")
 KEY = re.compile(r" - at `key` in `\$(.*)`$")

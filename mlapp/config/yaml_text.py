@@ -1,4 +1,4 @@
-"""Parses a YAML file of the user. A key that is given twice is an error: PyYAML takes the last one without a word."""
+"""Parses a YAML file of the user. A duplicate key is an error: PyYAML silently uses the last one."""
 
 from __future__ import annotations
 

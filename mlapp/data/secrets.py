@@ -20,7 +20,7 @@ HIDDEN = "***"
 # Up to the last @, because a password that is not percent-encoded can contain any character. `host:8080/a@b` has none.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
-"""A token in place of a user name, as Git hosts and package indexes accept it."""
+"""A token instead of a user name, as Git hosts and package indexes accept it."""
 _SETTING = re.compile(
     r"(?P<before>(?:^|(?<=[?&;#,\s({\['\"]))"
     r"(?:(?:[\w.-]*[_.-])?sig|[\w.-]*(?:password|passwd|pwd|passphrase|secret|token(?!s|iz)|signature|credential"

@@ -42,6 +42,6 @@ def dump_yaml_documents(documents: Iterable[Any]) -> str:
 
 
 def diff_yaml(before: Any, after: Any, before_title: str, after_title: str) -> str:
-    """A unified diff of two documents; None or an empty one stands for no document."""
+    """A unified diff of two documents; None or an empty one means no document."""
     old, new = (dump_yaml(each).splitlines(keepends=True) if each else [] for each in (before, after))
     return "".join(difflib.unified_diff(old, new, before_title, after_title))

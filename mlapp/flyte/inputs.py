@@ -74,7 +74,7 @@ class Input:
             return None
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are timezone-aware, in UTC
-        # An unchanged default is passed directly: its text may stand for a tuple, a class, a function.
+        # An unchanged default is passed directly: its text may represent a tuple, a class or a function.
         if default is not REQUIRED and value == self._write_input(default):
             return default
         return self.parameter.convert_value(value)
@@ -131,7 +131,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         if is_time and kind == datetime.datetime | None:
             kind = datetime.datetime
         elif not is_time and kind in (datetime.datetime, datetime.datetime | None):
-            kind = str  # Flyte's datetime is always in UTC: a naive one would come back aware
+            kind = str  # Flyte's datetime is always in UTC: a naive one would return aware
         made.append(Input(parameter, name, kind))
     return made
 

@@ -35,7 +35,7 @@ class Framework(ABC):
     survives_fork: ClassVar[bool] = False
     """A loaded model works in a forked child until it predicts: it holds no threads and no devices."""
     trains_from_weights: ClassVar[bool] = False
-    """`proceed` does not fit: it gives the model the weights to begin with, and the trainer goes on."""
+    """`proceed` does not fit: it gives the model its initial weights, and the trainer continues."""
 
     @abstractmethod
     def owns(self, kind: type) -> bool:

@@ -1,4 +1,4 @@
-"""Limits the cells that are counted in a second. Of more rows, a random part is counted, and stands for the others."""
+"""Limits the cells that are counted in a second. Above the limit, a weighted random part of the rows is counted."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ log = logging.getLogger("mlapp.monitoring")
 KEPT = WEEK
 """Seconds for which a delivery is attempted."""
 MOST = 1000
-"""Number of deliveries that are kept. Of more, the oldest ones are removed."""
+"""Maximum number of stored deliveries. The oldest ones are removed."""
 ABANDONED = 900
 """Seconds after which an attempt without a result is one of a process that was killed. Longer than an attempt takes,
 also for a process whose clock is minutes ahead."""

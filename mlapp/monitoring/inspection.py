@@ -171,7 +171,7 @@ def _inspect_quality(
 def _read_truths_if_possible(
     pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, baseline: Baseline | None
 ) -> list[Truth]:
-    """The truths of the truth_reader. Without them, those that were sent as feedback are evaluated all the same."""
+    """The truths of the truth_reader. Without them, those sent as feedback are still evaluated."""
     try:
         return read_truths(pipeline, rules, place, since, until, baseline)
     except MlappError as error:

@@ -38,7 +38,7 @@ from mlapp.store.references import CHALLENGER, HELD
 
 log = logging.getLogger("mlapp.monitoring")
 LONGEST_FAILURE = 2000
-"""Characters of the reason of a failure that are kept."""
+"""Maximum number of stored characters of a failure's reason."""
 ANSWERING = 12
 """Number of last windows, in at least one of which a version must have answered to be retrained."""
 

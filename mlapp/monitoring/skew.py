@@ -24,7 +24,7 @@ from mlapp.project import Project
 from mlapp.training.reliability import list_reliability_rows
 
 CLOSE = 1e-6
-"""Relative difference of numbers that is none."""
+"""Numbers with a smaller relative difference count as equal."""
 NAMED = 5
 """Columns that are named, those that tell the different rows best."""
 TELLS = 0.2

@@ -23,7 +23,7 @@ LONGEST_HEADER = 1_000_000
 BLOCK = 200_000
 """Characters of lines that are cut together."""
 MARK = "\0"
-"""What stands for an empty text in quotes while Python's reader splits a text."""
+"""Placeholder of an empty text in quotes while Python's reader splits a text."""
 QUOTES = re.compile('"+')
 LINE = re.compile(r"[^\r\n]+")
 LINE_END = re.compile(r"[\r\n]")
@@ -150,7 +150,7 @@ class Records:
 
 
 def _mark_empty_csv_texts(text: str, by: str) -> str | None:
-    """The text with `MARK` in place of each empty text in quotes; None if what looks like one may be part of a cell."""
+    """The text with `MARK` instead of each empty text in quotes; None if what looks like one may be part of a cell."""
     end = rf"[{re.escape(by)}\r\n]"
     empty = rf'(?:(?<={end})|\A)""(?={end}|\Z)'
     if MARK in text:

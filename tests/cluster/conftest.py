@@ -89,13 +89,13 @@ def place(base) -> tuple[str, str, str]:
 @pytest.fixture(scope="session")
 def image(base) -> Callable[..., str]:
     """Makes an image once: `image("1")`, `image("2", fault="crash")`."""
-    made: dict[str, str] = {}
+    make_shipment: dict[str, str] = {}
 
     def get(version: str, fault: str = "") -> str:
         name = f"{version}-{fault or 'good'}"
-        if name not in made:
-            made[name] = build(base, name, VERSION=version, **({"FAULT": fault} if fault else {}))
-        return made[name]
+        if name not in make_shipment:
+            make_shipment[name] = build(base, name, VERSION=version, **({"FAULT": fault} if fault else {}))
+        return make_shipment[name]
 
     return get
 
@@ -138,14 +138,14 @@ def target(namespace) -> Callable[..., Any]:
     from mlapp.config import Serve, Settings
     from mlapp.deploy import open_target
 
-    def opened(app: str = "digits", **settings: Any) -> Any:
+    def make_target(app: str = "digits", **settings: Any) -> Any:
         resources = {"cpu": "20m", "cpu_limit": None, "memory": "64Mi", **settings.pop("resources", {})}
         rollout = {"timeout": 180, **settings.pop("rollout", {})}
         defaults = {"kubeconfig": KUBECONFIG, "namespace": namespace}
         raw = {**defaults, "resources": resources, "rollout": rollout, **settings}
         return open_target("k8s", app, Settings(targets={"k8s": raw}, serve=Serve(drain=5)))
 
-    return opened
+    return make_target
 
 
 @pytest.fixture
@@ -153,10 +153,10 @@ def ship(image) -> Callable[..., Any]:
     """A shipment of the stand-in."""
     from mlapp.deploy import Shipment
 
-    def made(version: str = "1", fault: str = "", reference: str | None = None) -> Shipment:
+    def make_shipment(version: str = "1", fault: str = "", reference: str | None = None) -> Shipment:
         return Shipment("digits", reference or image(version, fault), version, f"commit{version}", example=[{"x": 1}])
 
-    return made
+    return make_shipment
 
 
 class Load:
@@ -196,9 +196,9 @@ class Load:
         from mlapp.deploy.cluster.transport import read_transport_lines
 
         phase = self.wait_for("Succeeded", seconds=seconds)
-        said = list(read_transport_lines(self._cluster.read_pod_log(self.name)))
-        assert phase == "Succeeded", said[-1].decode() if said else phase
-        found: dict[str, Any] = json.loads(said[-1])
+        output = list(read_transport_lines(self._cluster.read_pod_log(self.name)))
+        assert phase == "Succeeded", output[-1].decode() if output else phase
+        found: dict[str, Any] = json.loads(output[-1])
         return found
 
 

@@ -1,4 +1,4 @@
-"""Deploying to a real cluster: objects that it accepts, failures in its own words, rights, the way back."""
+"""Deploying to a real cluster: accepted objects, quoted failures, permissions and rollbacks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mlapp.deploy.cluster.transport import ApiRequest
 
 
 def test_the_main_way_deploy_change_roll_back_delete(target, ship):
-    told = []
+    messages = []
     first = target(env={"COLOR": "red"})
 
-    release = first.apply(ship("1"), progress=told.append)
+    release = first.apply(ship("1"), progress=messages.append)
 
     assert (release.number, release.state) == (1, "live")
     assert first.predict([{"x": 1}]) == {"predictions": [1], "version": "1", "color": "red"}
@@ -87,7 +87,7 @@ def test_a_conflict_names_who_owns_the_field(target, ship):
     assert cluster.get_object(DEPLOYMENT, "digits")["spec"]["replicas"] == 1
 
 
-def test_replicas_go_to_an_autoscaler_and_come_back(target, ship):
+def test_replicas_go_to_an_autoscaler_and_return(target, ship):
     target(replicas=2).apply(ship())
 
     scaling = target(autoscaling={"min": 2, "max": 3})
@@ -99,7 +99,7 @@ def test_replicas_go_to_an_autoscaler_and_come_back(target, ship):
 
 
 @pytest.mark.parametrize(
-    ("fault", "settings", "said"),
+    ("fault", "settings", "message"),
     [
         ("crash", {}, "No module named 'sklearn'"),
         ("wrong", {}, "answered 500 to a prediction: the predictor raised ValueError"),
@@ -107,13 +107,13 @@ def test_replicas_go_to_an_autoscaler_and_come_back(target, ship):
         ("", {"resources": {"cpu": "900"}, "rollout": {"timeout": 10}}, "Insufficient cpu"),
     ],
 )
-def test_a_release_that_does_not_come_up_says_why_and_goes_back(target, ship, fault, settings, said):
+def test_a_release_that_does_not_become_ready_gives_the_reason_and_rolls_back(target, ship, fault, settings, message):
     target().apply(ship("1"))
 
     with pytest.raises(DeployError) as caught:
         target(**settings).apply(ship("2", fault))
 
-    assert said in caught.value.what
+    assert message in caught.value.what
     assert "Rolled back: release 1 is live." in caught.value.what
     assert target().predict([{"x": 1}])["version"] == "1"
 
@@ -290,14 +290,14 @@ def test_the_calls_and_the_time_of_a_deploy(target, ship, record_property):
     first.apply(ship("1"))
     calls = len(first.cluster.calls)
     again = target()
-    told = []
+    messages = []
     started = time.monotonic()
 
-    again.apply(ship("2"), progress=lambda line: told.append((time.monotonic() - started, line)))
+    again.apply(ship("2"), progress=lambda line: messages.append((time.monotonic() - started, line)))
     end = time.monotonic() - started
 
-    applied = next(at for at, line in told if line == "Deployment/digits changed")
-    ready = next(at for at, line in told if "1 of 1 new pods available" in line)
+    applied = next(at for at, line in messages if line == "Deployment/digits changed")
+    ready = next(at for at, line in messages if "1 of 1 new pods available" in line)
     began = time.monotonic()
     again.status()
     status_took = time.monotonic() - began

@@ -32,8 +32,10 @@ def gateway(api, namespace) -> Iterator[None]:
             try:
                 routes = api.transport.send_json(ApiRequest("GET", path, verb="list", object="routes"))["items"]
                 for route in routes:
-                    made = datetime.fromisoformat(route["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
-                    is_old = (datetime.now(timezone.utc) - made).total_seconds() > PATIENCE
+                    make_shipment = datetime.fromisoformat(
+                        route["metadata"]["creationTimestamp"].replace("Z", "+00:00")
+                    )
+                    is_old = (datetime.now(timezone.utc) - make_shipment).total_seconds() > PATIENCE
                     if is_old and not route.get("status", {}).get("parents"):
                         accept_route(route)
             except DeployError:  # the cluster has no HTTPRoute, or the route is gone
@@ -81,12 +83,12 @@ def kserve(api, namespace, gateway) -> Callable[..., Any]:
     except DeployError as error:
         pytest.skip(error.what)
 
-    def opened(**settings: Any) -> Any:
+    def make_target(**settings: Any) -> Any:
         resources = {"cpu": "20m", "memory": "64Mi"}
         raw = {"kubeconfig": KUBECONFIG, "namespace": namespace, "resources": resources, **settings}
         return open_target("kserve", "digits", Settings(targets={"kserve": raw}, serve=Serve(drain=5)))
 
-    return opened
+    return make_target
 
 
 def test_deploying_updating_and_going_back(kserve, ship):

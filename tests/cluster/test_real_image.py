@@ -1,4 +1,4 @@
-"""The whole way with the real image: train, deploy, ask, train again, deploy again under load, and lose nothing."""
+"""The complete job with the real image: train, deploy, predict, and deploy again under load without loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build(fit_intercept: bool = True) -> LinearRegression:
 
 @pytest.fixture
 def mlapp(tmp_path, namespace, place):
-    """Runs a command in a project; what it printed on stdout."""
+    """Runs a command in a project; returns its stdout."""
     kubeconfig, registry, base = place
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn]\npandas\nscikit-learn\n")

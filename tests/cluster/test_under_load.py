@@ -1,4 +1,4 @@
-"""No request is lost: 300 a second, half of them on connections that are kept, while releases come and go."""
+"""No request is lost during deploys: 300 a second, half of them on persistent connections."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_a_canary_that_is_judged_by_what_it_answers(target, ship, load):
     shipper = target(replicas=2, rollout={"check": False})
     shipper.apply(ship("1"))
     running = load(60)
-    told = []
+    messages = []
 
     shipper.canary(ship("2", "sometimes"), 30)
     with pytest.raises(DeployError, match=r"was aborted: \d+\.\d% of its requests failed, compared with 0\.0%"):
-        shipper.judge(60, progress=told.append)
+        shipper.judge(60, progress=messages.append)
 
     running.result()
-    print(told)
+    print(messages)
     assert shipper.cluster.get_object(DEPLOYMENT, "digits-canary") is None
     assert [(release.number, release.state) for release in shipper.releases()] == [(1, "live"), (2, "aborted")]
 

@@ -44,7 +44,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def make_function_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
-    """The record of a shipment, with the triggers for when it goes live. An example that is too long is omitted."""
+    """The record of a shipment, with the triggers to create when it becomes live. A long example is omitted."""
     example = None if shipment.example is None else list(shipment.example)
     if len(msgspec.json.encode(example)) > MOST_EXAMPLE:
         example = None

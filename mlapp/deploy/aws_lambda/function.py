@@ -228,7 +228,7 @@ class Function:
 
 
 def read_version_record(version: dict[str, Any]) -> ReleaseRecord | None:
-    """The description of a version; None if somebody else published it."""
+    """The description of a version; None if mlapp did not publish it."""
     text = version.get("Environment", {}).get("Variables", {}).get(RECORD)
     try:
         return msgspec.json.decode(text, type=ReleaseRecord) if text else None

@@ -40,7 +40,7 @@ class UnreachableError(DeployError):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A field that somebody else owns: `owner` is their field manager."""
+    """A field of another field manager, `owner`."""
 
     object: str
     field: str

@@ -47,7 +47,7 @@ def _eject_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str
 
 
 def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    """Files with a generator in place of the ConfigMap. As with ours, a change of its name triggers a rollout."""
+    """Files with a generator instead of the ConfigMap. As with ours, a change of its name triggers a rollout."""
     config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
     rest = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"

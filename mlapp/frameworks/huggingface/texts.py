@@ -9,7 +9,7 @@ from mlapp.errors import DataError, ModelError
 BATCH = 32
 """Texts that go through a model at once in prediction."""
 NO_LIMIT = 1_000_000
-"""A tokenizer that knows no limit tells a number far above this one."""
+"""Tokenizers without a limit report a number far above this one."""
 
 
 def list_huggingface_texts(features: Any) -> list[list[str]]:

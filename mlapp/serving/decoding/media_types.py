@@ -20,7 +20,7 @@ from mlapp.serving.web.budget import OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
 CHUNK = 100_000
-"""Cells of a CSV that become features together; none of them is kept as an object."""
+"""Number of CSV cells that are converted to features together, without an object for each."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 

@@ -36,7 +36,7 @@ HUGE = 1024 * 1024
 CELL = 8
 """Most bytes of a packed cell, which has one byte in the body at least."""
 MOMENT = 2.0
-"""Seconds that a decoder has to finish when nobody waits any more."""
+"""Seconds that a decoder has to finish after its last client has left."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mlapp.serving.decoding.child import serve_decoder_child

@@ -27,9 +27,9 @@ NOT_PLAIN = frozenset(
 )
 """Headers with which a request takes the long way."""
 LONGEST_HEAD = 2048
-"""Most bytes of a head that is kept."""
+"""Maximum size of a stored head, in bytes."""
 MOST_HEADS = 256
-"""Heads that are kept. Those of one client differ by the length of the body."""
+"""Maximum number of stored heads. Those of one client differ by the length of the body."""
 FRAME = 16
 """Bytes that usually frame a chunk; one may hold a byte of the body."""
 SLOW_READ = 30.0

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 FAST = 0.005
 """Seconds that a call may hold up the event loop."""
 SLOW = 0.02
-"""Seconds from which the usual call goes to a thread."""
+"""If the usual call takes at least this many seconds, it runs in a thread."""
 STUCK = 0.1
 """Seconds from which one call alone sends the next ones to a thread."""
 RECENT = 5

@@ -15,7 +15,7 @@ import msgspec
 from mlapp.printable_text import make_printable_json
 
 DELAY = 0.1
-"""Seconds that a line may wait: lines are written together, because a system call a request is dear."""
+"""Seconds that a line may wait: lines are written together, because a system call for each request is expensive."""
 PROBES = ("/livez", "/readyz")
 """Asked every few seconds by whatever runs the server: their successes would bury the rest."""
 START = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":'

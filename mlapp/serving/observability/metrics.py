@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 DELAY = 0.05
-"""Seconds after which what happened is counted, much together: each lock that a metric takes is dear."""
+"""Seconds between updates of the metrics. Events are counted together, because each lock of a metric is expensive."""
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 
 

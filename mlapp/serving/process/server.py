@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         if parent is not None:
             self._same = TWICE
             asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)
-        # Loaded objects are permanent, so the garbage collector can skip them. To look through all of them once more
+        # Loaded objects are permanent, so the garbage collector can skip them. To look through all of them again
         # takes as long as half of `import pandas`, and finds next to nothing.
         gc.collect(1)
         gc.freeze()

@@ -14,7 +14,7 @@ BYTES_PER_BODY = 4
 OBJECT = 8
 """Cells that a value counts for which becomes an object of its own, as a text or a decimal."""
 BODIES = 8
-"""Times `serve.max_body`: what unanswered bodies may hold together, unless `serve.max_bodies` says otherwise."""
+"""Default of `serve.max_bodies`, as a multiple of `serve.max_body`."""
 
 
 class CancelledBudgetError(Exception):

@@ -81,9 +81,9 @@ def cluster(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
     if "MLAPP_TEST_KUBECONFIG" in os.environ:
         monkeypatch.setenv("KUBECONFIG", os.environ["MLAPP_TEST_KUBECONFIG"])
-    made = Cluster(project)
-    yield made
-    made.clean_up()
+    make_shipment = Cluster(project)
+    yield make_shipment
+    make_shipment.clean_up()
 
 
 def register(engine: FlytekitEngine) -> Registration:

@@ -1,4 +1,4 @@
-"""What goes wrong on a real Flyte says why: errors of the user, retries, pods that wait, images, memory, recovery."""
+"""Causes of faults on a real Flyte: errors of the user, retries, pods that wait, images, memory, recovery."""
 
 from __future__ import annotations
 
@@ -145,12 +145,12 @@ def test_a_pod_that_fits_no_node_says_why(cluster: Cluster) -> None:
 
 def wait_for_reason(engine: FlytekitEngine, run: str, reason: str) -> None:
     """Follow a run until a task waits for this reason, and stop it."""
-    said: list[str] = []
+    messages: list[str] = []
 
     def stop_when_known(current: Run) -> None:
-        is_known = any(reason in text for text in said)
-        said.extend(step.waits_for for step in current.steps if step.waits_for)
-        if any(reason in text for text in said) and not is_known:
+        is_known = any(reason in text for text in messages)
+        messages.extend(step.waits_for for step in current.steps if step.waits_for)
+        if any(reason in text for text in messages) and not is_known:
             engine.abort_run(run, "the reason is known")
 
     stopped: list[RunFailedError] = []
@@ -160,7 +160,7 @@ def wait_for_reason(engine: FlytekitEngine, run: str, reason: str) -> None:
         stopped.append(error)
     if not stopped:
         pytest.skip("the cluster has what the task asks for, so that nothing waits")
-    assert "the reason is known" in stopped[0].what, said
+    assert "the reason is known" in stopped[0].what, messages
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_wait(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""A project is registered, trained, searched and scheduled on a real Flyte, and gives what it gives here."""
+"""A project is registered, trained, searched and scheduled on a real Flyte, with the same results as locally."""
 
 from __future__ import annotations
 

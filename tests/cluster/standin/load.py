@@ -51,8 +51,8 @@ async def once(due):
             writer.close()
 
 
-async def kept(number, end):
-    """A client that keeps its connection, and opens another when it is told to."""
+async def keep_connection(number, end):
+    """A client with a persistent connection, which it reopens if the server closes it."""
     global slowest
     pause = KEPT / (rate / 2)
     due = time.monotonic() + pause * number / KEPT
@@ -77,7 +77,7 @@ async def kept(number, end):
         due += pause
 
 
-async def reached():
+async def can_reach():
     """Whether a pod can reach the Service at all: where it cannot, the load would only say so after minutes."""
     for _ in range(5):
         try:
@@ -89,9 +89,9 @@ async def reached():
 
 
 async def main():
-    await reached()
+    await can_reach()
     end = time.monotonic() + seconds
-    clients = [asyncio.create_task(kept(number, end)) for number in range(KEPT)]
+    clients = [asyncio.create_task(keep_connection(number, end)) for number in range(KEPT)]
     fresh = set()
     due = time.monotonic()
     while due < end:

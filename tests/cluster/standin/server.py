@@ -1,4 +1,4 @@
-"""Stands in for a model server: the same port, paths and manners, and none of the weight.
+"""Replaces a model server: the same port, paths and shutdown behavior, without a model.
 
 `FAULT` makes it misbehave: crash, unready, wrong. On SIGTERM /readyz fails and each answer closes its connection for
 `MLAPP_SERVE__GRACE` seconds; then it ends with 0.

@@ -48,7 +48,7 @@ def test_a_query_is_trained_on_and_predicted_over(shop, mlapp):
     assert json.loads(one.out) in ([True], [False])
 
 
-def test_a_wrong_parameter_and_a_missing_variable_are_told(shop, mlapp, monkeypatch):
+def test_a_wrong_parameter_and_a_missing_variable_are_reported(shop, mlapp, monkeypatch):
     assert "'since' of data_reader has no default" in mlapp("train", cwd=shop).err
     assert "takes date, not 'soon'" in mlapp("train", "-p", "since=soon", cwd=shop).err
     monkeypatch.delenv("SHOP_URL")
@@ -62,8 +62,8 @@ def test_data_is_shown_exported_and_checked(shop, mlapp):
     assert shown["rows"] == 162
     assert {column["name"]: column["missing"] for column in shown["columns"]}["visits"] > 0
     assert isinstance(shown["head"][0]["price"], float)
-    told = mlapp("data", "show", "-p", "since=2026-10-01", cwd=shop)
-    assert "True ×" in told.out
+    output = mlapp("data", "show", "-p", "since=2026-10-01", cwd=shop)
+    assert "True ×" in output.out
 
     exported = mlapp("data", "export", "--to", "out.parquet", "-p", "since=2026-10-01", "--json", cwd=shop)
     assert json.loads(exported.out)["rows"] == 162

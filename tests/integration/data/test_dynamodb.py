@@ -44,7 +44,7 @@ def orders(environment):
     return "orders"
 
 
-def test_items_come_back_flat_with_their_types(orders):
+def test_items_are_flattened_with_their_types(orders):
     table = dynamodb.read(orders)  # more than one page of a megabyte
     kinds = table.dtypes.astype(str)
     assert len(table) == 400
@@ -82,7 +82,7 @@ def test_a_source_has_the_expressions_parameters(orders):
         dynamodb.source(orders, key="customer = :who")
 
 
-def test_what_goes_wrong_is_told(orders, monkeypatch):
+def test_errors_are_reported(orders, monkeypatch):
     with pytest.raises(DataError, match=r"no table 'order' in DynamoDB. Did you mean 'orders'"):
         dynamodb.read("order")
     with pytest.raises(DataError, match="refused the request: "):

@@ -39,7 +39,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_format_comes_back_with_its_types(name, tmp_path):
+def test_every_format_is_read_with_its_types(name, tmp_path):
     file = tmp_path / name
     WRITERS[name](file)
     read = files.read(file, types={"day": "datetime64[us]"})

@@ -1,4 +1,4 @@
-"""Reading from a real MariaDB, through SQLAlchemy: the way that every other database goes too."""
+"""Reading from a real MariaDB through SQLAlchemy, as for every other database."""
 
 import datetime
 import gc
@@ -33,7 +33,7 @@ def url(mariadb):
     return mariadb
 
 
-def test_types_come_back(url):
+def test_types_are_preserved(url):
     orders = sql.read(url, "SELECT * FROM orders ORDER BY id")
     kinds = orders.dtypes.astype(str).to_dict()
     assert (kinds["id"], kinds["visits"], kinds["score"]) == ("int64", "Int64", "float64")
@@ -80,9 +80,9 @@ def test_a_wrong_query_is_pointed_at(url, query, what):
 def test_a_wrong_password_is_never_printed(url):
     with pytest.raises(DataError, match="Access denied for user 'reader'") as raised:
         sql.read(url.replace("p%40ss", "wrong"), "SELECT 1")
-    assert "Word" not in (told := "".join(traceback.format_exception(raised.value)))
-    assert "ss/word" not in told
-    assert "wrong%2Fword" not in told
+    assert "Word" not in (output := "".join(traceback.format_exception(raised.value)))
+    assert "ss/word" not in output
+    assert "wrong%2Fword" not in output
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

@@ -37,7 +37,7 @@ def url(mongo_server):
     return mongo_server
 
 
-def test_documents_come_back_flat_with_their_types(url):
+def test_documents_are_flattened_with_their_types(url):
     orders = mongo.read(url, "shop.orders")
     kinds = orders.dtypes.astype(str)
     assert "_id" not in orders
@@ -78,7 +78,7 @@ def test_chunks_stream(url, monkeypatch):
         list(mongo.read(url, "shop.orders", fields=["id", "visits"], chunks=1))
 
 
-def test_what_is_not_there_is_told(url):
+def test_missing_data_is_reported(url):
     with pytest.raises(DataError, match=r"'shop' has no collection 'order'. Did you mean 'orders'") as raised:
         mongo.read(url, "shop.order")
     assert "many, orders" in raised.value.todo
@@ -87,12 +87,12 @@ def test_what_is_not_there_is_told(url):
     assert len(mongo.read(url, "shop.orders", {"id": 99})) == 0
 
 
-def test_a_wrong_query_is_told(url):
+def test_a_wrong_query_is_reported(url):
     with pytest.raises(DataError, match=r"The query failed: .*nope"):
         mongo.read(url, "shop.orders", {"id": {"$nope": 1}})
 
 
-def test_no_connection_is_told_without_the_password(monkeypatch):
+def test_no_connection_is_reported_without_the_password(monkeypatch):
     monkeypatch.setattr(mongo, "TIMEOUT", 300)
     monkeypatch.setenv("MONGO_PASSWORD", "hunter2")
     with pytest.raises(DataError, match=r"127.0.0.1:1.*cannot be reached: .*refused") as raised:

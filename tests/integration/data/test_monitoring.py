@@ -1,4 +1,4 @@
-"""Counts, log and truths in a bucket, and a bucket that nobody answers for."""
+"""Counts, log and truths in a bucket, and an unreachable bucket."""
 
 from __future__ import annotations
 

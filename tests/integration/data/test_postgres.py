@@ -44,7 +44,7 @@ def url(postgres):
     return postgres
 
 
-def test_every_type_comes_back_as_itself(url):
+def test_every_type_is_preserved(url):
     orders = sql.read(url, "SELECT * FROM orders ORDER BY id")
     assert orders.dtypes.astype(str).to_dict() | {"name": "text", "mood": "text", "host": "text", "key": "text"} == {
         "id": "int32",
@@ -176,13 +176,13 @@ def test_no_connection_says_why_and_never_the_password(url, change, what, todo):
     with pytest.raises(DataError, match=what) as raised:
         sql.read(address, "SELECT 1")
     assert todo in raised.value.todo
-    told = "".join(traceback.format_exception(raised.value))
-    assert "ss%2Fword" not in told
-    assert "ss/word" not in told
-    assert "postgres:***@" in told
+    output = "".join(traceback.format_exception(raised.value))
+    assert "ss%2Fword" not in output
+    assert "ss/word" not in output
+    assert "postgres:***@" in output
 
 
-def test_a_host_that_is_down_is_told_without_another_attempt(monkeypatch):
+def test_a_host_that_is_down_is_reported_without_another_attempt(monkeypatch):
     monkeypatch.setattr(reconnect, "PAUSES", (3600.0,))
     with pytest.raises(DataError, match="Connection refused"):
         sql.read("postgresql://me:pw@127.0.0.1:1/db", "SELECT 1")
@@ -207,7 +207,7 @@ SLOW = (
 
 
 @contextlib.contextmanager
-def cutting(url: str, times: int) -> Iterator[None]:
+def cut_connections(url: str, times: int) -> Iterator[None]:
     """Within it, `SLOW` is ended in the middle so many times, and then goes through."""
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory'"
 
@@ -234,7 +234,7 @@ def cutting(url: str, times: int) -> Iterator[None]:
 def test_a_lost_connection_is_read_again(url, monkeypatch):
     pauses = []
     monkeypatch.setattr(reconnect, "time", SimpleNamespace(sleep=pauses.append))
-    with cutting(url, 1):
+    with cut_connections(url, 1):
         rows = sql.read(url, SLOW)
     assert len(rows) == 200_000
     assert pauses == [reconnect.PAUSES[0]]
@@ -242,13 +242,13 @@ def test_a_lost_connection_is_read_again(url, monkeypatch):
 
 def test_a_connection_that_is_lost_again_and_again_is_an_error(url, monkeypatch):
     monkeypatch.setattr(reconnect, "PAUSES", (0.01,))
-    with cutting(url, 2), pytest.raises(DataError, match="broke 2 times"):
+    with cut_connections(url, 2), pytest.raises(DataError, match="broke 2 times"):
         sql.read(url, SLOW)
 
 
 def test_a_stream_that_is_lost_says_how_far_it_came(url):
     came = 0
-    with cutting(url, 1), pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:
+    with cut_connections(url, 1), pytest.raises(DataError, match=r"broke after [\d,]+ rows") as raised:
         for part in sql.read(url, SLOW, chunks=10_000):
             came += len(part)
     assert f"after {came:,} rows" in raised.value.what

@@ -66,7 +66,7 @@ def test_a_source_has_the_patterns_parameters(url):
         source.read(url, "clicks:{day}")
 
 
-def test_what_goes_wrong_is_told_without_the_password(url):
+def test_errors_hide_the_password(url):
     with pytest.raises(DataError, match=r"No key in redis://.* matches nobody:\*"):
         source.read(url, "nobody:*")
     with pytest.raises(DataError, match="is not text"):

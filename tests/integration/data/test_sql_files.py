@@ -1,4 +1,4 @@
-"""Databases that are a file: SQLite and DuckDB. And what an app makes of a query: a reader with its parameters."""
+"""Databases in a file (SQLite and DuckDB), and readers that an app makes of queries."""
 
 import datetime
 import inspect
@@ -38,7 +38,7 @@ def duck(tmp_path):
     return f"duckdb:///{file}"
 
 
-def test_sqlite_types_come_back_by_what_the_columns_declare(sqlite):
+def test_sqlite_types_return_by_what_the_columns_declare(sqlite):
     orders = sql.read(sqlite, "SELECT * FROM orders ORDER BY id")
     kinds = orders.dtypes.astype(str)
     assert (kinds["id"], kinds["day"], kinds["at"], kinds["paid"]) == (
@@ -51,7 +51,7 @@ def test_sqlite_types_come_back_by_what_the_columns_declare(sqlite):
     assert orders["any"].dropna().to_list() == ["1", "one"]  # of several types: text
 
 
-def test_duckdb_types_come_back(duck):
+def test_duckdb_types_are_preserved(duck):
     orders = sql.read(duck, "SELECT * FROM orders ORDER BY id")
     kinds = orders.dtypes.astype(str)
     assert (kinds["id"], kinds["price"], kinds["day"]) == ("int32", "decimal128(12, 2)[pyarrow]", "datetime64[us]")

@@ -1,4 +1,4 @@
-"""The model store in a bucket of a real S3: the same promises as in a folder, with a network between."""
+"""The model store in a bucket of a real S3: the same guarantees as in a folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ for _ in range(int(rounds)):
 
 
 class Table:
-    """A model of any size that always says the same."""
+    """A model of any size with constant predictions."""
 
     def __init__(self, megabytes: int = 0) -> None:
         self.weights = np.random.default_rng(0).bytes(megabytes << 20)
@@ -110,7 +110,7 @@ def writer(source: Path, url: str, cache: Path, rounds: int) -> subprocess.Popen
 
 
 def assert_whole(store: Store, versions: int) -> None:
-    """Versions 1…n are there, each with files of its own that are what was stored."""
+    """Versions 1…n exist, each with its own stored files."""
     assert store.list_numbers("numbers") == list(range(1, versions + 1))
     assert len({store.get("numbers", number).manifest.folder for number in range(1, versions + 1)}) == versions
 
@@ -165,14 +165,14 @@ def test_an_object_that_the_manifest_does_not_list_is_noticed(
             each.get("numbers")
 
 
-def test_a_big_file_goes_in_parts_and_tells_how_far_it_is(bucket: str, tmp_path: Path) -> None:
-    told: list[str] = []
-    open_store(bucket, tmp_path / "here").put(an_app(30).train(), progress=told.append)
-    assert told[0] == "upload weights: 8 of 31 MB"
-    assert told[-1] == "upload weights: 31 of 31 MB"
-    told.clear()
-    version = open_store(bucket, tmp_path / "elsewhere").get("numbers", progress=told.append)
-    assert told[-1] == "download weights: 31 of 31 MB"
+def test_a_big_file_is_uploaded_in_parts_with_progress(bucket: str, tmp_path: Path) -> None:
+    messages: list[str] = []
+    open_store(bucket, tmp_path / "here").put(an_app(30).train(), progress=messages.append)
+    assert messages[0] == "upload weights: 8 of 31 MB"
+    assert messages[-1] == "upload weights: 31 of 31 MB"
+    messages.clear()
+    version = open_store(bucket, tmp_path / "elsewhere").get("numbers", progress=messages.append)
+    assert messages[-1] == "download weights: 31 of 31 MB"
     assert (version.files / "weights").stat().st_size == 30 << 20
 
 
@@ -233,7 +233,7 @@ def test_a_service_without_conditional_writes_is_refused(
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached", "Check the network, and AWS_ENDPOINT_URL"),
     ],
 )  # fmt: skip
-def test_what_stands_in_the_way_is_told_without_secrets(
+def test_obstacles_are_reported_without_secrets(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], what: str, todo: str
 ) -> None:
     monkeypatch.setattr("mlapp.store.object_clients.RETRIES", {"max_retries": 1})
@@ -257,7 +257,7 @@ def test_a_bucket_that_is_not_there(bucket: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["s3://key:hidden@models/x", "s3://", "s3://models/x?secret=hidden", "ftp://a:hidden@b"]
 )
-def test_a_url_that_is_none_is_told_without_what_it_hides(url: str, tmp_path: Path) -> None:
+def test_an_invalid_url_is_reported_without_its_secrets(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         open_store(url, tmp_path)
     assert "hidden" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Training on more than memory holds: from the database to the trainer in parts."""
+"""Training on data larger than memory, in parts from the database to the trainer."""
 
 from __future__ import annotations
 

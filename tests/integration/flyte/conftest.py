@@ -1,4 +1,4 @@
-"""One small Flyte for all tests, and one project that is registered with it and trained there once."""
+"""One small Flyte for all tests, with one registered and trained project."""
 
 from __future__ import annotations
 

@@ -152,13 +152,13 @@ class Nodes:
         tell(Phase.INITIALIZING, f"[ContainersNotReady|ContainerCreating]: {unready}|")
         if not pod.image.partition("/")[0].endswith(".invalid"):
             return
-        said = (
+        output = (
             ("ErrImagePull", f'failed to pull and unpack image "{pod.image}": failed to resolve reference: not found'),
             ("ImagePullBackOff", f'Back-off pulling image "{pod.image}"'),
         )
         began, turn = time.monotonic(), 0
         while not is_aborted():
-            kind, message = said[turn % 2]
+            kind, message = output[turn % 2]
             tell(Phase.INITIALIZING, f"[ContainersNotReady|{kind}]: {unready}|{message}")
             if kind == "ImagePullBackOff" and time.monotonic() - began >= self.pull_grace:
                 message = f"Grace period [{self.pull_grace:g}s] exceeded|{unready}|{message}"

@@ -1,4 +1,4 @@
-"""Runs that are there without having run."""
+"""Records of runs that never ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong between here and Flyte, and what the user reads then."""
+"""Errors between mlapp and Flyte, and their messages."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_parameter_that_is_larger_than_a_message(engine: FlytekitEngine, regis
         engine.start_run("train", {"fail": "x" * 5_000_000}, registered)
 
 
-def test_what_would_be_refused_is_told_before_an_image_is_built(
+def test_what_would_be_refused_is_reported_before_an_image_is_built(
     configured: Path, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAPP_FLYTE__IMAGE", "")
@@ -91,15 +91,15 @@ def test_what_would_be_refused_is_told_before_an_image_is_built(
 
 
 def test_changes_that_are_not_committed_mark_the_version(engine: FlytekitEngine, root: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     (root / "note.txt").write_text("not committed")
     try:
-        registration = engine.register_project(engine.build_image(print), said.append)
+        registration = engine.register_project(engine.build_image(print), messages.append)
     finally:
         (root / "note.txt").unlink()
     assert registration.dirty
     assert registration.version.endswith("-dirty")
-    assert said[0].startswith("git has changes that are not committed")
+    assert messages[0].startswith("git has changes that are not committed")
 
 
 def test_a_start_whose_answer_was_lost_is_no_second_run(
@@ -136,20 +136,20 @@ def test_a_network_that_drops_in_the_middle(
     engine: FlytekitEngine, admin: Flyteadmin, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution = end_run(admin, registered, "long", WorkflowPhase.RUNNING)
-    said: list[str] = []
+    messages: list[str] = []
 
     def drop(run: Run) -> None:
-        if not said:
+        if not messages:
             admin.refusals["*"] = (grpc.StatusCode.UNAVAILABLE, "connection reset")
 
     def say(text: str) -> None:
-        said.append(text)
+        messages.append(text)
         admin.refusals.clear()
         execution.message.closure.phase = WorkflowPhase.SUCCEEDED
 
     done = runs.follow_run(engine.connection, "long", drop, say=say, pause=0.1)
     assert done.phase == "succeeded"
-    assert said == ["Flyte does not answer; the run continues, and mlapp tries again", "Flyte answers again"]
+    assert messages == ["Flyte does not answer; the run continues, and mlapp tries again", "Flyte answers again"]
 
     execution.message.closure.phase = WorkflowPhase.RUNNING
     monkeypatch.setattr(runs, "PATIENCE", 0.3)
@@ -178,7 +178,7 @@ def test_the_end_of_a_run_is_seen_with_one_call_after_its_last_task(
     assert admin.methods(before) == ["GetExecution", "ListNodeExecutions", "GetExecution"]
 
 
-def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(
+def test_ctrl_c_leaves_the_run_and_prints_how_to_follow_it_again(
     admin: Flyteadmin, registered: Registration, root: Path, tmp_path: Path
 ) -> None:
     end_run(admin, registered, "longer", WorkflowPhase.RUNNING)

@@ -1,4 +1,4 @@
-"""What goes wrong in the cluster says why: pods that fit no node, images, memory, secrets, limits of the platform."""
+"""Causes of faults in the cluster: pods that fit no node, images, memory, secrets, limits of the platform."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_a_pod_that_fits_no_node_says_why_and_starts_when_there_is_room(
     monkeypatch.setitem(capacity, "cpu", 0.5)
     started = engine.start_run("train", {"limit": 90}, registered)
 
-    said: list[tuple[str, str, str]] = []
+    messages: list[tuple[str, str, str]] = []
 
     def see(run: Run) -> None:
-        said.extend((step.name, step.phase, step.waits_for) for step in run.steps if step.waits_for)
-        if said:
+        messages.extend((step.name, step.phase, step.waits_for) for step in run.steps if step.waits_for)
+        if messages:
             capacity["cpu"] = 8.0
 
     assert follow(engine, started.id, see).phase == "succeeded"
-    assert said[0][:2] == ("read", "running")
-    assert said[0][2].startswith("0/1 nodes are available: 1 Insufficient cpu.")
+    assert messages[0][:2] == ("read", "running")
+    assert messages[0][2].startswith("0/1 nodes are available: 1 Insufficient cpu.")
 
 
 @pytest.mark.parametrize("grace", [180.0, 0.0], ids=["in the grace period", "after it"])
@@ -150,15 +150,15 @@ def test_a_search_names_the_logs_of_each_trial_and_why_none_starts(
     monkeypatch.setitem(admin.propeller.nodes.pending, "trial", "Unschedulable:0/1 nodes are available: 1 cordoned.")
     trials = Trials([{"model.C": 0.1}, {"trainer.fail": "wrong"}], 2, 0, at_once=2)
     started = engine.start_run("tune", {"limit": 120}, registered, trials=trials)
-    said: list[str] = []
+    messages: list[str] = []
 
     def see(run: Run) -> None:
         waiting = [step.waits_for for step in run.steps if step.name == "trial" and step.waits_for]
         if waiting and "cordoned" in str(waiting[0]):
-            said.append(str(waiting[0]))
+            messages.append(str(waiting[0]))
             admin.propeller.nodes.pending.pop("trial", None)
 
     follow(engine, started.id, see)
-    assert said[0] == "none of its 2 runs has started: 0/1 nodes are available: 1 cordoned."
+    assert messages[0] == "none of its 2 runs has started: 0/1 nodes are available: 1 cordoned."
     links = [link for step, link in engine.list_logs(started.id) if step == "trial"]
     assert [link.rpartition("/")[2] for link in sorted(links)] == ["0", "1"]

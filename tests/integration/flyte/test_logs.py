@@ -1,4 +1,4 @@
-"""`mlapp runs logs` and `runs list`: what is missing is said."""
+"""`mlapp runs logs` and `runs list`, also when logs or runs are missing."""
 
 from __future__ import annotations
 

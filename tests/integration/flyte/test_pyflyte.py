@@ -1,4 +1,4 @@
-"""pyflyte as it comes registers and runs the workflows of a module, and those that the user made of them."""
+"""Unmodified pyflyte registers and runs the workflows of a module, and user workflows around them."""
 
 from __future__ import annotations
 

@@ -121,11 +121,11 @@ def test_a_schedule_that_is_no_longer_declared_is_deactivated(
     engine: FlytekitEngine, registered: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.switch_schedule("nightly", active=True)
-    said: list[str] = []
+    messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.delitem(engine.project.app.schedules, "nightly")
-        engine.deploy_schedules(registered, said.append)
-    assert said == ["schedule nightly is no longer declared and was deactivated"]
+        engine.deploy_schedules(registered, messages.append)
+    assert messages == ["schedule nightly is no longer declared and was deactivated"]
     assert engine.active_version() is None
     engine.switch_schedule("nightly", active=True)
 

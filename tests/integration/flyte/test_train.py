@@ -176,7 +176,7 @@ def test_a_run_that_is_over_cannot_be_stopped(engine: FlytekitEngine, registered
         engine.abort_run(started.id, "too late")
 
 
-def test_a_failed_run_goes_on_where_it_failed(
+def test_a_failed_run_continues_where_it_failed(
     engine: FlytekitEngine, registered: Registration, root: Path, admin: Flyteadmin, mlapp: Callable[..., Any]
 ) -> None:
     started = engine.start_run("train", {"fail": "once", "limit": 120}, registered)

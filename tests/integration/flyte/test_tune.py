@@ -17,7 +17,7 @@ from tests.conftest import FLOWERS
 from tests.integration.flyte.flyteadmin import Flyteadmin
 
 
-def test_an_interrupted_search_goes_on_and_its_best_trial_becomes_a_version(
+def test_an_interrupted_search_continues_and_its_best_trial_becomes_a_version(
     engine: FlytekitEngine,
     admin: Flyteadmin,
     registered: Registration,
@@ -84,14 +84,14 @@ SEARCHED = FLOWERS.replace("import App", "import App, Search").replace("C: float
 
 
 @pytest.mark.parametrize(
-    ("app", "said"),
+    ("app", "message"),
     [(FLOWERS, "declares no parameter to search"), (f"from typing import Annotated\n{SEARCHED}", "such as --metric")],
 )
 def test_what_is_searched_and_by_which_metric_must_be_known_first(
-    app: str, said: str, admin: Flyteadmin, mlapp: Callable[..., Any], project: Callable[..., Path]
+    app: str, message: str, admin: Flyteadmin, mlapp: Callable[..., Any], project: Callable[..., Path]
 ) -> None:
     before = len(admin.calls)
     project(app)
     ran = mlapp("tune", "--remote")
-    assert (ran.code, said in ran.err) == (2, True)
+    assert (ran.code, message in ran.err) == (2, True)
     assert len(admin.calls) == before

@@ -1,4 +1,4 @@
-"""What flyteadmin 1.16.8 refuses, in its words (flyteadmin/pkg/manager/impl/validation)."""
+"""What flyteadmin 1.16.8 refuses, with its messages (flyteadmin/pkg/manager/impl/validation)."""
 
 from __future__ import annotations
 

@@ -107,14 +107,14 @@ def serving(root: Path, *options: str) -> Iterator[str]:
         text=True,
     )
     assert process.stderr is not None
-    told = ""
+    output = ""
     try:
         for line in process.stderr:
-            told += line
+            output += line
             if found := re.search(r"answers at (http://\S+)", line):
                 yield found.group(1)
                 return
-        pytest.fail(told)
+        pytest.fail(output)
     finally:
         process.terminate()
         process.stderr.close()

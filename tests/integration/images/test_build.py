@@ -1,4 +1,4 @@
-"""What an image is: the same for the same project, layered by change, for nobody, and without what is not the app's."""
+"""Images: reproducible, layered by frequency of change, run as nobody, and without files that are not the app's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_change_of_code_changes_the_last_layer_alone(root, built):
     assert changed.layers[-1] != built.layers[-1]
 
 
-def test_it_is_for_nobody_and_says_what_it_is(built):
+def test_it_runs_as_nobody_and_its_labels_describe_it(built):
     with connect_image_engine() as client:
         inspected = client.api.inspect_image(built.id)
     config, labels = inspected["Config"], inspected["Config"]["Labels"]
@@ -123,9 +123,9 @@ def test_an_interrupted_build_tags_nothing(root):
             break
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    output = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     listed = subprocess.run(["docker", "images", "-q", f"{NAME}-interrupted"], capture_output=True, text=True)
     assert listed.stdout == ""
     assert not list((root / ".mlapp" / "bundles").glob(".*")), "nor leaves anything behind"
@@ -149,7 +149,7 @@ def test_without_an_engine_the_error_says_what_works_without(root, mlapp, monkey
     assert "mlapp serve --bundle" in done.err
 
 
-def test_who_may_not_use_the_engine_is_told_so():
+def test_a_user_without_access_to_the_engine_reads_that():
     if os.getuid():
         pytest.skip("only root can become another user")
     reader, writer = os.pipe()

@@ -179,7 +179,7 @@ class Ejected:
 
 
 @pytest.fixture(scope="module")
-def ejected(trained, tmp_path_factory) -> Ejected:
+def ejected_project(trained, tmp_path_factory) -> Ejected:
     """One for all tests of a Dockerfile; its settings have variables that Docker could expand."""
     root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("ejected") / "project"))
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": WORDS, "NONE": ""}}}
@@ -202,27 +202,27 @@ def lasting_labels(image):
     return {name: value for name, value in inspect_config(image)["Labels"].items() if "mlapp.layer." not in name}
 
 
-def test_an_ejected_dockerfile_gives_what_the_build_gives(ejected, mlapp):
-    printed = mlapp("build", "--print-dockerfile", cwd=ejected.root)
+def test_an_ejected_dockerfile_gives_what_the_build_gives(ejected_project, mlapp):
+    printed = mlapp("build", "--print-dockerfile", cwd=ejected_project.root)
     changing = ("version", "revision", "created", "mlapp.bundle")
     lasting = [
         line for line in printed.out.splitlines() if "=" not in line or not any(name in line for name in changing)
     ]
-    assert (ejected.root / "Dockerfile").read_text().splitlines() == lasting
-    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=ejected.root)
+    assert (ejected_project.root / "Dockerfile").read_text().splitlines() == lasting
+    linted = subprocess.run([HADOLINT, "Dockerfile"], capture_output=True, text=True, cwd=ejected_project.root)
     assert (linted.returncode, linted.stdout) == (0, "")
-    ours, theirs = inspect_config(ejected.before.id), inspect_config(ejected.by_docker)
+    ours, theirs = inspect_config(ejected_project.before.id), inspect_config(ejected_project.by_docker)
     for key in ("User", "Entrypoint", "Healthcheck", "StopSignal", "WorkingDir", "ExposedPorts"):
         assert theirs[key] == ours[key], key
 
 
-def test_an_environment_is_the_same_from_a_dockerfile(ejected, root, mlapp):
+def test_an_environment_is_the_same_from_a_dockerfile(ejected_project, root, mlapp):
     """Nothing in it is expanded, by Docker or by Compose."""
-    ours, theirs = inspect_config(ejected.before.id)["Env"], inspect_config(ejected.by_docker)["Env"]
+    ours, theirs = inspect_config(ejected_project.before.id)["Env"], inspect_config(ejected_project.by_docker)["Env"]
     assert sorted(ours) == sorted(theirs)
     assert {f"WORDS={WORDS}", "NONE="} <= set(ours)
-    target = open_target("docker", NAME, Project.find(ejected.root).settings, {"env": {"WORDS": WORDS}})
-    service = target.render(Shipment(NAME, ejected.before.id))[0]["services"][NAME]
+    target = open_target("docker", NAME, Project.find(ejected_project.root).settings, {"env": {"WORDS": WORDS}})
+    service = target.render(Shipment(NAME, ejected_project.before.id))[0]["services"][NAME]
     assert service["environment"]["WORDS"] == WORDS.replace("$", "$$")
 
     settings = {"image": {"base": BASE, "python": "3.11", "env": {"WORDS": "two\nlines"}}}
@@ -232,11 +232,13 @@ def test_an_environment_is_the_same_from_a_dockerfile(ejected, root, mlapp):
     assert not (root / "Dockerfile").exists()
 
 
-def test_a_build_is_the_same_after_its_dockerfile_is_ejected(ejected):
-    before = lasting_labels(ejected.before.id)
-    assert lasting_labels(ejected.after.id) == before
-    assert lasting_labels(ejected.by_docker).items() <= before.items()
-    assert "mlapp.bundle" not in lasting_labels(ejected.by_docker), "a file that is kept would say what was true once"
+def test_a_build_is_the_same_after_its_dockerfile_is_ejected(ejected_project):
+    before = lasting_labels(ejected_project.before.id)
+    assert lasting_labels(ejected_project.after.id) == before
+    assert lasting_labels(ejected_project.by_docker).items() <= before.items()
+    assert "mlapp.bundle" not in lasting_labels(ejected_project.by_docker), (
+        "a file that is kept would say what was true once"
+    )
 
 
 def test_the_projects_own_dockerfile_is_used(root, mlapp):

@@ -85,8 +85,8 @@ def test_packages_without_wheels_are_built_and_the_token_stays_here(root, index,
     ]
     with connect_image_engine() as client:
         command = ["python", "-c", "import pure_one, compiled_one; print(compiled_one.__file__)"]
-        said = client.containers.run(image.id, entrypoint=command, remove=True)
-        assert said.startswith(b"/opt/venv/lib/python3.11/site-packages/compiled_one")
+        output = client.containers.run(image.id, entrypoint=command, remove=True)
+        assert output.startswith(b"/opt/venv/lib/python3.11/site-packages/compiled_one")
         kept = b""
         for chunk in client.api.get_image(image.id):
             assert TOKEN.encode() not in kept + chunk, "in no layer, and not in the history"

@@ -1,4 +1,4 @@
-"""Images in a real registry: by digest, through broken connections, for several platforms; and who may not push."""
+"""Images in a real registry: digests, broken connections, several platforms, missing permissions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
 
 @contextmanager
-def breaking(registry):
+def breaking_proxy(registry):
     """The address of a way to the registry that breaks off in the middle of a layer, then twice at the manifest.
 
     Its port begins with 403, which errors then hold: that is no refusal.
@@ -113,13 +113,13 @@ def test_a_pushed_image_is_known_by_its_digest(root, built, registry, login, mla
 
 
 def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, tmp_path):
-    with breaking(registry) as (host, broken):
+    with breaking_proxy(registry) as (host, broken):
         monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path, host)))
         image = tiny(f"{host}/team/broken:1", file=os.urandom(4_000_000))
-        told = []
-        [pushed] = images.push_images([image], progress=told.append)
+        messages = []
+        [pushed] = images.push_images([image], progress=messages.append)
     assert broken == ["layer", "manifest", "manifest"]
-    assert sum("was interrupted" in line for line in told) == 2, "the engine itself goes on with a layer"
+    assert sum("was interrupted" in line for line in messages) == 2, "the engine itself goes on with a layer"
     assert manifest_of(registry, "team/broken", pushed.digest)["config"]["digest"] == image.id
 
 
@@ -132,19 +132,19 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
 
 def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
     with pytest.raises(ConfigError, match="its name has no registry") as caught:
-        build_project_image(Project.find(root), pushed=True, progress=lambda told: pytest.fail(told))
+        build_project_image(Project.find(root), pushed=True, progress=lambda message: pytest.fail(message))
     assert f"--tag registry.example.org/team/{NAME}" in caught.value.todo
 
 
 def test_an_address_that_is_none_is_not_tried_again(tiny):
-    told = []
+    messages = []
     with pytest.raises(images.ImageError, match="The registry registry.invalid cannot be reached"):
-        images.push_images([tiny("registry.invalid/team/absent:1", file=b"1")], progress=told.append)
-    assert told == ["push registry.invalid/team/absent:1"]
+        images.push_images([tiny("registry.invalid/team/absent:1", file=b"1")], progress=messages.append)
+    assert messages == ["push registry.invalid/team/absent:1"]
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
-def test_who_may_not_push_is_told_how_to_log_in(registry, tiny, monkeypatch, tmp_path, password):
+def test_a_user_who_may_not_push_reads_how_to_log_in(registry, tiny, monkeypatch, tmp_path, password):
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     if password:
         docker_config(tmp_path, registry.host, password=password)
@@ -213,7 +213,7 @@ def afar(tmp_path):
         yield f"{address}:{port}"
 
 
-def test_a_registry_without_tls_is_told_apart_and_what_the_engine_must_be_told(afar, tiny, root, mlapp):
+def test_a_registry_without_tls_is_recognized_and_the_error_names_the_engine_setting(afar, tiny, root, mlapp):
     with pytest.raises(images.ImageError, match=f"The registry {afar} cannot be trusted") as caught:
         images.push_images([tiny(f"{afar}/team/plain:1", file=b"1")])
     assert f'{{"insecure-registries": ["{afar}"]}}' in caught.value.todo
@@ -238,8 +238,8 @@ def test_a_push_that_is_interrupted_leaves_no_tag_and_the_next_one_works(root, r
             break
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert (process.returncode, said) == (130, "")
+    output = process.communicate(timeout=60)[1]
+    assert (process.returncode, output) == (130, "")
     assert registry_api.find_registry_digest(f"{registry.host}/team/interrupted", "1") is None
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.stdout.startswith(f"{registry.host}/team/interrupted@sha256:"), done.stderr

@@ -1,4 +1,4 @@
-"""The image that a cluster's tasks run in: built and pushed once, with what the project needs and none of its code."""
+"""The image of a cluster's tasks: built and pushed once, with the project's dependencies and without its code."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
 
 def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Registry, login: None) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     # An extra that is small: that of Flyte is built the same way, and takes a minute to push.
-    reference = build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=told.append)
+    reference = build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=messages.append)
     assert f"/team/{NAME}@sha256:" in reference
-    assert "what the tasks need has changed" in told[0]
+    assert "what the tasks need has changed" in messages[0]
 
-    told.clear()
+    messages.clear()
     (root / "app.py").write_text((root / "app.py").read_text() + "# code is not in it\n")
     assert (
-        build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=told.append) == reference
+        build_task_image(Project.find(root), f"{registry.host}/team/{NAME}", "redis", progress=messages.append)
+        == reference
     )
-    assert told == []
+    assert messages == []
 
     code = subprocess.run(["tar", "c", "-C", root, "app.py", "mlapp.yaml"], capture_output=True).stdout
     script = "tar x && python -c 'import redis; from mlapp.project import Project; print(Project.find().app.name)'"

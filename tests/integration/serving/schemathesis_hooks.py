@@ -1,4 +1,4 @@
-"""What a JSON Schema cannot say of a request, told to Schemathesis."""
+"""Rules of requests that a JSON Schema cannot express, for Schemathesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a server's metrics, and from mlapp's own alarms, to the webhook of whoever is on duty."""
+"""From a server's metrics and mlapp's alarms to a webhook."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_a_client_sent_is_text_in_slack() -> None:
 
 
 @pytest.mark.parametrize("address", ["{hook}/moved", "file:///etc/hostname", "http://[", "{hook}\r\nX: y"])
-def test_an_address_that_leads_elsewhere_is_reported_and_keeps_nobody_from_hearing(
+def test_an_address_that_leads_elsewhere_is_reported_and_does_not_stop_other_receivers(
     hook: Hook, caplog: pytest.LogCaptureFixture, tmp_path: Path, address: str
 ) -> None:
     before = len(hook.bodies)

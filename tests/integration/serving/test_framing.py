@@ -1,4 +1,4 @@
-"""Where a request ends: the server reads every message as a proxy does, or answers and closes the connection."""
+"""The end of a request: the server and a proxy agree on it, or the server answers and closes the connection."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def address(url: str) -> tuple[str, int]:
 
 
 def exchange(url: str, *segments: bytes) -> bytes:
-    """All that comes back on a connection on which the segments were sent one by one."""
+    """Everything received on a connection after the segments were sent one by one."""
     with socket.create_connection(address(url), timeout=PATIENCE) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answer = b""
@@ -202,7 +202,7 @@ def test_behind_nginx_no_client_gets_the_answer_to_anothers_request(proxy) -> No
             connection.sendall(attack)
             assert b" 401 " in connection.recv(65536)
 
-    def asked(number: int) -> bool:
+    def was_asked(number: int) -> bool:
         headers = {"authorization": f"Bearer {KEY}", "x-request-id": f"client-{number}"}
         answer = httpx.post(f"{proxy}/predict", json=[[number, 0]], headers=headers, timeout=PATIENCE)
         mine = answer.headers.get("x-request-id") == f"client-{number}"
@@ -211,7 +211,7 @@ def test_behind_nginx_no_client_gets_the_answer_to_anothers_request(proxy) -> No
     with ThreadPoolExecutor(4) as pool:
         for number in range(0, 40, 4):
             attacked()
-            assert all(pool.map(asked, range(number, number + 4)))
+            assert all(pool.map(was_asked, range(number, number + 4)))
 
 
 def test_behind_nginx_an_offer_with_a_body_is_answered(proxy) -> None:

@@ -1,4 +1,4 @@
-"""gRPC messages of strangers and of clients that send anything: none is parsed before the key, nor without bounds."""
+"""gRPC messages of unknown clients are parsed after the key check, and within limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, lie, or come in masses: they get an answer or are cut off, and all others are served."""
+"""Slow, lying or numerous clients get an answer or are disconnected, and all others are served."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_body_that_trickles_in_is_answered_408_and_cut_off(server, client, len
         assert status_of(rest_of(connection)) == 408
 
 
-def test_bodies_of_which_half_was_sent_hold_nobody_up(server, client) -> None:
+def test_half_sent_bodies_delay_no_other_client(server, client) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(200):
             connection = stack.enter_context(connect(server))
@@ -134,7 +134,7 @@ def test_lengths_that_are_wrong_are_refused(server, client, length: bytes, body:
     ],
     ids=["tls", "version", "path", "long path", "many headers", "null", "zeros", "empty lines"],
 )
-def test_what_is_no_request_harms_nobody(server, client, request_: bytes) -> None:
+def test_invalid_requests_affect_no_other_client(server, client, request_: bytes) -> None:
     answer = answer_to(server, request_)
     assert not answer or status_of(answer) < 500, answer[:300]
 
@@ -165,7 +165,7 @@ def test_what_is_beside_the_body_may_not_go_on_for_ever(server, client, begin, m
 
 
 def test_a_client_that_never_reads_its_answers_is_cut_off(server, client) -> None:
-    """A stream that it asked for would go on computing nothing, and hold a place, for ever."""
+    """A stream that it asked for would go on computing nothing, and hold a place, forever."""
     with connect(server) as connection:
         connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
         assert connection.recv(1)

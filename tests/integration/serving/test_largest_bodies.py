@@ -1,4 +1,4 @@
-"""A body as large as `serve.max_body` lets in, in each form: it is answered, and so is the kubelet meanwhile."""
+"""A body of the size `serve.max_body` in each format is answered, and so is the kubelet meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE = 3 * PATIENCE
 INFER = "/v2/models/sums/infer"
 
 
-def filled(head: str, item: str, tail: str, between: str = ",") -> tuple[bytes, int]:
+def fill_body(head: str, item: str, tail: str, between: str = ",") -> tuple[bytes, int]:
     """So many times the item that the body is as large as it may be; and how many."""
     count = (LARGEST - len(head) - len(tail)) // len(item + between)
     return (head + between.join([item] * count) + tail).encode(), count
@@ -51,7 +51,7 @@ def columns() -> tuple[bytes, int]:
 BODIES = {
     "tensor": (INFER, lambda: tensor("1", 1)),
     "columns": ("/invocations", columns),
-    "csv": ("/invocations", lambda: filled("a,b\n", "1,1", "\n", "\n")),
+    "csv": ("/invocations", lambda: fill_body("a,b\n", "1,1", "\n", "\n")),
 }
 """Those that take the most time and memory; `python -m benchmarks.limits` measures all."""
 

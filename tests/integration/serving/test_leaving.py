@@ -1,4 +1,4 @@
-"""A pod that leaves: SIGTERM while clients that keep their connections send, and its endpoint goes only later."""
+"""A terminating pod: SIGTERM while clients send on persistent connections, before its endpoint is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server: what it records, is told and shows, and what remains of it when it is killed."""
+"""Monitoring by a real server: its records, feedback and report, and what remains after a kill."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_of_a_replica_that_is_killed_every_segment_is_whole(tmp_path: Path) -> N
 
 
 class Unreachable(FolderStorage):
-    """A bucket that nobody answers for."""
+    """An unreachable bucket."""
 
     def create_key(self, key: str, content: bytes) -> bool:
         raise StoreError("The bucket cannot be reached.", "Try again.")

@@ -1,4 +1,4 @@
-"""The server keeps to its own OpenAPI document, and no body that is sent to it ends in a 500."""
+"""The server obeys its own OpenAPI document, and no body causes a 500."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator switches on: TLS, CORS, a bundle with workers, gRPC's own; and the client of `app.remote`."""
+"""Settings of an operator: TLS, CORS, a bundle with workers, gRPC's own; and the client of `app.remote`."""
 
 from __future__ import annotations
 

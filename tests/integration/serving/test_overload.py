@@ -1,4 +1,4 @@
-"""More requests than the model can take: those that are accepted keep their latency, the others are told at once."""
+"""More requests than the model can take: accepted requests keep their latency, the others are refused immediately."""
 
 from __future__ import annotations
 

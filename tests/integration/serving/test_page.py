@@ -1,4 +1,4 @@
-"""The page at `/`, in a real browser that may reach nothing but the server."""
+"""The page at `/`, in a real browser that can reach only the server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_command_that_it_shows_gives_the_same_prediction(page: Page) -> None
     assert answer == {"predictions": [1.0], "model": "sums", "version": "1"}
 
 
-def test_what_does_not_fit_is_said_beside_the_form(page: Page) -> None:
+def test_errors_are_shown_beside_the_form(page: Page) -> None:
     page.get_by_label("a", exact=True).fill("")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#answer .bad")).to_contain_text("'a'")

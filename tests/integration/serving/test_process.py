@@ -16,7 +16,7 @@ BODY = {"inputs": [{"a": 1.0, "b": 2.0}]}
 
 
 def is_closed(url: str) -> bool:
-    """Whether nobody is let in any more."""
+    """Whether the server accepts no more connections."""
     try:
         httpx.get(f"{url}/livez")
     except httpx.HTTPError:
@@ -178,7 +178,7 @@ def test_a_key_is_asked_for_but_not_by_the_probes(serve, new_project) -> None:
             assert httpx.post(path, json={}).status_code == httpx.get(path).status_code == 401
 
 
-def test_a_client_that_hangs_up_frees_its_place_and_half_a_body_holds_nobody_up(serve, new_project) -> None:
+def test_a_client_that_hangs_up_frees_its_place_and_half_a_body_delays_no_other_client(serve, new_project) -> None:
     with serve(new_project()) as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"

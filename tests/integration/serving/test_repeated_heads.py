@@ -62,13 +62,13 @@ def test_in_parts_and_several_at_once(connection) -> None:
         assert answers(connection) == [(200, [7.5])]
 
 
-def test_an_id_of_the_clients_comes_back_with_each(connection) -> None:
+def test_an_id_of_the_clients_returns_with_each(connection) -> None:
     for identity in ("first", "second"):
         connection.sendall(request(1.0, f"X-Request-ID: {identity}"))
         assert f"x-request-id: {identity}\r\n".encode() in connection.recv(65536)
 
 
-def test_who_is_let_in_opens_for_nobody_else(connection) -> None:
+def test_a_key_admits_only_its_own_request(connection) -> None:
     for key, status in ((KEY, 200), ("s3creT", 401), (KEY, 200)):
         connection.sendall(request(1.0, key=key))
         assert answers(connection)[0][0] == status

@@ -1,4 +1,4 @@
-"""Several apps in one server: each with all that it has alone, and with its own modules."""
+"""Several apps in one server: each with all of its features and its own modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `mlapp serve` imports until it is ready: what no request needs is imported where it is used."""
+"""The modules that `mlapp serve` imports until it is ready: only those that requests need."""
 
 from __future__ import annotations
 

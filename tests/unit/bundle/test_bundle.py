@@ -48,13 +48,13 @@ def build():
 """An app that needs scikit-learn for training alone."""
 
 
-def made(project, **options):
+def make_bundle(project, **options):
     return build_bundle(Project.find(project.root), warn=options.pop("warn", lambda _: None), **options)
 
 
 def test_a_bundle_holds_code_model_and_locked_requirements(project, git):
     (project.root / "train.log").write_text("ignored")
-    found = made(project)
+    found = make_bundle(project)
     assert found.manifest.app == "flowers"
     assert found.manifest.version == 1
     assert found.manifest.git.commit
@@ -68,14 +68,14 @@ def test_a_bundle_holds_code_model_and_locked_requirements(project, git):
 
 
 def test_the_same_project_gives_the_same_bundle_and_a_change_another(project, tmp_path):
-    first = made(project)
-    assert made(project).folder == first.folder
-    elsewhere = made(project, output=tmp_path / "elsewhere")
+    first = make_bundle(project)
+    assert make_bundle(project).folder == first.folder
+    elsewhere = make_bundle(project, output=tmp_path / "elsewhere")
     assert elsewhere.folder.name == first.folder.name
     assert (elsewhere.folder / "bundle.json").read_bytes() == (first.folder / "bundle.json").read_bytes()
     with (project.root / "app.py").open("a") as file:
         file.write("# changed\n")
-    assert made(project).hash != first.hash
+    assert make_bundle(project).hash != first.hash
     assert [name for name in os.listdir(first.folder.parent) if name.startswith(".")] == []
 
 
@@ -101,7 +101,7 @@ def test_builds_at_once_and_on_other_machines_make_one_bundle(project, tmp_path)
     names = {os.path.basename(build.communicate()[0].strip()) for build in builds}
     assert [build.returncode for build in builds] == [0, 0, 0]
     assert (project.root / "package" / "once.egg-info").is_dir(), "setuptools left its files in the source folder"
-    assert names == {made(project).folder.name}
+    assert names == {make_bundle(project).folder.name}
 
 
 def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project
     (project.root / "mlapp.yaml").write_text("serve: {runtime: onnx}\n")
     project = Project.find(project.root)
     project.store.put(training.run(project.app))
-    found = made(project)
+    found = make_bundle(project)
     locked = {
         package.name for package in parse_locked_requirement_lines((found.folder / "requirements.txt").read_text())
     }
@@ -126,7 +126,7 @@ def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project
 
 
 def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
-    folder = made(project).folder
+    folder = make_bundle(project).folder
     monkeypatch.chdir(folder)  # importing an app goes to its folder
     found = bundle.open(folder)
     assert found.app.name == "flowers"
@@ -135,7 +135,7 @@ def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
 
 
 def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project, tmp_path, monkeypatch):
-    folder = made(project).folder
+    folder = make_bundle(project).folder
     other = project.store.put(training.run(project.app))
     mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
     (tmp_path / "version.json").write_bytes(msgspec.json.encode(other.manifest))
@@ -180,9 +180,9 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
     for version in (1, other.version):
         signing.sign_version("flowers", version)
 
-    found = made(project, model=1, has_model=False)
+    found = make_bundle(project, model=1, has_model=False)
 
-    assert found.hash == made(project, model=2, has_model=False).hash, "a new version is no new image"
+    assert found.hash == make_bundle(project, model=2, has_model=False).hash, "a new version is no new image"
     assert [name for name in found.manifest.files if name.startswith("model/")] == ["model/store.json"]
     assert format_image_reference(found).startswith("flowers:code-")
     assert "mlapp.model.version" not in make_image_spec(found).labels
@@ -205,7 +205,7 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
 
 
 def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):
-    folder = made(project).folder
+    folder = make_bundle(project).folder
     (folder / "code" / "app.py").write_text("print('other')")
     with pytest.raises(BundleError, match=r"code/app\.py .* was changed"):
         bundle.open(folder)
@@ -223,22 +223,22 @@ def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):
 
 
 def test_the_time_of_a_bundle_comes_from_what_is_in_it(project, git, monkeypatch):
-    created = made(project).manifest.created
-    assert created == int(made(project).model.manifest.created.timestamp())
+    created = make_bundle(project).manifest.created
+    assert created == int(make_bundle(project).model.manifest.created.timestamp())
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
-    assert made(project).manifest.created == 1234567890
+    assert make_bundle(project).manifest.created == 1234567890
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is 'yesterday'"):
-        made(project)
+        make_bundle(project)
 
 
 def test_credentials_in_the_origin_are_not_shipped(project, git):
     git("remote", "add", "origin", "https://me:hunter2@example.org/team/flowers.git")
-    assert made(project).manifest.source == "https://example.org/team/flowers.git"
+    assert make_bundle(project).manifest.source == "https://example.org/team/flowers.git"
 
 
 def test_the_bill_of_materials_is_cyclonedx(project):
-    text = (made(project).folder / "sbom.cdx.json").read_text()
+    text = (make_bundle(project).folder / "sbom.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     kinds = {(part["type"], part["name"]) for part in json.loads(text)["components"]}
     assert {
@@ -251,58 +251,58 @@ def test_the_bill_of_materials_is_cyclonedx(project):
 def test_requirements_that_name_the_unrelated_mlapp_of_pypi_are_refused(project):
     (project.root / "requirements.txt").write_text("mlapp[sklearn]==0.1.0\n")
     with pytest.raises(BundleError, match=r"requirements.txt names 'mlapp'.*unrelated") as refused:
-        made(project)
+        make_bundle(project)
     assert "mlapp-kit" in refused.value.todo
 
 
 def test_a_version_that_differs_from_the_training_is_named(project):
     (project.root / "requirements.txt").write_text("threadpoolctl\npandas!=2.99\nskops<0.16\n")
     warnings = []
-    made(project, warn=warnings.append)
-    trained = made(project).model.manifest.libraries["skops"]
+    make_bundle(project, warn=warnings.append)
+    trained = make_bundle(project).model.manifest.libraries["skops"]
     assert any(f"but {trained} trained the model" in warning and "skops" in warning for warning in warnings)
 
 
 def test_requirements_that_cannot_be_met_show_the_conflict_alone(project):
     (project.root / "requirements.txt").write_text("scikit-learn==1.5.0\nnumpy==1.16.0\n")
     with pytest.raises(BundleError, match=r"Resolving requirements\.txt: Because .*numpy") as caught:
-        made(project)
+        make_bundle(project)
     assert len(caught.value.what) < 1000
     (project.root / "requirements.txt").write_text("no-such-package-9d1f\n")
     with pytest.raises(BundleError, match="no-such-package-9d1f was not found"):
-        made(project)
+        make_bundle(project)
     (project.root / "requirements.txt").write_text("pandas==\n")
     with pytest.raises(BundleError, match="Unexpected end of version specifier"):
-        made(project)
+        make_bundle(project)
     (project.root / "requirements.txt").write_text("-r more.txt\n")
     with pytest.raises(BundleError, match=r"requirements\.txt includes more\.txt, which does not exist"):
-        made(project)
+        make_bundle(project)
 
 
 def test_an_index_that_does_not_answer_is_named_without_its_password(project, monkeypatch):
     (project.root / "mlapp.yaml").write_text("image: {index_url: 'http://me:${INDEX_PASSWORD}@127.0.0.1:9/simple'}\n")
     with pytest.raises(ConfigError, match="needs the environment variable INDEX_PASSWORD"):
-        made(project)
+        make_bundle(project)
     monkeypatch.setenv("INDEX_PASSWORD", "hunter2")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(BundleError, match=r"127\.0\.0\.1:9") as caught:
-        made(project)
+        make_bundle(project)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caught.value.detail
 
 
 def test_an_unknown_version_or_app_file_is_named(project):
     with pytest.raises(UsageError, match="no version 7"):
-        made(project, model=7)
+        make_bundle(project, model=7)
     (project.root / ".gitignore").write_text(".mlapp/\napp.py\n")
     with pytest.raises(BundleError, match=r"app\.py, the file of the app, is ignored"):
-        made(project)
+        make_bundle(project)
 
 
 def test_a_python_that_is_none_is_refused(project):
     (project.root / "mlapp.yaml").write_text("image: {python: '3.x'}\n")
     with pytest.raises(ConfigError, match=r"image\.python: '3\.x'"):
-        made(project)
+        make_bundle(project)
 
 
 def test_a_password_in_an_address_is_named_and_not_printed(project, monkeypatch):
@@ -317,10 +317,10 @@ def test_a_password_in_an_address_is_named_and_not_printed(project, monkeypatch)
     (project.root / "database.toml").write_text('url = "postgresql://me:hunter2@127.0.0.1:9/data"\n')
     with contextlib.suppress(BundleError):
         build_bundle(project, warn=warnings.append)
-    said = "\n".join(warnings)
-    assert "requirements.txt looks like a secret (line 1: Password in a URL) and is left out" in said
-    assert "database.toml contains a password" in said
-    assert "hunter2" not in said
+    output = "\n".join(warnings)
+    assert "requirements.txt looks like a secret (line 1: Password in a URL) and is left out" in output
+    assert "database.toml contains a password" in output
+    assert "hunter2" not in output
 
 
 def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
@@ -340,15 +340,15 @@ def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
     lines = f"-e ./vendored\n../beside\nof-git @ git+{repository.as_uri()}\n-e .\n"
     requirements.write_text(requirements.read_text() + lines)
     (project.root / "pyproject.toml").write_text('[project]\nname = "itself"\nversion = "1"\n')
-    found = made(project)
+    found = make_bundle(project)
     wheels = {file.name.split("-")[0]: file.name for file in (found.folder / "wheels").iterdir()}
     assert set(wheels) - {"mlapp_kit"} == {"inside", "beside", "of_git"}
     assert f"./wheels/{wheels['beside']} --hash=sha256:" in (found.folder / "requirements.txt").read_text()
     components = json.loads((found.folder / "sbom.cdx.json").read_text())["components"]
     assert {"inside", "of-git"} <= {component["name"] for component in components}
-    assert made(project).hash == found.hash
+    assert make_bundle(project).hash == found.hash
     (project.root / "vendored" / "inside.py").write_text("A = 2  # changed\n")
-    with zipfile.ZipFile(made(project).folder / "wheels" / wheels["inside"]) as archive:
+    with zipfile.ZipFile(make_bundle(project).folder / "wheels" / wheels["inside"]) as archive:
         assert archive.read("inside.py") == b"A = 2  # changed\n"
 
 
@@ -363,16 +363,16 @@ def test_a_package_is_built_with_what_its_dockerignore_leaves_out_of_an_image(pr
         '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
     )
     (project.root / "requirements.txt").write_text("./package\nscikit-learn\nskops\npandas\n")
-    assert (made(project).folder / "wheels" / "documented-1.5-py3-none-any.whl").is_file()
+    assert (make_bundle(project).folder / "wheels" / "documented-1.5-py3-none-any.whl").is_file()
 
 
-def test_why_a_package_does_not_build_is_said_without_its_traceback(project):
+def test_a_package_that_does_not_build_is_reported_without_its_traceback(project):
     package = project.root / "package"
     package.mkdir()
     (package / "setup.py").write_text("import setuptools\nraise ValueError('no compiler today')\n")
     (project.root / "requirements.txt").write_text("./package\n")
     with pytest.raises(BundleError, match="ValueError: no compiler today") as caught:
-        made(project)
+        make_bundle(project)
     assert "Traceback" not in caught.value.what
     assert 'File "' not in caught.value.what
 
@@ -391,7 +391,7 @@ def test_a_path_may_have_spaces_and_any_letters(project, tmp_path):
     assert warned == ["loop is a link to loop, which does not exist, and is left out."]
 
 
-def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
+def test_a_file_deleted_meanwhile_is_left_out_and_a_version_is_named(project):
     (project.root / ".env").write_text("TOKEN=hush")  # its warning comes in the middle
     (project.root / "gone.txt").write_text("1")
     version = project.store.get("flowers", "latest")
@@ -399,29 +399,29 @@ def test_what_goes_meanwhile_is_left_out_and_a_version_is_named(project):
     def delete(warning):
         (project.root / "gone.txt").unlink(missing_ok=True)
 
-    assert "code/gone.txt" not in made(project, warn=delete).manifest.files
+    assert "code/gone.txt" not in make_bundle(project, warn=delete).manifest.files
     with pytest.raises(BundleError, match="Version 1 of flowers was deleted during bundling"):
-        made(project, warn=lambda _: shutil.rmtree(version.files, ignore_errors=True))
+        make_bundle(project, warn=lambda _: shutil.rmtree(version.files, ignore_errors=True))
 
 
 def test_where_nothing_may_be_written_the_error_says_so(project):
     with mount(project.root, "--bind", project.root):
         subprocess.run(["mount", "-o", "remount,ro,bind", project.root], check=True)
         with pytest.raises(BundleError, match="Read-only file system") as caught:
-            made(project)
+            make_bundle(project)
     assert "Make the folder writable" in caught.value.todo
 
 
 def test_a_dockerfile_is_no_part_of_what_it_makes(project):
-    before = made(project).hash
+    before = make_bundle(project).hash
     (project.root / "Dockerfile").write_text("FROM scratch\n")
     (project.root / "Dockerfile.dockerignore").write_text("**\n")
-    assert made(project).hash == before
+    assert make_bundle(project).hash == before
 
 
 def test_every_alias_means_the_one_version_where_a_site_asks_for_its_model(project, monkeypatch) -> None:
     monkeypatch.setenv("MLAPP_SERVE__WSGI", "web.py:site")
     project.store.promote("flowers", 1, "champion")
-    made = build_bundle(Project.find(project.root), warn=lambda text: None)
+    make_bundle = build_bundle(Project.find(project.root), warn=lambda text: None)
     for alias in ("champion", "production"):
-        assert made.project.store.resolve("flowers", alias) == 1
+        assert make_bundle.project.store.resolve("flowers", alias) == 1

@@ -64,7 +64,7 @@ def locked(root):
     return {package.name: package.version for package in lock_of(root).packages}
 
 
-def test_a_lock_goes_before_requirements_and_those_before_pyproject(tmp_path):
+def test_a_lock_is_preferred_to_requirements_and_those_to_pyproject(tmp_path):
     assert read_declared_requirements(tmp_path, Image(), "3.11") is None
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
     assert read_declared_requirements(tmp_path, Image(), "3.11") is None

@@ -1,4 +1,4 @@
-"""Secrets are found by name and by content: left out where git does not track them, refused where it does."""
+"""Secrets are found by name and content: left out if git does not track them, refused if it does."""
 
 from __future__ import annotations
 

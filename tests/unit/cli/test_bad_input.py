@@ -1,4 +1,4 @@
-"""What bad input gets: two lines that name the place and say what to do, exit 1 or 2, and nothing half-written."""
+"""Bad input: an error of two lines with the place and the remedy, exit 1 or 2, and no partial files."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_init_overwrites_nothing(mlapp: Callable, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]
 
 
-def test_a_surprise_is_told_without_a_traceback(mlapp: Callable, project: Callable) -> None:
+def test_a_surprise_is_reported_without_a_traceback(mlapp: Callable, project: Callable) -> None:
     source = "from mlapp import App\nfrom sklearn.cluster import KMeans\napp = App('flowers')\n"
     source += "app.data_reader(lambda: [{'x': 1}])\napp.model(KMeans)\n"
     project(source + "app.trainer(lambda model, features: (_ for _ in ()).throw(MemoryError()))\n")

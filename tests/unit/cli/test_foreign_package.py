@@ -1,4 +1,4 @@
-"""`mlapp` on PyPI is an unrelated package with a module of the same name: it is told when it is in the way."""
+"""`mlapp` on PyPI is an unrelated package with a module of the same name: mlapp reports it if it is installed."""
 
 from __future__ import annotations
 

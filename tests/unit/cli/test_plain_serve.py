@@ -1,4 +1,4 @@
-"""`mlapp serve` reads its arguments itself, and leaves to typer what typer must explain."""
+"""`mlapp serve` parses plain arguments itself, and leaves errors and help to typer."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HEAVY = {"pandas", "numpy", "sklearn", "fastapi", "kubernetes", "docker", "flyte
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as `mlapp serve` does, and keeps what it was sent."""
+    """Answers as `mlapp serve` does, and stores the received requests."""
 
     asked: list[tuple[str, bytes]]
 
@@ -89,7 +89,7 @@ def test_a_refusal_names_the_field(mlapp: Callable, tmp_path: Path, server: Serv
 @pytest.mark.parametrize(
     ("name", "content"), [("a.json", b"[1,"), ("a.jsonl", b"{}\n[1,"), ("a.csv", b" \n"), ("a.x", b"1")]
 )
-def test_what_cannot_be_sent_is_told_before(
+def test_what_cannot_be_sent_is_reported_before(
     mlapp: Callable, tmp_path: Path, server: Server, name: str, content: bytes
 ) -> None:
     (tmp_path / name).write_bytes(content)

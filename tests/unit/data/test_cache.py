@@ -1,4 +1,4 @@
-"""Cached reads: only when asked, and never the wrong ones."""
+"""Cached reads: only on request, and never stale for other parameters or code."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Exporting a table: whole or not at all."""
+"""Exporting a table: complete or absent."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_a_read_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.needs("pyarrow")
-def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path):
+def test_a_full_disk_is_reported_and_leaves_no_half_file(tmp_path):
     """In a mount of its own, of which the process sees one megabyte."""
     code = f"""
 import pandas as pd
@@ -61,7 +61,7 @@ print(os.listdir("{tmp_path}"))
     ], done.stderr
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+def test_what_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(UsageError, match="neither CSV nor Parquet"):
         export_table(TABLE, tmp_path / "t.xlsx")
     with pytest.raises(DataError, match="cannot be written: No such file or directory"):

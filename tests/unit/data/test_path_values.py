@@ -1,4 +1,4 @@
-"""What a caller gives is a value: it is neither expanded nor another place, whichever source reads."""
+"""Parameters are values in every source: they are not expanded, and cannot leave their folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table at a glance."""
+"""The profile of a table."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Secrets: taken from the environment, and never shown."""
+"""Secrets: read from the environment, and never shown."""
 
 import pytest
 

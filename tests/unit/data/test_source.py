@@ -1,4 +1,4 @@
-"""What a source makes for the pipeline: a reader that says its parameters."""
+"""A source makes a reader with declared parameters."""
 
 import inspect
 from datetime import date
@@ -33,9 +33,9 @@ def test_it_behaves_like_a_function_of_those_parameters():
 
 
 def test_who_watches_hears_of_each_batch():
-    heard = []
-    with watch_source_rows(heard.append):
+    messages = []
+    with watch_source_rows(messages.append):
         report(3)
         report(4)
     report(5)
-    assert heard == [3, 4]
+    assert messages == [3, 4]

@@ -161,7 +161,7 @@ def test_a_clone_gets_a_commit_that_the_user_pushes(deploy, bare, tmp_path):
         (["--git-branch", "trunk"], "has no branch trunk."),
     ],
 )
-def test_what_cannot_work_is_said_and_nothing_is_written(deploy, bare, more, message):
+def test_what_cannot_work_is_reported_and_nothing_is_written(deploy, bare, more, message):
     commit(config("first"), bare, "start")
     refused = deploy(*more)
     assert refused.code != 0
@@ -219,7 +219,7 @@ def test_the_analysis_fails_a_canary_that_errs_or_drifts_and_no_other(root, tmp_
         for metric in template["spec"]["metrics"]
     }
 
-    def served(version: str, pod: str) -> str:
+    def serve_version(version: str, pod: str) -> str:
         pods = f'namespace="team-a", pod="digits-{pod}-x"'
         return f'mlapp_monitored_rows_total{{model="digits", version="{version}", {pods}}}'
 
@@ -230,8 +230,8 @@ def test_the_analysis_fails_a_canary_that_errs_or_drifts_and_no_other(root, tmp_
         return f'mlapp:feature_problems:ratio{{model="digits", version="{version}", feature="q", kind="unseen"}}'
 
     common = [
-        {"series": served("1", "old"), "values": "0+100x20"},
-        {"series": served("2", "new"), "values": "0+10x20"},
+        {"series": serve_version("1", "old"), "values": "0+100x20"},
+        {"series": serve_version("2", "new"), "values": "0+10x20"},
         {"series": requests("old", "200"), "values": "0+1000x20"},
         {"series": requests("new", "200"), "values": "0+30x20"},
     ]

@@ -66,11 +66,11 @@ def test_a_version_is_a_release_and_an_alias_what_is_live(target: LambdaTarget) 
     assert target.check() == f"AWS account 123456789012, region {REGION}"
     assert target.status().release is None
     answer_with(ANSWER)
-    told: list[str] = []
-    first = target.apply(shipment(1), progress=told.append)
+    messages: list[str] = []
+    first = target.apply(shipment(1), progress=messages.append)
     assert (first.number, first.state, first.shipment.model_version) == (1, "live", "1")
     assert first.url
-    assert "digits:live is version 1" in told
+    assert "digits:live is version 1" in messages
     function = client().get_function(FunctionName="digits", Qualifier="live")["Configuration"]
     assert function["ImageConfigResponse"]["ImageConfig"]["EntryPoint"][-2:] == ["-m", "mlapp.aws_lambda"]
     assert client().get_function_url_config(FunctionName="digits", Qualifier="live")["AuthType"] == "AWS_IAM"
@@ -217,7 +217,7 @@ def test_an_alias_that_another_moved_is_left_alone(target: LambdaTarget, monkeyp
     assert client().get_alias(FunctionName="digits", Name="live")["FunctionVersion"] == "1"
 
 
-def test_an_alias_of_a_version_that_mlapp_did_not_publish_is_told_and_rolled_back(target: LambdaTarget) -> None:
+def test_an_alias_of_a_version_that_mlapp_did_not_publish_is_reported_and_rolled_back(target: LambdaTarget) -> None:
     answer_with(ANSWER)
     target.apply(shipment(1))
     client().update_alias(FunctionName="digits", Name="live", FunctionVersion="$LATEST")
@@ -257,7 +257,7 @@ def test_a_secret_in_plain_text_is_refused_before_an_image_is_built(account: str
         make_target(account, env={"DB_PASSWORD": "hunter2"}).check()
 
 
-def test_no_role_is_told_before_an_image_is_built() -> None:
+def test_no_role_is_reported_before_an_image_is_built() -> None:
     with pytest.raises(DeployError, match="targets.lambda.role"):
         make_target(None).check()
 

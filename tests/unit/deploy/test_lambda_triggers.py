@@ -48,11 +48,11 @@ def role(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def target(role: str) -> Callable[..., LambdaTarget]:
-    def opened(triggers: dict[str, Any] | None = None, **more: Any) -> LambdaTarget:
+    def make_target(triggers: dict[str, Any] | None = None, **more: Any) -> LambdaTarget:
         raw = {"role": role, "region": REGION, "output": "s3://out/predictions", **more, "triggers": triggers or {}}
         return LambdaTarget("digits", decode_section(LambdaSettings, raw, "targets.lambda"), Serve())
 
-    return opened
+    return make_target
 
 
 def shipment(number: int) -> Shipment:
@@ -93,13 +93,13 @@ def read_permissions() -> dict[str, str]:
 
 def test_a_deploy_makes_the_triggers_of_the_alias_and_a_delete_removes_them(target) -> None:
     answer(2)
-    told: list[str] = []
-    target(ALL).apply(shipment(1), progress=told.append)
+    messages: list[str] = []
+    target(ALL).apply(shipment(1), progress=messages.append)
     everything = ([LIVE], [("questions", 5)], [("digits-mlapp", "rate(1 hour)", [LIVE])])
     assert read_triggers() == everything
     rule = f"arn:aws:events:{REGION}:123456789012:rule/digits-mlapp"
     assert read_permissions() == {"s3.amazonaws.com": "arn:aws:s3:::uploads", "events.amazonaws.com": rule}
-    assert "new files in s3://uploads/new/ invoke digits:live" in told
+    assert "new files in s3://uploads/new/ invoke digits:live" in messages
 
     assert target(ALL).diff(shipment(1)) == ""
     changed = target({"sqs": {"queue": "questions", "batch": 2}})
@@ -126,7 +126,7 @@ def test_a_canary_gets_its_triggers_when_it_is_promoted(target) -> None:
     assert read_triggers()[2][0][1] == "cron(0 6 * * ? *)"
 
 
-def test_what_is_missing_or_contradicts_is_told_before_anything_is_made(target) -> None:
+def test_what_is_missing_or_contradicts_is_reported_before_anything_is_made(target) -> None:
     for triggers, more, error, words in (
         ({"s3": {"bucket": "nowhere"}}, {}, DeployError, "bucket does not exist"),
         ({"sqs": {"queue": "nowhere"}}, {}, DeployError, "queue does not exist"),

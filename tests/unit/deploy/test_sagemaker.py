@@ -69,10 +69,10 @@ def aws(monkeypatch) -> Iterator[Any]:
 
 @pytest.fixture
 def target(aws) -> Callable[..., SageMakerTarget]:
-    def opened(**settings: Any) -> SageMakerTarget:
+    def make_target(**settings: Any) -> SageMakerTarget:
         return open_target("sagemaker", "digits", Settings(targets={"sagemaker": {"role": ROLE, **settings}}))
 
-    return opened
+    return make_target
 
 
 def ship(image: str = ONE, version: str = "1") -> Shipment:
@@ -249,7 +249,7 @@ def test_a_missing_right_is_named(target, monkeypatch):
         place.apply(ship())
 
 
-def test_what_is_missing_or_not_ours_is_told_before_anything_is_made(aws, target):
+def test_what_is_missing_or_not_ours_is_reported_before_anything_is_made(aws, target):
     with pytest.raises(DeployError, match=re.escape("targets.sagemaker.role is missing")):
         target(role=None).apply(ship())
     with pytest.raises(ConfigError, match="targets.sagemaker.env.DB_PASSWORD looks like a secret"):

@@ -21,7 +21,7 @@ class MemorySettings(Section, frozen=True):
 
 
 class MemoryTarget(Target[MemorySettings]):
-    """The least a target has to be."""
+    """A minimal target."""
 
     name = "memory"
     settings_type = MemorySettings
@@ -66,13 +66,13 @@ def test_a_target_is_opened_with_its_own_section_of_the_settings():
     assert opened.render(Shipment("digits", "image@sha256:1")) == [{"image": "image@sha256:1", "region": "there"}]
 
 
-def test_a_flag_goes_over_the_file():
+def test_a_flag_overrides_the_file():
     opened = open_target("memory", "digits", Settings(targets={"memory": {"region": "there"}}), {"region": "elsewhere"})
 
     assert opened.settings.region == "elsewhere"
 
 
-def test_a_release_is_shipped_and_gone_back_to():
+def test_a_release_is_deployed_and_rolled_back_to():
     opened = open_target("memory", "digits", Settings())
     opened.apply(Shipment("digits", "one"))
     opened.apply(Shipment("digits", "two"))

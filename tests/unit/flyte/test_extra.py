@@ -1,4 +1,4 @@
-"""Without flytekit a command says what to install, or that it cannot be."""
+"""Without flytekit, a command names the extra to install, or says that it is unavailable."""
 
 from __future__ import annotations
 

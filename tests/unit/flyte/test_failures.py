@@ -1,4 +1,4 @@
-"""What a failed task says, as flytekit writes it into error.pb."""
+"""The message of a failed task, as flytekit writes it into error.pb."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ UNREADY = "containers with unready status: [r1-n0-0]"
     ],
 )
 def test_what_the_cluster_says_is_explained(error: str, what: str, todo: str) -> None:
-    said = fail(error)
-    assert said[0].startswith(what)
-    assert todo in said[1]
+    output = fail(error)
+    assert output[0].startswith(what)
+    assert todo in output[1]
 
 
 @pytest.mark.parametrize("text", ["exit code 137", "OOMKilled", "ImagePullBackOff", "connection refused", "timed out"])
@@ -110,7 +110,7 @@ def test_the_user_s_own_words_are_not_taken_for_the_cluster_s(text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "message"),
     [
         (
             "Unschedulable:0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available",
@@ -128,5 +128,5 @@ def test_the_user_s_own_words_are_not_taken_for_the_cluster_s(text: str) -> None
         ("Exceeded resourcequota: used 4 of 4 cpu", "Exceeded resourcequota: used 4 of 4 cpu"),
     ],
 )
-def test_a_reason_is_said_in_the_cluster_s_words_without_flyte_s_frame(reason: str, said: str) -> None:
-    assert describe_pod_reason(reason) == said
+def test_a_reason_is_quoted_from_the_cluster_without_flyte_s_frame(reason: str, message: str) -> None:
+    assert describe_pod_reason(reason) == message

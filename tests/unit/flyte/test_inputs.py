@@ -78,7 +78,7 @@ def test_a_type_that_flyte_cannot_carry_is_named() -> None:
     assert "give it a default" in raised.value.todo
 
 
-def test_a_name_of_two_stages_or_of_a_task_goes_by_its_full_one() -> None:
+def test_a_name_of_two_stages_or_of_a_task_needs_its_full_form() -> None:
     made = make_inputs(
         [
             Parameter("trainer", "seed", int, 0),

@@ -63,9 +63,9 @@ def test_failed_trials_do_not_count_and_few_runs_are_started(
     states = search()
     assert engine.sizes == [4] * 5
     assert (states.count("complete"), states.count("failed")) == (10, 10)
-    said = capsys.readouterr().err
-    assert "trial 0 failed: bad luck\ntrial 1 failed: The trial was killed: OOMKilled.\n" in said
-    assert said.count("Traceback: …\n") == 1, "one traceback for trials that fail in the same way"
+    output = capsys.readouterr().err
+    assert "trial 0 failed: bad luck\ntrial 1 failed: The trial was killed: OOMKilled.\n" in output
+    assert output.count("Traceback: …\n") == 1, "one traceback for trials that fail in the same way"
     states = search()
     assert sum(engine.sizes[5:]) == 10, "the same command again runs as many more"
     assert states.count("complete") == 20 - 2 * len(engine.sizes[5:])

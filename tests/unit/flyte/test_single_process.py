@@ -15,7 +15,7 @@ OWN = ["pyflyte-execute", "--inputs", "in.pb", "--resolver", "mlapp.flyte.task_g
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What ran: the program that ran here with its arguments, or the command of a second process."""
     found: list[tuple[str, ...]] = []
     monkeypatch.setattr(sys, "path", ["/bin", "/lib"])
@@ -28,10 +28,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return found
 
 
-def test_a_task_runs_here_with_the_code_on_its_path(ran: list[tuple[str, ...]]) -> None:
+def test_a_task_runs_here_with_the_code_on_its_path(runs: list[tuple[str, ...]]) -> None:
     entrypoint._run_subprocess(OWN, {"PYTHONPATH": f"/lib{os.pathsep}/code"})
 
-    assert ran == [("signal", "15"), ("here", *OWN)], "the first process of a container would ignore SIGTERM"
+    assert runs == [("signal", "15"), ("here", *OWN)], "the first process of a container would ignore SIGTERM"
     assert sys.path == ["/bin", "/code", "/lib"]
 
 
@@ -42,11 +42,11 @@ def test_another_flytekit_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not hasattr(entrypoint, "_run_subprocess")
 
 
-def test_tasks_of_others_run_in_a_second_process(ran: list[tuple[str, ...]]) -> None:
+def test_tasks_of_others_run_in_a_second_process(runs: list[tuple[str, ...]]) -> None:
     for command in (
         ["pyflyte-execute", "--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"],
         ["pyflyte-execute"],
         ["other-program", *OWN[1:]],
     ):
         entrypoint._run_subprocess(command, {})
-        assert ran.pop() == ("second", *command)
+        assert runs.pop() == ("second", *command)

@@ -1,4 +1,4 @@
-"""Data between tasks comes back as it was, and no pickle is written unasked."""
+"""Data between tasks is unchanged, and pickles are opt-in."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_annotation_of_what_travels(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Corpus, dict[str, Corpus], Corpus | None])
-def test_an_annotation_that_flyte_cannot_carry_is_told_before_anything_runs(kind: Any) -> None:
+def test_an_annotation_that_flyte_cannot_carry_is_reported_before_anything_runs(kind: Any) -> None:
     def load(data: Any) -> Any: ...
 
     load.__annotations__["return"] = kind
@@ -128,7 +128,7 @@ def test_what_parquet_loses_of_a_table_is_restored(frame: pd.DataFrame, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
         (pd.DataFrame({pd.Timestamp("2026-01-01"): [1], "b": [2]}), "column label"),
         (pd.DataFrame({"z": [1 + 2j]}), "Parquet"),
@@ -136,7 +136,7 @@ def test_what_parquet_loses_of_a_table_is_restored(frame: pd.DataFrame, tmp_path
     ],
     ids=["times as labels", "complex", "intervals"],
 )
-def test_what_cannot_travel_is_named(frame: pd.DataFrame, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=said) as refused:
+def test_what_cannot_travel_is_named(frame: pd.DataFrame, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message) as refused:
         data_folder.write_folder_values(tmp_path, {"train": frame}, IDENTITY)
     assert "'train'" in refused.value.what

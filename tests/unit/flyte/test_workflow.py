@@ -89,7 +89,7 @@ def test_the_settings_of_an_environment_hold_in_the_tasks_too(
     assert app_tasks.load_task(named).source.settings.store.url == "elsewhere"
 
 
-def test_an_image_without_a_tag_is_told(project: Callable[..., Path], mlapp: Callable[..., Any]) -> None:
+def test_an_image_without_a_tag_is_reported(project: Callable[..., Path], mlapp: Callable[..., Any]) -> None:
     project(APP, mlapp__yaml="flyte: {image: registry.example/a}")
     ran = mlapp("deploy", "--target", "flyte", "--dry-run")
     assert (ran.code, ran.err.splitlines()[-2]) == (

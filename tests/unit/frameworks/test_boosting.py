@@ -1,4 +1,4 @@
-"""XGBoost and LightGBM: what comes back from the store predicts as what went in."""
+"""XGBoost and LightGBM: a stored model predicts like the original."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "rename", "told"),
+    ("model", "rename", "message"),
     [
         (lightgbm.LGBMClassifier, {"a": 'size "in"'}, "LightGBM does not accept column names with quotes"),
         (lightgbm.LGBMClassifier, {"a": "a b", "b": "a_b"}, "reads the columns 'a b' and 'a_b' as the same column"),
@@ -113,12 +113,12 @@ def test_a_file_that_is_cut_off(name: str, file: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_names_that_a_library_does_not_take_are_told(model, rename, told):
+def test_names_that_a_library_does_not_take_are_reported(model, rename, message):
     app = App("named", target="y")
     table = pd.DataFrame({"a": [1.0, 2.0] * 20, "b": [0.5] * 40, "y": [0, 1] * 20})
     app.data_reader(lambda: table.rename(columns=rename))
     app.model(model)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         app.train()
 
 
@@ -131,7 +131,7 @@ def test_xgboost_s_classes_begin_at_0():
 
 
 @pytest.mark.parametrize(
-    ("model", "column", "told"),
+    ("model", "column", "message"),
     [
         (xgboost.XGBRegressor, ["a", "b"] * 10, "XGBoost does not accept text: column 'x'"),
         (lightgbm.LGBMRegressor, ["a", "b"] * 10, "LightGBM does not accept text: column 'x'"),
@@ -142,12 +142,12 @@ def test_xgboost_s_classes_begin_at_0():
         (xgboost.XGBRegressor, pd.date_range("2024-01-01", periods=20), "XGBoost does not accept times"),
     ],
 )
-def test_a_column_that_the_library_does_not_take_is_named(model: Any, column: Any, told: str) -> None:
+def test_a_column_that_the_library_does_not_take_is_named(model: Any, column: Any, message: str) -> None:
     app = App("columns", target="y")
     app.data_reader(lambda: pd.DataFrame({"x": column, "y": range(20)}))
     settings = {"enable_categorical": True} if model is xgboost.XGBRegressor else {}
     app.model(lambda: model(n_estimators=1, **settings))
-    with pytest.raises(DataError, match=told) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         app.train()
     assert "table['x']" in raised.value.todo
 

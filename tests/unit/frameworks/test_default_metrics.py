@@ -141,7 +141,7 @@ def test_probabilities_that_a_model_does_not_give_are_refused_before_the_data_is
         App("none", predict="prob")
 
 
-def test_missing_texts_of_pandas_are_told_with_their_column():
+def test_missing_texts_of_pandas_are_reported_with_their_column():
     table = CLASSES.assign(city=pd.array(["x", None] * 40, dtype="string"))
     with pytest.raises(DataError, match=r"Column 'city' of the features \(string\) has missing values as pd.NA"):
         trained(table, make_pipeline(OneHotEncoder(), LogisticRegression()))

@@ -46,7 +46,7 @@ def test_a_step_of_another_package_is_declared_as_the_error_says(step: str, tmp_
     model = make_pipeline(StandardScaler(), estimator).fit(ROWS, CLASSES)
     with pytest.raises(ModelError, match="not declared trusted") as raised:
         SklearnFramework().save(model, tmp_path, "skops", ())
-    told = raised.value.todo.partition("trusted=[")[2].partition("]")[0].replace("'", "").split(", ")
-    assert names is None or told == names
-    SklearnFramework().save(model, tmp_path, "skops", told)
-    assert (SklearnFramework().load(tmp_path, "skops", told).predict(ROWS) == model.predict(ROWS)).all()
+    output = raised.value.todo.partition("trusted=[")[2].partition("]")[0].replace("'", "").split(", ")
+    assert names is None or output == names
+    SklearnFramework().save(model, tmp_path, "skops", output)
+    assert (SklearnFramework().load(tmp_path, "skops", output).predict(ROWS) == model.predict(ROWS)).all()

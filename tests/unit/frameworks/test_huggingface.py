@@ -52,13 +52,13 @@ def trained(model: Any = None, target: Any = TARGET, **given: Any) -> Any:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
+def saved_folder(tmp_path: Path) -> Path:
     """The folder of a saved classifier."""
     HUGGING_FACE.save(classifier(), tmp_path, "safetensors", ())
     return tmp_path
 
 
-def test_a_pipeline_is_trained_kept_loaded_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_is_trained_kept_loaded_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = App("things", target="kind")
     app.data_reader(lambda: TABLE)
@@ -136,7 +136,7 @@ def test_a_pipeline_of_another_task_answers_as_it_does(tmp_path: Path) -> None:
         trained(mask)
 
 
-def test_a_training_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_stopped_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     class Stop(Exception):
@@ -148,10 +148,10 @@ def test_a_training_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(Stop), listen_progress(stop):
         trained(checkpoint_every=0)
-    heard: list[Progress] = []
-    with listen_progress(heard.append):
+    messages: list[Progress] = []
+    with listen_progress(messages.append):
         trained(checkpoint_every=0)
-    assert heard[0].step == 3
+    assert messages[0].step == 3
 
 
 def test_features_that_are_no_texts() -> None:
@@ -190,49 +190,49 @@ def test_code_is_not_kept(tmp_path: Path) -> None:
         HUGGING_FACE.save(own, tmp_path, "safetensors", ())
 
 
-def test_weights_that_are_cut_off(kept: Path) -> None:
-    file = kept / "model.safetensors"
+def test_weights_that_are_cut_off(saved_folder: Path) -> None:
+    file = saved_folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError, match="is truncated, damaged or incomplete"):
-        HUGGING_FACE.load(kept, "safetensors", ())
+        HUGGING_FACE.load(saved_folder, "safetensors", ())
 
 
-def test_weights_that_are_not_all_there(kept: Path) -> None:
+def test_weights_that_are_not_all_there(saved_folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(kept / "model.safetensors")
+    weights = load_file(saved_folder / "model.safetensors")
     del weights["classifier.weight"]
-    save_file(weights, kept / "model.safetensors", {"format": "pt"})
+    save_file(weights, saved_folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lack classifier\.weight"):
-        HUGGING_FACE.load(kept, "safetensors", ())
+        HUGGING_FACE.load(saved_folder, "safetensors", ())
 
 
 @pytest.mark.parametrize("missing", ["tokenizer_config.json", "tokenizer.json", "config.json", "task.json"])
-def test_a_file_that_is_missing(kept: Path, missing: str) -> None:
-    (kept / missing).unlink()
+def test_a_file_that_is_missing(saved_folder: Path, missing: str) -> None:
+    (saved_folder / missing).unlink()
     with pytest.raises(ModelError, match="tokenizer" if "tokenizer" in missing else missing):
-        HUGGING_FACE.load(kept, "safetensors", ())
+        HUGGING_FACE.load(saved_folder, "safetensors", ())
 
 
-def test_code_beside_the_weights_is_not_run(kept: Path) -> None:
-    (kept / "evil.py").write_text("raise SystemExit('it ran')\n")
-    settings = json.loads((kept / "config.json").read_text())
+def test_code_beside_the_weights_is_not_run(saved_folder: Path) -> None:
+    (saved_folder / "evil.py").write_text("raise SystemExit('it ran')\n")
+    settings = json.loads((saved_folder / "config.json").read_text())
     settings |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}}
-    (kept / "config.json").write_text(json.dumps(settings))
-    words = json.loads((kept / "tokenizer_config.json").read_text())
+    (saved_folder / "config.json").write_text(json.dumps(settings))
+    words = json.loads((saved_folder / "tokenizer_config.json").read_text())
     words |= {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}
-    (kept / "tokenizer_config.json").write_text(json.dumps(words))
-    assert len(HUGGING_FACE.predictor(HUGGING_FACE.load(kept, "safetensors", ()), FEATURES)) == len(FEATURES)
+    (saved_folder / "tokenizer_config.json").write_text(json.dumps(words))
+    assert len(HUGGING_FACE.predictor(HUGGING_FACE.load(saved_folder, "safetensors", ()), FEATURES)) == len(FEATURES)
 
 
-def test_settings_that_are_nested_too_deeply(kept: Path) -> None:
-    (kept / "config.json").write_text("[" * 100_000)
+def test_settings_that_are_nested_too_deeply(saved_folder: Path) -> None:
+    (saved_folder / "config.json").write_text("[" * 100_000)
     with pytest.raises(ModelError, match=r"config\.json is truncated or damaged"):
-        HUGGING_FACE.load(kept, "safetensors", ())
+        HUGGING_FACE.load(saved_folder, "safetensors", ())
 
 
-def test_transformers_that_is_not_installed(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers_that_is_not_installed(saved_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError) as raised:
-        HUGGING_FACE.load(kept, "safetensors", ())
+        HUGGING_FACE.load(saved_folder, "safetensors", ())
     assert "mlapp-kit[huggingface]" in raised.value.todo

@@ -1,4 +1,4 @@
-"""Keras: what the default trainer does, what is saved, and what is said when it cannot be."""
+"""Keras: the default trainer, saving, and the errors of models that cannot be saved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def net(outputs: int = 3, activation: str | None = None) -> Any:
     return keras.Sequential([keras.Input((4,)), dense(16, activation="relu"), dense(outputs, activation=activation)])
 
 
-def test_text_classes_are_kept_and_a_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_classes_are_kept_and_a_version_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = App("flowers", target="kind")
     names = np.array(["setosa", "versicolor", "virginica"])
@@ -77,16 +77,16 @@ def test_numbers_are_learned_with_one_output_and_a_compiled_model_stays_as_it_is
 
 
 def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
-    heard: list[Progress] = []
-    with listen_progress(heard.append):
+    messages: list[Progress] = []
+    with listen_progress(messages.append):
         KERAS.trainer(net(), FEATURES, TARGET, epochs=500, learning_rate=0.2, patience=3)
-    assert 3 < len(heard) < 500
-    losses = [progress.metrics["val_loss"] for progress in heard]
+    assert 3 < len(messages) < 500
+    losses = [progress.metrics["val_loss"] for progress in messages]
     assert min(losses) == losses[-4]
-    assert str(heard[0]).startswith("1 of 500, loss ")
+    assert str(messages[0]).startswith("1 of 500, loss ")
 
 
-def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
+def test_a_training_that_stopped_continues_and_ends_where_an_undisturbed_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -99,22 +99,22 @@ def test_a_training_that_stopped_goes_on_and_ends_where_an_undisturbed_one_does(
         return keras.Sequential(layers)
 
     def trained(stopped_after: int | None = None) -> tuple[list[int], Any]:
-        heard: list[int] = []
+        messages: list[int] = []
 
         def hear(progress: Progress) -> None:
-            heard.append(progress.step)
+            messages.append(progress.step)
             if progress.step == stopped_after:
                 raise KeyboardInterrupt
 
         with listen_progress(hear):
             model = KERAS.trainer(dropping(), FEATURES, TARGET, epochs=12, learning_rate=0.05, checkpoint_every=0)
-        return heard, model.get_weights()
+        return messages, model.get_weights()
 
     whole = trained()[1]
     with pytest.raises(KeyboardInterrupt):
         trained(stopped_after=8)
-    heard, resumed = trained()
-    assert heard[0] == 8  # the seventh was the last that was written
+    messages, resumed = trained()
+    assert messages[0] == 8  # the seventh was the last that was written
     assert not list((tmp_path / ".mlapp/checkpoints").iterdir())
     for one, other in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(one, other)

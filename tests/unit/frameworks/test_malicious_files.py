@@ -43,7 +43,7 @@ class Bomb:
 
 
 @pytest.fixture
-def ran(tmp_path: Path) -> Path:
+def marker_file(tmp_path: Path) -> Path:
     """The file that code of an attacker would make."""
     return tmp_path / "ran"
 
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def refused(framework: str, folder: Path, match: str) -> None:
+def assert_refused(framework: str, folder: Path, match: str) -> None:
     adapter = frameworks.get_framework(framework)
     with pytest.raises(ModelError, match=match):
         adapter.load(folder, adapter.formats[0], ())
@@ -77,7 +77,7 @@ def xgboost_file(folder: Path, change: Callable[[Any], None] = lambda model: Non
 @pytest.mark.parametrize("name", ["train", "DMatrix", "RabitTracker", "core", "no_such_thing", "__builtins__"])
 def test_an_xgboost_file_names_no_class_but_a_models(name: str, folder: Path) -> None:
     xgboost_file(folder, **{"class": name})
-    refused("xgboost", folder, f"names '{name}' as its class")
+    assert_refused("xgboost", folder, f"names '{name}' as its class")
 
 
 def first_tree(learner: Any) -> Any:
@@ -97,13 +97,13 @@ XGBOOST: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("trick", XGBOOST)
 def test_an_xgboost_tree_that_would_end_the_process(trick: str, folder: Path) -> None:
     xgboost_file(folder, XGBOOST[trick])
-    refused("xgboost", folder, "does not exist")
+    assert_refused("xgboost", folder, "does not exist")
 
 
-def test_a_pickle_in_the_place_of_an_xgboost_file(folder: Path, ran: Path) -> None:
-    (folder / "model.ubj").write_bytes(pickle.dumps(Bomb(ran)))
-    refused("xgboost", folder, "is not an XGBoost model")
-    assert not ran.exists()
+def test_a_pickle_in_the_place_of_an_xgboost_file(folder: Path, marker_file: Path) -> None:
+    (folder / "model.ubj").write_bytes(pickle.dumps(Bomb(marker_file)))
+    assert_refused("xgboost", folder, "is not an XGBoost model")
+    assert not marker_file.exists()
 
 
 # LightGBM
@@ -144,20 +144,20 @@ LIGHTGBM = {
 @pytest.mark.parametrize("trick", LIGHTGBM)
 def test_a_lightgbm_tree_that_would_end_the_process(trick: str, folder: Path) -> None:
     lightgbm_folder(folder, LIGHTGBM[trick])
-    refused("lightgbm", folder, "does not exist|number of outputs|cannot be read")
+    assert_refused("lightgbm", folder, "does not exist|number of outputs|cannot be read")
 
 
 def test_lightgbm_trees_of_wrong_sizes(folder: Path) -> None:
     lightgbm_folder(folder)
     file = folder / "model.txt"
     file.write_text(re.sub(r"tree_sizes=\d+", "tree_sizes=7", file.read_text()))
-    refused("lightgbm", folder, "sizes of the model's trees are wrong")
+    assert_refused("lightgbm", folder, "sizes of the model's trees are wrong")
 
 
 @pytest.mark.parametrize("name", ["train", "Dataset", "plot_tree", "register_logger", "no_such_thing"])
 def test_a_lightgbm_file_names_no_class_but_a_models(name: str, folder: Path) -> None:
     lightgbm_folder(folder, kind=name)
-    refused("lightgbm", folder, f"names '{name}' as the class")
+    assert_refused("lightgbm", folder, f"names '{name}' as the class")
 
 
 # ONNX
@@ -189,14 +189,14 @@ def test_an_onnx_model_reads_no_other_file(
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     (folder / "model.onnx").write_bytes(onnx_model(tensor, in_attribute=in_attribute))
-    refused("onnx", folder, "The data of 'w' is in another file")
+    assert_refused("onnx", folder, "The data of 'w' is in another file")
 
 
 def test_labels_of_an_onnx_model_that_are_no_labels(folder: Path) -> None:
     model = onnx.load_model_from_string(onnx_model(helper.make_tensor("w", TensorProto.FLOAT, [4], [0.0] * 4)))
     model.metadata_props.add(key="labels", value='{"0": []}')
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    refused("onnx", folder, "labels in its metadata are damaged")
+    assert_refused("onnx", folder, "labels in its metadata are damaged")
 
 
 # PyTorch: safetensors
@@ -233,11 +233,11 @@ def test_a_header_of_safetensors_that_lies(trick: str, folder: Path) -> None:
         frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
 
 
-def test_a_pickle_in_the_place_of_weights(folder: Path, ran: Path) -> None:
-    torch.save(Bomb(ran), folder / "model.safetensors")
+def test_a_pickle_in_the_place_of_weights(folder: Path, marker_file: Path) -> None:
+    torch.save(Bomb(marker_file), folder / "model.safetensors")
     with pytest.raises(ModelError, match="truncated or damaged"):
         frameworks.get_framework("pytorch").restore(torch.nn.Linear(4, 1), folder)
-    assert not ran.exists()
+    assert not marker_file.exists()
 
 
 # Keras
@@ -267,15 +267,17 @@ def layer_of(place: str, kind: str, **config: Any) -> dict[str, Any]:
     return {"module": place, "class_name": kind, "config": config, "registered_name": None}
 
 
-def keras_layers(ran: Path) -> dict[str, dict[str, Any]]:
+def keras_layers(marker_file: Path) -> dict[str, dict[str, Any]]:
     code = {"class_name": "__lambda__", "config": {"code": "4wAA", "defaults": None, "closure": None}}
-    secret = str(ran.parent / "secret.txt")
-    module = base64.b64encode(pickle.dumps(Bomb(ran))).decode()
+    secret = str(marker_file.parent / "secret.txt")
+    module = base64.b64encode(pickle.dumps(Bomb(marker_file))).decode()
     return {
         "a lambda": layer_of("keras.layers", "Lambda", name="evil", function=code),
-        "a function of another module": layer_of("os", "system", command=f"touch {ran}"),
+        "a function of another module": layer_of("os", "system", command=f"touch {marker_file}"),
         "a module that would be imported": layer_of("antigravity", "fly"),
-        "a function of Keras that fetches": layer_of("keras.utils", "get_file", fname=str(ran), origin="file:///etc"),
+        "a function of Keras that fetches": layer_of(
+            "keras.utils", "get_file", fname=str(marker_file), origin="file:///etc"
+        ),
         "a pickled module of PyTorch": layer_of("keras.layers", "TorchModuleWrapper", name="evil", module=module),
         "a model of TensorFlow": layer_of("keras.layers", "TFSMLayer", name="evil", filepath=secret),
         "words of another file": layer_of("keras.layers", "StringLookup", name="evil", vocabulary=secret),
@@ -284,11 +286,11 @@ def keras_layers(ran: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("trick", keras_layers(Path("ran")))
-def test_a_keras_layer_that_runs_code_or_reads_files(trick: str, folder: Path, ran: Path) -> None:
-    (ran.parent / "secret.txt").write_text("secret\n")
-    keras_file(folder, keras_layers(ran)[trick])
-    refused("keras", folder, "is not a Keras model that can be loaded safely")
-    assert not ran.exists()
+def test_a_keras_layer_that_runs_code_or_reads_files(trick: str, folder: Path, marker_file: Path) -> None:
+    (marker_file.parent / "secret.txt").write_text("secret\n")
+    keras_file(folder, keras_layers(marker_file)[trick])
+    assert_refused("keras", folder, "is not a Keras model that can be loaded safely")
+    assert not marker_file.exists()
 
 
 def weights_from(file: Path, *, by_link: bool) -> Callable[[Any], None]:
@@ -310,19 +312,19 @@ def test_weights_of_keras_that_are_another_file(by_link: bool, folder: Path) -> 
     with h5py.File(secret, "w") as file:
         file["secret"] = np.ones((4, 2), np.float32)
     keras_file(folder, change=weights_from(secret, by_link=by_link))
-    refused("keras", folder, "is not a Keras model that can be loaded safely")
+    assert_refused("keras", folder, "is not a Keras model that can be loaded safely")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x05\x06" + b"\0" * 18])
 def test_another_form_under_the_name_of_a_keras_file(content: bytes, folder: Path) -> None:
     (folder / "model.keras").write_bytes(content)
-    refused("keras", folder, "is not a Keras model that can be loaded safely")
+    assert_refused("keras", folder, "is not a Keras model that can be loaded safely")
 
 
 def test_labels_of_keras_that_are_no_labels(folder: Path) -> None:
     keras_file(folder)
     (folder / "labels.json").write_text('{"a": 1}')
-    refused("keras", folder, "labels.json is truncated or damaged")
+    assert_refused("keras", folder, "labels.json is truncated or damaged")
 
 
 # Hugging Face
@@ -361,20 +363,20 @@ def test_a_configuration_of_a_transformer_that_leads_outside(
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *asked: pytest.fail("it asks whether to run code"))
     edit(transformer / file, **values)
-    refused("huggingface", transformer, match)
+    assert_refused("huggingface", transformer, match)
 
 
 def test_weights_that_adapt_another_model(transformer: Path) -> None:
     (transformer / "adapter_config.json").write_text('{"base_model_name_or_path": "/srv/private"}')
-    refused("huggingface", transformer, "refers to the weights of another model")
+    assert_refused("huggingface", transformer, "refers to the weights of another model")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_a_pickle_in_the_place_of_the_weights_of_a_transformer(name: str, transformer: Path, ran: Path) -> None:
+def test_a_pickle_in_the_place_of_the_weights_of_a_transformer(name: str, transformer: Path, marker_file: Path) -> None:
     (transformer / "model.safetensors").unlink()
-    torch.save(Bomb(ran), transformer / name)
-    refused("huggingface", transformer, "truncated, damaged or incomplete")
-    assert not ran.exists()
+    torch.save(Bomb(marker_file), transformer / name)
+    assert_refused("huggingface", transformer, "truncated, damaged or incomplete")
+    assert not marker_file.exists()
 
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/hostname", "..", "sub/one.safetensors"])
@@ -382,4 +384,4 @@ def test_weights_of_a_transformer_in_another_folder(shard: str, transformer: Pat
     (transformer / "model.safetensors").rename(transformer.parent / "outside.safetensors")
     index = {"metadata": {}, "weight_map": {"classifier.bias": shard}}
     (transformer / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused("huggingface", transformer, "refers to weights outside its folder")
+    assert_refused("huggingface", transformer, "refers to weights outside its folder")

@@ -1,4 +1,4 @@
-"""ONNX: what is exported answers as the original, and is refused where it does not."""
+"""ONNX: an exported model answers like the original, or the export is refused."""
 
 from __future__ import annotations
 

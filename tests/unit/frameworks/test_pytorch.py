@@ -1,4 +1,4 @@
-"""PyTorch: what the default loop does, how it resumes, and what it says when it cannot."""
+"""PyTorch: the default loop, resuming, and its errors."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_numbers_are_learned_with_one_output() -> None:
 
 
 def test_it_stops_early_keeps_the_best_epoch_and_tells_how_far_it_is() -> None:
-    heard: list[Progress] = []
-    with listen_progress(heard.append):
+    messages: list[Progress] = []
+    with listen_progress(messages.append):
         model = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=500, learning_rate=0.1, patience=3)
-    assert 3 < len(heard) < 500
-    losses = [progress.metrics["val_loss"] for progress in heard]
+    assert 3 < len(messages) < 500
+    losses = [progress.metrics["val_loss"] for progress in messages]
     assert min(losses) == losses[-4]
-    assert str(heard[0]).startswith("1 of 500, loss ")
+    assert str(messages[0]).startswith("1 of 500, loss ")
     assert PYTORCH.evaluator(model, FEATURES, TARGET)["accuracy"] > 0.8
 
 
@@ -100,7 +100,7 @@ with listen_progress(kill):
 """
 
 
-def test_a_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
+def test_a_killed_training_continues_and_ends_where_an_undisturbed_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -108,10 +108,10 @@ def test_a_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
     killed = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert killed.returncode == -signal.SIGKILL
 
-    heard: list[Progress] = []
-    with listen_progress(heard.append):
+    messages: list[Progress] = []
+    with listen_progress(messages.append):
         resumed = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=20, checkpoint_every=0)
-    assert heard[0].step == 8  # the seventh was the last that was written before it was killed
+    assert messages[0].step == 8  # the seventh was the last that was written before it was killed
     assert not list((tmp_path / ".mlapp/checkpoints").iterdir())
     whole = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=20, checkpoint_every=0)
     for name, weights in whole.state_dict().items():

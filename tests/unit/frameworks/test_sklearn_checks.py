@@ -75,7 +75,7 @@ def make_tables():
 
 def describe_outcome(function, table, options):
     """Everything that a caller can see: the result and its memory, or the error, and the warnings."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         try:
             found = function(table, **options)
@@ -87,7 +87,7 @@ def describe_outcome(function, table, options):
             result = type(found), cells.dtype, cells.shape, repr(cells.tolist()), flags
             if cells.flags.writeable and cells.dtype.kind == "f":  # whether a write changes the table
                 cells[:] = 7
-    return result, [(warning.category, str(warning.message)) for warning in told], repr(table)
+    return result, [(warning.category, str(warning.message)) for warning in messages], repr(table)
 
 
 @pytest.fixture

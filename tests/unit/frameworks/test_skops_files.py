@@ -1,4 +1,4 @@
-"""A skops file is data: what it names is trusted by identity, and what it holds cannot end the process."""
+"""A skops file is data: its types are trusted by identity, and its content cannot end the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to an image, and what the user reads then."""
+"""Errors of a build, and their messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.images import bytecode
 from mlapp.images.engine import explain_image_engine_error
 
 
-def test_an_engine_that_stops_in_the_middle_is_told_in_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_stops_in_the_middle_is_reported_in_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/docker.sock")
     closed = http.client.RemoteDisconnected("Remote end closed connection without response")
     error = requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", closed))

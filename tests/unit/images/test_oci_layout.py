@@ -1,4 +1,4 @@
-"""What an engine with containerd's image store is given: a layout by the OCI's specification, without what it has."""
+"""The OCI layout for an engine with containerd's image store, without the layers that it has."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def persistent(found: Iterator[list[Finding]]) -> int:
     return sum(bool(alarms.add({(finding.kind, finding.column) for finding in findings})) for findings in found)
 
 
-def shifted(size: float) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+def shift_first_column(size: float) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
     """The first column moved by so many standard deviations."""
     return lambda live, random: live.assign(c0=live["c0"] + size * 15)
 
@@ -119,13 +119,13 @@ def main(count: int = 2_000) -> None:
         found = list(windows(count, rows))
         print(f"no drift, n={rows}: {share(iter(found)):.4f} before, {persistent(iter(found))} after", flush=True)
     normal = {"kinds": ("normal",)}
-    print("0.25 sd, n=1000", share(windows(count, 1_000, shifted(0.25), **normal)), flush=True)
-    print("0.5 sd, n=300", share(windows(count, 300, shifted(0.5), **normal)), flush=True)
+    print("0.25 sd, n=1000", share(windows(count, 1_000, shift_first_column(0.25), **normal)), flush=True)
+    print("0.5 sd, n=300", share(windows(count, 300, shift_first_column(0.5), **normal)), flush=True)
     few = max(50, count // 10)
-    print("0.1 sd, n=50000", share(windows(few, 50_000, shifted(0.1), **normal)), flush=True)
+    print("0.1 sd, n=50000", share(windows(few, 50_000, shift_first_column(0.1), **normal)), flush=True)
     print(
         "0.1 sd, n=50000, other seeds",
-        [share(windows(20, 50_000, shifted(0.1), seed=seed, **normal)) for seed in range(2, 8)],
+        [share(windows(20, 50_000, shift_first_column(0.1), seed=seed, **normal)) for seed in range(2, 8)],
     )
     print("category 5 to 15 %, n=300", share(windows(count, 300, more_black, make=categories)), flush=True)
     print("missing 0.03 to 5 %, n=500", share(windows(count, 500, with_missing(0.05), make=rarely_missing)), flush=True)

@@ -26,7 +26,7 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     return RequestCounts(100, 0, 1.0, 100, found.predictions)
 
 
-def test_labels_that_come_as_often_are_fine_and_others_are_not() -> None:
+def test_equally_frequent_labels_may_differ_and_others_may_not() -> None:
     random = np.random.default_rng(0)
     usual = random.choice(["yes", "no"], 500, p=[0.3, 0.7]).tolist()
     live = pod(usual, usual, "1")

@@ -34,7 +34,7 @@ def hook() -> Iterator[Hook]:
 
 
 @pytest.fixture
-def drifting(service: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Service:
+def drifting_service(service: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Service:
     """Two windows whose alarms have not been sent yet."""
     monkeypatch.setattr(alerts, "PAUSES", ())
     monkeypatch.setattr(alerts, "PATIENCE", 0.2)
@@ -56,27 +56,27 @@ def run(service: Service) -> None:
 
 
 @pytest.mark.parametrize("status", [503, 0])
-def test_a_message_is_sent_again_until_the_webhook_takes_it(status: int, drifting: Service, hook: Hook) -> None:
+def test_a_message_is_sent_again_until_the_webhook_takes_it(status: int, drifting_service: Service, hook: Hook) -> None:
     hook.failures = [(status, {})] * 2
     for _ in range(2):  # a receiver that fails gets one request in a run
-        run(drifting)
+        run(drifting_service)
         assert hook.bodies == []
     assert hook.requests == 2
     for _ in range(2):
-        run(drifting)
+        run(drifting_service)
     assert received(hook) == [(column, "firing") for column in COLUMNS]
 
 
-def test_a_message_that_the_webhook_refuses_is_not_sent_again(drifting: Service, hook: Hook) -> None:
+def test_a_message_that_the_webhook_refuses_is_not_sent_again(drifting_service: Service, hook: Hook) -> None:
     hook.failures = [(404, {}), (401, {})]
     for _ in range(2):
-        run(drifting)
+        run(drifting_service)
     assert (hook.requests, hook.bodies) == (2, [])
 
 
 @pytest.mark.parametrize("given", ["120", "date"])
 def test_a_webhook_says_when_to_try_again(
-    given: str, drifting: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    given: str, drifting_service: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=float(int(time.time())))
     clocks = SimpleNamespace(
@@ -86,10 +86,10 @@ def test_a_webhook_says_when_to_try_again(
     monkeypatch.setattr(deliveries, "time", clocks)
     monkeypatch.setattr(alerts, "PAUSES", (1.0, 5.0))
     hook.failures = [(429, {"Retry-After": given if given != "date" else formatdate(clock.now + 120, usegmt=True)})]
-    run(drifting)
+    run(drifting_service)
     for seconds, requests in ((60, 1), (58, 1), (4, 3)):
         clock.now += seconds
-        run(drifting)
+        run(drifting_service)
         assert hook.requests == requests
     assert received(hook) == [(column, "firing") for column in COLUMNS]
 
@@ -103,15 +103,15 @@ def test_headers_retry_after(header: str | None, seconds: float) -> None:
 
 
 def test_the_server_sends_until_the_webhook_is_back_also_after_a_restart(
-    drifting: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    drifting_service: Service, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without predictions no window ends, and nothing else starts `mlapp monitor run`."""
-    place = open_place_for_inspection(drifting.project)
+    place = open_place_for_inspection(drifting_service.project)
     events: list[str] = []
 
     def run_here(*arguments: Any, **options: Any) -> CompletedProcess[str]:
         events.append("run")
-        run(drifting)
+        run(drifting_service)
         return CompletedProcess([], 0, "", "")
 
     def sleep(seconds: float) -> None:
@@ -119,7 +119,7 @@ def test_the_server_sends_until_the_webhook_is_back_also_after_a_restart(
 
     monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", run_here)
     monkeypatch.setattr("mlapp.serving.process.monitoring.time.sleep", sleep)
-    project = Project.find(drifting.project.root)
+    project = Project.find(drifting_service.project.root)
     hook.failures = [(500, {}), (503, {})]
     _Closer(project, place, None)._close_window("0-10")
     assert events == ["sleep", "run", "sleep", "run", "sleep", "run"]
@@ -128,11 +128,11 @@ def test_the_server_sends_until_the_webhook_is_back_also_after_a_restart(
     hook.bodies.clear()
     events.clear()
     for number in range(2, 5):
-        drifting.predict(rows(400, 0, number), f"r{number}")
-        drifting.next_window()
-    drifting.stop()
+        drifting_service.predict(rows(400, 0, number), f"r{number}")
+        drifting_service.next_window()
+    drifting_service.stop()
     hook.failures = [(500, {})]
-    run(drifting)  # by a server that is killed while the webhook fails
+    run(drifting_service)  # by a server that is killed while the webhook fails
     assert hook.bodies == []
     _Closer(project, place, None)._deliver_in_thread()
     assert events == ["sleep", "run"]

@@ -21,7 +21,7 @@ from mlapp.monitoring.statistics import compute_binomial_tail, compute_js_distan
 from tests.unit.monitoring import simulation
 
 
-def counted(baseline: Baseline, features: pd.DataFrame, **known: int) -> Counts:
+def count_rows(baseline: Baseline, features: pd.DataFrame, **known: int) -> Counts:
     counter = Counter(baseline)
     counter.add_features(features)
     return Counts(version="1", since=0, until=60, rows=len(features), columns=counter.columns(), **known)
@@ -38,7 +38,7 @@ def test_keys_sort_as_the_numbers_do() -> None:
 def test_training_rows_are_counted_into_the_bins_that_the_baseline_has() -> None:
     table = simulation.categories(np.random.default_rng(0), 5_000).assign(count=np.arange(5_000) % 7)
     baseline = Baseline(features=build_baseline_columns(table))
-    counts = counted(baseline, table)
+    counts = count_rows(baseline, table)
     for column in baseline.features:
         assert counts.columns[column.name] == [*column.counts, 0, 0, 0]
 
@@ -47,8 +47,8 @@ def test_eight_replicas_add_up_to_what_one_counts() -> None:
     random = np.random.default_rng(0)
     table = simulation.rarely_missing(random, 8_000).assign(color=simulation.categories(random, 8_000)["color"])
     baseline = Baseline(features=build_baseline_columns(table))
-    whole = counted(baseline, table)
-    parts = [counted(baseline, part) for part in np.array_split(table, 8)]
+    whole = count_rows(baseline, table)
+    parts = [count_rows(baseline, part) for part in np.array_split(table, 8)]
     random.shuffle(parts)
     merged = merge_counts(parts)
     assert merged is not None
@@ -104,7 +104,7 @@ def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
     assert slots.counts.tolist() == expected.tolist()
 
 
-def test_of_more_rows_than_the_limit_a_part_is_counted_and_stands_for_all() -> None:
+def test_above_the_limit_a_weighted_part_of_the_rows_is_counted() -> None:
     limit, counts, seen = CountLimit(Random(0)), Counts(version="1", since=0, until=1), []
     for turn in range(8_000):  # 50,000 rows a second; the first 80,000 are the allowance of a quiet time
         places, weight = limit.draw_rows(7, 32, 64, 1_000 + turn * 32 / 50_000)
@@ -175,9 +175,9 @@ def test_nothing_drifts_and_nothing_is_an_alarm(rows: int) -> None:
 
 def test_a_small_shift_of_one_of_twenty_columns_is_seen() -> None:
     normal = {"kinds": ("normal",)}
-    assert simulation.share(simulation.windows(100, 1_000, simulation.shifted(0.25), **normal)) >= 0.95
-    assert simulation.share(simulation.windows(100, 300, simulation.shifted(0.5), **normal)) >= 0.99
-    assert simulation.share(simulation.windows(4, 50_000, simulation.shifted(0.1), **normal)) == 0
+    assert simulation.share(simulation.windows(100, 1_000, simulation.shift_first_column(0.25), **normal)) >= 0.95
+    assert simulation.share(simulation.windows(100, 300, simulation.shift_first_column(0.5), **normal)) >= 0.99
+    assert simulation.share(simulation.windows(4, 50_000, simulation.shift_first_column(0.1), **normal)) == 0
 
 
 def test_categories_missing_and_new_values_are_seen() -> None:
@@ -207,7 +207,7 @@ def test_a_value_out_of_the_range_of_training_is_seen() -> None:
     table = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 80, 5_000)})
     baseline = Baseline(features=build_baseline_columns(table))
     live = table.head(400).assign(age=lambda rows: rows["age"].where(rows.index > 20, 900))
-    found = find_drifted_columns(baseline, counted(baseline, live), Drift())
+    found = find_drifted_columns(baseline, count_rows(baseline, live), Drift())
     assert ("out_of_range", "age") in {(finding.kind, finding.column) for finding in found}
 
 

@@ -1,4 +1,4 @@
-"""A bucket of which others can write: a damaged or false file is named, and neither stops alarms nor reaches a page."""
+"""A bucket that others can write to: a damaged or false file is reported, and does not stop alarms or reach a page."""
 
 from __future__ import annotations
 
@@ -208,9 +208,9 @@ def test_names_of_versions_and_fields_are_text_on_every_page(mlapp: Callable[...
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
     page = Path("report.html").read_text()
     assert ("<script" in page, {"\x1b", "\u202e"} & set(page)) == (False, set())
-    told = mlapp("monitor", "run")
-    assert told.code == 0
-    assert not {"\x1b", "\u202e"} & set(told.err)
+    output = mlapp("monitor", "run")
+    assert output.code == 0
+    assert not {"\x1b", "\u202e"} & set(output.err)
 
 
 def test_a_project_in_a_folder_whose_name_is_a_pattern(

@@ -90,7 +90,7 @@ def test_other_rows_are_left_to_pyarrow(logged: LoggedRows, columns: dict[str, s
     assert encode_number_rows("7", logged, NAMES, ColumnPrivacy(columns, "app")) is None
 
 
-def test_texts_whose_joined_length_is_that_of_equal_texts_are_told_apart() -> None:
+def test_texts_whose_joined_length_is_that_of_equal_texts_are_distinguished() -> None:
     for texts in ([b"aa", b"b", b"ccc"], [b"ab", b"\x02\x00", b"cd"], [b""], [b"x" * 300] * 3):
         data, found, at = encode_texts(texts), [], 0
         while at < len(data):

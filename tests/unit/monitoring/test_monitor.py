@@ -1,4 +1,4 @@
-"""Monitoring as its users see it: from a server's predictions to `mlapp monitor`, without a server."""
+"""From predictions to `mlapp monitor`, without a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def windows(mlapp: Callable[..., Any], *arguments: str) -> list[dict[str, Any]]:
     return [window for window in content["windows"] if window["state"] != "empty"]
 
 
-def test_a_shift_is_an_alarm_in_the_second_window_and_is_told_once(mlapp: Callable[..., Any], service: Service) -> None:
+def test_a_shift_is_an_alarm_in_the_second_window_and_is_reported_once(
+    mlapp: Callable[..., Any], service: Service
+) -> None:
     for number, shift in enumerate((0, 0, 8, 8, 8, 0, 0)):
         service.predict(rows(400, shift, number), f"r{number}")
         service.next_window()
@@ -87,9 +89,9 @@ def test_truth_by_id_and_by_keys_is_evaluated_by_the_app_s_own_evaluator(
     truths.to_csv(tmp_path / "ids.csv", index=False)
     pd.DataFrame({"loan": range(200), "truth": second}).to_parquet(tmp_path / "keys.parquet")
     (tmp_path / "unknown.json").write_text('[{"id": "nobody", "truth": 1}, {"keys": {"loan": "x"}, "truth": 0}]')
-    told = mlapp("feedback", str(tmp_path / "ids.csv"), "--json")
-    assert json.loads(told.out) == {"accepted": 200, "unknown_classes": {"7": 3}}
-    assert "3 truths have classes that training never saw: 7 (3)." in told.err
+    output = mlapp("feedback", str(tmp_path / "ids.csv"), "--json")
+    assert json.loads(output.out) == {"accepted": 200, "unknown_classes": {"7": 3}}
+    assert "3 truths have classes that training never saw: 7 (3)." in output.err
     for name, count in {"keys.parquet": 200, "unknown.json": 2}.items():
         assert json.loads(mlapp("feedback", str(tmp_path / name), "--json").out) == {"accepted": count}
     (window,) = windows(mlapp)
@@ -316,14 +318,14 @@ def test_two_runs_at_once_tell_each_alarm_once(mlapp: Callable[..., Any], servic
 def test_the_server_logs_what_its_monitor_run_reports(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = "loans: 1 windows closed.\nERROR: An alarm was not sent: http://hook answers 500.\n"
-    ran = CompletedProcess([], 0, "", said)
+    output = "loans: 1 windows closed.\nERROR: An alarm was not sent: http://hook answers 500.\n"
+    ran = CompletedProcess([], 0, "", output)
     monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", lambda *arguments, **options: ran)
     monkeypatch.setattr("mlapp.serving.process.monitoring.GRACE", 0.0)
     place = open_place_for_inspection(service.project)
     _Closer(service.project, place, None)._close_window("0-10")
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("mlapp")]
-    assert said == ["mlapp monitor run: An alarm was not sent: http://hook answers 500."]
+    output = [record.getMessage() for record in caplog.records if record.name.startswith("mlapp")]
+    assert output == ["mlapp monitor run: An alarm was not sent: http://hook answers 500."]
 
 
 def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(

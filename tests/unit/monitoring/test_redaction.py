@@ -1,4 +1,4 @@
-"""`monitor.columns`: a value that may not be stored is in no file, metric, page or line."""
+"""`monitor.columns`: a redacted value is in no file, metric, page or log line."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_a_redacted_value_is_nowhere(
     tmp_path: Path,
 ) -> None:
     root = project(PEOPLE, mlapp__yaml=YAML)
-    told = [mlapp("train")]
-    assert told[0].code == 0, told[0].err
+    messages = [mlapp("train")]
+    assert messages[0].code == 0, messages[0].err
     service = Service(root, monkeypatch)
     keys = [{"ssn": f"secret-key-{at}", "order": at} for at in range(400)]
     predictions = service.predict(people(400), "r", keys)
@@ -87,14 +87,14 @@ def test_a_redacted_value_is_nowhere(
     service.stop()
     truths = tmp_path / "truths.json"
     truths.write_text(json.dumps([{"keys": {"ssn": f"secret-key-{at}"}, "truth": 1} for at in range(400)]))
-    told += [mlapp("feedback", str(truths)), mlapp("monitor", "--json"), mlapp("monitor", "run"), mlapp("monitor")]
-    told += [mlapp("monitor", "report", "--html", "report.html"), mlapp("monitor", "sql", "SELECT * FROM log")]
-    told += [mlapp("models", "show", "1", "--json"), mlapp("eject", "schema")]
-    assert [one.code for one in told] == [0] * len(told)
-    window = json.loads(told[2].out)["windows"][0]
+    messages += [mlapp("feedback", str(truths)), mlapp("monitor", "--json"), mlapp("monitor", "run"), mlapp("monitor")]
+    messages += [mlapp("monitor", "report", "--html", "report.html"), mlapp("monitor", "sql", "SELECT * FROM log")]
+    messages += [mlapp("models", "show", "1", "--json"), mlapp("eject", "schema")]
+    assert [one.code for one in messages] == [0] * len(messages)
+    window = json.loads(messages[2].out)["windows"][0]
     assert (window["truths"], window["metrics"]["accuracy"]) == (400, pytest.approx(sum(predictions) / 400))
 
-    texts = {f"command {at}": (one.out + one.err).encode() for at, one in enumerate(told)}
+    texts = {f"command {at}": (one.out + one.err).encode() for at, one in enumerate(messages)}
     texts |= {"metrics": generate_latest(service.registry), "log lines": caplog.text.encode()}
     texts |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "app.py"}
     for name, text in texts.items():

@@ -161,9 +161,9 @@ def test_a_training_that_fails_is_reported_and_tried_again(
     assert loans.run() is None
     assert "loans could not be trained again" in caplog.text
     assert "@db/loans is away" in caplog.text
-    said = mlapp("monitor").err
-    assert "The training that began at " in said
-    assert "postgresql://me:***@db/loans is away" in said
+    output = mlapp("monitor").err
+    assert "The training that began at " in output
+    assert "postgresql://me:***@db/loans is away" in output
     assert loans.run(later=60) is None
     assert loans.trainings == 1, "not at once"
     monkeypatch.delenv("LOANS_FAIL")

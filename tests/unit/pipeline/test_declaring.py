@@ -1,4 +1,4 @@
-"""Declaring an app: decorators give functions back unchanged, and check their signatures where they stand."""
+"""Declaring an app: decorators return functions unchanged, and check their signatures at declaration."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_every_on_predict_is_called_and_one_that_fails_stops_no_other(caplog) ->
         ({"retry": 4}, r"no option 'retry'. Did you mean 'retries'\?", "Known: cache"),
     ],
 )
-def test_an_option_that_there_is_not_is_told(option, says, todo) -> None:
+def test_an_unknown_option_is_reported(option, says, todo) -> None:
     with pytest.raises(DeclarationError, match=says) as error:
         App("flowers").trainer(**option)
     assert todo in error.value.todo

@@ -1,4 +1,4 @@
-"""Schedules and what a task needs: what no cluster would take is told where it is declared."""
+"""Schedules and task options: invalid ones are errors at declaration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_cron_expression(cron: str) -> None:
         ("0 3 * FOO *", "'FOO' is no month"),
     ],
 )
-def test_what_is_none_is_told_with_its_field(cron: str, wrong: str) -> None:
+def test_an_invalid_value_is_reported_with_its_field(cron: str, wrong: str) -> None:
     with pytest.raises(DeclarationError, match=wrong):
         Schedule("nightly", cron=cron)
 
@@ -76,7 +76,7 @@ def test_a_name_may_have_underscores_as_unionmls_have() -> None:
         ({"cron": "@daily", "predict": True, "promote_if": "accuracy"}, "predicts, and has promote_if"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_told(given: dict[str, Any], says: str) -> None:
+def test_a_value_of_the_wrong_kind_is_reported(given: dict[str, Any], says: str) -> None:
     with pytest.raises(DeclarationError, match=says):
         Schedule("nightly", **given)
 

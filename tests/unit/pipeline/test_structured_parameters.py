@@ -64,7 +64,7 @@ class Attrs:
     depth: int = 3
 
 
-def given(kind: Any, default: Any = ..., **values: Any) -> Any:
+def read_given(kind: Any, default: Any = ..., **values: Any) -> Any:
     """The value that a model function gets in its argument `hp`."""
     parameter = Parameter("model", "hp", kind) if default is ... else Parameter("model", "hp", kind, default)
     return bind_pipeline_parameters([parameter], {name.replace("__", "."): value for name, value in values.items()})[
@@ -84,18 +84,18 @@ def given(kind: Any, default: Any = ..., **values: Any) -> Any:
     ],
 )
 def test_the_whole_as_json_or_field_by_field(kind: Any, expected: Any) -> None:
-    assert given(kind, hp='{"C": 0.1, "depth": 5}') == expected
-    assert given(kind, hp={"C": 0.1, "depth": 5}) == expected
-    assert given(kind, hp__C="0.1", hp__depth="5") == expected
-    assert given(kind, hp=expected) == expected
+    assert read_given(kind, hp='{"C": 0.1, "depth": 5}') == expected
+    assert read_given(kind, hp={"C": 0.1, "depth": 5}) == expected
+    assert read_given(kind, hp__C="0.1", hp__depth="5") == expected
+    assert read_given(kind, hp=expected) == expected
 
 
 @pytest.mark.parametrize(("kind", "default"), [(Data, Data(1.0)), (Model, Model())])
 def test_a_field_that_is_given_replaces_that_of_the_default_at_any_depth(kind: Any, default: Any) -> None:
-    found = given(kind, default, hp__tree__solver="EXACT", hp__C="2")
+    found = read_given(kind, default, hp__tree__solver="EXACT", hp__C="2")
     assert found == kind(C=2.0, tree=Tree(3, Solver.EXACT))
     assert default == kind(C=1.0)
-    found = given(kind, default, hp='{"C": 3, "tree": {"depth": 7}}', hp__tree__solver="exact")
+    found = read_given(kind, default, hp='{"C": 3, "tree": {"depth": 7}}', hp__tree__solver="exact")
     assert found == kind(C=3.0, tree=Tree(7, Solver.EXACT))
 
 
@@ -112,7 +112,7 @@ def test_a_field_that_is_given_replaces_that_of_the_default_at_any_depth(kind: A
 )
 def test_a_wrong_field_is_named(kind: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        given(kind, **values)
+        read_given(kind, **values)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_a_manifest_holds_gives_the_same_value_again(value: Any) -> None:
     }
 
 
-def test_a_default_that_no_text_stands_for_is_given_back_as_it_is() -> None:
+def test_a_default_without_a_text_form_is_returned_unchanged() -> None:
     parameter = Parameter("model", "loss", Any, len)
     assert (
         bind_pipeline_parameters([parameter], {"loss": Recorded(to_plain_parameter_value(len))})["model"]["loss"] is len

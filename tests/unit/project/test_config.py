@@ -35,7 +35,7 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path) -> None:
     assert found.store.url == "models"
 
 
-def test_an_environment_of_the_file_lies_over_the_rest(tmp_path: Path) -> None:
+def test_an_environment_of_the_file_overrides_the_rest(tmp_path: Path) -> None:
     text = "serve: {port: 80, workers: 2}\nenvironments: {staging: {serve: {workers: 4}}}"
     assert settings(tmp_path, text, "staging").serve.workers == 4
     assert settings(tmp_path, text, "staging").serve.port == 80

@@ -104,7 +104,7 @@ def test_the_framework_and_the_source_train_a_model_that_predicts(project: Proje
     assert project.app.load().predict([{"rooms": 3}]) == [50.0]
 
 
-def test_the_target_deploys_and_goes_back(project: Project) -> None:
+def test_the_target_deploys_and_rolls_back(project: Project) -> None:
     target = open_target("acme", "rents", project.settings)
     assert target.render(Shipment("rents", "rents@sha256:1")) == [{"app": "rents", "image": "rents@sha256:1"}]
     target.apply(Shipment("rents", "rents@sha256:1"))

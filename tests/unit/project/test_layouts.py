@@ -1,4 +1,4 @@
-"""Where the code of a project may lie, and from where its commands and functions may be called."""
+"""Layouts of a project's code, and the folders that its commands and functions can be called from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Today's data beside what a model was trained on."""
+"""Comparing current data with the training data."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""CSV with the types of a schema: what each cell means, and what is refused with its row."""
+"""CSV with the types of a schema: the meaning of each cell, and errors with their row."""
 
 import pandas as pd
 import pytest
@@ -84,7 +84,7 @@ def test_extra_cells_in_every_row_shift_no_column():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a,b\n1,\n", "column 'b', row 0: the value is missing"),
         ("a,b\nNA,x\n", "column 'a', row 0: the value is missing"),
@@ -97,8 +97,8 @@ def test_extra_cells_in_every_row_shift_no_column():
         ("", "the CSV is empty"),
     ],
 )
-def test_what_does_not_fit_names_its_column_and_row(text, told):
-    with pytest.raises(InputError, match=told):
+def test_what_does_not_fit_names_its_column_and_row(text, message):
+    with pytest.raises(InputError, match=message):
         read(text, infer_schema(pd.DataFrame({"a": [1.0], "b": ["x"]})))
 
 
@@ -125,7 +125,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
         st.tuples(TEXTS, st.none() | TEXTS, st.none() | st.floats(allow_nan=False, allow_infinity=False)), min_size=1
     )
 )
-def test_texts_and_floats_come_back_exactly(tmp_path_factory, rows):
+def test_texts_and_floats_are_preserved_exactly(tmp_path_factory, rows):
     table = pd.DataFrame(rows, columns=["text", "maybe", "number"], dtype=object).astype({"number": float})
     file = tmp_path_factory.getbasetemp() / "any.csv"
     export_table(table, file)
@@ -157,7 +157,7 @@ def test_columns_of_lists_or_of_several_types_are_refused():
             read_csv(text.encode(), schema)
 
 
-def test_an_empty_text_of_arrow_is_told_from_a_missing_one(tmp_path):
+def test_an_empty_text_of_arrow_is_distinguished_from_a_missing_one(tmp_path):
     import pyarrow as pa
 
     table = pd.DataFrame({"x": pd.array(["", None, "a"], pd.ArrowDtype(pa.string())), "y": [1, 2, 3]})

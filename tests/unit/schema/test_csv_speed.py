@@ -1,4 +1,4 @@
-"""The quick ways of the CSV reader mean what its plain one means."""
+"""The fast paths of the CSV reader give the same results as the plain one."""
 
 from __future__ import annotations
 

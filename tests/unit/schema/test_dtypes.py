@@ -1,4 +1,4 @@
-"""Every dtype that a column may have comes back from JSON as it was in training."""
+"""JSON preserves every dtype of training."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def decoded(body: bytes, schema: Schema) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", COLUMNS)
 @pytest.mark.parametrize("form", ["records", "rows", "columns", "one after the other", "a table"])
-def test_a_column_comes_back_as_it_was(name: str, form: str) -> None:
+def test_a_column_is_preserved(name: str, form: str) -> None:
     table, schema = schema_of(COLUMNS[name])
     sent = {
         "records": lambda: [table.to_dict("records")],

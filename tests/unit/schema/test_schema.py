@@ -1,4 +1,4 @@
-"""The schema: inferred from training data, and what it accepts afterwards."""
+"""The schema: inference from training data, and validation."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_array_has_a_shape_in_place_of_columns() -> None:
     assert (schema.kind, schema.shape, schema.dtype) == ("array", [8, 8], "float64")
 
 
-def test_dates_and_zones_come_back_as_they_were() -> None:
+def test_dates_and_zones_are_preserved() -> None:
     trained = pd.DataFrame(
         {
             "zoned": pd.to_datetime(["2024-01-01T00:00Z", "2024-01-02T00:00Z"]),

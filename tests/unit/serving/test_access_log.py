@@ -1,4 +1,4 @@
-"""The access log: lines of JSON, written together, none lost."""
+"""The access log: lines of JSON, written in batches, without losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits together is predicted together, and each request gets its own."""
+"""Waiting requests are predicted in one batch, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ async def test_an_async_predictor_is_bounded_and_ends_with_its_client(numbers, s
         assert (await ask(client, 0)).status_code == 200
 
 
-async def test_a_batch_that_failed_is_not_tried_again_for_nobody(numbers, serve, measure_calls):
+async def test_a_failed_batch_is_not_retried_without_a_waiting_client(numbers, serve, measure_calls):
     measure_calls(0.15)
     calls, free, are_late = [], threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Bodies of a few bytes that mean gigabytes, or millions of things to complain of: told at once, in no memory."""
+"""Small bodies that expand to gigabytes or to millions of errors are refused immediately, with little memory."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_shape_beyond_any_array_is_the_clients_fault(client, shape):
     ],
     ids=["columns of a CSV", "rows", "records", "columns", "keys"],
 )
-async def test_of_many_faults_the_first_are_told(client, media, body, status):
+async def test_only_the_first_of_many_errors_are_listed(client, media, body, status):
     answer = await send(client, media, body)
     assert answer.status_code == status
     assert len(answer.content) < 5000
@@ -134,7 +134,7 @@ async def test_a_feather_file_of_pandas_is_read(client, tmp_path):
 
 
 def shared_view(count: int):
-    """So many string views of one text."""
+    """String views of one text."""
     import pyarrow as pa
 
     one = pa.array(["x" * 10**5], pa.string_view())

@@ -1,4 +1,4 @@
-"""The fast way through the codec gives the same features as the general one."""
+"""The codec's fast path gives the same features as the general one."""
 
 from __future__ import annotations
 

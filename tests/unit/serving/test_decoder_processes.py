@@ -1,4 +1,4 @@
-"""The largest bodies are decoded in processes of their own: with the same answers, within limits, and none survives."""
+"""The largest bodies are decoded in separate processes: same answers, within limits, none left behind."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_tensors_are_decoded_there_too(people, serve):
     assert (answer.json()["id"], answer.json()["outputs"][0]["data"]) == ("7", rows)
 
 
-async def test_business_keys_and_refusals_come_back(numbers, serve):
+async def test_business_keys_and_refusals_are_returned(numbers, serve):
     async with serve(*numbers) as client:
         seen = []
         client.application.endpoints[0].current.codec.on_refusal = seen.append

@@ -1,4 +1,4 @@
-"""A setting that is given and blank does not open the server."""
+"""A blank setting does not disable authentication."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short way of a prediction request, on a connection without a socket."""
+"""The fast path of a prediction request, on a connection without a socket."""
 
 from __future__ import annotations
 

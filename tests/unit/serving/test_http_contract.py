@@ -1,4 +1,4 @@
-"""What a client sees of /predict: the forms it may send, and what each mistake is answered with."""
+"""The contract of /predict: accepted formats, and the answer to each error."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ async def test_unknown_content_type_says_what_to_send(client):
     assert "application/json" in response.json()["detail"]
 
 
-async def test_curl_without_a_content_type_is_told_which_header_to_add(client):
+async def test_curl_without_a_content_type_reads_which_header_to_add(client):
     form = {"content-type": "application/x-www-form-urlencoded"}
     response = await client.post("/predict", content=b'{"inputs": [[1]]}', headers=form)
     assert response.status_code == 415

@@ -1,4 +1,4 @@
-"""Every path with every method: without a key nothing answers but probes, and pages that show nothing by themselves."""
+"""Every path with every method: without a key, only probes and empty pages answer."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def test_files_in_s3_become_files_of_predictions(numbers: tuple[App, Any], bucke
         found = bucket.get_object(Bucket="orders", Key=written[0].removeprefix("s3://orders/"))["Body"].read()
         assert found == b'{"predictions":[3.0,7.0],"model":"numbers","version":null}'
         own = s3_event("predictions/new/may+1.csv.predictions.json")
-        assert double.invoke(own).value["written"] == []  # or it would invoke itself for ever
+        assert double.invoke(own).value["written"] == []  # or it would invoke itself forever
         error = double.invoke(s3_event("new/bad.json", "new/may+1.csv"))
         assert error.value["errorType"] == "InvalidRequest"
         assert "s3://orders/new/bad.json" in error.value["errorMessage"]
@@ -375,8 +375,8 @@ def test_the_entry_point_answers_or_says_why_not(tmp_path: Path) -> None:
     with runtime_double() as double:
         done = subprocess.run(command, cwd=tmp_path, env={"AWS_LAMBDA_RUNTIME_API": double.address},
                               capture_output=True, text=True, timeout=60)  # fmt: skip
-        told = double.init_error().value
+        output = double.init_error().value
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 2
-    assert told["errorType"] == "UsageError"
-    assert "empty" in told["errorMessage"]
+    assert output["errorType"] == "UsageError"
+    assert "empty" in output["errorMessage"]

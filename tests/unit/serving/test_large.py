@@ -1,4 +1,4 @@
-"""A large body, read in pieces, means the same as read in one go; here pieces are of a few bytes."""
+"""A large body gives the same result when it is read in pieces; here pieces have a few bytes."""
 
 from __future__ import annotations
 

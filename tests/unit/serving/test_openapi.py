@@ -1,4 +1,4 @@
-"""The OpenAPI document of each kind of model: it says what is there, and its examples can be sent."""
+"""The OpenAPI document of each kind of model: it is complete, and its examples are valid requests."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ async def test_every_example_fits_its_schema_and_is_answered_as_described(kind, 
                 assert answer.status_code == 503, answer.text
                 continue
             assert answer.status_code == 200, (path, media, answer.text)
-            told = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-            validator(told, document).validate(answer.json())
+            output = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+            validator(output, document).validate(answer.json())
 
 
 @pytest.mark.parametrize(

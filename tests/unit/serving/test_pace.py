@@ -26,7 +26,7 @@ def test_one_call_that_a_busy_machine_held_up_changes_nothing(fast, held_up):
     assert fast.expects_fast(1)
 
 
-def test_a_model_that_becomes_slow_goes_to_a_thread_and_comes_back_when_it_is_fast_for_long(fast):
+def test_a_model_that_becomes_slow_moves_to_a_thread_and_returns_after_enough_fast_calls(fast):
     for _ in range(3):
         fast.add_call(0.03, rows=1)
     assert not fast.is_fast
@@ -59,7 +59,7 @@ def test_one_very_long_call_is_enough_and_is_long_remembered(fast):
     assert fast.expects_fast(1)
 
 
-def test_a_large_batch_goes_to_a_thread_when_its_rows_are_dear():
+def test_a_large_batch_runs_in_a_thread_when_its_rows_are_expensive():
     pace = Latency()
     pace.add_call(0.004, rows=1)
     assert pace.expects_fast(1)

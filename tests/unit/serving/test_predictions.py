@@ -1,4 +1,4 @@
-"""Whatever form a predictor returns its predictions in, each way out answers the same values."""
+"""Every output gives the same values for each return type of a predictor."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ async def test_each_way_out_answers_the_same(serve, tmp_path: Path, returned, ex
         asked = {"inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [0, 1]}]}
         outputs = (await client.post("/v2/models/forms/infer", json=asked)).json()["outputs"]
         described = (await client.get("/v2/models/forms")).json()["outputs"]
-    told = [(tensor["name"], tensor["datatype"], len(tensor["shape"])) for tensor in described]
-    assert [(tensor["name"], tensor["datatype"], len(tensor["shape"])) for tensor in outputs] == told
+    messages = [(tensor["name"], tensor["datatype"], len(tensor["shape"])) for tensor in described]
+    assert [(tensor["name"], tensor["datatype"], len(tensor["shape"])) for tensor in outputs] == messages
     assert columns_of(outputs) == [as_tensor(row) for row in expected]
 
 
@@ -166,7 +166,7 @@ def as_tensor(value: object) -> object:
 
 
 @pytest.mark.parametrize(
-    ("returned", "told"),
+    ("returned", "message"),
     [
         (np.float64(1.0), "single value"),
         (np.array(1.0), "single value"),
@@ -184,8 +184,8 @@ def as_tensor(value: object) -> object:
         ([1], "1 predictions for 2 rows"),
     ],
 )
-def test_what_is_no_prediction_is_refused_in_training(returned, told):
-    with pytest.raises(DataError, match=told.replace("(", r"\(")):
+def test_what_is_no_prediction_is_refused_in_training(returned, message):
+    with pytest.raises(DataError, match=message.replace("(", r"\(")):
         app_of(returned).train()
 
 

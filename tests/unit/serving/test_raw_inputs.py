@@ -47,7 +47,7 @@ async def test_the_declared_example_is_on_the_page_and_in_the_documentation_and_
     assert document["components"]["schemas"]["pictures.Inputs"]["items"]["minItems"] == 2
 
 
-async def test_a_picture_without_the_list_around_it_is_told(serve) -> None:
+async def test_a_picture_without_the_list_around_it_is_reported(serve) -> None:
     app = pictures(lambda inputs: np.asarray(inputs, dtype=float).reshape(len(inputs), -1) / 255, example=[PICTURE])
     app.data_parser(lambda data: (data[list("abcd")].to_numpy(), data["label"]))
     async with serve(app) as client:

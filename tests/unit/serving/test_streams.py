@@ -1,4 +1,4 @@
-"""Predictors that yield: what their clients see, and that each ends with its client."""
+"""Predictors that yield: the streamed answers, and their end when the client disconnects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def until(condition) -> None:
 
 
 async def leave(application) -> list[dict]:
-    """Ask for a stream, take two parts of the answer, and hang up; gives what came."""
+    """Request a stream, read two parts of the answer and disconnect; returns the parts."""
     body = {"type": "http.request", "body": b"[[-1, 0]]", "more_body": False}
     asked, parts = [body], []
     gone = asyncio.Event()

@@ -63,6 +63,6 @@ async def test_an_app_with_named_features_takes_these_out_of_the_row(serve) -> N
         document = (await client.get("/openapi.json")).json()
     assert response.status_code == 200
     assert len(response.json()) == 3
-    told = {**document["components"]["schemas"]["digits.Features"], "components": document["components"]}
-    assert Draft202012Validator(told).is_valid(whole)
-    assert not Draft202012Validator(told).is_valid([{"target": 1}])
+    output = {**document["components"]["schemas"]["digits.Features"], "components": document["components"]}
+    assert Draft202012Validator(output).is_valid(whole)
+    assert not Draft202012Validator(output).is_valid([{"target": 1}])

@@ -42,7 +42,7 @@ def client(people: tuple[App, Any]) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def stored(numbers: tuple[App, Any], tmp_path: Any) -> tuple[App, Any, Any]:
+def stored_app(numbers: tuple[App, Any], tmp_path: Any) -> tuple[App, Any, Any]:
     """An app whose model can be saved, the model, and an empty store."""
     app = App("numbers", target="y")
     app.data_reader(numbers[0].stage("data_reader").function)
@@ -140,8 +140,8 @@ def test_keys_and_origins_of_mlapp_yaml_hold(people: tuple[App, Any]) -> None:
         assert client.options("/predict", headers=preflight).headers["access-control-max-age"] == "600"
 
 
-def test_an_app_without_a_model_answers_503_until_there_is_one(stored: tuple[App, Any, Any]) -> None:
-    app, trained, store = stored
+def test_an_app_without_a_model_answers_503_until_there_is_one(stored_app: tuple[App, Any, Any]) -> None:
+    app, trained, store = stored_app
     with client_of(create_wsgi(app, model="production", store=store, settings=Serve())) as client:
         missing = client.post("/predict", content=b"[[1, 2]]")
         assert missing.status_code == 503
@@ -156,9 +156,9 @@ def test_an_app_without_a_model_answers_503_until_there_is_one(stored: tuple[App
         }
 
 
-def test_a_moved_alias_is_followed(stored: tuple[App, Any, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_moved_alias_is_followed(stored_app: tuple[App, Any, Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    app, trained, store = stored
+    app, trained, store = stored_app
     store.promote(app.name, store.put(trained).version, "production")
     application = create_wsgi(app, model="production", store=store, settings=Serve(refresh=0.02), follow=True)
     with client_of(application) as client:
@@ -205,8 +205,8 @@ def test_threads_never_meet_in_the_predictor(numbers: tuple[App, Any]) -> None:
         assert [answer["predictions"] for answer in found] == [[row + 1.0] for row in range(80)]
 
 
-def test_a_model_that_is_loaded_before_a_fork_leaves_no_openmp_threads(stored: tuple[App, Any, Any]) -> None:
-    app, trained, store = stored
+def test_a_model_that_is_loaded_before_a_fork_leaves_no_openmp_threads(stored_app: tuple[App, Any, Any]) -> None:
+    app, trained, store = stored_app
     store.put(trained)
     threads = []
     load = app.stage("loader").function
@@ -221,8 +221,8 @@ def test_a_model_that_is_loaded_before_a_fork_leaves_no_openmp_threads(stored: t
 
 
 @pytest.mark.parametrize("loads_first", [False, True], ids=["lazy", "loaded by the parent"])
-def test_a_forked_process_answers(stored: tuple[App, Any, Any], loads_first: bool) -> None:
-    app, trained, store = stored
+def test_a_forked_process_answers(stored_app: tuple[App, Any, Any], loads_first: bool) -> None:
+    app, trained, store = stored_app
     store.put(trained)
     application = create_wsgi(app, store=store, settings=Serve())
     with client_of(application) as client:
@@ -317,16 +317,16 @@ def test_on_predict_runs(numbers: tuple[App, Any]) -> None:
 def test_a_body_that_ends_early_is_refused(numbers: tuple[App, Any]) -> None:
     application = create_wsgi(numbers[0], model=numbers[1], settings=Serve())
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/predict", "CONTENT_LENGTH": "100"}
-    told: list[str] = []
-    application({**environ, "wsgi.input": io.BytesIO(b"[[1")}, lambda status, headers: told.append(status))
-    assert told == ["400 Bad Request"]
+    messages: list[str] = []
+    application({**environ, "wsgi.input": io.BytesIO(b"[[1")}, lambda status, headers: messages.append(status))
+    assert messages == ["400 Bad Request"]
 
 
 def test_what_a_program_predicts_is_counted_logged_and_judged_by_the_truth(
-    stored: tuple[App, Any, Any], tmp_path: Any
+    stored_app: tuple[App, Any, Any], tmp_path: Any
 ) -> None:
     pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
-    app, trained, store = stored
+    app, trained, store = stored_app
     store.put(trained)
     app.set_project(tmp_path, Settings(monitor=Monitor(log="all", window="1h")))
     wsgi = create_wsgi(app, model="latest", store=store)

@@ -1,4 +1,4 @@
-"""Who writes to a store decides which models there are: not how one is loaded, and nothing outside the store."""
+"""A writer of a store chooses its models, but cannot choose how they are loaded or touch anything outside the store."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def wrong() -> LogisticRegression:
     return XGBClassifier(n_estimators=2)  # type: ignore[return-value]
 
 
-def test_an_annotation_that_is_wrong_is_told_before_there_is_a_version(store: Store) -> None:
+def test_an_annotation_that_is_wrong_is_reported_before_there_is_a_version(store: Store) -> None:
     with pytest.raises(ModelError, match=r"uses the framework 'xgboost'; app 'numbers' declares one of 'sklearn'"):
         store.put(an_app(wrong).train())
     assert store.list_numbers("numbers") == [1]

@@ -1,4 +1,4 @@
-"""What is damaged or full can be told apart, passed over, and repaired."""
+"""Damaged and full stores are recognized, tolerated and repaired."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trained() -> TrainedModel:
 
 
 @pytest.fixture
-def full(tmp_path: Path, trained: TrainedModel) -> Iterator[Store]:
+def full_store(tmp_path: Path, trained: TrainedModel) -> Iterator[Store]:
     """A store of three versions on a disk on which nothing more can be written."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -52,25 +52,25 @@ def fill(disk: Path) -> None:
                 return
 
 
-def test_a_full_disk_lets_an_alias_move_and_versions_go(full: Store, trained: TrainedModel) -> None:
+def test_a_full_disk_allows_moving_an_alias_and_deleting_versions(full_store: Store, trained: TrainedModel) -> None:
     with pytest.raises(StoreError, match="No space left on device") as raised:
-        full.put(trained)
+        full_store.put(trained)
     assert "mlapp models prune" in raised.value.todo
-    full.promote("numbers", 3, "production")
-    full.delete("numbers", 1)
-    full.delete("numbers", 2)
-    assert (full.list_numbers("numbers"), full.aliases("numbers")) == ([3], {"production": 3})
-    Path(repr(full.storage)).with_name("filler").unlink()
-    assert full.put(trained).version == 4
+    full_store.promote("numbers", 3, "production")
+    full_store.delete("numbers", 1)
+    full_store.delete("numbers", 2)
+    assert (full_store.list_numbers("numbers"), full_store.aliases("numbers")) == ([3], {"production": 3})
+    Path(repr(full_store.storage)).with_name("filler").unlink()
+    assert full_store.put(trained).version == 4
 
 
-def test_a_full_disk_without_a_reserve_lets_versions_go(full: Store) -> None:
+def test_a_full_disk_without_a_reserve_allows_deleting_versions(full_store: Store) -> None:
     """A store that an earlier mlapp wrote has no reserve, and another writer may have taken it."""
-    root = Path(repr(full.storage))
+    root = Path(repr(full_store.storage))
     (root / ".reserve").unlink()
     fill(root.parent)
-    full.delete("numbers", 1)
-    assert full.list_numbers("numbers") == [2, 3]
+    full_store.delete("numbers", 1)
+    assert full_store.list_numbers("numbers") == [2, 3]
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_one_damaged_document_does_not_break_the_list(project: Callable[..., Pat
 def test_versions_that_two_delete_at_once_are_deleted_once(store: Store, trained: TrainedModel, tmp_path: Path) -> None:
     for _ in range(6):
         store.put(trained)
-    ready, told, unexpected = threading.Barrier(4), [], []
+    ready, messages, unexpected = threading.Barrier(4), [], []
 
     def prune() -> None:
         own = open_store("models", tmp_path)
@@ -142,7 +142,7 @@ def test_versions_that_two_delete_at_once_are_deleted_once(store: Store, trained
         for version in going:
             try:
                 own.delete("numbers", version.version)
-                told.append(version.version)
+                messages.append(version.version)
             except UsageError:
                 pass
             except Exception as error:
@@ -154,12 +154,12 @@ def test_versions_that_two_delete_at_once_are_deleted_once(store: Store, trained
     for thread in threads:
         thread.join()
     assert unexpected == []
-    assert sorted(told) == [3, 4, 5, 6]
+    assert sorted(messages) == [3, 4, 5, 6]
     assert store.list_numbers("numbers") == [1, 2, 7, 8]
     assert len(list((tmp_path / "models/numbers/files").iterdir())) == 4
 
 
-def test_a_folder_without_permission_is_told_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission_is_reported_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: Any, **named: Any) -> None:
         raise PermissionError(13, "Permission denied", "models")
 

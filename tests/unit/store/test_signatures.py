@@ -1,4 +1,4 @@
-"""Signed versions: who may have made a model is a setting, and a version that nobody of them signed is refused."""
+"""Signed versions: trusted signers are a setting, and a version without their signature is refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def trained(app: App) -> TrainedModel:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Callable[..., Store]:
+def make_store(tmp_path: Path) -> Callable[..., Store]:
     """Open the store of a project that has keys, with these settings."""
     for name in ("ours", "theirs"):
         write_key(tmp_path, name)
@@ -86,27 +86,27 @@ def opened(tmp_path: Path) -> Callable[..., Store]:
 REQUIRED = {"verify": "required", "public_key": "ours.pub"}
 
 
-def test_a_version_that_is_signed_when_it_is_stored(opened: Callable[..., Store], trained: TrainedModel) -> None:
-    version = opened(private_key="ours.pem").put(trained)
+def test_a_version_that_is_signed_when_it_is_stored(make_store: Callable[..., Store], trained: TrainedModel) -> None:
+    version = make_store(private_key="ours.pem").put(trained)
     assert json.loads(version.manifest.signatures[0])["mediaType"].startswith("application/vnd.dev.sigstore.bundle")
-    assert opened(**REQUIRED).get("numbers", 1).manifest == version.manifest
+    assert make_store(**REQUIRED).get("numbers", 1).manifest == version.manifest
     with pytest.raises(StoreError, match=r"Version 1 of 'numbers' is refused: no signature of it is valid"):
-        opened(verify="required", public_key="theirs.pub").get("numbers", 1)
+        make_store(verify="required", public_key="theirs.pub").get("numbers", 1)
 
 
 def test_a_version_that_is_not_signed_is_refused_until_somebody_signs_it(
-    opened: Callable[..., Store], trained: TrainedModel
+    make_store: Callable[..., Store], trained: TrainedModel
 ) -> None:
-    opened().put(trained)
+    make_store().put(trained)
     with pytest.raises(StoreError, match=r"Version 1 of 'numbers' is refused: it is not signed") as raised:
-        opened(**REQUIRED).get("numbers", 1)
+        make_store(**REQUIRED).get("numbers", 1)
     assert "mlapp models sign" in raised.value.todo
-    opened(private_key="theirs.pem").sign_version("numbers", 1)
+    make_store(private_key="theirs.pem").sign_version("numbers", 1)
     with pytest.raises(StoreError, match="no signature of it is valid"):
-        opened(**REQUIRED).get("numbers", 1)
-    opened(private_key="ours.pem").sign_version("numbers", 1)
-    assert len(opened(**REQUIRED).get("numbers", 1).manifest.signatures) == 2
-    assert opened(public_key="theirs.pub").verify_version("numbers", 1) == 1
+        make_store(**REQUIRED).get("numbers", 1)
+    make_store(private_key="ours.pem").sign_version("numbers", 1)
+    assert len(make_store(**REQUIRED).get("numbers", 1).manifest.signatures) == 2
+    assert make_store(public_key="theirs.pub").verify_version("numbers", 1) == 1
 
 
 def change_file(root: Path) -> None:
@@ -142,42 +142,42 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_signature_covers_all_that_a_version_is(
-    what: str, opened: Callable[..., Store], trained: TrainedModel, app: App, tmp_path: Path
+    what: str, make_store: Callable[..., Store], trained: TrainedModel, app: App, tmp_path: Path
 ) -> None:
-    signing = opened(private_key="ours.pem")
+    signing = make_store(private_key="ours.pem")
     signing.put(trained)
     signing.put(app.train(C=3.0))
     CHANGES[what](tmp_path / "models" / "numbers")
     with pytest.raises(StoreError, match=r"is refused|is damaged"):
-        opened(**REQUIRED).get("numbers", 1)
-    assert opened(**REQUIRED).get("numbers", 2).version == 2
+        make_store(**REQUIRED).get("numbers", 1)
+    assert make_store(**REQUIRED).get("numbers", 2).version == 2
 
 
 def test_what_was_verified_is_what_is_loaded(
-    opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path
+    make_store: Callable[..., Store], trained: TrainedModel, tmp_path: Path
 ) -> None:
-    stored = opened(private_key="ours.pem").put(trained)
+    stored = make_store(private_key="ours.pem").put(trained)
     (name,) = (name for name in stored.manifest.files if name.startswith("model"))
-    loaded = opened(**REQUIRED).get("numbers", 1)
+    loaded = make_store(**REQUIRED).get("numbers", 1)
     before = (loaded.files / name).read_bytes()
     place = tmp_path / "models/numbers" / stored.manifest.folder
     (place / name).write_bytes(b"of somebody who may write to the store, after the signature was checked")
     assert (loaded.files / name).read_bytes() == before
     with pytest.raises(StoreError, match="was changed after it was stored"):
-        opened(**REQUIRED).verify_version("numbers", 1)
+        make_store(**REQUIRED).verify_version("numbers", 1)
     (place / "more").write_text("beside it")
     with pytest.raises(StoreError, match="its file more is not in its manifest"):
-        opened(**REQUIRED).get("numbers", 1)
+        make_store(**REQUIRED).get("numbers", 1)
 
 
 def test_a_copy_keeps_its_signatures_and_an_unsigned_one_is_refused(
-    opened: Callable[..., Store], trained: TrainedModel
+    make_store: Callable[..., Store], trained: TrainedModel
 ) -> None:
-    opened().put(trained)
-    unsigned = opened().get("numbers", 1)
-    opened(private_key="ours.pem").sign_version("numbers", 1)
-    signed = opened().get("numbers", 1)
-    other = opened(url="other", **REQUIRED)
+    make_store().put(trained)
+    unsigned = make_store().get("numbers", 1)
+    make_store(private_key="ours.pem").sign_version("numbers", 1)
+    signed = make_store().get("numbers", 1)
+    other = make_store(url="other", **REQUIRED)
     with pytest.raises(StoreError, match="it is not signed"):
         other.import_version(unsigned)
     assert other.list_numbers("numbers") == []
@@ -186,29 +186,29 @@ def test_a_copy_keeps_its_signatures_and_an_unsigned_one_is_refused(
 
 
 def test_a_certificate_of_an_authority_that_counts(
-    opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path
+    make_store: Callable[..., Store], trained: TrainedModel, tmp_path: Path
 ) -> None:
     for authority in ("authority", "stranger"):
         key, own = write_key(tmp_path, authority), write_key(tmp_path, f"by-{authority}")
         write_certificate(tmp_path, authority, key, authority, key, is_authority=True)
         write_certificate(tmp_path, f"by-{authority}", own, authority, key, is_authority=False)
-        opened(
+        make_store(
             private_key=f"by-{authority}.pem",
             signing_certificate=f"by-{authority}.crt",
             certificate_chain=[f"{authority}.crt"],
         ).put(trained)
-    verifying = opened(verify="required", certificate_chain=["authority.crt"])
+    verifying = make_store(verify="required", certificate_chain=["authority.crt"])
     assert verifying.get("numbers", 1).version == 1
     with pytest.raises(StoreError, match="no signature of it is valid"):
         verifying.get("numbers", 2)
 
 
-def test_a_key_with_a_password(opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path) -> None:
+def test_a_key_with_a_password(make_store: Callable[..., Store], trained: TrainedModel, tmp_path: Path) -> None:
     write_key(tmp_path, "locked", b"secret")
     with pytest.raises(ConfigError, match=r"locked.pem cannot be used to sign"):
-        opened(private_key="locked.pem").put(trained)
-    opened(private_key="locked.pem", private_key_password="secret").put(trained)
-    assert opened(public_key="locked.pub").verify_version("numbers", 1) == 1
+        make_store(private_key="locked.pem").put(trained)
+    make_store(private_key="locked.pem", private_key_password="secret").put(trained)
+    assert make_store(public_key="locked.pub").verify_version("numbers", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -221,18 +221,18 @@ def test_a_key_with_a_password(opened: Callable[..., Store], trained: TrainedMod
     ],
 )
 def test_settings_that_name_nobody_fail_closed(
-    settings: dict[str, Any], match: str, opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path
+    settings: dict[str, Any], match: str, make_store: Callable[..., Store], trained: TrainedModel, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text("")
-    opened(private_key="ours.pem").put(trained)
+    make_store(private_key="ours.pem").put(trained)
     with pytest.raises(ConfigError, match=match):
-        opened(**settings).get("numbers", 1)
+        make_store(**settings).get("numbers", 1)
 
 
 def test_a_deleted_version_leaves_no_signatures(
-    opened: Callable[..., Store], trained: TrainedModel, tmp_path: Path
+    make_store: Callable[..., Store], trained: TrainedModel, tmp_path: Path
 ) -> None:
-    store = opened(private_key="ours.pem")
+    store = make_store(private_key="ours.pem")
     store.put(trained)
     store.sign_version("numbers", 1)
     store.delete("numbers", 1)

@@ -1,4 +1,4 @@
-"""The store: versions that appear whole or not at all, whatever happens to the process that writes them."""
+"""The store: a version is complete or absent, also if its writer is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training further: `app.train(from_=…)` and `mlapp train --from`."""
+"""Continuing a training: `app.train(from_=…)` and `mlapp train --from`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ),
     ],
 )
-def test_a_model_goes_on(make: Callable[[], Any], learned: Callable[[Any], Any], expected: list[int]) -> None:
+def test_a_model_continues(make: Callable[[], Any], learned: Callable[[Any], Any], expected: list[int]) -> None:
     app = flowers(make)
     first = app.train()
     version = app.save(first)
@@ -93,7 +93,7 @@ def test_linear_models_go_on(make: Callable[[], Any]) -> None:
     assert app.train(from_="latest", half="second").parent == 1
 
 
-def test_the_last_step_of_a_pipeline_goes_on_and_those_before_it_stay() -> None:
+def test_the_last_step_of_a_pipeline_continues_and_those_before_it_stay() -> None:
     def scaled(C: float = 1.0, with_mean: bool = True) -> Pipeline:
         return make_pipeline(StandardScaler(with_mean=with_mean), LogisticRegression(C=C))
 
@@ -146,7 +146,7 @@ def test_a_trainer_of_parts_begins_with_the_version_s_weights() -> None:
     assert further.parent == 1
 
 
-def test_partial_fit_over_parts_goes_on_from_the_version() -> None:
+def test_partial_fit_over_parts_continues_from_the_version() -> None:
     app = App("parts", target="target")
     app.data_reader(lambda half="first": iter([HALVES[half]]))
     app.model(lambda alpha=1e-4: SGDClassifier(alpha=alpha, random_state=0))

@@ -1,4 +1,4 @@
-"""Features that are no table: each works through training, serving and prediction, or is refused with advice."""
+"""Features other than tables: each works in training, serving and prediction, or is refused with advice."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def an_app(features: Callable[[pd.DataFrame], Any], predict: Callable[..., Any])
     return app
 
 
-def served(app: App, inputs: Any) -> Any:
+def serve_inputs(app: App, inputs: Any) -> Any:
     """What a server answers to two requests that meet in a batch, each with the same inputs."""
     codec: Codec = serve_trained_model(app._trained).codec
     part = codec.decode_json(msgspec.json.encode({"inputs": inputs}))
@@ -80,7 +80,7 @@ def test_a_series_of_texts_comes_as_a_series() -> None:
     app.model(lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()))
     assert app.train().batching
     assert app.predict(["I LOVE it"]).tolist() == ["good"]
-    assert served(app, ["I LOVE it", "I hate it"]) == ["good", "bad"]
+    assert serve_inputs(app, ["I LOVE it", "I hate it"]) == ["good", "bad"]
     with pytest.raises(InputError, match="row 1: 3 is not a string"):
         app.predict(["a", 3])
 
@@ -95,7 +95,7 @@ def test_a_dict_of_arrays() -> None:
     assert [column.rows for column in trained.baseline.predictions] == [32]
     one = {"ids": [1, 2], "mask": 1.0}
     for inputs in (one, [one], {"ids": [[1, 2]], "mask": [1.0]}):
-        assert served(app, inputs) == [3.0]
+        assert serve_inputs(app, inputs) == [3.0]
         assert app.predict(inputs) == [3.0]
     with pytest.raises(InputError, match="array 'ids' is not of int64 with rows of shape \\[2\\]"):
         app.predict([{"ids": [1], "mask": 1.0}])
@@ -109,7 +109,7 @@ def test_a_dataset_of_pytorch() -> None:
 
     app = an_app(features, lambda model, features: [float(features[row].sum()) for row in range(len(features))])
     assert app.train().batching
-    assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
+    assert serve_inputs(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
     assert app.predict([[1.0, 2.0]]) == [3.0]
 
 
@@ -119,11 +119,11 @@ def test_a_tensor_dataset_of_pytorch() -> None:
 
     app = an_app(features, lambda model, features: [float(row.sum()) for (row,) in features])
     assert app.train().batching
-    assert served(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
+    assert serve_inputs(app, [[1.0, 2.0], [3.0, 4.0]]) == [3.0, 7.0]
     assert app.predict([[1.0, 2.0]]) == [3.0]
 
 
-def test_one_row_of_an_array_without_the_list_around_it_is_told() -> None:
+def test_one_row_of_an_array_without_the_list_around_it_is_reported() -> None:
     app = an_app(lambda data: np.zeros((len(data), 2, 2)), lambda model, features: features.sum(axis=(1, 2)).tolist())
     app.train()
     with pytest.raises(InputError, match=r"inputs is a single row of shape \[2, 2\], not a list of rows"):
@@ -187,7 +187,7 @@ def test_an_array_of_a_table_s_columns_takes_their_names(dtype: str) -> None:
     frame = pd.DataFrame([record])
     for inputs in ([[101, 1]], [record], record, {"a": [1], "b": [101]}, frame, frame[["b", "a"]], table[1:2]):
         assert app.predict(inputs) == [[101, 1]]
-    assert served(app, [record]) == [[101, 1]]
+    assert serve_inputs(app, [record]) == [[101, 1]]
     schema = app._trained.schema.features
     assert read_csv(b"a,b,y\n1,101,0\n", schema) == read_csv(b"101,1\n", schema) == [[101, 1]]
     for inputs in ([{"a": 1, "c": 2}], frame[["a"]]):
@@ -251,22 +251,22 @@ def test_a_column_may_have_any_name(name: Any, form: str) -> None:
     app.train(test_size=0)
     row = {str(name): 3.0, str(other): 1.0}
     inputs = {"records": [row], "rows": [list(row.values())], "columns": {key: [value] for key, value in row.items()}}
-    assert served(app, inputs[form]) == [6.0]
+    assert serve_inputs(app, inputs[form]) == [6.0]
     assert app.predict(table) == (table[name] * 2).tolist()
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["a", "a"], "Two columns are named 'a'"),
         (["a", 1], "by strings and some by integers"),
         ([("a", "b"), "c"], "JSON cannot"),
     ],
 )
-def test_names_that_cannot_be_served_are_refused_before_the_training(names: list[Any], told: str) -> None:
+def test_names_that_cannot_be_served_are_refused_before_the_training(names: list[Any], message: str) -> None:
     app = App("names", target="y")
     app.data_reader(lambda: pd.DataFrame({"x": np.arange(float(ROWS)), "z": 1.0, "y": range(ROWS)}))
     app.data_parser(lambda data: (data[["x", "z"]].set_axis(names, axis=1), data["y"]))
     app.model(LinearRegression)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         app.train()

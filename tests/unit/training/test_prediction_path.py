@@ -1,4 +1,4 @@
-"""Data that is read for a prediction goes the way of the training data; data that is sent goes through the server's."""
+"""Predictions from the reader use the stages of training; predictions of sent data use those of the server."""
 
 from __future__ import annotations
 

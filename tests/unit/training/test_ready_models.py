@@ -67,7 +67,7 @@ def test_a_feature_loaders_example_describes_what_it_reads() -> None:
     assert app.predict(["ab", "a"]).tolist() == pytest.approx([4.0, 2.0])
 
 
-def test_an_example_that_the_feature_loader_cannot_read_is_told_in_training() -> None:
+def test_an_example_that_the_feature_loader_cannot_read_is_reported_in_training() -> None:
     app = prediction_only()
     app.feature_loader(example=[3])(app.stages["feature_loader"].function)
     with pytest.raises(DeclarationError, match="cannot read its own example: TypeError"):

@@ -1,4 +1,4 @@
-"""The check before a version exists: what a server would answer otherwise is handled, or refused by name."""
+"""The check before a version exists: differences between server and training are handled or refused."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_that_json_does_not_have_is_refused_before_the_training(name: str) -> None:
-    column, told = COLUMNS[name]
+    column, messages = COLUMNS[name]
     app, trained = an_app(odd=column), []
 
     @app.trainer
@@ -248,7 +248,7 @@ def test_a_column_that_json_does_not_have_is_refused_before_the_training(name: s
 
     with pytest.raises(DataError, match="Column 'odd' of the features cannot be sent as JSON") as raised:
         app.train()
-    assert told in raised.value.todo
+    assert messages in raised.value.todo
     assert not trained
 
 
@@ -301,15 +301,15 @@ def module() -> Iterator[types.ModuleType]:
 
 
 @pytest.mark.parametrize(
-    ("function", "trusted", "told"),
+    ("function", "trusted", "message"),
     [
         (lambda features: features, (), "contains '.*<lambda>', which has no importable name"),
         (lambda features: features, ("<lambda>",), "loaded"),
         (top_level, (), "not declared trusted: shop.top_level"),
     ],
 )
-def test_what_can_never_be_saved_is_told_before_the_data_is_read(
-    function: Any, trusted: tuple[str, ...], told: str, module: Any
+def test_what_can_never_be_saved_is_reported_before_the_data_is_read(
+    function: Any, trusted: tuple[str, ...], message: str, module: Any
 ) -> None:
     app, read = App("unsavable", target="y"), []
     app.data_reader(lambda: read.append(1))
@@ -319,7 +319,7 @@ def test_what_can_never_be_saved_is_told_before_the_data_is_read(
     def build() -> Any:
         return make_pipeline(FunctionTransformer(function), LogisticRegression())
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         app.train()
     assert not read
 
@@ -335,7 +335,7 @@ def test_a_function_of_a_module_can_be_saved_when_it_is_trusted(module: Any) -> 
     assert app.train().batching
 
 
-def test_a_model_of_an_own_trainer_without_a_format_is_told() -> None:
+def test_a_model_of_an_own_trainer_without_a_format_is_reported() -> None:
     app = App("checked", target="y")
     app.data_reader(table)
     app.model(lambda: {})
@@ -347,7 +347,7 @@ def test_a_model_of_an_own_trainer_without_a_format_is_told() -> None:
     assert "@app.saver" in raised.value.todo
 
 
-def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version() -> None:
+def test_a_class_without_a_format_is_reported_before_the_data_is_read_for_a_version() -> None:
     class Own:
         def fit(self, features: Any, target: Any) -> None: ...
 
@@ -369,18 +369,20 @@ def test_a_class_without_a_format_is_told_before_the_data_is_read_for_a_version(
 
 
 @pytest.mark.parametrize(
-    ("model", "predict", "told"),
+    ("model", "predict", "message"),
     [
         (DBSCAN, "labels", "A DBSCAN has no method predict."),
         (LinearSVC, "proba", "a LinearSVC does not return probabilities"),
         (LocalOutlierFactor, "labels", "A LocalOutlierFactor has no method predict."),
     ],
 )
-def test_a_model_that_cannot_predict_is_told_before_the_data_is_read(model: Any, predict: Any, told: str) -> None:
+def test_a_model_that_cannot_predict_is_reported_before_the_data_is_read(
+    model: Any, predict: Any, message: str
+) -> None:
     app, read = App("speechless", target="y" if model is LinearSVC else None, predict=predict), []
     app.data_reader(lambda: read.append(1))
     app.model(model)
-    with pytest.raises(ModelError, match=told) as raised:
+    with pytest.raises(ModelError, match=message) as raised:
         app.train()
     assert "@app.predictor" in raised.value.todo
     assert not read
@@ -401,16 +403,16 @@ def test_a_model_that_can_predict_once_it_is_fitted_is_trained(predict: Any) -> 
 
 def test_the_check_is_a_step_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(round_trip, "LEAST", 0.4)
-    app, told, rows = an_app(), [], Counter[str]()
+    app, messages, rows = an_app(), [], Counter[str]()
 
     @app.predictor
     def slow(model: Any, features: pd.DataFrame) -> list[float]:
-        rows[told[-1]] += len(features)
+        rows[messages[-1]] += len(features)
         time.sleep(0.02 * len(features))
         return features["x"].tolist()
 
-    training.run(app, progress=told.append)
-    assert told[-1] == "check"
+    training.run(app, progress=messages.append)
+    assert messages[-1] == "check"
     assert 0 < rows["check"] < 150  # the sample's own predictions, and as many as take twice its limit
 
 
@@ -418,7 +420,7 @@ def test_the_check_is_a_step_and_costs_little(monkeypatch: pytest.MonkeyPatch) -
 def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypatch, caplog) -> None:
     monkeypatch.setattr(round_trip, "LEAST", 0.02)
     monkeypatch.setattr(round_trip, "SHARE", 0.0)
-    app, told = an_app(), []
+    app, messages = an_app(), []
 
     @app.predictor
     def slow(model: Any, features: pd.DataFrame) -> list[float]:
@@ -432,8 +434,8 @@ def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypat
         with pytest.raises(ModelError, match="saved and reloaded model does not predict like the trained one: row 0"):
             app.train()
         return
-    trained = training.run(app, progress=told.append)
-    assert re.fullmatch(r"check one row only: predictor 'slow' in \S+ takes \d\.\d s for it", told[-1])
+    trained = training.run(app, progress=messages.append)
+    assert re.fullmatch(r"check one row only: predictor 'slow' in \S+ takes \d\.\d s for it", messages[-1])
     assert trained.batching is (case == "same")
     assert ("gives a row a different value when other rows" in caplog.text) is (case == "depends")
 

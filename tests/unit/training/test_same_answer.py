@@ -1,4 +1,4 @@
-"""The same row gets the same answer by every way in, or one refusal in training: for any dtype and framework.
+"""The same row gets the same answer from every interface, or is refused in training, for any dtype and framework.
 
 MLAPP_SAME_ANSWER=500 tries as many tables as it says; the suite tries a few, the same each time.
 """

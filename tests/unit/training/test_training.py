@@ -46,7 +46,7 @@ def test_a_reader_and_a_model_are_enough() -> None:
 
 
 @pytest.mark.parametrize("bad", [None, np.inf])
-def test_values_that_are_missing_or_infinite_are_told_with_their_column(bad: float | None) -> None:
+def test_values_that_are_missing_or_infinite_are_reported_with_their_column(bad: float | None) -> None:
     app = App("gaps", target="y")
     app.data_reader(lambda: table().assign(age=[bad, *range(ROWS - 1)]))
     app.model(LogisticRegression)
@@ -88,7 +88,7 @@ def test_a_trainer_makes_the_model_of_the_parameters_that_the_model_function_ret
     assert trained.metrics["test"]["accuracy"] > 0.8
 
 
-def test_a_model_function_that_returns_a_class_is_told() -> None:
+def test_a_model_function_that_returns_a_class_is_reported() -> None:
     app = App("class", target="y")
     app.data_reader(table)
     app.model(lambda: LogisticRegression)
@@ -109,7 +109,7 @@ def test_a_splitter_gets_the_usual_values_of_parameters_without_a_default() -> N
     assert given == [(0.2, True, 0), (0.5, True, 0)]
 
 
-def test_targets_of_numbers_and_texts_are_told_by_name() -> None:
+def test_targets_of_numbers_and_texts_are_reported_by_name() -> None:
     app = App("targets", target=["noise", "y"])
     app.data_reader(table)
     app.model(lambda: DecisionTreeClassifier())
@@ -118,7 +118,7 @@ def test_targets_of_numbers_and_texts_are_told_by_name() -> None:
     assert "table['y'].astype('category').cat.codes" in raised.value.todo
 
 
-def test_texts_that_a_model_does_not_take_are_told_with_their_column() -> None:
+def test_texts_that_a_model_does_not_take_are_reported_with_their_column() -> None:
     app = App("towns", target="y")
     app.data_reader(lambda: table().assign(town="Bern"))
     app.model(LogisticRegression)
@@ -416,7 +416,7 @@ def test_an_unknown_format_is_found_before_the_data_is_read() -> None:
         app.train()
 
 
-def test_on_predict_is_told_and_its_error_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_predict_is_called_and_its_error_reaches_no_caller(caplog: pytest.LogCaptureFixture) -> None:
     app, seen = an_app(), []
 
     @app.on_predict
@@ -464,7 +464,7 @@ def _stream(model: Any, features: Any) -> Any:
         ("device", "cuda:99", "The device 'cuda:99' cannot be used here"),
     ],
 )
-def test_what_a_training_loop_cannot_do_is_told_before_the_data_is_read(name: str, value: Any, what: str) -> None:
+def test_what_a_training_loop_cannot_do_is_reported_before_the_data_is_read(name: str, value: Any, what: str) -> None:
     app = App("numbers", target="y")
     app.data_reader(lambda: pytest.fail("the data was read"))
     app.model(lambda: torch.nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""`mlapp tune`: what is searched, that it goes on where it was, and that the best becomes a version."""
+"""`mlapp tune`: the searched parameters, resuming, and the version with the best parameters."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fit(model, X, y):
 
 
 @pytest.mark.needs("optuna")
-def test_the_best_trial_becomes_a_version_and_a_search_goes_on(mlapp: Callable, project: Callable) -> None:
+def test_the_best_trial_becomes_a_version_and_a_search_continues(mlapp: Callable, project: Callable) -> None:
     root = project(FLOWERS)
     ran = mlapp("tune", "--trials", "4", "--json")
     assert ran.code == 0, ran.err
@@ -84,7 +84,9 @@ def test_the_best_trial_becomes_a_version_and_a_search_goes_on(mlapp: Callable, 
 
 
 @pytest.mark.needs("optuna")
-def test_a_search_keeps_others_from_its_study_and_goes_on_when_it_is_killed(mlapp: Callable, project: Callable) -> None:
+def test_a_search_keeps_others_from_its_study_and_continues_when_it_is_killed(
+    mlapp: Callable, project: Callable
+) -> None:
     root = project(FLOWERS + SLOW)
     command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200"]
     running = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
@@ -114,10 +116,10 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(project: Callable) -> N
     assert running.stderr is not None
     running.stderr.readline()
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    told = running.stderr.read()
+    output = running.stderr.read()
     assert running.wait() == 130
-    assert re.search(r"^Stopped after \d+ trials\. Run the same command again to continue\.$", told, re.MULTILINE)
-    assert "Traceback" not in told
+    assert re.search(r"^Stopped after \d+ trials\. Run the same command again to continue\.$", output, re.MULTILINE)
+    assert "Traceback" not in output
 
 
 def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
 
 
 @pytest.mark.needs("optuna")
-def test_what_fails_with_the_defaults_is_told_before_the_search(project: Callable) -> None:
+def test_what_fails_with_the_defaults_is_reported_before_the_search(project: Callable) -> None:
     root = project(FLOWERS.replace("return LogisticRegression(C=C,", "return LogisticRegression(C=-C,"))
     with pytest.raises(MlappError, match="raised InvalidParameterError"):
         tuning.search_parameters(partial(_flowers, root), tuning.Options(folder=root / ".mlapp/tuning"))

@@ -1,4 +1,4 @@
-"""`targets.docker.env`: secrets come from the shell that deploys, and stand in no file."""
+"""`targets.docker.env`: secrets come from the deploying shell, and are in no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front passes connections on, and where new ones go can change while it runs."""
+"""The proxy forwards connections, and its target can change while it runs."""
 
 import asyncio
 

@@ -151,7 +151,7 @@ class ApiDouble:
         return sorted(name for kind, space, name in list(self.objects) if kind == plural and space == namespace)
 
     def edit(self, plural: str, name: str, manager: str, change: Callable[[dict[str, Any]], None]) -> None:
-        """Somebody else changes an object."""
+        """Change an object as another client."""
         with self._lock:
             item = copy.deepcopy(self.get(plural, name))
             assert item is not None
@@ -159,13 +159,13 @@ class ApiDouble:
             self._write((plural, "team-a", name), item, manager)
 
     def add(self, plural: str, document: dict[str, Any], manager: str = "kubectl") -> None:
-        """Somebody else makes an object."""
+        """Create an object as another client."""
         with self._lock:
             document["metadata"].setdefault("namespace", "team-a")
             self._write((plural, "team-a", document["metadata"]["name"]), document, manager)
 
     def heal(self, image: str) -> None:
-        """What kept the pods of an image from coming up is over."""
+        """Let the pods of an image become ready."""
         with self._lock:
             del self.trouble[image]
             for key, item in list(self.objects.items()):

@@ -30,19 +30,19 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KubernetesTarget]:
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
-    def opened(app: str = "digits", *, seconds: int = 30, **settings: Any) -> KubernetesTarget:
+    def make_target(app: str = "digits", *, seconds: int = 30, **settings: Any) -> KubernetesTarget:
         settings.setdefault("rollout", {}).setdefault("leave", 0)
         place = open_target("k8s", app, Settings(targets={"k8s": settings}))
         rollout = msgspec.structs.replace(place.settings.rollout, timeout=seconds)  # less than a user may set
         place.settings = msgspec.structs.replace(place.settings, rollout=rollout)
         return place
 
-    return opened
+    return make_target
 
 
 @pytest.fixture
 def ship() -> Callable[..., Shipment]:
-    def made(image: str = ONE, model_version: str = "1", **more: Any) -> Shipment:
+    def make_shipment(image: str = ONE, model_version: str = "1", **more: Any) -> Shipment:
         return Shipment("digits", image, model_version, "c0ffee", example=[{"pixel": 1}], **more)
 
-    return made
+    return make_shipment

@@ -48,7 +48,7 @@ def fields(value: Any, path: Path = (), name: str = "") -> dict[Path, Any]:
     return {path: value}
 
 
-def owned(document: dict[str, Any]) -> dict[Path, Any]:
+def find_owned(document: dict[str, Any]) -> dict[Path, Any]:
     """The fields that an apply of this document owns: all but what identifies it."""
     identity = {tuple(f"f:{key}" for key in path) for path in IDENTITY}
     return {path: value for path, value in fields(document).items() if path not in identity}
@@ -64,12 +64,12 @@ def to_fields_v1(paths: set[Path]) -> dict[str, Any]:
     return tree
 
 
-def dotted(path: Path) -> str:
+def format_path(path: Path) -> str:
     """A path as a conflict names it: `.spec.replicas`."""
     return "".join(f".{step[2:]}" if step.startswith("f:") else f"[{step[2:]}]" for step in path)
 
 
-def put(document: dict[str, Any], path: Path, value: Any) -> None:
+def set_leaf(document: dict[str, Any], path: Path, value: Any) -> None:
     """Set one leaf, making what leads to it."""
     place: Any = document
     for at, step in enumerate(path):
@@ -131,7 +131,7 @@ def apply(
 ) -> tuple[dict[str, Any], Managers]:
     """What the object and its managers become. `live` and `managers` stay as they are."""
     result, after = copy.deepcopy(live or {}), {key: set(paths) for key, paths in managers.items()}
-    wanted, now = owned(document), fields(live or {})
+    wanted, now = find_owned(document), fields(live or {})
     mine = (manager, "Apply")
     clashes = []
     for path, value in wanted.items():
@@ -139,14 +139,14 @@ def apply(
             if key != mine and path in paths and now.get(path, ...) != value:
                 clashes.append((path, key))
     if clashes and not force:
-        raise Conflicted([(dotted(path), key) for path, key in clashes])
+        raise Conflicted([(format_path(path), key) for path, key in clashes])
     for path, key in clashes:
         after[key].discard(path)
     for path in after.get(mine, set()) - set(wanted):
         if not any(path in paths for key, paths in after.items() if key != mine):
             remove(result, path)
     for path, value in {**fields({k: v for k, v in document.items() if k in ("apiVersion", "kind")}), **wanted}.items():
-        put(result, path, value)
+        set_leaf(result, path, value)
     result.setdefault("metadata", {}).update(
         {key: document["metadata"][key] for key in ("name", "namespace") if key in document["metadata"]}
     )
@@ -156,7 +156,7 @@ def apply(
 
 def update(before: dict[str, Any] | None, managers: Managers, after: dict[str, Any], manager: str) -> Managers:
     """Managers after a plain write: what it changed belongs to the writer alone."""
-    old, new = fields(before or {}), owned(after)
+    old, new = fields(before or {}), find_owned(after)
     changed = {path for path, value in new.items() if old.get(path, ...) != value}
     result = {key: {path for path in paths if path in new and path not in changed} for key, paths in managers.items()}
     mine = (manager, "Update")

@@ -1,4 +1,4 @@
-"""What users read and take with them: the page of settings, the schema for editors, ejected files, the Role."""
+"""Generated documents: the page of settings, the schema for editors, ejected files and the Role."""
 
 from __future__ import annotations
 
@@ -129,11 +129,11 @@ def test_helm_renders_the_same_objects(settings, tmp_path):
     target(**settings).eject(SHIPMENT, tmp_path / "chart", "helm")
 
     linted = tools.run("helm", "lint", "--strict", tmp_path / "chart")
-    shown = tools.run("helm", "template", "digits", tmp_path / "chart", "--namespace", "team-a")
+    show = tools.run("helm", "template", "digits", tmp_path / "chart", "--namespace", "team-a")
 
     assert linted.returncode == 0, linted.stdout
-    assert shown.returncode == 0, shown.stderr
-    assert comparable(shown.stdout) == ejected_as_yaml(tmp_path / "plain", settings)
+    assert show.returncode == 0, show.stderr
+    assert comparable(show.stdout) == ejected_as_yaml(tmp_path / "plain", settings)
 
 
 def test_helm_takes_other_values(tmp_path):
@@ -148,12 +148,12 @@ def test_helm_takes_other_values(tmp_path):
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
 
-    def shown(*more):
+    def show(*more):
         done = tools.run("helm", "template", "digits", tmp_path, *more)
         assert done.returncode == 0, done.stderr
         return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
 
-    before, after = shown(), shown("--values", tmp_path / "mine.yaml")
+    before, after = show(), show("--values", tmp_path / "mine.yaml")
     config = next(name for kind, name in after if kind == "ConfigMap")
     container = after["Deployment", "digits"]["spec"]["template"]["spec"]["containers"][0]
     ingress = after["Ingress", "digits"]["spec"]

@@ -1,4 +1,4 @@
-"""Living with a deployed app: how it stands, what it says, the way back after an interruption, the Role."""
+"""Operating a deployed app: status, logs, recovery after an interruption, and the Role."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def test_a_server_that_goes_away_during_a_rollout_leaves_the_release_open(api, t
 def test_a_secret_that_an_operator_makes_a_little_later_is_waited_for(api, target, ship):
     target().apply(ship())
     api.trouble[TWO] = "no secret"
-    told = []
+    messages = []
 
     def heal_when_told(line: str) -> None:
         if 'cannot start: secret "digits" not found' in line:
-            told.append(line)
+            messages.append(line)
             api.heal(TWO)
 
     assert target(env={"A": "1"}).apply(ship(TWO), progress=heal_when_told).number == 2
 
-    assert told
+    assert messages
 
 
 def test_a_secret_that_never_comes_is_named(api, target, ship, monkeypatch):
@@ -153,12 +153,12 @@ def test_events_of_an_app_whose_name_begins_the_same_are_not_shown(api, target, 
     assert shown == {"digits", "digits-66d5b7bcc6-x2k9q", "digits-canary-66d5b7bcc6-x2k9q"}
 
 
-def test_the_address_of_a_load_balancer_is_told_once_there_is_one(api, target, ship):
+def test_the_address_of_a_load_balancer_is_reported_once_there_is_one(api, target, ship):
     shipper = target(service={"type": "LoadBalancer", "port": 8080})
-    told = []
+    messages = []
 
-    shipper.apply(ship(), progress=told.append)
-    assert "the Service has no external address yet: `mlapp status` shows it as soon as it has one" in told
+    shipper.apply(ship(), progress=messages.append)
+    assert "the Service has no external address yet: `mlapp status` shows it as soon as it has one" in messages
 
     balanced = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
     api.edit("services", "digits", "cloud", lambda item: item.update(status=balanced))
@@ -211,15 +211,15 @@ def test_the_right_to_make_a_namespace_changes_no_other_one(target, ship):
 
 def test_a_canary_tells_how_much_it_really_gets(api, target, ship):
     target(replicas=2).apply(ship())
-    told = []
+    messages = []
 
-    release = target(replicas=2).canary(ship(TWO, "2"), 10, progress=told.append)
+    release = target(replicas=2).canary(ship(TWO, "2"), 10, progress=messages.append)
 
-    assert any(line.startswith("the canary has 1 of 3 pods and gets about 33 %") for line in told)
+    assert any(line.startswith("the canary has 1 of 3 pods and gets about 33 %") for line in messages)
     assert release.note == "began as a canary at 33 %"
 
 
-def test_a_container_that_the_runtime_cannot_start_is_told_in_the_runtimes_words():
+def test_a_container_that_the_runtime_cannot_start_is_reported_in_the_runtimes_words():
     ended = {"exitCode": 128, "reason": "StartError", "message": 'exec: "python": executable file not found in $PATH'}
     container = {"name": "server", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     pod = {
@@ -239,6 +239,6 @@ from mlapp.deploy.cluster.connection import connect_cluster
 connect_cluster(KubernetesSettings(), "targets.k8s")
 print("kubernetes_validate" in sys.modules)
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert said.stdout == "False\n"
+    assert output.stdout == "False\n"

@@ -60,7 +60,7 @@ def test_the_name_in_the_settings_and_in_the_code_must_be_one(mlapp, project):
     assert "The App in app.py is 'flowers', but mlapp.yaml says `name: blossoms`." in ran.err
 
 
-def test_a_dry_run_prints_a_canary_before_it_starts_and_asks_nobody(mlapp, project, api, target):
+def test_a_dry_run_prints_a_canary_without_a_request(mlapp, project, api, target):
     project("from mlapp import App\n\napp = App('digits', target='target')\n", mlapp__yaml=SETTINGS)
 
     ran = mlapp("deploy", "--dry-run", "--canary", "25", "--image", TWO)

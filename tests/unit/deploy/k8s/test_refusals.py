@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a cluster, each in words that say who, what and where."""
+"""Errors of a deploy: each message names the object and the cause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from api_double import ONE, TWO, ApiDouble, Refused, kubeconfig
 from mlapp.deploy import DeployError
 
 
-def said(act) -> str:
+def read_error(act) -> str:
     with pytest.raises(DeployError) as caught:
         act()
     assert caught.value.todo
@@ -19,24 +19,24 @@ def said(act) -> str:
 def test_a_kubeconfig_with_a_key_twice(target, api, tmp_path):
     file = tmp_path / "twice"
     file.write_text(yaml.safe_dump(kubeconfig(api)) + "current-context: other\n")
-    assert "has the key `current-context` twice, on lines" in said(lambda: target(kubeconfig=str(file)).status())
+    assert "has the key `current-context` twice, on lines" in read_error(lambda: target(kubeconfig=str(file)).status())
 
 
 def test_no_kubeconfig(target, ship, monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
 
-    assert "There is no kubeconfig" in said(lambda: target().apply(ship()))
+    assert "There is no kubeconfig" in read_error(lambda: target().apply(ship()))
 
 
 def test_a_kubeconfig_that_is_none(target, ship, monkeypatch, tmp_path):
     (tmp_path / "bad").write_text("clusters: []\ncontexts: []\n")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "bad"))
 
-    assert "kubeconfig" in said(lambda: target().apply(ship()))
+    assert "kubeconfig" in read_error(lambda: target().apply(ship()))
 
 
 def test_a_context_that_is_not_there(target, ship):
-    assert said(lambda: target(context="tset").apply(ship())) == (
+    assert read_error(lambda: target(context="tset").apply(ship())) == (
         "The kubeconfig has no context 'tset'. Did you mean 'test'?"
     )
 
@@ -45,17 +45,17 @@ def test_a_login_that_has_expired(api, target, ship, tmp_path):
     file = tmp_path / "expired"
     file.write_text(yaml.safe_dump(kubeconfig(api, token="expired")))
 
-    assert "wrong or has expired" in said(lambda: target(kubeconfig=str(file)).status())
+    assert "wrong or has expired" in read_error(lambda: target(kubeconfig=str(file)).status())
 
 
 @pytest.mark.parametrize(("command", "words"), [("no-such-login", "No such file"), ("false", "process returned 1")])
-def test_a_login_command_that_fails_is_not_gone_on_without(api, target, ship, tmp_path, command, words):
+def test_a_failing_login_command_ends_the_deploy(api, target, ship, tmp_path, command, words):
     raw = kubeconfig(api)
     how = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "interactiveMode": "Never"}
     raw["users"][0]["user"] = {"exec": how}
     (tmp_path / "exec").write_text(yaml.safe_dump(raw))
 
-    what = said(lambda: target(kubeconfig=str(tmp_path / "exec")).status())
+    what = read_error(lambda: target(kubeconfig=str(tmp_path / "exec")).status())
 
     assert what.startswith("The login command of context test failed: ")
     assert words in what
@@ -66,7 +66,7 @@ def test_a_login_command_that_fails_is_not_gone_on_without(api, target, ship, tm
 def test_a_file_that_is_no_kubeconfig(target, tmp_path, text):
     (tmp_path / "text").write_text(text)
 
-    assert "kubeconfig" in said(lambda: target(kubeconfig=str(tmp_path / "text")).status())
+    assert "kubeconfig" in read_error(lambda: target(kubeconfig=str(tmp_path / "text")).status())
 
 
 def test_a_server_that_does_not_answer(target, ship, tmp_path):
@@ -75,12 +75,12 @@ def test_a_server_that_does_not_answer(target, ship, tmp_path):
     file = tmp_path / "gone"
     file.write_text(yaml.safe_dump(kubeconfig(gone)))
 
-    assert "does not answer" in said(lambda: target(kubeconfig=str(file)).apply(ship()))
+    assert "does not answer" in read_error(lambda: target(kubeconfig=str(file)).apply(ship()))
 
 
 def test_asking_in_a_namespace_that_is_not_there(api, target, ship):
     for ask in (target(namespace="taem-a").status, target(namespace="taem-a").releases):
-        assert said(ask) == "There is no namespace 'taem-a' in context test."
+        assert read_error(ask) == "There is no namespace 'taem-a' in context test."
 
     assert target().releases() == []
     assert target().status().release is None
@@ -96,11 +96,13 @@ def test_asking_in_a_namespace_that_is_not_there(api, target, ship):
 def test_a_cluster_that_is_too_old(api, target, ship):
     api.version = ("1", "27+")
 
-    assert "is version 1.27; mlapp needs 1.30 or later" in said(lambda: target().apply(ship()))
+    assert "is version 1.27; mlapp needs 1.30 or later" in read_error(lambda: target().apply(ship()))
 
 
 def test_a_namespace_that_is_not_there(target, ship):
-    assert "There is no namespace 'team-b' in context test" in said(lambda: target(namespace="team-b").apply(ship()))
+    assert "There is no namespace 'team-b' in context test" in read_error(
+        lambda: target(namespace="team-b").apply(ship())
+    )
 
 
 def test_a_namespace_is_made_when_asked_for(api, target, ship):
@@ -135,7 +137,7 @@ def test_a_refusal_comes_before_anything_is_written(api, target, ship, message, 
 
     api.refuse = refuse
 
-    assert words in said(lambda: target().apply(ship()))
+    assert words in read_error(lambda: target().apply(ship()))
     assert api.names("services") == []
     assert [name for name in api.names("configmaps") if "release" in name] == []
 
@@ -148,7 +150,7 @@ def test_a_server_that_goes_away_in_the_middle_says_what_is_written(api, target,
             api.away = 10**6
 
     api.refuse = away
-    what = said(lambda: target().apply(ship()))
+    what = read_error(lambda: target().apply(ship()))
     api.away, api.refuse = 0, lambda verb, plural, document: None
 
     assert "Written by then: ServiceAccount/digits, ConfigMap/" in what
@@ -158,12 +160,12 @@ def test_a_server_that_goes_away_in_the_middle_says_what_is_written(api, target,
 
 
 def test_a_missing_operator_is_named(target, ship):
-    assert said(lambda: target(gateway={"name": "public"}).apply(ship())) == (
+    assert read_error(lambda: target(gateway={"name": "public"}).apply(ship())) == (
         "The cluster does not know HTTPRoute: the Gateway API is not installed."
     )
 
 
-def test_a_canary_by_weight_splits_exactly_and_goes_again(api, target, ship):
+def test_a_canary_by_weight_splits_exactly_and_is_removed(api, target, ship):
     api.operators.add("httproutes")
     settings = {"gateway": {"name": "public", "hosts": ["digits.example"]}, "replicas": 2}
     target(**settings).apply(ship())
@@ -178,23 +180,23 @@ def test_a_canary_by_weight_splits_exactly_and_goes_again(api, target, ship):
     assert api.names("services") == ["digits"]
 
 
-def test_a_canary_that_fails_is_gone_again(api, target, ship):
+def test_a_canary_that_fails_is_removed(api, target, ship):
     target(replicas=2).apply(ship())
     api.trouble[TWO] = "crash"
 
-    assert "The canary failed" in said(lambda: target(replicas=2).canary(ship(TWO), 10))
+    assert "The canary failed" in read_error(lambda: target(replicas=2).canary(ship(TWO), 10))
     assert api.names("deployments") == ["digits"]
     assert api.get("services", "digits")["spec"]["selector"]["app.kubernetes.io/instance"] == "digits"
 
 
 def test_a_canary_needs_a_release_to_be_beside(target, ship):
-    assert "no live release" in said(lambda: target().canary(ship(ONE), 10))
+    assert "no live release" in read_error(lambda: target().canary(ship(ONE), 10))
 
 
 def test_a_canary_with_too_few_requests_is_not_judged(target, ship):
     target().apply(ship())
     target().canary(ship(TWO, "2"), 10)
 
-    assert "too few for a decision" in said(lambda: target().judge(0.1))
+    assert "too few for a decision" in read_error(lambda: target().judge(0.1))
     assert target().status().canary.number == 2
     assert target().releases()[-1].by == "ada"

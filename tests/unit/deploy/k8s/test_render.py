@@ -307,7 +307,7 @@ def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"autoscaling": {"min": 5, "max": 2}}, "min 5 is more than max 2"),
         ({"autoscaling": {"cpu": None}}, "has no metric to scale by"),
@@ -325,8 +325,8 @@ def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
         ),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_their_name(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_settings_that_make_no_sense_are_refused_by_their_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
         rendered(settings)
 
 

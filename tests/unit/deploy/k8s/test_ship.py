@@ -1,4 +1,4 @@
-"""Deploying, again and again: what is written, what is left alone, what goes, and the way back."""
+"""Repeated deploys: what is written, kept and removed, and rollbacks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlapp.deploy import DeployError
 
 
 def test_the_first_deploy_makes_every_object_and_records_a_release(api, target, ship):
-    told = []
+    messages = []
 
-    release = target().apply(ship(), progress=told.append)
+    release = target().apply(ship(), progress=messages.append)
 
     assert (release.number, release.state, release.by) == (1, "live", "ada")
     assert release.url == "http://digits.team-a.svc"
@@ -23,7 +23,7 @@ def test_the_first_deploy_makes_every_object_and_records_a_release(api, target, 
     assert api.names("services") == ["digits"]
     assert api.names("networkpolicies") == ["digits"]
     assert api.get("configmaps", "digits-release-1")["metadata"]["labels"]["mlapp/state"] == "live"
-    assert "answers: [7]" in "\n".join(told)
+    assert "answers: [7]" in "\n".join(messages)
     assert api.names("leases") == []
 
 
@@ -37,12 +37,12 @@ def test_a_deploy_takes_fewer_than_forty_calls(api, target, ship):
 def test_a_change_of_code_writes_the_deployment_and_nothing_else(api, target, ship):
     target().apply(ship())
     api.requests.clear()
-    told = []
+    messages = []
 
-    release = target().apply(ship(TWO), progress=told.append)
+    release = target().apply(ship(TWO), progress=messages.append)
 
     assert release.number == 2
-    assert "release 2: change Deployment/digits" in told
+    assert "release 2: change Deployment/digits" in messages
     assert [record.state for record in target().releases()] == ["superseded", "live"]
     assert len(api.requests) < 40
 
@@ -50,12 +50,12 @@ def test_a_change_of_code_writes_the_deployment_and_nothing_else(api, target, sh
 def test_the_same_again_changes_nothing_and_makes_no_release(api, target, ship):
     target().apply(ship())
     before = dict(api.objects)
-    told = []
+    messages = []
 
-    release = target().apply(ship(), progress=told.append)
+    release = target().apply(ship(), progress=messages.append)
 
     assert release.number == 1
-    assert "release 1 is live already: nothing to change" in told
+    assert "release 1 is live already: nothing to change" in messages
     assert {key: item for key, item in api.objects.items() if key[0] != "leases"} == before
 
 
@@ -140,10 +140,10 @@ def test_an_object_of_others_stays_even_with_our_labels(api, target, ship):
 
 def test_claims_are_never_removed(api, target, ship):
     target(volumes={"data": {"path": "/data"}}).apply(ship())
-    told = []
+    messages = []
 
     target().apply(ship())
-    target().delete(progress=told.append)
+    target().delete(progress=messages.append)
 
     assert api.names("persistentvolumeclaims") == ["digits-data"]
 
@@ -169,7 +169,7 @@ def test_changed_variables_roll_the_pods_and_the_old_config_goes(api, target, sh
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         ("no image", "cannot pull its image"),
         ("crash", "last words"),
@@ -178,17 +178,19 @@ def test_changed_variables_roll_the_pods_and_the_old_config_goes(api, target, sh
         ("probe", "Startup probe failed: HTTP probe failed with statuscode: 500"),
     ],
 )
-def test_a_release_that_does_not_come_up_says_why_and_is_taken_back(api, target, ship, trouble, said):
+def test_a_release_that_does_not_become_ready_gives_the_reason_and_is_taken_back(api, target, ship, trouble, message):
     target().apply(ship())
     api.trouble[TWO] = trouble
 
-    told = []
+    messages = []
 
     with pytest.raises(DeployError) as caught:
-        target(seconds=2, env={"A": "1"}).apply(ship(TWO), progress=told.append)
+        target(seconds=2, env={"A": "1"}).apply(ship(TWO), progress=messages.append)
 
-    assert said in caught.value.what
-    assert not [line for line in told if line.startswith("pod ") and "Startup probe" in line], "no news while it loads"
+    assert message in caught.value.what
+    assert not [line for line in messages if line.startswith("pod ") and "Startup probe" in line], (
+        "no news while it loads"
+    )
     assert "Rolled back: release 1 is live." in caught.value.what
     assert api.get("deployments", "digits")["spec"]["template"]["spec"]["containers"][0]["image"] == ONE
     assert [(release.number, release.state) for release in target().releases()] == [(1, "live"), (2, "failed")]
@@ -207,11 +209,11 @@ def test_a_release_that_answers_wrongly_is_taken_back(api, target, ship):
 
 def test_a_server_that_wants_a_key_is_taken_as_it_is(api, target, ship):
     api.answers[ONE] = (401, {"detail": "no key"})
-    told = []
+    messages = []
 
-    target().apply(ship(), progress=told.append)
+    target().apply(ship(), progress=messages.append)
 
-    assert "requires an API key" in "\n".join(told)
+    assert "requires an API key" in "\n".join(messages)
 
 
 def test_the_first_release_that_fails_is_left_to_be_looked_at(api, target, ship):
@@ -240,7 +242,7 @@ def test_rolling_back_brings_image_model_and_configuration_together(api, target,
     assert [api.get("configmaps", name)["data"]["COLOR"] for name in configs] == ["red"]
 
 
-def test_going_back_twice_goes_two_steps(api, target, ship):
+def test_two_rollbacks_go_back_two_releases(api, target, ship):
     for number in "123":
         target().apply(ship("registry.example/digits@sha256:" + number * 64, number))
 
@@ -309,7 +311,7 @@ def test_a_wrong_clock_here_takes_no_lock_from_another_deploy(api, target, ship)
         target().apply(ship())
 
 
-def test_a_deploy_that_was_cut_off_is_gone_on_with(api, target, ship, monkeypatch):
+def test_an_interrupted_deploy_is_continued(api, target, ship, monkeypatch):
     from mlapp.deploy.cluster.rollout import RolloutWait
 
     wait = RolloutWait.wait_until_complete

@@ -1,4 +1,4 @@
-"""A site of Flask or Django on Kubernetes: what the objects ask of its pods is what the site answers."""
+"""A site of Flask or Django on Kubernetes: the site answers the probes of its objects."""
 
 from __future__ import annotations
 

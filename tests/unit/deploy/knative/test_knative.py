@@ -139,7 +139,7 @@ def test_an_aborted_canary_gives_all_traffic_to_the_live_revision(api, target):
     assert place.status().traffic == {1: 100}
 
 
-def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target):
+def test_a_release_that_does_not_become_ready_leaves_the_one_before_live(api, target):
     place = target()
     place.apply(ship(ONE))
     api.trouble[TWO] = "crash"
@@ -150,7 +150,7 @@ def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target)
     assert place.status().traffic == {1: 100}
 
 
-def test_a_cluster_without_knative_is_told_before_anything_is_written(api, target):
+def test_a_cluster_without_knative_is_reported_before_anything_is_written(api, target):
     api.operators.clear()
 
     with pytest.raises(DeployError, match="does not know Service: Knative Serving is not installed"):

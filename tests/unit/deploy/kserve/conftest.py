@@ -33,7 +33,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KServeTarget]:
     monkeypatch.setattr("mlapp.deploy.kserve.canary.ACCEPTED_WITHIN", 0.0)
     monkeypatch.setattr("mlapp.deploy.kserve.readiness.FAILED_FOR", 0.2)
 
-    def opened(*, seconds: int = 30, **settings: Any) -> KServeTarget:
+    def make_target(*, seconds: int = 30, **settings: Any) -> KServeTarget:
         if settings.get("mode") != "knative":
             settings.setdefault("rollout", {}).setdefault("leave", 0)
         place = open_target("kserve", "digits", Settings(targets={"kserve": settings}))
@@ -41,12 +41,12 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KServeTarget]:
         place.settings = msgspec.structs.replace(place.settings, rollout=rollout)
         return place
 
-    return opened
+    return make_target
 
 
 @pytest.fixture
 def ship() -> Callable[..., Shipment]:
-    def made(image: str = ONE, model_version: str = "1", **more: Any) -> Shipment:
+    def make_shipment(image: str = ONE, model_version: str = "1", **more: Any) -> Shipment:
         return Shipment("digits", image, model_version, "c0ffee", example=[{"pixel": 1}], **more)
 
-    return made
+    return make_shipment

@@ -66,7 +66,7 @@ def test_an_aborted_canary_leaves_no_trace(api, target, ship):
     assert place.status().traffic == {1: 100}
 
 
-def test_a_canary_that_does_not_come_up_is_gone_again(api, target, ship):
+def test_a_canary_that_does_not_become_ready_is_removed(api, target, ship):
     place = target()
     place.apply(ship(ONE))
     api.trouble[TWO] = "crash"

@@ -18,7 +18,7 @@ BUCKET = {"model_uri": "s3://models/digits/a", "manifest": '{"version":1}'}
 MANIFEST = '{"app":"digits","version":1}'
 
 
-def said(act) -> str:
+def read_error(act) -> str:
     with pytest.raises(DeployError) as caught:
         act()
     assert caught.value.todo
@@ -119,12 +119,12 @@ def test_the_printed_role_is_enough_to_deploy_try_and_remove(api, target, ship, 
     assert api.names("inferenceservices") == []
 
 
-def test_a_release_that_does_not_come_up_leaves_the_one_before_live(api, target, ship, mode):
+def test_a_release_that_does_not_become_ready_leaves_the_one_before_live(api, target, ship, mode):
     place = target(mode=mode)
     place.apply(ship(ONE))
     api.trouble[TWO] = "crash"
 
-    what = said(lambda: place.apply(ship(TWO, "2")))
+    what = read_error(lambda: place.apply(ship(TWO, "2")))
 
     assert "Rolled back: release 1 is live." in what
     assert api.get("inferenceservices", "digits")["spec"]["predictor"]["containers"][0]["image"] == ONE
@@ -136,16 +136,16 @@ def test_a_wrong_prediction_leaves_the_release_before_live(api, target, ship):
     place.apply(ship(ONE))
     api.answers[TWO] = (500, {"detail": "no such column"})
 
-    what = said(lambda: place.apply(ship(TWO, "2")))
+    what = read_error(lambda: place.apply(ship(TWO, "2")))
 
     assert "answered 500 to a prediction: no such column" in what
     assert place.status().release.number == 1
 
 
-def test_a_route_that_no_gateway_accepts_is_told_as_that(api, target, ship):
+def test_a_route_that_no_gateway_accepts_is_reported_as_that(api, target, ship):
     api.accepting = False
 
-    what = said(lambda: target(seconds=1).apply(ship(ONE)))
+    what = read_error(lambda: target(seconds=1).apply(ship(ONE)))
 
     assert "The pods of digits answer, but it has no address" in what
     assert "no Gateway has accepted its HTTPRoute (ParentStatusNotAvailable)" in what
@@ -167,7 +167,7 @@ def test_without_a_gateway_it_can_be_served_inside_the_cluster(api, target, ship
 
 def test_a_failure_of_the_past_is_no_problem(api, target, ship):
     api.trouble[ONE] = "crash"
-    assert "crashes" in said(lambda: target().apply(ship(ONE)))
+    assert "crashes" in read_error(lambda: target().apply(ship(ONE)))
 
     target().apply(ship(TWO, "2"))
 
@@ -229,13 +229,13 @@ def test_pod_security_that_refuses_kserve_s_own_container_says_what_helps(api, t
     assert "targets.kserve.storage_uri: image" in error.todo
 
 
-def test_a_cluster_without_kserve_or_with_an_old_one_is_told_before_anything_is_written(api, target, ship):
+def test_a_cluster_without_kserve_or_with_an_old_one_is_reported_before_anything_is_written(api, target, ship):
     api.served["serving.kserve.io"] = ["v1alpha2"]
-    assert "KServe in context test is too old: it serves v1alpha2 of serving.kserve.io, not v1beta1" in said(
+    assert "KServe in context test is too old: it serves v1alpha2 of serving.kserve.io, not v1beta1" in read_error(
         lambda: target().apply(ship(ONE))
     )
     api.operators.clear()
-    assert "does not know InferenceService: KServe is not installed" in said(target().check)
+    assert "does not know InferenceService: KServe is not installed" in read_error(target().check)
     assert api.names("configmaps") == api.names("leases") == []
 
 
@@ -271,7 +271,7 @@ def test_a_kserve_before_0_17_is_refused_before_anything_is_written(api, target,
     api.minor, api.readable = 16, readable
 
     for act in (target().check, lambda: target().apply(ship(ONE)), lambda: target().diff(ship(ONE))):
-        what = said(act)
+        what = read_error(act)
         assert "KServe in context test is version 0.16; mlapp needs 0.17" in what or not readable
         assert "KServe in context test is older than 0.17" in what or readable
 
@@ -287,7 +287,7 @@ def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api
     api.requests.clear()
     config = {"metadata": {"name": "inferenceservice-config"}, "data": {}}
     api.objects["configmaps", "kserve", "inferenceservice-config"] = config
-    assert f"KServe would create the host name 'digits-predictor-{long}' of 72 characters" in said(
+    assert f"KServe would create the host name 'digits-predictor-{long}' of 72 characters" in read_error(
         lambda: target(namespace=long).apply(ship(ONE))
     )
     assert {method for method, _ in api.requests} == {"GET"}
@@ -300,7 +300,7 @@ def test_a_host_name_that_kserve_refuses_is_known_before_anything_is_written(api
     }
     api.objects["configmaps", "knative-serving", "config-network"] = knative
     what = f"Knative would create the host name 'digits-predictor-{long}' of 72 characters"
-    assert what in said(lambda: target(namespace=long, mode="knative").check())
+    assert what in read_error(lambda: target(namespace=long, mode="knative").check())
 
 
 def test_the_longer_host_name_of_a_canary_is_known_before_anything_is_written(api, target, ship):
@@ -309,7 +309,7 @@ def test_the_longer_host_name_of_a_canary_is_known_before_anything_is_written(ap
     api.objects["configmaps", "kserve", "inferenceservice-config"] = {"metadata": {"name": "inferenceservice-config"}}
     assert target(namespace=long).apply(ship(ONE)).state == "live"
     what = f"KServe would create the host name 'digits-canary-predictor-{long}' of 67 characters"
-    assert what in said(lambda: target(namespace=long).canary(ship(TWO, "2"), 20))
+    assert what in read_error(lambda: target(namespace=long).canary(ship(TWO, "2"), 20))
     assert [key for key in api.objects if key[0] == "inferenceservices"] == [("inferenceservices", long, "digits")]
 
 
@@ -318,22 +318,24 @@ def test_keda_waits_until_kserve_s_own_autoscaler_is_gone(api, target, ship):
     mine = {"name": "digits-predictor", "namespace": "team-a", "ownerReferences": [owner]}
     api.add("horizontalpodautoscalers", {"metadata": mine, "spec": {}})
     keda = {"autoscaler": "keda", "max_replicas": 3}
-    assert "KServe keeps the HorizontalPodAutoscaler digits-predictor" in said(lambda: target(**keda).apply(ship(ONE)))
+    assert "KServe keeps the HorizontalPodAutoscaler digits-predictor" in read_error(
+        lambda: target(**keda).apply(ship(ONE))
+    )
     assert {method for method, _ in api.requests} == {"GET"}
 
 
-def test_a_kserve_that_takes_another_mode_is_told(api, target, ship):
+def test_a_kserve_that_takes_another_mode_is_reported(api, target, ship):
     api.modes["Standard"] = "Serverless"
 
-    assert "runs InferenceService/digits in Serverless mode, not in Standard mode" in said(
+    assert "runs InferenceService/digits in Serverless mode, not in Standard mode" in read_error(
         lambda: target().apply(ship(ONE))
     )
 
 
-def test_a_controller_that_does_not_run_is_told(api, target, ship):
+def test_a_controller_that_does_not_run_is_reported(api, target, ship):
     api.idle = True
 
-    assert "KServe has not started to process InferenceService/digits after 1 s" in said(
+    assert "KServe has not started to process InferenceService/digits after 1 s" in read_error(
         lambda: target(seconds=1).apply(ship(ONE))
     )
 
@@ -341,7 +343,7 @@ def test_a_controller_that_does_not_run_is_told(api, target, ship):
 def test_a_mode_that_changes_is_refused_in_the_words_of_the_webhook(api, target, ship):
     target().apply(ship(ONE))
 
-    what = said(lambda: target(mode="knative").apply(ship(ONE)))
+    what = read_error(lambda: target(mode="knative").apply(ship(ONE)))
 
     assert "deploymentMode cannot be changed from 'Standard' to 'Knative'" in what
     assert [release.number for release in target().releases()] == [1], "nothing was written"

@@ -83,7 +83,7 @@ def test_a_model_is_loaded_from_the_export_and_answers_through_the_mesh(api, tar
     assert place.delete()[0] == "Model/digits"
 
 
-def test_a_canary_is_an_experiment_that_goes_when_it_is_decided(api, target):
+def test_a_canary_is_an_experiment_that_is_removed_after_the_decision(api, target):
     place = target()
     place.apply(ship("1"))
 
