@@ -9,14 +9,15 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mlapp.errors import StoreError
 from mlapp.reporting import Reporter
 from mlapp.store import names
+from mlapp.store.atomic_files import create_atomic_file, sync_folder_to_disk
 from mlapp.store.file_hashes import list_version_files
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
@@ -29,10 +30,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE = ".reserve"
 """A file that reserves space for documents that free more space."""
 RESERVED = 16 * 1024
-PIECES_AT_ONCE = 1024
-"""Pieces of a file that the system writes in one call (IOV_MAX)."""
-RACES = 5
-"""Times that a file is created again because another process has deleted its folder meanwhile."""
+KNOWN = 64
+"""Folders that are known to be inside of the store, at most."""
+CHECK_RESERVE = 60.0
+"""Seconds between two checks of the reserved space."""
 
 
 class FolderStorage:
@@ -49,17 +50,22 @@ class FolderStorage:
         self.root = root
         self._copies = copies
         self._setting = setting
+        self._known: dict[Path, tuple[int, int]] = {}
+        self._reserve_due = -CHECK_RESERVE
 
     def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
-        path = self._locate_folder_key(key)
+        path = self._locate_new_key(key)
         with translate_folder_errors(path, self._setting):
             try:
-                is_new = _create_file_in_folder(path, content)
+                is_new = create_atomic_file(path, content)
             except OSError as error:
                 if error.errno not in FULL or not from_reserve or not self._release_folder_reserve():
                     raise
-                is_new = _create_file_in_folder(path, content)
-            self._keep_folder_reserve()
+                is_new = create_atomic_file(path, content)
+                self._reserve_due = 0.0
+            if (now := time.monotonic()) >= self._reserve_due:
+                self._keep_folder_reserve()
+                self._reserve_due = now + CHECK_RESERVE
         return is_new
 
     def read_key(self, key: str) -> bytes | None:
@@ -95,10 +101,10 @@ class FolderStorage:
             try:
                 yield staging
                 for file in staging.rglob("*"):
-                    _sync_folder_to_disk(file)
-                _sync_folder_to_disk(staging)
+                    sync_folder_to_disk(file)
+                sync_folder_to_disk(staging)
                 staging.rename(path)
-                _sync_folder_to_disk(path.parent)
+                sync_folder_to_disk(path.parent)
             except BaseException:  # also Ctrl-C: nothing half-written may stay
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -162,6 +168,25 @@ class FolderStorage:
         """
         return _join_inside_folder(self.root, key) if key else self.root
 
+    def _locate_new_key(self, key: str) -> Path:
+        """The path of a key to create: a check of one directory, if it is the same as that of an earlier key.
+
+        Each system call of a server's thread takes the interpreter from its requests.
+        """
+        path = self.root / key
+        folder, identity = path.parent, None
+        if names.is_relative_path(key):
+            with suppress(OSError):  # the folder is new
+                found = os.stat(folder)
+                identity = found.st_dev, found.st_ino
+        if identity is None or self._known.get(folder) != identity:
+            self._locate_folder_key(key)
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            if identity is not None:
+                self._known[folder] = identity
+        return path
+
     def _release_folder_reserve(self) -> bool:
         """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
         try:
@@ -195,46 +220,6 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
             "Do not trust the file that names it: the path leads outside the store.",
         )
     return path
-
-
-def _create_file_in_folder(path: Path, content: bytes | list[Any]) -> bool:
-    """Create a file atomically; False if its name is taken."""
-    for _ in range(RACES):
-        with suppress(FileNotFoundError):  # another process has just deleted the folder
-            return _try_to_create_file(path, content)
-    return _try_to_create_file(path, content)
-
-
-def _try_to_create_file(path: Path, content: bytes | list[Any]) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        with temporary.open("xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                _write_pieces(file, content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        _sync_folder_to_disk(path.parent)
-    return True
-
-
-def _write_pieces(file: BinaryIO, pieces: Sequence[Any]) -> None:
-    """Write pieces without a copy of them in one piece."""
-    for start in range(0, len(pieces), PIECES_AT_ONCE):
-        some = pieces[start : start + PIECES_AT_ONCE]
-        written = os.writev(file.fileno(), some)
-        if written < sum(memoryview(piece).nbytes for piece in some):
-            file.write(memoryview(b"".join(some))[written:])
-            file.flush()
 
 
 def _copy_regular_file(source: Path, target: Path) -> None:
@@ -273,14 +258,6 @@ def translate_folder_errors(path: Path, setting: str = "store") -> Iterator[None
             todo = "Another process changed the store: run the command again."
         place = "The model store" if setting == "store" else f"The folder of `{setting}:`"
         raise kind(f"{place} cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
-
-
-def _sync_folder_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_abandoned_folders(folder: Path) -> None:

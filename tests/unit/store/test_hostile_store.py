@@ -23,6 +23,7 @@ from mlapp.errors import MlappError, ModelError, StoreError, UsageError
 from mlapp.model import TrainedModel
 from mlapp.prediction import load_predictor
 from mlapp.store import Store, open_store
+from mlapp.store.folder_storage import FolderStorage
 from mlapp.store.manifest import StoredFile
 from mlapp.store.object_storage import ObjectStorage
 
@@ -235,6 +236,18 @@ def test_a_link_in_the_place_of_a_versions_folder(store: Store, root: Path, tmp_
     with pytest.raises(StoreError, match="is not a path inside the model store"):
         store.delete("numbers", 1)
     assert any(victim.iterdir())
+
+
+def test_a_link_in_the_place_of_a_folder_that_was_written_to(tmp_path: Path) -> None:
+    storage, victim = FolderStorage(tmp_path / "store"), tmp_path / "victim"
+    for name in ("1", "2", "3"):
+        assert storage.create_key(f"app/log/{name}", b"rows")
+    (tmp_path / "store" / "app" / "log").rename(tmp_path / "moved")
+    victim.mkdir()
+    (tmp_path / "store" / "app" / "log").symlink_to(victim)
+    with pytest.raises(StoreError, match="is not a path inside the model store"):
+        storage.create_key("app/log/4", b"rows")
+    assert not any(victim.iterdir())
 
 
 def test_a_pipe_in_the_place_of_a_file_does_not_wait_for_a_writer(store: Store, root: Path) -> None:

@@ -185,3 +185,22 @@ def test_a_key_is_created_though_its_folder_is_deleted_meanwhile(
     assert len(deleted) == 2
     assert storage.read_key("app/claims/1.json") == b"{}"
     assert not storage.create_key("app/claims/1.json", b"other")
+
+
+def test_a_key_in_a_known_folder_costs_few_system_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each of them the thread that logs predictions takes turns with the requests."""
+    storage, calls = FolderStorage(tmp_path), []
+    for name in ("stat", "lstat", "mkdir", "open", "writev", "write", "fsync", "close", "link", "unlink", "listdir"):
+        function = getattr(os, name)
+
+        def call(*args: Any, name: str = name, function: Any = function, **options: Any) -> Any:
+            calls.append(name)
+            return function(*args, **options)
+
+        monkeypatch.setattr(os, name, call)
+    for number in range(3):
+        calls.clear()
+        assert storage.create_key(f"app/log/{number}", [b"some ", b"rows"])
+    file, folder = ["open", "writev", "fsync", "close", "link", "unlink"], ["open", "fsync", "close"]
+    assert calls == ["stat", *file, *folder]
+    assert storage.read_key("app/log/2") == b"some rows"
