@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
+    from mlapp.flyte.interface import Engine as RemoteEngine
     from mlapp.project import Project
     from mlapp.store import ModelVersion
 
@@ -151,14 +153,23 @@ def _train_on_flyte(
     project: Project, values: dict[str, Any], *, is_followed: bool, run_id: str | None, json: bool
 ) -> ModelVersion | None:
     engine = open_project_engine(project)
+    options: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
+    if options and not _has_run_ids(engine):
+        raise UsageError(
+            f"--run-id cannot be used with the engine '{project.settings.engine}': it names its runs itself.",
+            "Leave out --run-id, or install a version of the engine's package whose start_run takes run_id.",
+        )
     registration = register_remote_project(engine)
-    if run_id is None:  # an engine of a plugin may take no ID
-        started = engine.start_run("train", values, registration)
-    else:
-        started = engine.start_run("train", values, registration, run_id=run_id)
+    started = engine.start_run("train", values, registration, **options)
     run = announce_remote_run(started)
     if not is_followed:
         print_remote_run_id(run, json=json)
         return None
     follow_remote_run(engine, run.id)
     return fetch_remote_model(engine, run.id)
+
+
+def _has_run_ids(engine: RemoteEngine) -> bool:
+    """Whether an engine, which can be that of an older plugin, takes the ID of a run."""
+    parameters = inspect.signature(engine.start_run).parameters
+    return "run_id" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())

@@ -67,6 +67,14 @@ def open_acme(project):
     return f"the engine of {project.name}"
 
 
+class OlderEngine:
+    def __init__(self, project):
+        self.project = project
+
+    def start_run(self, workflow, parameters, registration):
+        raise AssertionError("no run may start")
+
+
 def source(table):
     def read() -> list:
         return [{"table": table}]
@@ -96,6 +104,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             broken = acme_broken:source
             [mlapp.engines]
             acme = acme_mlapp:open_acme
+            older = acme_mlapp:OlderEngine
             """)
     )
     monkeypatch.syspath_prepend(site)
@@ -164,6 +173,16 @@ def test_an_engine_is_chosen_in_mlapp_yaml(project: Path) -> None:
     (project / "mlapp.yaml").write_text("name: flowers\nengine: acne\n")
     with pytest.raises(ConfigError, match="Did you mean 'acme'"):
         open_project_engine(Project.find())
+
+
+def test_an_engine_whose_runs_have_no_id_of_ours(project: Path, mlapp) -> None:
+    (project / "mlapp.yaml").write_text("name: flowers\nengine: older\n")
+
+    done = mlapp("train", "--remote", "--run-id", "retrain-1")
+
+    assert done.code == 2
+    assert "--run-id cannot be used with the engine 'older': it names its runs itself." in done.err
+    assert "Leave out --run-id" in done.err
 
 
 def test_an_unknown_target_is_answered_with_those_there_are(project: Path) -> None:
