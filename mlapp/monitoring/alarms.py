@@ -13,7 +13,7 @@ from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import AlarmKind, Finding, compute_drift_distances, find_drifted_columns
 from mlapp.monitoring.history import find_season
 from mlapp.monitoring.persistence import Persistence
-from mlapp.monitoring.place import HOUR, WEEK
+from mlapp.monitoring.place import HOUR, WEEK, Window
 from mlapp.monitoring.windows import Alarm, Quality, WindowReport
 
 
@@ -23,7 +23,7 @@ def find_window_alarms(
     settings: Monitor,
     *,
     now: float,
-    quality: Mapping[tuple[str, float], Quality] | None = None,
+    quality: Mapping[tuple[str, Window], Quality] | None = None,
     earlier: Iterable[Counts] = (),
 ) -> list[WindowReport]:
     """The windows in order, each with its alarms.
@@ -32,7 +32,7 @@ def find_window_alarms(
         windows: counts of all replicas, one for each version and window.
         baselines: version → its baseline.
         now: seconds since 1970. A window that ends later is open.
-        quality: version and start of a window → its quality.
+        quality: version and window → its quality.
         earlier: counts of the same weekdays and hours in earlier weeks, for `drift.seasonal`.
     """
     tests = settings.tests
@@ -61,7 +61,7 @@ def find_window_alarms(
             for kind, column in sorted(alarming)
             if (counts.version, kind, column) in last
         ]
-        known = (quality or {}).get((counts.version, counts.since)) or Quality()
+        known = (quality or {}).get((counts.version, counts.window)) or Quality()
         alarms += [Alarm.of(finding) for finding in known.findings]
         reports.append(
             WindowReport(

@@ -14,6 +14,7 @@ from mlapp.baseline.build import convert_baseline_numbers, count_category_texts,
 from mlapp.baseline.fine_bins import FineCounts, group_binned_columns
 from mlapp.baseline.predictions import NAME, split_baseline_predictions
 from mlapp.baseline.slots import SlotLayout, count_slots
+from mlapp.monitoring.place import Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,11 @@ class Counts(msgspec.Struct, kw_only=True):
     squares: Natural = 0
     fields: dict[str, Natural] = {}
     columns: dict[str, list[Natural]] = {}
+
+    @property
+    def window(self) -> Window:
+        """The window of these counts."""
+        return Window(int(self.since), int(self.until - self.since))
 
     def add_rows(self, rows: int, counted: Sequence[tuple[int, int]]) -> None:
         """Add rows, of which some are counted.

@@ -64,7 +64,7 @@ class Evaluation:
 
     def windows(
         self, windows: Sequence[tuple[str, Window]], truths: Sequence[Truth] = ()
-    ) -> dict[tuple[str, float], Quality]:
+    ) -> dict[tuple[str, Window], Quality]:
         """The quality of each version in each window. Windows without truths have estimates where possible.
 
         Args:
@@ -73,11 +73,11 @@ class Evaluation:
         if not windows:
             return {}
         since, until = min(window.since for _, window in windows), max(window.until for _, window in windows)
-        found: dict[tuple[str, float], Quality] = {}
+        found: dict[tuple[str, Window], Quality] = {}
         with open_database(self._place, since=since, until=until, truths=truths) as database:
             has_truth = join_truths(database)
             for version, window in sorted(windows, key=lambda pair: (pair[1].since, pair[0])):
-                found[version, window.since] = self._evaluate_window(database, version, window, has_truth=has_truth)
+                found[version, window] = self._evaluate_window(database, version, window, has_truth=has_truth)
         return found
 
     def _evaluate_window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:

@@ -142,14 +142,14 @@ def parse_inspected_moment(text: str | None, now: float | None = None) -> float 
 
 def _inspect_quality(
     project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
-) -> dict[tuple[str, float], Any]:
+) -> dict[tuple[str, Window], Any]:
     """The quality of the last windows. If it is unavailable (no log, no app, broken code), drift is reported all the
     same.
     """
     settings = project.settings.monitor
     if not place.names("log"):
         return {}
-    shown = [(one.version, Window(int(one.since), int(one.until - one.since))) for one in counts][-EVALUATED:]
+    shown = [(one.version, one.window) for one in counts][-EVALUATED:]
     try:
         app = project.app
         # The versions' targets can be of different types; then each type is accepted.

@@ -16,12 +16,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring import closing
+from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
+from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
 from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
+from mlapp.monitoring.place import Window
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.windows import Quality
 from mlapp.project import Project
@@ -491,6 +495,18 @@ def test_what_is_usual_at_this_weekday_and_hour_is_no_alarm(seasonal: bool, alar
         service.stop()
     reports = inspect_windows(Project.find("."))
     assert {alarm.column for report in reports for alarm in report.alarms} == alarms
+
+
+def test_windows_of_two_lengths_have_their_own_quality() -> None:
+    """`monitor.window` was changed from a minute to an hour."""
+    minute, hour = Window(7_200, 60), Window(7_200, 3_600)
+    counts = [Counts(version="1", since=one.since, until=one.until, rows=10) for one in (minute, hour)]
+    quality = {("1", minute): Quality(truths=5), ("1", hour): Quality(truths=300)}
+    reports = find_window_alarms(counts, {}, Monitor(), now=20_000, quality=quality)
+    assert {report.until - report.since: report.truths for report in reports} == {
+        timedelta(minutes=1): 5,
+        timedelta(hours=1): 300,
+    }
 
 
 def test_segments_of_a_column_of_lists(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
