@@ -176,7 +176,7 @@ class Client:
         limit, log = self.recorder._choice.limit, self.recorder._log
         limit._tokens, limit._since, limit._cells = 0.0, self.now - 1.0, RATE * COLUMNS
         for live in self.recorder._windows._open.values():
-            live.published = self.now  # the series are updated every five seconds
+            live.published = self.now  # the series are updated every 15 seconds
         if log is not None and log._sampler is not None:
             sampler = log._sampler
             sampler._tokens, sampler._is_quiet = sampler.rate, False

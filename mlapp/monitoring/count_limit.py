@@ -6,9 +6,9 @@ from random import Random
 
 import numpy as np
 
-CELLS_PER_SECOND = 131_072
-"""2,048 rows of 64 columns."""
-BURST = 40.0
+CELLS_PER_SECOND = 65_536
+"""1,024 rows of 64 columns."""
+BURST = 80.0
 """Seconds of the rate that may be counted at once, after a quiet time."""
 CELLS_OF_BATCH = 65_536
 """Cells of one batch that are counted when rows are drawn: the event loop waits for the draw."""

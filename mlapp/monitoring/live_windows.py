@@ -16,7 +16,7 @@ from mlapp.monitoring.writer import Writer
 
 TICK = 1.0
 """Seconds after a window's end in which its last rows are counted."""
-PUBLISH = 5.0
+PUBLISH = 15.0
 """Seconds between two updates of the series of Prometheus, under load."""
 FEW = 5_000
 """Number of new rows below which the series are updated, and the counts written, at once."""

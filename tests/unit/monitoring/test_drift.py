@@ -113,11 +113,11 @@ def test_above_the_limit_a_weighted_part_of_the_rows_is_counted() -> None:
         counts.add_rows(32, [(len(drawn), weight)])
         seen += [(weight, turn * 32 + at) for at in drawn]
     assert [weight for weight, _ in seen[:50_000]] == [1] * 50_000
-    assert {weight for weight, _ in seen} == {1, 32}
-    first = next(at for weight, at in seen if weight == 32)
-    late = [at for weight, at in seen if weight == 32]
-    assert abs(len(late) * 32 - (256_000 - first)) < 64, "one row of each run of 32"
-    assert len(np.unique([(at - first // 32 * 32) // 32 for at in late])) > 0.9 * len(late)
+    assert {weight for weight, _ in seen} == {1, 64}
+    first = 1 + max(at for weight, at in seen if weight == 1)
+    late = [at for weight, at in seen if weight == 64]
+    assert abs(len(late) * 64 - (256_000 - first)) < 128, "one row of each run of 64"
+    assert len(np.unique([(at - first) // 64 for at in late])) > 0.9 * len(late)
     assert len({at % 32 for at in late}) == 32, "clients that take turns are drawn alike"
     assert counts.rows * counts.effective_share < 1.01 * len(seen) * counts.rows / 256_000
     whole = Counts(version="1", since=0, until=1, rows=1_000)
