@@ -44,7 +44,8 @@ def check_version_files(manifest: Manifest, folder: Path) -> None:
         if found != stored:
             state = "was changed after it was stored"
             if found is None:
-                state = "is a link" if os.path.lexists(folder / name) else "is missing"
+                is_there = os.path.lexists(folder / name)
+                state = "is a link, a folder or a pipe" if is_there else "is missing"
             raise _make_unusable_file_error(manifest, folder / name, name, state)
     for name in list_version_files(folder):
         if name not in manifest.files:
@@ -98,7 +99,7 @@ def _hash_version_file(folder: Path, name: str) -> StoredFile | None:
                 digest.update(chunk)
                 size += len(chunk)
         return StoredFile(digest.hexdigest(), size)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError:
         if path.is_symlink():

@@ -72,7 +72,8 @@ class FolderStorage:
         path = self._locate_folder_key(key)
         with translate_folder_errors(path, self._setting):
             try:
-                return path.read_bytes()
+                with open(path, "rb", opener=_open_without_waiting) as file:
+                    return file.read()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -204,6 +205,19 @@ class FolderStorage:
                 except OSError:
                     path.unlink(missing_ok=True)
                     raise
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file. Opening a pipe would wait for a writer.
+
+    Raises:
+        OSError: it is a pipe or a device.
+    """
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return handle
 
 
 def _join_inside_folder(folder: Path, name: str) -> Path:

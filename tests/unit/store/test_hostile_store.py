@@ -257,6 +257,21 @@ def test_a_pipe_in_the_place_of_a_file_does_not_wait_for_a_writer(store: Store, 
         store.get("numbers", 1)
 
 
+def test_a_pipe_in_the_place_of_a_manifest_does_not_wait_for_a_writer(store: Store, root: Path) -> None:
+    manifest = root / "versions" / "000001.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(StoreError, match="it is not a regular file"):
+        store.get("numbers", 1)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(store: Store, root: Path) -> None:
+    (files_of(root) / "model.skops").unlink()
+    (files_of(root) / "model.skops").mkdir()
+    with pytest.raises(StoreError, match="its file model.skops is a link, a folder or a pipe"):
+        store.get("numbers", 1)
+
+
 def test_a_copy_holds_what_the_manifest_lists(store: Store, tmp_path: Path) -> None:
     copy = open_store("copy", tmp_path)
     version = copy.import_version(store.get("numbers", 1))
