@@ -28,6 +28,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     """
     from mlapp.deploy import Shipment
     from mlapp.deploy.cluster.cluster_target import ClusterTarget
+    from mlapp.deploy.shipping import add_monitoring_needs
     from mlapp.deploy.target import find_target_class
     from mlapp.deploy.yaml_dump import dump_yaml_documents
     from mlapp.project import Project
@@ -39,7 +40,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     if not isinstance(place, ClusterTarget):
         raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
-    typer.echo(dump_yaml_documents(place.rbac(shipment)), nl=False)
+    typer.echo(dump_yaml_documents(place.rbac(add_monitoring_needs(shipment, project.settings))), nl=False)
 
 
 def eject_iam(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from mlapp import provenance
+from mlapp.config import Settings
 from mlapp.deploy.abilities import RegistryTarget
 from mlapp.deploy.target import DeployError, Shipment, Target
 from mlapp.errors import UsageError
-from mlapp.monitoring.run_schedule import make_cron
+from mlapp.monitoring.run_schedule import has_monitoring_bucket, list_alert_ports, make_cron
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.store import Manifest
@@ -57,16 +59,27 @@ def make_shipment(
     else:
         manifest = _find_shipped_manifest(project, model)
     git = provenance.read_git_state(project.root)
-    return Shipment(
+    shipment = Shipment(
         app=project.name,
         image=image,
         model_version=str(manifest.version) if manifest else None,
         code_revision=f"{git.commit[:12]}{'-dirty' if git.dirty else ''}" if git else None,
         example=_read_shipped_example(manifest),
         model_uri=_find_shipped_version_uri(project, manifest),
-        monitor_schedule=None if project.settings.monitor.run == "flyte" else make_cron(project.settings),
-        monitor_trains=project.settings.monitor.retrain is not None,
         manifest=msgspec.json.encode(manifest).decode() if manifest else None,
+    )
+    return add_monitoring_needs(shipment, project.settings)
+
+
+def add_monitoring_needs(shipment: Shipment, settings: Settings) -> Shipment:
+    """The shipment with what the settings of monitoring ask of a target."""
+    runs_here = settings.monitor.run is True
+    return replace(
+        shipment,
+        monitor_schedule=make_cron(settings) if runs_here else None,
+        monitor_trains=settings.monitor.retrain is not None,
+        monitor_bucket=has_monitoring_bucket(settings),
+        alert_ports=list_alert_ports(settings) if runs_here else (),
     )
 
 

@@ -46,6 +46,8 @@ class Shipment:
         monitor_schedule: when to close monitoring windows, as a cron expression, for targets with a scheduler; None if
             another pod cannot read the monitoring data.
         monitor_trains: whether closing a window can train a model, which takes long.
+        monitor_bucket: whether the pods write monitoring data to an object store.
+        alert_ports: the ports of the webhooks that receive alarms.
     """
 
     app: str
@@ -58,6 +60,8 @@ class Shipment:
     monitor_schedule: str | None = None
     manifest: str | None = None
     monitor_trains: bool = False
+    monitor_bucket: bool = False
+    alert_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,20 @@ from mlapp.deploy.cluster.object_kinds import NAMESPACE
 def strip_owner_labels(document: dict[str, Any]) -> dict[str, Any]:
     """The document without mlapp's ownership labels, because another tool now manages the object."""
     document = copy.deepcopy(document)
-    for metadata in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
+    for metadata in (document["metadata"], find_pod_template(document).get("metadata", {})):
         for label in (labels.MANAGED_BY, labels.APP, labels.REVISION):
             metadata.get("labels", {}).pop(label, None)
     selector = document.get("spec", {}).get("selector", {})
     if document["kind"] == "ServiceMonitor":
         selector["matchLabels"] = {labels.NAME: document["metadata"]["labels"][labels.NAME]}
     return document
+
+
+def find_pod_template(document: dict[str, Any]) -> dict[str, Any]:
+    """The template of the object's pods, such as of a Deployment or a CronJob; empty if it has none."""
+    spec = document.get("spec", {})
+    template: dict[str, Any] = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
+    return template
 
 
 def _name_document_file(document: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
 VERSION = "app.kubernetes.io/version"
 COMPONENT = "app.kubernetes.io/component"
+PART_OF = "app.kubernetes.io/part-of"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 APP = "mlapp/app"
@@ -31,6 +32,11 @@ PORT = 8000
 def make_selector_labels(names: Names, instance: str) -> dict[str, str]:
     """Labels that select the pods of one Deployment. Immutable once applied, so they contain nothing that changes."""
     return {NAME: names.base, INSTANCE: instance}
+
+
+def make_monitor_selector_labels(names: Names) -> dict[str, str]:
+    """Labels that select the pods of monitoring. Not those of the servers, so that no Service sends requests to them."""
+    return {PART_OF: names.base, COMPONENT: "monitor"}
 
 
 def make_object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ def make_config_variables(context: RenderContext) -> dict[str, str]:
         section="targets.k8s",
         grace=context.grace,
         # the CronJob closes the monitoring windows
-        more={"MLAPP_MONITOR__RUN": "false"} if context.shipment.monitor_schedule else {},
+        more={"MLAPP_MONITOR__RUN": "false"} if context.has_monitoring_job else {},
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.deploy.cluster import labels
-from mlapp.deploy.cluster.document_files import group_documents_by_file, strip_owner_labels
+from mlapp.deploy.cluster.document_files import find_pod_template, group_documents_by_file, strip_owner_labels
 from mlapp.deploy.cluster.naming import Names
-from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, ROUTE, SERVICE
+from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, CRON_JOB, DEPLOYMENT, INGRESS, ROUTE, SERVICE
 from mlapp.deploy.target import DeployError
 from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError, suggest_nearest
@@ -57,8 +57,8 @@ def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
     for document in files.values():
         document["metadata"].pop("namespace", None)
         if document["kind"] == DEPLOYMENT.kind:
-            image = document["spec"]["template"]["spec"]["containers"][0]["image"]
-            _rename_config_map(document, config["metadata"]["name"], plain_name)
+            image = find_pod_template(document)["spec"]["containers"][0]["image"]
+        _rename_config_map(document, config["metadata"]["name"], plain_name)
     repository, _, digest = image.partition("@")
     kustomization: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -79,9 +79,9 @@ def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
 
 
 def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
-    """Point the containers at a ConfigMap of another name."""
-    pod = document["spec"]["template"]["spec"]
-    for container in (*pod["containers"], *pod.get("initContainers", [])):
+    """Point the containers, if the object has any, at a ConfigMap of another name."""
+    pod = find_pod_template(document).get("spec", {})
+    for container in (*pod.get("containers", []), *pod.get("initContainers", [])):
         for source in container.get("envFrom", []):
             if source.get("configMapRef", {}).get("name") == old:
                 source["configMapRef"]["name"] = new
@@ -107,6 +107,9 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         elif document["kind"] == DEPLOYMENT.kind:
             _rename_config_map(document, old_config, marks.put_mark(config))
             _extract_ejected_values(document, values, marks)
+        elif document["kind"] == CRON_JOB.kind:
+            _rename_config_map(document, old_config, marks.put_mark(config))
+            _extract_image(document, marks)
         elif document["kind"] == SERVICE.kind:
             spec = document["spec"]
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
@@ -139,23 +142,30 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
 
 
 def _extract_ejected_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
-    pod = document["spec"]["template"]["spec"]
-    server = pod["containers"][0]["image"]
-    repository, at, digest = server.partition("@")
-    if at:
-        values["image"] = {"repository": repository, "digest": digest}
-        image = marks.put_mark("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
-    else:
-        values["image"] = {"reference": repository}
-        image = marks.put_mark("{{ .Values.image.reference }}")
-    for container in (*pod["containers"], *pod.get("initContainers", [])):
-        if container["image"] == server:  # sidecars and the init container have other images
-            container["image"] = image
+    values["image"] = _extract_image(document, marks)
+    pod = find_pod_template(document)["spec"]
     values["resources"] = pod["containers"][0]["resources"]
     pod["containers"][0]["resources"] = marks.put_mark("{{ toYaml .Values.resources | nindent 12 }}", block=True)
     if "replicas" in document["spec"]:
         values["replicas"] = document["spec"]["replicas"]
         document["spec"]["replicas"] = marks.put_mark("{{ .Values.replicas }}", number=True)
+
+
+def _extract_image(document: dict[str, Any], marks: _Marks) -> dict[str, str]:
+    """Let the containers of the server's image use the image of the values. Returns these values."""
+    pod = find_pod_template(document)["spec"]
+    server = pod["containers"][0]["image"]
+    repository, at, digest = server.partition("@")
+    if at:
+        value = {"repository": repository, "digest": digest}
+        image = marks.put_mark("{{ .Values.image.repository }}@{{ .Values.image.digest }}")
+    else:
+        value = {"reference": repository}
+        image = marks.put_mark("{{ .Values.image.reference }}")
+    for container in (*pod["containers"], *pod.get("initContainers", [])):
+        if container["image"] == server:  # sidecars and the init container have other images
+            container["image"] = image
+    return value
 
 
 class _Marks:

@@ -43,9 +43,9 @@ def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
 
 
 def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str, Any] | None:
-    """The CronJob; None if it would have no data to read."""
+    """The CronJob, if one closes the windows."""
     shipment, settings = context.shipment, context.settings
-    if shipment.monitor_schedule is None or settings.model_pull is not None:
+    if not context.has_monitoring_job:
         return None
     wanted = settings.resources
     memory = str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)
@@ -80,8 +80,7 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
         "runtimeClassName": settings.runtime_class,
     }
     pod.update({key: value for key, value in optional.items() if value})
-    # Without the selector labels of the server's pods, so that no Service sends requests to it.
-    pod_labels = {labels.COMPONENT: "monitor", labels.MANAGED_BY: "mlapp"}
+    pod_labels = {**labels.make_monitor_selector_labels(context.names), labels.MANAGED_BY: "mlapp"}
     spec = {
         "schedule": shipment.monitor_schedule,
         # Alarms do not wait for a training; of several runs, one trains.

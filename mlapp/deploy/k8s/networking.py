@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mlapp.deploy.cluster import labels
@@ -10,6 +11,7 @@ from mlapp.deploy.cluster.object_kinds import INGRESS, NETWORK_POLICY, ROUTE, SE
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import Dns, Gateway
 from mlapp.deploy.k8s.workload import GRPC_PORT_NAME
+from mlapp.monitoring.run_schedule import find_url_port
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
@@ -30,8 +32,16 @@ def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str,
     return document
 
 
-def make_network_policy(context: RenderContext) -> dict[str, Any]:
-    """In: the serving port. Out: DNS, the object store if the model is fetched at start, and the `egress` entries."""
+def make_network_policies(context: RenderContext) -> list[dict[str, Any]]:
+    """The NetworkPolicies of the servers and of the monitoring job, unless the settings turn them off."""
+    if not context.settings.network_policy.enabled:
+        return []
+    servers = _make_server_network_policy(context)
+    return [servers, _make_monitor_network_policy(context)] if context.has_monitoring_job else [servers]
+
+
+def _make_server_network_policy(context: RenderContext) -> dict[str, Any]:
+    """In: the serving port. Out: DNS, the object stores of model and monitoring, and the `egress` entries."""
     settings = context.settings.network_policy
     ports = [{"port": PORT, "protocol": "TCP"}]
     if context.serve.grpc_port:
@@ -39,19 +49,13 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
     incoming: dict[str, Any] = {"ports": ports}
     if settings.allow_from:
         incoming["from"] = [_render_network_peer(namespace) for namespace in settings.allow_from]
-    outgoing: list[dict[str, Any]] = [_render_network_dns_rule(settings.dns)]
+    outgoing: list[dict[str, Any]] = []
     pull = context.settings.model_pull
     if pull is not None:
-        store: dict[str, Any] = {"ports": [{"port": pull.port, "protocol": "TCP"}]}
+        store = _allow_network_ports([pull.port])
         if pull.cidrs:
             store["to"] = [{"ipBlock": {"cidr": cidr}} for cidr in pull.cidrs]
         outgoing.append(store)
-    for allowed in settings.egress:
-        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _render_network_peer(allowed.namespace)
-        rule: dict[str, Any] = {"to": [peer]}
-        if allowed.ports:
-            rule["ports"] = [{"port": port, "protocol": "TCP"} for port in allowed.ports]
-        outgoing.append(rule)
     return context.make_document(
         NETWORK_POLICY,
         context.names.base,
@@ -60,9 +64,46 @@ def make_network_policy(context: RenderContext) -> dict[str, Any]:
             "podSelector": {"matchLabels": {labels.NAME: context.names.base}},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [incoming],
-            "egress": outgoing,
+            "egress": _list_egress_rules(context, outgoing, sends_alarms=not context.has_monitoring_job),
         },
     )
+
+
+def _make_monitor_network_policy(context: RenderContext) -> dict[str, Any]:
+    """In: nothing. Out: as for the servers, and the webhooks."""
+    return context.make_document(
+        NETWORK_POLICY,
+        f"{context.names.base}-monitor",
+        spec={
+            "podSelector": {"matchLabels": labels.make_monitor_selector_labels(context.names)},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": _list_egress_rules(context, [], sends_alarms=True),
+        },
+    )
+
+
+def _list_egress_rules(
+    context: RenderContext, own: list[dict[str, Any]], *, sends_alarms: bool
+) -> list[dict[str, Any]]:
+    """DNS, the pods' `own` rules, the ports of monitoring, and the `egress` entries.
+
+    The addresses of object stores and webhooks are unknown and change, so only their ports are restricted.
+    """
+    settings, shipment = context.settings.network_policy, context.shipment
+    ports = set(shipment.alert_ports) if sends_alarms else set()
+    if shipment.monitor_bucket:
+        ports.add(find_url_port(str(context.settings.env.get("AWS_ENDPOINT_URL", ""))))
+    rules = [_render_network_dns_rule(settings.dns), *own]
+    if ports:
+        rules.append(_allow_network_ports(sorted(ports)))
+    for allowed in settings.egress:
+        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _render_network_peer(allowed.namespace)
+        rules.append({"to": [peer], **(_allow_network_ports(allowed.ports) if allowed.ports else {})})
+    return rules
+
+
+def _allow_network_ports(ports: Iterable[int]) -> dict[str, Any]:
+    return {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
 
 
 def _render_network_dns_rule(settings: Dns) -> dict[str, Any]:

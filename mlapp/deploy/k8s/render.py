@@ -36,7 +36,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         config,
         *storage.make_volume_claims(context),
         config_objects.make_external_secret(context),
-        networking.make_network_policy(context) if settings.network_policy.enabled else None,
+        *networking.make_network_policies(context),
         networking.make_service(context),
         workload.make_deployment(context, config["metadata"]["name"], replicas),
         monitoring.render_monitoring_job(context, config["metadata"]["name"]),

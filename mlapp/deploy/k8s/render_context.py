@@ -21,6 +21,11 @@ class RenderContext(TrackContext[KubernetesSettings]):
         return self.settings.owner
 
     @property
+    def has_monitoring_job(self) -> bool:
+        """Whether a CronJob closes the monitoring windows; if not, the servers do. It needs the model in the image."""
+        return self.shipment.monitor_schedule is not None and self.settings.model_pull is None
+
+    @property
     def selector(self) -> dict[str, str]:
         """Labels that select this track's pods; they never change."""
         return labels.make_selector_labels(self.names, self.instance)

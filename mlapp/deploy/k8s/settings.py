@@ -108,7 +108,10 @@ class Dns(Section, frozen=True):
 
 
 class NetworkPolicy(Section, frozen=True):
-    """`network_policy:` allowed connections to and from the pods. DNS and the model's object store are allowed."""
+    """`network_policy:` allowed connections to and from the pods.
+
+    DNS and the object stores of the model and of monitoring are allowed.
+    """
 
     enabled: Annotated[bool, Meta(description="Whether to create a NetworkPolicy.")] = True
     allow_from: Annotated[

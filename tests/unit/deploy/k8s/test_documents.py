@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +20,7 @@ from tests import tools
 
 ROOT = Path(__file__).parents[4]
 SHIPMENT = Shipment("digits", "registry.example/digits@sha256:" + "1" * 64, "3", "12e4567")
+MONITORED = replace(SHIPMENT, monitor_schedule="2 * * * *", monitor_bucket=True)
 READ_OTHERWISE = {
     "YES": "yes",
     "ANSWER": "y",
@@ -59,8 +61,8 @@ def comparable(text):
     return {(each["kind"], each["metadata"]["name"]): each for each in found if each["kind"] != "Namespace"}
 
 
-def ejected_as_yaml(folder, settings):
-    files = target(**settings).eject(SHIPMENT, folder, "yaml")
+def ejected_as_yaml(folder, settings, shipment=SHIPMENT):
+    files = target(**settings).eject(shipment, folder, "yaml")
     return comparable("---\n".join(file.read_text() for file in files))
 
 
@@ -168,6 +170,21 @@ def test_helm_takes_other_values(tmp_path):
     assert after["HTTPRoute", "digits"]["spec"]["rules"][0]["backendRefs"] == [{"name": "digits", "port": 8080}]
 
 
+def test_the_monitoring_job_keeps_its_configuration_and_image(tmp_path):
+    target().eject(MONITORED, tmp_path / "kustomization", "kustomize")
+    target().eject(MONITORED, tmp_path / "chart", "helm")
+    plain = ejected_as_yaml(tmp_path / "plain", {}, MONITORED)
+
+    built = tools.run("kubectl", "kustomize", tmp_path / "kustomization")
+    assert comparable(built.stdout) == plain
+    shown = tools.run("helm", "template", "digits", tmp_path / "chart", "--namespace", "team-a")
+    assert comparable(shown.stdout) == plain
+    other = "--set=image.digest=sha256:" + "2" * 64
+    shown = tools.run("helm", "template", "digits", tmp_path / "chart", other)
+    assert "1" * 64 not in shown.stdout
+    assert "mlapp/app" not in built.stdout
+
+
 def test_a_chart_keeps_what_people_change_in_its_values(tmp_path):
     target(replicas=3).eject(SHIPMENT, tmp_path, "helm")
 
@@ -186,3 +203,14 @@ def test_the_role_holds_no_secrets_and_no_other_namespace():
     assert {document["kind"] for document in documents} == {"ServiceAccount", "Role", "RoleBinding"}
     assert "secrets" not in str(rules)
     assert "*" not in str(rules)
+
+
+def test_the_role_of_a_project_with_monitoring_makes_its_cron_job(project, mlapp, monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    project("from mlapp import App\napp = App('digits')\n", mlapp__yaml="monitor: {url: 's3://bucket/monitor'}\n")
+
+    ran = mlapp("eject", "rbac", "--namespace", "team-a")
+
+    role = next(each for each in yaml.safe_load_all(ran.out) if each["kind"] == "Role")
+    (verbs,) = (rule["verbs"] for rule in role["rules"] if "cronjobs" in rule["resources"])
+    assert verbs == ["get", "list", "create", "patch", "delete"]

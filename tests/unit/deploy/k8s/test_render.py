@@ -154,6 +154,46 @@ def test_a_cron_job_closes_monitorings_windows_as_hardened_as_the_server():
     assert of(documents, "ConfigMap")["data"]["MLAPP_MONITOR__RUN"] == "false"
 
 
+MONITORED = replace(SHIPMENT, monitor_schedule="2 * * * *", monitor_bucket=True, alert_ports=(443, 9093))
+
+
+def policies(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "NetworkPolicy"}
+
+
+def test_monitoring_reaches_its_bucket_and_only_its_job_reaches_the_webhooks():
+    settings = {"network_policy": {"egress": EGRESS}}
+    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+
+    validate(documents)
+    plain = policies(rendered(settings))["digits"]["egress"]
+    server, job = policies(documents)["digits"], policies(documents)["digits-monitor"]
+    assert server["egress"] == [plain[0], {"ports": [{"port": 443, "protocol": "TCP"}]}, *plain[1:]]
+    webhooks = {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 9093, "protocol": "TCP"}]}
+    assert job["egress"] == [plain[0], webhooks, *plain[1:]]
+    assert (job["policyTypes"], job.get("ingress")) == (["Ingress", "Egress"], None)
+    template = of(documents, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert job["podSelector"]["matchLabels"].items() <= template.items()
+    assert not server["podSelector"]["matchLabels"].items() <= template.items()
+
+
+def test_monitoring_reaches_a_bucket_of_another_service():
+    settings = {"env": {"AWS_ENDPOINT_URL": "http://storage.example:9000"}}
+    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+
+    assert policies(documents)["digits"]["egress"][1] == {"ports": [{"port": 9000, "protocol": "TCP"}]}
+
+
+def test_servers_close_windows_if_no_cron_job_does():
+    """A job has no init container that fetches the model."""
+    settings = OPTIONS["model_pull"]
+    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+
+    assert "CronJob" not in {document["kind"] for document in documents}
+    assert "MLAPP_MONITOR__RUN" not in of(documents, "ConfigMap")["data"]
+    assert policies(documents)["digits"]["egress"][2]["ports"][1]["port"] == 9093
+
+
 def test_a_cron_job_that_can_train_delays_no_alarm():
     monitored = replace(SHIPMENT, monitor_schedule="2 * * * *", monitor_trains=True)
     documents = render_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
