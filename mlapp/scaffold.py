@@ -269,6 +269,18 @@ def _is_scaffold_date_column(column: Any) -> bool:
     return bool(pd.to_datetime(values, errors="coerce", format="ISO8601").notna().all())
 
 
+def has_missing_requirements(project: Path) -> bool:
+    """Whether a requirements.txt of the project names a package that is not installed."""
+    lines = [line for file in project.rglob("requirements.txt") for line in file.read_text("utf-8").splitlines()]
+    names = {name for line in lines if (name := _find_requirement_name(line))}
+    return len(read_installed_versions(sorted(names))) < len(names)
+
+
+def _find_requirement_name(line: str) -> str | None:
+    found = re.match(r"[A-Za-z0-9._-]+", line)
+    return found.group() if found and not line.startswith("-") else None
+
+
 def _pin_template_requirements(file: Path, project: Path) -> None:
     """Pin each requirement to the installed version. One that is not installed keeps the template's range.
 
@@ -276,12 +288,12 @@ def _pin_template_requirements(file: Path, project: Path) -> None:
     """
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        name = re.match(r"[A-Za-z0-9._-]+", line)
-        is_own = name is not None and name.group() == distribution.NAME
+        name = _find_requirement_name(line)
+        is_own = name == distribution.NAME
         if is_own and not self_wheel.is_installed_from_index():
             wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
-        found = read_installed_versions([name.group()]).get(name.group()) if name and not line.startswith("-") else None
+        found = read_installed_versions([name]).get(name) if name else None
         version = self_wheel.format_own_version() if is_own else found and strip_build_version(found)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -70,4 +70,8 @@ def init_project(
     if json:
         output.print_json({"folder": str(folder)})
         return
-    output.print_note(f"{folder.name} is ready. Next:\n  cd {folder.name}\n  mlapp train")
+    steps = [f"cd {folder.name}"]
+    if scaffold.has_missing_requirements(folder):
+        steps.append("pip install -r requirements-dev.txt")
+    steps.append("mlapp train" if (folder / "mlapp.yaml").is_file() else "follow README.md")
+    output.print_note(f"{folder.name} is ready. Next:\n  " + "\n  ".join(steps))

@@ -75,10 +75,20 @@ def _run_parsed_command(arguments: list[str]) -> None:
             error.show()
             sys.exit(error.exit_code)
         path = error.ctx.command_path if error.ctx else "mlapp"
-        raise UsageError(error.format_message(), f"See `{path} --help`.") from error
+        raise UsageError(error.format_message(), _advise_on_wrong_use(error, path)) from error
     except typer.Abort:
         raise MlappError("The command was aborted.", "Run it again to continue.") from None
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _advise_on_wrong_use(error: Any, path: str) -> str:
+    """What to do; `C=1` and `--C 1` look like a parameter without its option."""
+    is_unknown_option = type(error).__name__ == "NoSuchOption" and not error.possibilities
+    is_assignment = "extra argument" in error.message and "=" in error.message
+    options = error.ctx.command.params if error.ctx else ()
+    if (is_unknown_option or is_assignment) and any("-p" in option.opts for option in options):
+        return f"Give a parameter of a stage as `{path} -p NAME=VALUE`. For the options, see `{path} --help`."
+    return f"See `{path} --help`."
 
 
 def _explain_unexpected_error(error: Exception) -> MlappError:

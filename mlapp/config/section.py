@@ -139,10 +139,16 @@ def _refuse_unknown_section_keys(kind: Any, raw: object, at: str, from_variables
         if key not in fields:
             origin = _name_setting_variable(place) if from_variables else FILE
             raise ConfigError(
-                f"{origin}: '{place}' is not a setting.{suggest_nearest(str(key), fields)}",
+                f"{origin}: '{place}' is not a setting.{_suggest_setting(str(key), fields, at)}",
                 f"Known here: {', '.join(sorted(fields))}.",
             )
         _refuse_unknown_section_keys(fields[key], value, place, from_variables)
+
+
+def _suggest_setting(key: str, fields: Mapping[str, Any], at: str) -> str:
+    """The setting of a similar name, or the one of this name in a section below."""
+    below = [f"{at}.{name}.{key}".lstrip(".") for name, kind in fields.items() if key in list_section_fields(kind)]
+    return suggest_nearest(key, fields) or (f" Did you mean '{below[0]}'?" if below else "")
 
 
 def list_section_fields(kind: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def make_selector_labels(names: Names, instance: str) -> dict[str, str]:
 
 
 def make_monitor_selector_labels(names: Names) -> dict[str, str]:
-    """Labels that select the pods of monitoring. Not those of the servers, so that no Service sends requests to them."""
+    """Labels that select the pods of monitoring: not those of the servers, so that no Service sends them requests."""
     return {PART_OF: names.base, COMPONENT: "monitor"}
 
 

@@ -49,7 +49,10 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
             f"serve.wsgi: '{place}' names a file, but no object in it.", "Add the name after a colon: `web.py:site`."
         )
     if importlib.util.find_spec("gunicorn") is None:
-        raise ConfigError("serve.wsgi needs gunicorn, which is not installed.", "Add gunicorn to requirements.txt.")
+        raise ConfigError(
+            "serve.wsgi needs gunicorn, which is not installed.",
+            "Add gunicorn to requirements.txt, and install it: pip install -r requirements.txt.",
+        )
     paths = locate_app_import_paths(project.root, location)
     command = [sys.executable, "-m", "gunicorn", f"--bind={settings.host}:{settings.port}"]
     command += [f"--workers={settings.workers}", "--worker-class=gthread", f"--threads={THREADS}"]

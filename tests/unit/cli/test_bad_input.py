@@ -84,6 +84,14 @@ def test_a_command_that_is_used_wrongly_exits_with_2(
     assert [path for path in sorted(root.iterdir()) if path.name not in (".mlapp", "__pycache__")] == before
 
 
+@pytest.mark.parametrize("given", [["C=1"], ["--C", "1"]])
+def test_a_parameter_without_its_option_is_told_of_it(mlapp: Callable, project: Callable, given: list[str]) -> None:
+    project()
+    assert "train -p NAME=VALUE`" in mlapp("train", *given).err
+    assert "-p NAME=VALUE" not in mlapp("train", "--remot").err
+    assert "-p NAME=VALUE" not in mlapp("serve", "C=1").err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -56,6 +56,17 @@ def check(root: Path, app: str = "app.py", *, more: frozenset[str] = frozenset()
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_init_says_what_comes_next(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new environment has not the packages of every template, and microservices has no model in its folder."""
+    monkeypatch.chdir(tmp_path)
+    assert mlapp("init", "plain").err.endswith("Next:\n  cd plain\n  mlapp train\n")
+    monkeypatch.setattr("mlapp.scaffold.read_installed_versions", lambda names: {})
+    install = "pip install -r requirements-dev.txt"
+    assert f"Next:\n  cd poor\n  {install}\n  mlapp train\n" in mlapp("init", "poor").err
+    several = mlapp("init", "several", "--template", "microservices").err
+    assert several.endswith("follow README.md\n")
+
+
 def test_basic(mlapp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds = {"scikit-learn": "1.9.1+cpu"}  # a build from an index of its own, which package indexes do not have
     monkeypatch.setattr(

@@ -47,6 +47,10 @@ def test_an_environment_of_the_file_overrides_the_rest(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("sreve: {port: 80}", "'sreve' is not a setting. Did you mean 'serve'?"),
+        (
+            "monitor: {min_labels: 5}",
+            "'monitor.min_labels' is not a setting. Did you mean 'monitor.retrain.min_labels'?",
+        ),
         ("serve: {prt: 80}", "'serve.prt' is not a setting. Did you mean 'port'?"),
         ("serve: {port: many}", "serve.port: Expected an integer, got text"),
         ("serve: {port: 99999}", "serve.port: Expected an integer <= 65535"),

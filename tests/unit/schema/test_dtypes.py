@@ -174,6 +174,9 @@ def test_ordered_categories_can_be_compared() -> None:
         ("times", "2024-01-01T12:00:00Z", "has a time zone, but the training data has none"),
         ("times_arrow", "2024-01-01T12:00:00Z", "has a time zone, but the training data has none"),
         ("times_in_berlin", "2024-01-01T12:00:00", "has no time zone, but the training data has one"),
+        ("times", "02.01.2024", "'02.01.2024' is not a date or time, such as 2026-01-31"),  # February in pandas
+        ("dates", "02.01.2024", "'02.01.2024' is not a date or time"),
+        ("dates", "today", "'today' is not a date or time"),
         ("times_in_berlin", "2024-01-01", "has no time zone, but the training data has one"),
         ("times", "now", "'now' is not a date or time"),
         ("times_in_utc", "today", "'today' is not a date or time"),
