@@ -228,9 +228,9 @@ class PredictorDecorator(Decorator):
 
 def _name_trusted_types(trusted: Any) -> tuple[str, ...]:
     """Raises:
-    DeclarationError: not a list of types and names.
+    DeclarationError: not a list of classes, functions and names.
     """
     is_list = isinstance(trusted, Sequence) and not isinstance(trusted, str)
-    is_list = is_list and all(isinstance(kind, (str, type)) for kind in trusted)
+    is_list = is_list and all(isinstance(kind, str) or hasattr(kind, "__qualname__") for kind in trusted)
     check_option(is_list, "@app.model(trusted=…)", trusted, "a list of classes or names, such as ['package.Class']")
     return tuple(kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for kind in trusted)
