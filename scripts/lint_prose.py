@@ -41,17 +41,12 @@ def main(paths: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "phrases.weirpack"
         rules = ",".join(HARPER_RULES + write_rules(archive))
+        harper = Path(sys.executable).with_name("harper")
         # Dictionaries of the user would make the result depend on the machine.
-        options = [
-            f"--user-dict-path={folder}/words.txt",
-            f"--file-dict-path={folder}",
-            "--no-color",
-            "lint",
-            "--quiet",
-        ]
-        command = [Path(sys.executable).with_name("harper"), *options[2:], *options[:2], "--format=compact"]
+        dictionaries = [f"--user-dict-path={folder}/words.txt", f"--file-dict-path={folder}"]
+        options = ["--quiet", *dictionaries, "--format=compact", f"--weirpacks={archive}", f"--only={rules}"]
         result = subprocess.run(
-            [*command, f"--weirpacks={archive}", f"--only={rules}", *find_pages(paths)], text=True, capture_output=True
+            [harper, "--no-color", "lint", *options, *find_pages(paths)], text=True, capture_output=True
         )
     print(result.stdout, end="")
     if result.returncode and not result.stdout:
