@@ -85,8 +85,10 @@ def explain_worse_traffic(live: Traffic, trial: Traffic, limits: CanaryLimits) -
             f"{trial.error_rate:.1%} of its requests failed, compared with {live.error_rate:.1%} for the live release"
         )
     if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
-        return f"its requests took {trial.latency * 1000:.1f} ms, compared with {live.latency * 1000:.1f} ms for "
-        "the live release"
+        return (
+            f"its requests took {trial.latency * 1000:.1f} ms, compared with {live.latency * 1000:.1f} ms for the live "
+            "release"
+        )
     return None
 
 

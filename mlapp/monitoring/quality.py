@@ -49,8 +49,9 @@ class QualityJudge:
         if not is_worse or not (z >= CERTAIN or persists):
             return None
         threshold = before + change
-        text = f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and the limit is "
-        f"{threshold:.3f}."
+        text = (
+            f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and the limit is {threshold:.3f}."
+        )
         return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 

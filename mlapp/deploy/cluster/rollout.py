@@ -284,8 +284,10 @@ def _is_slow_image_pull(event: dict[str, Any]) -> bool:
 
 def _advise_on_rollout_trouble(found: Trouble) -> str:
     if "pull its image" in found.text:
-        return "Check that the image exists and that the cluster has permission to pull it (`image_pull_secrets` of "
-        "the target)."
+        return (
+            "Check that the image exists and that the cluster has permission to pull it (`image_pull_secrets` of the "
+            "target)."
+        )
     if found.out_of_memory:
         return "Raise `resources.memory` of the target, or `resources.memory_limit` if that is set."
     if found.crashed:
