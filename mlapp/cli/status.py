@@ -93,6 +93,8 @@ def show_status(
             )
         for problem in found.problems:
             output.print_note(f"Problem: {problem}")
+        if release is None and not found.problems:
+            output.print_note(f"Nothing is deployed there. Deploy it: mlapp deploy --target {found.target}")
     if check and (found.problems or found.release is None or found.ready < found.desired):
         raise typer.Exit(1)
 

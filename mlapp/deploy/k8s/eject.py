@@ -91,6 +91,7 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
     """A chart with values for what users change: image, replicas, resources, variables, addresses."""
     values: dict[str, Any] = {}
     templates: dict[str, str] = {}
+    model_version: str | None = None
     old_config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)["metadata"]["name"]
     config = f"{names.base}-config-{{{{ .Values.env | toJson | sha256sum | trunc 8 }}}}"
     for name, document in group_documents_by_file(documents).items():
@@ -107,9 +108,11 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         elif document["kind"] == DEPLOYMENT.kind:
             _rename_config_map(document, old_config, marks.put_mark(config))
             _extract_ejected_values(document, values, marks)
+            model_version = _extract_model_version(document, marks)
         elif document["kind"] == CRON_JOB.kind:
             _rename_config_map(document, old_config, marks.put_mark(config))
             _extract_image(document, marks)
+            _refer_to_server_resources(document, marks)
         elif document["kind"] == SERVICE.kind:
             spec = document["spec"]
             values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
@@ -137,6 +140,7 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         "description": f"The model server of {names.app}.",
         "type": "application",
         "version": "0.1.0",
+        **({"appVersion": model_version} if model_version else {}),
     }
     return {"Chart.yaml": dump_yaml(chart), "values.yaml": dump_yaml(values), **templates}
 
@@ -149,6 +153,24 @@ def _extract_ejected_values(document: dict[str, Any], values: dict[str, Any], ma
     if "replicas" in document["spec"]:
         values["replicas"] = document["spec"]["replicas"]
         document["spec"]["replicas"] = marks.put_mark("{{ .Values.replicas }}", number=True)
+
+
+def _extract_model_version(document: dict[str, Any], marks: _Marks) -> str | None:
+    """Let the version labels follow the chart's `appVersion`. Returns the version; None if the model has none."""
+    version: str | None = document["metadata"]["labels"].get(labels.VERSION)
+    for metadata in (document["metadata"], find_pod_template(document)["metadata"]):
+        if labels.VERSION in metadata["labels"]:
+            metadata["labels"][labels.VERSION] = marks.put_mark("{{ .Chart.AppVersion }}")
+    return version
+
+
+def _refer_to_server_resources(document: dict[str, Any], marks: _Marks) -> None:
+    """Let a job follow the server's resources in the values, as far as it has them: no GPU, and no limit of CPU."""
+    (container,) = find_pod_template(document)["spec"]["containers"]
+    for kind, names in container["resources"].items():
+        chosen = " ".join(f'"{name}"' for name in names)
+        action = f"{{{{ pick (.Values.resources.{kind} | default dict) {chosen} | toYaml | nindent 18 }}}}"
+        container["resources"][kind] = marks.put_mark(action, block=True)
 
 
 def _extract_image(document: dict[str, Any], marks: _Marks) -> dict[str, str]:

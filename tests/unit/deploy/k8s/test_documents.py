@@ -185,6 +185,36 @@ def test_the_monitoring_job_keeps_its_configuration_and_image(tmp_path):
     assert "mlapp/app" not in built.stdout
 
 
+def test_the_monitoring_job_of_a_chart_has_the_memory_of_its_values(tmp_path):
+    target(resources={"gpu": 1}).eject(MONITORED, tmp_path, "helm")
+
+    def show_resources(*values):
+        shown = tools.run("helm", "template", "digits", tmp_path, *values)
+        assert shown.returncode == 0, shown.stderr
+        job = next(each for each in yaml.safe_load_all(shown.stdout) if each["kind"] == "CronJob")
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        return container["resources"]
+
+    assert show_resources() == {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}}
+    assert show_resources("--set=resources.limits.memory=3Gi")["limits"] == {"memory": "3Gi"}
+    assert show_resources("--set=resources.limits=null") == {
+        "requests": {"cpu": "500m", "memory": "512Mi"},
+        "limits": {},
+    }
+
+
+def test_a_chart_has_the_version_of_the_model(tmp_path):
+    target().eject(SHIPMENT, tmp_path, "helm")
+    file = tmp_path / "Chart.yaml"
+
+    assert yaml.safe_load(file.read_text())["appVersion"] == SHIPMENT.model_version
+    file.write_text(file.read_text().replace("appVersion: '3'", "appVersion: '4'"))
+    shown = tools.run("helm", "template", "digits", tmp_path)
+    deployment = next(each for each in yaml.safe_load_all(shown.stdout) if each["kind"] == "Deployment")
+    for metadata in (deployment["metadata"], deployment["spec"]["template"]["metadata"]):
+        assert metadata["labels"]["app.kubernetes.io/version"] == "4"
+
+
 def test_a_chart_keeps_what_people_change_in_its_values(tmp_path):
     target(replicas=3).eject(SHIPMENT, tmp_path, "helm")
 

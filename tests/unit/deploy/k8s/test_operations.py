@@ -48,6 +48,15 @@ def test_every_operation_works_while_the_code_is_broken(mlapp, operator, api, ta
     assert not (operator / "ran").exists(), "the code was run"
 
 
+def test_the_status_of_an_app_that_is_not_deployed_says_how_to_deploy_it(mlapp, project, target):
+    target()  # sets KUBECONFIG
+    project(None, mlapp__yaml=f"name: digits\n{SETTINGS}")
+
+    ran = mlapp("status")
+
+    assert (ran.code, ran.err) == (0, "Nothing is deployed there. Deploy it: mlapp deploy --target k8s\n")
+
+
 def test_without_any_name_the_error_says_where_to_write_it(mlapp, project, target):
     project(None, mlapp__yaml=SETTINGS)
     ran = mlapp("status")
