@@ -79,7 +79,10 @@ class Promote(Section, frozen=True):
     on: Annotated[
         list[Literal["test", "live"]], Meta(min_length=1, description="Data of the comparison; both when absent.")
     ] = msgspec.field(default_factory=lambda: ["test", "live"])
-    alias: Annotated[str | None, Meta(description="The alias to move. The version also becomes `latest`.")] = None
+    alias: Annotated[
+        str | None,
+        Meta(description="The alias to move; the served alias when absent. The version also becomes `latest`."),
+    ] = None
 
 
 class Monitor(Section, frozen=True):

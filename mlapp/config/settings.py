@@ -55,7 +55,7 @@ class Serve(Section, frozen=True):
     ] = 0.0
     queue: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Maximum number of waiting rows, then 503. When absent, only `max_wait` applies."),
+        Meta(description="Maximum number of waiting rows, then 503. Replaces `max_wait`."),
     ] = None
     max_wait: Annotated[
         float,
