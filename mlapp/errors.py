@@ -84,7 +84,7 @@ class InputError(MlappError):
     title = "The inputs do not fit the model"
     """What a server's answer is called."""
 
-    def __init__(self, problems: Iterable[Problem], todo: str = "Send what the model's schema asks for.") -> None:
+    def __init__(self, problems: Iterable[Problem], todo: str = "Send inputs that match the model's schema.") -> None:
         self.found = tuple(islice(problems, 1000))
         self.problems = self.found[:10]
         super().__init__("; ".join(problem.detail for problem in self.problems), todo)

@@ -70,7 +70,7 @@ def _refuse_foreign_template_links(folder: Path) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UsageError(
                     f"The template has the link {path.relative_to(folder)} to a place outside the template.",
-                    "Use another template, or ask its author to put the file in.",
+                    "Use another template, or ask its author to copy the file into the template.",
                 )
 
 

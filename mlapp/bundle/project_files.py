@@ -104,7 +104,9 @@ def _is_shippable_file(root: Path, path: Path, is_included: bool, warn: Reporter
     try:
         path.as_posix().encode("utf-8")
     except UnicodeEncodeError:
-        raise BundleError(f"The file name {os.fsencode(path)!r} is not UTF-8.", "Rename it, or ignore it.") from None
+        raise BundleError(
+            f"The file name {os.fsencode(path)!r} is not UTF-8.", "Rename it, or list it in .gitignore."
+        ) from None
     if absolute.is_symlink():
         return _is_within_project(root, path, warn)
     if not absolute.is_file():
@@ -173,7 +175,9 @@ def _run_git_in_project(folder: Path, arguments: list[str], check: bool = True) 
         raise BundleError("git is not installed; mlapp needs it to list the project's files.", "Install git.") from None
     if check and done.returncode:
         reason = os.fsdecode(done.stderr).strip().partition("\n")[0]
-        raise BundleError(f"git cannot list the files of {folder}: {reason}", "Fix the repository.")
+        raise BundleError(
+            f"git cannot list the files of {folder}: {reason}", "Run `git status` there, and fix what it reports."
+        )
     return done.stdout
 
 

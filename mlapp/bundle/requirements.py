@@ -102,7 +102,9 @@ def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...]
         if "://" in name or included in (*seen, file):
             continue
         if not included.is_file():
-            raise BundleError(f"{file.name} includes {name}, which does not exist.", "Fix that line.")
+            raise BundleError(
+                f"{file.name} includes {name}, which does not exist.", "Create the file, or remove that line."
+            )
         text += _inline_included_requirements(included, root, (*seen, file))
     return text
 

@@ -71,12 +71,17 @@ def print_predictions(
     if features is not None and values:
         raise UsageError("--features and -p are both given.", "Give either a file or the reader's parameters.")
     if no_wait and not remote:
-        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte continues without this command.")
+        raise UsageError(
+            "--no-wait is given without --remote.", "Add --remote: only a run on Flyte continues without this command."
+        )
     if target is not None and url is not None:
         raise UsageError("--target and --url are both given.", "Give one of them.")
     asked = "--target" if target is not None else "--url" if url is not None else None
     if remote and asked:
-        raise UsageError(f"{asked} and --remote are both given.", "Either use a deployed model or run on Flyte.")
+        raise UsageError(
+            f"{asked} and --remote are both given.",
+            "Give one of them: a deployed model answers, or a run on Flyte predicts.",
+        )
     flags = {"namespace": namespace, "context": context, **read_target_flags()}
     if target is None and (flag := next((name for name, value in flags.items() if value is not None), None)):
         flag = f"--{flag.replace('_', '-')}"

@@ -83,9 +83,11 @@ def train_model(
             "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
         )
     if no_wait and not remote:
-        raise UsageError("--no-wait is given without --remote.", "Only a run on Flyte continues without this command.")
+        raise UsageError(
+            "--no-wait is given without --remote.", "Add --remote: only a run on Flyte continues without this command."
+        )
     if run_id is not None and not remote:
-        raise UsageError("--run-id is given without --remote.", "Only a run on Flyte has an ID.")
+        raise UsageError("--run-id is given without --remote.", "Add --remote: only a run on Flyte has an ID.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
         raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
     project = Project.find(environment=environment)

@@ -156,7 +156,7 @@ def _unexportable_column_error(error: Exception) -> DataError:
 def _refuse_changed_export_columns(part: pd.DataFrame, columns: list[str]) -> None:
     if columns and list(map(str, part.columns)) != list(columns):
         raise DataError(
-            f"A later part of the data has the columns {', '.join(map(str, part.columns))}.",
+            f"A later part of the data has other columns: {', '.join(map(str, part.columns))}.",
             f"The first part has {', '.join(columns)}: give every part the same columns.",
         )
 

@@ -135,7 +135,9 @@ def _commit_release_folder(
     """Commit in the user's own clone without pushing."""
     current = _run_git(folder, "symbolic-ref", "--short", "HEAD")
     if branch not in (None, current):
-        raise DeployError(f"{repository} is on branch {current}, not on {branch}.", f"git switch {branch}")
+        raise DeployError(
+            f"{repository} is on branch {current}, not on {branch}.", f"Switch to it: git switch {branch}"
+        )
     if _run_git(folder, "status", "--porcelain", "--", path):
         raise DeployError(f"{repository} has uncommitted changes in {path}.", "Commit or undo them.")
     changed = _write_release_commit(folder, path, texts, message)

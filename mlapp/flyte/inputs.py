@@ -122,7 +122,7 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
                 raise UsageError(
                     f"Parameter '{parameter.name}' of {parameter.stage} is a "
                     f"{format_parameter_value_type(parameter.kind)}, which Flyte cannot pass between tasks.",
-                    "Take a number, a string, a date, or a list or dict of them; or give it a default.",
+                    "Change its type to a number, a string, a date, or a list or dict of these; or give it a default.",
                 )
             kind = str
         if parameter.default is None and kind is not str:

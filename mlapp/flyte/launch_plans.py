@@ -52,7 +52,7 @@ def list_schedules(source: Source) -> dict[str, Schedule]:
         )
     if MONITOR in declared:
         raise DeclarationError(
-            f"Schedule '{MONITOR}' has the name of the one that runs `mlapp monitor run`.",
+            f"Schedule '{MONITOR}' has the name of mlapp's own schedule for `mlapp monitor run`.",
             "Give it another name, or leave monitor.run out of mlapp.yaml.",
         )
     return {**declared, MONITOR: MonitorSchedule(MONITOR, cron=cron)}

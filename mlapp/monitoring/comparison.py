@@ -67,7 +67,7 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         changed = ", ".join(sorted(name for name in names if rules.changes([name])))
         raise DataError(
             f"monitor.columns changes {changed} before it is logged.",
-            "Only features that are logged as they are can be predicted again.",
+            "Compare without --on, or remove the rule and log new rows.",
         )
     given = read_truths(app, rules, place, since, until, None)
     with open_database(place, since=since, until=until, truths=given) as database:
@@ -75,7 +75,10 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         where = "epoch(time) >= ? AND epoch(time) < ?"
         count = database.execute(f"SELECT count(*) FROM log WHERE {where}", [since, until]).fetchone()[0]
         if not count:
-            raise DataError("Nothing was logged in that time.", "Serve with `monitor: {log: sample}`.")
+            raise DataError(
+                "Nothing was logged in that time.",
+                "Choose a longer period, or turn the log on: `monitor: {log: sample}` in mlapp.yaml.",
+            )
         share = min(1.0, MOST / count)
         chance = f'hash(request, "row") / 18446744073709551616.0 < {share}'
         rows = database.execute(f"SELECT * FROM log WHERE {where} AND {chance}", [since, until]).df()

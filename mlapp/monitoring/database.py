@@ -130,7 +130,10 @@ def query_monitoring_database(place: Place, sql: str) -> tuple[list[str], list[t
         try:
             # An allowed path can also be written.
             if any(statement.type == duckdb.StatementType.COPY for statement in duckdb.extract_statements(sql)):
-                raise DataError("The query writes to a file.", "Redirect the output of --json to a file.")
+                raise DataError(
+                    "The query writes to a file, which this command does not permit.",
+                    "Write a SELECT, and redirect its output: mlapp monitor sql --json QUERY > FILE.",
+                )
             result = connection.execute(sql)
             if result is None:
                 raise DataError("The query is empty.", "The tables are log and truth: DESCRIBE log.")

@@ -218,9 +218,7 @@ def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
         columns = list(name_segment_columns(schema.names).values())
         missing = [name for name in columns if name not in table.columns]
         if missing:
-            raise DataError(
-                f"The log has no column '{missing[0]}'.", "It was written for a version with other features."
-            )
+            raise DataError(f"The log has no column '{missing[0]}'.", "Choose a version with the features of the log.")
         features = table[columns]
         return predictor.accept_inputs(features.set_axis(schema.names, axis=1).reset_index(drop=True))
     if schema.kind == "array":

@@ -63,13 +63,14 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
         changed = [name for name in stored.manifest.schema.features.names if rules.changes([name])]
         raise DataError(
             f"monitor.columns changes {', '.join(changed)} before it is logged.",
-            "Only features that are logged as they are can be predicted again.",
+            "Remove the rule and log new rows: only unchanged features can be predicted again.",
         )
     with open_database(open_place_for_inspection(project), version=str(number)) as database:
         table, _ = read_live_rows(database, str(number), Window(0, int(time.time()) + DAY), rows, with_truth=False)
     if not len(table) or "prediction" not in table.columns:
         raise DataError(
-            f"There are no logged predictions of version {number}.", "Serve it with `monitor: {log: sample}`."
+            f"There are no logged predictions of version {number}.",
+            "Turn the log on, `monitor: {log: sample}` in mlapp.yaml, and serve the version.",
         )
     features = restore_logged_features(predictor, table)
     again = list_reliability_rows(

@@ -129,4 +129,7 @@ def _refuse_prediction_container(predictions: Any, title: str) -> Any:
 
 def _no_normalized_container_error(predictions: Any, title: str) -> DataError:
     what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
-    return DataError(f"{title} returned a {what}.", "Return a list or an array with one prediction per row.")
+    return DataError(
+        f"{title} returned a {what}, not a list of predictions.",
+        "Return a list or an array with one prediction per row.",
+    )

@@ -249,7 +249,7 @@ def _find_parameter(
     if takers and (not close or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
-            raise UsageError(f"Parameter '{name}' can belong to {len(takers)} stages.", f"Name one: {names}.")
+            raise UsageError(f"{len(takers)} stages accept the parameter '{name}'.", f"Name one: {names}.")
         return Parameter(takers[0], _get_extra_pipeline_parameter(takers[0], name), Any), ()
     known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
     listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"

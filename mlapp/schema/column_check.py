@@ -54,16 +54,17 @@ def check_record_columns(
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
-            Problem(
-                f"row {row} has an unknown column '{name}'.{suggest_nearest(str(name), names)}",
-                field=str(name),
-                row=row,
-            )
+            Problem(_describe_unknown_column(row, str(name), names), field=str(name), row=row)
             for name in islice((name for name in record if name not in known and not ignore_unknown), MOST)
         ]
         if len(problems) >= MOST:
             break
     _refuse_column_problems(problems, names)
+
+
+def _describe_unknown_column(row: int, name: str, names: Sequence[str]) -> str:
+    suggestion = suggest_nearest(name, names)
+    return f"row {row} has an unknown column '{name}'{suggestion and '.'}{suggestion}"
 
 
 def _refuse_column_problems(problems: list[Problem], names: list[str]) -> None:

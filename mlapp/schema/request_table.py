@@ -55,7 +55,7 @@ def make_request_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_un
     if isinstance(items[odd], Mapping) or _is_request_column(items[odd]):
         raise InputError(
             [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
-            "Send all records or all rows.",
+            "Send only records, or only rows.",
         )
     raise _not_a_request_table_error(items[odd])
 

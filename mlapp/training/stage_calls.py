@@ -79,12 +79,12 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
         splits = {"train": splits[0], "test": splits[1]}
     if not isinstance(splits, Mapping) or not splits:
         raise DataError(
-            f"{stage.title} returned a {type(splits).__name__}.",
+            f"{stage.title} returned a {type(splits).__name__}, not the splits of the data.",
             'Return {"train": …, "test": …}, or the two as a tuple.',
         )
     for name, part in splits.items():
         if part is None or _is_empty_stage_result(part):
-            raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave it out, or give it rows.")
+            raise DataError(f"{stage.title}: split '{name}' is empty.", "Leave the split out, or give it rows.")
     return dict(splits)
 
 
@@ -98,7 +98,9 @@ def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any,
     if stage is not None:
         parsed = call_stage(stage, part, **parameters)
         if not isinstance(parsed, (tuple, list)) or len(parsed) != 2:
-            raise DataError(f"{stage.title} returned a {type(parsed).__name__}.", "Return (features, target).")
+            raise DataError(
+                f"{stage.title} returned a {type(parsed).__name__}, not a pair.", "Return (features, target)."
+            )
         features, target = parsed
         names = list(pipeline.features or ())
         if names and hasattr(features, "columns"):
@@ -127,7 +129,9 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
         raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
     given, found = count_feature_rows(features), count_feature_rows(transformed)
     if given is not None and found is not None and given != found:
-        raise DataError(f"{stage.title} returned {found} rows for {given}.", "Return one row for each row.")
+        raise DataError(
+            f"{stage.title} returned {found} rows for {given} input rows.", "Return one row for each input row."
+        )
     require_row_order(features, transformed, stage.title)
     return transformed
 
@@ -230,7 +234,8 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         return {str(name): _convert_evaluator_metric(value) for name, value in metrics.items()}
     except (TypeError, ValueError):
         raise DataError(
-            f"{stage.title} returned {found!r:.80}.", "Return a float or a dict of floats, such as {'accuracy': 0.9}."
+            f"{stage.title} returned {found!r:.80}, which is not a metric.",
+            "Return a float or a dict of floats, such as {'accuracy': 0.9}.",
         ) from None
 
 

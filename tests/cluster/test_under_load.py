@@ -40,7 +40,7 @@ def test_a_canary_that_is_promoted(target, ship, load):
     status = shipper.status()
     assert (trial.state, status.traffic) == ("canary", {1: 67, 2: 33})
     assert {replica.release for replica in status.replicas} == {1, 2}
-    with pytest.raises(DeployError, match="is an undecided canary"):
+    with pytest.raises(DeployError, match="is still a canary"):
         shipper.apply(ship("1"))
     live = shipper.promote()
 

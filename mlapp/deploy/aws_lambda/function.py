@@ -122,7 +122,7 @@ class Function:
             now = self._client.get_alias(FunctionName=self.name, Name=LIVE)
             if _read_alias_routing(now) != _read_alias_routing(before):
                 raise DeployError(
-                    f"The alias {LIVE} of {self.name} was moved to version {now['FunctionVersion']} concurrently.",
+                    f"Another deploy moved the alias {LIVE} of {self.name} to version {now['FunctionVersion']}.",
                     "See `mlapp releases --target lambda`, and deploy again if needed.",
                 )
             self._client.update_alias(

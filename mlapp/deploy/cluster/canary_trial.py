@@ -24,10 +24,10 @@ def require_live_for_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, Rec
     records = job.releases.list_records()
     before = releases.find_live_release(records)
     if before is None:
-        raise DeployError("There is no live release for a canary.", "Deploy once without --canary.")
+        raise DeployError("There is no live release, which a canary needs.", "Deploy once without --canary.")
     if (trial := releases.find_canary_release(records)) or (trial := releases.find_interrupted_release(records)):
         raise DeployError(
-            f"Release {trial.number} is still undecided ({trial.state}); nothing was changed.",
+            f"Release {trial.number} is not finished ({trial.state}); nothing was changed.",
             "`mlapp promote` or `mlapp abort` a canary; deploy an interrupted release again.",
         )
     return before, records

@@ -217,7 +217,7 @@ class ClusterTarget(Target[S]):
             namespace = self.settings.namespace_name or self.cluster.namespace
         except DeployError:
             raise UsageError(
-                "Neither mlapp.yaml nor a kubeconfig names the namespace of the Role.",
+                "The Role has no namespace: neither mlapp.yaml nor a kubeconfig names one.",
                 "Name it: --namespace team-a.",
             ) from None
         documents = [*self.render(shipment), *self.render_canary(shipment, 10)]

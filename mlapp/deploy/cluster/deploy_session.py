@@ -253,7 +253,7 @@ def open_deploy_session(target: ClusterTarget[S], progress: Reporter) -> Iterato
 def _refuse_deploy_beside_canary(records: Sequence[ReleaseRecord]) -> None:
     if trial := releases.find_canary_release(records):
         raise DeployError(
-            f"Release {trial.number} is an undecided canary; nothing was changed.",
+            f"Release {trial.number} is still a canary; nothing was changed.",
             "Run `mlapp promote` or `mlapp abort` first.",
         )
 

@@ -95,7 +95,7 @@ def _apply_cluster_patch(patch: Patch, document: dict[str, Any], place: str, tar
     if identity != (result.get("apiVersion"), object_title(result), result.get("spec", {}).get("selector")):
         raise ConfigError(
             f"{place} changes the kind, name or selector of {object_title(document)}.",
-            "mlapp finds its objects again by these; leave them as they are.",
+            "Leave these fields unchanged: mlapp finds its objects by them.",
         )
     return result
 

@@ -146,5 +146,5 @@ def refuse_reversed_replica_range(section: str, least: int, most: int | None) ->
     if most is not None and most < least:
         raise ConfigError(
             f"{section}: min_replicas {least} is more than max_replicas {most}.",
-            "Make max_replicas at least min_replicas.",
+            "Raise max_replicas, or lower min_replicas.",
         )

@@ -149,7 +149,10 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         name = find_knative_service_revision(before.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if find_knative_service_revision(documents) == name:
-            raise DeployError(f"Release {before.number} is identical, so there is nothing to try.", "Deploy a change.")
+            raise DeployError(
+                f"Release {before.number} is identical to the canary, so there is nothing to try.",
+                "Change the model, the code or a setting, and deploy again.",
+            )
         return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
 
     def promote_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:

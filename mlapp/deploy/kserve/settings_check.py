@@ -36,21 +36,22 @@ def refuse_contradictory_kserve_settings(settings: KServeSettings) -> None:
     if settings.min_replicas == 0 and not knative:
         raise ConfigError(
             "targets.kserve: min_replicas is 0, and in Standard mode nothing starts a pod for a request.",
-            "Use `mode: knative`, or at least 1.",
+            "Use `mode: knative`, or set min_replicas to at least 1.",
         )
     if settings.autoscaler == "knative" and not knative:
         raise ConfigError(
-            "targets.kserve: `autoscaler: knative` needs `mode: knative`.", "Set the mode, or use hpa, keda or none."
+            "targets.kserve: `autoscaler: knative` needs `mode: knative`.",
+            "Set `mode: knative`, or set autoscaler to hpa, keda or none.",
         )
     if settings.autoscaler in ("keda", "external") and knative:
         raise ConfigError(
             f"targets.kserve: `autoscaler: {settings.autoscaler}` works in Standard mode only.",
-            "Use `mode: standard`, hpa or knative.",
+            "Use `mode: standard`, or set autoscaler to hpa or knative.",
         )
     if settings.min_replicas == 0 and settings.scaler in ("hpa", "none"):
         raise ConfigError(
             f"targets.kserve: `autoscaler: {settings.scaler}` starts no pod for a request, and min_replicas is 0.",
-            "Use `autoscaler: knative`, or at least 1.",
+            "Use `autoscaler: knative`, or set min_replicas to at least 1.",
         )
     if knative and settings.rollout.leave != ServerRollout().leave:
         raise ConfigError(

@@ -35,7 +35,7 @@ class Deployment:
         live, trial = endpoint.find_numbers(current)
         if trial is not None:
             raise DeployError(
-                f"Release {trial} is an undecided canary; nothing was changed.",
+                f"Release {trial} is still a canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()
@@ -158,10 +158,10 @@ class Deployment:
         """The number of the live release. Fails if nothing is live, there is a canary, or the endpoint is busy."""
         live, trial = self._endpoint.find_numbers()
         if live is None:
-            raise DeployError("There is no live release for a canary.", "Deploy once without --canary.")
+            raise DeployError("There is no live release, which a canary needs.", "Deploy once without --canary.")
         if trial is not None:
             raise DeployError(
-                f"Release {trial} is still an undecided canary; nothing was changed.",
+                f"Release {trial} is still a canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()

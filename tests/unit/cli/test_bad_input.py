@@ -211,7 +211,7 @@ def test_other_stages_are_named() -> None:
     app.data_reader(lambda: ROWS)
     app.model(DummyClassifier)
     app.feature_transformer(lambda features: features.head(3))
-    with pytest.raises(DataError, match=r"feature_transformer .* returned 3 rows for 48\."):
+    with pytest.raises(DataError, match=r"feature_transformer .* returned 3 rows for 48 input rows\."):
         app.train()
 
 

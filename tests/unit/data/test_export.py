@@ -67,7 +67,7 @@ def test_what_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(DataError, match="cannot be written: No such file or directory"):
         export_table(TABLE, tmp_path / "no" / "t.csv")
     for name in ("t.csv", "t.parquet"):
-        with pytest.raises(DataError, match="later part of the data has the columns other"):
+        with pytest.raises(DataError, match="later part of the data has other columns: other"):
             export_table([TABLE, pd.DataFrame({"other": [1]})], tmp_path / name)
     with pytest.raises(DataError, match="later part of the data has different types"):
         export_table([TABLE[["id"]], pd.DataFrame({"id": ["x"]})], tmp_path / "t.parquet")

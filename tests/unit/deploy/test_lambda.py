@@ -212,7 +212,7 @@ def test_an_alias_that_another_moved_is_left_alone(target: LambdaTarget, monkeyp
         return version
 
     monkeypatch.setattr(target._function, "publish", publish_meanwhile)
-    with pytest.raises(DeployError, match="was moved to version 1 concurrently"):
+    with pytest.raises(DeployError, match="Another deploy moved the alias live .* to version 1"):
         target.apply(shipment(3))
     assert client().get_alias(FunctionName="digits", Name="live")["FunctionVersion"] == "1"
 

@@ -107,7 +107,7 @@ def test_a_canary_is_a_second_variant_by_its_weight(aws, target):
 
     assert place.canary(ship(TWO, "2"), 20).state == "canary"
     assert place.status().traffic == {1: 80, 2: 20}
-    with pytest.raises(DeployError, match="Release 2 is an undecided canary"):
+    with pytest.raises(DeployError, match="Release 2 is still a canary"):
         place.apply(ship(TWO))
     assert place.promote().state == "live"
     assert (place.status().traffic, place.status().canary) == ({2: 100}, None)
