@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlapp.flyte.interface import Run
     from mlapp.project import Project
     from mlapp.store import ModelVersion
-    from mlapp.tuning import Found, Options, Trial
+    from mlapp.tuning import Options, SearchResult, Trial
 
 
 def tune_model(
@@ -79,32 +79,34 @@ def tune_model(
     output.print_note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
 
 
-def _tune_here(project: Project, options: Options, environment: str | None) -> tuple[Found, ModelVersion]:
+def _tune_here(project: Project, options: Options, environment: str | None) -> tuple[SearchResult, ModelVersion]:
     from mlapp import training, tuning
     from mlapp.frameworks import threads
     from mlapp.provenance import read_git_state
 
-    done = 0
+    finished_count = 0
 
-    def count_trials(found: Found) -> None:
-        nonlocal done
-        done = len(found.trials)
-        tell(found)
+    def count_trials(result: SearchResult) -> None:
+        nonlocal finished_count
+        finished_count = len(result.trials)
+        tell(result)
 
     with show_trial_table() as tell:
         try:
-            found = tuning.search_parameters(
+            result = tuning.search_parameters(
                 partial(_load_cli_tune_app, project.root, environment), options, count_trials
             )
         except KeyboardInterrupt:
-            output.print_note(f"Stopped after {done} trials. Run the same command again to continue.")
+            output.print_note(f"Stopped after {finished_count} trials. Run the same command again to continue.")
             raise
     with output.show_progress() as step, threads.limit_to_one_thread():  # like the trials
-        trained = training.run(project.app, {**options.fixed, **found.best.parameters}, progress=step, to_keep=True)
-        return found, project.store.put(trained, git=read_git_state(project.root), tuning=found.record())
+        trained = training.run(
+            project.app, {**options.fixed, **result.best.parameters}, progress=step, must_be_savable=True
+        )
+        return result, project.store.put(trained, git=read_git_state(project.root), tuning=result.record())
 
 
-def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVersion]:
+def _tune_on_flyte(project: Project, options: Options) -> tuple[SearchResult, ModelVersion]:
     engine = open_project_engine(project)
     from mlapp.flyte.remote_search import check_remote_search, choose_remote_search_metric, search_on_flyte
 
@@ -113,23 +115,23 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[Found, ModelVers
     output.print_note(f"trials are compared by {metric}")
     registration = register_remote_project(engine)
     again = "the same `mlapp tune --remote`"
-    begun: list[Run] = []
+    runs: list[Run] = []
     with show_trial_table() as tell:
-        found = search_on_flyte(
+        result = search_on_flyte(
             engine,
             project.app,
             options,
             metric,
             registration,
             follow=lambda run: follow_remote_run(engine, run, again),
-            started=lambda run: begun.append(announce_remote_run(run)),
+            started=lambda run: runs.append(announce_remote_run(run)),
             tell=tell,
         )
-    values = {**options.fixed, **found.best.parameters}
-    data_of = begun[0].id if begun else None  # an interrupted search can have no trials left
-    run = announce_remote_run(engine.start_run("train", values, registration, tuning=found.record(), data_of=data_of))
+    values = {**options.fixed, **result.best.parameters}
+    data_of = runs[0].id if runs else None  # an interrupted search can have no trials left
+    run = announce_remote_run(engine.start_run("train", values, registration, tuning=result.record(), data_of=data_of))
     follow_remote_run(engine, run.id)
-    return found, fetch_remote_model(engine, run.id)
+    return result, fetch_remote_model(engine, run.id)
 
 
 def _load_cli_tune_app(root: Path, environment: str | None) -> App:
@@ -139,7 +141,7 @@ def _load_cli_tune_app(root: Path, environment: str | None) -> App:
 
 
 @contextmanager
-def show_trial_table() -> Iterator[Callable[[Found], None]]:
+def show_trial_table() -> Iterator[Callable[[SearchResult], None]]:
     """Show the best trials so far: a live table on a terminal, one line per finished trial elsewhere."""
     printed: set[int] = set()
     traces: set[str] = set()
@@ -150,20 +152,20 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
         traces.add(trial.trace)
         output.print_note(f"trial {trial.number} failed{f': {trial.error}' if trial.error else ''}")
 
-    def list_new_trials(found: Found) -> Iterator[Trial]:
-        for trial in found.trials:
+    def list_new_trials(result: SearchResult) -> Iterator[Trial]:
+        for trial in result.trials:
             if trial.number not in printed:
                 printed.add(trial.number)
                 yield trial
 
     if not sys.stderr.isatty():
 
-        def print_trial_lines(found: Found) -> None:
-            for trial in list_new_trials(found):
+        def print_trial_lines(result: SearchResult) -> None:
+            for trial in list_new_trials(result):
                 if trial.state == "failed":
                     print_failure(trial)
                 else:
-                    value = "" if trial.value is None else f", {found.metric} {trial.value:.4g}"
+                    value = "" if trial.value is None else f", {result.metric} {trial.value:.4g}"
                     output.print_note(f"trial {trial.number} {trial.state}{value}")
 
         yield print_trial_lines
@@ -174,12 +176,12 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
 
     with Live(console=Console(stderr=True, markup=False), transient=True) as live:
 
-        def update_trial_table(found: Found) -> None:
-            for trial in list_new_trials(found):
+        def update_trial_table(result: SearchResult) -> None:
+            for trial in list_new_trials(result):
                 if trial.state == "failed":
                     print_failure(trial)
-            columns, rows = _format_tuning_rows(found)
-            table = Table(*columns, title=f"{len(found.trials)} trials")
+            columns, rows = _format_tuning_rows(result)
+            table = Table(*columns, title=f"{len(result.trials)} trials")
             for row in rows:
                 table.add_row(*map(output.format_table_cell, row))
             live.update(table)
@@ -187,12 +189,12 @@ def show_trial_table() -> Iterator[Callable[[Found], None]]:
         yield update_trial_table
 
 
-def _print_tuning_result(found: Found) -> None:
-    output.print_table(*_format_tuning_rows(found))
+def _print_tuning_result(result: SearchResult) -> None:
+    output.print_table(*_format_tuning_rows(result))
 
 
-def _format_tuning_rows(found: Found) -> tuple[list[str], list[list[Any]]]:
-    ranked = found.rank_trials()[:5]
+def _format_tuning_rows(result: SearchResult) -> tuple[list[str], list[list[Any]]]:
+    ranked = result.rank_trials()[:5]
     names = list(dict.fromkeys(name for trial in ranked for name in trial.parameters))
     rows = [[trial.number, trial.value, *(trial.parameters.get(name) for name in names)] for trial in ranked]
-    return ["trial", found.metric, *names], rows
+    return ["trial", result.metric, *names], rows

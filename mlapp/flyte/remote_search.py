@@ -11,7 +11,16 @@ from mlapp.flyte.errors import FlyteError, RunFailedError, UnreachableError
 from mlapp.flyte.interface import Engine, Registration, Run, TrialResult, Trials
 from mlapp.pipeline import Pipeline
 from mlapp.store import Store
-from mlapp.tuning import READING, Asked, Found, Options, Question, Study, list_spaces, require_optuna
+from mlapp.tuning import (
+    READER_STAGES,
+    Options,
+    PendingTrial,
+    SearchResult,
+    Study,
+    StudyDefinition,
+    list_spaces,
+    require_optuna,
+)
 
 ROUNDS = 5
 """Maximum number of runs per search: trials of one run start together, so they cannot learn from each other."""
@@ -28,8 +37,8 @@ def search_on_flyte(
     *,
     follow: Callable[[str], Any],
     started: Callable[[Run], Any] = lambda run: None,
-    tell: Callable[[Found], None] = lambda found: None,
-) -> Found:
+    tell: Callable[[SearchResult], None] = lambda result: None,
+) -> SearchResult:
     """Search the parameters that the app declares. A resumed search first waits for the run that it had started.
 
     Args:
@@ -42,34 +51,34 @@ def search_on_flyte(
         UsageError: another search is running. RunFailedError: no trial of a run succeeded.
         MlappError: every trial failed; the first trial's error.
     """
-    study = Study.open(pipeline, options, Question.about(metric, pipeline, options))
+    study = Study.open(pipeline, options, StudyDefinition.for_metric(metric, pipeline, options))
     with study.lock_search():
-        for earlier, batch in study.list_awaited().items():
+        for run_id, batch in study.list_remote_trials().items():
             try:
-                _collect_search_results(engine, study, earlier, batch, follow)
+                _collect_search_results(engine, study, run_id, batch, follow)
             except UnreachableError:
                 raise
             except (FlyteError, UsageError):  # its trials count as failed and are replaced
                 pass
             tell(study.collect_trials())
-        missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
+        missing_trials = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
         at_once = options.workers or AT_ONCE
-        size = max(at_once, math.ceil(missing / ROUNDS))
+        size = max(at_once, math.ceil(missing_trials / ROUNDS))
         data_of = None
-        while missing > 0:
-            batch = [study.ask() for _ in range(min(size, missing))]
-            missing -= len(batch)
-            trials = Trials([asked.parameters for asked in batch], options.folds, options.seed, at_once, data_of)
+        while missing_trials > 0:
+            batch = [study.ask() for _ in range(min(size, missing_trials))]
+            missing_trials -= len(batch)
+            trials = Trials([trial.parameters for trial in batch], options.folds, options.seed, at_once, data_of)
             run = engine.start_run("tune", options.fixed, registration, trials=trials)
             data_of = data_of or run.id
-            study.mark_sent(batch, run.id)
+            study.mark_remote_trials(batch, run.id)
             started(run)
             _collect_search_results(engine, study, run.id, batch, follow)
             tell(study.collect_trials())
-    found = study.collect_trials()
-    if not found.rank_trials():
+    result = study.collect_trials()
+    if not result.rank_trials():
         raise study.first_error()
-    return found
+    return result
 
 
 def check_remote_search(pipeline: Pipeline, options: Options) -> None:
@@ -80,7 +89,7 @@ def check_remote_search(pipeline: Pipeline, options: Options) -> None:
         MissingExtraError: Optuna is not installed.
     """
     for space in list_spaces(pipeline, options.fixed):
-        if space.parameter.stage in READING:
+        if space.parameter.stage in READER_STAGES:
             raise UsageError(
                 f"Parameter '{space.parameter.name}' of {space.parameter.stage} has a Search, but with --remote the "
                 f"data is read only once.",
@@ -90,14 +99,14 @@ def check_remote_search(pipeline: Pipeline, options: Options) -> None:
     require_optuna()
 
 
-def choose_remote_search_metric(store: Store, app: str, given: str | None) -> str:
+def choose_remote_search_metric(store: Store, app: str, metric: str | None) -> str:
     """The metric for comparing trials: the given one, or the first of the app's latest version.
 
     Raises:
         UsageError: there is neither. The evaluator's metrics cannot be determined without reading the data.
     """
     versions = store.versions(app)
-    name = given or next(iter(versions[-1].headline if versions else ()), None)
+    name = metric or next(iter(versions[-1].headline if versions else ()), None)
     if name is None:
         raise UsageError(
             f"No metric is known to compare the trials of {app}, because it has no version.",
@@ -107,7 +116,7 @@ def choose_remote_search_metric(store: Store, app: str, given: str | None) -> st
 
 
 def _collect_search_results(
-    engine: Engine, study: Study, run: str, batch: list[Asked], follow: Callable[[str], Any]
+    engine: Engine, study: Study, run: str, batch: list[PendingTrial], follow: Callable[[str], Any]
 ) -> None:
     """Wait for a run, and report the results of its trials to the study."""
     try:
@@ -116,15 +125,15 @@ def _collect_search_results(
     except UnreachableError:
         raise
     except MlappError as failure:  # the run failed, is unknown, or its outputs have expired
-        for asked in batch:
-            study.tell(asked, error=failure)
+        for trial in batch:
+            study.tell(trial, error=failure)
         raise
     reasons = engine.list_run_kill_reasons(run) if None in results else []
-    for asked, result in zip(batch, results, strict=True):
+    for trial, result in zip(batch, results, strict=True):
         try:
-            study.tell(asked, _read_search_metric(result, study.question.metric, run, reasons))
+            study.tell(trial, _read_search_metric(result, study.definition.metric, run, reasons))
         except MlappError as error:
-            study.tell(asked, error=error)
+            study.tell(trial, error=error)
 
 
 def _read_search_metric(result: TrialResult | None, metric: str, run: str, reasons: Sequence[str] = ()) -> float:
@@ -147,8 +156,8 @@ def _read_search_metric(result: TrialResult | None, metric: str, run: str, reaso
     if result.error is not None:
         raise RunFailedError(*result.error, result.trace)
     if metric not in result.metrics:
-        known = " or ".join(result.metrics) or "(it gives none)"
-        raise UsageError(f"The evaluator returns no metric '{metric}'.", f"Choose one: --metric {known}.")
+        metric_list = " or ".join(result.metrics) or "(it gives none)"
+        raise UsageError(f"The evaluator returns no metric '{metric}'.", f"Choose one: --metric {metric_list}.")
     value = result.metrics[metric]
     if value is None:
         raise MlappError(f"{metric} is not a number.", "Check what the evaluator returns for a small fold.")

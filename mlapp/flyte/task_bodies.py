@@ -186,14 +186,14 @@ def _measure_task_baseline(
     reliability = Reliability(stage_calls.select_evaluator(pipeline, framework), estimator, {})
     for at, name in enumerate(data_folder.open_folder_index(splits).names):
         if at == 0:
-            reliability.add(name, None, None)
+            reliability.add_split(name, None, None)
             continue
         features, target = stage_calls.call_parser(
             pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )
-        reliability.add(name, stage_calls.call_transformer(pipeline, features), target)
+        reliability.add_split(name, stage_calls.call_transformer(pipeline, features), target)
     predictions = predict_reliability_sample(pipeline, framework, estimator, some)
-    return reliability.complete(baseline, predictions, pipeline.monitor_settings.columns)
+    return reliability.complete_baseline(baseline, predictions, pipeline.monitor_settings.columns)
 
 
 def run_evaluate_step(pipeline: Pipeline, bound: Bound, splits: Path, trained: Path) -> dict[str, dict[str, float]]:

@@ -33,11 +33,11 @@ class TaskSpec:
     is_cached: bool = True
 
 
-READING = ("data_reader", "data_loader")
+READER_STAGES = ("data_reader", "data_loader")
 FITTING = ("model", "data_parser", "feature_transformer", "trainer")
 EVALUATING = ("model", "data_parser", "feature_transformer", "evaluator")
 STEPS: Mapping[str, TaskSpec] = {
-    "read": TaskSpec(READING, READING),
+    "read": TaskSpec(READER_STAGES, READER_STAGES),
     "split": TaskSpec(("data_splitter",), ("data_splitter",), like="read"),
     "train": TaskSpec(
         FITTING,
@@ -46,14 +46,16 @@ STEPS: Mapping[str, TaskSpec] = {
     ),
     "evaluate": TaskSpec(EVALUATING, ("evaluator", "data_parser", "feature_transformer"), ("loader",), like="train"),
     # Each run creates its own version, so saving is never cached.
-    "save": TaskSpec((*READING, "data_splitter", *FITTING, "evaluator"), ("saver",), like="train", is_cached=False),
+    "save": TaskSpec(
+        (*READER_STAGES, "data_splitter", *FITTING, "evaluator"), ("saver",), like="train", is_cached=False
+    ),
     "batch": TaskSpec(
-        (*READING, "data_parser"),
-        ("predictor", *READING, "feature_transformer"),
+        (*READER_STAGES, "data_parser"),
+        ("predictor", *READER_STAGES, "feature_transformer"),
         ("feature_transformer", "predictor", "on_predict", "model", "loader"),
     ),
     "monitor": TaskSpec((), ("evaluator",), is_cached=False),
-    "data": TaskSpec((*READING, "data_splitter"), (*READING, "data_splitter")),
+    "data": TaskSpec((*READER_STAGES, "data_splitter"), (*READER_STAGES, "data_splitter")),
     "trial": TaskSpec((*FITTING, "evaluator"), ("trainer", "model", "data_parser", "feature_transformer", "evaluator")),
 }
 

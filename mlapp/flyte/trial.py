@@ -14,7 +14,7 @@ from mlapp.flyte.interface import TrialResult
 from mlapp.flyte.task_bodies import Bound
 from mlapp.flyte.task_errors import format_task_trace, shorten_task_paths
 from mlapp.pipeline import Pipeline
-from mlapp.tuning import Judge
+from mlapp.tuning import TrialEvaluator
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -34,14 +34,14 @@ def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) ->
     Returns:
         A `TrialResult` as JSON.
     """
-    asked = msgspec.json.decode(text, type=Trial)
-    fixed = {f"{stage}.{name}": value for stage, given in bound.items() for name, value in given.items()}
+    trial = msgspec.json.decode(text, type=Trial)
+    fixed = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
     first = data_folder.read_folder_value(splits, data_folder.open_folder_index(splits).names[0])
-    judge = Judge(pipeline, fixed, asked.folds, asked.seed, table=first)
+    evaluator = TrialEvaluator(pipeline, fixed, trial.folds, trial.seed, table=first)
     try:
-        measured = list(judge.score_folds(asked.parameters, lambda fold, progress: None))
+        fold_metrics = list(evaluator.score_folds(trial.parameters, lambda fold, progress: None))
     except MlappError as error:
         lines = (shorten_task_paths(error.what), shorten_task_paths(error.todo))
         return msgspec.json.encode(TrialResult(error=lines, trace=format_task_trace(error))).decode()
-    means = {name: statistics.fmean(metrics[name] for metrics in measured) for name in measured[0]}
+    means = {name: statistics.fmean(metrics[name] for metrics in fold_metrics) for name in fold_metrics[0]}
     return msgspec.json.encode(TrialResult(metrics={**means})).decode()

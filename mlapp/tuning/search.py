@@ -16,16 +16,18 @@ from mlapp.errors import MlappError, UserCodeError
 from mlapp.frameworks import threads
 from mlapp.pipeline import Pipeline
 from mlapp.progress import Progress
-from mlapp.tuning.objective import Judge, read_objective_metric
-from mlapp.tuning.study import Asked, Found, Options, Question, Study, require_optuna
+from mlapp.tuning.objective import TrialEvaluator, read_objective_metric
+from mlapp.tuning.study import Options, PendingTrial, SearchResult, Study, StudyDefinition, require_optuna
 
 FOLD = 1_000_000
-"""Step offset per fold. Trials are compared at equal steps, so the end of a fold must be after all of its epochs."""
+"""Step offset per fold. Trials are compared at equal steps, so the end of a fold must come after all of its epochs."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Load = Callable[[], Pipeline]
 
 
-def search_parameters(load: Load, options: Options, tell: Callable[[Found], None] = lambda found: None) -> Found:
+def search_parameters(
+    load: Load, options: Options, tell: Callable[[SearchResult], None] = lambda result: None
+) -> SearchResult:
     """Search the parameters that the app declares.
 
     Args:
@@ -39,26 +41,28 @@ def search_parameters(load: Load, options: Options, tell: Callable[[Found], None
     require_optuna()
     pipeline = load()
     pipeline.require_stages("data_reader", "model")
-    question = Question.of(pipeline, options)
-    study = Study.open(pipeline, options, question)
+    definition = StudyDefinition.from_options(pipeline, options)
+    study = Study.open(pipeline, options, definition)
     with study.lock_search():
-        missing = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
-        if missing > 0:
-            _run_search_workers(load, options, question, missing, lambda: tell(study.collect_trials()))
-    found = study.collect_trials()
-    if not found.rank_trials():
+        missing_trials = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
+        if missing_trials > 0:
+            _run_search_workers(load, options, definition, missing_trials, lambda: tell(study.collect_trials()))
+    result = study.collect_trials()
+    if not result.rank_trials():
         raise study.first_error()
-    return found
+    return result
 
 
 def _run_search_workers(
-    load: Load, options: Options, question: Question, missing: int, tell: Callable[[], None]
+    load: Load, options: Options, definition: StudyDefinition, missing_trials: int, tell: Callable[[], None]
 ) -> None:
-    workers = max(1, min(options.workers or threads.count_thread_cores(), missing))
+    workers = max(1, min(options.workers or threads.count_thread_cores(), missing_trials))
     context = get_context("spawn")
-    left = context.Value("i", missing)
+    remaining = context.Value("i", missing_trials)
     processes = [
-        context.Process(target=_take_search_trials, args=(load, options, question, left, at, os.getpid()), daemon=True)
+        context.Process(
+            target=_take_search_trials, args=(load, options, definition, remaining, at, os.getpid()), daemon=True
+        )
         for at in range(workers)
     ]
     try:
@@ -78,10 +82,11 @@ def _run_search_workers(
             if process.is_alive():
                 process.terminate()
             process.join()
-    died = [process.exitcode for process in processes if process.exitcode]
-    if died:
+    exit_codes = [process.exitcode for process in processes if process.exitcode]
+    if exit_codes:
         raise MlappError(
-            f"{len(died)} of {workers} workers ended with exit code {died[0]}; -9 often means a lack of memory.",
+            f"{len(exit_codes)} of {workers} workers ended with exit code {exit_codes[0]}; "
+            "-9 often means too little memory.",
             "Run it again to continue after the completed trials. If memory is short, use fewer --workers.",
         )
 
@@ -92,51 +97,53 @@ def _ignore_search_signal(number: Signals) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
-    before = signal(number, SIG_IGN)
+    previous_handler = signal(number, SIG_IGN)
     try:
         yield
     finally:
-        signal(number, before)
+        signal(number, previous_handler)
 
 
-def _take_search_trials(load: Load, options: Options, question: Question, left: Any, worker: int, parent: int) -> None:
+def _take_search_trials(
+    load: Load, options: Options, definition: StudyDefinition, remaining: Any, worker: int, parent: int
+) -> None:
     """The main function of a worker process: run trials until none is left."""
     threading.Thread(target=_end_search_with_parent, args=(parent,), daemon=True).start()
     pipeline = load()
-    judge = Judge(pipeline, options.fixed, options.folds, options.seed)
-    study = Study.open(pipeline, options, question, worker=worker)
-    while _take_pending_search_trial(left):
-        asked = study.ask()
+    evaluator = TrialEvaluator(pipeline, options.fixed, options.folds, options.seed)
+    study = Study.open(pipeline, options, definition, worker=worker)
+    while _take_pending_search_trial(remaining):
+        trial = study.ask()
         try:
-            study.tell(asked, evaluate_search_trial(judge, asked, question))
+            study.tell(trial, evaluate_search_trial(evaluator, trial, definition))
         except MlappError as error:
-            study.tell(asked, error=error)
+            study.tell(trial, error=error)
 
 
-def evaluate_search_trial(judge: Judge, asked: Asked, question: Question) -> float | None:
-    """The mean of the metric over the folds; None if the trial was pruned because others were better at that point.
+def evaluate_search_trial(evaluator: TrialEvaluator, trial: PendingTrial, definition: StudyDefinition) -> float | None:
+    """The mean of the metric over the folds; None if the trial was pruned, because others were better at that step.
 
     Raises:
         MlappError: the pipeline fails with these parameters.
     """
-    trial = asked.handle
+    handle = trial.handle
 
     def report_progress(fold: int, progress: Progress) -> None:
-        shown = _read_tuning_search_progress(progress, question)
-        if fold or shown is None:
+        value = _read_tuning_search_progress(progress, definition)
+        if fold or value is None:
             return
-        trial.report(shown, progress.step)
-        if trial.should_prune():
+        handle.report(value, progress.step)
+        if handle.should_prune():
             raise _Pruned(
                 "The trial was stopped early: it is worse than the others at this step.", "No action is needed."
             )
 
     values: list[float] = []
     try:
-        for fold, measured in enumerate(judge.score_folds(asked.parameters, report_progress)):
-            values.append(read_objective_metric(measured, question.metric))
-            trial.report(sum(values) / len(values), FOLD + fold)
-            if len(values) < judge.folds and trial.should_prune():
+        for fold, metrics in enumerate(evaluator.score_folds(trial.parameters, report_progress)):
+            values.append(read_objective_metric(metrics, definition.metric))
+            handle.report(sum(values) / len(values), FOLD + fold)
+            if len(values) < evaluator.folds and handle.should_prune():
                 return None
     except _Pruned:
         return None
@@ -151,18 +158,18 @@ class _Pruned(MlappError):
     """Raised through the user's trainer to end a trial."""
 
 
-def _read_tuning_search_progress(progress: Progress, question: Question) -> float | None:
-    """The value that a trainer reported, in the metric's direction: the metric itself, or a loss."""
-    if question.metric in progress.metrics:
-        return progress.metrics[question.metric]
+def _read_tuning_search_progress(progress: Progress, definition: StudyDefinition) -> float | None:
+    """The value that the trainer reported, for comparison: the metric itself, or the loss in the metric's direction."""
+    if definition.metric in progress.metrics:
+        return progress.metrics[definition.metric]
     loss = progress.metrics.get("val_loss", progress.metrics.get("loss"))
-    return loss if loss is None or question.minimize else -loss
+    return loss if loss is None or definition.minimize else -loss
 
 
-def _take_pending_search_trial(left: Any) -> bool:
-    with left.get_lock():
-        left.value -= 1
-        return bool(left.value >= 0)
+def _take_pending_search_trial(remaining: Any) -> bool:
+    with remaining.get_lock():
+        remaining.value -= 1
+        return bool(remaining.value >= 0)
 
 
 def _end_search_with_parent(parent: int) -> None:

@@ -12,8 +12,8 @@ from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameters import Parameter, list_parameters
 from mlapp.pipeline.search import Search
 
-BY_THEMSELVES = ("model", "trainer")
-"""Stages with a search over `Literal` and `bool` parameters; in other stages, a parameter needs a `Search`."""
+IMPLICIT_STAGES = ("model", "trainer")
+"""Stages in which `Literal` and `bool` parameters are searched. In other stages, only those with a `Search` are."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Space:
 
 
 def list_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
-    """The search spaces of the user's stages, without parameters that have a given value.
+    """The search spaces of the user's stages, except for parameters with a fixed value.
 
     Raises:
         UsageError: there is nothing to search. DeclarationError: a Search on a parameter that is not a number.
     """
-    found = list_searchable_spaces(pipeline, fixed)
-    if not found:
+    spaces = list_searchable_spaces(pipeline, fixed)
+    if not spaces:
         raise UsageError(
             f"App '{pipeline.name}' declares no parameter to search.",
             "Annotate one: C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0, with `from mlapp import Search`.",
         )
-    return found
+    return spaces
 
 
 def list_searchable_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list[Space]:
@@ -69,30 +69,30 @@ def list_searchable_spaces(pipeline: Pipeline, fixed: Mapping[str, Any]) -> list
     Raises:
         DeclarationError: a Search on a parameter that is not a number.
     """
-    found = []
+    spaces = []
     for parameter in list_parameters(pipeline.stages.values()):
-        # Some `bool` and `Literal` parameters of a library's class exclude each other, so only the user's are searched.
-        is_users = not isinstance(pipeline.stages[parameter.stage].function, type)
+        # Some `bool` and `Literal` parameters of a library's class exclude each other, so they are not searched.
+        is_user_defined = not isinstance(pipeline.stages[parameter.stage].function, type)
         if parameter.name in fixed or parameter.full_name in fixed:
             continue
-        space = _make_space(parameter, is_users)
+        space = _make_space(parameter, is_user_defined)
         if space is not None:
-            found.append(space)
-    return found
+            spaces.append(space)
+    return spaces
 
 
-def _make_space(parameter: Parameter, is_users: bool) -> Space | None:
+def _make_space(parameter: Parameter, is_user_defined: bool) -> Space | None:
     kind = parameter.kind
     if typing.get_origin(kind) is typing.Annotated:
-        for note in typing.get_args(kind)[1:]:
-            if isinstance(note, Search):
+        for annotation in typing.get_args(kind)[1:]:
+            if isinstance(annotation, Search):
                 if _strip_space_annotation(kind) not in (int, float):
                     raise DeclarationError(
                         f"Parameter '{parameter.name}' of {parameter.stage} has a Search, but is not a number.",
                         "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
                     )
-                return Space(parameter, numbers=note)
-    if parameter.stage not in BY_THEMSELVES or not is_users:
+                return Space(parameter, numbers=annotation)
+    if parameter.stage not in IMPLICIT_STAGES or not is_user_defined:
         return None
     kind = _strip_space_annotation(kind)
     if typing.get_origin(kind) is typing.Literal:

@@ -15,11 +15,11 @@ from mlapp.frameworks import threads
 from mlapp.frameworks.metrics import is_lower_better
 from mlapp.pipeline import Pipeline
 from mlapp.pipeline.parameter_values import to_plain_parameter_value
-from mlapp.tuning.objective import Judge, read_objective_metric
+from mlapp.tuning.objective import TrialEvaluator, read_objective_metric
 from mlapp.tuning.spaces import Space, list_spaces
 
 RUN = "run"
-"""Location of a remote trial: the run, and the position in it."""
+"""The attribute of a remote trial with the ID of its run, and its position in the run."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -29,11 +29,13 @@ class Options:
 
     Attributes:
         trials: total number of trials of the study; a repeated search with the same app and options continues it.
-        metric: a metric of the evaluator; None for its first. If `minimize` is None, the metric's name decides.
+        metric: a metric of the evaluator; None for its first.
+        minimize: whether lower is better; if None, the metric's name decides.
         folds: number of folds of the cross-validation on the training split.
         workers: number of processes; None for the number of cores.
         fixed: parameters with given values, which are not searched.
         folder: the folder of the study.
+        seed: of the sampler and of the folds.
     """
 
     trials: int = 20
@@ -48,9 +50,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: `state` is complete, pruned or failed; `value` is the mean of the metric over the folds.
+    """One finished trial.
 
-    `error` says why it failed, and `trace` is the traceback of the user's function if it ran remotely.
+    Attributes:
+        state: `complete`, `pruned` or `failed`.
+        value: the mean of the metric over the folds.
+        parameters: by full name.
+        duration: in seconds.
+        error: why it failed; empty if it did not.
+        trace: the traceback of the user's function, if it ran remotely.
     """
 
     number: int
@@ -63,17 +71,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial to run: `parameters` by full name, for `training.run` or `Judge.score_folds`."""
+class PendingTrial:
+    """A trial to run.
+
+    Attributes:
+        parameters: by full name, for `training.run` or `TrialEvaluator.score_folds`.
+        handle: Optuna's trial, which receives reports and decides whether to continue.
+    """
 
     number: int
     parameters: Mapping[str, Any]
     handle: Any
-    """Optuna's trial, which receives reports and decides whether to continue."""
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Result of a search; `study` is Optuna's object."""
 
     metric: str
@@ -91,7 +103,7 @@ class Found:
         return sorted(complete, key=lambda trial: (trial.value or 0.0) * (1 if self.minimize else -1))
 
     def record(self) -> dict[str, Any]:
-        """Record of the search in a version's manifest."""
+        """The search as a version's manifest records it."""
         return {
             "metric": self.metric,
             "minimize": self.minimize,
@@ -110,50 +122,54 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Question:
-    """Definition of a search, shared by its processes."""
+class StudyDefinition:
+    """The study's name, metric and direction, which all processes of a search share."""
 
     name: str
     metric: str
     minimize: bool
 
     @classmethod
-    def of(cls, pipeline: Pipeline, options: Options) -> Question:
-        """The question for these options. Runs one fold with the defaults to find the metrics.
+    def from_options(cls, pipeline: Pipeline, options: Options) -> StudyDefinition:
+        """The definition for these options. Runs one fold with the defaults to find the metrics.
 
         Raises:
             UsageError: nothing to search, or no such metric. MlappError: the pipeline fails.
         """
-        return cls.about(_find_study_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options)
+        return cls.for_metric(
+            _find_study_metric(pipeline, list_spaces(pipeline, options.fixed), options), pipeline, options
+        )
 
     @classmethod
-    def about(cls, metric: str, pipeline: Pipeline, options: Options) -> Question:
-        """The question for these options and a metric that the evaluator is known to return.
+    def for_metric(cls, metric: str, pipeline: Pipeline, options: Options) -> StudyDefinition:
+        """The definition for these options and a metric that the evaluator returns.
 
         Raises:
             UsageError: nothing to search.
         """
-        searched = list_spaces(pipeline, options.fixed)
+        spaces = list_spaces(pipeline, options.fixed)
         minimize = is_lower_better(metric) if options.minimize is None else options.minimize
         # Different spaces, data, folds or directions result in a different study.
-        what = [(space.name, space.choices, space.numbers) for space in searched]
-        text = repr((what, metric, minimize, options.folds, sorted(options.fixed.items())))
+        space_key = [(space.name, space.choices, space.numbers) for space in spaces]
+        text = repr((space_key, metric, minimize, options.folds, sorted(options.fixed.items())))
         return cls(f"{pipeline.name}-{metric}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", metric, minimize)
 
 
 class Study:
     """Provides the parameters of trials, and receives their results.
 
-    study = Study.open(pipeline, options, Question.of(pipeline, options))
-    asked = study.ask()
-    study.tell(asked, value)
+    study = Study.open(pipeline, options, StudyDefinition.from_options(pipeline, options))
+    trial = study.ask()
+    study.tell(trial, value)
     """
 
-    def __init__(self, study: Any, question: Question, searched: list[Space], folder: Path) -> None:
-        self.study, self.question, self.searched, self.folder = study, question, searched, folder
+    def __init__(self, study: Any, definition: StudyDefinition, spaces: list[Space], folder: Path) -> None:
+        self.study, self.definition, self.spaces, self.folder = study, definition, spaces, folder
 
     @classmethod
-    def open(cls, pipeline: Pipeline, options: Options, question: Question, *, worker: int | None = None) -> Study:
+    def open(
+        cls, pipeline: Pipeline, options: Options, definition: StudyDefinition, *, worker: int | None = None
+    ) -> Study:
         """Create the study, or continue the existing one.
 
         Args:
@@ -174,47 +190,49 @@ class Study:
             skip_compatibility_check=worker is not None,
             skip_table_creation=worker is not None,
         )
-        direction = "minimize" if question.minimize else "maximize"
-        study = optuna.create_study(storage=storage, study_name=question.name, direction=direction, load_if_exists=True)
+        direction = "minimize" if definition.minimize else "maximize"
+        study = optuna.create_study(
+            storage=storage, study_name=definition.name, direction=direction, load_if_exists=True
+        )
         # A resumed search must not draw the same random numbers again.
-        drawn = len(study.get_trials(deepcopy=False))
+        trial_count = len(study.get_trials(deepcopy=False))
         study.sampler = optuna.samplers.TPESampler(
-            seed=options.seed + 1000 * drawn + (worker or 0), constant_liar=True, n_startup_trials=5
+            seed=options.seed + 1000 * trial_count + (worker or 0), constant_liar=True, n_startup_trials=5
         )
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3)
-        return cls(study, question, list_spaces(pipeline, options.fixed), file.parent)
+        return cls(study, definition, list_spaces(pipeline, options.fixed), file.parent)
 
-    def ask(self) -> Asked:
+    def ask(self) -> PendingTrial:
         """The next trial."""
         trial = self.study.ask()
-        return Asked(trial.number, {space.name: space.suggest_value(trial) for space in self.searched}, trial)
+        return PendingTrial(trial.number, {space.name: space.suggest_value(trial) for space in self.spaces}, trial)
 
-    def tell(self, asked: Asked, value: float | None = None, error: MlappError | None = None) -> None:
-        """Finish the trial with a value or an error; without both, it counts as pruned."""
+    def tell(self, trial: PendingTrial, value: float | None = None, error: MlappError | None = None) -> None:
+        """Finish the trial with a value or an error; without either, it counts as pruned."""
         states = require_optuna().trial.TrialState
         if error is not None:
-            asked.handle.set_user_attr("error", (error.what, error.todo, getattr(error, "trace", "")))
-            self.study.tell(asked.handle, state=states.FAIL, skip_if_finished=True)
+            trial.handle.set_user_attr("error", (error.what, error.todo, getattr(error, "trace", "")))
+            self.study.tell(trial.handle, state=states.FAIL, skip_if_finished=True)
         elif value is None:
-            self.study.tell(asked.handle, state=states.PRUNED, skip_if_finished=True)
+            self.study.tell(trial.handle, state=states.PRUNED, skip_if_finished=True)
         else:
-            self.study.tell(asked.handle, value, skip_if_finished=True)
+            self.study.tell(trial.handle, value, skip_if_finished=True)
 
-    def mark_sent(self, batch: Sequence[Asked], run: str) -> None:
-        """Record that these trials run remotely, in this order, so that a resumed search waits for the run."""
-        for at, asked in enumerate(batch):
-            asked.handle.set_user_attr(RUN, (run, at))
+    def mark_remote_trials(self, batch: Sequence[PendingTrial], run: str) -> None:
+        """Record that a remote run has these trials, in this order, so that a resumed search waits for it."""
+        for position, trial in enumerate(batch):
+            trial.handle.set_user_attr(RUN, (run, position))
 
-    def list_awaited(self) -> dict[str, list[Asked]]:
+    def list_remote_trials(self) -> dict[str, list[PendingTrial]]:
         """The pending remote trials by run, in the order of each run."""
         optuna = require_optuna()
-        batches: dict[str, dict[int, Asked]] = {}
+        batches: dict[str, dict[int, PendingTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if RUN in trial.user_attrs:
-                run, at = trial.user_attrs[RUN]
+                run, position = trial.user_attrs[RUN]
                 handle = optuna.trial.Trial(self.study, trial._trial_id)
-                batches.setdefault(run, {})[at] = Asked(trial.number, trial.params, handle)
-        return {run: [batch[at] for at in sorted(batch)] for run, batch in batches.items()}
+                batches.setdefault(run, {})[position] = PendingTrial(trial.number, trial.params, handle)
+        return {run: [batch[position] for position in sorted(batch)] for run, batch in batches.items()}
 
     @contextmanager
     def lock_search(self) -> Iterator[None]:
@@ -224,12 +242,12 @@ class Study:
             UsageError: another search is running.
         """
         # SQLite's lock, on a separate file: on every system, it is released when the process ends for any reason.
-        with closing(sqlite3.connect(self.folder / f"{self.question.name}.lock", timeout=0)) as lock:
+        with closing(sqlite3.connect(self.folder / f"{self.definition.name}.lock", timeout=0)) as lock:
             try:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError:
                 raise UsageError(
-                    f"Another `mlapp tune` searches the same parameters of the same data (study {self.question.name}).",
+                    f"Another `mlapp tune` already searches these parameters: study {self.definition.name}.",
                     "Wait until it ends, or stop it. Then run this again to continue the search.",
                 ) from None
             states = require_optuna().trial.TrialState
@@ -238,7 +256,7 @@ class Study:
                     self.study.tell(trial.number, state=states.FAIL)
             yield
 
-    def collect_trials(self) -> Found:
+    def collect_trials(self) -> SearchResult:
         """All finished trials."""
         trials = [
             Trial(
@@ -253,20 +271,20 @@ class Study:
             for trial in self.study.get_trials(deepcopy=False)
             if trial.state.name in STATES
         ]
-        return Found(self.question.metric, self.question.minimize, trials, self.study)
+        return SearchResult(self.definition.metric, self.definition.minimize, trials, self.study)
 
     def first_error(self) -> MlappError:
         """The error of the first trial, which explains why no trial was completed."""
         errors = map(_read_study_error, self.study.get_trials(deepcopy=False))
         unknown = ("No trial was completed.", "Give more --trials.", "")
-        what, todo, _ = next((error for error in errors if error[0]), unknown)
-        return MlappError(f"Every trial failed; the first with: {what}", todo)
+        problem, todo, _ = next((error for error in errors if error[0]), unknown)
+        return MlappError(f"Every trial failed; the first with: {problem}", todo)
 
 
 def _read_study_error(trial: Any) -> tuple[str, str, str]:
     """The error, its remedy and its traceback as `Study.tell` recorded them; empty without an error."""
-    what, todo, trace = (*trial.user_attrs.get("error", ("", "")), "")[:3]
-    return what, todo, trace
+    problem, todo, trace = (*trial.user_attrs.get("error", ("", "")), "")[:3]
+    return problem, todo, trace
 
 
 def require_optuna() -> Any:
@@ -283,10 +301,10 @@ def require_optuna() -> Any:
     return optuna
 
 
-def _find_study_metric(pipeline: Pipeline, searched: list[Space], options: Options) -> str:
-    judge = Judge(pipeline, options.fixed, options.folds, options.seed)
-    needed = {space.name: space.example for space in searched if space.parameter.is_required}
+def _find_study_metric(pipeline: Pipeline, spaces: list[Space], options: Options) -> str:
+    evaluator = TrialEvaluator(pipeline, options.fixed, options.folds, options.seed)
+    required_values = {space.name: space.example for space in spaces if space.parameter.is_required}
     with threads.limit_to_one_thread():
-        measured = next(judge.score_folds(needed, lambda fold, progress: None))
-    read_objective_metric(measured, options.metric)
-    return options.metric or next(iter(measured))
+        metrics = next(evaluator.score_folds(required_values, lambda fold, progress: None))
+    read_objective_metric(metrics, options.metric)
+    return options.metric or next(iter(metrics))

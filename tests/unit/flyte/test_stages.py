@@ -12,7 +12,7 @@ from mlapp.flyte import data_folder, task_bodies
 from mlapp.flyte.interface import TrialResult
 from mlapp.flyte.trial import Trial, run_trial_step
 from mlapp.project import Project
-from mlapp.tuning import Judge
+from mlapp.tuning import TrialEvaluator
 
 APP = """
 from typing import Annotated
@@ -54,7 +54,7 @@ def tried(splits: Path, C: float) -> TrialResult:
 
 
 def test_a_trial_gives_the_metrics_that_a_trial_here_gives(splits: Path) -> None:
-    judge = Judge(Project.find().app, {}, folds=3, seed=0)
+    judge = TrialEvaluator(Project.find().app, {}, folds=3, seed=0)
     here = [metrics["accuracy"] for metrics in judge.score_folds({"model.C": 0.1}, lambda fold, progress: None)]
     assert tried(splits, 0.1).metrics["accuracy"] == pytest.approx(sum(here) / 3)
 

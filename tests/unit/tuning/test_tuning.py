@@ -94,7 +94,7 @@ def test_a_search_keeps_others_from_its_study_and_continues_when_it_is_killed(
     first = running.stderr.readline()
     other = mlapp("tune", "--trials", "1")
     assert other.code == 2
-    assert "Another `mlapp tune` searches the same parameters" in other.err
+    assert "Another `mlapp tune` already searches these parameters" in other.err
     running.kill()
     running.wait()
     assert re.match(r"trial \d complete", first), first + running.stderr.read()
@@ -137,9 +137,9 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
         return model.fit(X, y)
 
     options = tuning.Options(metric="accuracy", folder=tmp_path / "studies", folds=2)
-    question = tuning.Question.of(app, options)
+    question = tuning.StudyDefinition.from_options(app, options)
     study = tuning.Study.open(app, options, question)
-    judge = tuning.Judge(app, {}, 2, 0)
+    judge = tuning.TrialEvaluator(app, {}, 2, 0)
     for speed in (0.5, 0.6, 0.7, 0.8, 0.1):
         study.study.enqueue_trial({"trainer.speed": speed})
         asked = study.ask()
@@ -191,3 +191,14 @@ def test_a_range_that_cannot_be() -> None:
         Search(2, 1)
     with pytest.raises(DeclarationError, match="starts at 0"):
         Search(0, 1, log=True)
+
+
+@pytest.mark.needs("optuna")
+def test_the_documented_python_calls_work(project: Callable) -> None:
+    root = project(FLOWERS)
+    page = (Path(__file__).parents[3] / "docs/tuning.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"```python\n(.*?)```", page.partition("## Use it from Python")[2], re.DOTALL))
+    names = {"load": partial(_flowers, root), "app": _flowers(root), "value": 0.5}
+    exec(code.replace('trials=50, metric="f1_macro"', "trials=2, workers=1"), names)
+    assert names["result"].best.value > 0.5
+    assert names["study"].collect_trials().trials[-1].value == 0.5
