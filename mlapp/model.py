@@ -123,11 +123,11 @@ def load_model_estimator(
         return loader(folder)
 
 
-def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, to_keep: bool = True) -> None:
+def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, must_be_savable: bool = True) -> None:
     """Check, before data is read, that a model built by the app can be saved and loaded after it is fitted.
 
     Args:
-        to_keep: it becomes a version. If not, only what its framework's own format cannot save is refused.
+        must_be_savable: it becomes a version. If not, only what its framework's own format cannot save is refused.
 
     Raises:
         ModelError: it can never be saved and loaded.
@@ -139,7 +139,7 @@ def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, 
         if pipeline.stage("trainer") is None:
             raise _make_no_model_error(pipeline.stages["model"], model)
         return  # parameters, which the trainer turns into a model
-    if to_keep or format not in ("", "joblib"):
+    if must_be_savable or format not in ("", "joblib"):
         framework.require_savable(model, format, pipeline.model_options.trusted)
 
 

@@ -283,7 +283,7 @@ def select_predictor(pipeline: Pipeline, framework: Framework) -> Stage:
     if own is not None:
         return own
     function = framework.predictor
-    if pipeline.predict_what == "proba":
+    if pipeline.prediction_kind == "proba":
         function = framework.probabilities
     elif len(pipeline.targets) > 1:
         function = partial(_predict_named_targets, framework.predictor, pipeline.targets)

@@ -141,7 +141,7 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     app = project.app
     previous = None if start_from is None else project.store.get(app.name, start_from)
     with output.show_progress() as tell:
-        trained = training.run(app, values, progress=tell, previous=previous, to_keep=True)
+        trained = training.run(app, values, progress=tell, previous=previous, must_be_savable=True)
         tell("save")
         return project.store.put(trained, git=read_git_state(project.root), progress=tell)
 

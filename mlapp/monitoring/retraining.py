@@ -226,7 +226,7 @@ def _train_here(project: Project, origin: dict[str, str], is_superseded: Callabl
 
     app = project.app
     project.store.check_writable()
-    trained = training.run(app, to_keep=True)
+    trained = training.run(app, must_be_savable=True)
     if is_superseded():
         return None
     return project.store.put(trained, git=read_git_state(project.root), origin=origin).version

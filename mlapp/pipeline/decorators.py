@@ -35,7 +35,7 @@ class Decorator:
         return function
 
     def _mark(self, function: F | None, options: TaskOptions) -> F | Callable[[F], F]:
-        """Declare the function of `@app.role`; the decorator of `@app.role(…)`, which has no function yet."""
+        """Declare the function of `@app.role`. For `@app.role(…)`, which has no function yet, return the decorator."""
 
         def declare(function: F) -> F:
             self._pipeline.declare(self._role, function, options)
@@ -72,11 +72,11 @@ class ReaderDecorator(TaskDecorator):
             raise AttributeError(source)
         from mlapp import plugins
 
-        found = plugins.list_plugins(plugins.SOURCES)
-        if source not in found:
+        sources = plugins.list_plugins(plugins.SOURCES)
+        if source not in sources:
             raise DeclarationError(
-                f"There is no data source '{source}'.{suggest_nearest(source, found)}",
-                f"Installed sources: {', '.join(sorted(found))}.",
+                f"There is no data source '{source}'.{suggest_nearest(source, sources)}",
+                f"Installed sources: {', '.join(sorted(sources))}.",
             )
 
         def declare(*args: Any, **options: Any) -> Callable[..., Any]:
@@ -227,8 +227,10 @@ class PredictorDecorator(Decorator):
 
 
 def _name_trusted_types(trusted: Any) -> tuple[str, ...]:
-    """Raises:
-    DeclarationError: not a list of classes, functions and names.
+    """The trusted types as `module.Class`.
+
+    Raises:
+        DeclarationError: not a list of classes, functions and names.
     """
     is_list = isinstance(trusted, Sequence) and not isinstance(trusted, str)
     is_list = is_list and all(isinstance(kind, str) or hasattr(kind, "__qualname__") for kind in trusted)

@@ -1,4 +1,4 @@
-"""Finds where a function is declared: in a file, which runs once, or in a notebook, whose cells can run again."""
+"""Tells a function that replaces an earlier one, as in a notebook cell that runs again, from a second function."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def _find_pipeline_definition_lines(file: str, name: str) -> set[int]:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return set()
-    found = set()
+    lines = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
-            found.add(min([node.lineno, *(each.lineno for each in node.decorator_list)]))
+            lines.add(min([node.lineno, *(each.lineno for each in node.decorator_list)]))
         elif isinstance(node, ast.Lambda) and name == "<lambda>":
-            found.add(node.lineno)
-    return found
+            lines.add(node.lineno)
+    return lines

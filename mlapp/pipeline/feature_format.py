@@ -1,4 +1,4 @@
-"""The form in which a function takes its features: a DataFrame, or by annotation an array or an iterator."""
+"""The format of a function's features: a DataFrame, or an array or iterator if the annotation says so."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _find_feature_format_type(stage: Stage | None) -> Any:
     if stage is None or "features" not in stage.role.receives:
         return None
     arguments = list(stage.signature.parameters.values())
-    at = stage.role.receives.index("features")
-    if at >= len(arguments):
+    position = stage.role.receives.index("features")
+    if position >= len(arguments):
         return None
-    annotation = arguments[at].annotation
+    annotation = arguments[position].annotation
     return getattr(annotation, "__origin__", annotation)
 
 

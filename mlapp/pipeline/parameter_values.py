@@ -21,31 +21,34 @@ from mlapp.schema.json_values import to_json_value
 
 TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}
-WRITTEN = (int, float, str, datetime.date, datetime.datetime, datetime.time, datetime.timedelta)
-"""Types whose texts msgspec reads."""
+SCALARS = (int, float, str, datetime.date, datetime.datetime, datetime.time, datetime.timedelta)
+"""Types that msgspec can parse from text."""
 SEQUENCES = (list, tuple, set, frozenset)
 
 
 class UnfitValueError(ValueError):
     """A value does not have the expected type.
 
-    `path` is its place within the parameter's value; `kind` is the expected type, or `problem` a description.
+    Attributes:
+        kind: the expected type.
+        path: the names of the fields that lead to the value inside the parameter.
+        problem: a description of the error; empty if the type says enough.
     """
 
     def __init__(self, value: Any, kind: Any, path: Sequence[str] = (), problem: str = "") -> None:
         super().__init__(problem or f"{value!r} is not of the type {kind}")
         self.value, self.kind, self.path, self.problem = value, kind, tuple(path), problem
 
-    def within(self, name: str) -> UnfitValueError:
-        """The same error for the value that contains this one in its field `name`."""
+    def prefix_path(self, name: str) -> UnfitValueError:
+        """The same error, reported for the object that holds this value in its field `name`."""
         return UnfitValueError(self.value, self.kind, (name, *self.path), self.problem)
 
 
 def convert_parameter_value(value: Any, kind: Any) -> Any:
-    """`value` as the type `kind`. Parses texts from a command line.
+    """Convert `value` to the type `kind`. Parses texts from a command line.
 
     Raises:
-        UnfitValueError: it is not of that type.
+        UnfitValueError: the value cannot be converted.
     """
     try:
         return _convert_parameter_to_type(value, kind)
@@ -106,7 +109,7 @@ def format_parameter_value_type(kind: Any) -> str:
 
 
 def make_parameter_example(kind: Any) -> str:
-    """A text of that type to show in a hint: `0.1`."""
+    """A sample value of the type for a hint, such as `0.1`."""
     if typing.get_origin(kind) is typing.Annotated:
         return make_parameter_example(typing.get_args(kind)[0])
     if typing.get_origin(kind) is typing.Literal:
@@ -118,7 +121,7 @@ def make_parameter_example(kind: Any) -> str:
 
 
 def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
-    """As `convert_parameter_value`, but raises what the type raises: ValueError, TypeError or ValidationError."""
+    """Like `convert_parameter_value`, but also raises ValueError, TypeError and msgspec's ValidationError."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return _convert_parameter_to_type(value, options[0])
@@ -145,12 +148,12 @@ def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
         if issubclass(container, Mapping):
             return _convert_mapping_parameter(value, options)
         if issubclass(container, Iterable):
-            wanted = set if issubclass(container, Set) else list
-            return _convert_sequence_parameter(value, wanted, options)
+            collection = set if issubclass(container, Set) else list
+            return _convert_sequence_parameter(value, collection, options)
     if container is dict:
         return _convert_mapping_parameter(value, options)
-    if kind in WRITTEN:
-        return _convert_written_parameter(value, kind)
+    if kind in SCALARS:
+        return _convert_scalar_parameter(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
         if not is_text:
@@ -166,7 +169,7 @@ def _convert_literal_parameter(value: Any, options: tuple[Any, ...]) -> Any:
     raise ValueError
 
 
-def _convert_written_parameter(value: Any, kind: Any) -> Any:
+def _convert_scalar_parameter(value: Any, kind: Any) -> Any:
     if kind is datetime.date and isinstance(value, datetime.datetime):
         return value.date()
     if kind is datetime.datetime and type(value) is datetime.date:
@@ -223,13 +226,13 @@ def _convert_sequence_parameter(value: Any, container: Any, options: tuple[Any, 
 
 
 def _convert_mapping_parameter(value: Any, options: tuple[Any, ...]) -> dict[Any, Any]:
-    given = _parse_mapping_parameter(value)
+    members = _parse_mapping_parameter(value)
     key_kind, item_kind = options if len(options) == 2 else (Any, Any)
     return {
         name if key_kind is Any else convert_parameter_value(name, key_kind): _convert_member_parameter(
             name, item, item_kind
         )
-        for name, item in given.items()
+        for name, item in members.items()
     }
 
 
@@ -237,17 +240,19 @@ def _convert_structure_parameter(value: Any, structure: Structure) -> Any:
     if not typing.is_typeddict(structure.kind) and isinstance(value, structure.kind):
         return value
     try:
-        given = _parse_mapping_parameter(value)
+        members = _parse_mapping_parameter(value)
     except (ValueError, TypeError):
         raise UnfitValueError(value, structure.kind) from None
-    for name in given:
+    for name in members:
         if name not in structure.fields:
             problem = f"has no field '{name}'.{suggest_nearest(str(name), structure.fields)}"
             raise UnfitValueError(value, structure.kind, problem=problem)
-    missing = sorted(structure.required - set(given))
+    missing = sorted(structure.required - set(members))
     if missing:
         raise UnfitValueError(value, structure.kind, problem=f"lacks the field '{missing[0]}'.")
-    values = {str(name): _convert_member_parameter(name, item, structure.fields[name]) for name, item in given.items()}
+    values = {
+        str(name): _convert_member_parameter(name, item, structure.fields[name]) for name, item in members.items()
+    }
     try:
         return structure.build(values)
     except (ValueError, TypeError) as error:
@@ -260,7 +265,7 @@ def _convert_member_parameter(name: Any, value: Any, kind: Any) -> Any:
     try:
         return convert_parameter_value(value, kind)
     except UnfitValueError as error:
-        raise error.within(str(name)) from None
+        raise error.prefix_path(str(name)) from None
 
 
 def _parse_mapping_parameter(value: Any) -> Mapping[str, Any]:
@@ -272,7 +277,7 @@ def _parse_mapping_parameter(value: Any) -> Mapping[str, Any]:
 
 
 def _shorten_pydantic_message(error: Exception) -> str:
-    """pydantic's message has a heading, then one line per field."""
+    """The first line that names a field: pydantic's message has a heading, then one line per field."""
     if hasattr(error, "errors") and callable(error.errors):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
@@ -280,7 +285,7 @@ def _shorten_pydantic_message(error: Exception) -> str:
 
 
 def _parse_literal_parameter_value(text: str) -> Any:
-    """The value of a text for a parameter of unknown type: a number, true, null or a list if it parses as one."""
+    """Parse the text of a parameter without a type: JSON if it is valid, otherwise the text itself."""
     if text.lower() == "none":
         return None
     try:

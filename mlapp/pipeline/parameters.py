@@ -1,4 +1,4 @@
-"""Parameters: what the stages' signatures declare, and how given values reach them."""
+"""The parameters that the stages' signatures declare, and the binding of values to them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Parameter:
         return self.default is REQUIRED
 
     def convert_value(self, value: Any) -> Any:
-        """`value` as the parameter's type. Parses texts from a command line.
+        """Convert `value` to the parameter's type. Parses texts from a command line.
 
         Raises:
-            UsageError: it is not of that type; names the parameter.
+            UsageError: the value cannot be converted; names the parameter.
         """
         try:
             return convert_parameter_value(value, self.kind)
@@ -60,18 +60,18 @@ class Parameter:
 
 def list_parameters(stages: Iterable[Stage]) -> list[Parameter]:
     """The parameters of these stages, in their order."""
-    found = []
+    parameters = []
     for stage in stages:
         for argument in stage.own_parameters:
             if argument.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
                 continue
             kind = _find_parameter_kind(argument, is_library=isinstance(stage.function, type))
-            found.append(Parameter(stage.role.name, argument.name, kind, argument.default))
-    return found
+            parameters.append(Parameter(stage.role.name, argument.name, kind, argument.default))
+    return parameters
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedValue:
     """A value from a manifest, to reuse."""
 
     value: Any
@@ -88,12 +88,12 @@ def list_open_parameter_stages(stages: Iterable[Stage]) -> tuple[str, ...]:
 
 
 def bind_pipeline_parameters(
-    parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
+    parameters: list[Parameter], values: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Bind the given values, converted and checked, to the stages, with defaults for the rest.
+    """Convert, check and bind values to the stages' parameters, with defaults for the rest.
 
     Args:
-        given: by name, or by `stage.name` if two stages declare the same name; `name.field` for a field,
+        values: by name, or by `stage.name` if two stages declare the same name; `name.field` for a field,
             while the other fields keep their defaults. `{"model": {"C": 1}}` is `{"model.C": 1}`.
         open_stages: the stages that take `**kwargs`, from `list_open_parameter_stages`.
 
@@ -101,25 +101,25 @@ def bind_pipeline_parameters(
         stage → name → value, with every declared parameter in it.
 
     Raises:
-        UsageError: a name that no stage takes (with the nearest), one that two stages take, a value of the
-            wrong type, a required one that is not given.
+        UsageError: no stage or more than one stage takes a name (the message suggests the nearest name), a value has
+            the wrong type, or a required parameter has no value.
     """
     bound: dict[str, dict[str, Any]] = {parameter.stage: {} for parameter in parameters}
-    parts: dict[tuple[str, str], dict[tuple[str, ...], Any]] = {}
-    wholes: dict[tuple[str, str], Any] = {}
-    known: dict[tuple[str, str], Parameter] = {}
-    for name, value in _expand_parameter_mappings(parameters, given).items():
+    field_values: dict[tuple[str, str], dict[tuple[str, ...], Any]] = {}
+    whole_values: dict[tuple[str, str], Any] = {}
+    matched: dict[tuple[str, str], Parameter] = {}
+    for name, value in _expand_parameter_mappings(parameters, values).items():
         parameter, path = _find_parameter(parameters, name, open_stages)
         key = (parameter.stage, parameter.name)
-        known[key] = parameter
+        matched[key] = parameter
         if path:
-            parts.setdefault(key, {})[path] = value
+            field_values.setdefault(key, {})[path] = value
         else:
-            wholes[key] = value
-    for key, parameter in known.items():
-        value = wholes.get(key, parameter.default)
-        if key in parts:
-            value = _replace_parameter_fields(parameter, value, parts[key])
+            whole_values[key] = value
+    for key, parameter in matched.items():
+        value = whole_values.get(key, parameter.default)
+        if key in field_values:
+            value = _replace_parameter_fields(parameter, value, field_values[key])
         bound.setdefault(parameter.stage, {})[parameter.name] = _convert_pipeline_parameter(parameter, value)
     for parameter in parameters:
         if parameter.name in bound[parameter.stage]:
@@ -134,34 +134,36 @@ def bind_pipeline_parameters(
 
 
 def select_pipeline_parameters(
-    stage: str, parameters: list[Parameter], given: Mapping[str, Any], open_stages: Sequence[str] = ()
+    stage: str, parameters: list[Parameter], values: Mapping[str, Any], open_stages: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The given values that a stage takes.
+    """The values for one stage.
 
     Args:
-        parameters: of all stages.
+        parameters: the parameters of all stages.
+        values: by name, as for `bind_pipeline_parameters`.
     """
     own = [parameter for parameter in parameters if parameter.stage == stage]
     is_open = stage in open_stages
     return {
         name: value
-        for name, value in _expand_parameter_mappings(parameters, given).items()
+        for name, value in _expand_parameter_mappings(parameters, values).items()
         if _find_matching_parameters(own, name)
         or (is_open and not _find_matching_parameters(parameters, name) and _get_extra_pipeline_parameter(stage, name))
     }
 
 
-def bind_stage_parameters(stage: Stage, parameters: list[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """One stage's values: the given ones that it takes, converted and checked, and its defaults.
+def bind_stage_parameters(stage: Stage, parameters: list[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The converted and checked values of one stage, with its defaults.
 
     Args:
-        parameters: of all stages. A value that another stage declares is not passed to `**kwargs`.
+        parameters: the parameters of all stages. A value that another stage declares is not passed to `**kwargs`.
+        values: by name, as for `bind_pipeline_parameters`.
 
     Raises:
-        UsageError: as `bind_pipeline_parameters`.
+        UsageError: see `bind_pipeline_parameters`.
     """
     is_open = list_open_parameter_stages([stage])
-    own = select_pipeline_parameters(stage.role.name, parameters, given, is_open)
+    own = select_pipeline_parameters(stage.role.name, parameters, values, is_open)
     return bind_pipeline_parameters(list_parameters([stage]), own, is_open).get(stage.role.name, {})
 
 
@@ -171,7 +173,7 @@ def flatten_parameters(
     """Bound values under the shortest unambiguous name: `name`, or `stage.name` if two stages share it.
 
     Args:
-        parameters: the declared ones. A parameter of `**kwargs` is always `stage.name`.
+        parameters: the declared parameters. A parameter of `**kwargs` is always `stage.name`.
     """
     names = [name for values in bound.values() for name in values]
     declared_names = None if parameters is None else {(each.stage, each.name) for each in parameters}
@@ -187,7 +189,7 @@ def flatten_parameters(
 
 
 def _convert_pipeline_parameter(parameter: Parameter, value: Any) -> Any:
-    if not isinstance(value, Recorded):
+    if not isinstance(value, RecordedValue):
         return parameter.convert_value(value)
     # The text can describe a function or an object. Only the default itself is usable.
     if not parameter.is_required and to_plain_parameter_value(parameter.default) == value.value:
@@ -195,30 +197,30 @@ def _convert_pipeline_parameter(parameter: Parameter, value: Any) -> Any:
     return value.value if parameter.kind is Any else parameter.convert_value(value.value)
 
 
-def _expand_parameter_mappings(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, with a mapping under a stage's name expanded."""
+def _expand_parameter_mappings(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with `{"model": {"C": 1}}` expanded to `{"model.C": 1}`."""
     stages = {parameter.stage for parameter in parameters}
-    named: dict[str, Any] = {}
-    for name, value in given.items():
+    expanded: dict[str, Any] = {}
+    for name, value in values.items():
         if name in stages and isinstance(value, Mapping) and not _find_matching_parameters(parameters, name):
-            named.update({f"{name}.{inner}": item for inner, item in value.items()})
+            expanded.update({f"{name}.{inner}": item for inner, item in value.items()})
         else:
-            named[name] = value
-    return named
+            expanded[name] = value
+    return expanded
 
 
 def _find_matching_parameters(parameters: Iterable[Parameter], name: str) -> list[tuple[Parameter, tuple[str, ...]]]:
-    """The parameters that a name can mean, each with the path of the field within it."""
+    """The parameters that a name can refer to, each with the path of a field inside it."""
     parts = tuple(name.split("."))
-    found = []
+    matches = []
     for parameter in parameters:
         if parts[0] == parameter.name:
-            found.append((parameter, parts[1:]))
+            matches.append((parameter, parts[1:]))
         is_of_stage = parts[0] in (parameter.stage, parameter.stage.partition("_")[2])
         if len(parts) > 1 and is_of_stage and parts[1] == parameter.name:
-            found.append((parameter, parts[2:]))
-    whole = [(parameter, path) for parameter, path in found if not path]
-    return whole or [(parameter, path) for parameter, path in found if _has_parameter_fields(parameter)]
+            matches.append((parameter, parts[2:]))
+    whole_matches = [(parameter, path) for parameter, path in matches if not path]
+    return whole_matches or [(parameter, path) for parameter, path in matches if _has_parameter_fields(parameter)]
 
 
 def _has_parameter_fields(parameter: Parameter) -> bool:
@@ -230,7 +232,7 @@ def _has_parameter_fields(parameter: Parameter) -> bool:
 
 
 def _get_extra_pipeline_parameter(stage: str, name: str) -> str:
-    """The keyword of a value for a stage with `**kwargs`; empty if the name means another stage."""
+    """The keyword for a stage that takes `**kwargs`; empty if the name refers to another stage."""
     prefix, dot, short = name.rpartition(".")
     return name if not dot else short if prefix in (stage, stage.partition("_")[2]) else ""
 
@@ -238,30 +240,30 @@ def _get_extra_pipeline_parameter(stage: str, name: str) -> str:
 def _find_parameter(
     parameters: list[Parameter], name: str, open_stages: Sequence[str] = ()
 ) -> tuple[Parameter, tuple[str, ...]]:
-    found = _find_matching_parameters(parameters, name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = " or ".join(parameter.full_name for parameter, _ in found)
-        raise UsageError(f"Parameter '{name}' is declared by {len(found)} stages.", f"Name one: {names}.")
+    matches = _find_matching_parameters(parameters, name)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = " or ".join(parameter.full_name for parameter, _ in matches)
+        raise UsageError(f"Parameter '{name}' is declared by {len(matches)} stages.", f"Name one: {names}.")
     takers = [stage for stage in open_stages if _get_extra_pipeline_parameter(stage, name)]
-    close = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
-    if takers and (not close or "." in name):
+    similar = difflib.get_close_matches(name, [parameter.name for parameter in parameters], n=1, cutoff=0.8)
+    if takers and (not similar or "." in name):
         if len(takers) > 1:
             names = " or ".join(f"{stage}.{name}" for stage in takers)
             raise UsageError(f"{len(takers)} stages accept the parameter '{name}'.", f"Name one: {names}.")
         return Parameter(takers[0], _get_extra_pipeline_parameter(takers[0], name), Any), ()
-    known = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
-    listed = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
-    todo = f"Known parameters: {listed}."
+    candidates = [parameter.name for parameter in parameters] + [parameter.full_name for parameter in parameters]
+    name_list = ", ".join(dict.fromkeys(parameter.name for parameter in parameters)) or "none"
+    todo = f"Known parameters: {name_list}."
     if takers:
         todo = f"To pass it to **keywords, write {takers[0]}.{name}. {todo}"
-    raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, known)}", todo)
+    raise UsageError(f"No stage takes a parameter '{name}'.{suggest_nearest(name, candidates)}", todo)
 
 
 def _replace_parameter_fields(parameter: Parameter, value: Any, parts: Mapping[tuple[str, ...], Any]) -> Any:
-    """The value with some fields replaced, as a mapping that is not converted yet."""
-    if isinstance(value, Recorded):
+    """The parameter's value with some fields replaced, as a mapping that still needs conversion."""
+    if isinstance(value, RecordedValue):
         value = value.value
     if value is REQUIRED or value is None:
         value = {}
@@ -269,13 +271,13 @@ def _replace_parameter_fields(parameter: Parameter, value: Any, parts: Mapping[t
     for path, item in parts.items():
         inner = fields
         for name in path[:-1]:
-            below = inner.get(name)
-            if below is not None and not isinstance(below, Mapping) and not is_structure(below):
+            member = inner.get(name)
+            if member is not None and not isinstance(member, Mapping) and not is_structure(member):
                 raise UsageError(
                     f"Parameter '{parameter.name}.{name}' of {parameter.stage} has no fields.",
                     f"Give it as {parameter.name}.{name}=value.",
                 )
-            inner[name] = {} if below is None else read_structure_values(below)
+            inner[name] = {} if member is None else read_structure_values(member)
             inner = inner[name]
         inner[path[-1]] = item
     return fields

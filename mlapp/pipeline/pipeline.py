@@ -32,28 +32,28 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
-    listed = tuple(names) if isinstance(names, Iterable) else (None,)
-    if not all(isinstance(name, str) for name in listed):
+    columns = tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in columns):
         raise DeclarationError(
             f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
             "Name columns by strings: table.columns = table.columns.map(str).",
         )
-    return listed
+    return columns
 
 
 class Pipeline:
     """The declarations of an app.
 
     Args:
-        name: names the model in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
-        target: the column or columns to predict; none for clustering and similar tasks.
+        name: the model's name in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
+        target: the column or columns to predict; None for clustering and similar tasks.
         features: the only columns to use, in training and prediction; by default all except the target.
-        predict: the answer of the default predictor: `labels` is the model's own predict; `proba` is the probability of
-            each class, by the class's name.
+        predict: what the default predictor returns: `labels` for the model's own predictions, `proba` for the
+            probability of each class by name.
 
     Raises:
-        DeclarationError: a name that is not valid as a folder or in a URL; a target that is also a feature; an unknown
-            `predict`.
+        DeclarationError: the name is not valid in a folder name or URL, a target is also a feature, or `predict` is
+            unknown.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class Pipeline:
         self.features: tuple[str, ...] | None = (
             None if features is None else _list_pipeline_columns(name, "features", features)
         )
-        both = set(self.targets) & set(self.features or ())
-        if both:
+        overlap = set(self.targets) & set(self.features or ())
+        if overlap:
             raise DeclarationError(
-                f"App '{name}': '{min(both)}' is both a feature and the target.", "Take it out of features=[…]."
+                f"App '{name}': '{min(overlap)}' is both a feature and the target.", "Take it out of features=[…]."
             )
         if predict not in ("labels", "proba"):
             raise DeclarationError(
                 f"App '{name}': predict={predict!r} is not known.", "Use predict='labels' or predict='proba'."
             )
-        self.predict_what = predict
+        self.prediction_kind = predict
         self.stages: dict[str, Stage] = {}
         self.callbacks: list[Stage] = []
         """The functions that `@app.on_predict` marks, in their order."""
@@ -151,7 +151,7 @@ class Pipeline:
             self.callbacks.append(stage)
             self.stages[role.name] = self.callbacks[0]
             return
-        if role.name == "predictor" and self.predict_what == "proba":
+        if role.name == "predictor" and self.prediction_kind == "proba":
             raise DeclarationError(
                 f"App '{self.name}' sets predict='proba' but has its own predictor: {stage.title}.",
                 "Remove one of them: predict= applies to the default predictor.",
@@ -176,12 +176,12 @@ class Pipeline:
         predict: bool = False,
         model: str | int = "latest",
     ) -> Schedule:
-        """Train or predict on a schedule. It runs after a deployment with schedules: `mlapp deploy --target flyte`.
+        """Train or predict on a schedule. The schedule starts with a deployment: `mlapp deploy --target flyte`.
 
-        Args: see `Schedule`. The name of one without is `train` or `predict`.
+        Args: see `Schedule`. The default name is `train` or `predict`.
 
         Raises:
-            DeclarationError: not exactly one of cron and every, or an invalid one; another schedule has the name.
+            DeclarationError: both or neither of cron and every are given, one is invalid, or the name is taken.
         """
         name = name or ("predict" if predict else "train")
         schedule = Schedule(

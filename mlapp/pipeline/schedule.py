@@ -22,21 +22,21 @@ FIELDS: Mapping[str, tuple[int, int, tuple[str, ...]]] = {
     "month": (1, 12, MONTHS),
     "weekday": (0, 6, DAYS),
 }
-"""Fields of a cron expression, in order: the least and the greatest number, and names from the least on."""
+"""Fields of a cron expression, in order: minimum, maximum, and the names of the numbers from the minimum."""
 TERM = re.compile(r"(\*|\?|(?P<first>\w+)(-(?P<last>\w+))?)(/(?P<step>\d+))?")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When an app is trained, or predicts its reader's data, and with which parameters.
+    """A schedule for training an app, or for predicting its reader's data.
 
     Args:
         name: its name on the cluster: lower-case letters, digits, '-' and '_'.
         cron: five fields, in UTC, or an alias such as `@daily`; or `every`, a fixed rate in whole minutes.
         parameters: values of the pipeline's parameters; the defaults for the rest.
         time: the `datetime` parameter that receives the scheduled time of a run.
-        promote_if: promote the new model if this metric is better than that of the model in production; `-` before
-            it if lower is better.
+        promote_if: promote the new model if this metric is better than that of the model in production. Prefix the
+            metric with `-` if lower is better.
         predict: predict the data of the data_reader instead of training.
         model: the version, alias or `latest` that predicts; resolved when a run starts.
 
@@ -109,7 +109,7 @@ class Schedule:
 
     @property
     def description(self) -> str:
-        """A description: the cron expression, or the rate."""
+        """The cron expression, or the rate."""
         return self.cron or f"every {self.every}"
 
 
@@ -118,21 +118,21 @@ def _find_cron_error(cron: str) -> str | None:
     fields = cron.split()
     if len(fields) != len(FIELDS):
         return f"it has {len(fields)} fields, not {len(FIELDS)}"
-    for (name, (least, greatest, names)), text in zip(FIELDS.items(), fields, strict=True):
+    for (name, (minimum, maximum, names)), text in zip(FIELDS.items(), fields, strict=True):
         for term in text.split(","):
-            found = TERM.fullmatch(term)
+            match = TERM.fullmatch(term)
             ends = (
-                [_parse_cron_number(end, least, names) for end in found.group("first", "last") if end]
-                if found
+                [_parse_cron_number(end, minimum, names) for end in match.group("first", "last") if end]
+                if match
                 else [-1]
             )
-            is_read = found is not None and int(found["step"] or 1) > 0
-            if not is_read or ends != sorted(ends) or any(not least <= end <= greatest for end in ends):
-                return f"{term!r} is no {name}"
+            is_valid = match is not None and int(match["step"] or 1) > 0
+            if not is_valid or ends != sorted(ends) or any(not minimum <= end <= maximum for end in ends):
+                return f"{term!r} is not a valid {name}"
     return None
 
 
-def _parse_cron_number(text: str, least: int, names: tuple[str, ...]) -> int:
+def _parse_cron_number(text: str, minimum: int, names: tuple[str, ...]) -> int:
     if text.isdigit():
         return int(text)
-    return names.index(text.upper()) + least if text.upper() in names else -1
+    return names.index(text.upper()) + minimum if text.upper() in names else -1

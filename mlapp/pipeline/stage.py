@@ -18,10 +18,13 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 @dataclass(frozen=True)
 class Role:
-    """The arguments of a stage, in order, and whether its other arguments are parameters of the pipeline.
+    """The role of a stage in the pipeline.
 
-    The stages that also run in serving (`parameters=False`) take none: a request has no way to give them.
-    `defaults` are those of parameters that the role knows and a function declares without a default.
+    Attributes:
+        receives: names of the leading arguments, which mlapp passes.
+        parameters: whether further arguments are parameters of the pipeline. Stages that also run in serving have
+            none, because a request cannot set them.
+        defaults: defaults of known parameters, for functions that declare them without one.
     """
 
     name: str
@@ -54,7 +57,12 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A function in its role. `receives` counts its leading arguments that mlapp fills; the rest are parameters."""
+    """A function in its role.
+
+    Attributes:
+        receives: number of leading arguments that mlapp passes; the rest are parameters.
+        options: the options of its decorator.
+    """
 
     role: Role
     function: Callable[..., Any]
@@ -67,7 +75,7 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """Its name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
+        """The stage's name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
         if isinstance(self.options, DefaultOptions):
             return f"the default {self.role.name} of {self.options.framework}"
         return describe_stage_function(self.role.name, self.function)
@@ -84,7 +92,7 @@ class Stage:
 
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
-        """The arguments that the function declares beyond those of its role, with the role's defaults."""
+        """The function's arguments after those of its role, with the role's defaults."""
         own, defaults = list(self.signature.parameters.values())[self.receives :], self.role.defaults
         return [
             argument.replace(default=defaults[argument.name])
@@ -106,30 +114,30 @@ def make_stage(
         raise DeclarationError(
             f"@app.{role.name} marks {function!r}, which is not a function.", f"Put @app.{role.name} above a function."
         )
-    own = list(_read_stage_signature(function).parameters.values())
-    leading = [argument for argument in own if argument.kind in POSITIONAL]
-    takes_any = any(argument.kind is inspect.Parameter.VAR_POSITIONAL for argument in own)
-    wanted = role.receives
-    if "target" in wanted and not has_target and not _stage_takes_target(leading, wanted):
-        wanted = tuple(name for name in wanted if name != "target")
-    if len(leading) < len(wanted) and not takes_any:
-        raise _stage_signature_error(role, function, wanted, own)
-    receives = min(len(wanted), len(leading)) if not takes_any else len(wanted)
+    arguments = list(_read_stage_signature(function).parameters.values())
+    leading = [argument for argument in arguments if argument.kind in POSITIONAL]
+    takes_any = any(argument.kind is inspect.Parameter.VAR_POSITIONAL for argument in arguments)
+    expected = role.receives
+    if "target" in expected and not has_target and not _stage_takes_target(leading, expected):
+        expected = tuple(name for name in expected if name != "target")
+    if len(leading) < len(expected) and not takes_any:
+        raise _stage_signature_error(role, function, expected, arguments)
+    receives = min(len(expected), len(leading)) if not takes_any else len(expected)
     rest = [
         argument
-        for argument in own[min(receives, len(leading)) :]
+        for argument in arguments[min(receives, len(leading)) :]
         if argument.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
     positional_only = [argument for argument in rest if _is_required_stage_argument(argument)]
     if positional_only or (
         rest and not role.parameters and any(_is_named_stage_argument(argument) for argument in rest)
     ):
-        raise _stage_signature_error(role, function, wanted, own)
+        raise _stage_signature_error(role, function, expected, arguments)
     return Stage(role, function, receives, options)
 
 
 def describe_stage_function(role: str, function: Callable[..., Any]) -> str:
-    """`role 'name' in file:line`, as far as known; `data_reader.sql` for a data source."""
+    """`role 'name' in file:line`, without the location if it is unknown; `data_reader.sql` for a data source."""
     source = getattr(function, "source", None)
     if isinstance(source, str):
         return f"{role}.{source}"
@@ -141,9 +149,9 @@ def describe_stage_function(role: str, function: Callable[..., Any]) -> str:
 
 
 def resolve_stage_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations as types; one that cannot be resolved counts as missing.
+    """The signature with annotations resolved to types; an annotation that cannot be resolved is dropped.
 
-    An annotation can name a type that only a type checker imports, so each one is resolved separately.
+    Each annotation is resolved separately, because some can name types that only a type checker imports.
     """
     signature = _read_stage_signature(function)
     scope = _make_stage_annotation_scope(function)
@@ -183,21 +191,21 @@ def _make_stage_annotation_scope(function: Callable[..., Any]) -> dict[str, Any]
 
 
 def _read_stage_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature; that of a class whose `__init__` takes `**kwargs` is completed from its bases."""
+    """The signature. If the `__init__` of a class takes `**kwargs`, the parameters of its bases are added."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return inspect.Signature()
     if not isinstance(function, type):
         return signature
-    found: dict[str, inspect.Parameter] = dict(signature.parameters)
-    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in found.values()):
+    arguments: dict[str, inspect.Parameter] = dict(signature.parameters)
+    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments.values()):
         for base in function.__mro__[1:]:
             if "__init__" in vars(base) and base is not object:
                 for argument in list(inspect.signature(base.__init__).parameters.values())[1:]:  # type: ignore[misc]
                     if _is_named_stage_argument(argument):
-                        found.setdefault(argument.name, argument.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    order = sorted(found.values(), key=lambda argument: argument.kind)
+                        arguments.setdefault(argument.name, argument.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    order = sorted(arguments.values(), key=lambda argument: argument.kind)
     return inspect.Signature(order)
 
 
@@ -209,17 +217,17 @@ def _is_required_stage_argument(argument: inspect.Parameter) -> bool:
     return argument.kind is inspect.Parameter.POSITIONAL_ONLY and argument.default is inspect.Parameter.empty
 
 
-def _stage_takes_target(leading: list[inspect.Parameter], wanted: tuple[str, ...]) -> bool:
-    """Whether a function takes a target although the app declares none: a parser can return one."""
-    return len(leading) >= len(wanted) and leading[len(wanted) - 1].default is inspect.Parameter.empty
+def _stage_takes_target(leading: list[inspect.Parameter], expected: tuple[str, ...]) -> bool:
+    """Whether a function requires a target although the app declares none, as a parser can return one."""
+    return len(leading) >= len(expected) and leading[len(expected) - 1].default is inspect.Parameter.empty
 
 
 def _stage_signature_error(
-    role: Role, function: Callable[..., Any], wanted: tuple[str, ...], own: list[inspect.Parameter]
+    role: Role, function: Callable[..., Any], expected: tuple[str, ...], arguments: list[inspect.Parameter]
 ) -> DeclarationError:
-    has = ", ".join(str(argument).split(":")[0].split("=")[0].strip() for argument in own)
-    should = ", ".join((*wanted, "…its parameters") if role.parameters else wanted)
+    actual_list = ", ".join(str(argument).split(":")[0].split("=")[0].strip() for argument in arguments)
+    expected_list = ", ".join((*expected, "…its parameters") if role.parameters else expected)
     return DeclarationError(
-        f"{describe_stage_function(role.name, function)} takes ({has}).",
-        f"Change its parameters to ({should}), in this order.",
+        f"{describe_stage_function(role.name, function)} takes ({actual_list}).",
+        f"Change its parameters to ({expected_list}), in this order.",
     )

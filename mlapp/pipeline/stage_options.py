@@ -28,11 +28,11 @@ class ModelOptions(TaskOptions):
     Attributes:
         format: the format to save in; the framework's own when None.
         trusted: additional types that loading can import, as `module.Class`.
-        is_trained: the function or file provides a trained model, and no trainer runs.
+        is_trained: whether the function or file provides a trained model; then no trainer runs.
         file: the file of a ready model; None if a function provides the model.
 
     Raises:
-        DeclarationError: a value of another type.
+        DeclarationError: a value has the wrong type.
     """
 
     format: str | None = None
@@ -51,12 +51,12 @@ class PredictorOptions(TaskOptions):
     """The options of `@app.predictor`.
 
     Attributes:
-        batch: requests that wait at the same time go through the predictor as one table.
+        batch: whether the predictor gets requests that wait at the same time as one table.
         max_batch: maximum rows per call; `serve.max_batch` when None.
         wait: seconds that a request can wait for others; `serve.batch_wait` when None.
 
     Raises:
-        DeclarationError: a value that no server can use.
+        DeclarationError: a value has the wrong type or is out of range.
     """
 
     batch: bool = True
@@ -89,8 +89,8 @@ class DefaultOptions(TaskOptions):
     """The options of a framework's default stage.
 
     Attributes:
-        framework: its name.
-        takes_array: the stage receives features as an array, like the app's predictor.
+        framework: the framework's name.
+        takes_array: whether the stage receives features as an array, like the app's predictor.
     """
 
     framework: str = ""

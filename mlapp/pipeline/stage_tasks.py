@@ -19,7 +19,7 @@ class Resources:
     """Resources of one task on a cluster. `cpu` in cores, `memory` and `disk` as Kubernetes quantities (`8Gi`).
 
     Raises:
-        DeclarationError: a quantity that Kubernetes refuses.
+        DeclarationError: a value is not a quantity in Kubernetes notation.
     """
 
     cpu: float | str | None = None
@@ -44,7 +44,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Task:
-    """How a stage runs as a separate task. A run in this process ignores it.
+    """Settings of a stage that runs as a separate task on a cluster. Local runs ignore them.
 
     Args:
         cache: reuse the result of an earlier run with the same inputs and the same code.
@@ -53,7 +53,7 @@ class Task:
         secrets: each `GROUP/KEY`, or one name for both.
 
     Raises:
-        DeclarationError: a value that every cluster refuses.
+        DeclarationError: a value is not valid on any cluster.
     """
 
     resources: Resources | None = None
@@ -85,25 +85,25 @@ class TaskArguments(TypedDict, total=False):
     secrets: Sequence[str]
 
 
-def make_stage_task(role: str, options: Mapping[str, Any], own: Sequence[str] = ()) -> Task:
-    """How a stage runs, from the options of its decorator.
+def make_stage_task(role: str, options: Mapping[str, Any], other_options: Sequence[str] = ()) -> Task:
+    """The task settings of a stage, from the options of its decorator.
 
     Args:
-        own: the decorator's other options, to suggest and list them.
+        other_options: names of the decorator's other options, for suggestions in errors.
 
     Raises:
-        DeclarationError: an unknown option, or a value that every cluster refuses.
+        DeclarationError: an option is unknown, or a value is not valid on any cluster.
     """
-    known = {*own, *(field.name for field in fields(Task))}
+    names = {*other_options, *(field.name for field in fields(Task))}
     for name, value in options.items():
         if name in {field.name for field in fields(Resources)}:
             raise DeclarationError(
                 f"@app.{role} has no option '{name}'.", f"Write @app.{role}(resources=Resources({name}={value!r}))."
             )
-        if name not in known:
+        if name not in names:
             raise DeclarationError(
-                f"@app.{role} has no option '{name}'.{suggest_nearest(name, known)}",
-                f"Known: {', '.join(sorted(known))}.",
+                f"@app.{role} has no option '{name}'.{suggest_nearest(name, names)}",
+                f"Known: {', '.join(sorted(names))}.",
             )
     try:
         return Task(**options)
@@ -112,10 +112,10 @@ def make_stage_task(role: str, options: Mapping[str, Any], own: Sequence[str] = 
 
 
 def merge_stage_tasks(tasks: Sequence[Task]) -> Task:
-    """How several stages run as one task.
+    """The task settings of several stages that run as one task.
 
-    The first stage decides the caching, as the others run inside of it. Resources and timeout are those of the
-    first stage that has any, retries the maximum, secrets those of all stages.
+    The first stage decides about caching, because the others run inside it. Resources and timeout come from the first
+    stage that has them; retries are the maximum of all stages, and secrets the union.
     """
     if not tasks:
         return Task()

@@ -21,14 +21,14 @@ class Structure:
     required: frozenset[str]
 
     def build(self, values: Mapping[str, Any]) -> Any:
-        """An object with these values, which are of the fields' types."""
+        """Create an object from field values that already have the fields' types."""
         if hasattr(self.kind, "model_validate"):
             return self.kind.model_validate(dict(values))
         return self.kind(**values)
 
 
 def find_structure(kind: Any) -> Structure | None:
-    """The structure of a type, also within `Annotated[…]` or `… | None`; None for a type without named fields."""
+    """The structure of a type, also inside `Annotated[…]` or `… | None`; None for a type without named fields."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return find_structure(options[0])
@@ -84,8 +84,8 @@ def _list_structure_fields(kind: type) -> dict[str, bool] | None:
     if hasattr(kind, "__attrs_attrs__"):
         import attrs
 
-        own: Any = kind
-        return {field.name: field.default is attrs.NOTHING for field in own.__attrs_attrs__ if field.init}
+        attrs_class: Any = kind
+        return {field.name: field.default is attrs.NOTHING for field in attrs_class.__attrs_attrs__ if field.init}
     return None
 
 

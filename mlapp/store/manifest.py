@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.pipeline.parameters import Recorded
+from mlapp.pipeline.parameters import RecordedValue
 from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema
 from mlapp.store import names
@@ -112,4 +112,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def list_manifest_parameters(manifest: Manifest) -> dict[str, Any]:
     """The parameters of a version, for training another one with them."""
-    return {name: Recorded(value) for name, value in manifest.parameters.items()}
+    return {name: RecordedValue(value) for name, value in manifest.parameters.items()}

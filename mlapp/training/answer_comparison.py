@@ -1,4 +1,4 @@
-"""Compares two answers up to the rounding errors of another order of summation."""
+"""Compares predictions, and tolerates rounding errors from a different order of summation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from mlapp.schema.dtypes import is_missing_value
 
 RELATIVE = 1e-4
-"""Relative tolerance: 32-bit models sum in another order for one row than for many."""
+"""Relative tolerance: 32-bit models sum one row in a different order than many rows."""
 ABSOLUTE = 1e-6
 
 
 def list_answer_rows(values: Any) -> list[Any] | None:
-    """Predictions or features as a list with one entry per row; None for values without comparable rows."""
+    """Predictions or features as a list of rows; None for values without comparable rows."""
     if isinstance(values, (list, tuple)):
         return list(values)
     if isinstance(values, dict):
@@ -24,8 +24,8 @@ def list_answer_rows(values: Any) -> list[Any] | None:
     if hasattr(values, "toarray"):  # a sparse matrix
         values = values.toarray()
     if hasattr(values, "tolist") and getattr(values, "ndim", 1) != 0:
-        found = values.tolist()
-        return found if isinstance(found, list) else None
+        rows = values.tolist()
+        return rows if isinstance(rows, list) else None
     return None
 
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-MOST_CLASSES = 100
-"""A numeric target with more distinct values than this is taken for a quantity, and not stratified."""
+MAX_CLASSES = 100
+"""A numeric target with more distinct values is treated as a quantity, and the split is not stratified."""
 
 
 def load_default_table(data: Any) -> pd.DataFrame:
-    """A table from pandas, polars, Arrow, a list of dicts, a dict of columns, JSON text, or an iterator of such parts.
+    """Convert pandas, polars, Arrow, a list of dicts, a dict of columns, JSON text, or an iterator of these to a table.
 
     Raises:
-        DataError: it is none of them.
+        DataError: the data has another type.
     """
     import pandas as pd
 
@@ -30,10 +30,10 @@ def load_default_table(data: Any) -> pd.DataFrame:
     if isinstance(data, (str, bytes)):
         data = _parse_default_json(data)
     if isinstance(data, Iterator):
-        found = list(data)
-        if found and all(_is_default_row(part) for part in found):
-            return pd.DataFrame(found)
-        parts = [load_default_table(part) for part in found]
+        items = list(data)
+        if items and all(_is_default_row(part) for part in items):
+            return pd.DataFrame(items)
+        parts = [load_default_table(part) for part in items]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if hasattr(data, "to_pandas"):
         is_arrow = type(data).__module__.partition(".")[0] == "pyarrow"
@@ -107,7 +107,7 @@ def parse_default_table(
     """Features and target by the columns of `App`; the target is None for an app without one.
 
     Raises:
-        DataError: a named column is not in the table.
+        DataError: the table lacks one of the columns.
     """
     targets = () if target is None else (target,) if isinstance(target, str) else target
     for role, names in (("target", targets), ("feature", features or ())):
@@ -124,7 +124,7 @@ def parse_default_table(
 
 
 def convert_decimals_to_floats(data: Any) -> Any:
-    """A table or a column with exact decimals as floats, as a model receives them in serving."""
+    """Convert exact decimals in a table or column to floats, which is what a model receives in serving."""
     import pandas as pd
 
     from mlapp.schema.infer import is_decimal_column
@@ -133,17 +133,17 @@ def convert_decimals_to_floats(data: Any) -> Any:
         return data.astype("float64") if is_decimal_column(data) else data
     if not isinstance(data, pd.DataFrame):
         return data
-    # By dtypes first: access by column takes seconds for 10,000 columns.
+    # Filter by dtype first: accessing 10,000 columns one by one takes seconds.
     others = [at for at, dtype in enumerate(data.dtypes) if dtype.kind not in "biufcmM"]
-    exact = [at for at in others if is_decimal_column(data.iloc[:, at])]
-    if not exact:
+    decimals = [at for at in others if is_decimal_column(data.iloc[:, at])]
+    if not decimals:
         return data
     columns = {
-        at: data.iloc[:, at].astype("float64") if at in exact else data.iloc[:, at] for at in range(data.shape[1])
+        at: data.iloc[:, at].astype("float64") if at in decimals else data.iloc[:, at] for at in range(data.shape[1])
     }
-    made = pd.DataFrame(columns, index=data.index, copy=False)
-    made.columns = data.columns
-    return made
+    converted = pd.DataFrame(columns, index=data.index, copy=False)
+    converted.columns = data.columns
+    return converted
 
 
 def _parse_default_json(text: str | bytes) -> Any:
@@ -158,7 +158,7 @@ def _parse_default_json(text: str | bytes) -> Any:
 
 
 def encode_split_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
-    """The class of each row as a number; None if the target is not a class or a class has only one row."""
+    """Each row's class as a number; None if the target is not a class, or a class has only one row."""
     import numpy as np
 
     from mlapp.schema.infer import is_decimal_column
@@ -166,12 +166,12 @@ def encode_split_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.nd
     if len(targets) != 1 or targets[0] not in table.columns:
         return None
     target = table[targets[0]]
-    most = min(MOST_CLASSES, len(table) // 2)
-    # The first rows usually tell: to count all distinct numbers takes more memory than the column.
+    max_classes = min(MAX_CLASSES, len(table) // 2)
+    # Check the first rows before all of them: counting all distinct numbers takes more memory than the column.
     if (
         target.dtype.kind == "f"
         or is_decimal_column(target)
-        or any(part.nunique(dropna=False) > most for part in (target.head(10 * MOST_CLASSES), target))
+        or any(part.nunique(dropna=False) > max_classes for part in (target.head(10 * MAX_CLASSES), target))
     ):
         return None
     codes = target.astype("category").cat.codes.to_numpy()
@@ -192,14 +192,14 @@ def _draw_default_test_rows(
 def _draw_stratified_test_rows(
     classes: np.ndarray[Any, Any], test_rows: int, random: np.random.Generator
 ) -> np.ndarray[Any, Any]:
-    """Select `test_rows` rows so that each class keeps its share (the largest remainders get the rows left over)."""
+    """Select `test_rows` rows so that each class keeps its share; leftover rows go to the largest remainders."""
     import numpy as np
 
     order = random.permutation(len(classes))
-    known, counts = np.unique(classes, return_counts=True)
-    exact = counts * (test_rows / len(classes))
-    quota = np.floor(exact).astype(int)
-    for at in np.argsort(quota - exact, kind="stable")[: test_rows - quota.sum()]:
+    labels, counts = np.unique(classes, return_counts=True)
+    shares = counts * (test_rows / len(classes))
+    quota = np.floor(shares).astype(int)
+    for at in np.argsort(quota - shares, kind="stable")[: test_rows - quota.sum()]:
         quota[at] += 1
-    drawn = classes[order]
-    return np.concatenate([order[drawn == each][:rows] for each, rows in zip(known, quota, strict=True)])
+    shuffled_classes = classes[order]
+    return np.concatenate([order[shuffled_classes == label][:rows] for label, rows in zip(labels, quota, strict=True)])

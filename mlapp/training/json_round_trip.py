@@ -26,12 +26,12 @@ from mlapp.schema.row_codec import RowCodec
 from mlapp.training.answer_comparison import is_close_answer
 
 CELLS = 50_000
-"""Values that go through JSON."""
+"""Maximum number of values that are sent through JSON."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows of the features as the parser gave them, and as a server decodes them."""
+    """Some rows of the features, as the parser returned them and as a server decodes them."""
 
     features: Any
     decoded: Any
@@ -43,10 +43,10 @@ class Sample:
 def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
     """Send features through JSON and the server's decoder.
 
-    Raw inputs are unknown if the app has a feature_loader. Then the features stay unchanged.
+    If the app has a feature_loader, its raw inputs are unknown, and the features stay unchanged.
 
     Raises:
-        DataError: values or types change on the way; names the column.
+        DataError: a value or type changes; names the column.
     """
     if pipeline.stage("feature_loader") is not None:
         return Sample(features, features)
@@ -102,7 +102,7 @@ def _decode_inputs(predictor: Predictor, features: Any, inputs: list[Any]) -> An
 
 
 def _list_rows(features: Any) -> list[Any]:
-    """Rows as a client sends them."""
+    """The rows as JSON values, as a client sends them."""
     if isinstance(features, dict):
         return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
     if hasattr(features, "tolist"):
@@ -120,14 +120,14 @@ def _list_records(features: Any) -> list[dict[str, Any]]:
 
 
 def _select_sendable_rows(features: Any, schema: Schema) -> Any:
-    """The rows without infinity, which JSON lacks; limited to a number that JSON handles quickly."""
+    """The rows without infinite values, which JSON lacks, up to a number that JSON handles quickly."""
     import numpy as np
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
-    most = max(2, CELLS // width)
+    max_rows = max(2, CELLS // width)
     if isinstance(features, dict) or is_dataset_feature_container(features):
         return features
-    features = features[:most]
+    features = features[:max_rows]
     if schema.kind != "table":
         return features
     floats = features.select_dtypes("floating")
@@ -139,7 +139,7 @@ def _require_unchanged_rows(features: Any, decoded: Any) -> None:
     """Check that rows of an array, or JSON values, are unchanged.
 
     Raises:
-        DataError: they do not.
+        DataError: a row or its type has changed.
     """
     before, after = convert_features_to_array(features), convert_features_to_array(decoded)
     if hasattr(before, "dtype") and before.dtype != object and getattr(after, "dtype", None) != before.dtype:

@@ -1,4 +1,4 @@
-"""Raw inputs of an app with a feature_loader: declared by the app, or inferred and tested in training."""
+"""The example of raw inputs for an app with a feature_loader: declared, or derived from the features and tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.schema.json_values import to_json_value
 
 
 def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
-    """The declared example, or an example of the features if the feature_loader accepts it; otherwise None.
+    """The declared example, or an example of the features if the feature_loader accepts it, otherwise None.
 
     Raises:
         DeclarationError: the feature_loader cannot read the declared example.
@@ -23,16 +23,16 @@ def make_raw_inputs(pipeline: Pipeline, features: Schema) -> RawInputs | None:
     if stage is None:
         return None
     options = pipeline.feature_loader_options
-    declared, schema = options.example, options.schema
-    if declared is not None:
-        load_raw_example(stage, declared)
-        return RawInputs(example=declared, schema=schema)
+    declared_example, schema = options.example, options.schema
+    if declared_example is not None:
+        load_raw_example(stage, declared_example)
+        return RawInputs(example=declared_example, schema=schema)
     example = to_json_value(features.example_inputs())
     try:
-        found = infer_schema(stage(msgspec.json.decode(msgspec.json.encode(example))))
-    except STAGE_ERRORS:  # it reads something else, such as an image path, and no example is known
+        inferred = infer_schema(stage(msgspec.json.decode(msgspec.json.encode(example))))
+    except STAGE_ERRORS:  # it expects something else, such as the path of an image
         return None
-    is_alike = (found.kind, found.names, found.shape) == (features.kind, features.names, features.shape)
+    is_alike = (inferred.kind, inferred.names, inferred.shape) == (features.kind, features.names, features.shape)
     return RawInputs(example=example, schema=schema) if is_alike else None
 
 

@@ -1,4 +1,4 @@
-"""The data_reader's data in parts, for work that needs each row once and not the whole table."""
+"""Reads the data_reader's data in parts, for work that needs each row once but not the whole table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.training import stage_calls
 def iterate_reader_parts(
     pipeline: Pipeline, parameters: Mapping[str, Any] | None = None, rows: int = 50_000
 ) -> Iterator[Any]:
-    """The table in parts: of `rows` rows if the reader is a streaming source, otherwise as the reader yields them.
+    """The table in parts of `rows` rows if the reader is a streaming source, otherwise as the reader yields it.
 
     Raises:
         UsageError: a parameter that neither reader nor loader takes. DataError: no data. UserCodeError: one raised.

@@ -1,4 +1,4 @@
-"""Makes a version of a trained model of an app that reads no data."""
+"""Prepares a ready model, which an app without a data_reader provides, for a version."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlapp.reporting import Reporter
 from mlapp.schema import ModelSchema, Schema, infer_prediction_schema, infer_schema
 from mlapp.schema.fields import Field
 from mlapp.training import round_trip
-from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.binding import build_model_and_bind_parameters, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.raw_inputs import load_raw_example, make_raw_inputs
 from mlapp.training.sampling import sample_feature_rows, sample_predictions
 
 UNKNOWN = Schema(kind="any")
 ROWS = 20
-"""Rows of numbers that a model is checked with."""
+"""Rows of random numbers for the check of a model."""
 
 
 def has_ready_model(pipeline: Pipeline) -> bool:
@@ -35,23 +35,23 @@ def has_ready_model(pipeline: Pipeline) -> bool:
 
 
 def adopt_ready_model(
-    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, to_keep: bool = False
+    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, must_be_savable: bool = False
 ) -> TrainedModel:
-    """The model with what is known about its features: from the feature_loader's example or from the model.
+    """The model with a schema of its features, from the feature_loader's example or from the model itself.
 
-    It has no metrics, because there is no data. It is checked like a model that was trained here, with the
-    example or with numbers.
+    It has no metrics, because the app reads no data. It is checked like a trained model, with the example or with
+    random numbers.
 
     Args:
-        to_keep: as for `mlapp.training.run`.
+        must_be_savable: as for `mlapp.training.run`.
 
     Raises:
-        ModelError: its file cannot be read; it cannot be saved and loaded, or cannot predict one row alone.
-        UserCodeError: a function of the user's raised.
+        ModelError: its file cannot be read; or it cannot be saved and loaded, or cannot predict a single row.
+        UserCodeError: one of the user's functions raised.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     tell("build")
-    model, framework, bound = build_and_bind(pipeline, parameters)
+    model, framework, bound = build_model_and_bind_parameters(pipeline, parameters)
     choose_model_format(pipeline, framework)
     tell("describe")
     schema, sample = _describe_ready_model(pipeline, framework, model)
@@ -70,18 +70,20 @@ def adopt_ready_model(
     )
     tell("check")
     if sample is None:
-        round_trip.require_loadable_model(trained, to_keep=to_keep)
+        round_trip.require_loadable_model(trained, must_be_savable=must_be_savable)
         return trained
     sent = send_through_json(pipeline, framework, schema.features, sample)
     predictions, cost = sample_predictions(pipeline, framework, model, sent.features)
     return replace(
         trained,
-        batching=round_trip.check_model_round_trip(trained, sent, predictions, cost, to_keep=to_keep, tell=tell),
+        batching=round_trip.check_model_round_trip(
+            trained, sent, predictions, cost, must_be_savable=must_be_savable, tell=tell
+        ),
     )
 
 
 def _describe_ready_model(pipeline: Pipeline, framework: Framework, model: Any) -> tuple[ModelSchema, Any]:
-    """The schema, and features to check the model with; None if nothing is known about them."""
+    """The schema, and features for the check of the model; None if the features are unknown."""
     loader = pipeline.stage("feature_loader")
     example = pipeline.feature_loader_options.example
     if loader is not None and example is not None:
@@ -96,14 +98,14 @@ def _describe_ready_model(pipeline: Pipeline, framework: Framework, model: Any) 
         for sample in (features, features[:1] * 0):
             with contextlib.suppress(Exception):  # a model of texts can raise anything
                 predictions, _ = sample_predictions(pipeline, framework, model, sample)
-                described = _make_ready_model_schema(infer_schema(sample))
-                return ModelSchema(features=described, predictions=infer_prediction_schema(predictions)), sample
-        return ModelSchema(features=_take_ready_model_names(features), predictions=UNKNOWN), None
+                features_schema = _make_ready_model_schema(infer_schema(sample))
+                return ModelSchema(features=features_schema, predictions=infer_prediction_schema(predictions)), sample
+        return ModelSchema(features=_make_named_ready_model_schema(features), predictions=UNKNOWN), None
     return ModelSchema(features=UNKNOWN, predictions=UNKNOWN), None
 
 
 def _make_ready_model_rows(model: Any, rows: int) -> Any:
-    """Rows of numbers, with as many columns as the model's `n_features_in_`."""
+    """Rows of random numbers with the model's `feature_names_in_` or `n_features_in_`; None if it has neither."""
     import numpy as np
     import pandas as pd
 
@@ -116,14 +118,14 @@ def _make_ready_model_rows(model: Any, rows: int) -> Any:
 
 
 def _make_ready_model_schema(schema: Schema) -> Schema:
-    """The schema of such rows, without the range of their numbers."""
+    """The schema of random rows, without the range of their numbers."""
     if schema.kind != "table":
         return msgspec.structs.replace(schema, example=[0.0] * schema.shape[0])
     fields = [Field(name=field.name, type="number", dtype="float64", example=0.0) for field in schema.fields]
     return Schema(kind="table", fields=fields)
 
 
-def _take_ready_model_names(features: Any) -> Schema:
+def _make_named_ready_model_schema(features: Any) -> Schema:
     if not hasattr(features, "columns"):
         return UNKNOWN
     return Schema(kind="table", fields=[Field(name=name, type="any", nullable=True) for name in features.columns])

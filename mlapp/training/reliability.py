@@ -29,22 +29,25 @@ from mlapp.training.sampling import sample_predictions
 
 log = logging.getLogger("mlapp")
 RESAMPLES = 50
-FEWEST = 10
-ROWS = 2_000
-"""Rows of a resample, at most."""
+MIN_RESAMPLES = 10
+"""Resamples before the time limit ends the estimate."""
+MAX_ROWS = 2_000
+"""Maximum number of rows in a resample."""
 BUDGET = 2.0
-"""Seconds for the resamples of one split."""
+"""Time limit in seconds for the resamples of one split."""
 BINS = 10
-"""Bins of confidence."""
-PART = 500
-"""Rows that are predicted at once, for the distribution of predictions."""
+"""Number of bins of confidence."""
+PART_ROWS = 500
+"""Rows per call for the distribution of predictions."""
 
 
 class Reliability:
     """Collects the errors of the metrics during the evaluation of the splits.
 
     Args:
-        evaluator: the stage that computes the metrics, and its `parameters`.
+        evaluator: the stage that computes the metrics.
+        estimator: the trained model.
+        parameters: the evaluator's parameters.
     """
 
     def __init__(self, evaluator: Stage, estimator: Any, parameters: Mapping[str, Any]) -> None:
@@ -53,10 +56,10 @@ class Reliability:
         self._errors: dict[str, dict[str, MetricError]] = {}
         self._calibration: Calibration | None = None
 
-    def add(self, split: str, features: Any, target: Any) -> None:
-        """Measure one split that the model was not trained on. The first split is only counted.
+    def add_split(self, split: str, features: Any, target: Any) -> None:
+        """Estimate the errors for one split. Skips the first split, on which the model was trained.
 
-        An evaluator that cannot take a resample leaves its metrics without an error.
+        If the evaluator fails on resamples, its metrics get no error.
         """
         if not self._has_first:
             self._has_first = True
@@ -64,13 +67,14 @@ class Reliability:
         self._errors[split] = estimate_metric_errors(
             self._evaluator, self._estimator, features, target, self._parameters
         )
-        formed = stage_calls.convert_stage_features(self._evaluator, features)
-        self._calibration = measure_reliability(self._estimator, formed, target) or self._calibration
+        stage_features = stage_calls.convert_stage_features(self._evaluator, features)
+        self._calibration = measure_reliability(self._estimator, stage_features, target) or self._calibration
 
-    def complete(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str]) -> Baseline:
-        """The baseline with the errors, and with the distribution of predictions.
+    def complete_baseline(self, baseline: Baseline, predictions: list[Any], rules: Mapping[str, str]) -> Baseline:
+        """The baseline with the errors and the distribution of predictions.
 
         Args:
+            predictions: one entry per row.
             rules: column → rule for its stored values.
         """
         return msgspec.structs.replace(
@@ -87,44 +91,44 @@ def estimate_metric_errors(
     """The standard error of each metric of a split. Empty if rows cannot be drawn or time runs out.
 
     Args:
-        features, target: of the split, transformed.
+        features, target: the split's transformed features, and its target.
     """
     import numpy as np
 
     rows = count_feature_rows(features) or 0
     if target is None or rows < 2:
         return {}
-    size = min(rows, ROWS)
+    size = min(rows, MAX_ROWS)
     random, started = np.random.default_rng(0), time.perf_counter()
-    found: list[dict[str, float]] = []
+    samples: list[dict[str, float]] = []
     for attempt in range(RESAMPLES):
-        chosen = random.integers(0, rows, size)
+        row_numbers = random.integers(0, rows, size)
         try:
             # The evaluation of the split has already printed the output of the user's function.
             with contextlib.redirect_stdout(io.StringIO()):
-                found.append(
+                samples.append(
                     stage_calls.call_evaluator(
                         evaluator,
                         estimator,
-                        take_feature_container_rows(features, chosen),
-                        take_feature_container_rows(target, chosen),
+                        take_feature_container_rows(features, row_numbers),
+                        take_feature_container_rows(target, row_numbers),
                         dict(parameters),
                     )
                 )
         except MlappError:  # such as ROC AUC of a resample with one class
-            if attempt >= FEWEST and not found:
+            if attempt >= MIN_RESAMPLES and not samples:
                 return {}
-        if found and not found[0]:  # the default metrics do not apply; the evaluation of the split has reported it
+        if samples and not samples[0]:  # the default metrics do not apply; the evaluation of the split has reported it
             return {}
         seconds = time.perf_counter() - started
-        if seconds > BUDGET and (len(found) >= FEWEST or seconds > 2 * BUDGET):
+        if seconds > BUDGET and (len(samples) >= MIN_RESAMPLES or seconds > 2 * BUDGET):
             break
-    if len(found) < 2:
+    if len(samples) < 2:
         return {}
     scale = math.sqrt(size / rows)
     errors = {}
-    for name in found[0]:
-        values = np.array([metrics.get(name, np.nan) for metrics in found], dtype=float)
+    for name in samples[0]:
+        values = np.array([metrics.get(name, np.nan) for metrics in samples], dtype=float)
         values = values[np.isfinite(values)]
         if len(values) >= 2:
             errors[name] = MetricError(float(values.std(ddof=1)) * scale, rows)
@@ -132,20 +136,20 @@ def estimate_metric_errors(
 
 
 def measure_reliability(estimator: Any, features: Any, target: Any) -> Calibration | None:
-    """How often a classifier is right at each confidence; None for a model without probabilities."""
+    """A classifier's accuracy at each level of confidence; None for a model without probabilities."""
     import numpy as np
 
     try:
         confidence, predicted = compute_reliability_confidence(estimator, features)
-        right = predicted == np.asarray(target).ravel()
+        is_right = predicted == np.asarray(target).ravel()
     except Exception:  # any error of a model that is not such a classifier
         return None
-    if not len(confidence) or np.shape(right) != confidence.shape:
+    if not len(confidence) or np.shape(is_right) != confidence.shape:
         return None
     edges = np.unique(np.quantile(confidence, np.linspace(0, 1, BINS + 1)[1:], method="inverted_cdf"))
-    at = np.minimum(np.searchsorted(edges, confidence), len(edges) - 1)
-    counts = np.bincount(at, minlength=len(edges))
-    accuracy = np.bincount(at, weights=right.astype(float), minlength=len(edges)) / np.maximum(counts, 1)
+    bins = np.minimum(np.searchsorted(edges, confidence), len(edges) - 1)
+    counts = np.bincount(bins, minlength=len(edges))
+    accuracy = np.bincount(bins, weights=is_right.astype(float), minlength=len(edges)) / np.maximum(counts, 1)
     return Calibration([float(edge) for edge in edges], [float(share) for share in accuracy], len(confidence))
 
 
@@ -153,7 +157,7 @@ def compute_reliability_confidence(estimator: Any, features: Any) -> tuple[Any, 
     """The probability of each row's most likely class, and that class.
 
     Raises:
-        Exception: the model gives no probabilities; of any type, as the model's library raises it.
+        Exception: the model has no probabilities; the type depends on the model's library.
     """
     import numpy as np
 
@@ -165,27 +169,27 @@ def compute_reliability_confidence(estimator: Any, features: Any) -> tuple[Any, 
 
 
 def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> list[Any]:
-    """Predictions for a sample of training rows, for their distribution. Empty if they cannot be made.
+    """Predictions for a sample of training rows, for their distribution. Empty if a call fails.
 
-    The schema's own rows were predicted before. An error here comes from costly calls, such as remote ones.
+    The rows of the schema's sample have already been predicted, so an error comes from a call such as a remote one.
     """
     started = time.perf_counter()
-    found: list[Any] = []
+    rows_found: list[Any] = []
     rows = count_feature_rows(features) or 0
-    for start in range(0, rows, PART):
-        part = take_feature_container_rows(features, range(start, min(start + PART, rows)))
+    for start in range(0, rows, PART_ROWS):
+        part = take_feature_container_rows(features, range(start, min(start + PART_ROWS, rows)))
         try:
-            made, _ = sample_predictions(pipeline, framework, estimator, part)
+            predictions, _ = sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:
             log.warning("The baseline has no distribution of predictions: %s", error.what)
             return []
-        found += list_reliability_rows(made)
+        rows_found += list_reliability_rows(predictions)
         if time.perf_counter() - started > BUDGET:
             break
-    return found
+    return rows_found
 
 
 def list_reliability_rows(predictions: Any) -> list[Any]:
-    """The result of a predictor as a list with one entry for each row."""
+    """A predictor's result as a list with one entry per row."""
     title = "the predictor"
     return normalization.normalize_to_rows(normalization.normalize_predictions(predictions, title), title)

@@ -1,7 +1,7 @@
-"""Checks, before a version exists, that a server gives the same answers as training.
+"""Checks, before a version is created, that a server gives the same answers as training.
 
-The saved model is loaded as in a server, and predicts the sample that passed `json_round_trip`: as one table, row by
-row, and in another order.
+The saved model is loaded as a server loads it, and predicts the sample of `json_round_trip`: as one table, row by row,
+and in a different order.
 """
 
 from __future__ import annotations
@@ -34,21 +34,19 @@ from mlapp.training.row_order import require_row_order
 from mlapp.training.seeds import fix_seeds
 
 log = logging.getLogger("mlapp")
-SHARE, LEAST = 0.05, 1.0
-"""Limit of the check's time, without saving and loading: a share of the training's seconds, and a minimum."""
-ALONE = 16
+TIME_SHARE, MIN_SECONDS = 0.05, 1.0
+"""Time limit of the check, without saving and loading: a share of the training time, and a minimum in seconds."""
+SINGLE_ROWS = 16
 """Rows that are predicted alone."""
 CALLS = 5
-"""Limit for the whole sample."""
+"""Calls with the whole sample that must fit in the time limit."""
 DEPENDENT = (
     "gives a row a different value when other rows are in the batch. A server of this version does not batch "
-    "requests, so "
-    "that no client's answer depends on another's."
+    "requests, so that no client's answer depends on another's."
 )
-ALONE_TODO = (
+SINGLE_ROW_TODO = (
     "A server predicts single rows: compute each row's values from that row alone, and give one row the same "
-    "columns as "
-    "many rows."
+    "columns as many rows."
 )
 NO_INDEX = "A server's features have no index: make it a column in the data_reader, table.reset_index()."
 INDEPENDENT = (
@@ -64,48 +62,49 @@ def check_model_round_trip(
     cost: float,
     *,
     folder: Path | None = None,
-    to_keep: bool = True,
+    must_be_savable: bool = True,
     tell: Callable[[str], None] = log.warning,
 ) -> bool:
-    """Check a trained model on a sample; returns whether its server may put the rows of several requests together.
+    """Check a trained model on a sample. Returns whether its server can batch the rows of several requests.
 
     Args:
-        predictions: of the trained model for the sample's features.
-        cost: seconds that they took.
-        folder: the model's files, if already written.
-        to_keep: as for `run`. Otherwise a model that cannot be saved is checked without a round trip.
+        predictions: the trained model's predictions for the sample's features.
+        cost: the seconds that they took.
+        folder: the model's files, if they exist already.
+        must_be_savable: as for `run`. If False, a model that cannot be saved is checked without saving and loading.
         tell: receives a line if the check is incomplete.
 
     Raises:
-        ModelError: it cannot be saved or loaded, its answers differ after loading, or it cannot predict one row alone.
-        DataError: its answers differ for the rows that a server decodes.
-        UserCodeError: a function of the user's raised.
+        ModelError: the model cannot be saved or loaded, predicts differently after loading, or cannot predict a single
+            row.
+        DataError: the model predicts differently for rows from the server's decoder.
+        UserCodeError: one of the user's functions raised.
     """
-    budget = max(LEAST, SHARE * trained.duration)
+    budget = max(MIN_SECONDS, TIME_SHARE * trained.duration)
     original = prediction.make_predictor(trained)
     with fix_seeds():  # the check does not change the user's random numbers
         loaded = (
             _load_saved_model(trained, folder)
             if folder is not None
-            else _save_and_load_model(trained, to_keep) or original
+            else _save_and_load_model(trained, must_be_savable) or original
         )
-        return _Check(original, loaded, sample, trained.format, tell).run(
+        return _RoundTripCheck(original, loaded, sample, trained.format, tell).compare_predictions(
             _list_predicted_rows(predictions, original), cost, budget
         )
 
 
-def require_loadable_model(trained: TrainedModel, *, to_keep: bool = True) -> None:
+def require_loadable_model(trained: TrainedModel, *, must_be_savable: bool = True) -> None:
     """Check that a model with unknown features can be saved and loaded.
 
     Raises:
-        ModelError: it cannot. UserCodeError: a function of the user's raised.
+        ModelError: it cannot be saved or loaded. UserCodeError: one of the user's functions raised.
     """
     with fix_seeds():
-        _save_and_load_model(trained, to_keep)
+        _save_and_load_model(trained, must_be_savable)
 
 
-class _Check:
-    """One model as trained and as loaded by a server."""
+class _RoundTripCheck:
+    """Compares the predictions of a trained model with those of the same model as a server loads it."""
 
     def __init__(
         self, original: Predictor, loaded: Predictor, sample: Sample, format: str, tell: Callable[[str], None]
@@ -114,21 +113,21 @@ class _Check:
         # ONNX models compute with 32 bits.
         self._absolute = 100 * ABSOLUTE if format == "onnx" else ABSOLUTE
 
-    def run(self, expected: list[Any], cost: float, budget: float) -> bool:
-        """Compare within a time limit in seconds; at least a few rows, or one if a call takes much of it."""
+    def compare_predictions(self, expected: list[Any], cost: float, budget: float) -> bool:
+        """Compare rows within the time limit `budget`, in seconds: at least two rows, or one if calls are slow."""
         count = count_feature_rows(self._sample.decoded) or 0
         deadline = time.perf_counter() + budget
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
-        first, alone = self._time_first_row()
+        first, seconds_alone = self._time_first_row()
         if has_streamed_predictor_results(self._loaded.stage):
             return True
-        if CALLS * alone > budget:  # the first call may have imported a library
-            first, alone = self._time_first_row()
+        if CALLS * seconds_alone > budget:  # the first call may have imported a library
+            first, seconds_alone = self._time_first_row()
         now = time.perf_counter()
-        if 2 * alone > budget:
-            self._tell(f"check one row only: {self._loaded.stage.title} takes {alone:.1f} s for it")
+        if 2 * seconds_alone > budget:
+            self._tell(f"check one row only: {self._loaded.stage.title} takes {seconds_alone:.1f} s for it")
             return self._compare_first_row(first, expected)
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))
@@ -139,7 +138,7 @@ class _Check:
         if differing is not None:
             if self._gives_random_answers(whole):
                 return True
-            self._explain_difference(differing, whole[1], expected)
+            raise self._make_difference_error(differing, whole[1], expected)
         stage = self._find_dependent_stage(whole, count, deadline)
         if stage is None or self._gives_random_answers(whole):
             return True
@@ -148,30 +147,30 @@ class _Check:
         return False
 
     def _predict_rows(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
-        """Transformed features and predictions, row by row. Passes a copy, as user code can modify its features."""
+        """Transformed features and predictions as lists of rows. Passes a copy, as user code can modify features."""
         transformed = predictor.transform_features(copy.copy(features))
-        found = finish_predictor_result(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
-        require_row_order(transformed, found, predictor.stage.title)
+        result = finish_predictor_result(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
+        require_row_order(transformed, result, predictor.stage.title)
         return list_answer_rows(transformed), _list_predicted_rows(
-            normalize_predictor_result(found, transformed, predictor.stage), predictor
+            normalize_predictor_result(result, transformed, predictor.stage), predictor
         )
 
     def _time_first_row(self) -> tuple[tuple[Any, Any], float]:
-        """The first row, predicted alone by the loaded model, and the seconds that it took."""
-        started = time.perf_counter()
-        return self._predict_row(0), time.perf_counter() - started
+        """The loaded model's result for the first row alone, and the seconds that it took."""
+        start = time.perf_counter()
+        return self._predict_row(0), time.perf_counter() - start
 
-    def _compare_first_row(self, found: tuple[Any, Any], expected: list[Any]) -> bool:
-        """`run` for the first row only: predicted alone by the loaded model, and with other rows by the trained one."""
-        if self._find_first_difference(found[1], expected[:1], [0]) is None:
+    def _compare_first_row(self, first_row: tuple[Any, Any], expected: list[Any]) -> bool:
+        """Compare only the first row: the loaded model predicted it alone, the trained model with other rows."""
+        if self._find_first_difference(first_row[1], expected[:1], [0]) is None:
             return True
         self._sample = self._sample.take_rows([0])
         trained = self._predict_rows(self._original, self._sample.features)[1]
-        is_dependent = self._find_first_difference(found[1], trained, [0]) is None
-        if self._gives_random_answers(found):
+        is_dependent = self._find_first_difference(first_row[1], trained, [0]) is None
+        if self._gives_random_answers(first_row):
             return True
         if not is_dependent:
-            self._explain_difference(0, found[1], trained)
+            raise self._make_difference_error(0, first_row[1], trained)
         if self._loaded.pipeline.predictor_options.batch:
             log.warning("%s %s %s", self._loaded.stage.title, DEPENDENT, INDEPENDENT)
         return False
@@ -182,40 +181,40 @@ class _Check:
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
-                NO_INDEX if "RangeIndex" in error.what else ALONE_TODO,
+                NO_INDEX if "RangeIndex" in error.what else SINGLE_ROW_TODO,
             ) from error
 
     def _find_dependent_stage(self, whole: tuple[Any, Any], count: int, deadline: float) -> str | None:
-        """The stage whose value for a row depends on the other rows, if found in time."""
-        found = None
-        some = _choose_single_rows(self._sample.decoded, count)
-        for row in some:  # predict each one, even after a difference
-            found = self._find_differing_stage(self._predict_row(row), whole, [row]) or found
+        """The title of a stage that computes a row's values from other rows; None if none is found in time."""
+        title = None
+        single_rows = _choose_single_rows(self._sample.decoded, count)
+        for row in single_rows:  # continue after a difference, as a later row can raise an error
+            title = self._find_differing_stage(self._predict_row(row), whole, [row]) or title
             if time.perf_counter() > deadline:
                 break
         # Some rows occur twice, to expose code that looks for duplicates.
-        order = [*range(count)[::-1], *some]
-        return found or self._find_differing_stage(
+        order = [*range(count)[::-1], *single_rows]
+        return title or self._find_differing_stage(
             self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, order)), whole, order
         )
 
-    def _find_differing_stage(self, found: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
-        """The first stage whose values for these rows differ from those in the whole table."""
+    def _find_differing_stage(self, values: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
+        """The title of the first stage with values for these rows that differ from those in the whole table."""
         transformer = self._loaded.pipeline.stage("feature_transformer")
-        if transformer is not None and found[0] is not None and whole[0] is not None:
+        if transformer is not None and values[0] is not None and whole[0] is not None:
             expected = [whole[0][row] for row in rows] if len(whole[0]) > max(rows) else []
-            if len(found[0]) != len(rows) or not all(map(is_close_answer, found[0], expected)):
+            if len(values[0]) != len(rows) or not all(map(is_close_answer, values[0], expected)):
                 return transformer.title
         expected = [whole[1][row] for row in rows]
-        if self._find_first_difference(found[1], expected, rows) is None:
+        if self._find_first_difference(values[1], expected, rows) is None:
             return None
         return self._loaded.stage.title
 
-    def _find_first_difference(self, found: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
+    def _find_first_difference(self, actual: list[Any], expected: list[Any], rows: Sequence[int]) -> int | None:
         """The index of the first entry that differs by more than rounding, except for equally likely classes."""
-        if len(found) != len(expected):
+        if len(actual) != len(expected):
             return 0
-        for at, (left, right) in enumerate(zip(found, expected, strict=True)):
+        for at, (left, right) in enumerate(zip(actual, expected, strict=True)):
             if not is_close_answer(left, right, self._absolute) and not self._is_tie(rows[at], left, right):
                 return at
         return None
@@ -235,34 +234,34 @@ class _Check:
             return False
 
     def _gives_random_answers(self, whole: tuple[Any, Any]) -> bool:
-        """Whether two identical calls differ. Then no comparison is possible."""
+        """Whether two identical calls return different results, so that no comparison is possible."""
         again = self._predict_rows(self._loaded, self._sample.decoded)
         return any(
             one is not None and (two is None or len(one) != len(two) or not all(map(is_close_answer, one, two)))
             for one, two in zip(whole, again, strict=True)
         )
 
-    def _explain_difference(self, row: int, found: list[Any], expected: list[Any]) -> None:
-        """Raise an error if a server's answer differs from the training's."""
-        told = f"row {row} of the sample gives {found[row]!r:.60} instead of {expected[row]!r:.60}"
+    def _make_difference_error(self, row: int, actual: list[Any], expected: list[Any]) -> ModelError | DataError:
+        """The error for a prediction that differs from that of the trained model: caused by the format, or by JSON."""
+        difference = f"row {row} of the sample gives {actual[row]!r:.60} instead of {expected[row]!r:.60}"
         rows = self._predict_rows(self._original, self._sample.decoded)[1]
         if self._find_first_difference(rows, expected, range(len(expected))) is None:
-            raise ModelError(
-                f"The saved and reloaded model does not predict like the trained one: {told}.",
+            return ModelError(
+                f"The saved and reloaded model does not predict like the trained one: {difference}.",
                 "Save everything that the predictions depend on, or choose another format.",
             )
-        raise DataError(
-            f"{self._loaded.stage.title} predicts differently for features that came as JSON: {told}.",
+        return DataError(
+            f"{self._loaded.stage.title} predicts differently for features that came as JSON: {difference}.",
             "Use only the columns' values: a table's index and attributes are not sent.",
         )
 
 
-def _save_and_load_model(trained: TrainedModel, to_keep: bool) -> Predictor | None:
+def _save_and_load_model(trained: TrainedModel, must_be_savable: bool) -> Predictor | None:
     with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
         try:
             trained.save(Path(folder))
         except ModelError:
-            if to_keep:
+            if must_be_savable:
                 raise
             return None
         return _load_saved_model(trained, Path(folder))
@@ -275,7 +274,7 @@ def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:
     try:
         estimator = load_model_estimator(trained.pipeline, framework, trained.format, folder, parameters)
     except MlappError as error:
-        # A fresh file that a library cannot read will not be readable after another training.
+        # Advise against training again: the next file would be unreadable, too.
         has_own_advice = error.__cause__ is None or isinstance(error, UserCodeError)
         todo = error.todo if has_own_advice else SAVE_OTHERWISE
         raise ModelError(f"The model can be saved but not loaded: {error.what}", todo) from error
@@ -292,7 +291,7 @@ def _choose_single_rows(features: Any, count: int) -> list[int]:
     """Rows to predict alone: those with missing values, and others spread over the sample."""
     rows: list[int] = []
     if hasattr(features, "isna"):
-        lacking = features.isna().to_numpy()
-        rows = [row for row in range(count) if lacking[row].any()][: ALONE // 2]
-    step = max(1, count // ALONE)
-    return list(dict.fromkeys([*rows, *range(0, count, step)]))[: ALONE + len(rows)]
+        is_missing = features.isna().to_numpy()
+        rows = [row for row in range(count) if is_missing[row].any()][: SINGLE_ROWS // 2]
+    step = max(1, count // SINGLE_ROWS)
+    return list(dict.fromkeys([*rows, *range(0, count, step)]))[: SINGLE_ROWS + len(rows)]

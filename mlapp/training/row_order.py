@@ -1,4 +1,4 @@
-"""Refuses stages that return rows in another order, as the server pairs rows and answers by position."""
+"""Refuses stages that reorder rows: a server matches rows and predictions by position."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ def require_row_order(before: Any, after: Any, title: str) -> None:
     Raises:
         DataError: the index of the result has the same labels in another order.
     """
-    given: Any = getattr(before, "index", None)
-    found: Any = getattr(after, "index", None)
-    if not hasattr(given, "is_unique") or not hasattr(found, "is_unique") or len(given) != len(found):
+    index_before: Any = getattr(before, "index", None)
+    index_after: Any = getattr(after, "index", None)
+    if (
+        not hasattr(index_before, "is_unique")
+        or not hasattr(index_after, "is_unique")
+        or len(index_before) != len(index_after)
+    ):
         return
-    if given.equals(found) or not (given.is_unique and found.is_unique and found.isin(given).all()):
+    if index_before.equals(index_after) or not (
+        index_before.is_unique and index_after.is_unique and index_after.isin(index_before).all()
+    ):
         return
     raise DataError(
         f"{title} returned the rows in another order.",

@@ -14,17 +14,18 @@ from typing import Any
 from mlapp import frameworks
 from mlapp.baseline.redaction import redact_schema
 from mlapp.data.memory import return_free_memory
+from mlapp.frameworks import Framework
 from mlapp.model import TrainedModel, require_savable_model
 from mlapp.pipeline import Pipeline, Stage, bind_pipeline_parameters
 from mlapp.pipeline.feature_format import wants_batched_features
-from mlapp.pipeline.parameters import Parameter, Recorded, flatten_parameters, list_parameters
+from mlapp.pipeline.parameters import Parameter, RecordedValue, flatten_parameters, list_parameters
 from mlapp.progress import listen_progress
 from mlapp.reporting import Reporter
-from mlapp.schema import ModelSchema, infer_prediction_schema
+from mlapp.schema import ModelSchema, Schema, infer_prediction_schema
 from mlapp.schema.json_values import to_json_value
 from mlapp.store import ModelVersion
 from mlapp.training import continuation, defaults, ready_model, round_trip, stage_calls
-from mlapp.training.binding import build_and_bind, list_parameter_stages
+from mlapp.training.binding import StageValues, build_model_and_bind_parameters, list_parameter_stages
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.monitored_names import check_monitored_columns
 from mlapp.training.raw_inputs import make_raw_inputs
@@ -34,7 +35,7 @@ from mlapp.training.splits import Splits, identify_split_table
 from mlapp.training.streaming import TrainingStream
 
 FAST_SAMPLE = 0.5
-"""Seconds: a predictor that takes longer for the first rows does not predict more of them for the baseline."""
+"""Maximum seconds for the sample. A slower predictor predicts no further rows for the baseline."""
 
 
 def run(
@@ -43,7 +44,7 @@ def run(
     *,
     progress: Reporter | None = None,
     previous: ModelVersion | None = None,
-    to_keep: bool = False,
+    must_be_savable: bool = False,
 ) -> TrainedModel:
     """Train a model.
 
@@ -55,44 +56,40 @@ def run(
         parameters: by name, or `stage.name` where two stages share one.
         progress: called with the name of each step when it begins.
         previous: the version to continue training from, instead of a new model.
-        to_keep: the model becomes a version. A class without a format, or one that cannot be pickled, is refused before
-            the data is read. If False, it can be trained and tried, for example in a notebook.
+        must_be_savable: refuse a model that cannot be saved before the data is read. If False, it can still be trained
+            and tried, for example in a notebook.
 
     Raises:
-        DeclarationError: a stage is missing, or returned nothing usable.
-        ModelError: the model cannot continue `previous`, cannot be saved and loaded, or cannot predict a row alone.
+        DeclarationError: a stage is missing, or the model function or trainer returned None.
+        ModelError: the model cannot continue `previous`, cannot be saved and loaded, or cannot predict a single row.
         UsageError: an unknown parameter, or a value of the wrong type.
-        ConfigError: a column in `monitor:` is no feature.
-        DataError: empty data, no target, metrics that are not numbers, features that cannot be sent as JSON.
-        UserCodeError: a function of the user raised.
+        ConfigError: a column in `monitor:` is not a feature.
+        DataError: no data, no target, metrics that are not numbers, or features that cannot be sent as JSON.
+        UserCodeError: one of the user's functions raised.
     """
     tell = progress or (lambda step: None)
     if previous is None and ready_model.has_ready_model(pipeline):
-        return ready_model.adopt_ready_model(pipeline, parameters or {}, tell, to_keep=to_keep)
+        return ready_model.adopt_ready_model(pipeline, parameters or {}, tell, must_be_savable=must_be_savable)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    values = dict(parameters or {})
 
     tell("build")
-    model, framework, bound = build_and_bind(pipeline, values)
+    model, framework, bound, trainer = _build_checked_model(pipeline, parameters or {}, must_be_savable)
     recorded = flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework)))
-    require_savable_model(pipeline, framework, model, to_keep)
-    stage_calls.require_predict(pipeline, framework, model)
-    trainer = stage_calls.select_trainer(pipeline, framework)
-    stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
-    begun = None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
+    previous_model = (
+        None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
+    )
 
-    monitor = pipeline.monitor_settings
     data = _read_training_data(pipeline, trainer, bound, tell)
-    check_monitored_columns(monitor, data.schema)
+    check_monitored_columns(pipeline.monitor_settings, data.schema)
     if previous is not None:
         continuation.require_same_features_to_continue(previous, data.schema)
     sample = send_through_json(pipeline, framework, data.schema, data.sample)
 
     tell("train")
-    with listen_progress(lambda reached: tell(f"train {reached}")):
-        if begun is not None:
-            trainer, model = continuation.continue_training(trainer, framework, model, begun, *data.first)
+    with listen_progress(lambda step_progress: tell(f"train {step_progress}")):
+        if previous_model is not None:
+            trainer, model = continuation.continue_training(trainer, framework, model, previous_model, *data.first)
         estimator = stage_calls.call_trainer(trainer, model, *data.training, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
 
@@ -102,15 +99,10 @@ def run(
 
     tell("check")
     predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
-    is_fast = cost < FAST_SAMPLE
-    baseline = reliability.complete(
-        data.baseline,
-        predict_reliability_sample(pipeline, framework, estimator, data.baseline_sample)
-        if is_fast
-        else list_reliability_rows(predictions),
-        monitor.columns,
-    )
-    schema = redact_schema(data.schema, monitor.columns)
+    if cost < FAST_SAMPLE:
+        baseline_predictions = predict_reliability_sample(pipeline, framework, estimator, data.baseline_sample)
+    else:
+        baseline_predictions = list_reliability_rows(predictions)
     fingerprint, rows, columns = data.identity
     trained = TrainedModel(
         pipeline=pipeline,
@@ -118,23 +110,33 @@ def run(
         framework=framework,
         parameters=recorded,
         metrics=metrics,
-        schema=ModelSchema(
-            features=schema,
-            predictions=infer_prediction_schema(predictions),
-            inputs=make_raw_inputs(pipeline, schema),
-        ),
+        schema=_make_model_schema(pipeline, data.schema, predictions),
         fingerprint=fingerprint,
         rows=rows,
         columns=columns,
         started=started,
         duration=time.perf_counter() - clock,
         parent=None if previous is None else previous.version,
-        baseline=baseline,
+        baseline=reliability.complete_baseline(data.baseline, baseline_predictions, pipeline.monitor_settings.columns),
     )
     return replace(
         trained,
-        batching=round_trip.check_model_round_trip(trained, sample, predictions, cost, to_keep=to_keep, tell=tell),
+        batching=round_trip.check_model_round_trip(
+            trained, sample, predictions, cost, must_be_savable=must_be_savable, tell=tell
+        ),
     )
+
+
+def _build_checked_model(
+    pipeline: Pipeline, parameters: Mapping[str, Any], must_be_savable: bool
+) -> tuple[Any, Framework, StageValues, Stage | None]:
+    """The model, its framework, the values of all stages, and the trainer, with all checks that need no data."""
+    model, framework, bound = build_model_and_bind_parameters(pipeline, parameters)
+    require_savable_model(pipeline, framework, model, must_be_savable)
+    stage_calls.require_predict(pipeline, framework, model)
+    trainer = stage_calls.select_trainer(pipeline, framework)
+    stage_calls.check_trainer_parameters(trainer, framework, bound.get("trainer", {}))
+    return model, framework, bound, trainer
 
 
 def _read_training_data(
@@ -143,13 +145,13 @@ def _read_training_data(
     bound: Mapping[str, Mapping[str, Any]],
     tell: Reporter,
 ) -> Splits | TrainingStream:
-    """The reader's data: in parts for a trainer that takes parts, otherwise split."""
+    """The reader's data: as a stream if the trainer takes iterators, otherwise split."""
     tell("read")
-    read = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
-    if isinstance(read, Iterator) and wants_batched_features(trainer) and pipeline.stage("data_loader") is None:
-        return TrainingStream(pipeline, read, bound)
-    table = stage_calls.call_loader(pipeline, read, bound.get("data_loader", {}))
-    del read
+    data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
+    if isinstance(data, Iterator) and wants_batched_features(trainer) and pipeline.stage("data_loader") is None:
+        return TrainingStream(pipeline, data, bound)
+    table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
+    del data
     identity = identify_split_table(table)
     tell("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
@@ -158,16 +160,26 @@ def _read_training_data(
     return Splits(pipeline, splits, identity, bound)
 
 
+def _make_model_schema(pipeline: Pipeline, features: Schema, predictions: Any) -> ModelSchema:
+    """The schema of the version, without values of the features that `monitor.columns` redacts."""
+    redacted = redact_schema(features, pipeline.monitor_settings.columns)
+    return ModelSchema(
+        features=redacted,
+        predictions=infer_prediction_schema(predictions),
+        inputs=make_raw_inputs(pipeline, redacted),
+    )
+
+
 def _evaluate_splits(
     evaluator: Stage, estimator: Any, data: Splits | TrainingStream, parameters: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, float]], Reliability]:
-    """The metrics of each split, and the predictions that tell how reliable the model is."""
+    """The metrics of each split, and the reliability of the model."""
     metrics = {}
     reliability = Reliability(evaluator, estimator, parameters)
     for name, features, target in data.iterate_splits():
         metrics[name] = stage_calls.call_evaluator(evaluator, estimator, features, target, parameters)
-        reliability.add(name, features, target)
-        del features, target  # before the next split is taken
+        reliability.add_split(name, features, target)
+        del features, target  # free the memory before the next split
     return metrics, reliability
 
 
@@ -194,18 +206,22 @@ def read_features(
     A target column is optional: new data has none.
 
     Args:
-        parameters: those of the reader, the loader and the parser, as for training.
-        trained_with: the parameters of the version's training. The loader and the parser use them where
-            `parameters` has none, so that a parser scales as in training. The reader does not: it reads other rows.
+        parameters: parameters of the reader, the loader and the parser, as for training.
+        trained_with: the parameters of the version's training. The loader and the parser use them unless `parameters`
+            overrides them, so that a parser scales as in training. The reader does not, because it reads other rows.
 
     Raises:
         UsageError: a parameter that no stage takes. DataError: no data. UserCodeError: a stage raised.
     """
     pipeline.require_stages("data_reader")
     stages = [stage for role in ("data_reader", "data_loader", "data_parser") if (stage := pipeline.stage(role))]
-    known = list_parameters(stages)
+    declared_parameters = list_parameters(stages)
     bound = bind_pipeline_parameters(
-        known, {**_remember_training_run_values(known, trained_with or {}, parameters or {}), **(parameters or {})}
+        declared_parameters,
+        {
+            **_select_recorded_training_values(declared_parameters, trained_with or {}, parameters or {}),
+            **(parameters or {}),
+        },
     )
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
@@ -218,17 +234,19 @@ def read_features(
     )
 
 
-def _remember_training_run_values(
-    known: list[Parameter], trained_with: Mapping[str, Any], given: Mapping[str, Any]
+def _select_recorded_training_values(
+    declared_parameters: list[Parameter], trained_with: Mapping[str, Any], current_values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Parameters of the loader and the parser in training, by full name, except those given now or left at default."""
-    found = {}
-    for parameter in known:
+    """The loader's and parser's values in training, by full name, unless overridden now or equal to the default."""
+    values = {}
+    for parameter in declared_parameters:
         names = (parameter.full_name, f"{parameter.stage.partition('_')[2]}.{parameter.name}", parameter.name)
         name = next((name for name in names if name in trained_with), None)
-        if parameter.stage == "data_reader" or name is None or any(each in given for each in names):
+        if parameter.stage == "data_reader" or name is None or any(each in current_values for each in names):
             continue
         value = trained_with[name]
-        if to_json_value(value.value if isinstance(value, Recorded) else value) != to_json_value(parameter.default):
-            found[parameter.full_name] = value
-    return found
+        if to_json_value(value.value if isinstance(value, RecordedValue) else value) != to_json_value(
+            parameter.default
+        ):
+            values[parameter.full_name] = value
+    return values

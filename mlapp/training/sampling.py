@@ -1,4 +1,4 @@
-"""Samples the features for the schema of predictions and for the check before a version exists."""
+"""Samples features and predictions, for the schema of predictions and the checks of a trained model."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from mlapp.schema.feature_containers import count_feature_rows, take_feature_con
 ROWS = 100
 """Rows of the sample."""
 COLUMNS = 50
-"""Number of columns for which a row with a missing value is searched."""
+"""Maximum number of columns for which the sample includes a row with a missing value."""
 CELLS = 10_000_000
-"""Number of values to check at once."""
+"""Number of values that are checked at once."""
 
 
 def sample_feature_rows(features: Any) -> Any:
-    """Rows spread over the features. For each column of a table with missing values, one such row is included.
+    """Rows spread evenly over the features. For each column with missing values, one such row is included.
 
-    Returns a copy, as a view keeps the whole table in memory. A table keeps its index, which a request lacks, to find
-    code that depends on the index.
+    Returns a copy, because a view would keep the whole table in memory. A table keeps its index, which a request lacks,
+    so that the check finds code that depends on the index.
     """
     import numpy as np
 
     rows = count_feature_rows(features) or 0
-    chosen = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
+    row_numbers = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
     if not hasattr(features, "iloc"):
-        return take_feature_container_rows(features, sorted(chosen))
-    found: list[int] = []
+        return take_feature_container_rows(features, sorted(row_numbers))
+    incomplete_rows: list[int] = []
     width = features.shape[1] if features.ndim > 1 else 0
     step = max(1, CELLS // max(rows, 1))
     for start in range(0, width, step):
         missing = features.iloc[:, start : start + step].isna().to_numpy(dtype=bool)
-        found += missing[:, missing.any(axis=0)].argmax(axis=0).tolist() if rows else []
-        if len(found) >= COLUMNS:
+        incomplete_rows += missing[:, missing.any(axis=0)].argmax(axis=0).tolist() if rows else []
+        if len(incomplete_rows) >= COLUMNS:
             break
-    chosen.update(found[:COLUMNS])
-    return features.iloc[sorted(chosen)].copy()
+    row_numbers.update(incomplete_rows[:COLUMNS])
+    return features.iloc[sorted(row_numbers)].copy()
 
 
 def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any, features: Any) -> tuple[Any, float]:
-    """Predictions for a few rows of training features, to infer their schema, and the seconds they took.
+    """Predict a few rows of training features.
 
     Returns:
-        A DataFrame, an array of numbers, or a list of JSON values.
+        The predictions, as a DataFrame, an array of numbers or a list of JSON values, and the seconds they took.
 
     Raises:
-        UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value for which
-            JSON has no representation.
+        UserCodeError: the predictor or transformer raised. DataError: not one prediction per row, or a value that JSON
+            cannot represent.
     """
     stage = select_predictor(pipeline, framework)
     predictor = Predictor(pipeline, estimator, framework, ModelSchema(features=UNKNOWN, predictions=UNKNOWN))

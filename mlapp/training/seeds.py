@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 SEED = 0
 TORCH_SEED = 67280421310721
-"""What PyTorch begins a process with: a model function that imports it draws the same weights the first time too."""
+"""PyTorch's initial seed in a new process: a model function that imports PyTorch draws the same weights every time."""
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def fix_seeds() -> Iterator[None]:
     """
     state = random.getstate()
     random.seed(SEED)
-    # A library that is not imported draws no numbers, and importing it here slows every training.
+    # Don't import them here: that would slow every training, and an unused library draws no numbers.
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None

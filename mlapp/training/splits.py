@@ -1,4 +1,4 @@
-"""Training on a table in memory: the trainer gets the first split, the evaluator each of them."""
+"""Splits of a table in memory: the trainer gets the first split, the evaluator all of them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PREDICTED_ROWS = 2_000
 
 
 class Splits:
-    """Features and target of each split. A split is dropped as soon as they are extracted, so that a large table is not
-    in memory twice.
+    """Features and target of each split. Each split is dropped after its features are extracted, so that a large table
+    is not in memory twice.
 
     Args:
-        splits: splits by name; they are removed from it.
+        splits: splits by name; the dict is emptied.
         identity: fingerprint, rows and columns of the whole table.
-        bound: stage → its parameters.
+        bound: stage → name → value of its parameters.
 
     Attributes:
         schema: the schema of the first split's features, before the transformer.
-        sample: some rows of these, see `sample_feature_rows`.
-        baseline_sample: rows drawn from all of these.
-        baseline: of the first split's features and target.
+        sample: some rows of the first split's features; see `sample_feature_rows`.
+        baseline_sample: random rows of the first split's features.
+        baseline: the baseline of the first split's features and target.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Splits:
         identity: tuple[str, int, int],
         bound: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self._pipeline, self._left, self._parameters = pipeline, splits, bound.get("data_parser", {})
+        self._pipeline, self._pending, self._parameters = pipeline, splits, bound.get("data_parser", {})
         self.identity = identity
         self._name = next(iter(splits))
         part = splits.pop(self._name)
@@ -66,7 +66,7 @@ class Splits:
 
     @property
     def first(self) -> tuple[Any, Any]:
-        """Transformed features and target of the first split; released after their evaluation."""
+        """Transformed features and target of the first split; released after the evaluation."""
         return self._first[0]
 
     training = first
@@ -75,8 +75,8 @@ class Splits:
     def iterate_splits(self) -> Iterator[tuple[str, Any, Any]]:
         """Name, transformed features and target of each split, once."""
         yield self._name, *self._first.pop()
-        for name in list(self._left):
-            features, target = stage_calls.call_parser(self._pipeline, self._left.pop(name), self._parameters)
+        for name in list(self._pending):
+            features, target = stage_calls.call_parser(self._pipeline, self._pending.pop(name), self._parameters)
             self.schema = widen_schema_by_split(self.schema, features)
             features = stage_calls.call_transformer(self._pipeline, features)
             yield name, features, target
@@ -87,9 +87,9 @@ def name_split_array_schema(schema: Schema, features: Any, table: Any) -> Schema
     """The schema of an array, with the names of the table's columns."""
     if schema.kind != "array":
         return schema
-    found = find_array_columns(features, table)
-    others = [name for name in list_split_columns(table) if isinstance(name, str) and name not in found]
-    return msgspec.structs.replace(schema, columns=found, unused=others) if found else schema
+    columns = find_array_columns(features, table)
+    unused = [name for name in list_split_columns(table) if isinstance(name, str) and name not in columns]
+    return msgspec.structs.replace(schema, columns=columns, unused=unused) if columns else schema
 
 
 def widen_schema_by_split(schema: Schema, features: Any) -> Schema:
@@ -109,12 +109,12 @@ def identify_split_table(table: Any) -> tuple[str, int, int]:
 
 
 def list_split_columns(table: Any) -> list[Any]:
-    """The names of a table's columns. Call it before the parser, which may remove columns."""
+    """The names of a table's columns. Call it before the parser, which can remove columns."""
     return list(getattr(table, "columns", ()))
 
 
 def copy_split_rows(features: Any) -> Any:
-    """A copy, because a view keeps the whole table in memory."""
+    """Copy rows, because a view would keep the whole table in memory."""
     return features.copy() if hasattr(features, "copy") else features
 
 
@@ -122,7 +122,8 @@ def describe_split(pipeline: Pipeline, features: Any, transformed: Any, target: 
     """The baseline of one split's features and target, without the values that `monitor.columns` redacts.
 
     Args:
-        features: as a client sends them; `transformed` as the model sees them.
+        features: before the transformer, as a client sends them.
+        transformed: after the transformer, as the model receives them.
     """
     rules = pipeline.monitor_settings.columns
     has_transformer = pipeline.stage("feature_transformer") is not None

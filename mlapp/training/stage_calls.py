@@ -1,6 +1,6 @@
-"""One function per stage: calls the user's or the default function, and checks the result.
+"""One function per stage, which calls the user's or the default function and checks the result.
 
-Each step can run separately, in this process or as a task on a cluster: its arguments hold everything it needs.
+Each can run on its own, in this process or as a task on a cluster, because its arguments contain everything it needs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def call_loader(pipeline: Pipeline, data: Any, parameters: Values) -> Any:
         table = call_stage(stage, data, **parameters)
     else:
         try:
-            with translate_user_errors(source.title):  # the reader's own: a generator runs only now
+            with translate_user_errors(source.title):  # a reader that is a generator runs only here
                 table = defaults.load_default_table(data)
                 refuse_equal_columns(table)
         except DataError as error:
@@ -89,10 +89,10 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
 
 
 def call_parser(pipeline: Pipeline, part: Any, parameters: Values) -> tuple[Any, Any]:
-    """Features and target of one split, exact decimals as floats; the target is None for an app without one.
+    """Features and target of one split, with exact decimals as floats; the target is None for an app without one.
 
     Raises:
-        DataError: a column is missing, the target has one value only, not a pair. UserCodeError: the parser raised.
+        DataError: a column is missing, or the parser did not return a pair. UserCodeError: the parser raised.
     """
     stage = pipeline.stage("data_parser")
     if stage is not None:
@@ -127,20 +127,22 @@ def call_transformer(pipeline: Pipeline, features: Any) -> Any:
     transformed = call_stage(stage, convert_features_to_array(features) if wants_array_features(stage) else features)
     if transformed is None:
         raise DataError(f"{stage.title} returned None.", "Return the transformed features.")
-    given, found = count_feature_rows(features), count_feature_rows(transformed)
-    if given is not None and found is not None and given != found:
+    rows_before, rows_after = count_feature_rows(features), count_feature_rows(transformed)
+    if rows_before is not None and rows_after is not None and rows_before != rows_after:
         raise DataError(
-            f"{stage.title} returned {found} rows for {given} input rows.", "Return one row for each input row."
+            f"{stage.title} returned {rows_after} rows for {rows_before} input rows.",
+            "Return one row for each input row.",
         )
     require_row_order(features, transformed, stage.title)
     return transformed
 
 
 def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
-    """The model, unfitted unless it is declared trained.
+    """The model, unfitted unless the app declares it trained.
 
     Raises:
-        DeclarationError: no model returned. ModelError: its file cannot be read. UserCodeError: the function raised.
+        DeclarationError: the function returned None, or the model's file does not exist. ModelError: the file cannot be
+            read. UserCodeError: the function raised.
     """
     stage = pipeline.stages["model"]
     options = pipeline.model_options
@@ -159,19 +161,19 @@ def call_builder(pipeline: Pipeline, parameters: Values) -> Any:
 
 
 def select_trainer(pipeline: Pipeline, framework: Framework) -> Stage | None:
-    """The trainer: the user's or the framework's; None for a model that comes trained."""
+    """The user's or the framework's trainer; None for a model that is already trained."""
     if pipeline.model_options.is_trained:
         return None
     return pipeline.stage("trainer") or _make_default_stage(pipeline, "trainer", framework)
 
 
 def select_evaluator(pipeline: Pipeline, framework: Framework) -> Stage:
-    """The evaluator: the user's or the framework's."""
+    """The user's or the framework's evaluator."""
     return pipeline.stage("evaluator") or _make_default_stage(pipeline, "evaluator", framework)
 
 
 def select_splitter(pipeline: Pipeline) -> Stage:
-    """The splitter: the user's, or the default one with its `test_size`, `shuffle` and `random_state`."""
+    """The user's splitter, or the default one with its `test_size`, `shuffle` and `random_state`."""
     return pipeline.stage("data_splitter") or Stage(ROLES["data_splitter"], defaults.split_default_table, 2)
 
 
@@ -186,13 +188,13 @@ def check_trainer_parameters(stage: Stage | None, framework: Framework, paramete
 
 
 def require_predict(pipeline: Pipeline, framework: Framework, model: Any) -> None:
-    """Check, before data is read, that the default predictor can call the model.
+    """Check, before data is read, that the model has the method that the default predictor calls.
 
     Raises:
-        ModelError: the model has no such method.
+        ModelError: the method is missing.
     """
     if pipeline.stage("predictor") is None and pipeline.stage("trainer") is None:
-        framework.require_predict(model, gives_probabilities=pipeline.predict_what == "proba")
+        framework.require_predict(model, gives_probabilities=pipeline.prediction_kind == "proba")
 
 
 def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, parameters: Values) -> Any:
@@ -213,47 +215,47 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
 
 
 def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, parameters: Values) -> dict[str, float]:
-    """The metrics of one split; a single number is called `score`.
+    """The metrics of one split; a single number is named `score`.
 
-    The framework's metrics are left out with a warning if they cannot be computed: the model is fitted, and
-    training can have taken hours.
+    If the framework's own metrics cannot be computed, a warning replaces them: the model is fitted, and training can
+    have taken hours.
 
     Raises:
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        found = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
+        result = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
     except MlappError as error:
         if not stage.is_default:
             raise
         reason = " ".join(error.what.split()).rstrip(".")
         log.warning("No metrics: %s. Write an @app.evaluator that measures the model.", reason)
         return {}
-    metrics = found if isinstance(found, Mapping) else {"score": found}
+    metrics = result if isinstance(result, Mapping) else {"score": result}
     try:
         return {str(name): _convert_evaluator_metric(value) for name, value in metrics.items()}
     except (TypeError, ValueError):
         raise DataError(
-            f"{stage.title} returned {found!r:.80}, which is not a metric.",
+            f"{stage.title} returned {result!r:.80}, which is not a metric.",
             "Return a float or a dict of floats, such as {'accuracy': 0.9}.",
         ) from None
 
 
 def call_stage(stage: Stage, *data: Any, **parameters: Any) -> Any:
-    """Call a stage's function; an error in it names the function and the user's line.
+    """Call a stage's function, and translate its errors to one that names the function and the user's line.
 
     Raises:
-        UserCodeError: it raised. An MlappError is raised unchanged.
+        UserCodeError: the function raised. An MlappError is raised unchanged.
     """
     with translate_user_errors(stage.title):
         return stage(*data, **parameters)
 
 
 def iterate_stage_items(stage: Stage, items: Iterable[Any]) -> Iterator[Any]:
-    """The items that a stage yields. A generator's code runs only here, so its errors are translated here.
+    """The items that a stage yields. A generator's code runs only here, so this function translates its errors.
 
     Raises:
-        UserCodeError: it raised. An MlappError is raised unchanged.
+        UserCodeError: the stage raised. An MlappError is raised unchanged.
     """
     iterator, end = iter(items), object()
     while True:
@@ -265,13 +267,13 @@ def iterate_stage_items(stage: Stage, items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
-    # A framework's stage takes any form. It gets the form that the model gets in serving.
+    # A framework's stage takes any format. It gets the one that the model gets in serving.
     options = DefaultOptions(framework=framework.name, takes_array=wants_array_features(pipeline.stage("predictor")))
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 
 def convert_stage_features(stage: Stage, features: Any) -> Any:
-    """Features in the form that a stage takes: a DataFrame or an array."""
+    """Features in the format that a stage takes: a DataFrame or an array."""
     takes_array = isinstance(stage.options, DefaultOptions) and stage.options.takes_array
     return convert_features_to_array(features) if takes_array or wants_array_features(stage) else features
 
@@ -287,7 +289,7 @@ def _convert_evaluator_metric(value: Any) -> float:
 
 
 def _check_stage_call_targets(pipeline: Pipeline, table: Any) -> None:
-    """Find a missing, empty or constant target before anything is fitted."""
+    """Check, before anything is fitted, that each target exists, has no missing values and is not constant."""
     if pipeline.stage("data_parser") is not None:
         return
     reader = pipeline.stages["data_reader"]

@@ -1,4 +1,4 @@
-"""Training on data larger than memory: a trainer that takes iterators gets the parts one after another.
+"""Training on data that is larger than memory: a trainer that takes iterators gets one part after another.
 
     app.data_reader.sql("${DB_URL}", "SELECT * FROM orders", chunks=50_000)
 
@@ -8,8 +8,8 @@
             model.partial_fit(x, y, classes=[0, 1])
         return model
 
-Each part is split separately. The held-out rows of the first parts, up to `HELD_OUT`, are kept for the evaluation;
-later parts are used entirely for training. Schema and fingerprint cover all parts that the trainer consumed.
+Each part is split separately. The held-out rows of the first parts, up to `HELD_OUT_ROWS`, are kept for the evaluation.
+Later parts are used entirely for training. Schema and fingerprint cover all parts that the trainer consumed.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from mlapp.training import defaults, stage_calls
 from mlapp.training.sampling import sample_feature_rows
 from mlapp.training.splits import PREDICTED_ROWS, copy_split_rows, describe_split, list_split_columns
 
-HELD_OUT = 100_000
-"""Rows of each split but the first, kept for the evaluation."""
-DESCRIBED = 100_000
-DESCRIBED_PART = 5_000
-"""Rows of the baseline, and of each part at most."""
+HELD_OUT_ROWS = 100_000
+"""Maximum number of rows of each evaluated split, except the first."""
+BASELINE_ROWS = 100_000
+"""Number of rows of the baseline, after which no more are added."""
+BASELINE_PART_ROWS = 5_000
+"""Maximum number of rows of the baseline from one part."""
 
 
 class TrainingStream:
-    """`Splits` of a reader's parts: the first split as iterators, once; then the other splits.
+    """Like `Splits`, for data that arrives in parts: the first split is a pair of iterators, which can be used once.
 
     Args:
-        parts: what the reader yields.
-        bound: stage → its parameters.
+        parts: the parts that the reader yields.
+        bound: stage → name → value of its parameters.
 
     Raises:
-        DataError: the data have no rows. UserCodeError: the reader raised.
+        DataError: the data has no rows. UserCodeError: the reader raised.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class TrainingStream:
         bound: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._pipeline, self._bound = pipeline, bound
-        self._described: list[tuple[Any, Any]] = []
-        self._described_rows = 0
+        self._baseline_pairs: list[tuple[Any, Any]] = []
+        self._baseline_row_count = 0
         self._digest = hashlib.sha256()
-        self._held: dict[str, list[tuple[Any, Any]]] = {}
-        self._held_rows: dict[str, int] = {}
+        self._held_out: dict[str, list[tuple[Any, Any]]] = {}
+        self._held_out_rows: dict[str, int] = {}
         self._schema: Schema | None = None
         self._rows = self._columns = 0
         reader = pipeline.stages["data_reader"]
@@ -76,7 +77,7 @@ class TrainingStream:
         self.sample = sample_feature_rows(features)
         """Some rows of the features of the first part, before the transformer."""
         self.first = stage_calls.call_transformer(pipeline, features), target
-        """Transformed features and target of the first part that is trained on."""
+        """Transformed features and target of the first part of the training data."""
         del features
         others = ((stage_calls.call_transformer(pipeline, features), target) for features, target in pairs)
         self.training: tuple[Any, Any] = _split_streamed_pairs(chain([self.first], others))
@@ -84,9 +85,7 @@ class TrainingStream:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """Fingerprint, rows and columns of the parts that the trainer consumed, in order. The same rows in parts of
-        another size have another fingerprint.
-        """
+        """Fingerprint, rows and columns of the consumed parts. The fingerprint depends on the size of the parts."""
         return self._digest.hexdigest(), self._rows, self._columns
 
     @property
@@ -94,19 +93,19 @@ class TrainingStream:
         """A sample of the rows that the baseline describes."""
         import pandas as pd
 
-        return draw_baseline_rows(pd.concat([features for features, _ in self._described]), PREDICTED_ROWS)
+        return draw_baseline_rows(pd.concat([features for features, _ in self._baseline_pairs]), PREDICTED_ROWS)
 
     @property
     def baseline(self) -> Baseline:
-        """The distribution of a sample of all parts so far, up to `DESCRIBED` rows."""
+        """The baseline of a sample of all parts so far."""
         import pandas as pd
 
-        features = pd.concat([features for features, _ in self._described], ignore_index=True)
-        targets = [target for _, target in self._described]
+        features = pd.concat([features for features, _ in self._baseline_pairs], ignore_index=True)
+        targets = [target for _, target in self._baseline_pairs]
         target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
         transformed = stage_calls.call_transformer(self._pipeline, features)
-        found = describe_split(self._pipeline, features, transformed, target)
-        return msgspec.structs.replace(found, rows=self._rows, classes=[])  # of a sample: others may exist
+        baseline = describe_split(self._pipeline, features, transformed, target)
+        return msgspec.structs.replace(baseline, rows=self._rows, classes=[])  # a sample can lack classes
 
     @property
     def schema(self) -> Schema:
@@ -119,8 +118,8 @@ class TrainingStream:
         import pandas as pd
 
         yield self._name, *self.first
-        for name in list(self._held):
-            features, targets = zip(*self._held.pop(name), strict=True)
+        for name in list(self._held_out):
+            features, targets = zip(*self._held_out.pop(name), strict=True)
             target = None if targets[0] is None else pd.concat(targets, ignore_index=True)
             yield name, stage_calls.call_transformer(self._pipeline, pd.concat(features, ignore_index=True)), target
 
@@ -133,39 +132,42 @@ class TrainingStream:
     def _split_streamed_part(self, table: Any) -> tuple[Any, Any]:
         splits = stage_calls.call_splitter(self._pipeline, table, self._bound.get("data_splitter", {}))
         self._name, *others = splits
-        if others and all(self._held_rows.get(name, 0) >= HELD_OUT for name in others):
+        if others and all(self._held_out_rows.get(name, 0) >= HELD_OUT_ROWS for name in others):
             splits = {self._name: table}
             others = []
         parameters, columns = self._bound.get("data_parser", {}), list_split_columns(table)
         features, target = stage_calls.call_parser(self._pipeline, splits[self._name], parameters)
-        found = infer_schema(features, columns)
-        self._schema = found if self._schema is None else merge_schemas(self._schema, found)
-        if self._described_rows < DESCRIBED and hasattr(features, "iloc"):
-            some = copy_split_rows(draw_baseline_rows(features, DESCRIBED_PART))
-            self._described.append(
-                (some, None if target is None else copy_split_rows(draw_baseline_rows(target, DESCRIBED_PART)))
+        schema = infer_schema(features, columns)
+        self._schema = schema if self._schema is None else merge_schemas(self._schema, schema)
+        if self._baseline_row_count < BASELINE_ROWS and hasattr(features, "iloc"):
+            sampled_rows = copy_split_rows(draw_baseline_rows(features, BASELINE_PART_ROWS))
+            self._baseline_pairs.append(
+                (
+                    sampled_rows,
+                    None if target is None else copy_split_rows(draw_baseline_rows(target, BASELINE_PART_ROWS)),
+                )
             )
-            self._described_rows += len(some)
+            self._baseline_row_count += len(sampled_rows)
         for name in others:
             pair = stage_calls.call_parser(self._pipeline, splits[name], parameters)
-            self._held.setdefault(name, []).append(pair)
-            self._held_rows[name] = self._held_rows.get(name, 0) + len(splits[name])
+            self._held_out.setdefault(name, []).append(pair)
+            self._held_out_rows[name] = self._held_out_rows.get(name, 0) + len(splits[name])
         return features, target
 
 
 def _split_streamed_pairs(pairs: Iterator[tuple[Any, Any]]) -> tuple[Iterator[Any], Iterator[Any]]:
-    """The first and the second items of pairs. `itertools.tee` keeps up to 57 parts that both have consumed."""
-    waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())
+    """Split an iterator of pairs into two. Unlike `itertools.tee`, it keeps no parts that both have consumed."""
+    queues: tuple[deque[Any], deque[Any]] = (deque(), deque())
 
-    def iterate_half(mine: int) -> Iterator[Any]:
+    def iterate_half(side: int) -> Iterator[Any]:
         while True:
-            if not waiting[mine]:
+            if not queues[side]:
                 pair = next(pairs, None)
                 if pair is None:
                     return
-                waiting[0].append(pair[0])
-                waiting[1].append(pair[1])
+                queues[0].append(pair[0])
+                queues[1].append(pair[1])
                 del pair
-            yield waiting[mine].popleft()
+            yield queues[side].popleft()
 
     return iterate_half(0), iterate_half(1)

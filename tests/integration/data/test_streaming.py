@@ -19,7 +19,7 @@ TRAINED = """
 import json, resource, sys
 from mlapp.training import streaming
 from tests.integration.data.test_streaming import an_app
-streaming.HELD_OUT = 20_000
+streaming.HELD_OUT_ROWS = 20_000
 app = an_app()
 app.train(rows=150_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

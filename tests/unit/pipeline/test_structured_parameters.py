@@ -17,7 +17,7 @@ from mlapp import App
 from mlapp.errors import UsageError
 from mlapp.pipeline import Parameter, bind_pipeline_parameters
 from mlapp.pipeline.parameter_values import to_plain_parameter_value
-from mlapp.pipeline.parameters import Recorded, flatten_parameters, list_open_parameter_stages, list_parameters
+from mlapp.pipeline.parameters import RecordedValue, flatten_parameters, list_open_parameter_stages, list_parameters
 
 
 class Solver(enum.Enum):
@@ -133,7 +133,7 @@ def test_a_wrong_field_is_named(kind: Any, values: dict[str, Any], message: str)
 def test_what_a_manifest_holds_gives_the_same_value_again(value: Any) -> None:
     recorded = json.loads(json.dumps(to_plain_parameter_value(value)))
     kind = tuple[int, float] if isinstance(value, tuple) and not isinstance(value, Named) else type(value)
-    assert bind_pipeline_parameters([Parameter("model", "p", kind)], {"p": Recorded(recorded)}) == {
+    assert bind_pipeline_parameters([Parameter("model", "p", kind)], {"p": RecordedValue(recorded)}) == {
         "model": {"p": value}
     }
 
@@ -141,7 +141,8 @@ def test_what_a_manifest_holds_gives_the_same_value_again(value: Any) -> None:
 def test_a_default_without_a_text_form_is_returned_unchanged() -> None:
     parameter = Parameter("model", "loss", Any, len)
     assert (
-        bind_pipeline_parameters([parameter], {"loss": Recorded(to_plain_parameter_value(len))})["model"]["loss"] is len
+        bind_pipeline_parameters([parameter], {"loss": RecordedValue(to_plain_parameter_value(len))})["model"]["loss"]
+        is len
     )
 
 

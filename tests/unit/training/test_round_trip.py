@@ -343,7 +343,7 @@ def test_a_model_of_an_own_trainer_without_a_format_is_reported() -> None:
     app.predictor(lambda model, features: [0] * len(features))
     app.evaluator(lambda model, features, target: 0.0)
     with pytest.raises(ModelError, match="declares no format") as raised:
-        training.run(app, {}, to_keep=True)
+        training.run(app, {}, must_be_savable=True)
     assert "@app.saver" in raised.value.todo
 
 
@@ -363,7 +363,7 @@ def test_a_class_without_a_format_is_reported_before_the_data_is_read_for_a_vers
 
     app.model(Own)
     with pytest.raises(ModelError, match="belongs to no framework that mlapp can save safely"):
-        training.run(app, to_keep=True)
+        training.run(app, must_be_savable=True)
     assert not read
     assert app.train().metrics is not None  # it can be tried in a notebook
 
@@ -402,7 +402,7 @@ def test_a_model_that_can_predict_once_it_is_fitted_is_trained(predict: Any) -> 
 
 
 def test_the_check_is_a_step_and_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(round_trip, "LEAST", 0.4)
+    monkeypatch.setattr(round_trip, "MIN_SECONDS", 0.4)
     app, messages, rows = an_app(), [], Counter[str]()
 
     @app.predictor
@@ -418,8 +418,8 @@ def test_the_check_is_a_step_and_costs_little(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("case", ["same", "forgets", "depends"])
 def test_of_a_predictor_that_takes_long_one_row_is_compared(case: str, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(round_trip, "LEAST", 0.02)
-    monkeypatch.setattr(round_trip, "SHARE", 0.0)
+    monkeypatch.setattr(round_trip, "MIN_SECONDS", 0.02)
+    monkeypatch.setattr(round_trip, "TIME_SHARE", 0.0)
     app, messages = an_app(), []
 
     @app.predictor

@@ -386,7 +386,7 @@ def test_the_same_row_gets_the_same_answer_by_every_way_in(data: st.DataObject, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            trained = app._trained = training.run(app, {"test_size": 0}, to_keep=True)
+            trained = app._trained = training.run(app, {"test_size": 0}, must_be_savable=True)
         except MlappError:
             return  # one refusal, in training
         seen = convert_decimals_to_floats(table)
