@@ -51,11 +51,12 @@ CONNECTIONS = 32
 SCENARIOS = ("rows", "records", "lone", "digits")
 MODES = ("off", "drift", "sample", "all")
 """What is recorded: nothing, counts, and the log of a sample or of all rows."""
-REQUESTS = 6_400
-"""Requests that are counted. A whole number of rounds of all connections."""
 NEVER = 1e9
 RATE = 20_000
 """Requests a second by the recorder's clock."""
+REQUESTS = RATE
+"""Requests that are counted: of one second, because monitoring works once a second. A whole number of rounds of all
+connections."""
 NO_STRINGS = ":".join(f"glibc.cpu.x86_rep_{name}_threshold=0x7fffffffffff" for name in ("movsb", "stosb"))
 """Keeps glibc from copying by `rep movsb`, which valgrind counts once a byte, and a processor once."""
 TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)

@@ -1,6 +1,7 @@
 """`python -m benchmarks.monitoring cost|report|evaluation`: what monitoring costs, and how much it can take.
 
-cost: CPU of the server for each request, memory and p99 with `monitor:` off, drift, sample and all, in turns.
+cost: CPU of the server for each request, memory and p99 with `monitor:` off, drift, sample and all, in turns. Before
+each measurement, the same load spends what monitoring may count and log at once after a pause.
 report: 24 windows of 64 features as a page. evaluation: 1e7 logged rows with truths, by the app's evaluator.
 """
 
@@ -33,6 +34,8 @@ MODES = {
     "sample": "{log: sample}",
     "all": "{log: all}",
 }
+WARM = 2.0
+"""Seconds of load before each measurement. Each server pauses while the others are measured."""
 ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -93,6 +96,7 @@ def _run_rounds(
     for number in range(arguments.rounds + 1):
         order = list(servers.items())
         for mode, (process, url) in order if number % 2 else reversed(order):
+            load.run(f"{url}/predict", [body], 32, WARM)
             before = process.cpu_times()
             found = load.run(f"{url}/predict", [body], 32, arguments.seconds)
             time.sleep(1.5)  # until what was recorded last is counted too

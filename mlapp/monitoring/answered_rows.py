@@ -81,8 +81,8 @@ class LoggedRows(NamedTuple):
     """
 
     features: Any
-    predictions: Sequence[Any]
-    requests: list[bytes]
+    predictions: Sequence[Any] | NDArray[Any]
+    requests: Sequence[bytes]
     rows: NDArray[np.int64]
     is_numbered: NDArray[np.bool_] | None
     keys: list[Any]
@@ -131,7 +131,7 @@ def describe_logged_rows(
         places = range(len(answered)) if of is None else of.tolist()
         pairs = zip(places, rows.tolist(), strict=True)
         keys = [found[row] if isinstance(found := keys[at], list) else found for at, row in pairs]
-    seconds, times = _list_logged_calls(batches)
+    seconds, times = _list_logged_calls(logged)
     return LoggedRows(
         answered.features,
         answered.predictions,
@@ -145,14 +145,13 @@ def describe_logged_rows(
     )
 
 
-def _list_logged_calls(batches: Sequence[RecordedBatch]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The seconds of the call, and the time of the answer, of each row of the batches that can be logged."""
+def _list_logged_calls(batches: Sequence[LoggedBatch]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The seconds of the call, and the time of the answer, of each row."""
     seconds: list[NDArray[np.float64]] = []
     times: list[NDArray[np.float64]] = []
     for batch in batches:
-        places = None if batch.logged is None else batch.logged.places
         for found, column in zip((seconds, times), expand_calls(batch.calls), strict=True):
-            found.append(column if places is None else column[np.asarray(places)])
+            found.append(column if batch.places is None else column[np.asarray(batch.places)])
     return np.concatenate(seconds), np.concatenate(times)
 
 

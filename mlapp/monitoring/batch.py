@@ -18,6 +18,10 @@ Call = tuple[int, float, float]
 """A call of a model: its number of rows, its seconds, and the time of the answer (since 1970)."""
 
 
+FEW = 16
+"""Rows up to which slices are faster than NumPy."""
+
+
 class JoinedResults(Sequence[Any]):
     """The predictions of each request, of one call of a model that answered all of them.
 
@@ -80,12 +84,13 @@ class LoggedBatch(msgspec.Struct, gc=False):
 
     Attributes:
         requests: the requests of `rows`, or, if one has several rows, all requests of the batch.
-        rows: the rows that can be logged, and `places` their indexes among those of the batch; None if they are all.
+        rows: the rows that can be logged, and `places` their indexes among those of `calls`; None if they are all.
         limit_bits: rows whose hash is below this power of two are complete.
     """
 
     requests: RequestNames
     rows: RecordedRows
+    calls: Sequence[Call]
     places: Sequence[int] | None = None
     limit_bits: int = BITS
 
@@ -94,26 +99,24 @@ class RecordedBatch(msgspec.Struct, gc=False):
     """One or more calls of a model in one window and hour, with those of their rows that are counted or can be logged.
 
     Attributes:
+        at: time of the first answer, in seconds since 1970.
         rows: number of answered rows.
         counted: the rows to count, each of which stands for `weight` rows.
-        waiting: number of rows that it keeps in memory.
     """
 
     model: Any
+    at: float
     rows: int
     counted: RecordedRows
     weight: int
     logged: LoggedBatch | None
-    calls: list[Call]
-    waiting: int
 
     @property
-    def at(self) -> float:
-        """Time of the first answer, in seconds since 1970."""
-        return self.calls[0][2]
+    def waiting(self) -> int:
+        """Number of rows that it keeps in memory."""
+        return max(len(self.counted.predictions), 0 if self.logged is None else len(self.logged.rows.predictions))
 
 
-NO_NAMES = RequestNames((), None, None)
 NO_ROWS = RecordedRows((), ())
 
 
@@ -148,12 +151,30 @@ def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRow
         return NO_ROWS
     predictions = [rows.predictions[at] for at in places]
     parts, count = rows.parts, len(rows.predictions)
-    if len(parts) == 1 and (packed := getattr(parts[0], "packed", parts[0])):
-        cells = np.frombuffer(packed, dtype=np.uint8).reshape(count, -1)
-        return RecordedRows([cells[places].tobytes()], predictions)
     if len(parts) == count:
         return RecordedRows([parts[at] for at in places], predictions)
+    pieces = [getattr(part, "packed", part) for part in parts]
+    if all(isinstance(piece, (bytes, memoryview)) for piece in pieces):
+        return RecordedRows([_take_packed_rows(pieces, count, places)], predictions)
     return RecordedRows(parts, predictions, places)
+
+
+def _take_packed_rows(pieces: Sequence[Any], count: int, places: Sequence[int]) -> bytes:
+    """Some of so many rows in pieces, each of which has one row or more.
+
+    Args:
+        places: indexes, in order.
+    """
+    if len(pieces) == 1 and len(places) > FEW:
+        return np.frombuffer(pieces[0], dtype=np.uint8).reshape(count, -1)[places].tobytes()
+    size, rest, start = sum(map(len, pieces)) // count, iter(pieces), 0
+    found, piece = [], next(rest)
+    for at in places:
+        while (offset := at * size - start) >= len(piece):
+            start += len(piece)
+            piece = next(rest)
+        found.append(piece[offset : offset + size])
+    return b"".join(found)
 
 
 def name_requests(requests: Sequence[Any], rows: int) -> RequestNames:

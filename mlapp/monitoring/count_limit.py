@@ -8,12 +8,15 @@ import numpy as np
 
 CELLS_PER_SECOND = 65_536
 """1,024 rows of 64 columns."""
-BURST = 80.0
-"""Seconds of the rate that may be counted at once, after a quiet time."""
+BURST = 8.0
+"""Seconds of the rate that may be counted at once, after a quiet time: enough to see a small shift, and so few that a
+load with pauses is counted as a steady one."""
 CELLS_OF_BATCH = 65_536
 """Cells of one batch that are counted when rows are drawn: the event loop waits for the draw."""
 MOST = 256
 """Largest weight of a row."""
+FEW = 16
+"""Runs of a batch up to which random numbers are drawn one by one."""
 RESERVE = 4.0
 """Seconds at the current rate for which all rows could be counted, before all are counted again."""
 
@@ -86,6 +89,14 @@ class CountLimit:
             self._runs[model] = run - rows, place - rows
             return []
         count = (rows - run - 1) // weight + 1  # of runs that begin before the end
+        if count <= FEW:
+            drawn = []
+            while place < rows:
+                drawn.append(place)
+                run += weight
+                place = run + int(self._random.random() * weight)
+            self._runs[model] = run - rows, place - rows
+            return drawn
         draws = np.frombuffer(self._random.randbytes(count + 1), dtype=np.uint8) & np.uint8(weight - 1)
         places = np.arange(run, run + (count + 1) * weight, weight) + draws
         places[0] = place

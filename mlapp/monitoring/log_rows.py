@@ -28,7 +28,9 @@ def make_log_table(version: str, logged: LoggedRows, names: Sequence[str], rules
     """
     own = _make_own_columns(version, logged)
     columns = _make_log_columns(logged.features, names)
-    return make_segment_table(columns, logged.predictions, own, logged.keys, rules)
+    predictions = logged.predictions
+    rows = predictions.tolist() if isinstance(predictions, np.ndarray) else predictions
+    return make_segment_table(columns, rows, own, logged.keys, rules)
 
 
 def _make_own_columns(version: str, logged: LoggedRows) -> dict[str, Any]:

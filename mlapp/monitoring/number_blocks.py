@@ -9,19 +9,24 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from mlapp.monitoring.answered_rows import LoggedRows
-from mlapp.monitoring.batch import Call, RecordedRows, expand_calls
+from mlapp.monitoring.batch import Call, expand_calls
 from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.number_segments import make_number_array
 from mlapp.monitoring.place import HOUR
+from mlapp.monitoring.plain_parquet import EncodedTexts, encode_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+AT_ONCE = 480
+"""Ids and predictions that are encoded at once: NumPy gives the interpreter back for more than 500 numbers."""
 PAD = 8
 """Cells between two columns: at a distance of a power of two they would share the same lines of the cache."""
 MOST_BLOCKS = 4
@@ -36,34 +41,39 @@ class NumberBlock:
     """
 
     def __init__(self, model: Any, hour: int, capacity: int, dtype: np.dtype[Any]) -> None:
-        self.model, self.hour, self.capacity, self.rows = model, hour, capacity, 0
+        self.model, self.hour, self.capacity, self.dtype, self.rows = model, hour, capacity, dtype, 0
         self._cells: NDArray[Any] = np.empty((len(model.feature_names), capacity + PAD), dtype)
+        self._calls: list[Call] = []
         self._ids: list[bytes] = []
         self._predictions: list[Any] = []
-        self._calls: NDArray[np.float64] = np.empty((2, capacity))
+        self._encoded_ids: list[bytes] = []
+        self._encoded_predictions: list[NDArray[Any] | list[Any]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another row."""
+        return self.rows == self.capacity
 
     def add(
-        self, cells: NDArray[Any], ids: Sequence[bytes], predictions: Sequence[Any], *calls: NDArray[np.float64]
+        self, cells: NDArray[Any], ids: Sequence[bytes], predictions: Sequence[Any], seconds: float, at: float
     ) -> None:
-        """Add rows, for which there is room.
-
-        Args:
-            calls: of each row, the seconds of its call, and the time of its answer.
-        """
+        """Add the rows of a call, for which there is room."""
         start, self.rows = self.rows, self.rows + len(cells)
         self._cells[:, start : self.rows] = cells.T
+        self._calls.append((len(cells), seconds, at))
         self._ids += ids
         self._predictions += predictions
-        for row, column in zip(self._calls, calls, strict=True):
-            row[start : self.rows] = column
+        if len(self._ids) >= AT_ONCE:
+            self._encode_rows()
 
     def list_rows(self) -> LoggedRows:
         """The rows. Their features are views of columns in one piece."""
-        seconds, times = self._calls[:, : self.rows]
+        self._encode_rows()
+        seconds, times = expand_calls(self._calls)
         return LoggedRows(
             self._cells[:, : self.rows].T,
-            self._predictions,
-            self._ids,
+            _join_predictions(self._encoded_predictions),
+            EncodedTexts(self._encoded_ids),
             np.zeros(self.rows, dtype=np.int64),
             None,
             [],
@@ -71,6 +81,16 @@ class NumberBlock:
             times,
             np.ones(self.rows, dtype=np.float32),
         )
+
+    def _encode_rows(self) -> None:
+        """Replace the objects of some rows by their bytes: for all rows of a block, the thread would hold the
+        interpreter for a millisecond.
+        """
+        if self._ids:
+            self._encoded_ids.append(encode_texts(self._ids))
+            array = make_number_array(self._predictions)
+            self._encoded_predictions.append(self._predictions if array is None else array)
+            self._ids, self._predictions = [], []
 
 
 class NumberBlocks:
@@ -92,37 +112,50 @@ class NumberBlocks:
         """Whether there is a full block."""
         return bool(self._full)
 
-    def add(self, model: Any, rows: RecordedRows, ids: Sequence[bytes], calls: Sequence[Call]) -> bool:
-        """Add the rows of calls in one hour, one of each request, if they are packed numbers of one type.
+    def add(
+        self, model: Any, packed: Any, ids: Sequence[bytes], predictions: Sequence[Any], seconds: float, at: float
+    ) -> bool:
+        """Add the rows of a call, one of each request, if they are packed numbers of one type.
 
         Returns:
             Whether they were added.
         """
-        packed = getattr(rows.parts[0], "packed", rows.parts[0]) if len(rows.parts) == 1 else None
-        if not packed or len(self._full) >= MOST_BLOCKS:
-            return False
-        if model not in self._dtypes:
-            self._dtypes[model] = _find_packed_type(model, packed, len(rows.predictions))
-        dtype = self._dtypes[model]
-        if dtype is None:
-            return False
-        cells = np.frombuffer(packed, dtype).reshape(len(rows.predictions), -1)
-        seconds, times = expand_calls(calls)
-        hour, start = int(times[0] // HOUR), 0
+        count, hour = len(ids), int(at // HOUR)
         with self._lock:
-            while start < len(cells):
-                block = self._open
-                if block is None or block.model is not model or block.hour != hour or block.rows == block.capacity:
-                    self._close_block()
-                    capacity = max(1, self._cells // cells.shape[1])
-                    block = self._open = NumberBlock(model, hour, capacity, dtype)
+            block = self._open
+            if block is None or block.model is not model or block.hour != hour:
+                block = self._open_block(model, hour, packed, count)
+                if block is None:
+                    return False
+            cells, start = np.frombuffer(packed, block.dtype).reshape(count, -1), 0
+            while start < count:
+                if block.is_full:
+                    block = self._replace_full_block(block)
                 end = start + block.capacity - block.rows
-                piece = slice(start, end)
-                block.add(cells[piece], ids[piece], rows.predictions[piece], seconds[piece], times[piece])
+                block.add(cells[start:end], ids[start:end], predictions[start:end], seconds, at)
                 start = end
-            if self._open is not None and self._open.rows == self._open.capacity:
+            if block.is_full:
                 self._close_block()
         return True
+
+    def _open_block(self, model: Any, hour: int, packed: Any, count: int) -> NumberBlock | None:
+        """Open a block for the rows of a call; None if they cannot be in one."""
+        self._close_block()
+        if len(self._full) >= MOST_BLOCKS:
+            return None
+        if model not in self._dtypes:
+            self._dtypes[model] = _find_packed_type(model, packed, count)
+        dtype = self._dtypes[model]
+        if dtype is None:
+            return None
+        capacity = max(1, self._cells // max(1, len(model.feature_names)))
+        self._open = NumberBlock(model, hour, capacity, dtype)
+        return self._open
+
+    def _replace_full_block(self, block: NumberBlock) -> NumberBlock:
+        self._close_block()
+        self._open = NumberBlock(block.model, block.hour, block.capacity, block.dtype)
+        return self._open
 
     def take(self, *, is_all: bool) -> list[NumberBlock]:
         """The full blocks, and the open one if all are taken."""
@@ -137,6 +170,14 @@ class NumberBlocks:
         if self._open is not None:
             self._full.append(self._open)
             self._open = None
+
+
+def _join_predictions(chunks: Sequence[NDArray[Any] | list[Any]]) -> Sequence[Any] | NDArray[Any]:
+    """An array if all are of one type."""
+    kinds = {chunk.dtype if isinstance(chunk, np.ndarray) else None for chunk in chunks}
+    if len(kinds) == 1 and None not in kinds:
+        return np.concatenate(chunks)
+    return list(chain.from_iterable([chunk.tolist() if isinstance(chunk, np.ndarray) else chunk for chunk in chunks]))
 
 
 def _find_packed_type(model: Any, packed: Any, rows: int) -> np.dtype[Any] | None:

@@ -36,7 +36,7 @@ def encode_number_rows(
     if found is None or logged.keys or (logged.is_numbered is not None and logged.is_numbered.any()):
         return None
     columns, cells = found
-    predictions = _make_number_array(logged.predictions)
+    predictions = make_number_array(logged.predictions)
     if predictions is None or rules.changes((*columns, PREDICTION)) or len(set(columns)) < len(columns):
         return None
     requests = encode_texts(logged.requests)
@@ -74,7 +74,10 @@ def _find_cells(features: Any, names: Sequence[str]) -> tuple[Sequence[str], NDA
     return (names, cells) if cells.dtype.name in TYPES and cells.shape[1] == len(names) else None
 
 
-def _make_number_array(predictions: Sequence[Any]) -> NDArray[Any] | None:
+def make_number_array(predictions: Sequence[Any] | NDArray[Any]) -> NDArray[Any] | None:
+    """Predictions as floats or integers of 64 bits; None if they are something else."""
+    if isinstance(predictions, np.ndarray):
+        return predictions
     first = predictions[0]
     kind = "d" if isinstance(first, float) else "q" if type(first) is int else None
     if kind is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -77,8 +77,36 @@ def encode_levels(is_known: NDArray[np.bool_]) -> bytes:
     return struct.pack("<I", len(header) + len(bits)) + header + bits
 
 
+class EncodedTexts(Sequence[bytes]):
+    """Texts that are encoded already.
+
+    Args:
+        pieces: results of `encode_texts`.
+    """
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.data = b"".join(pieces)
+
+    @cached_property
+    def _texts(self) -> list[bytes]:
+        found, at = [], 0
+        while at < len(self.data):
+            end = at + 4 + int.from_bytes(self.data[at : at + 4], "little")
+            found.append(self.data[at + 4 : end])
+            at = end
+        return found
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._texts[at]
+
+
 def encode_texts(texts: Sequence[bytes]) -> bytes:
     """UTF-8 texts in the encoding PLAIN: each after its length."""
+    if isinstance(texts, EncodedTexts):
+        return texts.data
     data = join_equal_texts(texts)
     return data if data is not None else b"".join([struct.pack("<I", len(text)) + text for text in texts])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.monitoring.batch import Call, JoinedResults, RecordedRows, RequestNames
+from mlapp.monitoring.batch import Call, JoinedResults, RecordedRows
 from mlapp.monitoring.place import HOUR
 
-MOST_ROWS = 512
+MOST_ROWS = 480
+"""Rows of a full portion: NumPy gives the interpreter back for operations on more than 500 numbers."""
 MOST_BYTES = 262_144
-"""Rows, and bytes of features, of a full portion: they stay in the processor's cache until rows are chosen, and the
-choice holds the event loop for a fraction of a millisecond."""
+"""Bytes of features in a full portion: they stay in the processor's cache until rows are chosen."""
 
 
 class Portion:
@@ -20,55 +20,55 @@ class Portion:
     Args:
         at: time of the first answer, in seconds since 1970.
         window: in seconds.
-        has_names: whether the ids of requests are gathered.
+        is_logged: whether the log may keep these rows.
 
     Attributes:
+        ids: of the requests, if the log may keep the rows.
+        calls: the calls of the model that answered them.
         is_full: whether the rows should be chosen now.
     """
 
-    def __init__(self, model: Any, at: float, window: int, *, has_names: bool) -> None:
-        self.model, self.is_full = model, False
+    def __init__(self, model: Any, at: float, window: int, *, is_logged: bool) -> None:
+        self.model, self.is_logged, self.is_full = model, is_logged, False
+        self.ids: list[bytes | None] = []
+        self.calls: list[Call] = []
         self._since = max(at - at % window, at - at % HOUR)
         self._until = min(at - at % window + window, at - at % HOUR + HOUR)
-        self._has_names = has_names
-        self._calls: list[Call] = []
-        self._ids: list[bytes | None] = []
         self._packed: list[Any] = []
         self._predictions: list[Any] = []
         self._bytes = 0
 
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self._predictions)
-
-    def is_for(self, model: Any, at: float) -> bool:
+    def is_for(self, model: Any, at: float, *, is_logged: bool) -> bool:
         """Whether answers of a model at a time belong to this portion."""
-        return model is self.model and self._since <= at < self._until
+        return model is self.model and self._since <= at < self._until and is_logged is self.is_logged
 
-    def add(self, requests: Sequence[Any], results: Sequence[Any], seconds: float, at: float) -> bool:
-        """Add a batch. Returns whether it was added: each request has one row, none has keys, and the features are
-        packed in one piece.
+    def add(
+        self, packed: Any, predictions: Sequence[Any], ids: Sequence[bytes | None], seconds: float, at: float
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            ids: empty if the log does not keep the rows.
         """
-        parts: Sequence[Any] = requests
-        if type(results) is JoinedResults:
-            parts, predictions = results.parts, results.rows
-        elif type(predictions := results[0]) is not list:  # an error
-            return False
-        if len(parts) != 1 or len(predictions) != len(requests) or not (packed := parts[0].packed):
-            return False
-        if self._has_names:
-            ids = [part.id for part in requests if part.keys is None]
-            if len(ids) < len(requests):
-                return False
-            self._ids += ids
+        self.ids += ids
         self._packed.append(packed)
-        self._bytes += len(packed)
         self._predictions += predictions
-        self._calls.append((len(predictions), seconds, at))
+        self.calls.append((len(predictions), seconds, at))
+        self._bytes += len(packed)
         self.is_full = len(self._predictions) >= MOST_ROWS or self._bytes >= MOST_BYTES
-        return True
 
-    def list_rows(self) -> tuple[RequestNames, RecordedRows, list[Call]]:
-        """The requests, rows and calls of all batches, in order."""
-        rows = RecordedRows([b"".join(self._packed)], self._predictions)
-        return RequestNames(self._ids, None, None), rows, self._calls
+    def list_rows(self) -> RecordedRows:
+        """The rows of all batches, in order: a piece for each batch, because few of them are copied."""
+        return RecordedRows(self._packed, self._predictions)
+
+
+def find_packed_rows(requests: Sequence[Any], results: Sequence[Any]) -> tuple[Any, Sequence[Any]] | None:
+    """The packed features of a batch in one piece, and its predictions; None unless each request has one row."""
+    parts: Sequence[Any] = requests
+    if type(results) is JoinedResults:
+        parts, predictions = results.parts, results.rows
+    elif type(predictions := results[0]) is not list:  # an error
+        return None
+    if len(parts) != 1 or len(predictions) != len(requests) or not (packed := parts[0].packed):
+        return None
+    return packed, predictions

@@ -115,6 +115,8 @@ class Recorder:
             return
         for batch in self._choice.add(model, parts, results, seconds, time.time()):
             self._append(batch)
+        if self._log is not None and self._log.has_full_block and not self._wake.is_set():
+            self._wake.set()
 
     def _append(self, batch: RecordedBatch) -> None:
         """Append rows for the thread, and wake it if there are many."""
@@ -124,8 +126,7 @@ class Recorder:
             return
         self._added += batch.waiting
         self._queue.append(batch)
-        is_much = waiting >= self._rows_at_once or (self._log is not None and self._log.has_full_block)
-        if is_much and not self._wake.is_set():
+        if waiting >= self._rows_at_once and not self._wake.is_set():
             self._wake.set()
 
     def refuse(self, version: str | None, error: InputError) -> None:

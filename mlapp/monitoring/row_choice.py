@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.batch import (
-    NO_NAMES,
     NO_ROWS,
     Call,
     RecordedBatch,
@@ -18,7 +17,7 @@ from mlapp.monitoring.batch import (
     take_recorded_rows,
 )
 from mlapp.monitoring.count_limit import CountLimit
-from mlapp.monitoring.portion import Portion
+from mlapp.monitoring.portion import Portion, find_packed_rows
 from mlapp.monitoring.row_log import RowLog
 
 
@@ -49,38 +48,66 @@ class RowChoice:
             at: time of the answer, in seconds since 1970.
         """
         with self._lock:
-            chosen: list[RecordedBatch] = []
-            portion = self._portion
-            if portion is None or not portion.is_for(model, at):
-                chosen = self._close_portion()
-                portion = self._portion = Portion(model, at, self._window, has_names=self._log is not None)
-            if portion.add(requests, results, seconds, at):
-                return chosen + self._close_portion() if portion.is_full else chosen
+            packed = find_packed_rows(requests, results)
+            ids = () if self._log is None else [part.id for part in requests if part.keys is None]
+            if packed is not None and (self._log is None or len(ids) == len(requests)):
+                return self._gather_packed_rows(model, ids, *packed, seconds, at)
+            chosen = self._close_portion()
             found = list_answered_rows(model, requests, results)
-            if found is None:
-                return chosen
-            requests, answered = found
-            count = len(answered.predictions)
-            names = NO_NAMES if self._log is None else name_requests(requests, count)
-            return [*chosen, self._choose_rows(model, names, answered, [(count, seconds, at)])]
+            if found is not None:
+                requests, answered = found
+                count = len(answered.predictions)
+                names = None if self._log is None else name_requests(requests, count)
+                chosen.append(self._choose_rows(model, names, answered, [(count, seconds, at)]))
+            return chosen
 
     def choose_rest(self) -> list[RecordedBatch]:
         """Choose rows of the batches that are gathered."""
         with self._lock:
             return self._close_portion()
 
+    def _gather_packed_rows(
+        self,
+        model: Any,
+        ids: Sequence[bytes | None],
+        packed: Any,
+        predictions: Sequence[Any],
+        seconds: float,
+        at: float,
+    ) -> list[RecordedBatch]:
+        """Add a batch of packed features, with one row per request and no keys.
+
+        Args:
+            ids: of the requests, if rows are logged.
+        """
+        log, portion, chosen = self._log, self._portion, []
+        is_logged = log is not None and not log.copy(model, packed, ids, predictions, seconds, at)
+        if portion is None or not portion.is_for(model, at, is_logged=is_logged):
+            chosen = self._close_portion()
+            portion = self._portion = Portion(model, at, self._window, is_logged=is_logged)
+        portion.add(packed, predictions, ids if is_logged else (), seconds, at)
+        return chosen + self._close_portion() if portion.is_full else chosen
+
     def _close_portion(self) -> list[RecordedBatch]:
         portion, self._portion = self._portion, None
-        return [self._choose_rows(portion.model, *portion.list_rows())] if portion else []
+        if portion is None:
+            return []
+        names = RequestNames(portion.ids, None, None) if portion.is_logged else None
+        return [self._choose_rows(portion.model, names, portion.list_rows(), portion.calls)]
 
-    def _choose_rows(self, model: Any, names: RequestNames, answered: RecordedRows, calls: list[Call]) -> RecordedBatch:
-        """Choose rows of calls in one window and hour."""
+    def _choose_rows(
+        self, model: Any, names: RequestNames | None, answered: RecordedRows, calls: Sequence[Call]
+    ) -> RecordedBatch:
+        """Choose rows of calls in one window and hour.
+
+        Args:
+            names: of the requests; None if the log does not keep the rows.
+        """
         count = len(answered.predictions)
         counted, logged, weight = NO_ROWS, None, 1
         if self._counts:
             places, weight = self.limit.draw_rows(id(model), count, len(model.feature_names), calls[-1][2])
             counted = answered if places is None else take_recorded_rows(answered, places)
-        if self._log is not None:
-            logged = self._log.select(model, names, answered, calls)
-        waiting = max(len(counted.predictions), 0 if logged is None else len(logged.rows.predictions))
-        return RecordedBatch(model, count, counted, weight, logged, calls, waiting)
+        if self._log is not None and names is not None:
+            logged = self._log.select(names, answered, calls)
+        return RecordedBatch(model, calls[0][2], count, counted, weight, logged)

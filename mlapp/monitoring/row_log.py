@@ -23,8 +23,9 @@ from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, has
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
 
-CELLS_OF_SEGMENT = 524_288
-"""Number of feature cells from which rows become a segment at once, instead of once per second."""
+CELLS_OF_SEGMENT = 491_520
+"""Number of feature cells from which rows become a segment at once, instead of once per second. From 4 MB on, NumPy
+asks for huge pages, and the event loop would wait while the kernel clears 2 MB at once."""
 FEWEST_COLUMNS = 16
 """Cost of ids, times and predictions, in features."""
 BYTES_OF_CELL = 8
@@ -49,21 +50,39 @@ class RowLog:
         self._cells = 0
         self._blocks = NumberBlocks(CELLS_OF_SEGMENT) if self._sampler is None and not settings.columns else None
 
-    def select(self, model: Any, names: RequestNames, rows: RecordedRows, calls: Sequence[Call]) -> LoggedBatch | None:
-        """What is still to do for answered calls; None for nothing. Called on the request path.
+    def copy(
+        self,
+        model: Any,
+        packed: Any,
+        ids: Sequence[bytes | None],
+        predictions: Sequence[Any],
+        seconds: float,
+        at: float,
+    ) -> bool:
+        """Copy the rows of a call, one of each request, if all rows are logged and these are numbers. Called on the
+        request path.
 
-        Of a sample, most rows are dropped here, by the hash of their id. If all are logged, numbers are copied here.
+        Args:
+            packed: the features.
+            seconds: that the call took; it was answered `at` this time.
+
+        Returns:
+            Whether they were copied.
+        """
+        blocks = self._blocks
+        return blocks is not None and blocks.add(model, packed, self._complete_ids(ids), predictions, seconds, at)
+
+    def select(self, names: RequestNames, rows: RecordedRows, calls: Sequence[Call]) -> LoggedBatch | None:
+        """What is still to do for the rows of calls; None for nothing. Called on the request path.
+
+        Of a sample, most rows are dropped here, by the hash of their id.
         """
         bits = BITS
         if self._sampler is not None:
             large = len(rows.predictions) // self._rows_of_batch
             bits = min(self._sampler.limit_bits, BITS - large.bit_length())
-        can_be_copied = self._blocks is not None and names.rows is None and names.keys is None
-        if bits == BITS and not can_be_copied:
-            return LoggedBatch(names, rows)
-        if self._blocks is not None:
-            is_copied = can_be_copied and self._blocks.add(model, rows, self._complete_ids(names.ids), calls)
-            return None if is_copied else LoggedBatch(names, rows)
+        if bits == BITS:
+            return LoggedBatch(names, rows, calls)
         try:
             hashes = hash_requests(names.ids)  # type: ignore[arg-type]
         except TypeError:  # a request has no id: cheaper than a look at each
@@ -72,7 +91,7 @@ class RowLog:
         places = find_rows_below(hashes, names.rows, bits)
         if not places:
             return None
-        return LoggedBatch(names.take(places), take_recorded_rows(rows, places), places, bits)
+        return LoggedBatch(names.take(places), take_recorded_rows(rows, places), calls, places, bits)
 
     def _complete_ids(self, ids: Sequence[bytes | None]) -> Sequence[bytes]:
         """An id for each request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +33,14 @@ def hash_requests(ids: Sequence[bytes]) -> NDArray[np.uint64]:
     if not ids:
         return np.zeros(0, dtype=np.uint64)
     words = _list_words(ids)
-    sums: NDArray[np.uint64] = words.dot(np.cumprod(np.full(words.shape[1], FACTOR)))
+    sums: NDArray[np.uint64] = words.dot(_list_powers(words.shape[1]))
     return ((sums ^ (sums >> HALF)) * FACTOR) >> HALF
+
+
+@lru_cache
+def _list_powers(count: int) -> NDArray[np.uint64]:
+    """The factors of an id's words."""
+    return np.cumprod(np.full(count, FACTOR), dtype=np.uint64)
 
 
 def _list_words(ids: Sequence[bytes]) -> NDArray[np.uint64]:

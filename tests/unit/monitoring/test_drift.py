@@ -106,16 +106,18 @@ def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
 
 def test_above_the_limit_a_weighted_part_of_the_rows_is_counted() -> None:
     limit, counts, seen = CountLimit(Random(0)), Counts(version="1", since=0, until=1), []
-    for turn in range(8_000):  # 50,000 rows a second; the first 80,000 are the allowance of a quiet time
+    begins: dict[int, int] = {}
+    for turn in range(8_000):  # 50,000 rows a second; the first 8,000 are the allowance of a quiet time
         places, weight = limit.draw_rows(7, 32, 64, 1_000 + turn * 32 / 50_000)
         drawn = range(32) if places is None else places
         assert list(drawn) == sorted(set(drawn) & set(range(32)))
         counts.add_rows(32, [(len(drawn), weight)])
         seen += [(weight, turn * 32 + at) for at in drawn]
-    assert [weight for weight, _ in seen[:50_000]] == [1] * 50_000
-    assert {weight for weight, _ in seen} == {1, 64}
-    first = 1 + max(at for weight, at in seen if weight == 1)
-    late = [at for weight, at in seen if weight == 64]
+        begins.setdefault(weight, turn * 32)
+    assert [weight for weight, _ in seen[:8_000]] == [1] * 8_000
+    assert {weight for weight, at in seen if at > 50_016} == {64}, "the rate is known after a second"
+    assert len(seen) < 16_000
+    first, late = begins[64], [at for weight, at in seen if weight == 64]
     assert abs(len(late) * 64 - (256_000 - first)) < 128, "one row of each run of 64"
     assert len(np.unique([(at - first) // 64 for at in late])) > 0.9 * len(late)
     assert len({at % 32 for at in late}) == 32, "clients that take turns are drawn alike"

@@ -134,9 +134,10 @@ def test_all_rows_are_logged_once(loads: list[Load]) -> None:
     for rows in (1, 31, 9_000, 32, 20_000, 1_000):
         load.clock.now += 1.0
         load.answer(rows)
+    assert load.recorder._wake.is_set()
     load.recorder.work(is_due=False)
     load.recorder.write_waiting()
-    assert len(load.read()) == 3 * 8_192, "full segments do not wait for the second"
+    assert len(load.read()) == 3 * 7_680, "full segments do not wait for the second"
     load.recorder.look()
     load.recorder.write_waiting()
     found = load.read().to_pandas()
