@@ -107,7 +107,7 @@ class Application:
         return not self.stopping and bool(self.endpoints) and all(endpoint.is_ready for endpoint in self.endpoints)
 
     def own_openapi(self) -> dict[str, Any] | None:
-        """The OpenAPI document of the user's own application, if it has one."""
+        """The OpenAPI document of the user's application; None if it has none."""
         make = getattr(self._api, "openapi", None)
         return make() if callable(make) else None
 
@@ -189,7 +189,7 @@ class Application:
         identity = request.identity = choose_request_id(request.headers)
         extra = [(b"x-request-id", identity), *self._cors.response_headers(request.headers)]
         if self.stopping:
-            # A kept connection is closed at shutdown, possibly while a request is in transit.
+            # Otherwise a client could send its next request on a connection that the server is about to close.
             extra.append((b"connection", b"close"))
         status = 499
         self.metrics.begin_request()
@@ -204,8 +204,8 @@ class Application:
                     await response.send_response(send, extra)
                 else:
                     await run_unless_left(response.send_response(send, extra), request.wait_until_left)
-            except RuntimeError as error:  # of uvloop: the connection was reset in this turn of the event loop
-                with contextlib.suppress(asyncio.TimeoutError):  # uvicorn logs an error unless it knows of it
+            except RuntimeError as error:  # raised by uvloop if the connection was reset in this turn of the event loop
+                with contextlib.suppress(asyncio.TimeoutError):  # uvicorn logs an error unless it sees the disconnect
                     await asyncio.wait_for(request.wait_until_left(), 1)
                 raise ClientLeft from error
         except ClientLeft:
@@ -239,7 +239,7 @@ class Application:
             return await handler(request)
         except (ClientLeft, asyncio.CancelledError):
             raise
-        except Exception as error:  # the last place: a client gets a problem instead of a broken connection
+        except Exception as error:  # the last handler: the client gets a problem instead of a broken connection
             return _make_application_problem(make_http_error(error))
 
     async def _forward_to_user_app(
@@ -270,7 +270,7 @@ class Application:
 
 
 def _make_application_problem(problem: HttpError) -> Response:
-    """A problem as a response. A separate function, because a frame that keeps its error keeps the request's body."""
+    """A problem as a response. A function of its own: a frame that holds an error would keep the request's body."""
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
 
 

@@ -1,4 +1,4 @@
-"""Monitoring of a served model: the recorder, and the routes of truths and of the live report."""
+"""Monitoring of a served model: the recorder, and the routes `/feedback` and `/monitor`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ log = logging.getLogger("mlapp.serving")
 HTML = b"text/html; charset=utf-8"
 POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 MOST_AT_ONCE = 200_000
-"""Values of a body of truths that are decoded in one go."""
+"""Maximum values of a body of truths that are decoded in one call."""
 FRESH = 2.0
-"""Seconds for which the live report is kept: reading the counts of all replicas takes a while."""
+"""Seconds for which the live report is cached: reading the counts of all replicas takes a while."""
 
 
 def monitor_endpoint(
@@ -66,7 +66,7 @@ def monitor_endpoint(
 def _add_monitoring_feedback(
     application: Application, endpoint: Endpoint, place: Place | None, rules: ColumnPrivacy
 ) -> None:
-    """`POST /feedback`. Answers after the truths are stored."""
+    """Add `POST /feedback`, which answers after the truths are stored."""
 
     async def feedback(request: Request) -> Response:
         if place is None:
@@ -105,7 +105,7 @@ def _decode_monitoring_truths(body: bytes, budget: Budget) -> Any:
 
 
 def _add_monitoring_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
-    """`GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
+    """Add `GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
     kept: tuple[float, bytes] = (0.0, b"")
 
     async def show(request: Request) -> Response:

@@ -23,7 +23,7 @@ EVENTS = b"text/event-stream"
 
 
 def add_endpoint_routes(application: Application, endpoint: Endpoint) -> None:
-    """Serve another model. The first one without a prefix gets the short paths."""
+    """Add a model, and its routes below its prefix."""
     add_server_routes(application)
     application.endpoints.append(endpoint)
     _add_model_routes(application, endpoint)
@@ -58,7 +58,7 @@ def add_server_routes(application: Application) -> None:
 
 
 def _add_document_routes(application: Application, prefix: str) -> None:
-    """Add the page and its links."""
+    """Add the page of the model, and the documents to which it links."""
 
     async def answer_metrics(request: Request) -> Response:
         return Response(application.metrics.render_text(), prometheus.MEDIA)
@@ -120,7 +120,7 @@ DOCS_POLICY = (
 
 
 async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Response:
-    """`POST /predict`."""
+    """Answer `POST /predict` with predictions, or with a stream of events."""
     body, budget = await receive_request_body(endpoint, request)
     loaded = endpoint.current
     part = await decode_request_features(endpoint, loaded, request, body, budget)
@@ -132,7 +132,7 @@ async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Res
             )
             return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
         events = streams.encode_stream_events(items)
-        # Before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
+        # Taken before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
         first = await run_unless_left(anext(events), request.wait_until_left)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     part.id = request.identity

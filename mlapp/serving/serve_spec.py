@@ -1,4 +1,4 @@
-"""What to serve, from the command line. A parent passes it to its workers."""
+"""The apps and settings to serve, from the command line. A parent process passes them to its workers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         bundle: the folder of a bundle, instead of apps.
         apps: files, optionally with the name of an App after a colon; empty for the current folder's app.
-        environment: of mlapp.yaml.
-        settings: including all flags and variables.
-        flags: the settings from the command line. They override later changes of mlapp.yaml.
+        environment: the key of `environments:` in mlapp.yaml.
+        settings: the `serve:` settings, with those of the command line and of variables.
+        flags: the settings of the command line, which override later changes of mlapp.yaml.
         reload: load the newest version as soon as it exists, not only when an alias moves.
     """
 
@@ -42,7 +42,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True):
         return find_served_projects(self.apps, self.bundle, self.environment)
 
     def with_fresh_settings(self) -> ServeSpec:
-        """The plan with the current settings of mlapp.yaml.
+        """This specification with the current settings of mlapp.yaml.
 
         Raises:
             ConfigError: it is wrong.

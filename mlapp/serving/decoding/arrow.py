@@ -1,7 +1,8 @@
-"""Decodes Arrow IPC bodies (https://arrow.apache.org/docs/format/Columnar.html), where a few bytes can mean gigabytes.
+"""Decodes Arrow IPC bodies (https://arrow.apache.org/docs/format/Columnar.html), in which a few bytes can expand to
+gigabytes.
 
-The header of a compressed buffer has its size, and columns without buffers (nulls, run-end encoded) declare their
-number of rows. Both are checked before anything is unpacked.
+A compressed buffer declares its uncompressed size, and columns without buffers (nulls, run-end encoded) declare their
+number of rows. Both are checked before anything is decompressed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ DICTIONARY_BATCH, RECORD_BATCH = 2, 3
 
 
 def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Callable[[int], None]) -> Any:
-    """The DataFrame in an IPC stream or file with scalar cells: no lists, no structures.
+    """The DataFrame in an IPC stream or file of scalar cells, without lists or structures.
 
     Args:
-        limit: maximum unpacked bytes of its buffers.
+        limit: maximum uncompressed bytes of its buffers.
         check_width: raises for too many columns.
 
     Raises:
@@ -47,7 +48,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
     for column in found.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_viewed_arrow_texts(chunk))
-    found.validate(full=True)  # pyarrow follows offsets outside the body, which ends the process
+    found.validate(full=True)  # without it, pyarrow follows offsets outside the body, which crashes the process
     for column in found.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_referred_arrow_texts(chunk))
@@ -71,7 +72,7 @@ def _is_arrow_object_type(kind: Any) -> bool:
 
 
 def _measure_viewed_arrow_texts(chunk: Any) -> int:
-    """Bytes of the texts that a column's views refer to, counting repetitions, and of its dictionary."""
+    """Bytes of the texts that a column's views refer to, each reference counted, and of its dictionary."""
     import numpy as np
     import pyarrow as pa
 
@@ -107,7 +108,7 @@ def _measure_referred_arrow_texts(chunk: Any) -> int:
 
 
 def _measure_unpacked_arrow(messages: Any) -> int:
-    """Bytes of all buffers; compressed ones by their declared size."""
+    """Bytes of all buffers, by the declared size of compressed ones."""
     size = 0
     for message in iter(lambda: next(messages, None), None):
         metadata = memoryview(message.metadata)

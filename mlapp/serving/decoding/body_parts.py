@@ -1,4 +1,4 @@
-"""The features of one body, collected while its pieces are decoded."""
+"""Collects the features of one body, which is decoded in parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Parts:
-    """Collects the features of the parts of one body while they are decoded."""
+    """The features of the parts of one body that are decoded so far."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -19,7 +19,7 @@ class Parts:
         self.rows = 0
 
     def add(self, part: Part) -> None:
-        """Add the next part, without keeping objects of its cells."""
+        """Add the next part. Its cells are not kept as Python objects."""
         self.rows += part.rows
         self._keep(part if part.tuples is None else Part(part.rows, features=self._codec.combine_parts([part])))
 

@@ -1,4 +1,4 @@
-"""A decoder process. It receives bodies and returns features over its standard input, a socket."""
+"""A decoder process: receives bodies and returns features over its standard input, which is a socket."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mlapp.serving.decoding.transport import Outcome
 from mlapp.serving.web.problems import HttpError
 
 IDLE = 30.0
-"""Seconds after which a decoder without work ends: its memory is needed elsewhere."""
+"""Seconds without work after which a decoder exits, to free its memory."""
 GROWTH = 512 * 1024 * 1024
-"""Bytes that decoding may take beyond what the process has when it begins."""
+"""Bytes that the decoding of one body may allocate."""
 
 
 class _IdleError(Exception):
@@ -30,10 +30,10 @@ class _IdleError(Exception):
 
 
 def serve_decoder_child() -> None:
-    """Decode bodies one after another until the server ends, or sends none for a long time."""
-    with contextlib.suppress(OSError):  # if memory is short, the system ends this process and not the server
+    """Decode bodies one after another until the server exits, or sends none for `IDLE` seconds."""
+    with contextlib.suppress(OSError):  # if memory is short, Linux kills this process instead of the server
         Path("/proc/self/oom_score_adj").write_text("1000")
-    gc.disable()  # it would look at all cells of a body again and again, and double the time
+    gc.disable()  # its repeated scans of all cells of a body would double the time
     with _open_decoder_child_socket() as server:
         while True:
             server.settimeout(IDLE)
@@ -48,7 +48,7 @@ def serve_decoder_child() -> None:
 
 
 def _open_decoder_child_socket() -> socket.socket:
-    """The socket at standard input. Closing it closes the connection, as nothing else has it open."""
+    """The socket at standard input, moved to a descriptor of its own, so that closing it closes the connection."""
     server = socket.socket(fileno=os.dup(0))
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -60,7 +60,7 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
     """Decode one body and send the result; returns whether the process can continue.
 
     Args:
-        buffers: the body, which is removed.
+        buffers: holds only the body, which is removed, so that its memory is freed early.
     """
     recipe, decode, budget, arguments = pickle.loads(task)  # noqa: S301 - of our own server
     codec = _make_child_codec(recipe)
@@ -73,7 +73,7 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
         sender.send_result(codec, part, others)
     except ConnectionError:
         return False
-    except BaseException as error:  # whatever it is: the server waits for an outcome, and decodes the body itself
+    except BaseException as error:  # the server waits for an outcome of any error, and then decodes the body itself
         sender.send(*_describe_decoder_child_error(error))
         return isinstance(error, (HttpError, InputError, MemoryError))
     finally:
@@ -97,7 +97,7 @@ def _make_child_codec(recipe: Recipe) -> Codec:
 
 
 def _limit_child_memory() -> None:
-    """Make allocations beyond the limit fail (Linux counts writable memory)."""
+    """Make allocations beyond `GROWTH` fail. Linux counts writable memory."""
     with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
         import resource
 
@@ -108,7 +108,7 @@ def _limit_child_memory() -> None:
 
 
 def _free_child_memory() -> None:
-    """Free what the last body left, and return it to the system. The C library keeps it otherwise."""
+    """Return the memory of the last body to the system; the C library would keep it."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         import ctypes

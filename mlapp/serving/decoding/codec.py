@@ -27,9 +27,9 @@ from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, che
 from mlapp.serving.web.problems import HttpError
 
 WIDEST = 1000
-"""Most columns of a body, or tensors, unless the model takes more."""
+"""Maximum columns or tensors of a body, unless the model takes more."""
 WIDEST_LOADED = 10_000
-"""The same for a feature_loader, which may take what the model does not."""
+"""The same for an app with a feature_loader, whose inputs can have more columns than the model's features."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Codec:
         self.on_refusal: Callable[[InputError], None] | None = None
         """Called for inputs that do not fit the schema."""
         self.collect: Callable[[Codec], Parts] = Parts
-        """Makes what takes the pieces of a large body."""
+        """Creates the collector of the parts of a large body."""
         self._rows = (
             None
             if self.has_loader or is_raw
@@ -128,7 +128,7 @@ class Codec:
 
     @property
     def widest(self) -> int:
-        """The maximum number of columns that make sense. Each one costs as much as thousands of rows."""
+        """The maximum number of columns of a body. A column costs as much as thousands of rows."""
         return max(WIDEST_LOADED if self.has_loader else WIDEST, 2 * len(self.predictor.schema.features.names))
 
     def decode_json(self, body: bytes, first: int = 0) -> Part:
@@ -250,7 +250,7 @@ class Codec:
 
     @staticmethod
     def join_parts(parts: list[Part], rows: int) -> list[Part]:
-        """The parts, of so many rows, as one, if all are packed; otherwise the same parts."""
+        """One part with all `rows` rows, if all parts are packed; otherwise the same parts."""
         if len(parts) == 1:
             return parts
         try:
@@ -259,14 +259,14 @@ class Codec:
             return parts
 
     def can_slice(self, part: Part) -> bool:
-        """Whether `slice_part` can give some rows of a part."""
+        """Whether `slice_part` supports the part's features."""
         features = part.features
         return (
             features is None or isinstance(features, list) or hasattr(features, "iloc") or hasattr(features, "strides")
         )
 
     def slice_part(self, part: Part, start: int, end: int) -> Part:
-        """The rows of a part from `start` up to, not including, `end`, or to the last one."""
+        """The rows of a part from `start` to the one before `end`, or to the last one."""
         count = min(end, part.rows) - start
         if part.packed is not None:
             size = len(part.packed) // part.rows
@@ -279,7 +279,7 @@ class Codec:
 
     @staticmethod
     def strip_parts(parts: Sequence[Part]) -> Sequence[Any]:
-        """The input of `combine_stripped`: only the packed cells of parts, in one piece, if all have them."""
+        """The input of `combine_stripped`: the packed cells of all parts in one piece, or the parts if one has none."""
         packed: list[Any] = [part.packed for part in parts]
         return [b"".join(packed)] if all(packed) else parts
 
@@ -292,10 +292,10 @@ class Codec:
 
 
 def count_objects(inputs: Any, before: int = 0) -> int:
-    """The number of values of a table's columns of objects, and of those before it.
+    """The number of Python objects in the columns of a table, plus `before`.
 
     Raises:
-        HttpError: 413, they are too many to transfer without blocking the server.
+        HttpError: 413, there are too many to transfer without blocking the server.
     """
     if hasattr(inputs, "iloc"):
         before += len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)

@@ -21,9 +21,9 @@ FEATURES = "features"
 KEYS = (INPUTS, FEATURES)
 """Keys that may hold the inputs."""
 MOST_AT_ONCE = 2_000_000
-"""Maximum values of a body that is decoded in one call, during which no other thread runs."""
+"""Maximum values of a body that is decoded in one call: no other thread runs during the call."""
 BUSINESS_KEYS = "keys"
-"""Key with the caller's names of the rows, for the truth that follows later."""
+"""Key of the caller's own identifiers of the rows, by which later truths refer to them."""
 SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 _NUMBERS = frozenset((int, float, bool))
@@ -51,8 +51,7 @@ def extract_named_inputs(body: bytes) -> tuple[Any, str, Any]:
 def _find_json_body_inputs(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
     """The inputs in a JSON body, a bare list or the value of `inputs` (UnionML: `features`), and that key.
 
-    A byte-order mark is skipped. A duplicate key is refused, because which value counts differs from
-    parser to parser.
+    A byte-order mark is skipped. A duplicate key is refused, because parsers disagree on which of its values counts.
 
     Raises:
         HttpError: 400, it is not JSON; 422, it is neither a list nor such an object.
@@ -153,7 +152,7 @@ def encode_json_body_list(values: Sequence[Any]) -> bytes:
 
 
 def encode_json(value: Any) -> bytes:
-    """Encode JSON, with NumPy's and pandas' values as Python's, and NaN and infinity as null."""
+    """JSON of a value. NumPy's and pandas' values are encoded like Python's; NaN and infinity are null."""
     try:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError):  # keys that are not texts, integers beyond 64 bits
@@ -163,7 +162,7 @@ def encode_json(value: Any) -> bytes:
 def _count_json_body_keys(content: Any, most: int) -> int:
     """The number of keys of the objects in `content`, level by level until there are `most`.
 
-    A duplicate key counts once. `most` is the maximum of the text: the number of quotes before a colon.
+    A duplicate key counts once. `most` is the number of keys in the text: quotes before a colon.
     """
     found, level = 0, [content] if type(content) in (dict, list) else []
     while level and found < most:

@@ -1,6 +1,6 @@
 """Splits a large JSON array into chunks of items.
 
-Decoding it in one call blocks all other threads, and holds every cell as an object.
+Decoding the whole array in one call would block all other threads and hold every cell as a Python object.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ import re
 from collections.abc import Iterator
 
 PIECE = 128 * 1024
-"""Bytes of a piece: it decodes in some milliseconds."""
+"""Approximate bytes of a chunk, which decodes in a few milliseconds."""
 BETWEEN = {
     b"[": re.compile(rb"\]\s*(,)\s*\["),
     b"{": re.compile(rb"\}\s*(,)\s*\{"),
     b'"': re.compile(rb'(?<!\\)"\s*(,)\s*"'),
 }
-"""Separator between two such items. A text may contain it too."""
+"""Separators of two items, by the first byte of an item. A text can contain one too."""
 NUMBERS = re.compile(rb"(,)")
 LONGEST_START = 4096
-"""Bytes in which the first item must begin."""
+"""Maximum bytes before the first item."""
 FIRST = re.compile(rb"\s*\[\s*(?P<item>[^\s\]])")
 
 
 def cut_json_array(array: bytes) -> Iterator[bytes]:
     """The array, split between items into arrays of about `PIECE` bytes; unsplit if its items differ in form.
 
-    A split inside a text or an item leaves a chunk that is not JSON. So if all chunks are JSON, and only a
-    single chunk can be empty, their items are the array's.
+    A split inside a text or an item leaves a chunk that is not JSON. So if all chunks are JSON, together they have the
+    array's items. Only an array that is not split can be empty.
     """
     first = FIRST.match(array, 0, LONGEST_START)
     start, end = array.find(b"[") + 1, array.rfind(b"]")

@@ -18,9 +18,9 @@ from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
 LARGE = 2 * PIECE
-"""Bytes from which a body is read in pieces, in a thread: in one go it would hold up the event loop."""
+"""Minimum bytes of a body that is decoded in chunks and in a thread, so that it does not block the event loop."""
 ROWS = 50_000
-"""Rows of columns that become features together."""
+"""Maximum rows that are converted to features together, for a body of columns."""
 BEGIN = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?(?P<list>\[)')
 END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 
@@ -28,7 +28,7 @@ END = re.compile(rb"\]\s*(?P<brace>\}?)\s*$")
 def decode_large_json(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str] = (INPUTS,)) -> Part | None:
     """The features in a body that is a list of rows or records, or an object with only such a list under a known key.
 
-    None if it is small, has another form, or has an error that only decoding all of it reports.
+    None if it is small, has another form, or has an error that only decoding the whole body can report.
 
     Raises:
         InputError: a row does not fit the schema; names its number in the body. HttpError: the budget is exhausted.
@@ -111,7 +111,7 @@ def _accept_large_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Pa
 
 
 def _pack_large_values(values: list[Any]) -> Any:
-    """Whole numbers, or floats, as an array; other values unchanged. A mixture stays, as each value keeps its type."""
+    """Integers, floats or booleans as an array; other values, and a mixture of types, unchanged."""
     import numpy as np
 
     kinds = set(map(type, values))
@@ -137,7 +137,7 @@ def _list_large_json_column(values: Any) -> list[Any]:
 
 
 def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
-    """The text of the list that `decode` searches. Does not check that it is JSON."""
+    """The list of inputs in a large body, not checked to be JSON; None if the body is small or has another form."""
     if len(body) < LARGE:
         return None
     begin, end = BEGIN.match(body, 0, LONGEST_START), END.search(body, max(0, len(body) - 100))
@@ -151,14 +151,14 @@ def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
 def decode_large_list(
     codec: Codec, array: bytes, budget: Budget, arranged: Callable[[list[Any]], list[Any]] | None = None
 ) -> Part | None:
-    """The features in a list of rows or records, or None as in `decode`.
+    """The features in a list of rows or records; None as for `decode_large_json`.
 
     Args:
         array: the list, as JSON.
         arranged: converts some of its items to rows in training order, or records.
 
     Raises:
-        InputError: rows do not fit the schema. Reports those of the first chunk with such rows.
+        InputError: rows do not fit the schema; names those of the first chunk that has such rows.
     """
     if not codec.is_by_row:
         return None

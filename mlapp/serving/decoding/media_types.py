@@ -20,7 +20,7 @@ from mlapp.serving.web.budget import OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
 CHUNK = 100_000
-"""Number of CSV cells that are converted to features together, without an object for each."""
+"""Number of CSV cells that are converted to features together."""
 KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
@@ -111,8 +111,10 @@ def _join_media_values(parts: Sequence[Any]) -> Any:
 
 
 def check_body_width(columns: int, codec: Codec) -> None:
-    """Raises:
-    HttpError: 400, too many columns.
+    """Check that a body does not have far more columns than the model takes.
+
+    Raises:
+        HttpError: 400, too many columns.
     """
     if columns > codec.widest:
         names = codec.predictor.schema.features.names
@@ -134,7 +136,7 @@ def decode_arrow_body(body: bytes, limit: int, codec: Codec, budget: Budget) -> 
 
 
 def decode_npy_body(body: bytes, budget: Budget) -> Any:
-    """An array of numbers in NumPy's format. Runs no code in it.
+    """An array of numbers in NumPy's format. A pickle in it is refused, because it can run code.
 
     Raises:
         HttpError: 400, not such an array. InputError: a single number.
@@ -146,7 +148,7 @@ def decode_npy_body(body: bytes, budget: Budget) -> Any:
     ):  # NumPy parses the header as Python source, and opens zip files
         budget.take()
         array = np.load(io.BytesIO(body), allow_pickle=False)
-    # Without bytes it can claim any number of rows.
+    # An array without bytes can claim any number of rows.
     if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
     budget.take(array.size if array.dtype.kind in "biuf" else OBJECT * array.size)

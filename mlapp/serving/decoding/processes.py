@@ -1,9 +1,9 @@
 """Decodes the largest bodies in separate processes.
 
-Parsing a large body consists of C calls that hold the interpreter's lock for tenths of a second. Meanwhile nobody
-else gets an answer. A decoder process has its own lock and a memory limit, and is killed when the request's time is
-up, or when its client leaves. It has the schema and none of the app's code: for a feature_loader it decodes the raw
-inputs, of which the server's process makes features.
+Parsing a large body consists of C calls that hold the interpreter's lock for tenths of a second. Meanwhile no other
+request is answered. A decoder process has its own lock and a memory limit, and is killed when the request times out or
+its client disconnects. It has the schema but none of the app's code: for an app with a feature_loader, it decodes the
+raw inputs, and the server's process converts them to features.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
 HUGE = 1024 * 1024
-"""Bytes from which a body is decoded in a process: a smaller one takes less time than to send it there."""
+"""Minimum bytes of a body that is decoded in a process. Decoding a smaller one takes less time than sending it."""
 CELL = 8
-"""Most bytes of a packed cell, which has one byte in the body at least."""
+"""Maximum bytes of a packed cell. In the body, a cell has at least one byte."""
 MOMENT = 2.0
-"""Seconds that a decoder has to finish after its last client has left."""
+"""Seconds that a decoder has to finish after its client has disconnected."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mlapp.serving.decoding.child import serve_decoder_child
 serve_decoder_child()"""
 Decode = Callable[..., Any]
-"""A function of a module, called with the codec, the body, the budget and further plain arguments."""
+"""A module-level function, called with the codec, the body, the budget and further picklable arguments."""
 
 
 def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
@@ -68,7 +68,7 @@ def load_process_features(codec: Codec, found: Any) -> Any:
 
 
 def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
-    """`decode_in_process` without the app's code: a part can hold raw inputs, for `load_process_features`."""
+    """`decode_in_process` without the app's code: the part can hold raw inputs, for `load_process_features`."""
     reader = codec.reader
     if len(body) < HUGE or not _pool.can_start:
         return decode(reader, body, budget, *arguments)
@@ -111,13 +111,13 @@ class _Decoder:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it waits for a task. A decoder that was idle for long has ended and closed the socket."""
+        """Whether it waits for a task. An idle decoder exits after a while and closes the socket."""
         waiting = select.poll()
         waiting.register(self.socket, select.POLLIN)
         return self.process.poll() is None and not waiting.poll(0)
 
     def has_retired(self) -> bool:
-        """Wait for its end; returns whether it ended by itself, because it was idle."""
+        """Wait until it exits; returns whether it exited by itself because it was idle."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(MOMENT) == 0 and self.is_used
         return False
@@ -130,16 +130,14 @@ class _Decoder:
 
 
 class _Patience:
-    """A short grace period for an abandoned task. It costs less than starting another process."""
+    """A short grace period for an abandoned task: waiting for it costs less than starting another decoder."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._ends = 0.0
 
     def check(self) -> None:
-        """Raises:
-        HttpError, CancelledBudgetError: as `Budget.check`, after the grace period.
-        """
+        """As `Budget.check`, but raise only after the grace period."""
         try:
             self._budget.check()
         except (HttpError, CancelledBudgetError):
@@ -150,7 +148,7 @@ class _Patience:
 
 
 class _Pool:
-    """The idle decoders. The number of decoders is the number of concurrent bodies."""
+    """The idle decoders. There are as many decoders as bodies were decoded concurrently."""
 
     def __init__(self) -> None:
         self._idle: list[_Decoder] = []
@@ -172,7 +170,7 @@ class _Pool:
     def _run_in_decoder(
         self, decoder: _Decoder, codec: Codec, task: bytes, body: bytes, budget: Budget
     ) -> tuple[Outcome, Any] | None:
-        """As `run_task`; None if the decoder was idle for long and ended before it saw the task."""
+        """As `run_task`; None if the decoder was idle and exited before it received the task."""
         is_well = False
         check = _Patience(budget).check
         try:
@@ -211,7 +209,7 @@ class _Pool:
             return None
 
     def forget(self) -> None:
-        """After a fork: the decoders belong to the parent."""
+        """Forget all decoders after a fork: they belong to the parent."""
         self._idle = []
         self._lock = threading.Lock()
 

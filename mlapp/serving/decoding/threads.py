@@ -1,4 +1,4 @@
-"""Decodes large bodies in a small number of threads, as long as a client waits."""
+"""Decodes large bodies in a few threads, as long as their clients wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.serving.web.http import ClientLeft
 
 T = TypeVar("T")
 THREADS = 2
-"""Bodies that are decoded at once: with more, the event loop would get its turn too seldom."""
+"""Maximum bodies that are decoded at once. With more, the event loop would run too rarely."""
 
 
 async def decode_in_thread(
@@ -22,11 +22,11 @@ async def decode_in_thread(
     left: Callable[[], Awaitable[Any]] | None = None,
     executor: Executor | None = None,
 ) -> T:
-    """The result of `read`. The budget reports to it when the client has left.
+    """Call `read` in a thread, and return its result. Cancels the budget when nobody waits for the result.
 
     Args:
         left: returns an awaitable that ends when the client leaves.
-        executor: runs it; by default the threads of all decoders.
+        executor: runs it; by default the threads that all large bodies share.
 
     Raises:
         HttpError: 504, timeout. ClientLeft: the client left first.
@@ -50,11 +50,11 @@ async def decode_in_thread(
             task.add_done_callback(_ignore_thread_error)
         if leaving is not None:
             leaving.cancel()
-        del task, waiting  # they keep an error, the error this frame, and the frame the request's body
+        del task, waiting  # an error in them refers to this frame, and the frame to the request's body
 
 
 def _ignore_thread_error(task: asyncio.Future[Any]) -> None:
-    """The error of a cancelled task is not used."""
+    """Retrieve the error of an abandoned task, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 

@@ -1,7 +1,7 @@
 """Sends tasks and features between the server and a decoder process.
 
-A frame is a pickle with out-of-band buffers (PEP 574). Features arrive in parts while they are
-decoded: none is in memory twice, and no call of the receiver creates more than some thousands of Python objects.
+A frame is a pickle with out-of-band buffers (PEP 574). Features arrive in parts while they are decoded: none is in
+memory twice, and no call of the receiver creates more than some thousands of Python objects.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mlapp.serving.decoding.body_parts import Parts
 from mlapp.serving.decoding.codec import Codec
 
 TURN = 0.05
-"""Seconds after which a sender or receiver looks whether anybody still waits."""
+"""Seconds after which a waiting sender or receiver checks whether the request still needs the result."""
 OBJECTS = 20_000
-"""Rows with Python objects in a piece."""
+"""Maximum rows of Python objects in a frame."""
 HEADER = struct.Struct("<QI?")
 """Bytes of the pickle, the number of buffers, and whether the buffer is packed cells."""
 SIZE = struct.Struct("<Q")
@@ -32,20 +32,20 @@ class Outcome(IntEnum):
     """Kind of a frame from a decoder."""
 
     BEGIN = 0
-    """The pieces so far do not count."""
+    """Discards the pieces that were sent before."""
     PIECE = 1
     RESULT = 2
     HTTP = 3
     REFUSED = 4
     UNFIT = 5
-    """The result cannot leave the process."""
+    """The result cannot be sent."""
 
 
 class Sender:
     """Sends the result of one body.
 
     Args:
-        to: the server. Waits for it without a timeout.
+        to: the server's socket, without a timeout.
     """
 
     def __init__(self, to: socket.socket) -> None:
@@ -53,29 +53,31 @@ class Sender:
         self._last: SentParts | None = None
 
     def collect(self, codec: Codec) -> SentParts:
-        """Sends the parts of a body from the start; for `Codec.collect`."""
+        """A collector that sends the parts of a body, after discarding those of an earlier attempt; `Codec.collect`."""
         if self._last is not None:
             self.send(Outcome.BEGIN, None)
         self._last = SentParts(codec, self)
         return self._last
 
     def send(self, outcome: Outcome, content: Any, *, is_packed: bool = False) -> None:
-        """Raises:
-        ConnectionError: the server has ended. pickle.PicklingError and others: the content has no pickle.
+        """Send a frame.
+
+        Raises:
+            ConnectionError: the server has ended. pickle.PicklingError and others: the content cannot be pickled.
         """
         buffers: list[pickle.PickleBuffer] = []
         payload = pickle.dumps((outcome, content), protocol=5, buffer_callback=buffers.append)
         send_frame(self._to, payload, [buffer.raw() for buffer in buffers], is_packed=is_packed)
 
     def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
-        """Send the result, with its part unless the part's chunks are already sent."""
+        """Send the result, and its part if the part's pieces are not already sent."""
         if self._last is None or part is not self._last.joined:
             self.collect(codec).add(part)
         self.send(Outcome.RESULT, (*others, (part.is_unionml, part.keys)))
 
 
 class SentParts(Parts):
-    """The chunks of a body, which are sent and not kept."""
+    """Sends the parts of a body instead of keeping them."""
 
     def __init__(self, codec: Codec, sender: Sender) -> None:
         super().__init__(codec)
@@ -167,9 +169,9 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
 
 
 class _TurnTakingReader(io.BytesIO):
-    """A pickle to read. `read` is called for each frame of 64 kB, so that other threads can run.
+    """A pickle whose reader calls Python code for each frame of 64 kB, so that other threads can run.
 
-    Otherwise they wait until all objects of a large pickle exist.
+    Otherwise they would wait until all objects of a large pickle exist.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -177,7 +179,7 @@ class _TurnTakingReader(io.BytesIO):
 
 
 class Cells:
-    """Collects packed cells. Memory is reserved for all of them, but used only as it is written."""
+    """Collects packed cells. Memory is reserved for all of them; the system allocates it as it is written."""
 
     def __init__(self, most: int) -> None:
         self._memory = _reserve_transport_memory(most)
@@ -185,7 +187,7 @@ class Cells:
         self._is_whole = True
 
     def take_room(self, size: int) -> memoryview:
-        """Memory after the previous cells, or elsewhere if it does not suffice."""
+        """Memory for the next cells: after the previous ones, or elsewhere if not enough is reserved."""
         if self._size + size > len(self._memory):
             self._is_whole = False
             return _reserve_transport_memory(size)
@@ -199,7 +201,7 @@ class Cells:
 
 
 def _has_object_columns(features: Any) -> bool:
-    """Whether features hold a Python object per value, and can be split."""
+    """Whether features hold a Python object per value, so that they are sent in several frames."""
     if isinstance(features, list):
         return True
     if hasattr(features, "iloc"):

@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 NOT_PLAIN = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"x-request-timeout", b"traceparent")
 )
-"""Headers with which a request takes the long way."""
+"""Headers of requests that only the ASGI path handles."""
 LONGEST_HEAD = 2048
-"""Maximum size of a stored head, in bytes."""
+"""Maximum bytes of a cached head."""
 MOST_HEADS = 256
-"""Maximum number of stored heads. Those of one client differ by the length of the body."""
+"""Maximum number of cached heads. The heads of one client differ in the length of the body."""
 FRAME = 16
-"""Bytes that usually frame a chunk; one may hold a byte of the body."""
+"""Bytes that usually frame a chunk, which can hold a single byte of the body."""
 SLOW_READ = 30.0
-"""Most seconds in which a request's headers, or a small body, must be there; less if `serve.timeout` is."""
+"""Maximum seconds to receive a request's headers or a small body, unless `serve.timeout` is shorter."""
 
 
 class RequestHead(msgspec.Struct, frozen=True, eq=False):
-    """A cached request line with its headers: equal bytes have the same meaning.
+    """A cached request line with its headers. Equal bytes mean the same, so they are parsed only once.
 
-    A client that keeps its connection sends the same ones with every request. Parsing them costs as much as the rest
-    of the protocol.
+    Clients usually send the same headers with each request, and parsing them costs as much as the rest of the protocol.
 
     Attributes:
         head: the bytes, up to the body.
@@ -64,7 +63,7 @@ class FastProtocol(HttpToolsProtocol):
     heads: ClassVar[dict[bytes, RequestHead]]
 
     _last: RequestHead | None = None
-    """The head of the last request, while nothing is incomplete or wrong on the connection."""
+    """Head of the last request; None while a request is incomplete or invalid."""
     _head = b""
     _reading = False
     _has_head = False
@@ -91,7 +90,7 @@ class FastProtocol(HttpToolsProtocol):
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """Release the place of a client that has not read for a while."""
+        """Close the connection of a client that does not read its answer within `serve.timeout`."""
         super().pause_writing()
         self._stall_timer = self.loop.call_later(self.application.settings.timeout, self.transport.abort)
 
@@ -101,7 +100,7 @@ class FastProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _watch_idleness(self) -> None:
-        """Close a connection without data between two checks. This costs less than uvicorn's timer per request."""
+        """Close a connection that received no data since the last check. Cheaper than uvicorn's timer per request."""
         cycle: Any = self.cycle
         arrival = cycle.arrived if type(cycle) is FastCycle else self._last_arrival
         if (
@@ -139,7 +138,7 @@ class FastProtocol(HttpToolsProtocol):
         if not ((cycle is None or cycle.response_complete) and endpoint.is_plain) or self.flow.write_paused:
             self._parse_data(data)
             return
-        # A complete request, whose head needs no parser, on a connection without unanswered requests.
+        # A complete request with a cached head, on a connection without unanswered requests.
         endpoint.server_metrics.open_requests += 1
         started = perf_counter()
         request = self.cycle = FastCycle(  # type: ignore[assignment]
@@ -164,14 +163,14 @@ class FastProtocol(HttpToolsProtocol):
         arrivals.bodies.append(data[last.length :])
 
     def _find_known_head(self, data: bytes) -> RequestHead | None:
-        """The known meaning of a complete request's head."""
+        """The cached head of a complete request; None if the head is not cached or the request is incomplete."""
         end = data.find(HEAD_END) + len(HEAD_END)
         head = self._head = data[:end]
         known = self.heads.get(head)
         return known if known is not None and len(data) == known.size else None
 
     def _parse_data(self, data: bytes) -> None:
-        """Give data to the parser, and watch that what is incomplete ends."""
+        """Give data to the parser, and limit the time and the size of an incomplete request."""
         self._last = None
         if self._reading:
             self._read += len(data)
@@ -190,7 +189,7 @@ class FastProtocol(HttpToolsProtocol):
             self._read_timer = None
 
     def _hold(self, size: int) -> None:
-        """Count the bytes of an incomplete body on the fast path. The ASGI path counts its own."""
+        """Count the bytes of an incomplete body in the server's intake. The ASGI path counts its own."""
         intake = self.application.intake
         intake.held += size - self._held
         self._held = size
@@ -248,19 +247,19 @@ class FastProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._has_head:  # trailers follow; they are ignored, and the headers are in use
+        if not self._has_head:  # trailers of a chunked body are ignored: the headers are already in use
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._has_head = True
         check_request_head(self.url, self.headers, self.parser.get_http_version())
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # the parser stops here: see _parse
+            return  # the parser stops here: see `_feed_parser`
         endpoint = self.fast.get(self.url)
         headers = self._read_plain_headers(endpoint) if endpoint is not None else None
         if endpoint is not None and headers is not None:
             keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-            if b"x-request-id" not in headers:  # this head will not be repeated
+            if b"x-request-id" not in headers:  # with an id, this head is not sent again
                 self._remember_head(endpoint, keep_alive, int(headers[b"content-length"]))
             endpoint.server_metrics.begin_request()
             self.cycle = FastCycle(  # type: ignore[assignment]
@@ -307,7 +306,7 @@ class FastProtocol(HttpToolsProtocol):
             cycle.begin_request(body)
 
     def _read_plain_headers(self, endpoint: Endpoint) -> dict[bytes, bytes] | None:
-        """The request's headers if it can take the fast path: it is plain, and no request is before it."""
+        """The request's headers if it can take the fast path: it is plain, and no earlier request is unanswered."""
         if self.parser.get_method() != b"POST" or not self._is_free_for(endpoint):
             return None
         headers = dict(self.headers)
@@ -328,7 +327,7 @@ class FastProtocol(HttpToolsProtocol):
         return (cycle is None or cycle.response_complete) and endpoint.is_plain and not self.flow.write_paused
 
     def _remember_head(self, endpoint: Endpoint, keep_alive: bool, length: int) -> None:
-        """Cache the meaning of the bytes before the body, if their end is unambiguous."""
+        """Cache the bytes before the body with their meaning, if their end is unambiguous."""
         head, self._head = self._head, b""
         if not head.startswith(b"POST ") or len(head) > LONGEST_HEAD or head.count(b"\n") != head.count(b"\r\n"):
             return
@@ -337,14 +336,14 @@ class FastProtocol(HttpToolsProtocol):
         self.heads[head] = RequestHead(head, len(head), len(head) + length, endpoint, keep_alive)
 
     def on_response_complete(self) -> None:
-        """A client that sent `Expect: 100-continue` does not have to send its body after an answer."""
+        """Close after an early answer to `Expect: 100-continue`: the client may or may not send its body then."""
         cycle: Any = self.cycle
         if self.expect_100_continue and cycle.more_body:
             self.transport.close()
         super().on_response_complete()
 
     def _refuse_long_head(self) -> None:
-        """A request whose headers, or body framing, do not end."""
+        """Refuse a request whose headers, or whose framing of the body, exceed `LARGEST_HEAD`."""
         if self._has_head:
             self._is_broken = True
             self.transport.close()
@@ -352,7 +351,7 @@ class FastProtocol(HttpToolsProtocol):
             self._break_off(HttpError(431, f"The headers have more than {LARGEST_HEAD} bytes."))
 
     def _break_off(self, error: BaseException) -> None:
-        """Stop reading: the start of the next request is in doubt. Pending requests are still answered."""
+        """Stop reading, because the next request's start is unknown. Pending requests are still answered."""
         self._is_broken, self._reading = True, False
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -367,7 +366,7 @@ class FastProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _give_up_request(self) -> None:
-        """A request that is still incomplete."""
+        """Refuse a request that is still incomplete after `patience` seconds."""
         self._read_timer = None
         cycle: Any = self.cycle
         if type(cycle) is FastCycle and cycle.more_body and not cycle.response_complete:

@@ -27,14 +27,14 @@ START = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %
 HEAD_END = b"\r\n\r\n"
 OPENING = b'{"predictions":['
 END = b"\0"
-"""Separates answers while they are made. No JSON contains it."""
+"""Separates the bodies of a batch while they are built. No JSON contains it."""
 NO_PART = Part(0)
-"""State of a request whose body is not decoded."""
+"""The part of a request whose body is not decoded yet."""
 CLOSE = b"connection: close\r\n"
 
 
 class Starts(dict[int, bytes]):
-    """The start of an answer up to its id, by the length of its body with `HEAD_END`: a number has few lengths."""
+    """The head of an answer up to its request id, by the bytes of `HEAD_END` and the body: few lengths occur."""
 
     def __missing__(self, size: int) -> bytes:
         self[size] = start = START % (size - len(HEAD_END))
@@ -47,12 +47,12 @@ STARTS = Starts()
 class FastCycle(QueuedRequest, kw_only=True):
     """A prediction request, which is also the entry in the batcher's queue.
 
-    The attributes that uvicorn's protocol uses have uvicorn's names. There is no reference cycle, so a request's memory
-    is free before the next request, without the garbage collector.
+    The attributes that uvicorn's protocol uses have uvicorn's names. It is in no reference cycle, so that its memory is
+    freed without the garbage collector.
 
     Attributes:
-        started: time of `perf_counter` at which its headers were there.
-        parts: a list of the pieces of a body that is incomplete.
+        started: time of `perf_counter` at which its headers were complete.
+        parts: a list of the received pieces of an incomplete body.
     """
 
     protocol: FastProtocol
@@ -88,7 +88,7 @@ class FastCycle(QueuedRequest, kw_only=True):
             if rows is None:
                 batcher.enqueue_request(self)
                 return
-        except Exception as error:  # nobody above answers: uvicorn's parser calls this
+        except Exception as error:  # no caller answers it: uvicorn's parser calls this
             self.finish_request(error)
         else:
             self.finish_request(rows)
@@ -99,11 +99,11 @@ class FastCycle(QueuedRequest, kw_only=True):
             return
         protocol = self.protocol
         transport = protocol.transport
-        if transport.is_closing():  # reset in this turn of the event loop: uvicorn will know in the next
+        if transport.is_closing():  # reset in this turn of the event loop; uvicorn notices it in the next one
             self.disconnected = True
             self.set()
             return
-        # A client that keeps its connection reconnects elsewhere before the server closes.
+        # While the server stops, clients are told to reconnect, which takes them to another replica.
         keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
         identity, part = self.identity, self.part
         status, body = 200, b""
@@ -111,7 +111,7 @@ class FastCycle(QueuedRequest, kw_only=True):
         if not isinstance(result, BaseException):
             try:
                 body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
-            except Exception as error:  # a user's predictions can have no form in JSON, in many ways
+            except Exception as error:  # a user's predictions can be impossible to encode in many ways
                 result = error
         if not isinstance(result, BaseException):
             transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))
@@ -128,14 +128,14 @@ class FastCycle(QueuedRequest, kw_only=True):
 
     @classmethod
     def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:
-        """`finish_request` for each request, with one record of metrics and log for all plain ones."""
+        """`finish_request` for each request, with one call of the metrics and the log for all plain ones."""
         first: Any = batch[0]
         application, tail = first.protocol.application, first.loaded.tail
         if application.stopping or application.plain_headers:
             super().finish_batch(batch, rows, numbers)
             return
         opening, end = HEAD_END + OPENING, b"]" + tail
-        # All bodies in one go, instead of a few calls for each.
+        # One call builds all bodies, instead of a few calls for each.
         bodies = b"".join((opening, numbers.replace(b",", end + END + opening), end)).split(END)
         left: list[tuple[QueuedRequest, Any]] = []
         resumed = 0
@@ -170,7 +170,7 @@ class FastCycle(QueuedRequest, kw_only=True):
 
 
 def _record_request_cycle_answers(answered: Sequence[FastCycle]) -> None:
-    """Record requests of one endpoint that were answered now with status 200."""
+    """Record requests of one endpoint that have just been answered with status 200."""
     now = time.perf_counter()
     application, path = answered[0].protocol.application, answered[0].endpoint.path
     application.metrics.end_requests("POST", path, 200, [now - item.started for item in answered])

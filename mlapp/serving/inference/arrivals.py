@@ -1,4 +1,4 @@
-"""Complete requests of one turn of the event loop, whose bodies the next turn decodes in one loop."""
+"""The complete requests of one turn of the event loop, whose bodies are decoded together in the next turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlapp.serving.inference.queued_request import QueuedRequest
 
 
 class Arrivals:
-    """The requests that are not decoded yet, in order, and the body of each.
+    """The requests that are not decoded yet, in order, and their bodies.
 
     The caller that adds the first one schedules `Batcher.read_arrivals`.
     """
@@ -18,10 +18,11 @@ class Arrivals:
         self.bodies: list[bytes] = []
 
     def decode_arrivals(self) -> tuple[list[QueuedRequest], int]:
-        """Decode the bodies, each on its own, and forget them.
+        """Decode each body, and clear the collection.
 
         Returns:
-            The requests with features, and their rows. The others are answered, or their clients have left.
+            The decoded requests, and the sum of their rows. Requests with an invalid body are already answered, and
+            those whose clients have disconnected are dropped.
         """
         if not self.requests:
             return [], 0
@@ -36,7 +37,7 @@ class Arrivals:
             if part is None or request.loaded is not loaded:
                 try:
                     part = request.loaded.codec.decode_json(body)
-                except Exception as error:  # the other requests are decoded in any case
+                except Exception as error:  # it must not prevent the decoding of the other requests
                     request.finish_request(error)
                     continue
             part.id = request.identity

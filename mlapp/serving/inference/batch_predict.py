@@ -1,4 +1,4 @@
-"""Predicts a batch. If it fails, tries each half separately, and so on, so that only the bad requests fail."""
+"""Predicts a batch. A failed batch is split in halves again and again, so that only the bad requests fail."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.problems import HttpError
 
 SLICE = 50_000
-"""Rows of one request that are predicted together, where they may be predicted apart."""
+"""Maximum rows of one request in a single call, if its rows may be predicted separately."""
 Attempt = tuple[Sequence[Any], list[tuple[Any, Any]]]
-"""For each request its rows, or its error; and for each call that went well, what the predictor took and returned."""
+"""The rows or the error of each request, and the predictor's input and result of each successful call."""
 
 
 def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
@@ -33,8 +33,8 @@ def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[li
 
 
 def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
-    """Predict a very large request in chunks of rows. A single call creates arrays for all rows,
-    and cannot be stopped when the client leaves.
+    """Predict a very large request in chunks of rows. A single call would create arrays for all rows, and could not be
+    stopped when the client disconnects.
 
     Raises:
         MlappError: the app's code failed.
@@ -55,7 +55,7 @@ def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
 
 
 def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed: Callable[[], None]) -> Attempt:
-    """Predict the items together as far as possible.
+    """Predict requests together as far as possible.
 
     Args:
         rows: of all items.
@@ -67,7 +67,7 @@ def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed
             return predict_in_slices(loaded, items[0])
         joined = loaded.codec.join_parts(parts, rows)
         found, features, predictions = predict_batch(loaded, joined, rows)
-    except Exception as error:  # the event loop waits for a result of each request, so every error is one
+    except Exception as error:  # each request needs a result, so any error becomes one
         if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
@@ -94,7 +94,7 @@ async def try_batch_async(
         if _is_predicted_in_slices(loaded, parts):
             return await _predict_in_slices_async(loaded, items[0], thread)
         rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
-    except Exception as error:  # as in `try_batch`; a cancellation passes, as it ends the whole call
+    except Exception as error:  # as in `try_batch`; a cancellation is raised on, because it ends the whole call
         if len(items) == 1 or has_no_waiting_request(items):
             failed()
             return [error] * len(items), []
@@ -106,7 +106,7 @@ async def try_batch_async(
 
 
 def _is_predicted_in_slices(loaded: ServedModel, parts: list[Part]) -> bool:
-    """Whether the only part has very many rows, which can be predicted separately."""
+    """Whether there is one part only, with more than `SLICE` rows that can be predicted separately."""
     return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
 
 

@@ -1,9 +1,10 @@
-"""Batches without waiting: all requests that wait when the model is free go through the predictor as one table.
+"""Batches without waiting: when the model is free, all waiting requests go through the predictor as one table.
 
-A lone request never waits for others unless a wait is set: the first of a turn of the event loop schedules a flush in
-the next turn, and the flush takes all requests that have arrived by then. After a batch of several rows, it waits for
-more turns as long as they bring requests: clients that were answered together send their next requests together. While
-a slow predictor runs in its thread, requests collect. Afterwards the next batch waits briefly for the answered clients.
+A lone request waits for others only if `serve.batch_wait` is set. The first request of a turn of the event loop
+schedules a flush in the next turn, and the flush takes all requests that have arrived by then. After a batch of several
+rows, the flush is postponed as long as each turn brings requests: clients that were answered together send their next
+requests together. While a slow predictor runs in its thread, requests collect. Afterwards the next batch waits briefly
+for the answered clients.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Batcher(RequestQueue):
         batch: False passes one request at a time to the predictor.
         max_batch: maximum rows per call. A request with more rows is predicted alone.
         wait: seconds that a request can wait for others.
-        queue: most rows that may wait; a request with more may wait alone. Calls of an `async def` predictor run side
-            by side, so that hardly any request waits: the rows in them count too. None: as many as `max_wait` lets.
-        max_wait: maximum expected seconds of waiting, by the measured pace of the model; see `Overload`.
+        queue: maximum waiting rows, unless one request alone has more; None for as many as `max_wait` allows. Rows in
+            calls of an `async def` predictor count too: these calls run concurrently, so that few requests wait.
+        max_wait: maximum expected seconds of waiting, by the measured speed of the model; see `Overload`.
         spans: makes a span of each call of the model.
     """
 
@@ -63,7 +64,7 @@ class Batcher(RequestQueue):
 
     @property
     def recorder(self) -> Recorder | None:
-        """Gets each batch once it was answered."""
+        """Receives each answered batch."""
         return self._records.recorder
 
     @recorder.setter
@@ -71,9 +72,9 @@ class Batcher(RequestQueue):
         self._records.recorder = recorder
 
     def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
-        """Predict a request that is alone in this turn of the event loop.
+        """Predict the only request of this turn of the event loop.
 
-        None if it must wait in the queue, because others wait or the model is not fast.
+        None if it must go through the queue, because others wait or the model is not fast.
 
         Raises:
             MlappError: the app's code failed.
@@ -88,7 +89,7 @@ class Batcher(RequestQueue):
             self._metrics.failed.inc()
             raise
         seconds = time.perf_counter() - started
-        # In the next turn, after the answer is sent: its client does not wait for it.
+        # In the next turn, after the answer is sent, so that the client does not wait for it.
         call_soon = asyncio.get_running_loop().call_soon
         call_soon(self._note_batch, loaded, [part], [rows], [(features, predictions)], part.rows, 0.0, seconds)
         return rows
@@ -130,7 +131,7 @@ class Batcher(RequestQueue):
             self._deadlines.watch_deadline(item.expires)
 
     def read_arrivals(self) -> None:
-        """Queue the requests that arrived in the last turn of the event loop, and flush if nothing is to wait for."""
+        """Queue the requests that arrived in the last turn of the event loop, and flush unless a wait pays off."""
         first = self._queue_arrivals()
         if first is None:
             return
@@ -148,7 +149,7 @@ class Batcher(RequestQueue):
         return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
 
     def record_call(self, seconds: float, rows: int) -> None:
-        """Record the duration of a call, to decide where the next one runs."""
+        """Record the duration of a call, by which the next calls run in the event loop or in the thread."""
         self._pace.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
@@ -157,10 +158,10 @@ class Batcher(RequestQueue):
         self.thread.shutdown(wait=False, cancel_futures=True)
 
     def _schedule_flush(self, *, is_next_turn: bool = False) -> None:
-        """Flush in the next turn of the event loop; if a wait can pay off, when there are enough rows or time is up.
+        """Flush in the next turn of the event loop; if a wait pays off, when there are enough rows or time is up.
 
         Args:
-            is_next_turn: flush now, where it would be in the next turn.
+            is_next_turn: this is already the next turn: flush now.
         """
         self._scheduled = True
         self._is_held = self.is_holding_up(self._waiting[-1].loaded)
@@ -184,7 +185,7 @@ class Batcher(RequestQueue):
             loop.call_soon(self._flush_queue)
 
     def _flush_when_quiet(self, seen: int) -> None:
-        """Flush if there are enough rows, or the last turn of the event loop brought no more than `seen`."""
+        """Flush if there are enough rows, or if the last turn of the event loop added none to `rows_before`."""
         self._queue_arrivals()
         rows = self._rows
         if rows >= self._enough or rows <= seen:
@@ -193,7 +194,7 @@ class Batcher(RequestQueue):
             asyncio.get_running_loop().call_soon(self._flush_when_quiet, rows)
 
     def _end_wait(self) -> None:
-        """Flush when there are enough rows, or time is up."""
+        """Flush, because there are enough rows or time is up."""
         self._timer = None
         self._queue_arrivals()
         if not self._wait:
@@ -221,7 +222,7 @@ class Batcher(RequestQueue):
             results, after, seconds = self._run_batch(loaded, batch, rows)
             self._returning.rows = rows if self._batch else 0
             deliver_request_results(batch, results)
-            # In the next turn, after the answers are sent: no client waits for it.
+            # In the next turn, after the answers are sent, so that no client waits for it.
             call_soon = asyncio.get_running_loop().call_soon
             parts = [item.part for item in batch]
             call_soon(self._note_batch, loaded, parts, results, after, rows, waited, seconds)
@@ -229,7 +230,7 @@ class Batcher(RequestQueue):
             self._busy = self._is_held = True
             loop = asyncio.get_running_loop()
             self.thread.run_soon(self._run_in_thread, loop, loaded, batch, rows, waited)
-            # While the thread wakes up.
+            # After `run_soon`, so that this runs while the thread wakes up.
             self._running = batch
             self._started, self._expected = loop.time(), self._pace.seconds(rows)
             self._records.note_later()
@@ -237,7 +238,7 @@ class Batcher(RequestQueue):
             self._schedule_flush()
 
     def _finish_async_call(self, call: asyncio.Task[None]) -> None:
-        """A call of an `async def` predictor has ended, with or without an error."""
+        """Forget a call of an `async def` predictor that has ended, with or without an error."""
         batch = self._calls.pop(call)
         self._called_rows -= sum(item.part.rows for item in batch)
         for item in batch:
@@ -248,7 +249,7 @@ class Batcher(RequestQueue):
     ) -> None:
         results, after, seconds = self._run_batch(loaded, batch, rows)
         has_callback = loaded.predictor.pipeline.stage("on_predict") is not None
-        # The loop waits for the interpreter, so the thread does nothing more for a batch than it must.
+        # The event loop waits for the interpreter's lock, so this thread does as little as possible.
         loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
         if has_callback:
             self._records.call_on_predict(loaded, after)
@@ -264,13 +265,13 @@ class Batcher(RequestQueue):
         seconds: float,
         is_free: bool,
     ) -> None:
-        """Deliver the results of the thread.
+        """Deliver the results of a call in the thread.
 
         Args:
             is_free: whether the thread is ready for the next batch.
         """
         has_full_batch = is_free and self._rows >= self._max_batch
-        if has_full_batch:  # it runs while these answers are encoded
+        if has_full_batch:  # the next batch runs while these answers are encoded
             self._free_thread(rows, seconds)
             self._flush_queue()
         deliver_request_results(batch, results)
@@ -279,7 +280,7 @@ class Batcher(RequestQueue):
         self._records.add_call(loaded, batch, results, rows, waited, seconds)
 
     def _free_thread(self, rows: int, seconds: float) -> None:
-        """The thread is ready for the next batch."""
+        """Note that the thread is ready, and schedule the next batch."""
         self._busy = False
         self._running = []
         self._overload.note_call(rows, len(self._waiting), self._most_clients())
@@ -292,7 +293,7 @@ class Batcher(RequestQueue):
     def _run_batch(
         self, loaded: ServedModel, batch: list[QueuedRequest], rows: int
     ) -> tuple[Sequence[Any], list[Any], float]:
-        """Predict a batch. Returns the result of each request, the due calls of on_predict, and the seconds."""
+        """Predict a batch; returns the result of each request, the calls to report to on_predict, and the seconds."""
         started = time.perf_counter()
         if self._spans is None:
             results, after = try_batch(loaded, batch, rows, self._metrics.failed.inc)
@@ -311,7 +312,7 @@ class Batcher(RequestQueue):
         waited: float,
         seconds: float,
     ) -> None:
-        """Record a call in the event loop, when its requests are answered."""
+        """Record a call that ran in the event loop, after its requests are answered."""
         self._records.note_call(loaded, parts, results, rows, waited, seconds)
         self._overload.offered = 0
         self._pace.add_call(seconds, rows)

@@ -1,4 +1,4 @@
-"""Records a model's calls when their requests are answered: metrics, the recorder of predictions, and on_predict."""
+"""Records a model's calls after their requests are answered: in metrics, in the recorder, and by on_predict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.observability.metrics import ModelMetrics
 
 NOTE_DELAY = 0.002
-"""Seconds after which a call in the thread is recorded: while the next one runs, and the event loop has time."""
+"""Seconds until a call in the thread is recorded: then the next call runs, and the event loop is idle."""
 
 
 class CallRecords:
@@ -45,7 +45,7 @@ class CallRecords:
         waited: float,
         seconds: float,
     ) -> None:
-        """Record a call in the thread a little later."""
+        """Record a call in the thread after `NOTE_DELAY`."""
         self._ended.append((loaded, batch, results, rows, waited, seconds))
         self.note_later()
 
@@ -75,7 +75,7 @@ class CallRecords:
             self.recorder.add(loaded, parts, results, rows, seconds)
 
     def call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
-        """Call the app's on_predict with what each call took and returned."""
+        """Call the app's on_predict with the predictor's input and result of each call."""
         for features, predictions in after:
             if not loaded.predictor.run_on_predict(features, predictions):
                 self._metrics.callback_failed.inc()

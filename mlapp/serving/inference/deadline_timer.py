@@ -11,7 +11,7 @@ from mlapp.serving.inference.queued_request import QueuedRequest
 
 
 class DeadlineTimer:
-    """Calls `expire` when the earliest deadline is reached. `expire` names the deadlines that are left.
+    """Calls `expire` when the earliest deadline is reached. `expire` must watch the remaining deadlines again.
 
     Deadlines are times of `time.perf_counter`. Call every method in the event loop.
     """
@@ -30,7 +30,7 @@ class DeadlineTimer:
         self._timer = loop.call_at(loop.time() + expires - time.perf_counter(), self._end_timer)
 
     def watch_requests(self, requests: Iterable[QueuedRequest]) -> None:
-        """Watch requests that can wait longer than a turn of the event loop; at least one."""
+        """Watch the deadlines of one or more requests."""
         self.watch_deadline(min([request.expires for request in requests]))
 
     def close_timer(self) -> None:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 LOADERS = 16
 """Calls of a slow feature_loader that run at once."""
 PATIENCE = 1.0
-"""Seconds: a model whose first call takes longer is not called a second time to be measured."""
+"""Seconds of the first call, above which a second call is not made to measure the model's speed."""
 
 
 class Endpoint:
@@ -86,7 +86,7 @@ class Endpoint:
         self._loading = Latency()
         self._is_warm = False
         self.is_plain = False
-        """Whether a request's body becomes features in the event loop, and predictions one answer, with no span."""
+        """Whether the fast path can serve it: no feature_loader, no stream, no tracing, and the model is warm."""
         self._warming: asyncio.Lock | None = None
         self.streams = Streams(self.metrics, settings.queue or max_batch)
 
@@ -139,14 +139,14 @@ class Endpoint:
             loaded.codec.on_refusal = partial(recorder.refuse, loaded.version)
 
     async def warm_model(self, loaded: ServedModel) -> None:
-        """Let a model predict its own example, so that the first client does not wait for one-time work.
+        """Let a model predict its own example, so that one-time work does not delay the first client.
 
         Raises:
             ModelError, UserCodeError: it cannot.
         """
         example = self._make_example(loaded)
         if example is None or example == [None]:
-            return  # only the feature_loader, or the model, defines its inputs
+            return  # the schema has no example: only the feature_loader or the model defines the inputs
         body = encode_json({"inputs": example})
         try:
             part = loaded.codec.decode_json(body)
@@ -269,7 +269,7 @@ class Endpoint:
 
         Args:
             timeout: seconds until it is a 504.
-            left: gives an awaitable that ends when the client leaves; its place is free then.
+            left: waits until the client disconnects; then the request leaves the queue.
 
         Raises:
             HttpError: 503, 504. MlappError: the app's code failed.
@@ -283,9 +283,9 @@ class Endpoint:
                 return await future
             return await run_unless_left(future, left)
         finally:
-            if not future.done() or future.cancelled():  # a gRPC client that hangs up cancels what it waits for
+            if not future.done() or future.cancelled():  # gRPC cancels this coroutine if its client disconnects
                 self.batcher.cancel_request(item)
-            del future  # it keeps its error, the error this frame, and the frame the request's features
+            del future  # its error refers to this frame, and the frame to the request's features
 
     def describe_model(self) -> dict[str, Any]:
         """Description of the model, for people and programs."""

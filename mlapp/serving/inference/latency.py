@@ -1,4 +1,4 @@
-"""Measures the model's speed, to decide whether a call can run in the event loop or needs a thread."""
+"""Measures the speed of a model or a feature_loader, to decide whether a call may block the event loop."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import deque
 from collections.abc import Iterable
 
 FAST = 0.005
-"""Seconds that a call may hold up the event loop."""
+"""Seconds that a call may block the event loop."""
 SLOW = 0.02
-"""If the usual call takes at least this many seconds, it runs in a thread."""
+"""Seconds of the usual call from which calls run in a thread."""
 STUCK = 0.1
-"""Seconds from which one call alone sends the next ones to a thread."""
+"""Seconds of a single call from which the next calls run in a thread."""
 RECENT = 5
-"""Calls whose median is the usual call. A busy machine may hold up any one of them: that says nothing of the model."""
+"""Number of recent calls whose median is the usual call. A busy machine can delay any single call."""
 CALM = 20
-"""Fast calls after which the thread is left again; twice as many after each relapse that follows soon."""
+"""Number of fast calls after which calls leave the thread again; doubled by each relapse that follows soon."""
 REPAID = 0.001
-"""Seconds of a long call that one fast call in the thread makes up for: after 2 s in the loop, 2000 must be fast."""
+"""Seconds of a long call that each fast call makes up for: after 2 s in the event loop, 2,000 fast ones must follow."""
 
 
 def find_median_latency(values: Iterable[float]) -> float:
-    """As `statistics.median`, which takes as long as decoding a request."""
+    """The median. `statistics.median` takes as long as decoding a request."""
     ordered = sorted(values)
     return (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2
 
 
 class Latency:
-    """Decides by measurement. A model counts as slow until its first call, during warm-up, is timed."""
+    """The measured calls. A model counts as slow until its first call is measured, during warm-up."""
 
     def __init__(self) -> None:
         self.is_fast = False
@@ -39,7 +39,7 @@ class Latency:
         self._needed = CALM
 
     def expects_fast(self, rows: int) -> bool:
-        """Whether a call with this number of rows is expected to be short, by the usual call and the cost per row."""
+        """Whether a call with so many rows is expected to be fast, by the usual call and the cost per row."""
         return self.is_fast and max(self.usual, self._row * rows) <= FAST
 
     def seconds(self, rows: int) -> float:
@@ -59,7 +59,7 @@ class Latency:
         self._sizes.append((max(rows, 1), seconds))
         self.usual = find_median_latency(self._recent)
         a_row = seconds / max(rows, 1)
-        # Large batches show the cost per row. In small ones the cost of the call dominates.
+        # Only large batches show the cost per row: in small ones, the cost of the call dominates.
         if not self._row or self.usual > FAST:
             self._row = a_row
         elif seconds <= FAST:

@@ -1,7 +1,7 @@
-"""The thread of one model, which a call enters and leaves with as little work as possible.
+"""The thread of one model, which runs a call with as little overhead as possible.
 
-`ThreadPoolExecutor` creates a future for each call and settles it afterwards, with several locks. No call of the model
-runs meanwhile: before a call the event loop holds the interpreter, and after it the thread does while answers wait.
+`ThreadPoolExecutor` creates a future for each call and settles it afterwards, with several locks. The model is idle
+meanwhile: before a call the event loop holds the interpreter's lock, and after it the thread does, while answers wait.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelThread(Executor):
     """
 
     def __init__(self) -> None:
-        self._calls: Calls = queue.SimpleQueue()  # looked up now: gevent replaces it after the import
+        self._calls: Calls = queue.SimpleQueue()  # an attribute look-up, because gevent replaces it after the import
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -64,9 +64,9 @@ def _run_model_thread_calls(calls: Calls) -> None:
     while (call := calls.get()) is not None:
         try:
             call[0](*call[1])
-        except BaseException:  # the thread serves every later call too
+        except BaseException:  # the thread must survive to run later calls
             log.exception("a call in the model's thread failed")
-        del call  # it keeps the request's features
+        del call  # it refers to the request's features
 
 
 def _settle_future(future: Future[Any], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
@@ -74,7 +74,7 @@ def _settle_future(future: Future[Any], function: Callable[..., Any], args: Any,
         return
     try:
         result = function(*args, **kwargs)
-    except BaseException as error:  # whatever it is: the caller waits for the future
+    except BaseException as error:  # the caller waits for the future, whatever the error
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -91,7 +91,7 @@ def _cancel_model_thread_calls(calls: Calls) -> None:
 
 
 def _end_thread(calls: Calls, thread: threading.Thread) -> None:
-    """End the thread of an executor that nothing uses any more, or at the end of the interpreter."""
+    """End the thread of an executor that is garbage, or when the interpreter exits."""
     calls.put(None)
     if threading.current_thread() is not thread and not threading.main_thread().is_alive():
         thread.join()

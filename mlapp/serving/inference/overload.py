@@ -1,31 +1,29 @@
-"""Whether more requests arrive than a model can answer, and how long a request can wait."""
+"""Detects that more requests arrive than a model can answer, and limits how long a request can wait."""
 
 from __future__ import annotations
 
 FEW = 8
-"""Requests that share calls and never count as an overload."""
+"""Number of waiting requests that is never an overload if requests share calls."""
 GROWTH = 1.25
-"""Rows that come during a call, for each row that it answers, from which on more come than can be answered."""
+"""Ratio of the rows that arrive during a call to the rows that it answers, above which the queue grows."""
 CALLS = 2
-"""Calls in a row during which more, or no more, come than can be answered, until it is believed."""
+"""Consecutive calls during which the queue grows, or does not grow, until `is_lasting` changes."""
 PATIENCE = 2
-"""Times `max_wait` that fewer than `FEW` requests can wait, until one is refused."""
+"""Factor of `max_wait` that fewer than `FEW` requests can wait, unless one was refused recently."""
 CALM = 4
-"""Calls in a row without a refusal, after which they can wait as long again. An empty queue has the same effect."""
+"""Consecutive calls without a refusal, after which no refusal is recent. An empty queue has the same effect."""
 
 
 class Overload:
     """The load of one model, watched from call to call.
 
     Args:
-        max_wait: maximum expected seconds of waiting. `PATIENCE` times as long while fewer than `FEW` requests wait
-            and none was refused recently: clients that take turns send their next request after an answer, so that
-            their queue does not grow.
+        max_wait: maximum expected seconds of waiting. It is `PATIENCE` times as long while fewer than `FEW` requests
+            wait and none was refused recently: a few clients that each wait for their answers form no growing queue.
 
     Attributes:
-        offered: rows that have come since the last call.
-        is_lasting: whether more come than can be answered, and not only from clients that send a request after each
-            answer.
+        offered: rows that have arrived since the last call.
+        is_lasting: whether more rows arrive than can be answered, over several calls.
     """
 
     def __init__(self, max_wait: float) -> None:
@@ -36,7 +34,7 @@ class Overload:
         self._calls_since_refusal = CALM
 
     def longest_wait(self, waiting: int) -> float:
-        """Expected seconds of waiting, beyond which a request is refused.
+        """The expected seconds of waiting above which a request is refused.
 
         Args:
             waiting: requests before it.
@@ -48,7 +46,7 @@ class Overload:
         self._calls_since_refusal = 0
 
     def note_call(self, rows: int, waiting: int, most: int) -> None:
-        """Judge the load by a call that has ended.
+        """Update `is_lasting` after a call.
 
         Args:
             rows: that it answered.

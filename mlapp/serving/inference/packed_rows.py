@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DTYPES = {float: "float64", int: "int64", bool: "bool"}
 DISTINCT = 1000
-"""Different texts up to which each is kept once."""
+"""Maximum number of distinct texts that are stored once each."""
 
 
 class PackedRows(Sequence[Any]):
@@ -76,5 +76,5 @@ class PackedRows(Sequence[Any]):
             return rows
         try:
             return np.array(rows, dtype=DTYPES[kind])
-        except OverflowError:  # a whole number of more than 64 bits
+        except OverflowError:  # an integer of more than 64 bits
             return rows

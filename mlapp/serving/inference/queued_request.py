@@ -24,9 +24,9 @@ class QueuedRequest(msgspec.Struct, eq=False):
     Attributes:
         timeout: seconds after `arrived` until it gets a 504 and leaves the queue.
         arrived: time of `perf_counter`.
-        response_complete: whether nobody waits for the result any more: it was delivered, the deadline has passed or
-            the client has left. The name is uvicorn's.
-        span: the trace that waits for it, where there are traces.
+        response_complete: whether the result is no longer needed: it was delivered, the deadline has passed, or the
+            client has disconnected. The name is uvicorn's.
+        span: the request's OpenTelemetry span, if tracing is on.
         call: the call of an `async def` predictor that holds the request.
         identity: the request's id.
     """
@@ -46,22 +46,22 @@ class QueuedRequest(msgspec.Struct, eq=False):
         return self.arrived + self.timeout
 
     def finish_request(self, result: list[Any] | BaseException) -> None:
-        """Deliver the result, unless the deadline has passed or the client has left."""
+        """Deliver the result, unless `response_complete`."""
         raise NotImplementedError
 
     @classmethod
     def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:
-        """Deliver the predictions of requests with one row each, of which the first is of this class.
+        """Deliver the predictions of requests with one row each. The first request is of this class.
 
         Args:
-            numbers: the predictions as JSON, with commas between them.
+            numbers: the predictions as JSON, separated by commas.
         """
         for item, row in zip(batch, rows, strict=True):
             item.finish_request([row])
 
 
 class CallbackRequest(QueuedRequest, kw_only=True):
-    """A request that calls a function, once and in the event loop, with the predictions or the error.
+    """A request whose predictions or error are passed to a function, once and in the event loop.
 
     It is not called after `Batcher.cancel_request`.
     """
@@ -75,7 +75,7 @@ class CallbackRequest(QueuedRequest, kw_only=True):
 
 
 def split_queued_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Sequence[Any]:
-    """Each request's own rows."""
+    """The rows of each request."""
     if len(parts) == 1:
         return [rows]
     ends = list(itertools.accumulate([part.rows for part in parts]))
@@ -83,7 +83,7 @@ def split_queued_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Seq
 
 
 def has_no_waiting_request(items: list[QueuedRequest]) -> bool:
-    """Whether all clients have left. Then a retry only delays others."""
+    """Whether no request needs its result any more. Then a retry would only delay others."""
     return all(item.response_complete for item in items)
 
 

@@ -13,14 +13,14 @@ from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.http import Request, decompress_body
 
 SMALL = 4096
-"""Maximum bytes of a body of columns that is decoded in the event loop; each column has a high fixed cost."""
+"""Maximum bytes of a body other than JSON that is decoded in the event loop: each column has a high fixed cost."""
 
 WIDE = 16
-"""Minimum columns of rows of numbers in a body of up to 1 MB to decode it in the event loop."""
+"""Minimum columns of rows of numbers, for which simdjson decodes a body of up to 1 MB in the event loop."""
 
 
 async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[bytes, Budget]:
-    """The unpacked body of a request, and the budget of its decoding.
+    """The decompressed body of a request, and the budget of its decoding.
 
     Raises:
         HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;

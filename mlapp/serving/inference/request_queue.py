@@ -1,4 +1,4 @@
-"""The waiting requests of one model, and the limits of what may wait."""
+"""The waiting requests of one model, and the limits of the queue."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mlapp.serving.observability.tracing import BatchSpans
 from mlapp.serving.web.problems import HttpError
 
 CLIENTS = 64
-"""Maximum concurrent calls of an `async def` predictor, for any number of rows; and requests that can wait for
-their own call without counting as an overload.
+"""Maximum concurrent calls of an `async def` predictor; and waiting requests that are no overload if each has a call of
+its own.
 """
 
 
 class RequestQueue:
-    """The base of `Batcher`, whose arguments it takes: what waits, and what is refused."""
+    """The base of `Batcher`: holds the waiting requests and refuses those that must wait too long."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class RequestQueue:
         self._waiting: deque[QueuedRequest] = deque()
         self._rows = 0
         self._unchecked = max_batch if batch and queue is None and spans is None else 0
-        """Waiting rows up to which a request needs no check."""
+        """Number of waiting rows up to which a new request needs no check."""
         self._overload = Overload(max_wait)
         self._pace = Latency()
         self._busy = False
@@ -57,13 +57,13 @@ class RequestQueue:
         """Requests in calls of an `async def` predictor."""
         self._called_rows = 0
         self._is_held = False
-        """Whether what waits can wait longer than a turn of the event loop."""
+        """Whether requests can wait longer than a turn of the event loop, so that their deadlines are watched."""
         self._deadlines = DeadlineTimer(self._expire_requests)
         metrics.depth = lambda: len(self._waiting)
         metrics.wait = self.estimate_wait
 
     def _queue_arrivals(self) -> QueuedRequest | None:
-        """Queue the arrived requests; returns the first one, whose deadline is the earliest of them."""
+        """Queue the arrived requests; returns the first one, which has the earliest deadline."""
         requests, own = self.arrivals.decode_arrivals()
         rows = self._rows + own
         if rows > self._unchecked:
@@ -78,7 +78,7 @@ class RequestQueue:
         return requests[0]
 
     def _queue_checked(self, requests: list[QueuedRequest]) -> QueuedRequest | None:
-        """As `_queue_arrivals`, for decoded requests that may be too many."""
+        """Queue decoded requests one by one, because the queue may be full."""
         queued = []
         for request in requests:
             self._overload.offered += request.part.rows
@@ -95,8 +95,10 @@ class RequestQueue:
         return queued[0] if queued else None
 
     def _check_request(self, item: QueuedRequest) -> None:
-        """Raises:
-        HttpError: 503, the queue is full.
+        """Refuse a request if the queue is full; otherwise note its span.
+
+        Raises:
+            HttpError: 503, the queue is full.
         """
         rows = item.part.rows
         if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
@@ -105,13 +107,13 @@ class RequestQueue:
             item.span = self._spans.find_current()
 
     def estimate_wait(self) -> float:
-        """Expected wait in seconds of a new request, by the measured pace of the calls before it."""
+        """Expected wait of a new request in seconds, by the measured speed of the model."""
         pace, waiting = self._pace, len(self._waiting)
         wait = 0.0
         if self._busy:
             running = asyncio.get_running_loop().time() - self._started
             wait = self._expected - running
-            if wait < 0:  # longer than usual: expect as much time again
+            if wait < 0:  # the call takes longer than usual: assume that it is half done
                 wait = running if waiting >= FEW else 0.0
         if not self._batch:
             return wait + waiting * pace.usual
@@ -121,19 +123,21 @@ class RequestQueue:
         return wait + calls * pace.seconds(self._max_batch)
 
     def _has_large_requests(self) -> bool:
-        """Whether each waiting request of usual size has a call of its own."""
+        """Whether the average waiting request fills more than half of a batch, and so has a call of its own."""
         return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
 
     def _most_clients(self) -> int:
-        """Number of requests that can wait without counting as an overload.
+        """Number of waiting requests that is no overload.
 
-        If each has its own call, clients that start one after another look like an overload.
+        If each has its own call, it is higher: there, clients that start one after another look like an overload.
         """
         return FEW if self._batch and not self._has_large_requests() else CLIENTS
 
     def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
-        """Raises:
-        HttpError: 503, these rows must wait too long.
+        """Refuse a request with so many rows if it would have to wait too long.
+
+        Raises:
+            HttpError: 503, with the expected wait in Retry-After.
         """
         before, waiting = self._rows + self._called_rows, len(self._waiting)
         wait = self.estimate_wait()
@@ -157,7 +161,7 @@ class RequestQueue:
         )
 
     def _remove_request(self, item: QueuedRequest) -> bool:
-        """Remove a request from the queue. It stays in a running batch, which others wait for."""
+        """Remove a request from the queue; False if it is not there, such as in a running batch."""
         try:
             self._waiting.remove(item)
         except ValueError:
@@ -166,7 +170,7 @@ class RequestQueue:
         return True
 
     def _take_batch(self) -> tuple[list[QueuedRequest], int]:
-        """The next batch and its rows: requests in order, for one version of the model, up to the maximum rows."""
+        """Remove and return the next batch, and its rows: requests in order, for one version of the model."""
         waiting, rows = self._waiting, self._rows
         loaded = waiting[0].loaded
         if self._batch and loaded.batching and rows <= self._max_batch:
@@ -187,7 +191,7 @@ class RequestQueue:
         return batch, rows
 
     def cancel_request(self, item: QueuedRequest) -> None:
-        """Release the place of a client that has left."""
+        """Remove the request of a client that has disconnected."""
         item.response_complete = True
         if self._remove_request(item) or item.call is not None:
             self._metrics.cancelled.inc()
@@ -211,13 +215,13 @@ class RequestQueue:
         self._cancel_idle_call(item)
 
     def _cancel_idle_call(self, item: QueuedRequest) -> None:
-        """Cancel the call of an `async def` predictor whose clients have left."""
+        """Cancel the request's call of an `async def` predictor if no request in it needs a result."""
         call = item.call
         if call is not None and all(other.response_complete for other in self._calls.get(call, ())):
             call.cancel()
 
     def _watch_running(self) -> None:
-        """Watch the deadlines of the running call: its requests that arrived while the model was fast have none."""
+        """Watch the deadlines of a running call, also those of its requests that arrived while the model was fast."""
         if self._busy:
             self._metrics.schedule_update()
             self._deadlines.watch_requests([*self._running, *self._waiting])

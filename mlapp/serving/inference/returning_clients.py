@@ -1,24 +1,24 @@
 """Decides how long a batch waits for the clients that the previous batch answered.
 
-Most clients send their next request as soon as they have an answer. If the next batch starts before that, they
-split into two groups, and each group waits for the other's call. A useless wait is not repeated
-soon, because requests that arrive at random times gain nothing from it.
+Most clients send their next request as soon as they have an answer. If the next batch starts before that, the clients
+split into two groups, and each group waits for the other group's call. After a useless wait, the next batches do not
+wait, because requests that arrive at random times gain nothing from waiting.
 """
 
 from __future__ import annotations
 
 SHARE = 0.5
-"""Maximum wait of a batch as a share of a call's usual time."""
+"""Maximum wait of a batch, as a share of the usual call."""
 LONGEST = 0.005
 """Maximum seconds of the wait after the answers."""
 SLACK = 0.001
-"""Seconds added to twice the recent return time of clients. uvloop rounds timers to this."""
+"""Seconds added to twice the recent return time of clients: the resolution of uvloop's timers."""
 FORGET = 0.9
-"""Factor by which the return time shrinks with each wait."""
+"""Factor by which the recorded return time shrinks with each wait."""
 ENOUGH = 0.75
-"""Share of the wanted rows from which a wait is useful."""
+"""Share of the expected rows from which a wait was useful."""
 MOST_SKIPPED = 64
-"""Maximum number of batches without a wait after a useless wait. The number doubles each time."""
+"""Maximum number of batches that do not wait after a useless wait. The number doubles each time."""
 
 
 class ReturningClients:
@@ -26,14 +26,14 @@ class ReturningClients:
 
     def __init__(self) -> None:
         self.rows = 0
-        """Rows of the last batch, and those that waited when it ended."""
+        """Rows of the last batch, plus the rows that waited when it ended."""
         self._answered = 0.0
         self._return = LONGEST
         self._skip = 0
         self._skipped = 0
 
     def note_answers(self, rows: int, now: float) -> None:
-        """Record that the clients of `rows` rows have their answers, or are waiting.
+        """Record that `rows` rows are answered or waiting.
 
         Args:
             now: seconds of the event loop's clock.
@@ -43,7 +43,7 @@ class ReturningClients:
         self._skipped = max(self._skipped - 1, 0)
 
     def remaining_wait(self, waiting: int, usual: float, now: float) -> float:
-        """Seconds that a batch of a model in a thread waits; not positive for no wait.
+        """Seconds that the next batch waits; zero or negative for no wait.
 
         Args:
             waiting: rows that wait.
@@ -57,7 +57,7 @@ class ReturningClients:
         """Record that a batch starts after a wait.
 
         Args:
-            wanted: rows that it waited for: the expected ones, or the maximum of a batch.
+            wanted: rows that it waited for: the expected rows, at most a full batch.
         """
         if waiting >= wanted:
             self._return = max(now - self._answered, FORGET * self._return)

@@ -44,9 +44,9 @@ class ServedModel:
     tail: bytes
     """The end of every answer's body."""
     batching: bool = True
-    """Whether requests may share a call: a row's prediction does not depend on the rows beside it."""
+    """Whether requests may share a call: a row's prediction does not depend on other rows."""
     baseline: Baseline | None = None
-    """Baseline of its training data; None for a version that was stored without it."""
+    """Baseline of its training data; None if the version has none."""
 
     @property
     def version(self) -> str | None:
@@ -69,7 +69,7 @@ class ServedModel:
         return has_streamed_predictor_results(self.predictor.stage)
 
     def list_differences(self) -> list[Difference]:
-        """The libraries whose versions differ from the training's."""
+        """The libraries whose versions differ from those in training."""
         return compare_trained_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
 
     def combine(self, parts: list[Any]) -> Any:
@@ -161,9 +161,10 @@ def load_served_model_version(
 
 
 def _find_served_conversion_folder(pipeline: Pipeline) -> tuple[Path | None, bool]:
-    """The folder of conversions to ONNX, and whether it is writable; None if files must be signed.
+    """The folder of conversions to ONNX, or None; and whether new conversions can be stored in it.
 
-    A bundle never changes: it has the conversion of its version, or none.
+    None if the store requires signatures, which conversions lack. A bundle never changes: it has the conversion of its
+    version, or none.
     """
     if not isinstance(pipeline, App) or pipeline.settings.store.verify != "none":
         return None, False

@@ -17,11 +17,11 @@ log = logging.getLogger("mlapp.serving")
 
 
 class VersionWatcher:
-    """Periodically resolves the served reference, and loads a new version beside the old model.
+    """Resolves the served reference every `serve.refresh` seconds, and loads a new version before it replaces the old.
 
     Args:
         reference: an alias or `latest`.
-        within: the context in which to load a model of the app.
+        within: creates the context in which a model of the app is loaded.
         switched: called after each switch.
     """
 
@@ -54,7 +54,7 @@ class VersionWatcher:
         endpoint = self._endpoint
         try:
             version = await asyncio.to_thread(self._resolve_version)
-        except Exception as error:  # the store, or an extension of it, fails: the next check tries again
+        except Exception as error:  # a store's client can raise anything; the next check tries again
             if _is_exit_error(error):
                 return
             log.warning("%s: %s", endpoint.name, error.what if isinstance(error, MlappError) else repr(error))
@@ -64,10 +64,10 @@ class VersionWatcher:
         try:
             fresh = await asyncio.to_thread(self._load_version, version)
             await endpoint.warm_model(fresh)
-        except Exception as error:  # a library's reader of model files can raise anything, and the old model serves on
+        except Exception as error:  # a library that reads model files can raise anything; the old model keeps serving
             if _is_exit_error(error):
                 return
-            if not isinstance(error, (RequestError, OSError)):  # those can be temporary: the next check tries again
+            if not isinstance(error, (RequestError, OSError)):  # these can be temporary: the next check tries again
                 self._refused = version
             endpoint.metrics.load_failed.inc()
             what = error.what if isinstance(error, MlappError) else repr(error)
@@ -97,5 +97,5 @@ class VersionWatcher:
 
 
 def _is_exit_error(error: Exception) -> bool:
-    """Whether the interpreter exits: a program that embeds the model may never close it."""
+    """Whether the error says that the interpreter exits: a program that embeds a model may never close it."""
     return isinstance(error, RuntimeError) and str(error).startswith("cannot schedule new futures after")

@@ -15,17 +15,17 @@ import msgspec
 from mlapp.printable_text import make_printable_json
 
 DELAY = 0.1
-"""Seconds that a line may wait: lines are written together, because a system call for each request is expensive."""
+"""Seconds that a line may wait. Lines are written together, because a system call per request is expensive."""
 PROBES = ("/livez", "/readyz")
-"""Asked every few seconds by whatever runs the server: their successes would bury the rest."""
+"""Paths whose successful requests are not logged: an orchestrator sends them every few seconds."""
 START = b'{"time":%.3f,"method":%b,"path":%b,"status":%d,"seconds":'
-REST = b'%b%.6f,"request_id":"%b","client":%b}\n'  # ids are safe
+REST = b'%b%.6f,"request_id":"%b","client":%b}\n'  # ids need no escaping: see `choose_request_id`
 Client = tuple[str, int] | None
 
 
 @lru_cache
 def _encode(value: object) -> bytes:
-    """JSON of a text. Paths and clients come again and again."""
+    """JSON of a text, cached because few paths and clients occur."""
     return make_printable_json(msgspec.json.encode(value).decode()).encode()
 
 
@@ -45,7 +45,7 @@ class AccessLog:
         """Log requests that were answered together. Call it in the event loop.
 
         Args:
-            requests: the seconds, the id and the client of each.
+            requests: the duration in seconds, the id and the client of each.
         """
         if not self._batches:
             asyncio.get_running_loop().call_later(DELAY, self.flush_lines)
@@ -72,7 +72,7 @@ class AccessLog:
 
 
 def _cut_log_writes(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Complete lines, limited to the atomic write size of a pipe, so that lines of several workers never mix."""
+    """The lines in pieces of at most the atomic write size of a pipe, so that lines of several workers never mix."""
     piece: list[bytes] = []
     size = 0
     for line in lines:

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus. Names follow its conventions: base units, a label per dimension, no raw paths.
+"""Metrics for Prometheus. They follow its conventions: base units, and labels with few values, such as route templates.
 
-With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported. Its values are then in
-files that every worker can read, and each worker answers with the metrics of all.
+With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before prometheus_client is imported. The values are then in
+files that every worker reads, and each worker answers with the metrics of all workers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from prometheus_client.process_collector import ProcessCollector
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 DELAY = 0.05
-"""Seconds between updates of the metrics. Events are counted together, because each lock of a metric is expensive."""
+"""Seconds between updates of the metrics. Events are counted together, because locking a metric is expensive."""
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class ModelMetrics:
-    """The metrics of one model, looked up once."""
+    """The metrics of one model, with its labels resolved once."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
@@ -34,9 +34,9 @@ class ModelMetrics:
         self._model_seconds = metrics.model_seconds.labels(model)
         self._batches: list[tuple[int, float, float]] = []
         self.depth: Callable[[], int] = int
-        """Gives the requests that wait."""
+        """Returns the number of waiting requests."""
         self.wait: Callable[[], float] = float
-        """Gives the seconds that another would wait."""
+        """Returns the expected wait of a new request in seconds."""
         self.note_calls: Callable[[], None] = lambda: None
         """Records the calls that have just ended."""
         self._expected_wait = metrics.estimate_wait.labels(model)
@@ -66,7 +66,7 @@ class ModelMetrics:
         observe_all(self._model_seconds, SECONDS, seconds)
 
     def schedule_update(self) -> None:
-        """Bring the metrics up to date a little later."""
+        """Schedule `update_metrics`."""
         self._metrics.schedule_update()
 
     def update_metrics(self) -> None:
@@ -79,7 +79,7 @@ class ModelMetrics:
         self._expected_wait.set(self.wait())
 
     def set_version(self, version: str | None) -> None:
-        """Set the version that answers from now on."""
+        """Set the version that answers now."""
         if self._version is not None:
             self._metrics.info.labels(self._model, self._version).set(0)
         self._version = version or "unsaved"
@@ -87,7 +87,7 @@ class ModelMetrics:
 
 
 def observe_all(histogram: Histogram, ends: Sequence[float], values: Sequence[float]) -> None:
-    """Observe many values with one lock and one search per non-empty bucket instead of per value.
+    """Observe many values with one lock and one search per non-empty bucket, instead of one per value.
 
     Args:
         ends: the upper ends of the histogram's buckets, without infinity.
@@ -115,7 +115,7 @@ class Metrics:
     """All metrics of one server."""
 
     def __init__(self) -> None:
-        # One unused series for each.
+        # The `_created` series double the number of series, and nobody uses them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         registry = self.registry = CollectorRegistry()
@@ -184,13 +184,13 @@ class Metrics:
         self._due = False
 
     def begin_request(self) -> None:
-        """A request has started. Call it in the event loop."""
+        """Count a request that has started. Call it in the event loop."""
         self.open_requests += 1
         if not self._due:
             self.schedule_update()
 
     def end_request(self, method: str, handler: str, status: int, seconds: float) -> None:
-        """A started request is answered. `handler` is the route's template, or `other`.
+        """Count an answered request. `handler` is the route's template, or `other`.
 
         Call it in the event loop. Events are counted in groups with a short delay.
         """
@@ -211,13 +211,13 @@ class Metrics:
         self._answered.setdefault((method, handler, status), []).extend(seconds)
 
     def end_grpc_call(self, service: str, method: str, code: str, seconds: float) -> None:
-        """A gRPC call is answered. Metric names follow gRPC's own Prometheus interceptors."""
+        """Count an answered gRPC call. Metric names follow gRPC's own Prometheus interceptors."""
         self._rpcs.labels(service, method, code).inc()
         self._rpc_seconds.labels(service, method).observe(seconds)
         self.schedule_update()
 
     def schedule_update(self) -> None:
-        """Count the recorded events, and those that arrive in the meantime."""
+        """Schedule `update_metrics`, which also counts the events that arrive until then."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(DELAY, self.update_metrics)
@@ -231,7 +231,11 @@ class Metrics:
             model.update_metrics()
 
     def count_requests(self, answered: Mapping[tuple[str, str, int], Sequence[float]]) -> None:
-        """Count answered requests, whose durations in seconds are given by method, handler and status."""
+        """Count answered requests.
+
+        Args:
+            answered: the durations in seconds by method, handler and status.
+        """
         for (method, handler, status), durations in answered.items():
             self.requests.labels(method, handler, str(status)).inc(len(durations))
             observe_all(self.seconds.labels(method, handler), SECONDS, durations)

@@ -1,9 +1,10 @@
 """OpenTelemetry traces, if the environment enables them.
 
-A server span per request, named by the route's template (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)
-or by the gRPC method, continues the caller's trace (W3C `traceparent`). A span per batch of the model belongs to the
-first of its requests and links to all. Calls with `app.remote` continue the trace. Sampling,
-endpoint, headers and resource are OpenTelemetry's own `OTEL_*` variables.
+Each request has a server span, named by the route's template
+(https://opentelemetry.io/docs/specs/semconv/http/http-spans/) or by the gRPC method, which continues the caller's trace
+(W3C `traceparent`). Each batch has a span that belongs to its first request and links to all of its requests. Calls
+with `app.remote` continue the trace. OpenTelemetry's own `OTEL_*` variables set sampling, endpoint, headers and
+resource.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
 log = logging.getLogger("mlapp.serving")
 ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 SERVER_FAULTS = frozenset(("DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"))
-"""The gRPC statuses that are errors of the server, not of the client."""
+"""The gRPC statuses for errors of the server."""
 EXPORTERS = "opentelemetry_traces_exporter"
 """OpenTelemetry's group of entry points."""
 
@@ -65,12 +66,12 @@ class Tracing:
 
     @contextlib.contextmanager
     def trace_grpc_call(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Callable[[str], None]]:
-        """The span of a gRPC call (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
+        """Run the block in the span of a gRPC call (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
 
-        Returns a function that receives the name of the call's status. The default is OK.
+        Yields a function to set the name of the call's status. Without a call of it, the status is OK.
 
         Args:
-            method: with its service: `package.Service/Method`.
+            method: the full name: `package.Service/Method`.
             headers: the call's metadata.
         """
         from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -115,7 +116,7 @@ class BatchSpans:
         return trace.get_current_span()
 
     def open_span(self, version: str | None, requests: Sequence[tuple[Any, int]]) -> Any:
-        """The span of one call, as a context manager: it belongs to the first request, and links to all.
+        """A context manager for the span of one call, which belongs to the first request and links to all.
 
         Args:
             version: of the model.

@@ -26,7 +26,7 @@ NO_PARAMS: Json = {
 
 
 def describe_invocation_paths(endpoint: Endpoint) -> Json:
-    """The path of one model; empty for a model that streams, which these clients do not support."""
+    """The path of one model; empty for a model that streams, because these clients support no streams."""
     if endpoint.current.is_stream:
         return {}
     predictions = make_output_schema(endpoint.current.predictor.schema.predictions)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DATATYPES = ["BYTES", *tensors.DTYPES]
 ERROR: Json = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-"""How the protocol tells what is wrong."""
+"""The protocol's body of an error."""
 READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]}
 
 

@@ -1,4 +1,4 @@
-"""Starts a server in this process from a plan."""
+"""Loads the models of a `ServeSpec` in this process and serves them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mlapp.serving.serve_spec import ServeSpec
 
 Told = Callable[[list[str]], None]
 GARBAGE = (20_000, 5, 5)
-"""Thresholds of the garbage collector. Imports and models make many objects and hardly any cycle, requests none."""
+"""Thresholds of the garbage collector: imports and models create many objects but few cycles, and requests none."""
 
 
 @dataclass(frozen=True)
 class Preloaded:
-    """What a parent has opened and loaded for its workers: the projects, and the models by the names of their apps."""
+    """The projects and models (by app name) that a parent has loaded for its workers."""
 
     projects: Sequence[Project]
     models: Mapping[str, ServedModel]
@@ -50,9 +50,9 @@ def launch_server(
 
     Args:
         ready: receives a line for each model when connections are accepted.
-        preloaded: of the parent of this process, if it has loaded the models.
-        parent: a file descriptor that ends when the parent has ended. Then the server stops.
-        switched: called after another version has replaced a model.
+        preloaded: the models, if the parent of this process has loaded them.
+        parent: a file descriptor that reaches its end when the parent exits. Then the server stops.
+        switched: called after a model is replaced by another version.
 
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded or cannot predict.
@@ -67,7 +67,7 @@ def launch_server(
 
 
 def choose_launch_context(found: Sequence[Project], project: Project) -> Callable[[], AbstractContextManager[None]]:
-    """The context in which an app is imported and its models are loaded: separate modules if there are several apps."""
+    """A context manager to import an app and load its models in, which separates the modules of several apps."""
     if len(found) == 1:
         return nullcontext
     return ProjectModules.of_project(project.root, project.import_paths).activate_modules
@@ -76,7 +76,7 @@ def choose_launch_context(found: Sequence[Project], project: Project) -> Callabl
 def build_launched_application(
     plan: ServeSpec, preloaded: Preloaded | None = None, switched: Callable[[], None] | None = None
 ) -> Application:
-    """One application with all of the plan's models; several models are served under their names.
+    """One application with all models of the plan. Several models are served under their names.
 
     Args:
         preloaded, switched: as for `launch_server`.
@@ -127,7 +127,7 @@ def _load_launched_user_api(plan: ServeSpec, found: Sequence[Project]) -> Any:
     if place is None:
         return None
     if len(found) == 1:
-        _ = found[0].app  # first, because it changes to the project's folder, and the application can import it
+        _ = found[0].app  # first: it changes to the project's folder, and the user's application may import the app
         api = load_project_attribute(place, found[0].root)
     else:
         api = load_project_attribute(place, Path.cwd())

@@ -1,4 +1,4 @@
-"""Monitoring in a server process: closes ended windows in a child process."""
+"""Monitoring in a server process: runs `mlapp monitor run` as a child process when a window ends."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mlapp.serving.monitoring import monitor_endpoint
 
 log = logging.getLogger("mlapp.serving")
 LEVELS = {"INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
-"""Starts of the lines that a command logs, before a colon."""
+"""Levels of the command's log lines, which begin with the level and a colon."""
 GRACE = 4.0
-"""Seconds after a window's end in which the other replicas write their last counts."""
+"""Seconds to wait after a window's end, in which the other replicas write their last counts."""
 PATIENCE = 60.0
 """Seconds after which a run starts beside one that has not ended."""
 MOST = 2
-"""Runs at the same time: one that trains, and one that closes windows. Each takes as much memory as a server."""
+"""Maximum concurrent runs: one that trains, and one that closes windows. Each takes as much memory as a server."""
 LONGEST = 6 * 3600.0
-"""Seconds after which a run is killed, as the CronJob's on Kubernetes."""
+"""Seconds after which a run is killed, as for the CronJob on Kubernetes."""
 RETRY = 60.0
 """Seconds between two runs while a webhook cannot be reached."""
 
@@ -52,7 +52,7 @@ def monitor_served_endpoint(
 
 
 def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> None:
-    """Log the names in `monitor:` that the model does not have. The server runs anyway."""
+    """Warn about names in `monitor:` that the model does not have. The server runs anyway."""
     if not (settings.columns or settings.segments or settings.quality or settings.retrain or settings.promote):
         return
     from mlapp.training.monitored_names import (  # lazy: loads all of training
@@ -71,10 +71,10 @@ def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> N
 
 
 class _Closer:
-    """Runs `mlapp monitor run` as a child process when a window ends. On Kubernetes a CronJob does it (`monitor.run`).
+    """Runs `mlapp monitor run` as a child process when a window ends, unless a CronJob does it (`monitor.run`).
 
-    If several replicas share a place, one of them does it for each window. A child waits for the one before it, unless
-    that takes long.
+    If several replicas share a place, one of them does it for each window. A run waits for the previous one, at most
+    `PATIENCE` seconds.
     """
 
     def __init__(self, project: Project, place: Place, bundle: str | None) -> None:
@@ -92,7 +92,7 @@ class _Closer:
         self._is_due = False
 
     def close_soon(self, window: str) -> None:
-        """A window has ended. Called in the recorder's thread."""
+        """Close a window that has ended. Called in the recorder's thread."""
         with self._lock:
             if self._is_due:
                 return
@@ -100,7 +100,7 @@ class _Closer:
         threading.Thread(target=self._close_window, args=(window,), name="monitor-run", daemon=True).start()
 
     async def start_delivering(self) -> None:
-        """Send what an earlier server has left. Without predictions, no window ends here."""
+        """Send the messages that an earlier server could not send: without predictions, no window ends here."""
         if self._alerts:
             threading.Thread(target=self._deliver_in_thread, name="monitor-run", daemon=True).start()
 
@@ -125,9 +125,9 @@ class _Closer:
 
     def _run(self) -> None:
         if not self._waiting.acquire(blocking=False):
-            return  # the run that waits closes this window too
+            return  # a run that already waits closes this window too
         try:
-            # A run that trains takes hours; the alarms of later windows do not wait for it.
+            # A run that trains takes hours: the alarms of later windows must not wait for it.
             is_alone = self._running.acquire(timeout=PATIENCE)
             self._slots.acquire()
         finally:
@@ -152,13 +152,13 @@ class _Closer:
         if found.returncode:
             log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
             return
-        for line in found.stderr.splitlines():  # such as a webhook that was not reached, or a new challenger
+        for line in found.stderr.splitlines():  # such as an unreachable webhook, or a new challenger
             level, _, text = line.partition(": ")
             if level in LEVELS:
                 log.log(LEVELS[level], "mlapp monitor run: %s", text)
 
     def _run_until_delivered(self) -> None:
-        """Run again while a webhook cannot be reached: without further predictions, no window ends."""
+        """Repeat the run while messages are pending: without further predictions, no window ends."""
         if not self._alerts or not self._retrying.acquire(blocking=False):
             return
         from mlapp.monitoring.deliveries import Deliveries  # lazy: loads urllib's clients

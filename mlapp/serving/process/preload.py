@@ -1,8 +1,8 @@
-"""Loads models once in a server's parent, for workers that are forked from it and share its memory.
+"""Loads models once, in the parent of the workers, which are forked from it and share its memory.
 
 A fork shares memory until one side writes to it, and copies no threads. So libraries that need threads, devices or
-connections fail in the child. The parent loads a model only if its framework declares that it survives a fork,
-and each worker loads its own if the app opens sockets or starts threads on import.
+connections fail in the child. The parent loads a model only if its framework declares that it survives a fork. If the
+app opens sockets or starts threads on import, each worker loads its own model.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LATER = (
     "mlapp.serving.fast_path.protocol",
 )
 HARMLESS = frozenset(("jemalloc_bg_thd",))
-"""Names of threads that restart in a child."""
+"""Names of native threads that restart in a forked child."""
 MOMENT = 0.5
-"""Seconds until the threads of a team end after the thread that started it."""
+"""Maximum seconds until the threads of an OpenMP team end after the thread that started the team."""
 DESCRIPTORS = Path("/proc/self/fd")
 TASKS = Path("/proc/self/task")
 
@@ -61,7 +61,7 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
     for project in found:
         with choose_launch_context(found, project)():
             app = project.app
-        with ThreadPoolExecutor(1) as thread:  # OpenMP keeps a thread team for each thread that used it
+        with ThreadPoolExecutor(1) as thread:  # OpenMP's thread team ends with the thread that used it
             loaded = models[app.name] = thread.submit(_preload_model, plan, found, project).result()
         if loaded.baseline is not None and project.settings.monitor.tests is not None:
             loaded.baseline.prepare_counting()
@@ -74,16 +74,16 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
     _preload_later_modules(found)
     gc.collect()
     return_free_memory()
-    gc.freeze()  # the children's garbage collector does not write to these objects
+    gc.freeze()  # so that the children's garbage collector does not write to these objects
     return Preloaded(found, models)
 
 
 def _can_preload(plan: ServeSpec, found: Sequence[Project]) -> bool:
-    """Whether the frameworks and stores survive a fork, as far as known before any import."""
+    """Whether the frameworks and stores survive a fork, as far as is known before the apps are imported."""
     if plan.settings.runtime != "native":
         return False
     for project in found:
-        if not isinstance(project.store.storage, FolderStorage):  # a bucket's client holds threads
+        if not isinstance(project.store.storage, FolderStorage):  # a bucket's client has threads
             return False
         store = project.store
         manifest = store.manifest(project.name, store.resolve(project.name, plan.settings.model))
@@ -101,12 +101,12 @@ def _preload_model(plan: ServeSpec, found: Sequence[Project], project: Project) 
 
 
 def _predict_preloaded_example(loaded: ServedModel) -> None:
-    """Let the framework predict an example, so that the workers share what its library imports and prepares then.
+    """Let the framework predict an example, so that the workers share what its library loads at the first prediction.
 
-    No function of the app runs here: it can open files and connections.
+    No function of the app is called, because it could open files and connections.
     """
     predictor = loaded.predictor
-    # A library can raise anything; the workers then prepare it themselves, and report what does not work.
+    # A library can raise anything. The workers then prepare it themselves, and report errors.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         part = loaded.codec.decode_json(encode_json({"inputs": predictor.schema.features.example_inputs()}))
@@ -126,9 +126,9 @@ def _find_preload_obstacle(sockets: int) -> str | None:
 
 
 def _has_native_preload_threads() -> bool:
-    """Whether libraries run threads that are not stopped at a fork. OpenBLAS restarts its own in the child.
+    """Whether libraries have threads that survive in the parent at a fork. OpenBLAS restarts its threads in the child.
 
-    A thread team of GNU OpenMP that the main thread has started blocks the child's first parallel loop.
+    If the main thread has started a thread team of GNU OpenMP, the child's first parallel loop blocks forever.
     """
     child = os.fork()
     if child == 0:
@@ -138,7 +138,7 @@ def _has_native_preload_threads() -> bool:
     while time.monotonic() < end:
         names = []
         for task in TASKS.iterdir():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 names.append((task / "comm").read_text().strip())
         if len(names) - sum(name in HARMLESS for name in names) == 1:
             return False
@@ -160,6 +160,6 @@ def _count_preload_sockets() -> int:
     for entry in os.scandir(DESCRIPTORS):
         try:
             found += os.readlink(entry.path).startswith("socket:")
-        except OSError:  # the folder's own descriptor
+        except OSError:  # the descriptor of the scanned folder, which is closed by now
             continue
     return found

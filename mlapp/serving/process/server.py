@@ -1,4 +1,4 @@
-"""Runs an application on uvicorn: its options, and a graceful shutdown."""
+"""Runs an application on uvicorn, with a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mlapp.serving.fast_path import internals
 log = logging.getLogger("mlapp.serving")
 
 SWITCH = 0.001
-"""Seconds after which a computing thread yields the interpreter to the event loop, instead of Python's 0.005: each
-callback of uvloop needs it. A shorter time costs CPU if threads decode large bodies."""
+"""Seconds after which a computing thread yields the interpreter's lock to the event loop, instead of Python's 0.005:
+each callback of uvloop needs the lock. A shorter time costs CPU while threads decode large bodies."""
 KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than the idle timeout of the usual load balancers (60)."""
+"""Seconds that an idle connection stays open: longer than the idle timeout of most load balancers (60)."""
 
 
 def run_server(
@@ -42,7 +42,7 @@ def run_server(
 
     Args:
         ready: called when connections are accepted.
-        parent: a file descriptor that ends when the parent has ended. Then the server stops.
+        parent: a file descriptor that reaches its end when the parent exits. Then the server stops.
 
     Raises:
         ModelError, UserCodeError: a model cannot predict its own example. ConfigError: a TLS file cannot be used.
@@ -79,7 +79,7 @@ def configure_uvicorn(application: Application, settings: Serve) -> uvicorn.Conf
 
 
 def choose_server_protocol(application: Application, settings: Serve) -> Any:
-    """The HTTP protocol: our own, or uvicorn's with h11 if configured or if ours does not support this uvicorn."""
+    """The HTTP protocol: mlapp's own; uvicorn's with h11 if configured, or if mlapp does not support this uvicorn."""
     if not settings.fast:
         return "h11"
     missing = internals.find_missing_internals()
@@ -97,7 +97,7 @@ def choose_server_protocol(application: Application, settings: Serve) -> Any:
 
 
 TWICE = 1.0
-"""Seconds in which a worker's signals are one: a terminal tells every process, and its parent tells it too."""
+"""Seconds within which signals to a worker count as one: a terminal signals every process, and so does the parent."""
 
 
 class Server(uvicorn.Server):
@@ -122,8 +122,8 @@ class Server(uvicorn.Server):
         if parent is not None:
             self._same = TWICE
             asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)
-        # Loaded objects are permanent, so the garbage collector can skip them. To look through all of them again
-        # takes as long as half of `import pandas`, and finds next to nothing.
+        # Loaded objects are permanent, so the garbage collector can skip them. A full collection of them would take
+        # half as long as `import pandas`, and free next to nothing.
         gc.collect(1)
         gc.freeze()
         sys.setswitchinterval(SWITCH)

@@ -12,7 +12,7 @@ from mlapp.errors import ConfigError, MlappError
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: connections are refused until the model is ready.
+    """A bound socket that does not listen yet, so that connections are refused until the model is ready.
 
     Raises:
         MlappError: the port is in use, or the address does not belong to this machine.
@@ -53,7 +53,7 @@ def choose_socket_port(settings: Serve, environ: Mapping[str, str]) -> int:
 
 
 def choose_default_socket_host(environ: Mapping[str, str] | None = None) -> str:
-    """127.0.0.1 on a laptop; 0.0.0.0 in a container, which is unreachable otherwise."""
+    """The default address: 127.0.0.1, or 0.0.0.0 in a container, which is unreachable otherwise."""
     environ = os.environ if environ is None else environ
     contained = (
         "KUBERNETES_SERVICE_HOST" in environ

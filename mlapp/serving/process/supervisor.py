@@ -1,8 +1,8 @@
-"""Runs several processes that share one socket. Replaces one that dies, and all after a change of the code.
+"""Runs several worker processes that share one socket. Replaces a worker that dies, and all after a change of the code.
 
-Workers are forked from the parent if they can share its models (`preload`). Otherwise the parent imports none
-of the user's code, and each worker loads its own model. When the served alias moves, a forked worker first tries the
-new version. Then the parent loads it, and new workers replace the old ones one at a time.
+Workers are forked from the parent if they can share its models (`preload`). Otherwise the parent imports none of the
+user's code, and each worker loads its own model. When the served alias moves, one of the forked workers switches to the
+new version first. Then the parent loads it, and new workers replace the old ones one at a time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mlapp.serving.process.worker_process import ForkServer, Worker, spawn_worke
 from mlapp.serving.serve_spec import ServeSpec
 
 PAUSE = 0.5
-"""Seconds before a worker that died is replaced, doubled up to `LONGEST` while it dies at once."""
+"""Seconds before a dead worker is replaced; doubled up to `LONGEST` while the new workers die within `LONGEST`."""
 LONGEST = 10.0
 LOOK = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the watched files."""
 IGNORED = frozenset((".git", ".venv", "venv", ".mlapp", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache"))
 
 
@@ -35,7 +35,7 @@ class Supervisor:
 
     Args:
         tell: receives lines for the operator.
-        watched: folders to watch for changes of Python files and mlapp.yaml. A change replaces the workers.
+        watched: folders whose Python files and mlapp.yaml are watched. A change replaces the workers.
     """
 
     def __init__(self, plan: ServeSpec, listener: socket.socket, tell: Reporter, watched: Iterable[Path] = ()) -> None:
@@ -108,11 +108,11 @@ class Supervisor:
             worker.check_end()
 
     async def _keep_worker(self, place: int, first: Worker | None = None) -> None:
-        """Keep one worker alive.
+        """Start a worker, and replace it when it dies.
 
         Args:
-            place: its number; the first watches the alias.
-            first: a running worker.
+            place: its number; worker 0 watches the alias.
+            first: a running worker to begin with.
         """
         pause = PAUSE
         while not self._stopping:
@@ -151,7 +151,7 @@ class Supervisor:
         return worker
 
     async def _renew_workers(self) -> None:
-        """Load the version that a worker has switched to, and replace the workers by new ones."""
+        """Load the version that one worker has switched to, and replace all workers by new ones."""
         async with self._renewing:
             if self._stopping or not self._load_supervised_models_again():
                 return
@@ -171,7 +171,7 @@ class Supervisor:
                 leaving.send_signal(signal.SIGTERM)
 
     def _load_supervised_models_again(self) -> bool:
-        """Reload the models in this process. The event loop waits, but signals still reach the workers at once."""
+        """Reload the models in this process. Blocks the event loop, but signals still reach the workers at once."""
         from mlapp.serving.process.preload import preload_models
 
         assert self._fork_server is not None
@@ -224,7 +224,7 @@ def _list_watched_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
                     path = os.path.join(folder, name)
                     try:
                         found.add((path, os.stat(path).st_mtime_ns))
-                    except OSError:  # ended in the meantime
+                    except OSError:  # deleted in the meantime
                         continue
     return found
 

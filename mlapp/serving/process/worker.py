@@ -27,7 +27,7 @@ def run_worker() -> int:
 
 
 def _read_worker_plan() -> bytes:
-    """Byte by byte: data buffered after the line hides the end of the input."""
+    """The first line of standard input. Read byte by byte: a buffer would hide the end of the input from the server."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

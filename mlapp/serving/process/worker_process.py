@@ -1,8 +1,8 @@
-"""A worker process of a server: spawned, with its own model, or forked from a parent with a loaded model.
+"""A worker process of a server: spawned, with its own model, or forked, with the model of its parent.
 
-Each worker sends lines of JSON through a pipe to its parent: first, when it is ready, the lines for the
-operator; later, an empty list for each switch to another version. The parent holds the other end of a pipe, or of the
-worker's standard input. When that ends, the parent has ended, and the worker exits.
+Each worker sends lines of JSON through a pipe to its parent: a list of lines for the operator when it is ready, and
+later an empty list for each switch to another version. The parent holds the writing end of another pipe, or of the
+worker's standard input. When it is closed, the parent has exited, and the worker exits too.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Worker:
         self.place = 0
         """Its number among the workers."""
         self.is_leaving = False
-        """Another worker has replaced it."""
+        """Whether another worker replaces it, so that its end is no failure."""
         self.ended = asyncio.Event()
         self.reported = asyncio.Event()
-        """It is ready, or has ended before."""
+        """Set when it is ready, or has ended before."""
         self.lines: list[str] | None = None
-        """The lines that it reports when it is ready; None before."""
+        """The lines that it reported when it became ready; None before."""
         self.on_switch: Callable[[], None] | None = None
         self._poll = poll
         self._reading = reading
@@ -118,13 +118,13 @@ class ForkServer:
         self._plan = plan
         self._listener = listener
         self._alive = os.pipe()
-        """Its reading end signals to the workers that this process has ended."""
+        """The workers read its end, so that they notice when this process exits."""
 
     def fork_worker(self, *, watches: bool) -> Worker:
         """Start a worker with this process's models.
 
         Args:
-            watches: it checks whether the served alias moves.
+            watches: whether it watches the served alias.
         """
         reading, writing = os.pipe()
         plan = self._plan
@@ -133,7 +133,7 @@ class ForkServer:
         process = multiprocessing.get_context("fork").Process(
             target=self._serve_in_forked_worker, args=(plan, writing, reading)
         )
-        # Until the child has its own handlers, a signal reaches the parent's event loop.
+        # Before the child has its own handlers, a signal to it would reach the parent's event loop.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process.start()
@@ -162,8 +162,8 @@ def serve_in_worker(
 
     Args:
         pipe: to report to the parent.
-        preloaded: what the parent has loaded already.
-        parent: a file descriptor that ends when the parent has ended.
+        preloaded: the models that the parent has loaded.
+        parent: a file descriptor that reaches its end when the parent exits.
     """
     from mlapp.serving.process.launch import launch_server
 
@@ -178,21 +178,21 @@ def serve_in_worker(
         )
     except MlappError as error:
         return print_worker_process_failure(error)
-    except Exception:  # a fault of mlapp or of a library: log it before the process ends, because nobody else can
+    except Exception:  # a bug of mlapp or of a library: the parent sees only the exit code, so log it here
         logging.getLogger("mlapp.serving").exception("a worker failed")
         return 1
     return 0
 
 
 def print_worker_process_failure(error: MlappError) -> int:
-    """Print why a worker cannot start; returns its exit code."""
+    """Print the error of a worker that cannot start; returns its exit code."""
     text = f"Error: {make_printable_line(error.what)}\n{make_printable_line(error.todo)}"
     print(text, file=sys.stderr, flush=True)
     return error.exit_code
 
 
 def _seed_worker_process_numpy() -> None:
-    """Reseed NumPy in the child. Python's `random` does that itself."""
+    """Reseed NumPy's generator in the child. Python's `random` reseeds itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()

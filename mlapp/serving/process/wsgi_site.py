@@ -1,4 +1,4 @@
-"""Runs the user's WSGI site (Flask, Django), which contains the model, under gunicorn instead of mlapp's server."""
+"""Runs the user's WSGI site (Flask, Django) with the model in it, under gunicorn instead of mlapp's server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlapp.project import Project
 from mlapp.serving.serve_spec import ServeSpec
 
 WITH_CONTROL = 25
-"""The first gunicorn with a control socket, which it would write into its folder: an image's is read-only."""
+"""The first version of gunicorn with a control socket, which it would create in an image's read-only folder."""
 THREADS = 8
-"""Requests of one process at once: a probe does not wait behind a prediction."""
+"""Concurrent requests of one process, so that a probe does not wait for a prediction."""
 
 
 def run_wsgi_site(place: str, plan: ServeSpec, project: Project) -> NoReturn:
@@ -69,7 +69,7 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
 
 
 def make_wsgi_site_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
-    """Variables for the site, whose App reads mlapp.yaml itself and does not know the bundle."""
+    """Variables that tell the site's App about the bundle: it reads only mlapp.yaml."""
     found: dict[str, str] = {}
     if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         found["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")

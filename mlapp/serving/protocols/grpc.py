@@ -57,7 +57,7 @@ STATUS = {
     504: "DEADLINE_EXCEEDED",
 }
 OPEN = frozenset(("ServerLive", "ServerReady"))
-"""Probes need no API key."""
+"""Methods of probes, which need no API key."""
 Method = Callable[["Application", Any, Any], Awaitable[Any]]
 
 
@@ -148,12 +148,12 @@ class GrpcServer:
 
         return self._grpc.unary_unary_rpc_method_handler(
             answer_call,
-            request_deserializer=None,  # bytes, so that nothing is parsed without a valid key
+            request_deserializer=None,  # so that nothing is parsed before the API key is checked
             response_serializer=lambda answer: answer.SerializeToString(),
         )
 
     def _record_grpc_call(self, name: str, status: int, code: str, seconds: float, identity: bytes, peer: str) -> None:
-        """Count a call, and log it as an HTTP request: a POST to the method's path, with an HTTP status."""
+        """Count a call, and log it like an HTTP request: a POST to the method's path, with an HTTP status."""
         application = self._application
         application.metrics.end_grpc_call(SERVICE, name, code, seconds)
         if application.access_log is not None and not (name in OPEN and code == "OK"):
@@ -169,7 +169,7 @@ class GrpcServer:
 
 
 def _parse_grpc_message(name: str, body: bytes) -> Any:
-    """A method's message.
+    """The message of a method's request.
 
     Raises:
         HttpError: 400, it is malformed; 413, it contains too many messages.

@@ -1,7 +1,7 @@
-"""The messages of the Open Inference Protocol v2 over gRPC, created from their fields.
+"""The messages of the Open Inference Protocol v2 over gRPC, created at run time.
 
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto. They live
-in a separate pool, because another client library in the same process can define messages of the same names.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto. They have
+a separate pool, because another library in this process can define messages of the same names.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def _make_message_pool() -> Any:
 
 
 def _add_message_field(made: Any, line: str) -> None:
-    """Parse `[repeated|map] TYPE NAME = NUMBER`, as in a .proto file."""
+    """Add a field from its declaration, `[repeated|map] TYPE NAME = NUMBER`, as in a .proto file."""
     declared, _, number = line.partition(" = ")
     *label, kind, name = declared.split()
     field = made.field.add(name=name, number=int(number), label=REPEATED if label else OPTIONAL)
-    if label == ["map"]:  # on the wire: repeated entries of a key and a value
+    if label == ["map"]:  # on the wire, a map is repeated entries of a key and a value
         entry = made.nested_type.add(name="ParametersEntry")
         entry.options.map_entry = True
         _add_message_field(entry, "string key = 1")

@@ -1,8 +1,8 @@
 """The Open Inference Protocol v2 over HTTP, with the binary tensor extension.
 
 https://github.com/kserve/open-inference-protocol and, for binary tensors,
-https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md; of the repository's
-(extension_model_repository.md, beside it) only the index, because what is loaded is the operator's choice.
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md. Of the extension
+extension_model_repository.md only the index is supported: the operator decides which models are loaded.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def add_v2_routes(application: Application) -> None:
 
 
 def find_v2_model(application: Application, name: str, version: str | None) -> Endpoint:
-    """The model of a name.
+    """The endpoint of the model with a name.
 
     Raises:
         HttpError: 404, no such model, or another version is served now.
@@ -110,10 +110,13 @@ async def predict_tensors(
     identity: bytes | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> tuple[T, list[Tensor], str]:
-    """The request's other fields, the predictions as tensors, and the version that made them.
+    """Decode a body, and predict its features.
+
+    Returns:
+        The request's other fields, the predictions as tensors, and the model's version.
 
     Args:
-        decode: reads the body, as for `Endpoint.decode_features`.
+        decode: as for `Endpoint.decode_features`; returns the request's other fields too.
         identity: the request's id, for the prediction log.
         arguments: further arguments of `decode`.
 
@@ -149,7 +152,7 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
             return await handler(request)
         except (ClientLeft, asyncio.CancelledError):
             raise
-        except Exception as error:  # unexpected ones too have the protocol's form
+        except Exception as error:  # unexpected errors have the protocol's form too
             problem = make_http_error(error)
             status = 400 if problem.status == 422 else problem.status
             return Response(encode_json({"error": problem.detail}), status=status, headers=list(problem.headers))

@@ -25,9 +25,9 @@ from mlapp.serving.web.problems import HttpError
 HEADER = b"inference-header-content-length"
 Options = dict[str, Any]
 MOST_OBJECTS = 100_000
-"""JSON objects of a large request: its tensors and their parameters, which are decoded in one go."""
+"""Maximum JSON objects of a large request (its tensors and their parameters), which are decoded in one call."""
 LONGEST_LENGTH = 18
-"""Digits of a length."""
+"""Maximum digits of a length."""
 
 
 class InputTensor(msgspec.Struct):
@@ -41,7 +41,7 @@ class InputTensor(msgspec.Struct):
 
 
 class LargeTensor(InputTensor):
-    """A tensor whose values are not decoded yet."""
+    """A tensor with values that are not decoded yet."""
 
     data: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
 
@@ -77,7 +77,7 @@ def accept_v2_tensors(codec: Codec, given: list[Tensor]) -> Part:
 
 
 def find_v2_json_end(request: Request, body: bytes) -> int:
-    """The end of the JSON part of a body.
+    """The position in a body at which its JSON part ends.
 
     Raises:
         HttpError: 400, the header is not a position in the body.

@@ -28,11 +28,11 @@ _decode_any = msgspec.json.Decoder(list[Any]).decode
 NUMBERS = frozenset(DTYPES) - {"BOOL", "UINT64"}
 """Datatypes that simdjson reads."""
 LONG_PIECE = 2 * PIECE
-"""Bytes of a piece that could not be cut."""
+"""Bytes of a chunk from which its values are counted before it is decoded."""
 COUNTED = 1000
-"""Texts that are counted together."""
+"""Number of texts after which the budget is charged."""
 TEXT = 4
-"""Cells that a text counts for, which is an object of its own."""
+"""Cells that a text counts for: it is a Python object."""
 
 
 def make_tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Any, budget: Budget) -> Tensor:
@@ -197,7 +197,7 @@ def _reshape_tensor(name: str, array: Any, shape: Sequence[int]) -> Any:
 
 
 def _check_tensor_shape(name: str, shape: Sequence[int]) -> None:
-    if not shape or any(size < 1 for size in shape):  # without values, it can claim any number of rows
+    if not shape or any(size < 1 for size in shape):  # a tensor without values can claim any number of rows
         raise HttpError(400, f"Tensor '{name:.60}' has the shape {list(shape)[:10]}: there is nothing to predict.")
 
 

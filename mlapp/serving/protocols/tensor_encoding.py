@@ -1,4 +1,4 @@
-"""Predictions as the tensors of an answer."""
+"""Converts predictions to the tensors of an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convert_predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
         return [_make_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
-    # A list that training could not describe can hold numbers.
+    # If training could not describe the predictions, they can be numbers all the same.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
     datatype = wanted.get(OUTPUTS) if is_described else None
     array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
@@ -61,7 +61,7 @@ def _to_number_tensor(values: list[Any]) -> np.ndarray[Any, Any] | None:
 
 
 def _cast_to_tensor_datatype(array: np.ndarray[Any, Any], datatype: str | None) -> np.ndarray[Any, Any]:
-    """Numbers in the metadata's datatype if it can hold all of them; otherwise unchanged."""
+    """An array in the datatype of the model's metadata if it holds all values exactly; otherwise unchanged."""
     import numpy as np
 
     dtype = DTYPES.get(datatype or "")

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol v2, and those that a model takes and gives.
+"""Tensors of the Open Inference Protocol v2, and the metadata of a model's input and output tensors.
 
-https://github.com/kserve/open-inference-protocol. A table has a tensor for each column; rows of numbers are one tensor
-`inputs` of shape [-1, columns]. A table accepts this too, with its columns in training order.
+https://github.com/kserve/open-inference-protocol. A table has a tensor for each column; an array is one tensor `inputs`
+of shape [-1, columns]. For a table, clients can also send one such tensor with its columns in training order.
 """
 
 from __future__ import annotations

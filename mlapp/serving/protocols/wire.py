@@ -1,6 +1,6 @@
 """Checks Protocol Buffers (https://protobuf.dev/programming-guides/encoding/) before they are parsed.
 
-An empty nested message takes two bytes on the wire and a hundred in memory.
+An empty nested message takes two bytes on the wire and a hundred in memory, so the number of fields is limited.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from mlapp.serving.web.problems import HttpError
 
 MOST_FIELDS = 20_000
-"""Fields of a message, and of the messages in it: a request has one for each tensor, and a few in each."""
+"""Maximum fields of a request, including those of its tensors: one for each tensor, and a few in each."""
 TENSOR = 5
-"""The field of ModelInferRequest that holds its tensors."""
+"""Number of the field of ModelInferRequest that holds its tensors."""
 
 NAMES = (1, 2)
-"""The fields of ModelInferRequest that name the model and its version."""
+"""Numbers of the fields of ModelInferRequest that name the model and its version."""
 LONGEST_NAME = 1000
-"""Bytes of such a name."""
+"""Maximum bytes of such a name."""
 
 
 def check_message(body: bytes) -> dict[int, str]:
-    """Check the number of fields of a request: at the top level, and in each tensor. Values are not checked.
+    """Check the number of fields of a request, at the top level and in each tensor. Values are not checked.
 
     Returns:
-        The texts of its first fields, `NAMES`, by their numbers.
+        The texts of the fields `NAMES`, by their numbers.
 
     Raises:
         HttpError: 413, too many; 400, it is not Protocol Buffers.
@@ -64,7 +64,7 @@ def _decode_wire_text(value: bytes) -> str:
 
 
 def _decode_wire_number(body: bytes, at: int, end: int) -> tuple[int, int]:
-    """A number, and its end."""
+    """A number of variable length, and the position after it."""
     number = shift = 0
     while at < end and shift < 70:
         byte = body[at]

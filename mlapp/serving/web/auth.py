@@ -10,7 +10,7 @@ from mlapp.serving.web.problems import HttpError
 
 
 class Keys:
-    """The accepted keys. Without keys every request passes."""
+    """The accepted keys. Without keys, every request passes."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]

@@ -1,4 +1,4 @@
-"""Limits the time and the cost of decoding one request, and the bodies of all requests together."""
+"""Limits the time and the memory of decoding one request, and the bytes of the bodies of all pending requests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mlapp.config import Serve
 from mlapp.serving.web.problems import HttpError
 
 BYTES_PER_BODY = 4
-"""Times `serve.max_body`: most bytes of text that a body's values may refer to, each reference counted."""
+"""Maximum bytes of text that a body's values may refer to, as a multiple of `serve.max_body`. Repeated texts count."""
 OBJECT = 8
-"""Cells that a value counts for which becomes an object of its own, as a text or a decimal."""
+"""Cells that a value counts for if it becomes a Python object, such as a text or a decimal."""
 BODIES = 8
 """Default of `serve.max_bodies`, as a multiple of `serve.max_body`."""
 
 
 class CancelledBudgetError(Exception):
-    """The client has left."""
+    """The client has disconnected."""
 
 
 class Budget:
@@ -61,8 +61,10 @@ class Budget:
         self.check()
 
     def check(self) -> None:
-        """Raises:
-        HttpError: 504, the time is up. CancelledBudgetError: the client has left.
+        """Check that the request still needs its result.
+
+        Raises:
+            HttpError: 504, the time is up. CancelledBudgetError: the client has disconnected.
         """
         if self._is_cancelled:
             raise CancelledBudgetError
@@ -70,7 +72,7 @@ class Budget:
             raise self.expired_error()
 
     def cancel(self) -> None:
-        """End all work on the budget, because the client has left."""
+        """End all work on the budget, because the client has disconnected."""
         self._is_cancelled = True
 
     def expired_error(self) -> HttpError:

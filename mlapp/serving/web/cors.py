@@ -1,4 +1,4 @@
-"""CORS (the Fetch standard): which origins can call the server from a browser."""
+"""Cross-origin requests from browsers (CORS, the Fetch standard)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cors:
         self._origins = {origin.encode() for origin in origins}
 
     def response_headers(self, request: Mapping[bytes, bytes]) -> Headers:
-        """The headers of an answer."""
+        """The CORS headers of the answer to a request."""
         if not self._origins:
             return ()
         if b"*" in self._origins:

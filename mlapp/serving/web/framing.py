@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mlapp.serving.web.problems import HttpError
 
 LARGEST_HEAD = 64 * 1024
-"""Most bytes of a request beside its body: its headers, and what frames a body in chunks, as far as it is not usual."""
+"""Maximum bytes of a request besides its body: its headers, and unusually long framing of a chunked body."""
 LINE_BREAK = re.compile(rb"[\r\n\x00]")
 Header = tuple[bytes, bytes]
 
@@ -36,7 +36,7 @@ def is_websocket(method: bytes, headers: Sequence[Header]) -> bool:
 
 
 def remove_upgrade_offer(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
-    """A head without its upgrade offer, which a server can ignore (RFC 9110, 7.8).
+    """A request's head without its upgrade offer, which a server may ignore (RFC 9110, 7.8).
 
     Raises:
         HttpError: 400, a tunnel, or a header that cannot be reproduced.

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 JSON = b"application/json"
 CLOSE = ((b"connection", b"close"),)
-"""The header of an answer before the end of the body: the rest of the body is ignored."""
+"""The header of an answer that is sent before the whole body is received: the rest of the body is ignored."""
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -35,9 +35,9 @@ class Request:
         self._held = 0
         self.method: str = scope["method"]
         self.identity = b""
-        """The request's id, as the answer tells it."""
+        """The request's id, which the answer repeats."""
         self.tail = ""
-        """The rest of the path after the route's prefix, for routes that end in `/`."""
+        """The path after the route's prefix, for routes that end in `/*`."""
 
     @cached_property
     def headers(self) -> dict[bytes, bytes]:
@@ -50,7 +50,7 @@ class Request:
         return parse_media_type(self.headers.get(b"content-type", b""))
 
     async def read_body(self, limit: int, timeout: float) -> bytes:
-        """The body as received, possibly compressed. It counts in the server's intake until `release`.
+        """The body as received, possibly compressed. It counts toward the server's intake until `release`.
 
         Args:
             limit: maximum bytes.
@@ -80,7 +80,7 @@ class Request:
             await self._read_request_parts(parts, limit)
             return b"".join(parts) if len(parts) != 1 else parts[0]
         finally:
-            parts.clear()  # an error keeps this frame until the garbage collector runs
+            parts.clear()  # an error can keep this frame until the garbage collector runs
 
     async def _read_request_parts(self, parts: list[bytes], limit: int) -> None:
         size, is_last = 0, False
@@ -124,7 +124,7 @@ async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]
         leaving.cancel()
         if task.cancel():
             await asyncio.wait((task,))  # until its cleanup is complete
-        del task  # it keeps its error, the error this frame, and the frame the request's features
+        del task  # its error refers to this frame, and the frame to the request's features
 
 
 class Response:
@@ -186,7 +186,7 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise too_large_body_error(limit)
     if not inflate.eof:
         raise HttpError(400, f"The body's {encoding.decode()} ends too early.")
-    if inflate.unused_data:  # of another member, whose rows must not be lost
+    if inflate.unused_data:  # another member, whose rows would be lost
         raise HttpError(400, f"The body's {encoding.decode()} has data after its end: send it as one member.")
     return plain
 

@@ -1,4 +1,4 @@
-"""The page to try the model at `/`: one self-contained file, which requests `model` for its content."""
+"""The page at `/` to try the model: one self-contained file, which requests `model` for its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): what is wrong and where, without internals of the server."""
+"""Errors as `application/problem+json` (RFC 9457): the problem and its place, without internals of the server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HttpError(Exception):
         detail: one sentence for the client.
         errors: the fields and rows that are wrong.
         headers: further response headers.
-        title: of the kind of error; the status's title when None.
+        title: names the kind of error; None for the title of the status.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class HttpError(Exception):
 
 
 def make_http_error(error: BaseException) -> HttpError:
-    """The answer for an error. A server error is logged with its traceback, which the answer omits.
+    """The answer to an error. A server error is logged with its traceback, which the answer omits.
 
     Clears the error's frames: a future that holds the error is part of a reference cycle, which would keep the
     request's body and features in memory until the garbage collector runs.

@@ -10,13 +10,13 @@ from itertools import chain, count
 SOUND = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 LOW = tuple(b"%03x" % number for number in range(16**3))
-"""The last digits of a number. With the others in one piece, an id is a single concatenation."""
+"""The last three hexadecimal digits of a number, so that making an id is a single concatenation."""
 HIGH = 9
-"""The other hexadecimal digits of a number: with these, enough for centuries at 30,000 requests a second."""
+"""Number of the other hexadecimal digits: with `LOW`, enough for centuries at 30,000 requests per second."""
 
 
 def _make_request_ids() -> Iterator[bytes]:
-    """The ids of a process: a random prefix and a number, unique and cheap: no Python code runs for most of them."""
+    """The ids of a process: a random prefix and a number. Most of them are made without running Python code."""
     prefix = os.urandom(8).hex().encode()
     return chain.from_iterable(map((b"%b-%0*x" % (prefix, HIGH, high)).__add__, LOW) for high in count())
 
@@ -27,7 +27,7 @@ def _renew_request_ids() -> None:
 
 
 next_id: Callable[[], bytes]
-"""A new id. Use it as an attribute of this module: a forked process has another one."""
+"""Makes a new id. Use it as an attribute of this module, because a forked process replaces it."""
 _renew_request_ids()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_request_ids)
