@@ -155,7 +155,7 @@ class Client:
         self.application = application
         application.access_log = access_log.AccessLog(self._null)
         endpoint = application.endpoints[0]
-        endpoint.batcher._pace = Fast()
+        endpoint.batcher._latency = Fast()
         self.recorder = None if mode == "off" else self._make_recorder(app.name, mode)
         endpoint.recorder = endpoint.batcher.recorder = None  # the one of create_asgi, which has a thread
         if self.recorder is not None:

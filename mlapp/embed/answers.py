@@ -263,7 +263,7 @@ class ModelSite:
     def _count_answer_bytes(self, size: int) -> None:
         state = self.host.state
         with state.intake_lock:
-            state.intake.take(size) if size >= 0 else state.intake.give(-size)
+            state.intake.take(size) if size >= 0 else state.intake.release(-size)
 
 
 def _make_problem_answer(problem: HttpError) -> Answer:

@@ -41,16 +41,16 @@ def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
 
 
 def read_csv_in_pieces(
-    content: bytes, schema: Schema, *, widest: int = sys.maxsize, cells: int = sys.maxsize
+    content: bytes, schema: Schema, *, max_columns: int = sys.maxsize, cells: int = sys.maxsize
 ) -> Iterator[tuple[pd.DataFrame | list[Any], int]]:
     """The rows of a CSV as `read_csv` gives them, some at a time, each time with the number of their cells.
 
     Args:
-        widest: most columns.
+        max_columns: most columns.
         cells: cells of a piece.
 
     Raises:
-        CsvError, InputError: as for `read_csv`; CsvError, more than `widest` columns.
+        CsvError, InputError: as for `read_csv`; CsvError, more than `max_columns` columns.
     """
     text = _decode_csv_text(content)
     by = detect_line_delimiter(text.partition("\n")[0], len(schema.fields))
@@ -58,7 +58,7 @@ def read_csv_in_pieces(
     first = source.take_first()
     if first is None:
         raise InputError([Problem("the CSV is empty")], "Send a header line, and a line for each row.")
-    if len(first) > widest:
+    if len(first) > max_columns:
         raise CsvError(f"it has {len(first)} columns; the model takes {len(schema.names)}")
     names = schema.names
     known = {*names, *schema.unused}

@@ -18,7 +18,17 @@ from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.budget import Intake
 from mlapp.serving.web.cors import Cors
-from mlapp.serving.web.http import CLOSE, Asgi, ClientLeft, Receive, Request, Response, Scope, Send, run_unless_left
+from mlapp.serving.web.http import (
+    CLOSE,
+    Asgi,
+    ClientDisconnected,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    run_until_disconnect,
+)
 from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 
@@ -79,11 +89,11 @@ class Application:
     def has_route(self, path: str) -> bool:
         return path in self._routes
 
-    def defer(self, add_models: Callable[[], None]) -> None:
+    def defer_models(self, add_models: Callable[[], None]) -> None:
         """Add the models at startup, or at the first request if the server sends no startup event."""
         self._deferred = add_models
 
-    async def add_deferred(self) -> None:
+    async def add_deferred_models(self) -> None:
         """Add the deferred models. A second call does nothing; after a failure the next call tries again.
 
         Raises:
@@ -106,10 +116,10 @@ class Application:
         """Whether every model has predicted its own example, and the server is not stopping."""
         return not self.stopping and bool(self.endpoints) and all(endpoint.is_ready for endpoint in self.endpoints)
 
-    def own_openapi(self) -> dict[str, Any] | None:
+    def make_user_openapi(self) -> dict[str, Any] | None:
         """The OpenAPI document of the user's application; None if it has none."""
-        make = getattr(self._api, "openapi", None)
-        return make() if callable(make) else None
+        make_document = getattr(self._api, "openapi", None)
+        return make_document() if callable(make_document) else None
 
     async def start_models(self) -> None:
         """Warm every model; a second call does nothing.
@@ -119,7 +129,7 @@ class Application:
         """
         if self.is_ready:
             return
-        await self.add_deferred()
+        await self.add_deferred_models()
         for endpoint in self.endpoints:
             await endpoint.start_model()
         callbacks, self.on_start = self.on_start, []
@@ -141,7 +151,7 @@ class Application:
         if scope["type"] == "http":
             if self._deferred is not None and _find_mounted_path(scope) != "/livez":
                 try:
-                    await self.add_deferred()
+                    await self.add_deferred_models()
                 except MlappError as error:
                     log.error("the model cannot be loaded: %s %s", error.what, error.todo)
                     await _make_application_problem(
@@ -203,12 +213,12 @@ class Application:
                 if response.stream is None:
                     await response.send_response(send, extra)
                 else:
-                    await run_unless_left(response.send_response(send, extra), request.wait_until_left)
+                    await run_until_disconnect(response.send_response(send, extra), request.wait_for_disconnect)
             except RuntimeError as error:  # raised by uvloop if the connection was reset in this turn of the event loop
                 with contextlib.suppress(asyncio.TimeoutError):  # uvicorn logs an error unless it sees the disconnect
-                    await asyncio.wait_for(request.wait_until_left(), 1)
-                raise ClientLeft from error
-        except ClientLeft:
+                    await asyncio.wait_for(request.wait_for_disconnect(), 1)
+                raise ClientDisconnected from error
+        except ClientDisconnected:
             status = 499
         finally:
             request.release()
@@ -237,7 +247,7 @@ class Application:
                 allowed = ", ".join(methods)
                 raise HttpError(405, f"{path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
             return await handler(request)
-        except (ClientLeft, asyncio.CancelledError):
+        except (ClientDisconnected, asyncio.CancelledError):
             raise
         except Exception as error:  # the last handler: the client gets a problem instead of a broken connection
             return _make_application_problem(make_http_error(error))

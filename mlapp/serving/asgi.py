@@ -52,15 +52,15 @@ def create_asgi(
         routes.add_endpoint_routes(application, endpoint)
         if isinstance(app, App):
             is_stored = not isinstance(model, TrainedModel)
-            found = app.settings.monitor
-            place = open_recording_place(found, app.store() if store is None else store, app.root, app.name)
-            monitor_endpoint(application, endpoint, found, place if is_stored else None)
+            monitor_settings = app.settings.monitor
+            place = open_recording_place(monitor_settings, app.store() if store is None else store, app.root, app.name)
+            monitor_endpoint(application, endpoint, monitor_settings, place if is_stored else None)
 
     if isinstance(model, TrainedModel):
         add_model()
     else:
         routes.add_server_routes(application)
-        application.defer(add_model)
+        application.defer_models(add_model)
     return application
 
 

@@ -31,7 +31,7 @@ from mlapp.serving.web.request_id import make_request_id
 log = logging.getLogger("mlapp.serving")
 HTML = b"text/html; charset=utf-8"
 POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-MOST_AT_ONCE = 200_000
+MAX_VALUES_AT_ONCE = 200_000
 """Maximum values of a body of truths that are decoded in one call."""
 FRESH = 2.0
 """Seconds for which the live report is cached: reading the counts of all replicas takes a while."""
@@ -74,7 +74,10 @@ def _add_monitoring_feedback(
         body, budget = await receive_request_body(endpoint, request)
         truths = Truths(place, rules, endpoint.current.baseline)
         checked = await endpoint.run_decoder(
-            lambda: truths.check(_decode_monitoring_truths(body, budget)), len(body), budget, request.wait_until_left
+            lambda: truths.check(_decode_monitoring_truths(body, budget)),
+            len(body),
+            budget,
+            request.wait_for_disconnect,
         )
         try:
             accepted = await asyncio.to_thread(truths.write, checked)
@@ -92,27 +95,30 @@ def _decode_monitoring_truths(body: bytes, budget: Budget) -> Any:
     Raises:
         HttpError: 400, it is not JSON; 413, a single truth has too many values.
     """
-    found: list[Any] = []
-    for piece in cut_json_array(body):
-        if len(piece) > LARGE:
-            bound_json_values(piece, MOST_AT_ONCE)
-        given = decode_json(piece)
-        if len(piece) == len(body):
-            return given
+    truths: list[Any] = []
+    for chunk in cut_json_array(body):
+        if len(chunk) > LARGE:
+            bound_json_values(chunk, MAX_VALUES_AT_ONCE)
+        values = decode_json(chunk)
+        if len(chunk) == len(body):
+            return values
         budget.check()
-        found += given
-    return found
+        truths += values
+    return truths
 
 
 def _add_monitoring_page(application: Application, endpoint: Endpoint, place: Place | None, recorder: Recorder) -> None:
     """Add `GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
-    kept: tuple[float, bytes] = (0.0, b"")
+    cached_page: tuple[float, bytes] = (0.0, b"")
 
     async def show(request: Request) -> Response:
-        nonlocal kept
-        if time.monotonic() - kept[0] > FRESH:
-            kept = (time.monotonic(), await asyncio.to_thread(render_monitoring_report, endpoint.name, place, recorder))
-        return Response(kept[1], HTML, headers=[(b"content-security-policy", POLICY)])
+        nonlocal cached_page
+        if time.monotonic() - cached_page[0] > FRESH:
+            cached_page = (
+                time.monotonic(),
+                await asyncio.to_thread(render_monitoring_report, endpoint.name, place, recorder),
+            )
+        return Response(cached_page[1], HTML, headers=[(b"content-security-policy", POLICY)])
 
     application.add_route("GET", f"{endpoint.prefix}/monitor", show)
 

@@ -12,7 +12,7 @@ from mlapp.serving.inference.request_features import decode_request_features, re
 from mlapp.serving.observability import metrics as prometheus
 from mlapp.serving.protocols import invocations, kserve_v1, open_inference
 from mlapp.serving.web import swagger
-from mlapp.serving.web.http import Request, Response, run_unless_left
+from mlapp.serving.web.http import Request, Response, run_until_disconnect
 from mlapp.serving.web.page import load_model_page
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def add_server_routes(application: Application) -> None:
         return Response(encode_json({"status": status, "models": models}), status=200 if application.is_ready else 503)
 
     async def models(request: Request) -> Response:
-        found = [{"model": endpoint.name, "version": endpoint.current.version} for endpoint in application.endpoints]
-        return Response(encode_json({"models": found}))
+        entries = [{"model": endpoint.name, "version": endpoint.current.version} for endpoint in application.endpoints]
+        return Response(encode_json({"models": entries}))
 
     application.add_route("GET", "/models", models)
     for path in ("/readyz", "/health"):
@@ -73,8 +73,8 @@ def _add_document_routes(application: Application, prefix: str) -> None:
         return Response(swagger.PAGE, HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
 
     async def answer_asset(request: Request) -> Response:
-        found = await asyncio.to_thread(swagger.find_docs_asset, request.tail)
-        return Response(found.content, found.media, headers=[(b"cache-control", b"public, max-age=86400")])
+        asset = await asyncio.to_thread(swagger.find_docs_asset, request.tail)
+        return Response(asset.content, asset.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
     async def answer_page(request: Request) -> Response:
         return Response(load_model_page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
@@ -127,16 +127,16 @@ async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Res
     if loaded.is_stream:
         items = endpoint.streams.stream_items(loaded, part, budget.timeout)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            found = await run_unless_left(
-                streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_until_left
+            collected = await run_until_disconnect(
+                streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_for_disconnect
             )
-            return Response(encode_answer(found, loaded.tail, is_unionml=part.is_unionml))
+            return Response(encode_answer(collected, loaded.tail, is_unionml=part.is_unionml))
         events = streams.encode_stream_events(items)
         # Taken before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
-        first = await run_unless_left(anext(events), request.wait_until_left)
+        first = await run_until_disconnect(anext(events), request.wait_for_disconnect)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     part.id = request.identity
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_for_disconnect)
 
     def encode_body() -> bytes:
         return encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml)

@@ -64,18 +64,18 @@ def find_served_projects(apps: Sequence[str], bundle: str | None, environment: s
         return [bundles.open(bundle).served_project]
     if not apps:
         return [Project.find(environment=environment)]
-    found = []
-    for place in apps:
-        file, _, name = place.partition(":")
+    projects = []
+    for argument in apps:
+        file, _, name = argument.partition(":")
         path = Path(file).resolve()
         if path.is_dir():
             path = path / "app.py"
         if not path.is_file():
             raise UsageError(f"There is no {path}.", "Give files as `digits/app.py` or `digits/app.py:app`.")
-        found.append(Project.of_file(path, name, environment))
-    return found
+        projects.append(Project.of_file(path, name, environment))
+    return projects
 
 
-def read_serve_settings(found: Sequence[Project], environment: str | None = None) -> Serve:
+def read_serve_settings(projects: Sequence[Project], environment: str | None = None) -> Serve:
     """The `serve:` section of the project, or, for several projects, of the current folder."""
-    return found[0].settings.serve if len(found) == 1 else config.load_settings(Path.cwd(), environment).serve
+    return projects[0].settings.serve if len(projects) == 1 else config.load_settings(Path.cwd(), environment).serve

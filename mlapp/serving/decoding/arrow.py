@@ -39,20 +39,20 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         raise too_large_body_error(limit)
     reader = pa.ipc.open_stream(stream)
     check_width(len(reader.schema))
-    found = reader.read_all()
-    for field in found.schema:
+    table = reader.read_all()
+    for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or (isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid()):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
-        budget.take(found.num_rows * (OBJECT if _is_arrow_object_type(kind) else 1))
-    for column in found.columns:
+        budget.take(table.num_rows * (OBJECT if _is_arrow_object_type(kind) else 1))
+    for column in table.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_viewed_arrow_texts(chunk))
-    found.validate(full=True)  # without it, pyarrow follows offsets outside the body, which crashes the process
-    for column in found.columns:
+    table.validate(full=True)  # without it, pyarrow follows offsets outside the body, which crashes the process
+    for column in table.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_referred_arrow_texts(chunk))
-    return found.to_pandas()
+    return table.to_pandas()
 
 
 def _is_arrow_object_type(kind: Any) -> bool:
@@ -127,16 +127,16 @@ def _measure_unpacked_arrow(messages: Any) -> int:
 def _measure_arrow_batch(metadata: memoryview, batch: int, body: memoryview) -> int:
     """Bytes of one record batch's buffers (https://github.com/apache/arrow/blob/main/format/Message.fbs)."""
     is_compressed = bool(_find_arrow_field_offset(metadata, batch, 3))
-    place = _find_arrow_field_offset(metadata, batch, 2)
-    if not place:
+    buffers_field = _find_arrow_field_offset(metadata, batch, 2)
+    if not buffers_field:
         return 0
-    buffers = _follow_arrow_offset(metadata, place)
+    buffers = _follow_arrow_offset(metadata, buffers_field)
     (count,) = struct.unpack_from("<I", metadata, buffers)
     size = 0
-    for at in range(buffers + 4, buffers + 4 + 16 * count, 16):
-        offset, length = struct.unpack_from("<qq", metadata, at)
-        told = struct.unpack_from("<q", body, offset)[0] if is_compressed and length else -1
-        size += length if told < 0 else told
+    for header in range(buffers + 4, buffers + 4 + 16 * count, 16):
+        offset, length = struct.unpack_from("<qq", metadata, header)
+        declared_size = struct.unpack_from("<q", body, offset)[0] if is_compressed and length else -1
+        size += length if declared_size < 0 else declared_size
     return size
 
 

@@ -66,10 +66,10 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
     codec = _make_child_codec(recipe)
     _limit_child_memory()
     sender = transport.Sender(server)
-    codec.collect = sender.collect
+    codec.create_collector = sender.create_collector
     try:
-        found = decode(codec, bytes(buffers.pop()), budget, *arguments)
-        *others, part = found if isinstance(found, tuple) else (found,)
+        result = decode(codec, bytes(buffers.pop()), budget, *arguments)
+        *others, part = result if isinstance(result, tuple) else (result,)
         sender.send_result(codec, part, others)
     except ConnectionError:
         return False
@@ -77,7 +77,7 @@ def _decode_child_body(server: socket.socket, task: bytes, buffers: list[Any]) -
         sender.send(*_describe_decoder_child_error(error))
         return isinstance(error, (HttpError, InputError, MemoryError))
     finally:
-        codec.collect = Parts
+        codec.create_collector = Parts
     return True
 
 

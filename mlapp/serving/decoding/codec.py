@@ -23,12 +23,18 @@ from mlapp.schema.feature_containers import concatenate_features, count_feature_
 from mlapp.schema.part import Part
 from mlapp.schema.row_codec import RowCodec
 from mlapp.serving.decoding.body_parts import Parts
-from mlapp.serving.decoding.json_body import FEATURES, INPUTS, MOST_AT_ONCE, check_business_keys, extract_named_inputs
+from mlapp.serving.decoding.json_body import (
+    FEATURES,
+    INPUTS,
+    MAX_VALUES_AT_ONCE,
+    check_business_keys,
+    extract_named_inputs,
+)
 from mlapp.serving.web.problems import HttpError
 
-WIDEST = 1000
+MAX_COLUMNS = 1000
 """Maximum columns or tensors of a body, unless the model takes more."""
-WIDEST_LOADED = 10_000
+MAX_LOADER_COLUMNS = 10_000
 """The same for an app with a feature_loader, whose inputs can have more columns than the model's features."""
 
 
@@ -74,11 +80,11 @@ class Codec:
     def __init__(self, predictor: Predictor, *, is_raw: bool = False, has_loader: bool | None = None) -> None:
         self.predictor = predictor
         self.is_raw = is_raw
-        own = predictor.pipeline.stage("feature_loader") is not None
-        self.has_loader = own if has_loader is None else has_loader
+        pipeline_has_loader = predictor.pipeline.stage("feature_loader") is not None
+        self.has_loader = pipeline_has_loader if has_loader is None else has_loader
         self.on_refusal: Callable[[InputError], None] | None = None
         """Called for inputs that do not fit the schema."""
-        self.collect: Callable[[Codec], Parts] = Parts
+        self.create_collector: Callable[[Codec], Parts] = Parts
         """Creates the collector of the parts of a large body."""
         self._rows = (
             None
@@ -127,9 +133,11 @@ class Codec:
         return max(len(schema.fields), math.prod(schema.shape), 1)
 
     @property
-    def widest(self) -> int:
+    def max_columns(self) -> int:
         """The maximum number of columns of a body. A column costs as much as thousands of rows."""
-        return max(WIDEST_LOADED if self.has_loader else WIDEST, 2 * len(self.predictor.schema.features.names))
+        return max(
+            MAX_LOADER_COLUMNS if self.has_loader else MAX_COLUMNS, 2 * len(self.predictor.schema.features.names)
+        )
 
     def decode_json(self, body: bytes, first: int = 0) -> Part:
         """The features in the JSON body of `/predict`.
@@ -243,9 +251,9 @@ class Codec:
             return join(parts)
         else:
             features = []
-            for is_raw, found in itertools.groupby(parts, lambda part: part.features is None):
-                group = list(found)
-                features += [join(group)] if is_raw else [part.features for part in group]
+            for is_encoded, group in itertools.groupby(parts, lambda part: part.features is None):
+                members = list(group)
+                features += [join(members)] if is_encoded else [part.features for part in members]
         return features[0] if len(features) == 1 else concatenate_features(features)
 
     @staticmethod
@@ -299,6 +307,8 @@ def count_objects(inputs: Any, before: int = 0) -> int:
     """
     if hasattr(inputs, "iloc"):
         before += len(inputs) * sum(dtype.kind == "O" for dtype in inputs.dtypes)
-    if before > MOST_AT_ONCE:
-        raise HttpError(413, f"The body has more than {MOST_AT_ONCE} strings for a feature_loader. Send fewer rows.")
+    if before > MAX_VALUES_AT_ONCE:
+        raise HttpError(
+            413, f"The body has more than {MAX_VALUES_AT_ONCE} strings for a feature_loader. Send fewer rows."
+        )
     return before

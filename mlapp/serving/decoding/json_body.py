@@ -20,7 +20,7 @@ FEATURES = "features"
 """UnionML's key: whole rows, and the answer is a bare list."""
 KEYS = (INPUTS, FEATURES)
 """Keys that may hold the inputs."""
-MOST_AT_ONCE = 2_000_000
+MAX_VALUES_AT_ONCE = 2_000_000
 """Maximum values of a body that is decoded in one call: no other thread runs during the call."""
 BUSINESS_KEYS = "keys"
 """Key of the caller's own identifiers of the rows, by which later truths refer to them."""
@@ -30,7 +30,7 @@ _NUMBERS = frozenset((int, float, bool))
 _encode = msgspec.json.Encoder(enc_hook=to_json_value).encode
 
 
-class TwiceError(Exception):
+class DuplicateKeyError(Exception):
     """An object of the body has a duplicate key."""
 
 
@@ -48,7 +48,7 @@ def extract_named_inputs(body: bytes) -> tuple[Any, str, Any]:
     return _find_json_body_inputs(body, (*KEYS, BUSINESS_KEYS))
 
 
-def _find_json_body_inputs(body: bytes, known: Sequence[str]) -> tuple[Any, str, Any]:
+def _find_json_body_inputs(body: bytes, allowed_keys: Sequence[str]) -> tuple[Any, str, Any]:
     """The inputs in a JSON body, a bare list or the value of `inputs` (UnionML: `features`), and that key.
 
     A byte-order mark is skipped. A duplicate key is refused, because parsers disagree on which of its values counts.
@@ -60,20 +60,22 @@ def _find_json_body_inputs(body: bytes, known: Sequence[str]) -> tuple[Any, str,
     if isinstance(content, list):
         return content, "", None
     if not isinstance(content, dict):
-        raise HttpError(422, f'The body is {_format_json_body_key(content)}. Send {{"inputs": […]}} or a list.')
-    given = [key for key in KEYS if key in content]
-    if len(given) != 1:
-        found = "both 'inputs' and 'features'" if given else "no 'inputs'"
-        raise HttpError(
-            422, f'The body has {found}. Send {{"inputs": […]}}.', [Problem(f"the body has {found}", field="inputs")]
-        )
-    if unknown := [key for key in content if key not in known]:
+        raise HttpError(422, f'The body is {_describe_json_body_type(content)}. Send {{"inputs": […]}} or a list.')
+    input_keys = [key for key in KEYS if key in content]
+    if len(input_keys) != 1:
+        problem = "both 'inputs' and 'features'" if input_keys else "no 'inputs'"
         raise HttpError(
             422,
-            f"The body has an unknown key '{unknown[0]:.60}' next to '{given[0]}'.",
+            f'The body has {problem}. Send {{"inputs": […]}}.',
+            [Problem(f"the body has {problem}", field="inputs")],
+        )
+    if unknown := [key for key in content if key not in allowed_keys]:
+        raise HttpError(
+            422,
+            f"The body has an unknown key '{unknown[0]:.60}' next to '{input_keys[0]}'.",
             [Problem("unknown key", field=key[:60]) for key in unknown[:10]],
         )
-    return content[given[0]], given[0], content.get(BUSINESS_KEYS)
+    return content[input_keys[0]], input_keys[0], content.get(BUSINESS_KEYS)
 
 
 def decode_json(body: bytes) -> Any:
@@ -87,31 +89,33 @@ def decode_json(body: bytes) -> Any:
         raise HttpError(400, 'The body is empty. Send {"inputs": […]} as JSON.')
     try:
         content = msgspec.json.decode(body)
-        most = body.translate(None, SPACE).count(b'":')
-        if _count_json_body_keys(content, most) < most:
+        key_count = body.translate(None, SPACE).count(b'":')
+        if _count_json_body_keys(content, key_count) < key_count:
             json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
         return content
     except RecursionError:
         raise HttpError(400, "The body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise HttpError(400, "The body is not UTF-8.") from None
-    except TwiceError as error:
+    except DuplicateKeyError as error:
         raise HttpError(400, f"The body has the key '{error!s:.60}' twice in one object.") from None
     except (msgspec.DecodeError, ValueError) as error:
         hint = " JSON has no NaN and no Infinity: send null." if re.search(rb"NaN|Infinity", body[:100_000]) else ""
         raise HttpError(400, f"The body is not JSON: {error}.{hint}") from None
 
 
-def bound_json_values(body: bytes, most: int = MOST_AT_ONCE) -> int:
+def bound_json_values(body: bytes, limit: int = MAX_VALUES_AT_ONCE) -> int:
     """An upper bound of the number of values in a JSON text: a comma, colon or bracket precedes each value.
 
     Raises:
         HttpError: 413, there are too many to decode in one call without blocking the server.
     """
-    found = body.count(b",") + body.count(b":") + body.count(b"[") + body.count(b"{")
-    if found > most:
-        raise HttpError(413, f"The body has more than {most} values in a form that must be read as a whole. Send rows.")
-    return found
+    bound = body.count(b",") + body.count(b":") + body.count(b"[") + body.count(b"{")
+    if bound > limit:
+        raise HttpError(
+            413, f"The body has more than {limit} values in a form that must be read as a whole. Send rows."
+        )
+    return bound
 
 
 def check_business_keys(keys: Any, rows: int) -> Any:
@@ -124,8 +128,8 @@ def check_business_keys(keys: Any, rows: int) -> Any:
         return keys
     if isinstance(keys, list) and len(keys) == rows and all(map(are_business_keys, keys)):
         return keys
-    wanted = f"an object of at most {MOST_KEYS} strings and numbers"
-    raise InputError([Problem(f"keys is neither {wanted} nor a list with one such object per row", field="keys")])
+    expected = f"an object of at most {MOST_KEYS} strings and numbers"
+    raise InputError([Problem(f"keys is neither {expected} nor a list with one such object per row", field="keys")])
 
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
@@ -147,8 +151,8 @@ def encode_json_body_list(values: Sequence[Any]) -> bytes:
     """JSON of a list or an array, encoded in chunks so that other threads can run in between."""
     if len(values) <= MANY:
         return encode_json(values[:])
-    found = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
-    return b"[" + b",".join(found) + b"]"
+    chunks = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
+    return b"[" + b",".join(chunks) + b"]"
 
 
 def encode_json(value: Any) -> bytes:
@@ -159,31 +163,31 @@ def encode_json(value: Any) -> bytes:
         return json.dumps(to_json_value(value), allow_nan=False, separators=(",", ":"), default=str).encode()
 
 
-def _count_json_body_keys(content: Any, most: int) -> int:
-    """The number of keys of the objects in `content`, level by level until there are `most`.
+def _count_json_body_keys(content: Any, limit: int) -> int:
+    """The number of keys of the objects in `content`, level by level until there are `limit`.
 
-    A duplicate key counts once. `most` is the number of keys in the text: quotes before a colon.
+    A duplicate key counts once. `limit` is the number of keys in the text: quotes before a colon.
     """
-    found, level = 0, [content] if type(content) in (dict, list) else []
-    while level and found < most:
+    count, level = 0, [content] if type(content) in (dict, list) else []
+    while level and count < limit:
         inner: list[Any] = []
         for value in level:
             if type(value) is dict:
-                found += len(value)
+                count += len(value)
                 value = value.values()
             inner += [item for item in value if type(item) in (dict, list)]
         level = inner
-    return found
+    return count
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        seen: set[str] = set()
-        raise TwiceError(next(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-    return found
+        earlier: set[str] = set()
+        raise DuplicateKeyError(next(name for name in names if name in earlier or earlier.add(name)))  # type: ignore[func-returns-value]
+    return record
 
 
-def _format_json_body_key(value: Any) -> str:
+def _describe_json_body_type(value: Any) -> str:
     return {str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -13,11 +13,11 @@ from mlapp.errors import InputError
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import INPUTS, bound_json_values, decode_json
-from mlapp.serving.decoding.json_chunks import LONGEST_START, PIECE, cut_json_array
+from mlapp.serving.decoding.json_chunks import CHUNK_BYTES, LONGEST_START, cut_json_array
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
-LARGE = 2 * PIECE
+LARGE = 2 * CHUNK_BYTES
 """Minimum bytes of a body that is decoded in chunks and in a thread, so that it does not block the event loop."""
 ROWS = 50_000
 """Maximum rows that are converted to features together, for a body of columns."""
@@ -52,13 +52,13 @@ def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Seque
     ):
         return None
     try:
-        found = msgspec.json.decode(body, type=dict[str, dict[str, msgspec.Raw]])
+        bodies = msgspec.json.decode(body, type=dict[str, dict[str, msgspec.Raw]])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if len(found) != 1 or next(iter(found)) not in keys:
+    if len(bodies) != 1 or next(iter(bodies)) not in keys:
         return None
-    columns = next(iter(found.values()))
-    if len(columns) > codec.widest:
+    columns = next(iter(bodies.values()))
+    if len(columns) > codec.max_columns:
         return None
     if any(memoryview(text).tobytes().count(b"[") != 1 for text in columns.values()):  # a list within a list
         return None
@@ -72,16 +72,16 @@ def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Seque
         if numbers is not None:
             inputs[name] = numbers
             continue
-        pieces: list[Any] = []
-        for piece in cut_json_array(bytes(text)):
-            if len(piece) > LARGE:
-                bound_json_values(piece)
-            given = decode_json(piece)
-            if not isinstance(given, list):
+        chunks: list[Any] = []
+        for chunk in cut_json_array(bytes(text)):
+            if len(chunk) > LARGE:
+                bound_json_values(chunk)
+            values = decode_json(chunk)
+            if not isinstance(values, list):
                 return None
-            budget.take(len(given))
-            pieces.append(_pack_large_values(given))
-        inputs[name] = _join_large_columns(pieces)
+            budget.take(len(values))
+            chunks.append(_pack_large_values(values))
+        inputs[name] = _join_large_columns(chunks)
     lengths = set(map(len, inputs.values()))
     if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
         return codec.accept_inputs({name: _list_large_json_column(values) for name, values in inputs.items()})
@@ -103,7 +103,7 @@ def _accept_large_arrays(codec: Codec, columns: dict[str, Any], rows: int) -> Pa
     """Convert arrays of numbers to features, in chunks of rows."""
     import pandas as pd
 
-    parts = codec.collect(codec)
+    parts = codec.create_collector(codec)
     for at in range(0, max(rows, 1), ROWS):
         table = pd.DataFrame({name: values[at : at + ROWS] for name, values in columns.items()})
         parts.add(codec.accept_inputs(table, at))
@@ -122,18 +122,18 @@ def _pack_large_values(values: list[Any]) -> Any:
         return values
 
 
-def _join_large_columns(pieces: list[Any]) -> Any:
+def _join_large_columns(chunks: list[Any]) -> Any:
     """The chunks of a column as one array if all have the same type, otherwise as one list."""
     import numpy as np
 
-    if len({getattr(piece, "dtype", None) for piece in pieces}) == 1 and hasattr(pieces[0], "dtype"):
-        return np.concatenate(pieces)
-    return list(itertools.chain.from_iterable(map(_list_large_json_column, pieces)))
+    if len({getattr(chunk, "dtype", None) for chunk in chunks}) == 1 and hasattr(chunks[0], "dtype"):
+        return np.concatenate(chunks)
+    return list(itertools.chain.from_iterable(map(_list_large_json_column, chunks)))
 
 
 def _list_large_json_column(values: Any) -> list[Any]:
-    found: list[Any] = values if isinstance(values, list) else values.tolist()
-    return found
+    listing: list[Any] = values if isinstance(values, list) else values.tolist()
+    return listing
 
 
 def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
@@ -149,29 +149,29 @@ def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
 
 
 def decode_large_list(
-    codec: Codec, array: bytes, budget: Budget, arranged: Callable[[list[Any]], list[Any]] | None = None
+    codec: Codec, array: bytes, budget: Budget, arrange_rows: Callable[[list[Any]], list[Any]] | None = None
 ) -> Part | None:
     """The features in a list of rows or records; None as for `decode_large_json`.
 
     Args:
         array: the list, as JSON.
-        arranged: converts some of its items to rows in training order, or records.
+        arrange_rows: converts some of its items to rows in training order, or records.
 
     Raises:
         InputError: rows do not fit the schema; names those of the first chunk that has such rows.
     """
     if not codec.is_by_row:
         return None
-    parts = codec.collect(codec)
+    parts = codec.create_collector(codec)
     try:
-        for piece in cut_json_array(array):
+        for chunk in cut_json_array(array):
             budget.check()
-            if len(piece) > LARGE:  # a row can be that large
-                bound_json_values(piece)
+            if len(chunk) > LARGE:  # a row can be that large
+                bound_json_values(chunk)
             part = (
-                codec.decode_json(piece, parts.rows)
-                if arranged is None
-                else codec.accept_inputs(arranged(decode_json(piece)), parts.rows)
+                codec.decode_json(chunk, parts.rows)
+                if arrange_rows is None
+                else codec.accept_inputs(arrange_rows(decode_json(chunk)), parts.rows)
             )
             budget.take(part.rows * codec.width)
             parts.add(part)

@@ -21,7 +21,7 @@ from mlapp.serving.web.problems import HttpError
 
 CHUNK = 100_000
 """Number of CSV cells that are converted to features together."""
-KNOWN = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
+ACCEPTED_TYPES = "application/json, text/csv, application/vnd.apache.arrow.stream or application/x-npy"
 
 
 def is_json_type(media: bytes) -> bool:
@@ -50,7 +50,7 @@ def decode_body(codec: Codec, body: bytes, budget: Budget, media: bytes, limit: 
         raise HttpError(
             415, "The body is declared as a form, which is curl's default. Add -H 'Content-Type: application/json'."
         )
-    raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {KNOWN}.")
+    raise HttpError(415, f"content-type {media.decode('latin-1')!r} is not accepted here. Send {ACCEPTED_TYPES}.")
 
 
 def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
@@ -63,13 +63,13 @@ def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
     pieces = read_csv_in_pieces(
         body,
         UNKNOWN if codec.has_loader else codec.predictor.schema.features,
-        widest=codec.widest,
+        max_columns=codec.max_columns,
         cells=CHUNK if codec.is_by_row or codec.is_raw else len(body) + 1,
     )
     try:
         if codec.is_raw:
             return codec.accept_inputs(_join_raw_media_pieces(pieces, budget))
-        parts = codec.collect(codec)
+        parts = codec.create_collector(codec)
         for table, cells in pieces:
             budget.take(cells)
             parts.add(codec.accept_inputs(table, parts.rows))
@@ -84,19 +84,19 @@ def _join_raw_media_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) ->
     Raises:
         HttpError: 413, too many cells, or too many texts.
     """
-    read: list[Any] = []
+    tables: list[Any] = []
     objects = 0
     for piece, cells in pieces:
         budget.take(cells)
         objects = count_objects(piece, objects)
-        read.append(piece)
-    if len(read) == 1:
-        return read[0]
-    if isinstance(read[0], list):
-        return list(itertools.chain.from_iterable(read))
+        tables.append(piece)
+    if len(tables) == 1:
+        return tables[0]
+    if isinstance(tables[0], list):
+        return list(itertools.chain.from_iterable(tables))
     import pandas as pd
 
-    return pd.DataFrame({name: _join_media_values([table[name] for table in read]) for name in read[0].columns})
+    return pd.DataFrame({name: _join_media_values([table[name] for table in tables]) for name in tables[0].columns})
 
 
 def _join_media_values(parts: Sequence[Any]) -> Any:
@@ -116,7 +116,7 @@ def check_body_width(columns: int, codec: Codec) -> None:
     Raises:
         HttpError: 400, too many columns.
     """
-    if columns > codec.widest:
+    if columns > codec.max_columns:
         names = codec.predictor.schema.features.names
         raise HttpError(400, f"The body has {columns} columns; the model takes {len(names)}.")
 

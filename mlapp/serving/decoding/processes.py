@@ -33,9 +33,9 @@ from mlapp.serving.web.problems import HttpError
 log = logging.getLogger("mlapp.serving")
 HUGE = 1024 * 1024
 """Minimum bytes of a body that is decoded in a process. Decoding a smaller one takes less time than sending it."""
-CELL = 8
+MAX_CELL_BYTES = 8
 """Maximum bytes of a packed cell. In the body, a cell has at least one byte."""
-MOMENT = 2.0
+GRACE = 2.0
 """Seconds that a decoder has to finish after its client has disconnected."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -58,13 +58,13 @@ def decode_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget,
     return load_process_features(codec, read_in_process(codec, decode, body, budget, *arguments))
 
 
-def load_process_features(codec: Codec, found: Any) -> Any:
+def load_process_features(codec: Codec, result: Any) -> Any:
     """The result of `read_in_process` with features, loaded by the app's feature_loader.
 
     Raises:
         InputError, UserCodeError: as for `Codec.load_part`.
     """
-    return (*found[:-1], codec.load_part(found[-1])) if isinstance(found, tuple) else codec.load_part(found)
+    return (*result[:-1], codec.load_part(result[-1])) if isinstance(result, tuple) else codec.load_part(result)
 
 
 def read_in_process(codec: Codec, decode: Decode, body: bytes, budget: Budget, *arguments: Any) -> Any:
@@ -119,7 +119,7 @@ class _Decoder:
     def has_retired(self) -> bool:
         """Wait until it exits; returns whether it exited by itself because it was idle."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(MOMENT) == 0 and self.is_used
+            return self.process.wait(GRACE) == 0 and self.is_used
         return False
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ class _Decoder:
         self.process.wait()
 
 
-class _Patience:
+class _GracePeriod:
     """A short grace period for an abandoned task: waiting for it costs less than starting another decoder."""
 
     def __init__(self, budget: Budget) -> None:
@@ -142,7 +142,7 @@ class _Patience:
             self._budget.check()
         except (HttpError, CancelledBudgetError):
             now = time.monotonic()
-            self._ends = self._ends or now + MOMENT
+            self._ends = self._ends or now + GRACE
             if now > self._ends:
                 raise
 
@@ -162,23 +162,23 @@ class _Pool:
             HttpError: 400, the decoder crashed; 504, the time is up. CancelledBudgetError: the client has left.
         """
         while (decoder := self._take_decoder()) is not None:
-            found = self._run_in_decoder(decoder, codec, task, body, budget)
-            if found is not None:
-                return found
+            outcome = self._run_in_decoder(decoder, codec, task, body, budget)
+            if outcome is not None:
+                return outcome
         return Outcome.UNFIT, None
 
     def _run_in_decoder(
         self, decoder: _Decoder, codec: Codec, task: bytes, body: bytes, budget: Budget
     ) -> tuple[Outcome, Any] | None:
         """As `run_task`; None if the decoder was idle and exited before it received the task."""
-        is_well = False
-        check = _Patience(budget).check
+        is_complete = False
+        check = _GracePeriod(budget).check
         try:
             transport.send_frame(decoder.socket, task, [body], check)
-            found = transport.receive_outcome(decoder.socket, codec, CELL * len(body), check)
-            is_well = True
+            outcome = transport.receive_outcome(decoder.socket, codec, MAX_CELL_BYTES * len(body), check)
+            is_complete = True
             budget.check()
-            return found
+            return outcome
         except (ConnectionError, EOFError):
             budget.check()
             if decoder.has_retired():
@@ -186,7 +186,7 @@ class _Pool:
             log.error("a decoder process ended while it read a body of %d bytes", len(body))
             raise HttpError(400, "The body cannot be read: it needs too much memory, or is damaged.") from None
         finally:
-            if is_well:
+            if is_complete:
                 decoder.is_used = True
                 with self._lock:
                     self._idle.append(decoder)
@@ -208,7 +208,7 @@ class _Pool:
             log.warning("cannot start a process to decode large bodies, so they can delay other answers: %s", error)
             return None
 
-    def forget(self) -> None:
+    def forget_decoders(self) -> None:
         """Forget all decoders after a fork: they belong to the parent."""
         self._idle = []
         self._lock = threading.Lock()
@@ -216,4 +216,4 @@ class _Pool:
 
 _pool = _Pool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.forget)
+    os.register_at_fork(after_in_child=_pool.forget_decoders)

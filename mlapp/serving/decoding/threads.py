@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from mlapp.serving.web.budget import Budget
-from mlapp.serving.web.http import ClientLeft
+from mlapp.serving.web.http import ClientDisconnected
 
 T = TypeVar("T")
 THREADS = 2
@@ -17,40 +17,40 @@ THREADS = 2
 
 
 async def decode_in_thread(
-    read: Callable[[], T],
+    decode: Callable[[], T],
     budget: Budget,
-    left: Callable[[], Awaitable[Any]] | None = None,
+    wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
     executor: Executor | None = None,
 ) -> T:
-    """Call `read` in a thread, and return its result. Cancels the budget when nobody waits for the result.
+    """Call `decode` in a thread, and return its result. Cancels the budget when nobody waits for the result.
 
     Args:
-        left: returns an awaitable that ends when the client leaves.
+        wait_for_disconnect: returns an awaitable that ends when the client leaves.
         executor: runs it; by default the threads that all large bodies share.
 
     Raises:
-        HttpError: 504, timeout. ClientLeft: the client left first.
+        HttpError: 504, timeout. ClientDisconnected: the client left first.
     """
-    task = asyncio.get_running_loop().run_in_executor(executor or _get_decoding_threads(), read)
-    waiting: set[asyncio.Future[Any]] = {task}
-    leaving = None if left is None else asyncio.ensure_future(left())
-    if leaving is not None:
-        waiting.add(leaving)
+    task = asyncio.get_running_loop().run_in_executor(executor or _get_decoding_threads(), decode)
+    awaited: set[asyncio.Future[Any]] = {task}
+    disconnect = None if wait_for_disconnect is None else asyncio.ensure_future(wait_for_disconnect())
+    if disconnect is not None:
+        awaited.add(disconnect)
     try:
-        await asyncio.wait(waiting, timeout=budget.remaining, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(awaited, timeout=budget.remaining, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        if leaving is not None and leaving.done():
-            raise ClientLeft
+        if disconnect is not None and disconnect.done():
+            raise ClientDisconnected
         raise budget.expired_error()
     finally:
         if not task.done():
             budget.cancel()
             task.cancel()
             task.add_done_callback(_ignore_thread_error)
-        if leaving is not None:
-            leaving.cancel()
-        del task, waiting  # an error in them refers to this frame, and the frame to the request's body
+        if disconnect is not None:
+            disconnect.cancel()
+        del task, awaited  # an error in them refers to this frame, and the frame to the request's body
 
 
 def _ignore_thread_error(task: asyncio.Future[Any]) -> None:

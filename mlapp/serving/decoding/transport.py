@@ -45,15 +45,15 @@ class Sender:
     """Sends the result of one body.
 
     Args:
-        to: the server's socket, without a timeout.
+        server: the server's socket, without a timeout.
     """
 
-    def __init__(self, to: socket.socket) -> None:
-        self._to = to
+    def __init__(self, server: socket.socket) -> None:
+        self._to = server
         self._last: SentParts | None = None
 
-    def collect(self, codec: Codec) -> SentParts:
-        """A collector that sends the parts of a body, after discarding those of an earlier attempt; `Codec.collect`."""
+    def create_collector(self, codec: Codec) -> SentParts:
+        """A collector that sends the parts of a body. The parts of an earlier collector are discarded."""
         if self._last is not None:
             self.send(Outcome.BEGIN, None)
         self._last = SentParts(codec, self)
@@ -72,7 +72,7 @@ class Sender:
     def send_result(self, codec: Codec, part: Part, others: Sequence[Any]) -> None:
         """Send the result, and its part if the part's pieces are not already sent."""
         if self._last is None or part is not self._last.joined:
-            self.collect(codec).add(part)
+            self.create_collector(codec).add(part)
         self.send(Outcome.RESULT, (*others, (part.is_unionml, part.keys)))
 
 
@@ -102,7 +102,12 @@ class SentParts(Parts):
 
 
 def send_frame(
-    to: socket.socket, payload: bytes, buffers: Sequence[Any], check: Check | None = None, *, is_packed: bool = False
+    receiver: socket.socket,
+    payload: bytes,
+    buffers: Sequence[Any],
+    check: Check | None = None,
+    *,
+    is_packed: bool = False,
 ) -> None:
     """Send a pickle and its buffers.
 
@@ -115,10 +120,10 @@ def send_frame(
     views = [memoryview(buffer) for buffer in buffers]
     head = HEADER.pack(len(payload), len(views), is_packed) + b"".join(SIZE.pack(view.nbytes) for view in views)
     for view in (memoryview(head + payload), *views):
-        at, size = 0, view.nbytes
-        while at < size:
+        position, size = 0, view.nbytes
+        while position < size:
             try:
-                at += to.send(view[at:])
+                position += receiver.send(view[position:])
             except TimeoutError:
                 if check is not None:
                     check()
@@ -136,17 +141,17 @@ def receive_frame(source: socket.socket, check: Check, cells: Cells | None = Non
     length, count, is_packed = HEADER.unpack(_receive_transported_bytes(source, HEADER.size, check))
     sizes = [SIZE.unpack(_receive_transported_bytes(source, SIZE.size, check))[0] for _ in range(count)]
     payload = bytes(_receive_transported_bytes(source, length, check))
-    room = cells.take_room if is_packed and cells is not None else _reserve_transport_memory
-    return payload, [_receive_transported_bytes(source, size, check, room) for size in sizes]
+    allocate = cells.allocate if is_packed and cells is not None else _reserve_transport_memory
+    return payload, [_receive_transported_bytes(source, size, check, allocate) for size in sizes]
 
 
-def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check) -> tuple[Outcome, Any]:
+def receive_outcome(source: socket.socket, codec: Codec, max_bytes: int, check: Check) -> tuple[Outcome, Any]:
     """The result of a task. Its last item is the part.
 
     Args:
-        most: maximum expected bytes of packed cells.
+        max_bytes: maximum expected bytes of packed cells.
     """
-    cells, parts = Cells(most), Parts(codec)
+    cells, parts = Cells(max_bytes), Parts(codec)
     while True:
         payload, buffers = receive_frame(source, check, cells)
         outcome, content = pickle.Unpickler(  # noqa: S301 - of our own process
@@ -157,11 +162,11 @@ def receive_outcome(source: socket.socket, codec: Codec, most: int, check: Check
             rows, packed, features = content
             parts.add(Part(rows, packed, features=features))
         elif outcome is Outcome.BEGIN:
-            cells, parts = Cells(most), Parts(codec)
+            cells, parts = Cells(max_bytes), Parts(codec)
         elif outcome is Outcome.RESULT:
             *others, (is_unionml, keys) = content
-            whole = cells.content
-            part = parts.join() if whole is None else Part(parts.rows, whole)
+            packed_cells = cells.content
+            part = parts.join() if packed_cells is None else Part(parts.rows, packed_cells)
             part.is_unionml, part.keys = is_unionml, keys
             return outcome, (*others, part)
         else:
@@ -181,15 +186,15 @@ class _TurnTakingReader(io.BytesIO):
 class Cells:
     """Collects packed cells. Memory is reserved for all of them; the system allocates it as it is written."""
 
-    def __init__(self, most: int) -> None:
-        self._memory = _reserve_transport_memory(most)
+    def __init__(self, max_bytes: int) -> None:
+        self._memory = _reserve_transport_memory(max_bytes)
         self._size = 0
-        self._is_whole = True
+        self._is_contiguous = True
 
-    def take_room(self, size: int) -> memoryview:
+    def allocate(self, size: int) -> memoryview:
         """Memory for the next cells: after the previous ones, or elsewhere if not enough is reserved."""
         if self._size + size > len(self._memory):
-            self._is_whole = False
+            self._is_contiguous = False
             return _reserve_transport_memory(size)
         self._size += size
         return self._memory[self._size - size : self._size]
@@ -197,7 +202,7 @@ class Cells:
     @property
     def content(self) -> memoryview | None:
         """All received cells; None if there are none, or if they are not contiguous."""
-        return self._memory[: self._size] if self._is_whole and self._size else None
+        return self._memory[: self._size] if self._is_contiguous and self._size else None
 
 
 def _has_object_columns(features: Any) -> bool:
@@ -217,18 +222,18 @@ def _reserve_transport_memory(size: int) -> memoryview:
 
 
 def _receive_transported_bytes(
-    source: socket.socket, size: int, check: Check, room: Callable[[int], memoryview] = _reserve_transport_memory
+    source: socket.socket, size: int, check: Check, allocate: Callable[[int], memoryview] = _reserve_transport_memory
 ) -> memoryview:
     """Receive exactly `size` bytes."""
-    view = room(size)
-    at = 0
-    while at < size:
+    view = allocate(size)
+    position = 0
+    while position < size:
         try:
-            count = source.recv_into(view[at:])
+            count = source.recv_into(view[position:])
         except TimeoutError:
             check()
             continue
         if not count:
             raise EOFError
-        at += count
+        position += count
     return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-KNOWN = "0.30 to 0.54"
+SUPPORTED_UVICORN = "0.30 to 0.54"
 METHODS = (
     "connection_made",
     "connection_lost",
@@ -62,7 +62,7 @@ def find_missing_internals() -> list[str]:
         config = Config(_answer_nothing, http=protocol, ws="none", lifespan="off", log_config=None)
         loop = asyncio.new_event_loop()
         try:
-            made = protocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+            instance = protocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
         finally:
             loop.close()
         cycle = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
@@ -70,7 +70,7 @@ def find_missing_internals() -> list[str]:
         return [str(error)]
     return [
         *(name for name in METHODS if not hasattr(protocol, name)),
-        *(name for name in ATTRIBUTES if not hasattr(made, name)),
+        *(name for name in ATTRIBUTES if not hasattr(instance, name)),
         *(name for name in CYCLE if name not in cycle),
         *(name for name in PARSER if not hasattr(httptools.HttpRequestParser, name)),
         *(name for name in ("pause_reading", "resume_reading") if not hasattr(FlowControl, name)),

@@ -195,7 +195,7 @@ class FastProtocol(HttpToolsProtocol):
         self._held = size
         cycle: Any = self.cycle
         if size and intake.held > intake.limit and not cycle.response_complete:
-            cycle.finish_request(intake.full())
+            cycle.finish_request(intake.make_full_error())
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. It stops at a head with an upgrade offer; a new parser continues without the offer."""

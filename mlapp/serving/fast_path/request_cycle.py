@@ -137,29 +137,34 @@ class FastCycle(QueuedRequest, kw_only=True):
         opening, end = HEAD_END + OPENING, b"]" + tail
         # One call builds all bodies, instead of a few calls for each.
         bodies = b"".join((opening, numbers.replace(b",", end + END + opening), end)).split(END)
-        left: list[tuple[QueuedRequest, Any]] = []
+        remaining: list[tuple[QueuedRequest, Any]] = []
         resumed = 0
-        for item, row, body in zip(batch, rows, bodies, strict=True):
-            if type(item) is FastCycle and not item.response_complete and item.keep_alive and not item.part.is_unionml:
-                protocol = item.protocol
+        for request, row, body in zip(batch, rows, bodies, strict=True):
+            if (
+                type(request) is FastCycle
+                and not request.response_complete
+                and request.keep_alive
+                and not request.part.is_unionml
+            ):
+                protocol = request.protocol
                 transport = protocol.transport
                 if not transport.is_closing():
-                    transport.write(STARTS[len(body)] + item.identity + body)
-                    item.response_complete = True
+                    transport.write(STARTS[len(body)] + request.identity + body)
+                    request.response_complete = True
                     if protocol.pipeline or protocol.flow.read_paused:
                         protocol.on_fast_response()
                         resumed += 1
                     continue
-            left.append((item, row))
+            remaining.append((request, row))
         answered: Any = batch
-        if left:
-            others = {id(item) for item, _ in left}
-            answered = [item for item in batch if id(item) not in others]
+        if remaining:
+            remaining_ids = {id(request) for request, _ in remaining}
+            answered = [request for request in batch if id(request) not in remaining_ids]
         if answered:
             answered[0].protocol.server_state.total_requests += len(answered) - resumed
             _record_request_cycle_answers(answered)
-        for item, row in left:
-            item.finish_request([row])
+        for request, row in remaining:
+            request.finish_request([row])
 
     def _record_answer(self, status: int) -> None:
         seconds = time.perf_counter() - self.started
@@ -169,13 +174,13 @@ class FastCycle(QueuedRequest, kw_only=True):
             application.access_log.log_request("POST", path, status, seconds, self.identity, self.protocol.client)
 
 
-def _record_request_cycle_answers(answered: Sequence[FastCycle]) -> None:
+def _record_request_cycle_answers(cycles: Sequence[FastCycle]) -> None:
     """Record requests of one endpoint that have just been answered with status 200."""
     now = time.perf_counter()
-    application, path = answered[0].protocol.application, answered[0].endpoint.path
-    application.metrics.end_requests("POST", path, 200, [now - item.started for item in answered])
+    application, path = cycles[0].protocol.application, cycles[0].endpoint.path
+    application.metrics.end_requests("POST", path, 200, [now - cycle.started for cycle in cycles])
     if application.access_log is not None:
-        requests = [(now - item.started, item.identity, item.protocol.client) for item in answered]
+        requests = [(now - cycle.started, cycle.identity, cycle.protocol.client) for cycle in cycles]
         application.access_log.log_requests("POST", path, 200, requests)
 
 

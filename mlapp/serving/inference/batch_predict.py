@@ -32,75 +32,77 @@ def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[li
     return loaded.list_rows(predictions, rows), features, predictions
 
 
-def predict_in_slices(loaded: ServedModel, item: QueuedRequest) -> Attempt:
+def predict_in_slices(loaded: ServedModel, request: QueuedRequest) -> Attempt:
     """Predict a very large request in chunks of rows. A single call would create arrays for all rows, and could not be
     stopped when the client disconnects.
 
     Raises:
         MlappError: the app's code failed.
     """
-    part = item.part
-    found = PackedRows()
+    part = request.part
+    predictions = PackedRows()
     calls = []
     keeps_calls = bool(loaded.predictor.pipeline.callbacks)
     for at in range(0, part.rows, SLICE):
-        if item.response_complete:
-            raise HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds.")
+        if request.response_complete:
+            raise HttpError(504, f"The prediction was not ready within {request.timeout:g} seconds.")
         piece = loaded.codec.slice_part(part, at, at + SLICE)
-        rows, features, predictions = predict_batch(loaded, [piece], piece.rows)
-        found.extend(rows)
+        rows, features, result = predict_batch(loaded, [piece], piece.rows)
+        predictions.extend(rows)
         if keeps_calls:
-            calls.append((features, predictions))
-    return [found], calls
+            calls.append((features, result))
+    return [predictions], calls
 
 
-def try_batch(loaded: ServedModel, items: list[QueuedRequest], rows: int, failed: Callable[[], None]) -> Attempt:
+def try_batch(
+    loaded: ServedModel, requests: list[QueuedRequest], rows: int, count_failure: Callable[[], None]
+) -> Attempt:
     """Predict requests together as far as possible.
 
     Args:
         rows: of all items.
-        failed: called for each failed call that is not split further.
+        count_failure: called for each failed call that is not split further.
     """
-    parts = [item.part for item in items]
+    parts = [request.part for request in requests]
     try:
         if _is_predicted_in_slices(loaded, parts):
-            return predict_in_slices(loaded, items[0])
-        joined = loaded.codec.join_parts(parts, rows)
-        found, features, predictions = predict_batch(loaded, joined, rows)
+            return predict_in_slices(loaded, requests[0])
+        joined_parts = loaded.codec.join_parts(parts, rows)
+        joined_rows, features, predictions = predict_batch(loaded, joined_parts, rows)
     except Exception as error:  # each request needs a result, so any error becomes one
-        if len(items) == 1 or has_no_waiting_request(items):
-            failed()
-            return [error] * len(items), []
-        middle = len(items) // 2
+        if len(requests) == 1 or has_no_waiting_request(requests):
+            count_failure()
+            return [error] * len(requests), []
+        middle = len(requests) // 2
         first, second = (
-            try_batch(loaded, half, sum(item.part.rows for item in half), failed)
-            for half in (items[:middle], items[middle:])
+            try_batch(loaded, half, sum(request.part.rows for request in half), count_failure)
+            for half in (requests[:middle], requests[middle:])
         )
         return [*first[0], *second[0]], first[1] + second[1]
-    results = None if rows == len(items) else split_queued_request_rows(found, parts)
-    return JoinedResults(joined, found, results), [(features, predictions)]
+    results = None if rows == len(requests) else split_queued_request_rows(joined_rows, parts)
+    return JoinedResults(joined_parts, joined_rows, results), [(features, predictions)]
 
 
 async def try_batch_async(
-    loaded: ServedModel, items: list[QueuedRequest], failed: Callable[[], None], thread: Executor
+    loaded: ServedModel, requests: list[QueuedRequest], count_failure: Callable[[], None], thread: Executor
 ) -> Attempt:
     """As `try_batch`, for an `async def` predictor.
 
     Args:
         thread: runs a feature_transformer, which is synchronous.
     """
-    parts = [item.part for item in items]
+    parts = [item.part for item in requests]
     try:
         if _is_predicted_in_slices(loaded, parts):
-            return await _predict_in_slices_async(loaded, items[0], thread)
+            return await _predict_in_slices_async(loaded, requests[0], thread)
         rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
     except Exception as error:  # as in `try_batch`; a cancellation is raised on, because it ends the whole call
-        if len(items) == 1 or has_no_waiting_request(items):
-            failed()
-            return [error] * len(items), []
-        middle = len(items) // 2
-        first = await try_batch_async(loaded, items[:middle], failed, thread)
-        second = await try_batch_async(loaded, items[middle:], failed, thread)
+        if len(requests) == 1 or has_no_waiting_request(requests):
+            count_failure()
+            return [error] * len(requests), []
+        middle = len(requests) // 2
+        first = await try_batch_async(loaded, requests[:middle], count_failure, thread)
+        second = await try_batch_async(loaded, requests[middle:], count_failure, thread)
         return [*first[0], *second[0]], first[1] + second[1]
     return split_queued_request_rows(rows, parts), [(features, predictions)]
 
@@ -110,19 +112,19 @@ def _is_predicted_in_slices(loaded: ServedModel, parts: list[Part]) -> bool:
     return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
 
 
-async def _predict_in_slices_async(loaded: ServedModel, item: QueuedRequest, thread: Executor) -> Attempt:
+async def _predict_in_slices_async(loaded: ServedModel, request: QueuedRequest, thread: Executor) -> Attempt:
     """`predict_in_slices` for an `async def` predictor. Other requests can run between slices."""
-    part = item.part
-    found = PackedRows()
+    part = request.part
+    predictions = PackedRows()
     calls = []
     for at in range(0, part.rows, SLICE):
         piece = loaded.codec.slice_part(part, at, at + SLICE)
-        rows, features, predictions = await _predict_batch_async(loaded, [piece], thread)
-        found.extend(rows)
+        rows, features, result = await _predict_batch_async(loaded, [piece], thread)
+        predictions.extend(rows)
         if loaded.predictor.pipeline.callbacks:
-            calls.append((features, predictions))
+            calls.append((features, result))
         await asyncio.sleep(0)
-    return [found], calls
+    return [predictions], calls
 
 
 async def _predict_batch_async(loaded: ServedModel, parts: list[Part], thread: Executor) -> tuple[list[Any], Any, Any]:

@@ -20,7 +20,12 @@ from mlapp.schema.part import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
 from mlapp.serving.inference.call_records import CallRecords
 from mlapp.serving.inference.model_thread import ModelThread
-from mlapp.serving.inference.queued_request import CallbackRequest, Done, QueuedRequest, deliver_request_results
+from mlapp.serving.inference.queued_request import (
+    CallbackRequest,
+    QueuedRequest,
+    ResultCallback,
+    deliver_request_results,
+)
 from mlapp.serving.inference.request_queue import RequestQueue
 from mlapp.serving.inference.returning_clients import ReturningClients
 from mlapp.serving.inference.served_model import ServedModel
@@ -54,9 +59,9 @@ class Batcher(RequestQueue):
     ) -> None:
         super().__init__(metrics, batch=batch, max_batch=max_batch, queue=queue, max_wait=max_wait, spans=spans)
         self._wait = wait
-        self._scheduled = False
+        self._is_flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._enough = 0
+        self._wanted_rows = 0
         self._returning = ReturningClients()
         self.thread = ModelThread()
         """A synchronous predictor is never called by two threads at once."""
@@ -79,8 +84,14 @@ class Batcher(RequestQueue):
         Raises:
             MlappError: the app's code failed.
         """
-        # As `is_holding_up`, without a call of it.
-        if self._waiting or self._busy or self._wait > 0 or loaded.is_async or not self._pace.expects_fast(part.rows):
+        # As `can_delay_requests`, without a call of it.
+        if (
+            self._waiting
+            or self._is_busy
+            or self._wait > 0
+            or loaded.is_async
+            or not self._latency.expects_fast(part.rows)
+        ):
             return None
         started = time.perf_counter()
         try:
@@ -94,63 +105,63 @@ class Batcher(RequestQueue):
         call_soon(self._note_batch, loaded, [part], [rows], [(features, predictions)], part.rows, 0.0, seconds)
         return rows
 
-    def submit_request(self, loaded: ServedModel, part: Part, done: Done, timeout: float) -> QueuedRequest:
+    def submit_request(self, loaded: ServedModel, part: Part, on_done: ResultCallback, timeout: float) -> QueuedRequest:
         """Put a request into the queue.
 
         Args:
-            timeout: seconds until `done` gets a 504 and the request leaves the queue.
+            timeout: seconds until `on_done` gets a 504 and the request leaves the queue.
 
         Raises:
             HttpError: 503, the queue is full.
         """
-        item = CallbackRequest(loaded, part, timeout, done=done)
-        self.enqueue_request(item)
-        return item
+        request = CallbackRequest(loaded, part, timeout, on_done=on_done)
+        self.enqueue_request(request)
+        return request
 
-    def enqueue_request(self, item: QueuedRequest) -> None:
+    def enqueue_request(self, request: QueuedRequest) -> None:
         """As `submit_request`.
 
         Raises:
             HttpError: 503, the queue is full.
         """
-        own = item.part.rows
-        rows = self._rows + own
-        self._overload.offered += own
-        if rows > self._unchecked:
-            self._check_request(item)
-        self._waiting.append(item)
+        request_rows = request.part.rows
+        rows = self._rows + request_rows
+        self._overload.offered += request_rows
+        if rows > self._unchecked_rows:
+            self._check_request(request)
+        self._waiting.append(request)
         self._rows = rows
-        if not self._scheduled:
-            if not self._busy:
+        if not self._is_flush_scheduled:
+            if not self._is_busy:
                 self._schedule_flush()
-        elif self._timer is not None and rows >= self._enough:
+        elif self._timer is not None and rows >= self._wanted_rows:
             self._timer.cancel()
             self._timer = None
             asyncio.get_running_loop().call_soon(self._end_wait)
         if self._is_held:
-            self._deadlines.watch_deadline(item.expires)
+            self._deadlines.watch_deadline(request.expires)
 
     def read_arrivals(self) -> None:
         """Queue the requests that arrived in the last turn of the event loop, and flush unless a wait pays off."""
         first = self._queue_arrivals()
         if first is None:
             return
-        if not self._scheduled:
-            if not self._busy:
+        if not self._is_flush_scheduled:
+            if not self._is_busy:
                 self._schedule_flush(is_next_turn=True)
-        elif self._timer is not None and self._rows >= self._enough:
+        elif self._timer is not None and self._rows >= self._wanted_rows:
             self._timer.cancel()
             self._end_wait()
         if self._is_held:
             self._deadlines.watch_deadline(first.expires)
 
-    def is_holding_up(self, loaded: ServedModel) -> bool:
+    def can_delay_requests(self, loaded: ServedModel) -> bool:
         """Whether a request can wait longer than a turn of the event loop."""
-        return self._busy or self._wait > 0 or loaded.is_async or not self._pace.is_fast
+        return self._is_busy or self._wait > 0 or loaded.is_async or not self._latency.is_fast
 
     def record_call(self, seconds: float, rows: int) -> None:
         """Record the duration of a call, by which the next calls run in the event loop or in the thread."""
-        self._pace.add_call(seconds, rows)
+        self._latency.add_call(seconds, rows)
 
     def close_batcher(self) -> None:
         self._records.note_calls()
@@ -163,32 +174,32 @@ class Batcher(RequestQueue):
         Args:
             is_next_turn: this is already the next turn: flush now.
         """
-        self._scheduled = True
-        self._is_held = self.is_holding_up(self._waiting[-1].loaded)
+        self._is_flush_scheduled = True
+        self._is_held = self.can_delay_requests(self._waiting[-1].loaded)
         loop = asyncio.get_running_loop()
         wait, returning, rows = self._wait, self._returning, self._rows
-        self._enough = self._max_batch
+        self._wanted_rows = self._max_batch
         if not wait and returning.rows > rows:
-            self._enough = min(returning.rows, self._max_batch)
-            if self._pace.is_fast:
+            self._wanted_rows = min(returning.rows, self._max_batch)
+            if self._latency.is_fast:
                 if is_next_turn:
                     self._flush_when_quiet(0)
                 else:
                     loop.call_soon(self._flush_when_quiet, 0)
                 return
-            wait = returning.remaining_wait(rows, self._pace.usual, loop.time())
-        if wait > 0 and rows < self._enough:
+            wait = returning.remaining_wait(rows, self._latency.usual_seconds, loop.time())
+        if wait > 0 and rows < self._wanted_rows:
             self._timer = loop.call_later(wait, self._end_wait)
         elif is_next_turn:
             self._flush_queue()
         else:
             loop.call_soon(self._flush_queue)
 
-    def _flush_when_quiet(self, seen: int) -> None:
+    def _flush_when_quiet(self, rows_before: int) -> None:
         """Flush if there are enough rows, or if the last turn of the event loop added none to `rows_before`."""
         self._queue_arrivals()
         rows = self._rows
-        if rows >= self._enough or rows <= seen:
+        if rows >= self._wanted_rows or rows <= rows_before:
             self._flush_queue()
         else:
             asyncio.get_running_loop().call_soon(self._flush_when_quiet, rows)
@@ -198,61 +209,68 @@ class Batcher(RequestQueue):
         self._timer = None
         self._queue_arrivals()
         if not self._wait:
-            self._returning.end_wait(self._rows, self._enough, asyncio.get_running_loop().time())
+            self._returning.end_wait(self._rows, self._wanted_rows, asyncio.get_running_loop().time())
         self._flush_queue()
 
     def _flush_queue(self) -> None:
-        self._scheduled, self._timer = False, None
+        self._is_flush_scheduled, self._timer = False, None
         self._queue_arrivals()
-        if self._busy or not self._waiting:
+        if self._is_busy or not self._waiting:
             return
         batch, rows = self._take_batch()
         loaded = batch[0].loaded
-        waited = time.perf_counter() - batch[0].arrived
+        queue_seconds = time.perf_counter() - batch[0].arrived
         if loaded.is_async:
-            call = asyncio.get_running_loop().create_task(self._run_batch_async(loaded, batch, waited))
+            call = asyncio.get_running_loop().create_task(self._run_batch_async(loaded, batch, queue_seconds))
             self._calls[call] = batch
             self._called_rows += rows
-            self._unchecked = 0
+            self._unchecked_rows = 0
             self._deadlines.watch_requests(batch)
-            for item in batch:
-                item.call = call
+            for request in batch:
+                request.call = call
             call.add_done_callback(self._finish_async_call)
-        elif self._pace.expects_fast(rows):
-            results, after, seconds = self._run_batch(loaded, batch, rows)
+        elif self._latency.expects_fast(rows):
+            results, calls, seconds = self._run_batch(loaded, batch, rows)
             self._returning.rows = rows if self._batch else 0
             deliver_request_results(batch, results)
             # In the next turn, after the answers are sent, so that no client waits for it.
             call_soon = asyncio.get_running_loop().call_soon
-            parts = [item.part for item in batch]
-            call_soon(self._note_batch, loaded, parts, results, after, rows, waited, seconds)
+            parts = [request.part for request in batch]
+            call_soon(self._note_batch, loaded, parts, results, calls, rows, queue_seconds, seconds)
         else:
-            self._busy = self._is_held = True
+            self._is_busy = self._is_held = True
             loop = asyncio.get_running_loop()
-            self.thread.run_soon(self._run_in_thread, loop, loaded, batch, rows, waited)
+            self.thread.run_soon(self._run_in_thread, loop, loaded, batch, rows, queue_seconds)
             # After `run_soon`, so that this runs while the thread wakes up.
             self._running = batch
-            self._started, self._expected = loop.time(), self._pace.seconds(rows)
+            self._call_start, self._expected_seconds = loop.time(), self._latency.estimate_seconds(rows)
             self._records.note_later()
-        if self._waiting and not self._scheduled and not self._busy:
+        if self._waiting and not self._is_flush_scheduled and not self._is_busy:
             self._schedule_flush()
 
     def _finish_async_call(self, call: asyncio.Task[None]) -> None:
         """Forget a call of an `async def` predictor that has ended, with or without an error."""
         batch = self._calls.pop(call)
-        self._called_rows -= sum(item.part.rows for item in batch)
-        for item in batch:
-            item.call = None
+        self._called_rows -= sum(request.part.rows for request in batch)
+        for request in batch:
+            request.call = None
 
     def _run_in_thread(
-        self, loop: asyncio.AbstractEventLoop, loaded: ServedModel, batch: list[QueuedRequest], rows: int, waited: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        loaded: ServedModel,
+        batch: list[QueuedRequest],
+        rows: int,
+        queue_seconds: float,
     ) -> None:
-        results, after, seconds = self._run_batch(loaded, batch, rows)
+        results, calls, seconds = self._run_batch(loaded, batch, rows)
         has_callback = loaded.predictor.pipeline.stage("on_predict") is not None
         # The event loop waits for the interpreter's lock, so this thread does as little as possible.
-        loop.call_soon_threadsafe(self._end_batch, loaded, batch, results, rows, waited, seconds, not has_callback)
+        loop.call_soon_threadsafe(
+            self._end_batch, loaded, batch, results, rows, queue_seconds, seconds, not has_callback
+        )
         if has_callback:
-            self._records.call_on_predict(loaded, after)
+            self._records.call_on_predict(loaded, calls)
             loop.call_soon_threadsafe(self._free_thread, rows, seconds)
 
     def _end_batch(
@@ -261,7 +279,7 @@ class Batcher(RequestQueue):
         batch: list[QueuedRequest],
         results: Sequence[Any],
         rows: int,
-        waited: float,
+        queue_seconds: float,
         seconds: float,
         is_free: bool,
     ) -> None:
@@ -277,18 +295,18 @@ class Batcher(RequestQueue):
         deliver_request_results(batch, results)
         if is_free and not has_full_batch:
             self._free_thread(rows, seconds)
-        self._records.add_call(loaded, batch, results, rows, waited, seconds)
+        self._records.add_call(loaded, batch, results, rows, queue_seconds, seconds)
 
     def _free_thread(self, rows: int, seconds: float) -> None:
         """Note that the thread is ready, and schedule the next batch."""
-        self._busy = False
+        self._is_busy = False
         self._running = []
-        self._overload.note_call(rows, len(self._waiting), self._most_clients())
+        self._overload.note_call(rows, len(self._waiting), self._choose_client_limit())
         if self._batch:
             self._returning.note_answers(rows + self._rows, asyncio.get_running_loop().time())
-        if self._waiting and not self._scheduled:
+        if self._waiting and not self._is_flush_scheduled:
             self._schedule_flush()
-        self._pace.add_call(seconds, rows)
+        self._latency.add_call(seconds, rows)
 
     def _run_batch(
         self, loaded: ServedModel, batch: list[QueuedRequest], rows: int
@@ -296,36 +314,36 @@ class Batcher(RequestQueue):
         """Predict a batch; returns the result of each request, the calls to report to on_predict, and the seconds."""
         started = time.perf_counter()
         if self._spans is None:
-            results, after = try_batch(loaded, batch, rows, self._metrics.failed.inc)
+            results, calls = try_batch(loaded, batch, rows, self._metrics.failed.inc)
         else:
-            with self._spans.open_span(loaded.version, [(item.span, item.part.rows) for item in batch]):
-                results, after = try_batch(loaded, batch, rows, self._metrics.failed.inc)
-        return results, after, time.perf_counter() - started
+            with self._spans.open_span(loaded.version, [(request.span, request.part.rows) for request in batch]):
+                results, calls = try_batch(loaded, batch, rows, self._metrics.failed.inc)
+        return results, calls, time.perf_counter() - started
 
     def _note_batch(
         self,
         loaded: ServedModel,
         parts: list[Part],
         results: Sequence[Any],
-        after: list[Any],
+        calls: list[Any],
         rows: int,
-        waited: float,
+        queue_seconds: float,
         seconds: float,
     ) -> None:
         """Record a call that ran in the event loop, after its requests are answered."""
-        self._records.note_call(loaded, parts, results, rows, waited, seconds)
+        self._records.note_call(loaded, parts, results, rows, queue_seconds, seconds)
         self._overload.offered = 0
-        self._pace.add_call(seconds, rows)
-        self._records.call_on_predict(loaded, after)
+        self._latency.add_call(seconds, rows)
+        self._records.call_on_predict(loaded, calls)
 
-    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], waited: float) -> None:
+    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], queue_seconds: float) -> None:
         started = time.perf_counter()
-        parts = [(item.span, item.part.rows) for item in batch]
+        parts = [(request.span, request.part.rows) for request in batch]
         with contextlib.nullcontext() if self._spans is None else self._spans.open_span(loaded.version, parts):
-            results, after = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
+            results, calls = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
         seconds = time.perf_counter() - started
-        rows = sum(item.part.rows for item in batch)
+        rows = sum(request.part.rows for request in batch)
         deliver_request_results(batch, results)
-        self._records.note_call(loaded, [item.part for item in batch], results, rows, waited, seconds)
-        if after and loaded.predictor.pipeline.stage("on_predict") is not None:
-            await asyncio.get_running_loop().run_in_executor(self.thread, self._records.call_on_predict, loaded, after)
+        self._records.note_call(loaded, [request.part for request in batch], results, rows, queue_seconds, seconds)
+        if calls and loaded.predictor.pipeline.stage("on_predict") is not None:
+            await asyncio.get_running_loop().run_in_executor(self.thread, self._records.call_on_predict, loaded, calls)

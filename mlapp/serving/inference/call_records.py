@@ -42,11 +42,11 @@ class CallRecords:
         batch: list[QueuedRequest],
         results: Sequence[Any],
         rows: int,
-        waited: float,
+        queue_seconds: float,
         seconds: float,
     ) -> None:
         """Record a call in the thread after `NOTE_DELAY`."""
-        self._ended.append((loaded, batch, results, rows, waited, seconds))
+        self._ended.append((loaded, batch, results, rows, queue_seconds, seconds))
         self.note_later()
 
     def note_calls(self) -> None:
@@ -54,28 +54,34 @@ class CallRecords:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        ended, self._ended = self._ended, []
-        for loaded, batch, results, rows, waited, seconds in ended:
-            self.note_call(loaded, [item.part for item in batch], results, rows, waited, seconds)
+        calls, self._ended = self._ended, []
+        for loaded, batch, results, rows, queue_seconds, seconds in calls:
+            self.note_call(loaded, [request.part for request in batch], results, rows, queue_seconds, seconds)
         self._on_note()
 
     def note_call(
-        self, loaded: ServedModel, parts: list[Part], results: Sequence[Any], rows: int, waited: float, seconds: float
+        self,
+        loaded: ServedModel,
+        parts: list[Part],
+        results: Sequence[Any],
+        rows: int,
+        queue_seconds: float,
+        seconds: float,
     ) -> None:
         """Record a call.
 
         Args:
             parts: the features of its requests.
             results: for each request its predictions, or an error.
-            waited: seconds for which the first request waited.
+            queue_seconds: seconds for which the first request waited.
             seconds: that the call took.
         """
-        self._metrics.note_batch(rows, waited, seconds)
+        self._metrics.note_batch(rows, queue_seconds, seconds)
         if self.recorder is not None:
             self.recorder.add(loaded, parts, results, rows, seconds)
 
-    def call_on_predict(self, loaded: ServedModel, after: list[Any]) -> None:
+    def call_on_predict(self, loaded: ServedModel, calls: list[Any]) -> None:
         """Call the app's on_predict with the predictor's input and result of each call."""
-        for features, predictions in after:
+        for features, predictions in calls:
             if not loaded.predictor.run_on_predict(features, predictions):
                 self._metrics.callback_failed.inc()

@@ -32,7 +32,7 @@ from mlapp.serving.inference.streams import Streams
 from mlapp.serving.observability.metrics import Metrics, ModelMetrics
 from mlapp.serving.observability.tracing import BatchSpans, Tracing
 from mlapp.serving.web.budget import Budget
-from mlapp.serving.web.http import run_unless_left
+from mlapp.serving.web.http import run_until_disconnect
 from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
@@ -157,12 +157,12 @@ class Endpoint:
                 if seconds > PATIENCE:
                     break
         except (MlappError, HttpError) as error:
-            what = error.what if isinstance(error, MlappError) else error.detail
+            reason = error.what if isinstance(error, MlappError) else error.detail
             if any(field.is_redacted for field in loaded.predictor.schema.features.fields):
-                log.warning("%s: not warmed up: its example has placeholders (monitor.columns): %s", self.name, what)
+                log.warning("%s: not warmed up: its example has placeholders (monitor.columns): %s", self.name, reason)
                 return
             raise ModelError(
-                f"Version {loaded.version} of '{self.name}' cannot predict its own example: {what}",
+                f"Version {loaded.version} of '{self.name}' cannot predict its own example: {reason}",
                 "Fix the predictor, or serve another version: --model.",
             ) from error
         self.batcher.record_call(seconds, part.rows)
@@ -183,49 +183,51 @@ class Endpoint:
 
     async def run_decoder(
         self,
-        read: Callable[[], T],
+        decode: Callable[[], T],
         size: int,
         budget: Budget,
-        left: Callable[[], Awaitable[Any]] | None = None,
-        most: int = LARGE,
+        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
+        max_loop_bytes: int = LARGE,
     ) -> T:
-        """Run `read` for a body: in the event loop if it is quick, otherwise in a thread.
+        """Run `decode` for a body: in the event loop if it is quick, otherwise in a thread.
 
         Args:
             size: bytes that it reads.
-            left: returns an awaitable that ends when the client leaves.
-            most: bytes above which it is not quick.
+            wait_for_disconnect: returns an awaitable that ends when the client leaves.
+            max_loop_bytes: bytes above which it is not quick.
 
         Raises:
-            HttpError: 504, timeout. ClientLeft: the client has left.
+            HttpError: 504, timeout. ClientDisconnected: the client has left.
         """
-        return read() if size < most else await decode_in_thread(read, budget, left)
+        return decode() if size < max_loop_bytes else await decode_in_thread(decode, budget, wait_for_disconnect)
 
     async def load_features(
         self,
         codec: Codec,
-        found: T,
+        decoded: T,
         size: int,
         budget: Budget,
-        left: Callable[[], Awaitable[Any]] | None = None,
+        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
     ) -> T:
         """Replace a decoder's raw inputs by features, with the app's feature_loader.
 
         Args:
-            found: a `Part`, or a tuple that ends in one.
-            size, left: as for `run_decoder`.
+            decoded: a `Part`, or a tuple that ends in one.
+            size, wait_for_disconnect: as for `run_decoder`.
 
         Raises:
-            HttpError, ClientLeft: as for `run_decoder`. InputError, UserCodeError: as for `Codec.load_part`.
+            HttpError, ClientDisconnected: as for `run_decoder`. InputError, UserCodeError: as for `Codec.load_part`.
         """
         if codec.reader is codec:
-            return found
-        load = partial(load_process_features, codec, found)
+            return decoded
+        load = partial(load_process_features, codec, decoded)
         if size < LARGE and self._loads_fast:
             return load()  # type: ignore[no-any-return]
         started = time.perf_counter()
         # A feature_loader can wait, for example for a download, so it does not block a decoder.
-        loaded: T = await decode_in_thread(load, budget, left, self._loaders if codec.has_loader else None)
+        loaded: T = await decode_in_thread(
+            load, budget, wait_for_disconnect, self._loaders if codec.has_loader else None
+        )
         self._loading.add_call(time.perf_counter() - started, 1)
         return loaded
 
@@ -235,41 +237,41 @@ class Endpoint:
         decode: Callable[..., Any],
         body: bytes,
         budget: Budget,
-        left: Callable[[], Awaitable[Any]] | None = None,
+        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
         arguments: tuple[Any, ...] = (),
-        most: int = LARGE,
+        max_loop_bytes: int = LARGE,
     ) -> Any:
         """Decode a body to features: in the event loop, a thread or a process, depending on its size.
 
         Args:
             decode: a module-level function, called with the codec, the body, the budget and the arguments. It returns a
                 `Part`, or a tuple that ends in one.
-            left, most: as for `run_decoder`.
+            wait_for_disconnect, max_loop_bytes: as for `run_decoder`.
 
         Raises:
-            HttpError, ClientLeft: as for `run_decoder`; and what `decode` raises.
+            HttpError, ClientDisconnected: as for `run_decoder`; and what `decode` raises.
         """
-        read = partial(read_in_process, loaded.codec, decode, body, budget, *arguments)
-        found = await self.run_decoder(read, len(body), budget, left, most)
-        return await self.load_features(loaded.codec, found, len(body), budget, left)
+        decode_raw = partial(read_in_process, loaded.codec, decode, body, budget, *arguments)
+        decoded = await self.run_decoder(decode_raw, len(body), budget, wait_for_disconnect, max_loop_bytes)
+        return await self.load_features(loaded.codec, decoded, len(body), budget, wait_for_disconnect)
 
     @cached_property
     def _loaders(self) -> ThreadPoolExecutor:
         """The threads of the feature_loader."""
         return ThreadPoolExecutor(LOADERS, thread_name_prefix="feature_loader")
 
-    async def encode_answer(self, make: Callable[[], T], rows: int) -> T:
-        """Run `make` to encode predictions: in the event loop, or in a thread if there are many."""
-        return make() if rows <= MANY else await asyncio.to_thread(make)
+    async def encode_answer(self, encode: Callable[[], T], rows: int) -> T:
+        """Run `encode` to encode predictions: in the event loop, or in a thread if there are many."""
+        return encode() if rows <= MANY else await asyncio.to_thread(encode)
 
     async def predict_part(
-        self, part: Part, timeout: float, loaded: ServedModel, left: Callable[[], Any] | None = None
+        self, part: Part, timeout: float, loaded: ServedModel, wait_for_disconnect: Callable[[], Any] | None = None
     ) -> Any:
         """The predictions for one request's features, a list with one entry per row.
 
         Args:
             timeout: seconds until it is a 504.
-            left: waits until the client disconnects; then the request leaves the queue.
+            wait_for_disconnect: waits until the client disconnects; then the request leaves the queue.
 
         Raises:
             HttpError: 503, 504. MlappError: the app's code failed.
@@ -277,14 +279,14 @@ class Endpoint:
         if not self._is_warm:
             await self.start_model()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        item = self.batcher.submit_request(loaded, part, partial(_settle_future, future), timeout)
+        request = self.batcher.submit_request(loaded, part, partial(_settle_prediction, future), timeout)
         try:
-            if left is None or not self.batcher.is_holding_up(loaded):
+            if wait_for_disconnect is None or not self.batcher.can_delay_requests(loaded):
                 return await future
-            return await run_unless_left(future, left)
+            return await run_until_disconnect(future, wait_for_disconnect)
         finally:
             if not future.done() or future.cancelled():  # gRPC cancels this coroutine if its client disconnects
-                self.batcher.cancel_request(item)
+                self.batcher.cancel_request(request)
             del future  # its error refers to this frame, and the frame to the request's features
 
     def describe_model(self) -> dict[str, Any]:
@@ -316,7 +318,7 @@ class Endpoint:
         return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)
 
 
-def _settle_future(future: asyncio.Future[Any], result: Any) -> None:
+def _settle_prediction(future: asyncio.Future[Any], result: Any) -> None:
     if not future.done():
         if isinstance(result, BaseException):
             future.set_exception(result)

@@ -32,17 +32,17 @@ class Latency:
         self.is_fast = False
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._sizes: deque[tuple[int, float]] = deque(maxlen=RECENT)
-        self.usual = 0.0
+        self.usual_seconds = 0.0
         """Seconds of the usual call."""
-        self._row = 0.0
+        self._row_seconds = 0.0
         self._calm = CALM
         self._needed = CALM
 
     def expects_fast(self, rows: int) -> bool:
         """Whether a call with so many rows is expected to be fast, by the usual call and the cost per row."""
-        return self.is_fast and max(self.usual, self._row * rows) <= FAST
+        return self.is_fast and max(self.usual_seconds, self._row_seconds * rows) <= FAST
 
-    def seconds(self, rows: int) -> float:
+    def estimate_seconds(self, rows: int) -> float:
         """Expected seconds of a call with this number of rows: the median of the largest recent calls, scaled.
 
         For a much larger call the estimate is doubled, because the cost of a row is not known there.
@@ -51,20 +51,20 @@ class Latency:
             return 0.0
         largest = max(self._sizes)[0]
         seconds = find_median_latency(seconds for count, seconds in self._sizes if count == largest)
-        return max(self.usual, seconds * min(rows / largest, 2.0))
+        return max(self.usual_seconds, seconds * min(rows / largest, 2.0))
 
     def add_call(self, seconds: float, rows: int) -> None:
         """Take a measured call into account."""
         self._recent.append(seconds)
         self._sizes.append((max(rows, 1), seconds))
-        self.usual = find_median_latency(self._recent)
-        a_row = seconds / max(rows, 1)
+        self.usual_seconds = find_median_latency(self._recent)
+        row_seconds = seconds / max(rows, 1)
         # Only large batches show the cost per row: in small ones, the cost of the call dominates.
-        if not self._row or self.usual > FAST:
-            self._row = a_row
+        if not self._row_seconds or self.usual_seconds > FAST:
+            self._row_seconds = row_seconds
         elif seconds <= FAST:
-            self._row = min(a_row, self._row)
-        if seconds >= STUCK or self.usual >= SLOW:
+            self._row_seconds = min(row_seconds, self._row_seconds)
+        if seconds >= STUCK or self.usual_seconds >= SLOW:
             if self.is_fast:
                 soon = self._calm < 10 * self._needed
                 self._needed = max(min(self._needed * 2, 100_000) if soon else CALM, round(seconds / REPAID))

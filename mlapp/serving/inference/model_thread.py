@@ -47,7 +47,7 @@ class ModelThread(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        self.run_soon(_settle_future, future, fn, args, kwargs)
+        self.run_soon(_run_for_future, future, fn, args, kwargs)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -69,7 +69,7 @@ def _run_model_thread_calls(calls: Calls) -> None:
         del call  # it refers to the request's features
 
 
-def _settle_future(future: Future[Any], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _run_for_future(future: Future[Any], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -84,7 +84,7 @@ def _cancel_model_thread_calls(calls: Calls) -> None:
     try:
         while True:
             call = calls.get_nowait()
-            if call is not None and call[0] is _settle_future:
+            if call is not None and call[0] is _run_for_future:
                 call[1][0].cancel()
     except queue.Empty:
         return

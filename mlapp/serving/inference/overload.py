@@ -33,7 +33,7 @@ class Overload:
         self._changed_calls = 0
         self._calls_since_refusal = CALM
 
-    def longest_wait(self, waiting: int) -> float:
+    def compute_wait_limit(self, waiting: int) -> float:
         """The expected seconds of waiting above which a request is refused.
 
         Args:
@@ -45,15 +45,15 @@ class Overload:
     def note_refusal(self) -> None:
         self._calls_since_refusal = 0
 
-    def note_call(self, rows: int, waiting: int, most: int) -> None:
+    def note_call(self, rows: int, waiting: int, client_limit: int) -> None:
         """Update `is_lasting` after a call.
 
         Args:
             rows: that it answered.
             waiting: requests that wait now.
-            most: requests that can wait without counting as an overload.
+            client_limit: requests that can wait without counting as an overload.
         """
-        grows = self.offered > GROWTH * rows and waiting >= most
+        grows = self.offered > GROWTH * rows and waiting >= client_limit
         self.offered = 0
         self._calls_since_refusal = self._calls_since_refusal + 1 if waiting else CALM
         self._changed_calls = self._changed_calls + 1 if grows != self.is_lasting else 0

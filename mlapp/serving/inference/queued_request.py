@@ -15,7 +15,7 @@ from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json_body_numbers
 from mlapp.serving.inference.served_model import ServedModel
 
-Done = Callable[["list[Any] | BaseException"], None]
+ResultCallback = Callable[["list[Any] | BaseException"], None]
 
 
 class QueuedRequest(msgspec.Struct, eq=False):
@@ -56,8 +56,8 @@ class QueuedRequest(msgspec.Struct, eq=False):
         Args:
             numbers: the predictions as JSON, separated by commas.
         """
-        for item, row in zip(batch, rows, strict=True):
-            item.finish_request([row])
+        for request, row in zip(batch, rows, strict=True):
+            request.finish_request([row])
 
 
 class CallbackRequest(QueuedRequest, kw_only=True):
@@ -66,12 +66,12 @@ class CallbackRequest(QueuedRequest, kw_only=True):
     It is not called after `Batcher.cancel_request`.
     """
 
-    done: Done
+    on_done: ResultCallback
 
     def finish_request(self, result: list[Any] | BaseException) -> None:
         is_waiting, self.response_complete = not self.response_complete, True
         if is_waiting:
-            self.done(result)
+            self.on_done(result)
 
 
 def split_queued_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Sequence[Any]:
@@ -82,9 +82,9 @@ def split_queued_request_rows(rows: Sequence[Any], parts: Sequence[Part]) -> Seq
     return [rows[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
 
 
-def has_no_waiting_request(items: list[QueuedRequest]) -> bool:
+def has_no_waiting_request(requests: list[QueuedRequest]) -> bool:
     """Whether no request needs its result any more. Then a retry would only delay others."""
-    return all(item.response_complete for item in items)
+    return all(request.response_complete for request in requests)
 
 
 def deliver_request_results(batch: list[QueuedRequest], results: Sequence[Any]) -> None:
@@ -94,5 +94,5 @@ def deliver_request_results(batch: list[QueuedRequest], results: Sequence[Any]) 
         if numbers is not None:
             batch[0].finish_batch(batch, results.rows, numbers)
             return
-    for item, result in zip(batch, results, strict=True):
-        item.finish_request(result)
+    for request, result in zip(batch, results, strict=True):
+        request.finish_request(result)

@@ -24,7 +24,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
 
     Raises:
         HttpError: 400, it is not of its content-encoding; 408, too slow; 413, too large; 415, an unknown encoding;
-            503, the server holds too many bodies. ClientLeft: the connection was closed before its end.
+            503, the server holds too many bodies. ClientDisconnected: the connection was closed before its end.
     """
     settings = endpoint.settings
     budget = Budget(settings, read_request_timeout(request.headers, settings.timeout))
@@ -33,7 +33,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
     if encoding:
         packed = body
         body = await decode_in_thread(
-            lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_until_left
+            lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_for_disconnect
         )
     return body, budget
 
@@ -54,8 +54,8 @@ async def decode_request_features(
         if numbers is not None:
             budget.take(numbers.rows * loaded.codec.width)
             return numbers
-    most = LARGE if is_json else SMALL
+    max_loop_bytes = LARGE if is_json else SMALL
     part: Part = await endpoint.decode_features(
-        loaded, media_types.decode_body, body, budget, request.wait_until_left, (media, limit), most
+        loaded, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
     )
     return part

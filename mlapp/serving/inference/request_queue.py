@@ -45,12 +45,12 @@ class RequestQueue:
         """Requests of this turn of the event loop; see `Batcher.read_arrivals`."""
         self._waiting: deque[QueuedRequest] = deque()
         self._rows = 0
-        self._unchecked = max_batch if batch and queue is None and spans is None else 0
+        self._unchecked_rows = max_batch if batch and queue is None and spans is None else 0
         """Number of waiting rows up to which a new request needs no check."""
         self._overload = Overload(max_wait)
-        self._pace = Latency()
-        self._busy = False
-        self._started = self._expected = 0.0
+        self._latency = Latency()
+        self._is_busy = False
+        self._call_start = self._expected_seconds = 0.0
         self._running: list[QueuedRequest] = []
         """Requests in the model's thread."""
         self._calls: dict[asyncio.Task[None], list[QueuedRequest]] = {}
@@ -59,16 +59,16 @@ class RequestQueue:
         self._is_held = False
         """Whether requests can wait longer than a turn of the event loop, so that their deadlines are watched."""
         self._deadlines = DeadlineTimer(self._expire_requests)
-        metrics.depth = lambda: len(self._waiting)
-        metrics.wait = self.estimate_wait
+        metrics.count_waiting = lambda: len(self._waiting)
+        metrics.estimate_wait = self.estimate_wait
 
     def _queue_arrivals(self) -> QueuedRequest | None:
         """Queue the arrived requests; returns the first one, which has the earliest deadline."""
-        requests, own = self.arrivals.decode_arrivals()
-        rows = self._rows + own
-        if rows > self._unchecked:
+        requests, new_rows = self.arrivals.decode_arrivals()
+        rows = self._rows + new_rows
+        if rows > self._unchecked_rows:
             return self._queue_checked(requests)
-        self._overload.offered += own
+        self._overload.offered += new_rows
         self._waiting.extend(requests)
         self._rows = rows
         if not requests:
@@ -94,39 +94,39 @@ class RequestQueue:
             queued.append(request)
         return queued[0] if queued else None
 
-    def _check_request(self, item: QueuedRequest) -> None:
+    def _check_request(self, request: QueuedRequest) -> None:
         """Refuse a request if the queue is full; otherwise note its span.
 
         Raises:
             HttpError: 503, the queue is full.
         """
-        rows = item.part.rows
+        rows = request.part.rows
         if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
-            self._refuse_if_full(item.loaded, rows)
+            self._refuse_if_full(request.loaded, rows)
         if self._spans is not None:
-            item.span = self._spans.find_current()
+            request.span = self._spans.find_current()
 
     def estimate_wait(self) -> float:
         """Expected wait of a new request in seconds, by the measured speed of the model."""
-        pace, waiting = self._pace, len(self._waiting)
+        pace, waiting = self._latency, len(self._waiting)
         wait = 0.0
-        if self._busy:
-            running = asyncio.get_running_loop().time() - self._started
-            wait = self._expected - running
-            if wait < 0:  # the call takes longer than usual: assume that it is half done
+        if self._is_busy:
+            running = asyncio.get_running_loop().time() - self._call_start
+            wait = self._expected_seconds - running
+            if wait < 0:  # the call takes longer than usual: assume that it is half on_done
                 wait = running if waiting >= FEW else 0.0
         if not self._batch:
-            return wait + waiting * pace.usual
+            return wait + waiting * pace.usual_seconds
         if self._has_large_requests():
-            return wait + waiting * pace.seconds(self._rows // waiting)
+            return wait + waiting * pace.estimate_seconds(self._rows // waiting)
         calls = self._rows // self._max_batch
-        return wait + calls * pace.seconds(self._max_batch)
+        return wait + calls * pace.estimate_seconds(self._max_batch)
 
     def _has_large_requests(self) -> bool:
         """Whether the average waiting request fills more than half of a batch, and so has a call of its own."""
         return 2 * self._rows > self._max_batch * max(len(self._waiting), 1)
 
-    def _most_clients(self) -> int:
+    def _choose_client_limit(self) -> int:
         """Number of waiting requests that is no overload.
 
         If each has its own call, it is higher: there, clients that start one after another look like an overload.
@@ -139,34 +139,36 @@ class RequestQueue:
         Raises:
             HttpError: 503, with the expected wait in Retry-After.
         """
-        before, waiting = self._rows + self._called_rows, len(self._waiting)
+        rows_before, waiting = self._rows + self._called_rows, len(self._waiting)
         wait = self.estimate_wait()
         if self._queue is not None:
-            is_full = before > 0 and before + rows > self._queue
+            is_full = rows_before > 0 and rows_before + rows > self._queue
         elif loaded.is_async:
-            is_full = len(self._calls) >= CLIENTS and before + rows > self._max_batch
+            is_full = len(self._calls) >= CLIENTS and rows_before + rows > self._max_batch
         else:
-            is_full = waiting > 0 and wait > self._overload.longest_wait(waiting)
+            is_full = waiting > 0 and wait > self._overload.compute_wait_limit(waiting)
             if self._overload.is_lasting:  # an accepted request waits for at most one call
-                is_full |= waiting >= self._most_clients() and (before + rows > self._max_batch or not self._batch)
+                is_full |= waiting >= self._choose_client_limit() and (
+                    rows_before + rows > self._max_batch or not self._batch
+                )
         if not is_full:
             return
         self._overload.note_refusal()
         self._metrics.rejected.inc()
-        after = max(math.ceil(wait), 1)
+        retry = max(math.ceil(wait), 1)
         raise HttpError(
             503,
-            f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {after}.",
-            headers=((b"retry-after", b"%d" % after),),
+            f"{waiting} requests are already waiting; the expected wait is {wait:.2g} seconds. Try again in {retry}.",
+            headers=((b"retry-after", b"%d" % retry),),
         )
 
-    def _remove_request(self, item: QueuedRequest) -> bool:
+    def _remove_request(self, request: QueuedRequest) -> bool:
         """Remove a request from the queue; False if it is not there, such as in a running batch."""
         try:
-            self._waiting.remove(item)
+            self._waiting.remove(request)
         except ValueError:
             return False
-        self._rows -= item.part.rows
+        self._rows -= request.part.rows
         return True
 
     def _take_batch(self) -> tuple[list[QueuedRequest], int]:
@@ -175,7 +177,7 @@ class RequestQueue:
         loaded = waiting[0].loaded
         if self._batch and loaded.batching and rows <= self._max_batch:
             batch = list(waiting)
-            if [item.loaded for item in batch].count(loaded) == len(batch):
+            if [request.loaded for request in batch].count(loaded) == len(batch):
                 waiting.clear()
                 self._rows = 0
                 return batch, rows
@@ -190,38 +192,42 @@ class RequestQueue:
         self._rows -= rows
         return batch, rows
 
-    def cancel_request(self, item: QueuedRequest) -> None:
+    def cancel_request(self, request: QueuedRequest) -> None:
         """Remove the request of a client that has disconnected."""
-        item.response_complete = True
-        if self._remove_request(item) or item.call is not None:
+        request.response_complete = True
+        if self._remove_request(request) or request.call is not None:
             self._metrics.cancelled.inc()
-        self._cancel_idle_call(item)
+        self._cancel_idle_call(request)
 
     def _expire_requests(self) -> None:
         """Fail requests that have waited too long, in the queue or in a call, and watch the others."""
         now = time.perf_counter()
-        for item in [*self._waiting, *self._running, *(item for batch in self._calls.values() for item in batch)]:
-            if item.response_complete:
+        for request in [
+            *self._waiting,
+            *self._running,
+            *(request for batch in self._calls.values() for request in batch),
+        ]:
+            if request.response_complete:
                 continue
-            if item.expires <= now:
-                self._expire_request(item)
+            if request.expires <= now:
+                self._expire_request(request)
             else:
-                self._deadlines.watch_deadline(item.expires)
+                self._deadlines.watch_deadline(request.expires)
 
-    def _expire_request(self, item: QueuedRequest) -> None:
-        self._remove_request(item)
+    def _expire_request(self, request: QueuedRequest) -> None:
+        self._remove_request(request)
         self._metrics.expired.inc()
-        item.finish_request(HttpError(504, f"The prediction was not ready within {item.timeout:g} seconds."))
-        self._cancel_idle_call(item)
+        request.finish_request(HttpError(504, f"The prediction was not ready within {request.timeout:g} seconds."))
+        self._cancel_idle_call(request)
 
-    def _cancel_idle_call(self, item: QueuedRequest) -> None:
+    def _cancel_idle_call(self, request: QueuedRequest) -> None:
         """Cancel the request's call of an `async def` predictor if no request in it needs a result."""
-        call = item.call
+        call = request.call
         if call is not None and all(other.response_complete for other in self._calls.get(call, ())):
             call.cancel()
 
     def _watch_running(self) -> None:
         """Watch the deadlines of a running call, also those of its requests that arrived while the model was fast."""
-        if self._busy:
+        if self._is_busy:
             self._metrics.schedule_update()
             self._deadlines.watch_requests([*self._running, *self._waiting])

@@ -17,7 +17,7 @@ FORGET = 0.9
 """Factor by which the recorded return time shrinks with each wait."""
 ENOUGH = 0.75
 """Share of the expected rows from which a wait was useful."""
-MOST_SKIPPED = 64
+MAX_SKIPPED = 64
 """Maximum number of batches that do not wait after a useless wait. The number doubles each time."""
 
 
@@ -53,15 +53,15 @@ class ReturningClients:
             return 0.0
         return self._answered + min(SHARE * usual, LONGEST, 2 * self._return + SLACK) - now
 
-    def end_wait(self, waiting: int, wanted: int, now: float) -> None:
+    def end_wait(self, waiting: int, expected_rows: int, now: float) -> None:
         """Record that a batch starts after a wait.
 
         Args:
-            wanted: rows that it waited for: the expected rows, at most a full batch.
+            expected_rows: rows that it waited for: the expected rows, at most a full batch.
         """
-        if waiting >= wanted:
+        if waiting >= expected_rows:
             self._return = max(now - self._answered, FORGET * self._return)
-        if waiting >= ENOUGH * wanted:
+        if waiting >= ENOUGH * expected_rows:
             self._skip = 0
         else:
-            self._skip = self._skipped = min(2 * self._skip + 1, MOST_SKIPPED)
+            self._skip = self._skipped = min(2 * self._skip + 1, MAX_SKIPPED)

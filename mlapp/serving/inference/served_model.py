@@ -103,10 +103,10 @@ class ServedModel:
         if type(predictions) is list and len(predictions) == rows and JSON_TYPES.issuperset(map(type, predictions)):
             return predictions
         title = self._title
-        found = normalize_to_rows(normalize_predictions(predictions, title), title)
-        if len(found) != rows:
-            raise wrong_prediction_count_error(self.predictor.stage, len(found), rows)
-        return found
+        values = normalize_to_rows(normalize_predictions(predictions, title), title)
+        if len(values) != rows:
+            raise wrong_prediction_count_error(self.predictor.stage, len(values), rows)
+        return values
 
     @cached_property
     def _title(self) -> str:
@@ -179,7 +179,7 @@ def serve_trained_model(trained: TrainedModel, extra: str = "refuse") -> ServedM
     """A model trained in this process."""
     details = {
         "created": trained.started.isoformat(),
-        "metrics": {split: dict(found) for split, found in trained.metrics.items()},
+        "metrics": {split: dict(values) for split, values in trained.metrics.items()},
         "parameters": to_plain_parameter_value(dict(trained.parameters)),
         "framework": trained.framework.name,
     }

@@ -21,8 +21,8 @@ class VersionWatcher:
 
     Args:
         reference: an alias or `latest`.
-        within: creates the context in which a model of the app is loaded.
-        switched: called after each switch.
+        make_context: creates the context in which a model of the app is loaded.
+        on_switch: called after each switch.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class VersionWatcher:
         endpoint: Endpoint,
         store: Store,
         reference: str,
-        within: Callable[[], AbstractContextManager[None]] = nullcontext,
-        switched: Callable[[], None] | None = None,
+        make_context: Callable[[], AbstractContextManager[None]] = nullcontext,
+        on_switch: Callable[[], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._store = store
         self._reference = reference
-        self._within = within
-        self._switched = switched
+        self._within = make_context
+        self._switched = on_switch
         self._refused: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -70,10 +70,10 @@ class VersionWatcher:
             if not isinstance(error, (RequestError, OSError)):  # these can be temporary: the next check tries again
                 self._refused = version
             endpoint.metrics.load_failed.inc()
-            what = error.what if isinstance(error, MlappError) else repr(error)
+            reason = error.what if isinstance(error, MlappError) else repr(error)
             old = endpoint.current.version
             log.error(
-                "%s: version %s keeps serving, because %s cannot be served: %s", endpoint.name, old, version, what
+                "%s: version %s keeps serving, because %s cannot be served: %s", endpoint.name, old, version, reason
             )
             return
         self._refused = None
@@ -85,10 +85,10 @@ class VersionWatcher:
         return self._store.resolve(self._endpoint.name, self._reference)
 
     def _load_version(self, version: int) -> ServedModel:
-        stored = self._store.get(self._endpoint.name, version)
+        model_version = self._store.get(self._endpoint.name, version)
         with self._within():
             settings = self._endpoint.settings
-            return load_served_model_version(self._endpoint.pipeline, stored, settings.runtime, settings.extra)
+            return load_served_model_version(self._endpoint.pipeline, model_version, settings.runtime, settings.extra)
 
     async def _watch_alias(self) -> None:
         while True:

@@ -56,16 +56,16 @@ class AccessLog:
         batches, self._batches = self._batches, []
         if not batches:
             return
-        made: list[bytes] = []
+        lines: list[bytes] = []
         for at, method, path, status, requests in batches:
             start = START % (at, _encode(method), _encode(path), status)
-            made += [
+            lines += [
                 REST % (start, seconds, identity, _encode(client and client[0]))
                 for seconds, identity, client in requests
             ]
         try:
             file = sys.stdout.fileno() if self._file is None else self._file
-            for content in _cut_log_writes(made):
+            for content in _cut_log_writes(lines):
                 _write_log_fully(file, content)
         except (OSError, ValueError):
             return

@@ -33,13 +33,13 @@ class ModelMetrics:
         self._queue_depth = metrics.queue_depth.labels(model)
         self._model_seconds = metrics.model_seconds.labels(model)
         self._batches: list[tuple[int, float, float]] = []
-        self.depth: Callable[[], int] = int
+        self.count_waiting: Callable[[], int] = int
         """Returns the number of waiting requests."""
-        self.wait: Callable[[], float] = float
+        self.estimate_wait: Callable[[], float] = float
         """Returns the expected wait of a new request in seconds."""
         self.note_calls: Callable[[], None] = lambda: None
         """Records the calls that have just ended."""
-        self._expected_wait = metrics.estimate_wait.labels(model)
+        self._expected_wait = metrics.queue_expected_seconds.labels(model)
         errors = {kind: metrics.errors.labels(model, kind) for kind in ERRORS}
         self.failed = errors["predictor"]
         self.callback_failed = errors["on_predict"]
@@ -50,19 +50,19 @@ class ModelMetrics:
         self._version: str | None = None
         metrics.models.append(self)
 
-    def note_batch(self, rows: int, waited: float, seconds: float) -> None:
+    def note_batch(self, rows: int, queue_seconds: float, seconds: float) -> None:
         """Record a batch: its rows, its duration, and the wait of its first request. Call it in the event loop.
 
         Recorded events are counted a little later.
         """
-        self._batches.append((rows, waited, seconds))
+        self._batches.append((rows, queue_seconds, seconds))
         self._metrics.schedule_update()
 
     def count_batches(self, batches: Sequence[tuple[int, float, float]]) -> None:
         """Count batches, each as for `note_batch`, without delay; from any thread."""
-        rows, waited, seconds = zip(*batches, strict=True)
+        rows, queue_seconds, seconds = zip(*batches, strict=True)
         observe_all(self._batch_rows, ROWS, rows)
-        observe_all(self._queue_seconds, SECONDS, waited)
+        observe_all(self._queue_seconds, SECONDS, queue_seconds)
         observe_all(self._model_seconds, SECONDS, seconds)
 
     def schedule_update(self) -> None:
@@ -75,8 +75,8 @@ class ModelMetrics:
         batches, self._batches = self._batches, []
         if batches:
             self.count_batches(batches)
-        self._queue_depth.set(self.depth())
-        self._expected_wait.set(self.wait())
+        self._queue_depth.set(self.count_waiting())
+        self._expected_wait.set(self.estimate_wait())
 
     def set_version(self, version: str | None) -> None:
         """Set the version that answers now."""
@@ -151,7 +151,7 @@ class Metrics:
         self.queue_depth = Gauge(
             "mlapp_queue_depth", "Requests that wait.", ["model"], registry=registry, multiprocess_mode="livesum"
         )
-        self.estimate_wait = Gauge(
+        self.queue_expected_seconds = Gauge(
             "mlapp_queue_expected_seconds",
             "Expected wait of a new request, from the measured pace.",
             ["model"],
@@ -198,11 +198,11 @@ class Metrics:
         if not self._due:
             self.schedule_update()
         key = (method, handler, status)
-        found = self._answered.get(key)
-        if found is None:
+        durations = self._answered.get(key)
+        if durations is None:
             self._answered[key] = [seconds]
         else:
-            found.append(seconds)
+            durations.append(seconds)
 
     def end_requests(self, method: str, handler: str, status: int, seconds: list[float]) -> None:
         """`end_request` for several requests."""
@@ -225,20 +225,20 @@ class Metrics:
     def update_metrics(self) -> None:
         """Bring the metrics up to date."""
         self._due = False
-        answered, self._answered = self._answered, {}
-        self.count_requests(answered)
+        durations, self._answered = self._answered, {}
+        self.count_requests(durations)
         for model in self.models:
             model.update_metrics()
 
-    def count_requests(self, answered: Mapping[tuple[str, str, int], Sequence[float]]) -> None:
+    def count_requests(self, durations: Mapping[tuple[str, str, int], Sequence[float]]) -> None:
         """Count answered requests.
 
         Args:
-            answered: the durations in seconds by method, handler and status.
+            seconds: the durations in seconds by method, handler and status.
         """
-        for (method, handler, status), durations in answered.items():
-            self.requests.labels(method, handler, str(status)).inc(len(durations))
-            observe_all(self.seconds.labels(method, handler), SECONDS, durations)
+        for (method, handler, status), seconds in durations.items():
+            self.requests.labels(method, handler, str(status)).inc(len(seconds))
+            observe_all(self.seconds.labels(method, handler), SECONDS, seconds)
         self.in_flight.set(self.open_requests)
 
     def render_text(self) -> bytes:

@@ -20,7 +20,7 @@ from mlapp import distribution
 from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
 
 log = logging.getLogger("mlapp.serving")
-ASKED = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+ENABLING_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 SERVER_FAULTS = frozenset(("DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"))
 """The gRPC statuses for errors of the server."""
 EXPORTERS = "opentelemetry_traces_exporter"
@@ -155,21 +155,21 @@ def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing
     exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp")
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
         return None
-    if not any(environ.get(variable) for variable in ASKED):
+    if not any(environ.get(variable) for variable in ENABLING_VARIABLES):
         return None
     try:
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        make = _find_trace_exporter(exporter, environ)
+        make_exporter = _find_trace_exporter(exporter, environ)
     except (ImportError, LookupError) as error:
         # Operators set these variables for whole clusters, so a server without the extra continues.
         log.warning("OTEL_* is set, but traces cannot be exported: %s. %s", error, distribution.install_command("otel"))
         return None
     resource = Resource.create({SERVICE_NAME: name}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(make()))
+    provider.add_span_processor(BatchSpanProcessor(make_exporter()))
     return Tracing(provider)
 
 
@@ -184,7 +184,7 @@ def _find_trace_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
     if exporter == "otlp":
         protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
         exporter = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
-    found = list(entry_points(group=EXPORTERS, name=exporter))
-    if not found:
+    entries = list(entry_points(group=EXPORTERS, name=exporter))
+    if not entries:
         raise LookupError(f"there is no exporter '{exporter}'")
-    return found[0].load()
+    return entries[0].load()

@@ -61,39 +61,39 @@ def make_rows_schemas(schema: Schema, *, ignores_extra: bool = False) -> list[Js
 
 def make_field_schema(field: Field) -> Json:
     """JSON Schema of one column's values, with training's range and examples."""
-    found = make_value_schema(field)
+    json_schema = make_value_schema(field)
     if field.type == "any":
-        return found
+        return json_schema
     if field.minimum is not None and field.maximum is not None:
-        found["description"] = f"In training from {field.minimum} to {field.maximum}."
+        json_schema["description"] = f"In training from {field.minimum} to {field.maximum}."
     if field.example is not None:
-        found["examples"] = [field.example]
-    return found
+        json_schema["examples"] = [field.example]
+    return json_schema
 
 
 def make_value_schema(field: Field) -> Json:
     """JSON Schema of the values that a column accepts."""
-    found: Json
+    json_schema: Json
     match field.type:
         case "integer":
-            found = {"type": "integer", **_make_integer_schema(field.dtype)}
+            json_schema = {"type": "integer", **_make_integer_schema(field.dtype)}
         case "number":
-            found = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+            json_schema = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
         case "boolean":
-            found = {"type": "boolean"}
+            json_schema = {"type": "boolean"}
         case "string":
-            found = {"type": "string"}
+            json_schema = {"type": "string"}
         case "datetime":
             # `date-time-local` is the OpenAPI Format Registry's date-time without a zone.
             has_zone = is_zoned_dtype(field.dtype)
-            found = {"type": "string", "format": "date-time" if has_zone else "date-time-local"}
+            json_schema = {"type": "string", "format": "date-time" if has_zone else "date-time-local"}
         case "category":
-            found = {"enum": list(field.categories or [])}
+            json_schema = {"enum": list(field.categories or [])}
         case "any":
             return {}
         case _:
-            found = dict(TEXT_FORMS[field.type].json_schema)
-    return {"anyOf": [found, {"type": "null"}]} if field.nullable else found
+            json_schema = dict(TEXT_FORMS[field.type].json_schema)
+    return {"anyOf": [json_schema, {"type": "null"}]} if field.nullable else json_schema
 
 
 def make_output_schema(schema: Schema) -> Json:

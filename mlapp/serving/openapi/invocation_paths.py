@@ -30,7 +30,7 @@ def describe_invocation_paths(endpoint: Endpoint) -> Json:
     if endpoint.current.is_stream:
         return {}
     predictions = make_output_schema(endpoint.current.predictor.schema.predictions)
-    told = {
+    answer = {
         "type": "object",
         "properties": {"predictions": {"type": "array", "items": predictions}},
         "required": ["predictions"],
@@ -49,7 +49,7 @@ def describe_invocation_paths(endpoint: Endpoint) -> Json:
                 "parameters": [describe_deadline_parameter(endpoint)],
                 "requestBody": describe_request_body({"application/json": media, **describe_other_bodies(endpoint)}),
                 "responses": {
-                    "200": describe_json_response(told, "One prediction for each row, in order."),
+                    "200": describe_json_response(answer, "One prediction for each row, in order."),
                     **describe_problem_responses("401", *REFUSALS),
                 },
             }
@@ -90,14 +90,17 @@ def describe_v1_paths(endpoint: Endpoint) -> Json:
 def describe_v1_models_path() -> Json:
     """The path of the list of models."""
     models: Json = {"type": "array", "items": {"type": "string"}}
-    told: Json = {"type": "object", "properties": {"models": models}, "required": ["models"]}
+    answer: Json = {"type": "object", "properties": {"models": models}, "required": ["models"]}
     return {
         "/v1/models": {
             "get": {
                 "summary": "Names of the models, for KServe v1",
                 "operationId": "v1_models",
                 "tags": ["operation"],
-                "responses": {"200": describe_json_response(told, "Their names."), **describe_problem_responses("401")},
+                "responses": {
+                    "200": describe_json_response(answer, "Their names."),
+                    **describe_problem_responses("401"),
+                },
             }
         }
     }
@@ -168,11 +171,11 @@ def _make_invocation_split_schema(endpoint: Endpoint) -> Json:
 
 def _list_invocation_examples(endpoint: Endpoint) -> dict[str, Any]:
     schema = _make_invocation_feature_schema(endpoint)
-    found: dict[str, Any] = dict.fromkeys(("dataframe_records", "instances", "inputs"), schema.example_inputs())
+    examples: dict[str, Any] = dict.fromkeys(("dataframe_records", "instances", "inputs"), schema.example_inputs())
     if schema.kind == "table":
         data = [[field.example for field in schema.fields]]
-        return {"dataframe_split": {"columns": schema.names, "data": data}, **found}
-    return found
+        return {"dataframe_split": {"columns": schema.names, "data": data}, **examples}
+    return examples
 
 
 def _make_invocation_feature_schema(endpoint: Endpoint) -> Schema:

@@ -55,7 +55,7 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
         "schema": {"anyOf": [truth, {"type": "array", "items": truth, "minItems": 1}]},
         "example": [{"id": "4f1c2a9be07d3356-00000000002a#0", "truth": 1}, {"keys": {"order": "A-17"}, "truth": 0}],
     }
-    found: Json = {
+    paths: Json = {
         f"{endpoint.prefix}/feedback": {
             "post": {
                 "summary": f"Send the truth about predictions of {endpoint.name}",
@@ -73,7 +73,7 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
     }
     if endpoint.recorder is not None:
         page = {"description": "A page.", "content": {"text/html": {"schema": {"type": "string"}}}}
-        found[f"{endpoint.prefix}/monitor"] = {
+        paths[f"{endpoint.prefix}/monitor"] = {
             "get": {
                 "summary": f"The live report of {endpoint.name}",
                 "description": "Drift, volume, refused inputs and predictions of the last windows, as a page.",
@@ -82,4 +82,4 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
                 "responses": {"200": page, **describe_problem_responses("401")},
             }
         }
-    return found
+    return paths

@@ -33,7 +33,7 @@ def describe_v2_server_paths() -> Json:
         },
         "required": ["name", "version", "extensions"],
     }
-    listed = {
+    model_state = {
         "type": "object",
         "properties": {
             "name": {"type": "string"},
@@ -42,7 +42,7 @@ def describe_v2_server_paths() -> Json:
         },
         "required": ["name", "version", "state"],
     }
-    models = describe_json_response({"type": "array", "items": listed}, "The models that are loaded.")
+    models = describe_json_response({"type": "array", "items": model_state}, "The models that are loaded.")
     return {
         "/v2": {
             "get": _describe_v2_server_operation(
@@ -75,21 +75,21 @@ def describe_v2_server_paths() -> Json:
 def describe_v2_model_paths(endpoint: Endpoint) -> Json:
     """The protocol's paths of one model, with and without its version."""
     path = f"/v2/models/{endpoint.name}"
-    found = _describe_v2_paths(endpoint, path, "v2", [])
+    paths = _describe_v2_paths(endpoint, path, "v2", [])
     version = endpoint.current.version
     if version is None:
-        return found
-    described = "Any other version gets 404: one version answers at a time."
+        return paths
+    description = "Any other version gets 404: one version answers at a time."
     parameter = {
-        "name": "version", "in": "path", "required": True, "description": described, "schema": {"enum": [version]},
+        "name": "version", "in": "path", "required": True, "description": description, "schema": {"enum": [version]},
     }  # fmt: skip
-    found[path]["get"]["responses"]["200"]["links"] = {
+    paths[path]["get"]["responses"]["200"]["links"] = {
         "version": {
             "operationId": f"v2-version-model_{endpoint.name}",
             "parameters": {"version": "$response.body#/versions/0"},
         }
     }
-    return {**found, **_describe_v2_paths(endpoint, path + "/versions/{version}", "v2-version", [parameter])}
+    return {**paths, **_describe_v2_paths(endpoint, path + "/versions/{version}", "v2-version", [parameter])}
 
 
 def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: list[Json]) -> Json:
@@ -97,7 +97,7 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
     missing = {**describe_problem_responses("401"), **_describe_v2_error_responses("404")}
     about = {"tags": [name], **({"parameters": parameters} if parameters else {})}
     ready = {**READY, "properties": {"name": {"const": name}, **READY["properties"]}}
-    found: Json = {
+    paths: Json = {
         path: {
             "get": {
                 "summary": f"Metadata of {name}: its input and output tensors",
@@ -116,7 +116,7 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
         },
     }
     if not endpoint.current.is_stream:
-        found[f"{path}/infer"] = {
+        paths[f"{path}/infer"] = {
             "post": {
                 "summary": f"Predict with {name}, with tensors as inputs and outputs",
                 "operationId": f"{prefix}-infer_{name}",
@@ -130,19 +130,19 @@ def _describe_v2_paths(endpoint: Endpoint, path: str, prefix: str, parameters: l
                 },
             }
         }
-    return found
+    return paths
 
 
 def _make_infer_request_schema(endpoint: Endpoint) -> Json:
     """The body of an inference."""
     media: Json = {"schema": refer_to_component(endpoint, "InferRequest")}
-    given = (
+    example = (
         None
         if has_own_prediction_inputs(endpoint)
         else make_example_tensors(endpoint.current.predictor.schema.features)
     )
-    if given is not None:
-        media["example"] = {"inputs": given}
+    if example is not None:
+        media["example"] = {"inputs": example}
     binary = (
         "The JSON, `Inference-Header-Content-Length` bytes of it, then the tensors that have a `binary_data_size` "
         "in their `parameters` in place of `data`."
@@ -162,7 +162,7 @@ def _describe_infer_response(name: str) -> Json:
         },
         "required": ["name", "shape", "datatype", "data"],
     }
-    told = {
+    answer = {
         "type": "object",
         "properties": {
             "model_name": {"const": name},
@@ -174,13 +174,13 @@ def _describe_infer_response(name: str) -> Json:
     }
     binary = "The JSON, then the tensors requested with `binary_data`."
     length: Any = {"description": "Number of bytes of the JSON, if tensors follow it.", "schema": {"type": "integer"}}
-    found = describe_json_response(
-        told, "One prediction for each row, in order.", headers={"Inference-Header-Content-Length": length}
+    response = describe_json_response(
+        answer, "One prediction for each row, in order.", headers={"Inference-Header-Content-Length": length}
     )
-    found["content"]["application/octet-stream"] = {
+    response["content"]["application/octet-stream"] = {
         "schema": {"type": "string", "format": "binary", "description": binary}
     }
-    return found
+    return response
 
 
 def _describe_v2_metadata_response(name: str) -> Json:
@@ -193,15 +193,15 @@ def _describe_v2_metadata_response(name: str) -> Json:
         },
         "required": ["name", "datatype", "shape"],
     }
-    listed = {"type": "array", "items": tensor}
+    tensor_list = {"type": "array", "items": tensor}
     return {
         "type": "object",
         "properties": {
             "name": {"const": name},
             "versions": {"type": "array", "items": {"type": "string"}},
             "platform": {"type": "string"},
-            "inputs": listed,
-            "outputs": listed,
+            "inputs": tensor_list,
+            "outputs": tensor_list,
         },
         "required": ["name", "versions", "platform", "inputs", "outputs"],
     }
@@ -219,5 +219,5 @@ def _describe_v2_error_responses(*statuses: str) -> Json:
 
 
 def _describe_v2_server_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
-    found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
-    return {**found, "security": []} if is_open else found
+    operation = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
+    return {**operation, "security": []} if is_open else operation

@@ -22,7 +22,7 @@ READY: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "
 def describe_v2_components(endpoint: Endpoint) -> Json:
     """The JSON of an inference with the model."""
     parameters = {"type": "object"}
-    wanted = {
+    requested_output = {
         "type": "object",
         "properties": {"name": {"type": "string"}, "parameters": parameters},
         "required": ["name"],
@@ -34,7 +34,7 @@ def describe_v2_components(endpoint: Endpoint) -> Json:
             "inputs": _make_input_tensors_schema(endpoint),
             "outputs": {
                 "description": "Tensors to return; all when absent.",
-                "anyOf": [{"type": "array", "items": wanted}, {"type": "null"}],
+                "anyOf": [{"type": "array", "items": requested_output}, {"type": "null"}],
             },
             "parameters": parameters,
         },
@@ -45,24 +45,24 @@ def describe_v2_components(endpoint: Endpoint) -> Json:
 
 def make_example_tensors(schema: Schema) -> list[Json] | None:
     """The model's example as tensors; None unless it is a table, an array or a single value."""
-    described = tensors.describe_tensors(schema, tensors.INPUTS)
+    metadata = tensors.describe_tensors(schema, tensors.INPUTS)
     if schema.kind == "table":
         values = [field.example for field in schema.fields]
         return [
             # Only a BYTES tensor can hold missing values.
             {**about, "datatype": "BYTES" if value is None else about["datatype"], "shape": [1], "data": [value]}
-            for about, value in zip(described, values, strict=True)
+            for about, value in zip(metadata, values, strict=True)
         ]
     if schema.kind == "any" and isinstance(schema.example, (list, dict)):
         return None
-    return [{**described[0], "shape": [1, *schema.shape], "data": [schema.example]}]
+    return [{**metadata[0], "shape": [1, *schema.shape], "data": [schema.example]}]
 
 
 def _make_input_tensors_schema(endpoint: Endpoint) -> Json:
     schema = endpoint.current.predictor.schema.features
     if has_own_prediction_inputs(endpoint):
-        described = "What the app's feature_loader reads: one tensor, or several as the columns of a table."
-        return {"type": "array", "description": described, "items": _make_v2_tensor_schema(), "minItems": 1}
+        description = "What the app's feature_loader reads: one tensor, or several as the columns of a table."
+        return {"type": "array", "description": description, "items": _make_v2_tensor_schema(), "minItems": 1}
     own = tensors.describe_tensors(schema, tensors.INPUTS)
     if schema.kind != "table":
         sizes = [{"const": size} for size in schema.shape] if schema.kind == "array" else None
@@ -111,13 +111,13 @@ def _make_v2_tensor_schema(
     }
     if value:
         data["items"] = {"anyOf": [value, {"type": "array"}]}
-    known: Json = {"enum": DATATYPES}
+    datatypes: Json = {"enum": DATATYPES}
     if datatype:
-        known["description"] = f"{datatype} is the model's own; values of another are taken where they fit."
+        datatypes["description"] = f"{datatype} is the model's own; values of another are taken where they fit."
     properties = {
         "name": name or {"type": "string"},
         "shape": shape,
-        "datatype": known,
+        "datatype": datatypes,
         "data": data,
         "parameters": {"type": "object"},
     }

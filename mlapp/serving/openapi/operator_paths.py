@@ -66,5 +66,5 @@ _READINESS = {
 
 
 def _describe_operator_operation(identity: str, summary: str, responses: Json, *, is_open: bool = False) -> Json:
-    found = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
-    return {"get": {**found, "security": []} if is_open else found}
+    operation = {"summary": summary, "operationId": identity, "tags": ["operation"], "responses": responses}
+    return {"get": {**operation, "security": []} if is_open else operation}

@@ -39,12 +39,12 @@ def has_own_prediction_inputs(endpoint: Endpoint) -> bool:
 def describe_model_components(endpoint: Endpoint) -> Json:
     """The schemas of one model's data, which several of its paths share."""
     if has_own_prediction_inputs(endpoint):
-        described = "What the app's feature_loader reads."
+        description = "What the app's feature_loader reads."
         inputs = endpoint.current.predictor.schema.inputs
-        own: Json = {"description": described, **((inputs.schema or {}) if inputs is not None else {})}
+        own: Json = {"description": description, **((inputs.schema or {}) if inputs is not None else {})}
         if inputs is not None:
             own["examples"] = [inputs.example]
-        found: list[Json] = [own, {"description": described, "type": "array"}, own]
+        schemas: list[Json] = [own, {"description": description, "type": "array"}, own]
     else:
         features = endpoint.current.predictor.schema.features
         ignores = endpoint.settings.extra == "ignore"
@@ -53,9 +53,9 @@ def describe_model_components(endpoint: Endpoint) -> Json:
             _make_prediction_rows_schema(endpoint, features),
             ignores_extra=ignores or endpoint.pipeline.features is not None,
         )
-        found = [make_inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
+        schemas = [make_inputs_schema(features, ignores_extra=ignores), {"anyOf": rows}, whole]
     return {
-        f"{endpoint.name}.{name}": schema for name, schema in zip(("Inputs", "Rows", "Features"), found, strict=True)
+        f"{endpoint.name}.{name}": schema for name, schema in zip(("Inputs", "Rows", "Features"), schemas, strict=True)
     }
 
 
@@ -90,7 +90,7 @@ def describe_other_bodies(endpoint: Endpoint) -> Json:
 def _describe_predict_operation(endpoint: Endpoint) -> Json:
     loaded = endpoint.current
     schema = loaded.predictor.schema
-    told = {
+    answer = {
         "type": "object",
         "properties": {
             "predictions": {"type": "array", "items": make_output_schema(schema.predictions)},
@@ -108,16 +108,16 @@ def _describe_predict_operation(endpoint: Endpoint) -> Json:
         "items": make_output_schema(schema.predictions),
         "description": "For a body with `features`.",
     }
-    predicted = describe_json_response({"anyOf": [told, bare]}, "One prediction for each row, in order.")
+    response = describe_json_response({"anyOf": [answer, bare]}, "One prediction for each row, in order.")
     if loaded.is_stream:
-        predicted["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        response["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "summary": f"Predict with {endpoint.name}",
         "operationId": f"predict_{endpoint.name}",
         "tags": [endpoint.name],
         "parameters": [describe_deadline_parameter(endpoint)],
         "requestBody": describe_request_body({"application/json": media, **describe_other_bodies(endpoint)}),
-        "responses": {"200": predicted, **describe_problem_responses("401", *REFUSALS)},
+        "responses": {"200": response, **describe_problem_responses("401", *REFUSALS)},
     }
 
 

@@ -22,10 +22,10 @@ def describe_problem_responses(*statuses: str) -> Json:
 def describe_failure_responses(schema: Json, media: str, *statuses: str) -> Json:
     """Error responses in a protocol's own form."""
     content = {media: {"schema": schema}}
-    found: Json = {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
-    if "503" in found:
-        found["503"]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-    return found
+    responses: Json = {status: {"description": TITLES[int(status)], "content": content} for status in statuses}
+    if "503" in responses:
+        responses["503"]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return responses
 
 
 def describe_json_response(schema: Json, description: str = "OK", **more: Any) -> Json:

@@ -45,24 +45,24 @@ def make_openapi_document(application: Application, root: str = "") -> Json:
     paths.update(open_inference_paths.describe_v2_server_paths())
     first = application.endpoints[0]
     title = ", ".join(endpoint.name for endpoint in application.endpoints)
-    found: Json = {
+    document: Json = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": first.current.version or "unsaved"},
         "paths": paths,
         "components": {"schemas": schemas},
     }
     if application.settings.api_keys:
-        found["components"]["securitySchemes"] = {
+        document["components"]["securitySchemes"] = {
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},
         }
-        found["security"] = [{"key": []}, {"bearer": []}]
-    own = application.own_openapi()
+        document["security"] = [{"key": []}, {"bearer": []}]
+    own = application.make_user_openapi()
     if own:
-        found["paths"] = {**own.get("paths", {}), **paths}
+        document["paths"] = {**own.get("paths", {}), **paths}
         for kind, components in own.get("components", {}).items():
-            found["components"][kind] = {**components, **found["components"].get(kind, {})}
+            document["components"][kind] = {**components, **document["components"].get(kind, {})}
     if root:
-        found["servers"] = [{"url": root}]
-    found["info"]["x-mlapp"] = distribution.version()
-    return found
+        document["servers"] = [{"url": root}]
+    document["info"]["x-mlapp"] = distribution.version()
+    return document

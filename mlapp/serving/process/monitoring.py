@@ -25,7 +25,7 @@ GRACE = 4.0
 """Seconds to wait after a window's end, in which the other replicas write their last counts."""
 PATIENCE = 60.0
 """Seconds after which a run starts beside one that has not ended."""
-MOST = 2
+MAX_RUNS = 2
 """Maximum concurrent runs: one that trains, and one that closes windows. Each takes as much memory as a server."""
 LONGEST = 6 * 3600.0
 """Seconds after which a run is killed, as for the CronJob on Kubernetes."""
@@ -118,12 +118,12 @@ class _Closer:
             key = self._place.key("runs", window)
             if not self._place.storage.create_key(key, os.urandom(16)):
                 return
-            self._run()
+            self._run_monitor()
             self._run_until_delivered()
         except (OSError, MlappError) as error:
             log.warning("mlapp monitor run could not be started: %s", _describe_error(error))
 
-    def _run(self) -> None:
+    def _run_monitor(self) -> None:
         if not self._waiting.acquire(blocking=False):
             return  # a run that already waits closes this window too
         try:
@@ -133,7 +133,7 @@ class _Closer:
         finally:
             self._waiting.release()
         try:
-            found = subprocess.run(  # noqa: S603
+            completed = subprocess.run(  # noqa: S603
                 self._command,
                 cwd=self._root,
                 env=self._environment,
@@ -149,10 +149,10 @@ class _Closer:
             self._slots.release()
             if is_alone:
                 self._running.release()
-        if found.returncode:
-            log.warning("mlapp monitor run failed: %s", found.stderr.strip()[-500:])
+        if completed.returncode:
+            log.warning("mlapp monitor run failed: %s", completed.stderr.strip()[-500:])
             return
-        for line in found.stderr.splitlines():  # such as an unreachable webhook, or a new challenger
+        for line in completed.stderr.splitlines():  # such as an unreachable webhook, or a new challenger
             level, _, text = line.partition(": ")
             if level in LEVELS:
                 log.log(LEVELS[level], "mlapp monitor run: %s", text)
@@ -166,13 +166,13 @@ class _Closer:
         try:
             while Deliveries(self._place, self._alerts).count_pending():
                 time.sleep(RETRY)
-                self._run()
+                self._run_monitor()
         finally:
             self._retrying.release()
 
     _running = threading.Lock()
     _waiting = threading.Lock()
-    _slots = threading.BoundedSemaphore(MOST)
+    _slots = threading.BoundedSemaphore(MAX_RUNS)
     _retrying = threading.Lock()
 
 

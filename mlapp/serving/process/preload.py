@@ -53,36 +53,36 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
     Raises:
         MlappError: an app cannot be imported, or a model cannot be loaded.
     """
-    found = plan.open_projects()
-    if sys.platform != "linux" or not plan.settings.preload or plan.reload or not _can_preload(plan, found):
+    projects = plan.open_projects()
+    if sys.platform != "linux" or not plan.settings.preload or plan.reload or not _can_preload(plan, projects):
         return None
     start, before = Path.cwd(), _count_preload_sockets()
     models: dict[str, ServedModel] = {}
-    for project in found:
-        with choose_launch_context(found, project)():
+    for project in projects:
+        with choose_launch_context(projects, project)():
             app = project.app
         with ThreadPoolExecutor(1) as thread:  # OpenMP's thread team ends with the thread that used it
-            loaded = models[app.name] = thread.submit(_preload_model, plan, found, project).result()
+            loaded = models[app.name] = thread.submit(_preload_model, plan, projects, project).result()
         if loaded.baseline is not None and project.settings.monitor.tests is not None:
             loaded.baseline.prepare_counting()
-    if len(found) > 1:
+    if len(projects) > 1:
         os.chdir(start)
     obstacle = _find_preload_obstacle(before)
     if obstacle is not None:
         log.warning("each worker loads its own model, because the app %s; see serve.preload", obstacle)
         return None
-    _preload_later_modules(found)
+    _preload_later_modules(projects)
     gc.collect()
     return_free_memory()
     gc.freeze()  # so that the children's garbage collector does not write to these objects
-    return Preloaded(found, models)
+    return Preloaded(projects, models)
 
 
-def _can_preload(plan: ServeSpec, found: Sequence[Project]) -> bool:
+def _can_preload(plan: ServeSpec, projects: Sequence[Project]) -> bool:
     """Whether the frameworks and stores survive a fork, as far as is known before the apps are imported."""
     if plan.settings.runtime != "native":
         return False
-    for project in found:
+    for project in projects:
         if not isinstance(project.store.storage, FolderStorage):  # a bucket's client has threads
             return False
         store = project.store
@@ -92,8 +92,8 @@ def _can_preload(plan: ServeSpec, found: Sequence[Project]) -> bool:
     return True
 
 
-def _preload_model(plan: ServeSpec, found: Sequence[Project], project: Project) -> ServedModel:
-    with choose_launch_context(found, project)():
+def _preload_model(plan: ServeSpec, projects: Sequence[Project], project: Project) -> ServedModel:
+    with choose_launch_context(projects, project)():
         loaded = load_served_model(project.app, plan.settings.model, project.store, plan.settings)
         if project.app.stage("feature_transformer") is None and project.app.stage("feature_loader") is None:
             _predict_preloaded_example(loaded)
@@ -146,20 +146,20 @@ def _has_native_preload_threads() -> bool:
     return True
 
 
-def _preload_later_modules(found: Sequence[Project]) -> None:
+def _preload_later_modules(projects: Sequence[Project]) -> None:
     """Import modules that each worker needs later."""
     for name in LATER:
         if find_spec(name) is not None:
             import_module(name)
-    if any(project.settings.monitor.logs != "off" for project in found) and find_spec("pyarrow"):
+    if any(project.settings.monitor.logs != "off" for project in projects) and find_spec("pyarrow"):
         import_module("pyarrow.parquet")
 
 
 def _count_preload_sockets() -> int:
-    found = 0
+    count = 0
     for entry in os.scandir(DESCRIPTORS):
         try:
-            found += os.readlink(entry.path).startswith("socket:")
+            count += os.readlink(entry.path).startswith("socket:")
         except OSError:  # the descriptor of the scanned folder, which is closed by now
             continue
-    return found
+    return count

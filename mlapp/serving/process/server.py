@@ -23,7 +23,7 @@ from mlapp.serving.fast_path import internals
 
 log = logging.getLogger("mlapp.serving")
 
-SWITCH = 0.001
+SWITCH_INTERVAL = 0.001
 """Seconds after which a computing thread yields the interpreter's lock to the event loop, instead of Python's 0.005:
 each callback of uvloop needs the lock. A shorter time costs CPU while threads decode large bodies."""
 KEEP_ALIVE = 75
@@ -88,7 +88,7 @@ def choose_server_protocol(application: Application, settings: Serve) -> Any:
             "uvicorn %s lacks %s, so uvicorn's slower HTTP protocol is used. mlapp supports uvicorn %s.",
             uvicorn.__version__,
             ", ".join(missing),
-            internals.KNOWN,
+            internals.SUPPORTED_UVICORN,
         )
         return "h11"
     from mlapp.serving.fast_path.protocol import make_protocol
@@ -96,7 +96,7 @@ def choose_server_protocol(application: Application, settings: Serve) -> Any:
     return make_protocol(application)
 
 
-TWICE = 1.0
+REPEAT_WINDOW = 1.0
 """Seconds within which signals to a worker count as one: a terminal signals every process, and so does the parent."""
 
 
@@ -110,9 +110,9 @@ class Server(uvicorn.Server):
         self._application = application
         self._grace = grace
         self._ready = ready
-        self._asked: float | None = None
-        self._closes = math.inf
-        self._same = 0.0
+        self._stop_time: float | None = None
+        self._close_time = math.inf
+        self._repeat_window = 0.0
 
     async def serve_models(self, listener: socket.socket, parent: int | None) -> None:
         """Warm the models, serve, and clean up."""
@@ -120,13 +120,13 @@ class Server(uvicorn.Server):
         for endpoint in self._application.endpoints:
             endpoint.current.predictor.framework.prepare_server()
         if parent is not None:
-            self._same = TWICE
+            self._repeat_window = REPEAT_WINDOW
             asyncio.get_running_loop().add_reader(parent, self._follow_parent, parent)
         # Loaded objects are permanent, so the garbage collector can skip them. A full collection of them would take
         # half as long as `import pandas`, and free next to nothing.
         gc.collect(1)
         gc.freeze()
-        sys.setswitchinterval(SWITCH)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         await self.serve(sockets=[listener])
         await self._application.close_models()
 
@@ -142,13 +142,13 @@ class Server(uvicorn.Server):
         """Start the shutdown; a second signal ends the wait. Unlike uvicorn, exit with status 0."""
         self._application.stopping = True
         now = time.monotonic()
-        if self._asked is None:
-            self._asked, self._closes = now, now + (self._grace if sig == signal.SIGTERM else 0)
-        elif now - self._asked >= self._same:
+        if self._stop_time is None:
+            self._stop_time, self._close_time = now, now + (self._grace if sig == signal.SIGTERM else 0)
+        elif now - self._stop_time >= self._repeat_window:
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        if time.monotonic() >= self._closes:
+        if time.monotonic() >= self._close_time:
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -19,16 +19,16 @@ def bind_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
     except OSError as error:
         raise MlappError(
             f"Cannot listen on {host}:{port}: {error.strerror or error}.",
             "Choose another: --port 0 picks a free one.",
         ) from None
-    found.set_inheritable(True)
-    return found
+    listener.set_inheritable(True)
+    return listener
 
 
 def server_url(listener: socket.socket, tls: bool) -> str:
@@ -44,21 +44,21 @@ def choose_socket_port(settings: Serve, environ: Mapping[str, str]) -> int:
     Raises:
         ConfigError: PORT is not a port.
     """
-    given = environ.get("PORT")
-    if not given or "MLAPP_SERVE__PORT" in environ:
+    port = environ.get("PORT")
+    if not port or "MLAPP_SERVE__PORT" in environ:
         return settings.port
-    if not given.isdecimal() or int(given) > 65535:
-        raise ConfigError(f"The variable PORT is {given!r}, which is not a port.", "Set it to 0 … 65535, or unset it.")
-    return int(given)
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"The variable PORT is {port!r}, which is not a port.", "Set it to 0 … 65535, or unset it.")
+    return int(port)
 
 
 def choose_default_socket_host(environ: Mapping[str, str] | None = None) -> str:
     """The default address: 127.0.0.1, or 0.0.0.0 in a container, which is unreachable otherwise."""
     environ = os.environ if environ is None else environ
-    contained = (
+    is_container = (
         "KUBERNETES_SERVICE_HOST" in environ
         or "container" in environ
         or Path("/.dockerenv").exists()
         or Path("/run/.containerenv").exists()
     )
-    return "0.0.0.0" if contained else "127.0.0.1"  # noqa: S104
+    return "0.0.0.0" if is_container else "127.0.0.1"  # noqa: S104

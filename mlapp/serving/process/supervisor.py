@@ -25,8 +25,8 @@ from mlapp.serving.serve_spec import ServeSpec
 PAUSE = 0.5
 """Seconds before a dead worker is replaced; doubled up to `LONGEST` while the new workers die within `LONGEST`."""
 LONGEST = 10.0
-LOOK = 0.5
-"""Seconds between two checks of the watched files."""
+CHECK_INTERVAL = 0.5
+"""Seconds between two checks of the watched_folders files."""
 IGNORED = frozenset((".git", ".venv", "venv", ".mlapp", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache"))
 
 
@@ -34,18 +34,20 @@ class Supervisor:
     """The parent of `plan.settings.workers` processes.
 
     Args:
-        tell: receives lines for the operator.
-        watched: folders whose Python files and mlapp.yaml are watched. A change replaces the workers.
+        report: receives lines for the operator.
+        watched_folders: folders whose Python files and mlapp.yaml are watched_folders. A change replaces the workers.
     """
 
-    def __init__(self, plan: ServeSpec, listener: socket.socket, tell: Reporter, watched: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, plan: ServeSpec, listener: socket.socket, report: Reporter, watched_folders: Iterable[Path] = ()
+    ) -> None:
         self._plan = plan
         self._listener = listener
-        self._tell = tell
-        self._watched = list(watched)
+        self._report = report
+        self._watched_folders = list(watched_folders)
         self._stopping = False
         self._failed = False
-        self._told = False
+        self._has_announced = False
         self._changed = asyncio.Event()
         self._workers: dict[int, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,12 +85,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_workers, number)
         loop.add_signal_handler(signal.SIGCHLD, self._notice_worker_ends)
-        watcher = loop.create_task(self._watch_code_changes()) if self._watched else None
+        watcher = loop.create_task(self._watch_code_changes()) if self._watched_folders else None
         for place in range(self._plan.settings.workers):
             self._keep_supervisor_task(asyncio.create_task(self._keep_worker(place)))
         while self._tasks:
-            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
                 task.result()
         if watcher is not None:
             watcher.cancel()
@@ -120,23 +122,23 @@ class Supervisor:
             worker = first or self._start_worker(place)
             first = None
             await worker.reported.wait()
-            if worker.lines is not None and not self._told:
-                self._told = True
+            if worker.lines is not None and not self._has_announced:
+                self._has_announced = True
                 for line in worker.lines:
-                    self._tell(line)
+                    self._report(line)
             await worker.ended.wait()
             self._forget_worker(worker.pid)
             code = worker.exit_code
             if self._stopping or worker.is_leaving:
                 return
-            if self._watched and code != 0:
+            if self._watched_folders and code != 0:
                 await self._changed.wait()  # the code is wrong: wait until it is fixed
-            elif worker.lines is None and not self._told:
+            elif worker.lines is None and not self._has_announced:
                 self._failed = True
                 self._stop_workers(signal.SIGTERM)
                 return
-            elif code != 0 or not self._watched:
-                self._tell(f"Worker {worker.pid} ended ({_describe_worker_exit(code)}); another takes its place.")
+            elif code != 0 or not self._watched_folders:
+                self._report(f"Worker {worker.pid} ended ({_describe_worker_exit(code)}); another takes its place.")
                 pause = PAUSE if time.monotonic() - started > LONGEST else min(2 * pause, LONGEST)
                 await asyncio.sleep(pause)
 
@@ -163,7 +165,7 @@ class Supervisor:
                 if self._stopping:
                     return
                 if fresh.lines is None:
-                    self._tell(f"Worker {fresh.pid} could not start; worker {old.pid} keeps serving.")
+                    self._report(f"Worker {fresh.pid} could not start; worker {old.pid} keeps serving.")
                     continue
                 leaving = fresh if old.ended.is_set() else old
                 fresh.is_leaving = False
@@ -181,7 +183,7 @@ class Supervisor:
         try:
             preloaded = preload_models(self._plan)
         except MlappError as error:
-            self._tell(f"The workers keep serving the models that they have loaded: {error.what}")
+            self._report(f"The workers keep serving the models that they have loaded: {error.what}")
             return False
         finally:
             for number, handler in before.items():
@@ -197,16 +199,16 @@ class Supervisor:
         mark_process_dead(pid, str(self._metrics))  # type: ignore[no-untyped-call]
 
     async def _watch_code_changes(self) -> None:
-        before = await asyncio.to_thread(_list_watched_file_stamps, self._watched)
+        before = await asyncio.to_thread(_list_watched_file_stamps, self._watched_folders)
         while True:
-            await asyncio.sleep(LOOK)
-            after = await asyncio.to_thread(_list_watched_file_stamps, self._watched)
+            await asyncio.sleep(CHECK_INTERVAL)
+            after = await asyncio.to_thread(_list_watched_file_stamps, self._watched_folders)
             if after == before:
                 continue
             changed = next((path for path, _ in after ^ before), "")
             before = after
-            self._tell(f"{changed} has changed; reloading.")
-            self._told = False
+            self._report(f"{changed} has changed; reloading.")
+            self._has_announced = False
             self._changed.set()
             self._changed = asyncio.Event()
             for worker in list(self._workers.values()):
@@ -214,19 +216,19 @@ class Supervisor:
 
 
 def _list_watched_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
-    """Every watched file with its modification time."""
-    found = set()
+    """Every watched_folders file with its modification time."""
+    stamps = set()
     for root in folders:
-        for folder, folders_in_it, files in os.walk(root):
-            folders_in_it[:] = [name for name in folders_in_it if name not in IGNORED]
+        for folder, subfolders, files in os.walk(root):
+            subfolders[:] = [name for name in subfolders if name not in IGNORED]
             for name in files:
                 if name.endswith(".py") or name == "mlapp.yaml":
                     path = os.path.join(folder, name)
                     try:
-                        found.add((path, os.stat(path).st_mtime_ns))
+                        stamps.add((path, os.stat(path).st_mtime_ns))
                     except OSError:  # deleted in the meantime
                         continue
-    return found
+    return stamps
 
 
 def _describe_worker_exit(code: int) -> str:

@@ -174,7 +174,7 @@ def serve_in_worker(
             lambda lines: report_to_parent(pipe, lines),
             preloaded,
             parent=parent,
-            switched=lambda: report_to_parent(pipe, []),
+            on_switch=lambda: report_to_parent(pipe, []),
         )
     except MlappError as error:
         return print_worker_process_failure(error)

@@ -70,11 +70,11 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
 
 def make_wsgi_site_environment(plan: ServeSpec, project: Project) -> dict[str, str]:
     """Variables that tell the site's App about the bundle: it reads only mlapp.yaml."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        found["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")
+        variables["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")
     if plan.bundle is not None:
-        found["MLAPP_STORE__URL"] = str(Path(project.settings.store.url).resolve())
+        variables["MLAPP_STORE__URL"] = str(Path(project.settings.store.url).resolve())
         if project.settings.monitor.url:
-            found["MLAPP_MONITOR__URL"] = project.settings.monitor.url
-    return found
+            variables["MLAPP_MONITOR__URL"] = project.settings.monitor.url
+    return variables

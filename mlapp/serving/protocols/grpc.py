@@ -121,29 +121,29 @@ class GrpcServer:
             headers = _read_grpc_headers(context)
             identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
-            status, code, held = 200, "OK", 0
+            status, code, counted_bytes = 200, "OK", 0
             intake = self._application.intake
             try:
-                with self._open_grpc_span(name, headers) as failed:
+                with self._open_grpc_span(name, headers) as set_failure:
                     try:
                         if name not in OPEN:
                             self._application.keys.check_key(headers)
                         intake.take(len(body))
-                        held = len(body)
+                        counted_bytes = len(body)
                         if name == INFER:
                             return await _answer_grpc_model_infer(self._application, body, context)
                         return await method(self._application, _parse_grpc_message(name, body), context)
                     except asyncio.CancelledError:
                         status, code = 499, "CANCELLED"
-                        failed(code)
+                        set_failure(code)
                         raise
                     except Exception as error:  # gRPC itself would send any other error's text to the client
                         problem = make_http_error(error)
                         status, code = problem.status, STATUS.get(problem.status, "INTERNAL")
-                        failed(code)
+                        set_failure(code)
                         await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
             finally:
-                intake.give(held)
+                intake.release(counted_bytes)
                 self._record_grpc_call(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(
@@ -214,14 +214,14 @@ async def _answer_grpc_model_infer(application: Application, body: bytes, contex
     names = wire.check_message(body)
     endpoint = open_inference.find_v2_model(application, names.get(1, ""), names.get(2))
     remaining = context.time_remaining()
-    most = endpoint.settings.timeout
-    budget = Budget(endpoint.settings, most if remaining is None else max(min(remaining, most), 0.001))
-    (identity, wanted), outputs, version = await open_inference.predict_tensors(
+    timeout = endpoint.settings.timeout
+    budget = Budget(endpoint.settings, timeout if remaining is None else max(min(remaining, timeout), 0.001))
+    (identity, output_names), outputs, version = await open_inference.predict_tensors(
         endpoint, _decode_grpc_request, body, budget
     )
-    chosen = [output for output in outputs if not wanted or output.name in wanted]
+    requested = [output for output in outputs if not output_names or output.name in output_names]
     answer = find_message_class("ModelInferResponse")(model_name=endpoint.name, model_version=version, id=identity)
-    for output in chosen:
+    for output in requested:
         answer.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
         answer.raw_output_contents.append(output.raw_bytes())
     return answer
@@ -249,17 +249,17 @@ def _parse_grpc_tensors(request: Any, budget: Budget) -> list[Tensor]:
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise HttpError(400, f"{len(request.inputs)} inputs came with {len(raw)} raw_input_contents.")
-    found = []
-    for at, given in enumerate(request.inputs):
-        shape = list(given.shape)
+    tensors = []
+    for at, message in enumerate(request.inputs):
+        shape = list(message.shape)
         if raw:
-            found.append(make_tensor_from_raw(given.name, given.datatype, shape, raw[at], budget))
+            tensors.append(make_tensor_from_raw(message.name, message.datatype, shape, raw[at], budget))
         else:
-            contents = getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents"))
-            budget.take(len(contents) * (TEXT if given.datatype == "BYTES" else 1))
+            contents = getattr(message.contents, CONTENTS.get(message.datatype, "bytes_contents"))
+            budget.take(len(contents) * (TEXT if message.datatype == "BYTES" else 1))
             values = [value for at in range(0, len(contents), MANY) for value in contents[at : at + MANY]]
-            found.append(make_tensor_from_values(given.name, given.datatype, shape, values, budget))
-    return found
+            tensors.append(make_tensor_from_values(message.name, message.datatype, shape, values, budget))
+    return tensors
 
 
 def _read_grpc_headers(context: Any) -> dict[bytes, bytes]:

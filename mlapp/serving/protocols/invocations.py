@@ -54,11 +54,11 @@ async def answer_invocation_request(endpoint: Endpoint, request: Request) -> Res
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     if is_json_type(request.media):
-        part = await endpoint.decode_features(loaded, _decode_invocation, body, budget, request.wait_until_left)
+        part = await endpoint.decode_features(loaded, _decode_invocation, body, budget, request.wait_for_disconnect)
     else:
         part = await decode_request_features(endpoint, loaded, request, body, budget)
     part.id = request.identity
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_until_left)
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_for_disconnect)
     return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
 
@@ -99,13 +99,13 @@ class _SplitBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def _make_invocation_arranger(columns: Any, names: list[str]) -> Callable[[list[Any]], list[Any]]:
     """A function that arranges a split's rows in training order, or as records to report errors."""
-    given = list(map(str, columns)) if isinstance(columns, list) else []
-    if len(given) < 2 or sorted(given) != sorted(names):
+    column_names = list(map(str, columns)) if isinstance(columns, list) else []
+    if len(column_names) < 2 or sorted(column_names) != sorted(names):
         return lambda rows: _parse_invocation_split({"columns": columns, "data": rows})
-    in_order = itemgetter(*map(given.index, names))
+    in_order = itemgetter(*map(column_names.index, names))
 
     def arrange_rows(rows: list[Any]) -> list[Any]:
-        if set(map(type, rows)) == {list} and set(map(len, rows)) == {len(given)}:
+        if set(map(type, rows)) == {list} and set(map(len, rows)) == {len(column_names)}:
             return list(map(in_order, rows))
         return _parse_invocation_split({"columns": columns, "data": rows})
 
@@ -124,11 +124,11 @@ def _parse_invocation_inputs(body: bytes) -> Any:
     for name in ("params", "parameters"):  # MLflow's name, and Vertex AI's
         if content.get(name) not in (None, {}):
             raise HttpError(422, f"'{name}' are given; the predictor takes none.")
-    given = [form for form in FORMS if form in content]
-    if len(given) != 1:
-        raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(given) or 'none'}.")
-    value = content[given[0]]
-    if given[0] == "dataframe_split":
+    forms = [form for form in FORMS if form in content]
+    if len(forms) != 1:
+        raise HttpError(422, f"The body must have one of {', '.join(FORMS)}; it has {', '.join(forms) or 'none'}.")
+    value = content[forms[0]]
+    if forms[0] == "dataframe_split":
         return _parse_invocation_split(value)
     return value
 

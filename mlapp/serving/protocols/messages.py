@@ -103,25 +103,25 @@ def _make_message_pool() -> Any:
 
     file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", package=PACKAGE, syntax="proto3")
     for name, lines in MESSAGES.items():
-        made = file.message_type.add(name=name)
+        message = file.message_type.add(name=name)
         for line in lines:
-            _add_message_field(made, line)
+            _add_message_field(message, line)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return pool
 
 
-def _add_message_field(made: Any, line: str) -> None:
+def _add_message_field(message: Any, line: str) -> None:
     """Add a field from its declaration, `[repeated|map] TYPE NAME = NUMBER`, as in a .proto file."""
     declared, _, number = line.partition(" = ")
     *label, kind, name = declared.split()
-    field = made.field.add(name=name, number=int(number), label=REPEATED if label else OPTIONAL)
+    field = message.field.add(name=name, number=int(number), label=REPEATED if label else OPTIONAL)
     if label == ["map"]:  # on the wire, a map is repeated entries of a key and a value
-        entry = made.nested_type.add(name="ParametersEntry")
+        entry = message.nested_type.add(name="ParametersEntry")
         entry.options.map_entry = True
         _add_message_field(entry, "string key = 1")
         _add_message_field(entry, f"{kind} value = 2")
-        field.type, field.type_name = MESSAGE, f".{PACKAGE}.{made.name}.ParametersEntry"
+        field.type, field.type_name = MESSAGE, f".{PACKAGE}.{message.name}.ParametersEntry"
     elif kind in SCALARS:
         field.type = SCALARS[kind]
     else:

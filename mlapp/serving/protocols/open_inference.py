@@ -25,7 +25,7 @@ from mlapp.serving.protocols.open_inference_request import HEADER, InferRequest,
 from mlapp.serving.protocols.tensor_encoding import convert_predictions_to_tensors
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
-from mlapp.serving.web.http import ClientLeft, Request, Response
+from mlapp.serving.web.http import ClientDisconnected, Request, Response
 from mlapp.serving.web.problems import HttpError, make_http_error
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def add_v2_routes(application: Application) -> None:
 
     async def answer_index(request: Request) -> Response:
         state = "READY" if application.is_ready else "UNAVAILABLE"
-        found = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
-        return Response(encode_json([{"name": name, "version": version, "state": state} for name, version in found]))
+        models = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
+        return Response(encode_json([{"name": name, "version": version, "state": state} for name, version in models]))
 
     async def answer_model(request: Request) -> Response:
         endpoint, word = _parse_v2_path(application, request)
@@ -84,8 +84,8 @@ def find_v2_model(application: Application, name: str, version: str | None) -> E
             if version and version != endpoint.current.version:
                 raise HttpError(404, f"'{name}' answers with version {endpoint.current.version}, not {version:.60}.")
             return endpoint
-    known = ", ".join(endpoint.name for endpoint in application.endpoints)
-    raise HttpError(404, f"There is no model '{name:.60}'; this server has {known}.")
+    names = ", ".join(endpoint.name for endpoint in application.endpoints)
+    raise HttpError(404, f"There is no model '{name:.60}'; this server has {names}.")
 
 
 def make_v2_metadata(endpoint: Endpoint) -> dict[str, Any]:
@@ -106,7 +106,7 @@ async def predict_tensors(
     decode: Callable[..., tuple[T, Part]],
     body: bytes,
     budget: Budget,
-    left: Callable[[], Awaitable[None]] | None = None,
+    wait_for_disconnect: Callable[[], Awaitable[None]] | None = None,
     identity: bytes | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> tuple[T, list[Tensor], str]:
@@ -126,9 +126,13 @@ async def predict_tensors(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    asked, part = await endpoint.decode_features(loaded, decode, body, budget, left, arguments)
+    fields, part = await endpoint.decode_features(loaded, decode, body, budget, wait_for_disconnect, arguments)
     part.id = identity
-    return asked, await predict_open_inference_tensors(endpoint, loaded, part, budget, left), loaded.version or ""
+    return (
+        fields,
+        await predict_open_inference_tensors(endpoint, loaded, part, budget, wait_for_disconnect),
+        loaded.version or "",
+    )
 
 
 async def predict_open_inference_tensors(
@@ -136,10 +140,10 @@ async def predict_open_inference_tensors(
     loaded: ServedModel,
     part: Part,
     budget: Budget,
-    left: Callable[[], Awaitable[None]] | None = None,
+    wait_for_disconnect: Callable[[], Awaitable[None]] | None = None,
 ) -> list[Tensor]:
     """Predictions for a request's features, as tensors. Errors are those of `Endpoint.predict_part`."""
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, left)
+    predictions = await endpoint.predict_part(part, budget.remaining, loaded, wait_for_disconnect)
     schema = loaded.predictor.schema.predictions
     return await endpoint.encode_answer(lambda: convert_predictions_to_tensors(predictions, schema), part.rows)
 
@@ -150,7 +154,7 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
     async def answer_or_error(request: Request) -> Response:
         try:
             return await handler(request)
-        except (ClientLeft, asyncio.CancelledError):
+        except (ClientDisconnected, asyncio.CancelledError):
             raise
         except Exception as error:  # unexpected errors have the protocol's form too
             problem = make_http_error(error)
@@ -163,38 +167,42 @@ def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Ca
 async def _answer_v2_infer(endpoint: Endpoint, request: Request) -> Response:
     body, budget = await receive_request_body(endpoint, request)
     split = find_v2_json_end(request, body)
-    asked, outputs, version = await predict_tensors(
-        endpoint, decode_v2_request, body, budget, request.wait_until_left, request.identity, (split,)
+    infer_request, outputs, version = await predict_tensors(
+        endpoint, decode_v2_request, body, budget, request.wait_for_disconnect, request.identity, (split,)
     )
     size = sum(output.array.size for output in outputs)
-    return await endpoint.encode_answer(lambda: _make_v2_answer(endpoint.name, version, asked, outputs), size)
+    return await endpoint.encode_answer(lambda: _make_v2_answer(endpoint.name, version, infer_request, outputs), size)
 
 
-def _make_v2_answer(name: str, version: str, asked: InferRequest, outputs: list[Tensor]) -> Response:
-    all_binary = asked.parameters.get("binary_data_output") is True
-    wanted = None if asked.outputs is None else {output.name: output.parameters for output in asked.outputs}
-    if wanted is not None:
-        known = {output.name for output in outputs}
-        if missing := [name for name in wanted if name not in known]:
-            raise HttpError(400, f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(known))}.")
-        outputs = [output for output in outputs if output.name in wanted]
-    told, binary = [], []
+def _make_v2_answer(name: str, version: str, infer_request: InferRequest, outputs: list[Tensor]) -> Response:
+    all_binary = infer_request.parameters.get("binary_data_output") is True
+    requested = (
+        None if infer_request.outputs is None else {output.name: output.parameters for output in infer_request.outputs}
+    )
+    if requested is not None:
+        output_names = {output.name for output in outputs}
+        if missing := [name for name in requested if name not in output_names]:
+            raise HttpError(
+                400, f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(output_names))}."
+            )
+        outputs = [output for output in outputs if output.name in requested]
+    entries, binary = [], []
     for output in outputs:
-        about: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
-        if (wanted or {}).get(output.name, {}).get("binary_data", all_binary) is True:
+        entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
+        if (requested or {}).get(output.name, {}).get("binary_data", all_binary) is True:
             raw = output.raw_bytes()
-            about["parameters"] = {"binary_data_size": len(raw)}
+            entry["parameters"] = {"binary_data_size": len(raw)}
             binary.append(raw)
         else:
             flat = output.array.ravel()
             is_plain = flat.dtype.kind in "biuf"  # listed some at a time
-            about["data"] = msgspec.Raw(
+            entry["data"] = msgspec.Raw(
                 encode_json_body_list(flat if is_plain else normalize_to_rows(flat, output.name))
             )
-        told.append(about)
-    answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": told}
-    if asked.id is not None:
-        answer["id"] = asked.id
+        entries.append(entry)
+    answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": entries}
+    if infer_request.id is not None:
+        answer["id"] = infer_request.id
     head = encode_json(answer)
     if not binary:
         return Response(head)

@@ -24,9 +24,9 @@ from mlapp.serving.web.problems import HttpError
 
 HEADER = b"inference-header-content-length"
 Options = dict[str, Any]
-MOST_OBJECTS = 100_000
+MAX_OBJECTS = 100_000
 """Maximum JSON objects of a large request (its tensors and their parameters), which are decoded in one call."""
-LONGEST_LENGTH = 18
+MAX_LENGTH_DIGITS = 18
 """Maximum digits of a length."""
 
 
@@ -46,7 +46,7 @@ class LargeTensor(InputTensor):
     data: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
 
 
-class OutputWanted(msgspec.Struct):
+class RequestedOutput(msgspec.Struct):
     name: str
     parameters: Options = {}
 
@@ -56,7 +56,7 @@ class InferRequest(msgspec.Struct):
 
     inputs: list[InputTensor]
     id: str | None = None
-    outputs: list[OutputWanted] | None = None
+    outputs: list[RequestedOutput] | None = None
     parameters: Options = {}
 
 
@@ -66,14 +66,14 @@ class LargeRequest(InferRequest):
     inputs: list[LargeTensor]  # type: ignore[assignment]
 
 
-def accept_v2_tensors(codec: Codec, given: list[Tensor]) -> Part:
+def accept_v2_tensors(codec: Codec, tensors: list[Tensor]) -> Part:
     """The features in a request's tensors.
 
     Raises:
         HttpError: 400, they are not the model's tensors. InputError: they do not fit the schema.
     """
-    check_body_width(len(given), codec)
-    return codec.accept_inputs(convert_tensors_to_inputs(given, codec))
+    check_body_width(len(tensors), codec)
+    return codec.accept_inputs(convert_tensors_to_inputs(tensors, codec))
 
 
 def find_v2_json_end(request: Request, body: bytes) -> int:
@@ -82,57 +82,57 @@ def find_v2_json_end(request: Request, body: bytes) -> int:
     Raises:
         HttpError: 400, the header is not a position in the body.
     """
-    given = request.headers.get(HEADER)
-    if given is None:
+    length = request.headers.get(HEADER)
+    if length is None:
         return len(body)
-    if not given.isdigit() or len(given) > LONGEST_LENGTH or int(given) > len(body):
+    if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) > len(body):
         raise HttpError(400, "Inference-Header-Content-Length is not a length within the body.")
-    return int(given)
+    return int(length)
 
 
 def decode_v2_request(codec: Codec, body: bytes, budget: Budget, split: int) -> tuple[InferRequest, Part]:
     """A request's JSON, which ends at `split`, without its tensors, and the features in the tensors."""
-    asked, given = _parse_v2_request(body, split, budget)
-    asked = InferRequest([], asked.id, asked.outputs, asked.parameters)
-    return asked, accept_v2_tensors(codec, given)
+    infer_request, tensors = _parse_v2_request(body, split, budget)
+    infer_request = InferRequest([], infer_request.id, infer_request.outputs, infer_request.parameters)
+    return infer_request, accept_v2_tensors(codec, tensors)
 
 
 def _parse_v2_request(body: bytes, split: int, budget: Budget) -> tuple[InferRequest, list[Tensor]]:
     """A request's JSON, which ends at `split`, and its tensors."""
     text, rest = body[:split], body[split:]
     if split >= LARGE:
-        if text.count(b"{") > MOST_OBJECTS:
-            raise HttpError(413, f"The request has more than {MOST_OBJECTS} tensors and parameters.")
+        if text.count(b"{") > MAX_OBJECTS:
+            raise HttpError(413, f"The request has more than {MAX_OBJECTS} tensors and parameters.")
         try:
-            asked: InferRequest = msgspec.json.decode(text, type=LargeRequest)
-            return asked, _read_v2_tensors(asked, rest, budget)
+            infer_request: InferRequest = msgspec.json.decode(text, type=LargeRequest)
+            return infer_request, _read_v2_tensors(infer_request, rest, budget)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         bound_json_values(text)
     try:
-        asked = msgspec.json.decode(text, type=InferRequest)
+        infer_request = msgspec.json.decode(text, type=InferRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"The body is not a request of the Open Inference Protocol: {error}") from None
-    return asked, _read_v2_tensors(asked, rest, budget)
+    return infer_request, _read_v2_tensors(infer_request, rest, budget)
 
 
-def _read_v2_tensors(asked: InferRequest, rest: bytes, budget: Budget) -> list[Tensor]:
-    found, at = [], 0
-    for given in asked.inputs:
+def _read_v2_tensors(infer_request: InferRequest, rest: bytes, budget: Budget) -> list[Tensor]:
+    tensors, at = [], 0
+    for entry in infer_request.inputs:
         budget.check()
-        size = given.parameters.get("binary_data_size")
+        size = entry.parameters.get("binary_data_size")
         if size is None:
-            if given.data is None:
-                raise HttpError(400, f"Tensor '{given.name:.60}' has no data.")
-            if isinstance(given.data, msgspec.Raw):
-                found.append(decode_json_tensor(given.name, given.datatype, given.shape, bytes(given.data), budget))
+            if entry.data is None:
+                raise HttpError(400, f"Tensor '{entry.name:.60}' has no data.")
+            if isinstance(entry.data, msgspec.Raw):
+                tensors.append(decode_json_tensor(entry.name, entry.datatype, entry.shape, bytes(entry.data), budget))
             else:
-                found.append(make_tensor_from_values(given.name, given.datatype, given.shape, given.data, budget))
+                tensors.append(make_tensor_from_values(entry.name, entry.datatype, entry.shape, entry.data, budget))
             continue
         if not isinstance(size, int) or size < 0 or at + size > len(rest):
-            raise HttpError(400, f"Tensor '{given.name:.60}': binary_data_size does not match the body.")
-        found.append(make_tensor_from_raw(given.name, given.datatype, given.shape, rest[at : at + size], budget))
+            raise HttpError(400, f"Tensor '{entry.name:.60}': binary_data_size does not match the body.")
+        tensors.append(make_tensor_from_raw(entry.name, entry.datatype, entry.shape, rest[at : at + size], budget))
         at += size
     if at != len(rest):
         raise HttpError(400, f"The body has {len(rest) - at} bytes after its tensors.")
-    return found
+    return tensors

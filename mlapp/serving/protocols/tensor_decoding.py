@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlapp.serving.decoding.codec import Codec
-from mlapp.serving.decoding.json_body import MOST_AT_ONCE, bound_json_values
-from mlapp.serving.decoding.json_chunks import PIECE, cut_json_array
+from mlapp.serving.decoding.json_body import MAX_VALUES_AT_ONCE, bound_json_values
+from mlapp.serving.decoding.json_chunks import CHUNK_BYTES, cut_json_array
 from mlapp.serving.protocols.tensors import DTYPES, FLOATS, INPUTS, Tensor
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
@@ -27,7 +27,7 @@ _decode = {
 _decode_any = msgspec.json.Decoder(list[Any]).decode
 NUMBERS = frozenset(DTYPES) - {"BOOL", "UINT64"}
 """Datatypes that simdjson reads."""
-LONG_PIECE = 2 * PIECE
+LONG_PIECE = 2 * CHUNK_BYTES
 """Bytes of a chunk from which its values are counted before it is decoded."""
 COUNTED = 1000
 """Number of texts after which the budget is charged."""
@@ -159,17 +159,17 @@ def convert_tensors_to_inputs(tensors: Sequence[Tensor], codec: Codec) -> Any:
     if not tensors:
         raise HttpError(400, "There are no inputs.")
     schema = codec.predictor.schema.features
-    own = codec.has_loader
-    one = tensors[0].array
+    has_loader = codec.has_loader
+    array = tensors[0].array
     if len(tensors) == 1 and (schema.kind != "table" or tensors[0].name not in schema.names):
-        if tensors[0].datatype != "BYTES" and not own:
-            return one
-        if own and one.size > MOST_AT_ONCE:
+        if tensors[0].datatype != "BYTES" and not has_loader:
+            return array
+        if has_loader and array.size > MAX_VALUES_AT_ONCE:
             raise HttpError(
-                413, f"The tensor has more than {MOST_AT_ONCE} values, which a feature_loader takes as a list."
+                413, f"The tensor has more than {MAX_VALUES_AT_ONCE} values, which a feature_loader takes as a list."
             )
-        return one.tolist()
-    if schema.kind != "table" and not own:
+        return array.tolist()
+    if schema.kind != "table" and not has_loader:
         raise HttpError(400, f"The model takes one tensor, '{INPUTS}', but got {len(tensors)}.")
     columns = {tensor.name: _make_tensor_column(tensor) for tensor in tensors}
     lengths = {len(column) for column in columns.values()}

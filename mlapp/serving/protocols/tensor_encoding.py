@@ -19,13 +19,15 @@ def convert_predictions_to_tensors(predictions: Sequence[Any], schema: Schema) -
     """Predictions as tensors: one per field of records, otherwise one called `predictions`. Each has the datatype that
     `describe_tensors` reports, unless a value does not fit it.
     """
-    wanted = {tensor["name"]: tensor["datatype"] for tensor in describe_tensors(schema, OUTPUTS)}
+    datatypes = {tensor["name"]: tensor["datatype"] for tensor in describe_tensors(schema, OUTPUTS)}
     if predictions and all(isinstance(row, dict) for row in predictions):
         names = dict.fromkeys(str(name) for row in predictions for name in row)
-        return [_make_output_tensor(name, [row.get(name) for row in predictions], wanted.get(name)) for name in names]
+        return [
+            _make_output_tensor(name, [row.get(name) for row in predictions], datatypes.get(name)) for name in names
+        ]
     # If training could not describe the predictions, they can be numbers all the same.
     is_described = schema.kind != "any" or schema.dtype in ("string", *KINDS)
-    datatype = wanted.get(OUTPUTS) if is_described else None
+    datatype = datatypes.get(OUTPUTS) if is_described else None
     array = predictions.to_array() if isinstance(predictions, PackedRows) and datatype != "BYTES" else None
     if array is not None:
         array = _cast_to_tensor_datatype(array, datatype)

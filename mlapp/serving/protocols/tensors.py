@@ -74,10 +74,14 @@ def _find_tensor_datatype(field: Field) -> str:
         return "BYTES"
     if field.type == "boolean":
         return "BYTES" if field.nullable else "BOOL"
-    known = DATATYPES.get(re.split(r"[\[(]", field.dtype.lower())[0])
+    datatype = DATATYPES.get(re.split(r"[\[(]", field.dtype.lower())[0])
     if field.type == "integer":
-        return "FP64" if field.nullable else known or "INT64"
-    return known if known in FLOATS else {"float": "FP32", "halffloat": "FP16"}.get(field.dtype.split("[")[0], "FP64")
+        return "FP64" if field.nullable else datatype or "INT64"
+    return (
+        datatype
+        if datatype in FLOATS
+        else {"float": "FP32", "halffloat": "FP16"}.get(field.dtype.split("[")[0], "FP64")
+    )
 
 
 def _to_tensor_bytes(item: Any) -> bytes:

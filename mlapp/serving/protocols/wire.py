@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from mlapp.serving.web.problems import HttpError
 
-MOST_FIELDS = 20_000
+MAX_FIELDS = 20_000
 """Maximum fields of a request, including those of its tensors: one for each tensor, and a few in each."""
 TENSOR = 5
 """Number of the field of ModelInferRequest that holds its tensors."""
 
 NAMES = (1, 2)
 """Numbers of the fields of ModelInferRequest that name the model and its version."""
-LONGEST_NAME = 1000
+MAX_NAME_BYTES = 1000
 """Maximum bytes of such a name."""
 
 
@@ -34,8 +34,8 @@ def check_message(body: bytes) -> dict[int, str]:
         at, end, is_top = pending.pop()
         while at < end:
             fields += 1
-            if fields > MOST_FIELDS:
-                raise HttpError(413, f"The message has more than {MOST_FIELDS} fields.")
+            if fields > MAX_FIELDS:
+                raise HttpError(413, f"The message has more than {MAX_FIELDS} fields.")
             tag, at = _decode_wire_number(body, at, end)
             kind = tag & 7
             if kind == 0:
@@ -44,7 +44,7 @@ def check_message(body: bytes) -> dict[int, str]:
                 size, at = _decode_wire_number(body, at, end)
                 if is_top and tag >> 3 == TENSOR:
                     pending.append((at, min(at + size, end), False))
-                elif is_top and tag >> 3 in NAMES and size <= LONGEST_NAME:
+                elif is_top and tag >> 3 in NAMES and size <= MAX_NAME_BYTES:
                     texts[tag >> 3] = _decode_wire_text(body[at : at + size])
                 at += size
             elif kind in (1, 5):

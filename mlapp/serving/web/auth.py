@@ -26,12 +26,12 @@ class Keys:
         """Whether a request passes. Compares with every key in constant time."""
         if not self._keys:
             return True
-        given = headers.get(b"x-api-key")
-        if given is None:
+        key = headers.get(b"x-api-key")
+        if key is None:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            given = token.strip() if scheme.lower() == b"bearer" else b""
+            key = token.strip() if scheme.lower() == b"bearer" else b""
         # A sum instead of any(), so that the time does not reveal which key matches.
-        return bool(sum(hmac.compare_digest(given, key) for key in self._keys))
+        return bool(sum(hmac.compare_digest(key, accepted_key) for accepted_key in self._keys))
 
     def check_key(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a request without a valid key.

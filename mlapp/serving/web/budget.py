@@ -99,31 +99,31 @@ class Intake:
             HttpError: 503, they exceed the limit; they are not counted.
         """
         if self.held + size > self.limit:
-            raise self.full()
+            raise self.make_full_error()
         self.held += size
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Subtract bytes that are no longer held."""
         self.held -= size
 
-    def full(self) -> HttpError:
+    def make_full_error(self) -> HttpError:
         detail = "The server has reached its limit of request bodies (serve.max_bodies). Try again in a second."
         return HttpError(503, detail, headers=((b"retry-after", b"1"), (b"connection", b"close")))
 
 
-def read_request_timeout(headers: Mapping[bytes, bytes], most: float) -> float:
+def read_request_timeout(headers: Mapping[bytes, bytes], limit: float) -> float:
     """Seconds that the client allows in `X-Request-Timeout`, limited by the server's timeout.
 
     Raises:
         HttpError: 400, it is not a positive number.
     """
-    given = headers.get(b"x-request-timeout")
-    if given is None:
-        return most
+    header = headers.get(b"x-request-timeout")
+    if header is None:
+        return limit
     try:
-        seconds = float(given)
+        seconds = float(header)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
-    return min(seconds, most)
+    return min(seconds, limit)

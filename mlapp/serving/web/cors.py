@@ -40,11 +40,11 @@ class Cors:
         """
         if not ({b"*", request[b"origin"]} & self._origins):
             raise HttpError(400, "This origin is not allowed to call the server; see `serve.cors` in mlapp.yaml.")
-        wanted = request.get(b"access-control-request-headers", b"content-type")
+        requested_headers = request.get(b"access-control-request-headers", b"content-type")
         return Response(
             headers=[
                 (b"access-control-allow-methods", METHODS),
-                (b"access-control-allow-headers", wanted),
+                (b"access-control-allow-headers", requested_headers),
                 (b"access-control-max-age", MAX_AGE),
             ]
         )

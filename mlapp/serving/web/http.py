@@ -58,7 +58,7 @@ class Request:
 
         Raises:
             HttpError: 413, too large; 408, too slow; 503, the server holds too many bodies.
-            ClientLeft: the connection was closed before its end.
+            ClientDisconnected: the connection was closed before its end.
         """
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
@@ -71,7 +71,7 @@ class Request:
     def release(self) -> None:
         """Release the body of an answered request."""
         if self._held:
-            self._intake.give(self._held)
+            self._intake.release(self._held)
             self._held = 0
 
     async def _read_whole_request(self, limit: int) -> bytes:
@@ -95,33 +95,33 @@ class Request:
             self._intake.take(len(parts[-1]))
             self._held += len(parts[-1])
 
-    async def wait_until_left(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         """Wait until the client closes the connection."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed the connection before the answer."""
 
 
-async def run_unless_left(work: Awaitable[T], left: Callable[[], Awaitable[None]]) -> T:
+async def run_until_disconnect(work: Awaitable[T], wait_for_disconnect: Callable[[], Awaitable[None]]) -> T:
     """The result of `work`; cancels it if the client leaves first.
 
     Args:
-        left: `Request.wait_until_left`.
+        wait_for_disconnect: `Request.wait_for_disconnect`.
 
     Raises:
-        ClientLeft: the client left first.
+        ClientDisconnected: the client left first.
     """
-    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    task, disconnect = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect())
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientLeft
+        raise ClientDisconnected
     finally:
-        leaving.cancel()
+        disconnect.cancel()
         if task.cancel():
             await asyncio.wait((task,))  # until its cleanup is complete
         del task  # its error refers to this frame, and the frame to the request's features
@@ -193,6 +193,6 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 def _read_http_message_body(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
-        raise ClientLeft
+        raise ClientDisconnected
     body: bytes = message.get("body", b"")
     return body

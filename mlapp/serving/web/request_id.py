@@ -35,9 +35,9 @@ if hasattr(os, "register_at_fork"):
 
 def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:
     """The client's id if it is valid, otherwise a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and SOUND.fullmatch(given):
-        return given
+    client_id = headers.get(b"x-request-id")
+    if client_id is not None and SOUND.fullmatch(client_id):
+        return client_id
     return make_request_id()
 
 

@@ -17,7 +17,7 @@ from mlapp.config import Serve
 from mlapp.serving.decoding import codec, media_types
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.web.budget import Budget, CancelledBudgetError
-from mlapp.serving.web.http import ClientLeft
+from mlapp.serving.web.http import ClientDisconnected
 from tests.unit.serving.conftest import Sums
 
 pytestmark = pytest.mark.anyio
@@ -255,7 +255,7 @@ async def test_a_csv_for_a_feature_loader_is_read_in_pieces_as_if_at_once(serve,
         whole, joined = given[-2:]
         pd.testing.assert_frame_equal(joined, whole)
         assert list(map(type, joined["mixed"])) == [int] * 90 + [str] * 10
-        monkeypatch.setattr(codec, "MOST_AT_ONCE", 150)
+        monkeypatch.setattr(codec, "MAX_VALUES_AT_ONCE", 150)
         assert (await send(client, "text/csv", body)).status_code == 413
 
 
@@ -317,7 +317,7 @@ async def test_what_a_client_that_left_sent_is_not_decoded():
     decoding = asyncio.create_task(decode_in_thread(read, budget, left.wait))
     await asyncio.to_thread(begun.wait)
     left.set()
-    with pytest.raises(ClientLeft):
+    with pytest.raises(ClientDisconnected):
         await decoding
     with pytest.raises(CancelledBudgetError):
         budget.check()

@@ -23,7 +23,7 @@ from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference import endpoint
 from mlapp.serving.web.budget import Budget
-from mlapp.serving.web.http import ClientLeft
+from mlapp.serving.web.http import ClientDisconnected
 from mlapp.serving.web.problems import HttpError
 from tests.unit.serving.conftest import Sums
 from tests.unit.serving.decoder_tasks import crash, decode, sleep_long, take_memory
@@ -179,7 +179,7 @@ async def test_a_decoder_ends_when_its_client_leaves(codec):
     decoding = asyncio.create_task(decode_in_thread(call, budget, left.wait))
     await asyncio.sleep(0.1)
     left.set()
-    with pytest.raises(ClientLeft):
+    with pytest.raises(ClientDisconnected):
         await decoding
 
 

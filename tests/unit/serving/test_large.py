@@ -28,7 +28,7 @@ NAMES = list(PLAIN[0])
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(json_chunks, "PIECE", 100)
+    monkeypatch.setattr(json_chunks, "CHUNK_BYTES", 100)
     monkeypatch.setattr(large_json, "LARGE", 200)
     monkeypatch.setattr(open_inference_request, "LARGE", 200)
 
