@@ -139,32 +139,27 @@ class FastCycle(QueuedRequest, kw_only=True):
         bodies = b"".join((opening, numbers.replace(b",", end + END + opening), end)).split(END)
         remaining: list[tuple[QueuedRequest, Any]] = []
         resumed = 0
-        for request, row, body in zip(batch, rows, bodies, strict=True):
-            if (
-                type(request) is FastCycle
-                and not request.response_complete
-                and request.keep_alive
-                and not request.part.is_unionml
-            ):
-                protocol = request.protocol
+        for item, row, body in zip(batch, rows, bodies, strict=True):
+            if type(item) is FastCycle and not item.response_complete and item.keep_alive and not item.part.is_unionml:
+                protocol = item.protocol
                 transport = protocol.transport
                 if not transport.is_closing():
-                    transport.write(STARTS[len(body)] + request.identity + body)
-                    request.response_complete = True
+                    transport.write(STARTS[len(body)] + item.identity + body)
+                    item.response_complete = True
                     if protocol.pipeline or protocol.flow.read_paused:
                         protocol.on_fast_response()
                         resumed += 1
                     continue
-            remaining.append((request, row))
+            remaining.append((item, row))
         answered: Any = batch
         if remaining:
-            remaining_ids = {id(request) for request, _ in remaining}
-            answered = [request for request in batch if id(request) not in remaining_ids]
+            remaining_ids = {id(item) for item, _ in remaining}
+            answered = [item for item in batch if id(item) not in remaining_ids]
         if answered:
             answered[0].protocol.server_state.total_requests += len(answered) - resumed
             _record_request_cycle_answers(answered)
-        for request, row in remaining:
-            request.finish_request([row])
+        for item, row in remaining:
+            item.finish_request([row])
 
     def _record_answer(self, status: int) -> None:
         seconds = time.perf_counter() - self.started

@@ -85,13 +85,9 @@ class Batcher(RequestQueue):
             MlappError: the app's code failed.
         """
         # As `can_delay_requests`, without a call of it.
-        if (
-            self._waiting
-            or self._is_busy
-            or self._wait > 0
-            or loaded.is_async
-            or not self._latency.expects_fast(part.rows)
-        ):
+        if self._waiting or self._is_busy or self._wait > 0 or loaded.is_async:
+            return None
+        if not self._latency.expects_fast(part.rows):
             return None
         started = time.perf_counter()
         try:

@@ -41,7 +41,7 @@ def test_at_most_two_run_at_once_and_one_that_hangs_is_killed(monkeypatch, caplo
     runs = Runs()
     monkeypatch.setattr(monitoring.subprocess, "run", runs)
     monkeypatch.setattr(monitoring, "PATIENCE", 0.01)
-    threads = [threading.Thread(target=closer._run) for _ in range(3)]
+    threads = [threading.Thread(target=closer._run_monitor) for _ in range(3)]
     for thread in threads[:2]:
         thread.start()
         assert runs.begun.acquire(timeout=60)
