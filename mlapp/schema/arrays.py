@@ -1,4 +1,4 @@
-"""Inputs as an array of the dtype and shape in the schema, and the column names of an array made from a table."""
+"""Converts inputs to an array of the schema's dtype and shape, and finds the columns of an array made from a table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROWS = 100
-"""Rows whose values are compared."""
+"""Maximum rows whose values are compared."""
 MOST_COLUMNS = 5_000
-"""Columns of a table beyond which nothing is looked for."""
+"""Maximum columns of a table that are compared."""
 
 
 def find_array_columns(features: Any, table: Any) -> list[str]:
@@ -116,7 +116,7 @@ def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
 
 
 def _collect_schema_array_types(inputs: Any, array: np.ndarray[Any, Any]) -> set[type]:
-    """The types of the values before NumPy unifies them: it converts texts, true and false to numbers."""
+    """The types of the values before NumPy unifies them, which converts true and false to numbers."""
     if array.dtype.kind == "O":
         return set(map(type, array.ravel()))
     values = inputs

@@ -1,4 +1,4 @@
-"""Checks the values of a column in bulk: checking a million one by one takes seconds."""
+"""Checks the values of a column in bulk, because checking a million values one by one takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NONE = type(None)
 
 
 def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
-    """Whether a column certainly accepts all the JSON values. If False, check each one.
+    """Whether a column certainly accepts all the JSON values. If False, each value must be checked.
 
     Args:
         field: of any type except `any`.
@@ -47,6 +47,6 @@ def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
             ):
                 times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True)
                 return bool(times.notna().all()) and fit_time_unit(field, times)
-    except (TypeError, ValueError, OverflowError):  # of a type or size that requires a check of each value
+    except (TypeError, ValueError, OverflowError):  # a value's type or size requires a check of each value
         pass
     return False

@@ -28,7 +28,7 @@ REWRITTEN = ("datetime64", "timedelta64", "time", "uuid")
 MOST_KNOWN = 256
 """Number of cached dtypes."""
 _known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
-"""Dtypes by the identity of their fields, because comparing many categories takes longer than the rest of a request."""
+"""Dtypes by the identity of their fields: comparing many categories would take longer than the rest of a request."""
 
 
 def make_category_dtype(field: Field) -> pd.CategoricalDtype:
@@ -57,7 +57,7 @@ def _build_category_dtype(values: tuple[Any, ...], kinds: tuple[type, ...], dtyp
 
 
 def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
-    """A column as a client sends it: intervals, times and similar objects become their texts."""
+    """A column as a client sends it: values that JSON lacks, such as intervals and times, become their texts."""
     if field.type != "category":
         return column
     if column.dtype == "float16":  # pandas cannot look up categories by it

@@ -1,4 +1,4 @@
-"""The columns of a table or of records that are missing, unknown or repeated, named in one error."""
+"""Checks the column names of a table or of records. One error names all missing, unknown and duplicate columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlapp.errors import InputError, Problem, list_names, suggest_nearest
 from mlapp.schema.fields import Schema
 
 MOST = 10
-"""Number of problems of a kind to report."""
+"""Maximum problems of a kind that an error names."""
 
 
 def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:

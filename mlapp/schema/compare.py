@@ -50,7 +50,7 @@ def _find_schema_differences(then: Field, now: Field) -> list[Difference]:
 
 
 def _is_smaller_bound(one: float | str | None, other: float | str | None, field: Field) -> bool:
-    """Whether the first is less; times and periods are texts in ISO form, which sort in the order of time."""
+    """Whether the first bound is less. Times and periods are ISO texts, which sort in the order of time."""
     if isinstance(one, str) and isinstance(other, str):
         return parse_duration(one) < parse_duration(other) if field.type == "duration" else one < other
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BLOCK = 20_000
-"""Values that are checked together: few enough that other threads get their turn."""
+"""Values that are checked in one call: few enough for other threads to run in between."""
 LARGEST_EXACT = {2: 2.0**11 - 1, 4: 2.0**24 - 1, 8: 2.0**53 - 1, 16: 2.0**53 - 1}
-"""The largest whole number that no other is rounded to, by the bytes of a float."""
+"""By the bytes of a float: the largest integer to which no other integer is rounded."""
 FEW = 50
-"""Values that are checked one by one as soon."""
+"""Values up to which checking them one by one is as fast as in bulk."""
 WANTED = {
     "integer": "a whole number",
     "number": "a number",
@@ -128,7 +128,7 @@ def _find_nonconforming_row(column: pd.Series[Any], field: Field) -> int | None:
 
 
 def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | None:
-    """For a column of NumPy numbers: the first bad row, or -1; None if values must be checked one by one."""
+    """For a column of NumPy numbers: the first bad row, or -1 if there is none. None if each value must be checked."""
     import numpy as np
 
     if not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "iufb":
@@ -159,14 +159,14 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
         low, end = find_integer_field_bounds(field.dtype)
         with np.errstate(invalid="ignore"):
             whole = (values == np.floor(values)) & (values >= low) & (values < end)
-            # Beyond these, a float can be a rounded integer.
+            # A larger float can be a rounded integer.
             whole &= np.abs(values) <= LARGEST_EXACT[column.dtype.itemsize]
             good = good & (whole | ~np.isfinite(values))
     return -1 if good.all() else int(np.argmin(good))
 
 
 def _find_whole_float_bounds(dtype: str) -> tuple[int, int]:
-    """As `find_integer_field_bounds`, for the whole numbers that a floating-point dtype can hold, rounded."""
+    """As `find_integer_field_bounds`, for integers in a floating-point dtype, which can round them."""
     bound = int(find_float_field_bound(dtype))
     return -bound, bound + 1
 
@@ -230,13 +230,13 @@ def _describe_time_problem(field: Field, time: pd.Timestamp) -> str:
 
 
 def _is_rounded_by_column(value: Any, field: Field) -> bool:
-    """Whether the field can hold a whole number that arrives as a float and is not rounded."""
+    """Whether a refused value is an integer that arrived as a float, and so can have been rounded by the client."""
     is_float = field.type == "integer" and isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     return is_float and float(value).is_integer() and _is_conforming_integer(field.dtype, value)
 
 
 def _is_too_large_for_column(value: Any, field: Field) -> bool:
-    """Whether a refused value has the field's type, so that only its dtype cannot hold it."""
+    """Whether a refused value has the field's type but exceeds the range of its dtype."""
     if isinstance(value, bool):
         return False
     if field.type == "number":

@@ -1,8 +1,9 @@
-"""CSV with the types of a schema: the one reader of `text/csv` bodies and of files of features.
+"""Reads CSV with the types of a schema: `text/csv` bodies and files of features.
 
-Cells mean what the schema says: `01234` and `NA` are texts in a column of texts. Only an empty cell without quotes is
-missing there; `""` is the empty text, as `mlapp data export` writes it. Numbers and dates may also be missing as `NA`,
-`NaN`, `null` and the like. What a cell cannot mean stays a text, and is refused with its row by `conform`.
+The schema decides what a cell means: `01234` and `NA` are texts in a column of texts. There, only an empty cell without
+quotes is missing; `""` is the empty text, as `mlapp data export` writes it. In other columns, `NA`, `NaN`, `null` and
+similar words are missing values too. A cell that does not fit its column stays a text; `conform_table` refuses it and
+names its row.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EMPTY = ""
-"""An empty cell in quotes. One without is None."""
+"""An empty cell in quotes. An empty cell without quotes is None."""
 
 
 def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
     """The rows of a CSV: a table with the columns that its header names, or those of the schema in their order.
 
-    Its first line is a header where one of its cells is the name of a column, in whatever letter case, or where it has
-    not as many cells as the schema has columns. For a schema of arrays the rows come as lists of numbers.
+    The first line is a header if one of its cells is a column's name, in any letter case, or if its number of cells
+    differs from the schema's number of columns. For a schema of arrays, the rows are lists of numbers.
 
     Raises:
         CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
@@ -43,11 +44,11 @@ def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
 def read_csv_in_pieces(
     content: bytes, schema: Schema, *, max_columns: int = sys.maxsize, cells: int = sys.maxsize
 ) -> Iterator[tuple[pd.DataFrame | list[Any], int]]:
-    """The rows of a CSV as `read_csv` gives them, some at a time, each time with the number of their cells.
+    """The rows of a CSV in pieces, each as `read_csv` returns them, with the number of its cells.
 
     Args:
-        max_columns: most columns.
-        cells: cells of a piece.
+        max_columns: maximum number of columns.
+        cells: approximate number of cells of a piece.
 
     Raises:
         CsvError, InputError: as for `read_csv`; CsvError, more than `max_columns` columns.
@@ -128,7 +129,7 @@ def _refuse_duplicate_csv_columns(header: Sequence[str], names: Sequence[str]) -
 
 
 def _refuse_untyped_csv_columns(header: Sequence[str], schema: Schema) -> None:
-    """Refuse columns of lists, records, or values of several types: their cells would all be texts."""
+    """Refuse columns of lists, records, or values of several types: CSV would make texts of all of them."""
     untyped = {field.name for field in schema.fields if field.type == "any" and field.example is not None}
     if found := [name for name in header if name in untyped]:
         details = [f"column '{name}' has values of several types, lists or records" for name in found[:MOST]]

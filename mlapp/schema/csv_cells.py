@@ -1,4 +1,4 @@
-"""The cells of a CSV column as values of the type that a field has."""
+"""Converts the cells of a CSV column to values of the field's type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mlapp.schema.fields import Field
 
 MISSING = frozenset(("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "NaT"))
-"""Missing values in a column without texts."""
+"""Cells that are missing values, except in a column of texts."""
 TRUTH = {"true": True, "false": False}
 NO_NUMBER = re.compile(r"[^0-9eE.+\n-]")
 NO_DIGIT = re.compile(r"[^0-9+\n-]")
@@ -19,17 +19,17 @@ LEADING_ZERO = re.compile(r"(?:^|\n)[+-]?0\d")
 ZERO_FIRST = re.compile(r"[+-]?0\d+(\.\d*)?")
 """A number with leading zeros, such as a postal code, is a text."""
 TEXT_STARTS = frozenset(string.ascii_letters) - frozenset("fFiInNtT")
-"""Letters with which only texts begin: no number, no truth value and no missing value."""
+"""First letters that neither a number, nor a boolean, nor a missing value has."""
 Cells = Sequence["str | None"]
 
 
 def convert_csv_cells(cells: Sequence[str | None], field: Field | None, width: int) -> Any:
-    """A column's cells as values of its field's type, as far as they are such."""
+    """A column's cells as values of its field's type. A cell that does not fit the type stays a text."""
     import numpy as np
     import pandas as pd
 
     if width == 1 and field is not None and field.nullable:
-        cells = [cell or None for cell in cells]  # writers put quotes around the empty cell of an only column
+        cells = [cell or None for cell in cells]  # in a single column, writers quote missing values too
     if field is None or field.type == "any":
         dtype = _guess_cell_dtype(cells)
     else:
@@ -50,7 +50,7 @@ def convert_csv_cells(cells: Sequence[str | None], field: Field | None, width: i
 
 
 def _guess_cell_dtype(cells: Cells) -> str | None:
-    """The dtype of cells of unknown type if they look like whole numbers or floats; otherwise None.
+    """The dtype of cells of unknown type, if all look like integers or all like floats; otherwise None.
 
     Faster than `_parse_untyped_cell` for each cell, with the same result.
     """
@@ -66,7 +66,7 @@ def _guess_cell_dtype(cells: Cells) -> str | None:
 
 
 def convert_number_cells(cells: Cells, dtype: str | None) -> Any:
-    """Cells that are all whole numbers of 64 bits, or all floats, as an array; None for any others.
+    """Cells that are all integers of 64 bits, or all floats, as an array; otherwise None.
 
     Args:
         dtype: int64, float64, or None for neither.
@@ -77,7 +77,7 @@ def convert_number_cells(cells: Cells, dtype: str | None) -> Any:
         return None
     try:
         found = np.fromiter(map(float if dtype == "float64" else int, cells), dtype, len(cells))  # type: ignore[arg-type]
-        has_underscore = "_" in "".join(cells)  # type: ignore[arg-type]  # which Python allows in numbers
+        has_underscore = "_" in "".join(cells)  # type: ignore[arg-type]  # Python allows it in numbers
     except (TypeError, ValueError, OverflowError):
         return None
     return None if has_underscore or np.isnan(found).any() else found
@@ -107,10 +107,10 @@ def _is_missing_csv_cell(cell: str | None) -> bool:
 
 
 def parse_number_cell(cell: str | None) -> Any:
-    """A whole number or a float; the text itself where it is neither."""
+    """An integer or a float; None for a missing value; the text itself if it is no number."""
     if cell is None or cell in MISSING:
         return None
-    if "_" in cell:  # which Python allows in numbers
+    if "_" in cell:  # Python allows it in numbers
         return cell
     try:
         return int(cell)
@@ -132,7 +132,7 @@ def _parse_boolean_cell(cell: str | None) -> Any:
 
 
 def _parse_untyped_cell(cell: str | None) -> Any:
-    """The value of a cell without a known type: a number without leading zeros, true or false, else a text."""
+    """The value of a cell of unknown type: a number without leading zeros, a boolean, or a text."""
     if cell is None or cell[:1] in TEXT_STARTS:
         return cell
     if cell[:1] in "+-0" and ZERO_FIRST.fullmatch(cell):

@@ -1,4 +1,4 @@
-"""The cells of a CSV text, row by row, before they have types."""
+"""Splits a CSV text into rows and cells, which are texts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlapp.schema.csv_cells import Cells
 
 DELIMITERS = ",;\t|"
 MOST = 10
-"""Number of wrong rows to report."""
+"""Maximum number of wrong rows that an error names."""
 LONGEST_ROW = 1_000_000
-"""Most cells of a line."""
+"""Maximum cells of a line."""
 TOO_LONG = f"a line has more than {LONGEST_ROW} cells"
 LONGEST_HEADER = 1_000_000
-"""Characters of the first line in which its delimiter is looked for."""
+"""Characters of the first line that are searched for the delimiter."""
 BLOCK = 200_000
-"""Characters of lines that are cut together."""
+"""Characters of the text that are split into lines at once."""
 MARK = "\0"
-"""Placeholder of an empty text in quotes while Python's reader splits a text."""
+"""Placeholder of an empty quoted text, which Python's CSV reader does not distinguish from a missing cell."""
 QUOTES = re.compile('"+')
 LINE = re.compile(r"[^\r\n]+")
 LINE_END = re.compile(r"[\r\n]")
@@ -44,7 +44,7 @@ def open_csv_lines(text: str, by: str) -> Lines | Records:
 
 
 class Lines:
-    """The cells of a text without quotes.
+    """The rows of a text without quotes.
 
     Args:
         convert: returns the cells of a column with None for missing ones.
@@ -68,15 +68,15 @@ class Lines:
         return list(self._convert(found[0].split(self._by)))
 
     def restart(self) -> None:
-        """Let the first line be a row."""
+        """Start again at the first line, which is a row and no header."""
         self._at = 0
 
     def take_columns(self, width: int, most: int, before: int) -> tuple[list[Cells], int]:
-        """The cells of the next rows by their columns, and how many rows there are.
+        """The cells of the next rows, column by column, and the number of rows.
 
         Args:
-            most: rows.
-            before: rows that were taken before.
+            most: maximum number of rows.
+            before: number of rows that were taken before.
 
         Raises:
             InputError: a row has another number of cells than `width`.
@@ -97,17 +97,19 @@ class Lines:
         return list(map(self._convert, columns)), len(lines)
 
     def _find_line_block_end(self) -> int:
-        """Where the line ends that is some way ahead."""
+        """The position after the first line that ends more than `BLOCK` characters ahead."""
         found = LINE_END.search(self._text, self._at + BLOCK)
         return len(self._text) if found is None else found.end()
 
 
 class Records:
-    """The cells of a text with quotes: by Python's reader, which does not tell an empty text from a missing one, so the
-    former are marked; where that cannot be done, or a cell is too long for it, by our own.
+    """The rows of a text with quotes.
+
+    Python's CSV reader splits the text, in which empty quoted texts are marked. If they cannot be marked, or a cell is
+    too long for Python's reader, `_iterate_csv_lines` splits it, which is slower.
 
     Args:
-        marked: the text with marks; None if it cannot have any.
+        marked: the text with `MARK` for each empty quoted text; None if they cannot be marked.
     """
 
     def __init__(self, text: str, by: str, marked: str | None) -> None:
@@ -150,7 +152,7 @@ class Records:
 
 
 def _mark_empty_csv_texts(text: str, by: str) -> str | None:
-    """The text with `MARK` instead of each empty text in quotes; None if what looks like one may be part of a cell."""
+    """The text with `MARK` for each empty quoted text; None if two quotes can also be a part of a cell."""
     end = rf"[{re.escape(by)}\r\n]"
     empty = rf'(?:(?<={end})|\A)""(?={end}|\Z)'
     if MARK in text:
@@ -162,7 +164,7 @@ def _mark_empty_csv_texts(text: str, by: str) -> str | None:
 
 
 def _count_empty_csv_texts(text: bytes, by: str) -> int | None:
-    """The number of empty texts in quotes; None if a quote is neither at an end of a cell nor doubled."""
+    """The number of empty quoted texts; None if a quote is neither at an end of a cell nor doubled."""
     import numpy as np
 
     codes = np.frombuffer(text, "uint8")
@@ -172,7 +174,7 @@ def _count_empty_csv_texts(text: bytes, by: str) -> int | None:
     first, last = quotes[::2], quotes[1::2]
     is_end = np.zeros(256, dtype=bool)
     is_end[[ord(by), ord("\r"), ord("\n")]] = True
-    is_doubled = last[:-1] + 1 == first[1:]  # a quote in a cell: seems to end one part and to begin the next
+    is_doubled = last[:-1] + 1 == first[1:]  # a quote within a cell, which looks like the end and the start of a text
     begins = is_end[codes[first - 1]]
     begins[0] |= first[0] == 0
     ends = is_end[codes[np.minimum(last + 1, len(codes) - 1)]]
@@ -183,19 +185,19 @@ def _count_empty_csv_texts(text: bytes, by: str) -> int | None:
 
 
 def _unmark_csv_line_cells(cells: Cells) -> Cells:
-    """The cells, with None for missing ones, and empty texts for marks."""
+    """The cells, with None for missing cells and empty texts for marks."""
     if MARK in cells:
         return ["" if cell == MARK else cell or None for cell in cells]
     return _blank_csv_cells_to_none(cells)
 
 
 def _blank_csv_cells_to_none(cells: Sequence[str | None]) -> Cells:
-    """The cells, with None for empty ones."""
+    """The cells, with None for empty cells."""
     return [cell or None for cell in cells] if "" in cells else cells
 
 
 def detect_line_delimiter(header: str, width: int = 0) -> str:
-    """The delimiter of a line: one that makes `width` cells of it, else the one that it has most of outside quotes."""
+    """The delimiter of a line: one that splits it into `width` cells, or the most frequent one outside quotes."""
     bare = "".join(header[:LONGEST_HEADER].split('"')[::2])
     if width > 1:
         for each in DELIMITERS:
@@ -205,7 +207,7 @@ def detect_line_delimiter(header: str, width: int = 0) -> str:
 
 
 def _iterate_csv_lines(text: str, by: str) -> Iterator[list[str | None]]:
-    """The cells of each line that is not blank; None for an empty one without quotes."""
+    """The cells of each line that is not blank; None for an empty cell without quotes."""
     row: list[str | None] = []
     at = 0
     plain = re.compile(rf'([^"{re.escape(by)}\r\n][^{re.escape(by)}\r\n]*|)')
@@ -238,7 +240,7 @@ def _iterate_csv_lines(text: str, by: str) -> Iterator[list[str | None]]:
 
 
 def _find_closing_csv_quote(text: str, at: int) -> int:
-    """The place behind a quoted cell that begins there: two quotes in it are one of its text. -1: it does not end."""
+    """The position after the quoted cell that begins at `at`; -1 if it has no end. Doubled quotes do not end it."""
     at += 1
     while (run := QUOTES.search(text, at)) is not None:
         at = run.end()
@@ -248,7 +250,7 @@ def _find_closing_csv_quote(text: str, at: int) -> int:
 
 
 def _check_csv_line_widths(counts: Sequence[int], width: int, before: int) -> None:
-    """Check that rows have as many cells as the header, where so many rows are before them."""
+    """Check that each row has `width` cells. `before` is the number of the first row, for errors."""
     if not counts or (min(counts) == width and max(counts) == width):
         return
     if max(counts) > LONGEST_ROW:

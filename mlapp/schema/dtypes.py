@@ -9,7 +9,7 @@ SPARSE = re.compile(r"Sparse\[(?P<kind>(?:float|u?int)\d+|bool), (?P<fill>[\w.+-
 
 
 def parse_pandas_dtype(name: str) -> Any:
-    """The dtype with a name from `str(dtype)`. Arrow's texts need care, as they share the name of another dtype."""
+    """The dtype with a name from `str(dtype)`."""
     import numpy as np
     import pandas as pd
 
@@ -17,7 +17,7 @@ def parse_pandas_dtype(name: str) -> Any:
         import pyarrow as pa
 
         return pd.ArrowDtype(pa.string())
-    if (sparse := SPARSE.fullmatch(name)) is not None:  # pandas reads only the usual fill of each type
+    if (sparse := SPARSE.fullmatch(name)) is not None:  # pandas parses only the default fill value of each type
         kind: Any = np.dtype(sparse["kind"])
         fill = sparse["fill"] == "True" if kind.kind == "b" else kind.type(sparse["fill"]).item()
         return pd.SparseDtype(kind, fill)

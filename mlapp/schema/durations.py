@@ -55,7 +55,7 @@ def parse_duration(text: str) -> int:
 
 def count_nanoseconds(value: timedelta) -> int:
     """The nanoseconds of a timedelta of Python or pandas."""
-    own = getattr(value, "nanoseconds", 0)  # pandas' alone has them
+    own = getattr(value, "nanoseconds", 0)  # only pandas' type has them
     return value.days * DAY + value.seconds * SECOND + value.microseconds * 1000 + int(own)
 
 

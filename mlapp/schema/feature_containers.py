@@ -1,4 +1,4 @@
-"""Features that are neither a table nor an array: a Series, a dict of arrays, a list, a dataset of PyTorch."""
+"""Features other than tables and arrays: a Series, a dict of arrays, a list, a PyTorch dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def count_feature_rows(features: Any) -> int | None:
 
 
 def take_feature_container_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
-    """Rows of features in the features' form: a table, an array, a list, a dict of arrays, a dataset.
+    """Some rows of features, in the same form: a table, an array, a list, a dict of arrays, a dataset.
 
     Args:
         rows: positions, in any order; duplicates are allowed.
@@ -42,7 +42,7 @@ def take_feature_container_rows(features: Any, rows: Sequence[int] | np.ndarray[
         return Subset(features, [int(row) for row in rows])
     if type(features).__module__.startswith("pyarrow"):
         return features.take(list(rows))
-    if hasattr(features, "tocsr"):  # not every sparse format has rows
+    if hasattr(features, "tocsr"):  # a sparse matrix; only some formats support selecting rows
         features = features.tocsr()
     is_array = not isinstance(features, (list, tuple)) and hasattr(features, "shape")
     return features[list(rows)] if is_array else [features[row] for row in rows]
@@ -75,7 +75,7 @@ def is_dataset_feature_container(features: Any) -> bool:
 
 
 def unwrap_dataset_row(row: Any) -> Any:
-    """The tensor of a dataset's row, which `TensorDataset` puts into a tuple."""
+    """The tensor of a dataset's row: `TensorDataset` puts it into a tuple."""
     return row[0] if isinstance(row, (tuple, list)) and len(row) == 1 else row
 
 
@@ -170,7 +170,7 @@ def _make_array_container(inputs: Any, schema: Schema) -> dict[str, Any]:
 
 
 def _is_container_record(inputs: Any, schema: Schema) -> bool:
-    """Whether a mapping holds one row's values. An array of rows has one more dimension."""
+    """Whether a mapping holds the values of one row: arrays of rows have one more dimension."""
     import numpy as np
 
     if not isinstance(inputs, Mapping) or inputs.keys() != set(schema.names):

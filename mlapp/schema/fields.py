@@ -30,7 +30,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `categories` of a `category` are the accepted values; of a `string` they are the values seen in training.
     Values that JSON lacks are stored as the texts that clients send; `category_dtype` is their dtype.
-    `minimum` and `maximum` are training's range. They are descriptive only.
+    `minimum` and `maximum` are the range in training. They describe the data and are not enforced.
     `missing` is the marker of missing values in a column of objects: `nan`, `NA` or `NaT`; otherwise it is None.
     `is_redacted`: no value of the column can be stored, and the example is a placeholder.
     """
@@ -56,11 +56,10 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     and `dtype`. `any`: any JSON values.
 
     `unused`: other columns of the training table, such as the target. Requests can have them too.
-    `container` is what holds the rows of `any`: a `series` of `dtype`, a `dict` of arrays, which are the `fields`, or a
-    `dataset` of PyTorch, whose rows are tensors of `shape` and `dtype`; `tensor_dataset`: each is in a tuple, as in
-    PyTorch's `TensorDataset`.
-    `columns` are the columns of training's table that the columns of an `array` come from, if known: for
-    inputs with names.
+    `container` is the form of `any` in training: a `series` of `dtype`; a `dict` of arrays, which are the `fields`; a
+    PyTorch `dataset` with rows that are tensors of `shape` and `dtype`; or a `tensor_dataset`, in which each tensor is
+    in a tuple.
+    `columns` are the names of an `array`'s columns in training's table, if known. Clients can send them.
     `has_integer_names`: the table's column names are integers. Clients send them as texts, as JSON requires.
     """
 
@@ -118,9 +117,9 @@ class ModelSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 def find_integer_field_bounds(dtype: str) -> tuple[int, int]:
-    """The smallest value of an integer dtype (NumPy's or pandas'), and the first one that is too large.
+    """The smallest value of an integer dtype (NumPy's or pandas'), and the first integer that is too large.
 
-    For whole numbers in other dtypes, the bounds of int64.
+    For other dtypes, the bounds of int64.
     """
     named = re.match(r"(u?)int(\d+)", dtype.lower())
     unsigned, bits = (named[1], int(named[2])) if named else ("", 64)

@@ -172,7 +172,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
     import pandas as pd
 
     kind = _infer_field_type(column)
-    # Exact decimals come from databases. Clients send floats, and models compute with floats.
+    # Databases return exact decimals, but clients send floats and models compute with floats.
     dtype = "float64" if is_decimal_column(column) else column.dtype
     nullable = bool(column.isna().any())
     field = Field(

@@ -1,4 +1,4 @@
-"""Checks that features survive JSON unchanged, and advises on a column that does not."""
+"""Checks that JSON does not change features, and advises on a column that it changes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def changed_column_error(name: str, column: pd.Series[Any], how: str) -> DataErr
 
 
 def advise_on_changed_column(column: pd.Series[Any]) -> str:
-    """Advice for a column whose dtype or type of values JSON lacks."""
+    """Advice for a column with a dtype, or with values of a type, that JSON lacks."""
     import pandas as pd
 
     dtype = column.dtype
@@ -105,7 +105,7 @@ def _find_first_changed_row(before: pd.Series[Any], after: pd.Series[Any]) -> in
 
     if isinstance(before.dtype, np.dtype) and before.dtype.kind in "biuf":
         left, right = before.to_numpy(), after.to_numpy()
-        # JSON has no infinity: clients send null.
+        # JSON has no infinity, so clients send null.
         same = (left == right) | (np.isnan(right) & ~np.isfinite(left)) if left.dtype.kind == "f" else left == right
         return None if same.all() else int(np.argmin(same))
     for row, (left, right) in enumerate(zip(before.astype(object), after.astype(object), strict=True)):

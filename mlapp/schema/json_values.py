@@ -1,4 +1,4 @@
-"""Values as JSON values: NumPy's and pandas' scalars, arrays and times in the form that clients send and receive."""
+"""Converts values to JSON values: NumPy's and pandas' scalars, arrays and times, as clients send and receive them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def to_json_value(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
-        return str(value)  # NumPy's texts are str too, and JSON encoders refuse them
+        return str(value)  # NumPy's texts are a subclass of str that JSON encoders refuse
     if isinstance(value, float):
         return None if value != value else float(value)
     if isinstance(value, Decimal):

@@ -1,4 +1,4 @@
-"""Infers fields of NumPy numbers for all columns of a dtype at once: pandas' access by column is slow."""
+"""Infers fields of NumPy numbers for all columns of a dtype at once, because pandas' access by column is slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELLS = 1_000_000
-"""Number of values to copy at once, so that a large table is not in memory twice."""
+"""Values that are copied at once, so that a large table is not in memory twice."""
 
 
 def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[int, Field]:

@@ -1,9 +1,8 @@
-"""Decodes rows of numbers from JSON directly into an array, by simdjson if it is installed.
+"""Decodes rows of numbers from JSON directly into an array, if simdjson is installed.
 
-simdjson reads a row in less than half the time of msgspec, and many rows in a quarter, because no number becomes
-a Python object. Both read the same values, rounded to the nearest float. Everything else, and
-everything that is wrong, is left to msgspec: any text except a list of lists of numbers, each as long as the schema is
-wide.
+simdjson decodes a row in less than half the time of msgspec, and many rows in a quarter, because no number becomes a
+Python object. Both round to the nearest float. simdjson decodes only lists of lists of numbers, each as long as the
+schema is wide; msgspec decodes all other texts, and reports their errors.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 IS_AVAILABLE = simdjson is not None
 REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryError)
-"""Errors of simdjson for a text that it does not read."""
+"""Errors of simdjson for a text of another form."""
 LARGE = 1 << 19
-"""Bytes from which a text gets a parser of its own: a parser keeps memory for the largest text that it read."""
+"""Bytes from which a text gets its own parser: a parser keeps as much memory as its largest text needed."""
 MOST_AT_ONCE = 1 << 17
-"""Number of cells that are read in about 5 ms, however short they are."""
+"""Number of cells that take about 5 ms to decode, however short they are."""
 LONG = 1 << 14
 """Bytes from which NumPy counts faster than `bytes.count`."""
 EXACT = 2**53
-"""Whole numbers below it are exact as floats."""
+"""Integers below it are exact as floats."""
 QUOTE, OPEN = b'"['
 FEW = 16
-"""Rows of several types from which taking them apart by columns pays."""
+"""Minimum rows of several types for which converting them column by column pays."""
 
 
 class NumberRows:
@@ -87,7 +86,7 @@ class NumberRows:
                         raise ValueError("more than one key")
                     rows = rows[key]
                 count = len(rows)
-                # The only brackets must be those of the rows, because a list within a row is flattened too.
+                # No other brackets than those of the rows: `as_buffer` would flatten a list within a row too.
                 if count == 1:
                     is_flat = body.rfind(b"[") - 1 == body.find(b"[") or body.count(b"[") == 2
                 else:
@@ -104,8 +103,9 @@ class NumberRows:
         return decode
 
     def make_row_decoder(self, key: str, start: bytes) -> Callable[[list[bytes]], list[Part | None]]:
-        """A decoder of several short JSON texts, each parsed on its own. It reads one row of numbers that begins and
-        ends as usual. Any other text is None in its result, for `make_decoder`.
+        """A decoder of several short JSON texts with one row of numbers each.
+
+        Its result has None for a text that begins or ends otherwise; the decoder of `make_decoder` decodes that.
 
         Args:
             key: as for `make_decoder`.
@@ -122,10 +122,10 @@ class NumberRows:
             for text in texts:
                 part = None
                 inner = text[length:last]
-                # One list in one list, and one key: no other bracket is opened, and there is no text.
+                # One list in one list, and one key: there is no other opening bracket and no text.
                 if text[:length] == start and text[last:] == end and OPEN not in inner and QUOTE not in inner:
                     try:
-                        # Without a name for what is parsed: the parser reads no text while its last one is in use.
+                        # The parsed value gets no name: the parser parses no text while a value of the last one lives.
                         cells = bytes((parse(text)[key] if key else parse(text)).as_buffer(of_type=code))
                         if len(cells) == size:
                             part = Part(1, cells if is_double else convert(1, cells))
@@ -194,8 +194,10 @@ def _make_number_rows_parser() -> Callable[[bytes], Any]:
 
 
 def _cast_number_row_cells(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Raises:
-    ValueError: a value is beyond the type, or not whole, or not known exactly.
+    """Numbers in a dtype that holds them exactly, or rounded to its nearest float.
+
+    Raises:
+        ValueError: a value exceeds the dtype, is not an integer, or may have been rounded before.
     """
     if values.dtype == dtype:
         return values

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 SeveralDecoder: TypeAlias = Callable[["list[bytes]"], "list[Part | None]"]
 REFUSED = (msgspec.MsgspecError, UnicodeError, struct.error, OverflowError, RecursionError)
-"""Errors for a row that does not fit its type."""
+"""Errors for a body with a row that does not fit the schema."""
 LONGEST_KNOWN = 64
-"""Bytes of a body's start that are remembered."""
+"""Maximum bytes of a body's start that are remembered."""
 LONGEST_START = 4096
-"""Bytes in which the first row must begin."""
+"""Maximum bytes before the first row."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
 ESCAPED = re.compile(r'["\\\x00-\x1f]')
@@ -49,16 +49,16 @@ class RowCodec:
         self._takes_array = takes_array
         self._fast: dict[bytes, Callable[[bytes], Part | None]] = {}
         self._last: tuple[bytes, Callable[[bytes], Part | None] | None] = b"", None
-        """How the last body began, up to its first row, and what decodes it: those of one client begin alike."""
+        """The start of the last body, up to its first row, and its decoder: the bodies of one client start alike."""
         self._several: dict[bytes, Callable[[bytes], SeveralDecoder]] = {}
         self._decode_several: SeveralDecoder | None = None
         """Decodes bodies that begin like the last one."""
         self._rows: dict[type, Callable[[list[Any]], Part]] = {}
         self._numbers: dict[bytes, Callable[[bytes], Part | None]] = {}
         self.join: Callable[[list[Part]], Any] | None = None
-        """The features of several parts that are packed or tuples; None where no part is."""
+        """Joins the features of several parts that are packed or tuples; None if the schema has no such parts."""
         self.from_matrix: Callable[[Any], Part | None] = lambda inputs: None
-        """Finite numbers in one piece, an array or a conforming table, as the cells that they would be as JSON."""
+        """A packed part of an array or a table of finite numbers that fit the schema; None for other inputs."""
         self._prepare_row_decoders()
 
     def decode(self, body: bytes) -> Part | None:
@@ -115,7 +115,7 @@ class RowCodec:
             cells = [find_field_type(field) for field in schema.fields]
             if any(kind is None for kind in cells):
                 return
-            # msgspec supports no field names that JSON escapes. Such records go through `make_request_table`.
+            # msgspec supports no field names that JSON escapes: `make_request_table` handles such records.
             positions = [f"c{at}" for at in range(len(cells))]
             kinds = {b"[": make_row_type(positions, cells, array_like=True)}
             if not any(ESCAPED.search(name) for name in schema.names):
@@ -126,7 +126,7 @@ class RowCodec:
                 self._use_row_tuples(kinds)
 
     def _use_packed_rows(self, rows: dict[bytes, type], dtypes: list[str], build: Callable[[Any], Any]) -> None:
-        """Each row becomes its cells in machine form; a batch is a NumPy view of their concatenation."""
+        """Decode each row to its cells in machine form; a batch is a NumPy view of the concatenated rows."""
         import numpy as np
 
         from mlapp.schema.number_rows import NumberRows
@@ -169,7 +169,7 @@ class RowCodec:
         self._use_row_type(rows, width, part, numbers=NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
 
     def _use_row_tuples(self, rows: dict[bytes, type]) -> None:
-        """Each row becomes a tuple of its cells; a batch is built column by column."""
+        """Decode each row to a tuple of its cells; a batch is built column by column."""
         astuple = msgspec.structs.astuple
         fields = self.schema.fields
 
@@ -194,10 +194,14 @@ class RowCodec:
         texts: Sequence[int] = (),
         numbers: NumberRows | None = None,
     ) -> None:
-        """Decode rows of these types.
+        """Create the decoders of rows.
 
         Args:
+            rows: the msgspec types of a row, by its opening bracket.
+            width: number of cells of a row.
+            part: makes a part of decoded rows.
             texts: the positions of the texts in a row.
+            numbers: decodes rows of numbers faster, if the schema has only numbers.
         """
         optional = [at for at in texts if self.schema.fields[at].nullable]
         for bracket, row in rows.items():
@@ -236,7 +240,7 @@ class RowCodec:
 
     @cached_property
     def _columns(self) -> Any:
-        """The names as Python texts, which are faster to list than pandas' Arrow texts."""
+        """The column names as Python texts, which are faster to list than pandas' Arrow texts."""
         import numpy as np
         import pandas as pd
 
@@ -263,7 +267,7 @@ def _make_row_decoder(
     quotes = 2 * (names + texts)
 
     def count_quotes(one: Part) -> int:
-        """Quotes of a body without a duplicate key or an escaped quote."""
+        """The number of quotes in a body without a duplicate key or an escaped quote."""
         nulls = sum(cells[at] is None for cells in one.tuples or () for at in optional)
         return outer + quotes * one.rows - 2 * nulls
 
@@ -281,8 +285,8 @@ def _make_row_decoder(
             except REFUSED:
                 pass
             parts.append(one)
-        # The types do not detect a duplicate key. Then there are too many quotes. Each body has enough of them, so
-        # that one count tells of all.
+        # The types do not detect a duplicate key, which adds quotes. No body has fewer quotes than expected, so one
+        # count of all bodies tells whether any has more.
         if optional or None in parts or count_byte(b"".join(bodies), b'"') > expected:
             for at, (body, one) in enumerate(zip(bodies, parts, strict=True)):
                 if one is not None and body.count(b'"') > count_quotes(one):

@@ -1,4 +1,4 @@
-"""Makes msgspec types from the schema to check the cells of rows, and columns from the checked cells."""
+"""Creates msgspec types that check rows against the schema, and pandas columns of the checked cells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKED = {
     "uint8": "B",
     "bool": "?",
 }
-"""The struct format of each dtype that has a fixed size."""
+"""The struct format of each dtype of fixed size."""
 
 
 def make_row_type(names: Sequence[str], cells: Sequence[Any], *, array_like: bool) -> type:

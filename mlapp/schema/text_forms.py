@@ -39,9 +39,9 @@ class TextForm:
         wanted: description of a value, for errors.
         placeholder: an example if no value can be stored.
         json_schema: of the texts.
-        read: a text, or a value of Python's or pandas', and the dtype → the value in that dtype. It raises ValueError
-            for a text of another form and for a value that the dtype cannot hold exactly.
-        is_ordered: the values have a smallest and a largest one.
+        read: converts a text, or a Python or pandas value, to the given dtype. Raises ValueError for a text of another
+            form and for a value that the dtype cannot hold exactly.
+        is_ordered: whether the values have an order, and so a range.
     """
 
     dtypes: tuple[str, ...]
@@ -145,9 +145,9 @@ def _read_period_text_form(value: Any, dtype: str) -> Any:
     if isinstance(value, str) and len(value) < LONGEST:
         try:
             found = pd.Period(value, freq=wanted.freq)
-        except AttributeError as error:  # of pandas, for a time of day with nanoseconds
+        except AttributeError as error:  # raised by pandas for a time of day with nanoseconds
             raise ValueError(value) from error
-    # A date is not a month: it would lose its day.
+    # A date is no month, because it would lose its day.
     if not isinstance(found, pd.Period) or found.freq != wanted.freq or (value is not found and str(found) != value):
         raise ValueError(value)
     return found

@@ -1,4 +1,4 @@
-"""Texts of dates and times, and the units that columns of them have."""
+"""Checks texts of dates and times, and whether a column's unit can hold times exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNIT = re.compile(r"\[(n?s|ms|us)\W")
 
 
 def is_time_text(value: str) -> bool:
-    """Whether a text can be a date or time of ISO 8601, and does not depend on the time of its reading."""
+    """Whether a text can be a date or time of ISO 8601, unlike `now`, which depends on when it is read."""
     return TIME.fullmatch(value) is not None
 
 

@@ -18,10 +18,10 @@ def is_zoned(value: Any) -> bool:
 
 
 def fits_zone(field: Field, value: Any) -> bool:
-    """Whether a time, or its text, fits the column without a guess at its zone.
+    """Whether a time, or its text, fits the column without guessing its zone.
 
-    A column without zones takes times without zones. One with a zone takes times of any zone, and times without
-    a zone only if the column is in UTC.
+    A column without a zone accepts times without a zone. A column with a zone accepts times with any zone; it accepts
+    times without a zone only if it is in UTC.
     """
     if not is_zoned_dtype(field.dtype):
         return not is_zoned(value)
@@ -34,5 +34,5 @@ def is_utc(dtype: str) -> bool:
 
 
 def is_zoned_dtype(dtype: str) -> bool:
-    """Whether times of that dtype have a zone: pandas and Arrow name it after a comma."""
+    """Whether times of that dtype have a zone, which pandas and Arrow name after a comma."""
     return "," in dtype
