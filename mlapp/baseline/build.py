@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlapp.baseline.baseline import Column
 from mlapp.baseline.redaction import NO_RULES, find_redaction_step, is_redacted_column
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ def draw_baseline_rows(features: Any, most: int = MOST_ROWS) -> Any:
     rows = count_feature_rows(features) or 0
     if rows <= most:
         return features
-    return take_feature_container_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
+    return take_feature_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
 
 
 def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:

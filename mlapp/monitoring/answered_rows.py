@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, expand_calls
-from mlapp.schema.feature_containers import take_feature_container_rows
+from mlapp.schema.feature_containers import take_feature_rows
 from mlapp.schema.part import Part
 
 if TYPE_CHECKING:
@@ -208,4 +208,4 @@ def join_logged_rows(model: Any, pieces: Sequence[LoggedRows]) -> LoggedRows:
 
 def take_rows(features: Any, rows: NDArray[np.int64]) -> Any:
     """Rows of features."""
-    return features[rows] if isinstance(features, np.ndarray) else take_feature_container_rows(features, rows)
+    return features[rows] if isinstance(features, np.ndarray) else take_feature_rows(features, rows)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROWS = 100
 """Maximum rows whose values are compared."""
-MOST_COLUMNS = 5_000
+MAX_COLUMNS = 5_000
 """Maximum columns of a table that are compared."""
 
 
@@ -33,20 +33,23 @@ def find_array_columns(features: Any, table: Any) -> list[str]:
     names = list(getattr(table, "columns", ()))
     if getattr(features, "ndim", 0) != 2 or not hasattr(table, "iloc") or len(features) != len(table):
         return []
-    if not all(isinstance(name, str) for name in names) or len(names) > MOST_COLUMNS:
+    if not all(isinstance(name, str) for name in names) or len(names) > MAX_COLUMNS:
         return []
     rows = np.linspace(0, len(table) - 1, min(len(table), ROWS)).astype(int)
-    known: dict[bytes, list[str]] = {}
+    names_by_values: dict[bytes, list[str]] = {}
     for name in dict.fromkeys(names):
         column = table[name]
         if getattr(column.dtype, "kind", "O") in "biuf" and column.ndim == 1:
-            some = column.iloc[rows]
+            values = column.iloc[rows]
             if features.dtype.kind == "f":
-                some = some.to_numpy(dtype=features.dtype, na_value=np.nan)
-            known.setdefault(np.asarray(some).astype(features.dtype).tobytes(), []).append(name)
-    found = [known.get(np.ascontiguousarray(features[rows, at]).tobytes(), []) for at in range(features.shape[1])]
-    chosen = [names[0] for names in found if len(names) == 1]
-    return chosen if len(chosen) == len(found) == len(set(chosen)) else []
+                values = values.to_numpy(dtype=features.dtype, na_value=np.nan)
+            names_by_values.setdefault(np.asarray(values).astype(features.dtype).tobytes(), []).append(name)
+    candidates = [
+        names_by_values.get(np.ascontiguousarray(features[rows, position]).tobytes(), [])
+        for position in range(features.shape[1])
+    ]
+    columns = [names[0] for names in candidates if len(names) == 1]
+    return columns if len(columns) == len(candidates) == len(set(columns)) else []
 
 
 def order_array_columns(inputs: Any, schema: Schema) -> Any:
@@ -76,16 +79,16 @@ def order_array_columns(inputs: Any, schema: Schema) -> Any:
     return [[record[name] for name in schema.columns] for record in records]
 
 
-def check_array_column_names(given: Sequence[str], schema: Schema) -> None:
+def check_array_column_names(names: Sequence[str], schema: Schema) -> None:
     """Check that the names are the array's columns, in any order, besides other columns of training's table.
 
     Raises:
         InputError: names the wrong ones.
     """
-    problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in given]
-    known = {*schema.columns, *schema.unused}
-    problems += [Problem(f"column '{name}' is unknown", field=name) for name in given if name not in known]
-    problems += [Problem(f"column '{name}' appears twice", field=name) for name in set(given) if given.count(name) > 1]
+    problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in names]
+    allowed = {*schema.columns, *schema.unused}
+    problems += [Problem(f"column '{name}' is unknown", field=name) for name in names if name not in allowed]
+    problems += [Problem(f"column '{name}' appears twice", field=name) for name in set(names) if names.count(name) > 1]
     if problems:
         raise InputError(problems, f"Send these columns: {list_names(schema.columns)}; or rows without names.")
 
@@ -93,17 +96,21 @@ def check_array_column_names(given: Sequence[str], schema: Schema) -> None:
 def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:
     import numpy as np
 
-    wanted = np.dtype(dtype)
+    target = np.dtype(dtype)
     try:
-        given = np.asarray(inputs)
-        if not all(_is_castable_to_array(found, wanted.kind) for found in _collect_schema_array_types(inputs, given)):
+        original = np.asarray(inputs)
+        if not all(_is_castable_to_array(kind, target.kind) for kind in _collect_schema_array_types(inputs, original)):
             raise ValueError("a value has another type")
         with np.errstate(invalid="ignore", over="ignore"):
-            array = given.astype(wanted, copy=False)
-        if wanted.kind == "f" and given.dtype.kind in "fiu" and bool((np.isinf(array) & np.isfinite(given)).any()):
+            array = original.astype(target, copy=False)
+        if (
+            target.kind == "f"
+            and original.dtype.kind in "fiu"
+            and bool((np.isinf(array) & np.isfinite(original)).any())
+        ):
             raise ValueError("a value is out of range")
         # NumPy truncates values that do not fit an integer type.
-        if wanted.kind in "iu" and given.dtype != wanted and not (array == given).all():
+        if target.kind in "iu" and original.dtype != target and not (array == original).all():
             raise ValueError("a value is out of range or not a whole number")
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError([Problem(f"inputs is not an array of {dtype}: {error}")]) from None
@@ -125,11 +132,11 @@ def _collect_schema_array_types(inputs: Any, array: np.ndarray[Any, Any]) -> set
     return set(map(type, values)) if isinstance(values, list) else {array.dtype.type}
 
 
-def _is_castable_to_array(found: type, kind: str) -> bool:
+def _is_castable_to_array(value_type: type, kind: str) -> bool:
     """Whether a dtype of this kind can hold values of a type. A missing value is NaN, which only floats hold."""
-    if found is type(None):
+    if value_type is type(None):
         return kind == "f"
-    if found.__name__ in ("bool", "bool_"):
+    if value_type.__name__ in ("bool", "bool_"):
         return kind == "b"
-    is_array = hasattr(found, "__array__") and not issubclass(found, str)
-    return kind != "b" and (issubclass(found, numbers.Real) or is_array)
+    is_array = hasattr(value_type, "__array__") and not issubclass(value_type, str)
+    return kind != "b" and (issubclass(value_type, numbers.Real) or is_array)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.schema.fields import Field, find_float_field_bound, find_integer_field_bounds
-from mlapp.schema.time_texts import fit_time_unit, is_time_text
+from mlapp.schema.time_texts import can_hold_time_series, is_time_text
 from mlapp.schema.zones import fits_zone
 
 NONE = type(None)
@@ -33,9 +33,9 @@ def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
             case "string":
                 return kinds <= {str}
             case "category":
-                known = field.categories or []
-                is_clear = bool not in kinds and bool not in map(type, known)  # True is 1 to a set
-                return is_clear and kinds <= {str, int, float} and set(values) <= set(known)
+                categories = field.categories or []
+                is_clear = bool not in kinds and bool not in map(type, categories)  # True is 1 to a set
+                return is_clear and kinds <= {str, int, float} and set(values) <= set(categories)
             case "number":
                 size = np.abs(np.array(values, float)) if kinds <= {int, float} else np.array(np.inf)
                 return bool((size <= find_float_field_bound(field.dtype)).all())
@@ -46,7 +46,7 @@ def accepts_values_in_bulk(field: Field, values: list[Any]) -> bool:
                 is_time_text(value) and fits_zone(field, value) for value in values
             ):
                 times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True)
-                return bool(times.notna().all()) and fit_time_unit(field, times)
+                return bool(times.notna().all()) and can_hold_time_series(field, times)
     except (TypeError, ValueError, OverflowError):  # a value's type or size requires a check of each value
         pass
     return False

@@ -43,11 +43,11 @@ def cast_column(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
         case "integer" | "number" | "boolean":
             return _cast_numbers(column, field)
     if field.type in TEXT_FORMS:
-        return read_text_forms(column, field, choose_missing_value(field))
+        return read_text_forms(column, field, find_missing_marker(field))
     return _cast_to_objects(column, field, None) if field.dtype == "object" else column.infer_objects()
 
 
-def choose_missing_value(field: Field) -> Any:
+def find_missing_marker(field: Field) -> Any:
     """The missing value of a column of objects in training."""
     import pandas as pd
 
@@ -79,7 +79,7 @@ def _cast_to_objects(column: pd.Series[Any], field: Field, make: Callable[[Any],
     """A column of Python objects, with training's marker for missing values."""
     import pandas as pd
 
-    marker = choose_missing_value(field)
+    marker = find_missing_marker(field)
     # One by one: pandas treats a list in a cell as several values.
     values: Any = [marker if is_missing_value(value) else value if make is None else make(value) for value in column]
     return pd.Series(values, index=column.index, dtype=object)
@@ -89,7 +89,7 @@ def _cast_times(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     import pandas as pd
 
     if field.dtype == "object":  # training had datetime.date objects
-        marker = choose_missing_value(field)
+        marker = find_missing_marker(field)
         values = [marker if is_missing_value(value) else pd.Timestamp(value).date() for value in column]
         return pd.Series(values, index=column.index, dtype=object)
     # Via UTC: the values of one column can have different zones, or none.

@@ -25,25 +25,25 @@ PLAIN = (None, "object", "str")
 """Dtypes of categories whose values pandas converts to JSON."""
 REWRITTEN = ("datetime64", "timedelta64", "time", "uuid")
 """Dtypes of categories with several texts for a value."""
-MOST_KNOWN = 256
+MAX_DTYPES = 256
 """Number of cached dtypes."""
-_known: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
+_dtypes: dict[int, tuple[Field, pd.CategoricalDtype]] = {}
 """Dtypes by the identity of their fields: comparing many categories would take longer than the rest of a request."""
 
 
 def make_category_dtype(field: Field) -> pd.CategoricalDtype:
     """The dtype of a categorical column in training: its categories, their order and dtype."""
-    known = _known.get(id(field))
-    if known is not None and known[0] is field:
-        return known[1]
+    cached = _dtypes.get(id(field))
+    if cached is not None and cached[0] is field:
+        return cached[1]
     values = field.categories or []
-    found: pd.CategoricalDtype = _build_category_dtype(
+    dtype: pd.CategoricalDtype = _build_category_dtype(
         tuple(values), tuple(map(type, values)), field.category_dtype, field.ordered
     )
-    if len(_known) >= MOST_KNOWN:
-        _known.clear()
-    _known[id(field)] = field, found
-    return found
+    if len(_dtypes) >= MAX_DTYPES:
+        _dtypes.clear()
+    _dtypes[id(field)] = field, dtype
+    return dtype
 
 
 @lru_cache(maxsize=256)
@@ -68,23 +68,23 @@ def convert_categories_as_sent(column: pd.Series[Any], field: Field) -> pd.Serie
         column = column.astype(object).map(to_json_value)
     if not str(field.category_dtype).startswith(REWRITTEN):
         return column
-    known = set(field.categories or ())
-    return column.map(lambda value: _match_category_text(value, field, known))
+    texts = set(field.categories or ())
+    return column.map(lambda value: _match_category_text(value, field, texts))
 
 
-def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
+def _match_category_text(value: Any, field: Field, texts: set[Any]) -> Any:
     """The category's text of a time or duration in another notation; other values unchanged."""
     import pandas as pd
 
-    if not isinstance(value, str) or value in known:
+    if not isinstance(value, str) or value in texts:
         return value
     dtype = str(field.category_dtype)
     try:
         if dtype.startswith("timedelta64"):
-            return next((text for text in known if parse_duration(text) == parse_duration(value)), value)
+            return next((match for match in texts if parse_duration(match) == parse_duration(value)), value)
         if dtype in TEXT_FORMS:
-            text = str(write_text_form(TEXT_FORMS[dtype].read(value, "object")))
-            return text if text in known else value
+            match = str(write_text_form(TEXT_FORMS[dtype].read(value, "object")))
+            return match if match in texts else value
         if not is_time_text(value):
             return value
         time = pd.Timestamp(value)
@@ -93,17 +93,17 @@ def _match_category_text(value: Any, field: Field, known: set[Any]) -> Any:
             return value
         if zone and time.tzinfo is None and is_utc(dtype):
             time = time.tz_localize("UTC")
-        text = (time.tz_convert(zone) if zone else time).isoformat()
+        match = (time.tz_convert(zone) if zone else time).isoformat()
     except (ValueError, OverflowError):
         return value
-    return text if text in known else value
+    return match if match in texts else value
 
 
 def is_category(field: Field, value: Any) -> bool:
     """Whether a JSON value is one of the field's categories. True is not 1."""
     is_bool = isinstance(value, bool)
     try:
-        return any(value == known and isinstance(known, bool) == is_bool for known in field.categories or ())
+        return any(value == category and isinstance(category, bool) == is_bool for category in field.categories or ())
     except ValueError:  # an array, whose comparison has no truth value
         return False
 
@@ -116,8 +116,8 @@ def cast_categories(column: pd.Series[Any], field: Field) -> pd.Series[Any]:
     if field.category_dtype in PLAIN:
         return column.astype(dtype)
     codes = {value: code for code, value in enumerate(field.categories or [])}
-    found = [-1 if pd.isna(value) else codes[value] for value in column.tolist()]
-    return pd.Series(pd.Categorical.from_codes(found, dtype=dtype), index=column.index, name=column.name)
+    positions = [-1 if pd.isna(value) else codes[value] for value in column.tolist()]
+    return pd.Series(pd.Categorical.from_codes(positions, dtype=dtype), index=column.index, name=column.name)
 
 
 def _restore_categories(values: list[Any], dtype: str) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 from mlapp.errors import InputError, Problem, list_names, suggest_nearest
 from mlapp.schema.fields import Schema
 
-MOST = 10
+MAX_REPORTED = 10
 """Maximum problems of a kind that an error names."""
 
 
-def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
+def check_column_names(column_names: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
     """Check that a table has the schema's columns, in any order, and otherwise only training's unused columns.
 
     Args:
@@ -24,40 +24,40 @@ def check_column_names(given: Sequence[str], schema: Schema, *, ignore_unknown: 
         InputError: names the missing, unknown or duplicate ones; the first few of many.
     """
     names = schema.names
-    used, counts = set(names), Counter(given)
-    known = used | set(schema.unused)
+    used, counts = set(names), Counter(column_names)
+    allowed = used | set(schema.unused)
     problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
-    unknown = islice((name for name in counts if name not in known and not ignore_unknown), MOST)
+    unknown = islice((name for name in counts if name not in allowed and not ignore_unknown), MAX_REPORTED)
     problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
-    twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MOST)
+    twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MAX_REPORTED)
     problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
     _refuse_column_problems(problems, names)
 
 
 def check_record_columns(
-    records: Sequence[Mapping[str, Any]], schema: Schema, first: int, *, ignore_unknown: bool = False
+    records: Sequence[Mapping[str, Any]], schema: Schema, first_row: int, *, ignore_unknown: bool = False
 ) -> None:
     """Check that each record has the schema's columns, and otherwise only training's unused columns.
 
     Args:
-        first: the number of the first row.
+        first_row: the number of the first row.
         ignore_unknown: accept unknown columns.
 
     Raises:
         InputError: names the missing and unknown ones with their rows; the first few of many.
     """
     names = schema.names
-    expected, known = set(names), {*names, *schema.unused}
+    expected, allowed = set(names), {*names, *schema.unused}
     problems = []
-    for row, record in enumerate(records, first):
+    for row, record in enumerate(records, first_row):
         if record.keys() == expected:
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
             Problem(_describe_unknown_column(row, str(name), names), field=str(name), row=row)
-            for name in islice((name for name in record if name not in known and not ignore_unknown), MOST)
+            for name in islice((name for name in record if name not in allowed and not ignore_unknown), MAX_REPORTED)
         ]
-        if len(problems) >= MOST:
+        if len(problems) >= MAX_REPORTED:
             break
     _refuse_column_problems(problems, names)
 

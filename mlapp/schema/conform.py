@@ -16,7 +16,7 @@ from mlapp.schema.column_check import check_column_names
 from mlapp.schema.dtypes import is_missing_value
 from mlapp.schema.fields import Field, Schema, find_float_field_bound, find_integer_field_bounds
 from mlapp.schema.text_forms import TEXT_FORMS, accepts_text_form
-from mlapp.schema.time_texts import fits_time_unit, has_dates, is_time_text
+from mlapp.schema.time_texts import can_hold_time, has_dates_only, is_time_text
 from mlapp.schema.zones import fits_zone, is_zoned_dtype
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ WANTED = {
 }
 
 
-def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
+def conform_table(
+    table: pd.DataFrame, schema: Schema, first_row: int = 0, *, ignore_unknown: bool = False
+) -> pd.DataFrame:
     """The schema's columns of `table`, in training order and type.
 
     Args:
-        first: the number of its first row, if it is a part of a larger table.
+        first_row: the number of its first row, if it is a part of a larger table.
         ignore_unknown: drop unknown columns instead of refusing them.
 
     Raises:
@@ -59,15 +61,15 @@ def conform_table(table: pd.DataFrame, schema: Schema, first: int = 0, *, ignore
     floats = _conform_floats(table, schema)
     if floats is not None:
         return floats.set_axis(schema.labels, axis=1) if schema.has_integer_names else floats
-    return conform_columns(table, schema, first, table.index)
+    return conform_columns(table, schema, first_row, table.index)
 
 
-def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.DataFrame:
+def conform_columns(columns: Any, schema: Schema, first_row: int, index: Any) -> pd.DataFrame:
     """A table of the columns of all fields, in the schema's types.
 
     Args:
         columns: a table, or Series by name.
-        first: as for `conform_table`.
+        first_row: as for `conform_table`.
 
     Raises:
         InputError: as for `conform_table`.
@@ -80,7 +82,7 @@ def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.
         column = convert_categories_as_sent(columns[field.name], field)
         bad = _find_nonconforming_row(column, field)
         if bad is not None:
-            problems.append(_describe_nonconforming_value(column.iloc[bad], field, first + bad))
+            problems.append(_describe_nonconforming_value(column.iloc[bad], field, first_row + bad))
             continue
         try:
             typed[field.name] = cast_column(column, field)
@@ -88,8 +90,8 @@ def conform_columns(columns: Any, schema: Schema, first: int, index: Any) -> pd.
             problems.append(Problem(f"column '{field.name}': {error}", field=field.name))
     if problems:
         raise InputError(problems)
-    found = pd.DataFrame(typed, index=index)
-    return found.set_axis(schema.labels, axis=1) if schema.has_integer_names else found
+    table = pd.DataFrame(typed, index=index)
+    return table.set_axis(schema.labels, axis=1) if schema.has_integer_names else table
 
 
 def _conform_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
@@ -142,7 +144,7 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
         return 0
     if kind != "f":
         if field.type == "number":
-            low, end = _find_whole_float_bounds(field.dtype)
+            low, end = _find_float_integer_bounds(field.dtype)
         else:
             low, end = find_integer_field_bounds(field.dtype)
         good = (column.to_numpy() >= low) & (column.to_numpy() < end)
@@ -151,9 +153,9 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
     good = np.isfinite(values)
     if field.nullable:
         good = good | ~good
-    bound = find_float_field_bound(field.dtype)
-    if field.type == "number" and bound < np.finfo(values.dtype).max:
-        good = good & ~(np.isfinite(values) & (np.abs(values) > bound))
+    limit = find_float_field_bound(field.dtype)
+    if field.type == "number" and limit < np.finfo(values.dtype).max:
+        good = good & ~(np.isfinite(values) & (np.abs(values) > limit))
     if field.type == "integer":
         values = values.astype("float64", copy=False)  # half precision cannot hold the bounds
         low, end = find_integer_field_bounds(field.dtype)
@@ -165,10 +167,10 @@ def _find_nonconforming_number(column: pd.Series[Any], field: Field) -> int | No
     return -1 if good.all() else int(np.argmin(good))
 
 
-def _find_whole_float_bounds(dtype: str) -> tuple[int, int]:
+def _find_float_integer_bounds(dtype: str) -> tuple[int, int]:
     """As `find_integer_field_bounds`, for integers in a floating-point dtype, which can round them."""
-    bound = int(find_float_field_bound(dtype))
-    return -bound, bound + 1
+    limit = int(find_float_field_bound(dtype))
+    return -limit, limit + 1
 
 
 def _is_conforming_value(field: Field, value: Any) -> bool:
@@ -189,7 +191,7 @@ def _is_conforming_value(field: Field, value: Any) -> bool:
             return isinstance(value, str)
         case "datetime":
             time = _parse_conforming_datetime(value)
-            return time is not None and fits_zone(field, time) and fits_time_unit(field, time)
+            return time is not None and fits_zone(field, time) and can_hold_time(field, time)
         case "category":
             return is_category(field, value)
     return accepts_text_form(field, value) if field.type in TEXT_FORMS else True
@@ -222,14 +224,14 @@ def _parse_conforming_datetime(value: Any) -> pd.Timestamp | None:
 
 def _describe_time_problem(field: Field, time: pd.Timestamp) -> str:
     if fits_zone(field, time):
-        lost = "a time of day" if has_dates(field) else "more decimals"
+        lost = "a time of day" if has_dates_only(field) else "more decimals"
         return f"has {lost}, but the training data has none: send it without"
     if is_zoned_dtype(field.dtype):
         return "has no time zone, but the training data has one: send it with one, such as 2026-01-31T12:00:00+01:00"
     return "has a time zone, but the training data has none: send the local time without one"
 
 
-def _is_rounded_by_column(value: Any, field: Field) -> bool:
+def _is_inexact_integer(value: Any, field: Field) -> bool:
     """Whether a refused value is an integer that arrived as a float, and so can have been rounded by the client."""
     is_float = field.type == "integer" and isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     return is_float and float(value).is_integer() and _is_conforming_integer(field.dtype, value)
@@ -249,14 +251,14 @@ def _describe_nonconforming_value(value: Any, field: Field, row: int) -> Problem
     if is_missing_value(value):
         detail = f"column '{field.name}', row {row}: the value is missing; the training data had no missing values"
     elif field.type == "category":
-        listed = ", ".join(str(category) for category in (field.categories or [])[:10])
-        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listed}"
+        listing = ", ".join(str(category) for category in (field.categories or [])[:10])
+        detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is not one of {listing}"
     elif isinstance(value, float) and math.isinf(value):
         detail = f"column '{field.name}', row {row}: the value is infinite; the training data had no infinite values"
     elif field.type == "datetime" and (time := _parse_conforming_datetime(value)) is not None:
         problem = _describe_time_problem(field, time)
         detail = f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} {problem}"
-    elif _is_rounded_by_column(value, field):
+    elif _is_inexact_integer(value, field):
         detail = (
             f"column '{field.name}', row {row}: {_format_nonconforming_value(value)} is too large for a float to "
             "represent exactly: send it as an integer"

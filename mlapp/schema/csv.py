@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mlapp.errors import InputError, Problem
 from mlapp.schema.arrays import check_array_column_names
 from mlapp.schema.csv_cells import Cells, convert_csv_cells, convert_number_cells, parse_number_cell
-from mlapp.schema.csv_lines import MOST, CsvError, detect_line_delimiter, open_csv_lines
+from mlapp.schema.csv_lines import MAX_REPORTED, CsvError, detect_line_delimiter, open_csv_rows
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
         CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
         InputError: a row has more or fewer cells than the header; a column is duplicated; there are no rows.
     """
-    found, _ = next(read_csv_in_pieces(content, schema))
-    return found
+    rows, _ = next(read_csv_in_pieces(content, schema))
+    return rows
 
 
 def read_csv_in_pieces(
@@ -54,19 +54,19 @@ def read_csv_in_pieces(
         CsvError, InputError: as for `read_csv`; CsvError, more than `max_columns` columns.
     """
     text = _decode_csv_text(content)
-    by = detect_line_delimiter(text.partition("\n")[0], len(schema.fields))
-    source = open_csv_lines(text, by)
-    first = source.take_first()
-    if first is None:
+    delimiter = detect_line_delimiter(text.partition("\n")[0], len(schema.fields))
+    lines = open_csv_rows(text, delimiter)
+    first_line = lines.take_first()
+    if first_line is None:
         raise InputError([Problem("the CSV is empty")], "Send a header line, and a line for each row.")
-    if len(first) > max_columns:
-        raise CsvError(f"it has {len(first)} columns; the model takes {len(schema.names)}")
+    if len(first_line) > max_columns:
+        raise CsvError(f"it has {len(first_line)} columns; the model takes {len(schema.names)}")
     names = schema.names
-    known = {*names, *schema.unused}
-    header = [EMPTY if cell is None else cell if cell in known else cell.strip() for cell in first]
+    column_names = {*names, *schema.unused}
+    header = [EMPTY if cell is None else cell if cell in column_names else cell.strip() for cell in first_line]
     has_header = _is_csv_header(header, schema)
     if not has_header:
-        source.restart()
+        lines.restart()
     width = len(header) if has_header else len(names) or len(header)
     columns = header if has_header else names
     _refuse_untyped_csv_columns(columns, schema)
@@ -76,17 +76,17 @@ def read_csv_in_pieces(
     if schema.kind == "array" and has_header and schema.columns:
         check_array_column_names(header, schema)
         order = [header.index(name) for name in schema.columns]
-    before, count = 0, max(cells // max(width, 1), 1)
+    rows_before, rows_per_piece = 0, max(cells // max(width, 1), 1)
     while True:
-        body, rows = source.take_columns(width, count, before)
-        if before and not rows:
+        body, rows = lines.take_columns(width, rows_per_piece, rows_before)
+        if rows_before and not rows:
             return
         if not rows:
             raise InputError([Problem("the CSV has a header and no rows")], "Send a line for each row.")
         if order is not None:
             body = [body[at] for at in order]
         yield _make_csv_table(body, columns, schema), rows * width
-        before += rows
+        rows_before += rows
 
 
 def _make_csv_table(body: list[Cells], header: Sequence[str], schema: Schema) -> pd.DataFrame | list[Any]:
@@ -117,21 +117,23 @@ def _decode_csv_text(content: bytes) -> str:
 def _is_csv_header(header: list[str], schema: Schema) -> bool:
     if schema.kind == "array":
         return any(parse_number_cell(cell) is cell for cell in header if cell)
-    known = {name.strip().casefold() for name in (*schema.names, *schema.unused)}
-    return len(header) != len(schema.fields) or any(cell.casefold() in known for cell in header)
+    column_names = {name.strip().casefold() for name in (*schema.names, *schema.unused)}
+    return len(header) != len(schema.fields) or any(cell.casefold() in column_names for cell in header)
 
 
 def _refuse_duplicate_csv_columns(header: Sequence[str], names: Sequence[str]) -> None:
     counts = Counter(header)
-    twice = [name for name in names if counts[name] > 1]
-    if twice:
-        raise InputError([Problem(f"column '{name}' appears twice", field=name) for name in twice[:MOST]])
+    duplicates = [name for name in names if counts[name] > 1]
+    if duplicates:
+        raise InputError([Problem(f"column '{name}' appears twice", field=name) for name in duplicates[:MAX_REPORTED]])
 
 
 def _refuse_untyped_csv_columns(header: Sequence[str], schema: Schema) -> None:
     """Refuse columns of lists, records, or values of several types: CSV would make texts of all of them."""
     untyped = {field.name for field in schema.fields if field.type == "any" and field.example is not None}
-    if found := [name for name in header if name in untyped]:
-        details = [f"column '{name}' has values of several types, lists or records" for name in found[:MOST]]
-        problems = [Problem(detail, field=name) for detail, name in zip(details, found, strict=False)]
+    if untyped_names := [name for name in header if name in untyped]:
+        details = [
+            f"column '{name}' has values of several types, lists or records" for name in untyped_names[:MAX_REPORTED]
+        ]
+        problems = [Problem(detail, field=name) for detail, name in zip(details, untyped_names, strict=False)]
         raise InputError(problems, "CSV cannot distinguish them: send JSON.")

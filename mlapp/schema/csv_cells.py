@@ -37,8 +37,8 @@ def convert_csv_cells(cells: Sequence[str | None], field: Field | None, width: i
     numbers = convert_number_cells(cells, dtype)
     if numbers is not None:
         return numbers
-    read = _choose_cell_reader(field)
-    values: list[Any] = list(cells) if read is _keep_cell else [read(cell) for cell in cells]
+    parse_cell = _choose_cell_reader(field)
+    values: list[Any] = list(cells) if parse_cell is _keep_cell else [parse_cell(cell) for cell in cells]
     kinds = set(map(type, values))
     if kinds == {float}:
         return np.array(values, dtype="float64")
@@ -76,11 +76,11 @@ def convert_number_cells(cells: Cells, dtype: str | None) -> Any:
     if dtype is None:
         return None
     try:
-        found = np.fromiter(map(float if dtype == "float64" else int, cells), dtype, len(cells))  # type: ignore[arg-type]
+        numbers = np.fromiter(map(float if dtype == "float64" else int, cells), dtype, len(cells))  # type: ignore[arg-type]
         has_underscore = "_" in "".join(cells)  # type: ignore[arg-type]  # Python allows it in numbers
     except (TypeError, ValueError, OverflowError):
         return None
-    return None if has_underscore or np.isnan(found).any() else found
+    return None if has_underscore or np.isnan(numbers).any() else numbers
 
 
 def _keep_cell(cell: str | None) -> str | None:
@@ -95,8 +95,10 @@ def _choose_cell_reader(field: Field | None) -> Callable[[str | None], Any]:
     if field.type == "boolean":
         return _parse_boolean_cell
     if field.type == "category" and not all(isinstance(value, str) for value in field.categories or ()):
-        known = {str(value): value for value in field.categories or ()}
-        return lambda cell: None if _is_missing_csv_cell(cell) else known.get(cell or "", _parse_untyped_cell(cell))
+        categories = {str(value): value for value in field.categories or ()}
+        return lambda cell: (
+            None if _is_missing_csv_cell(cell) else categories.get(cell or "", _parse_untyped_cell(cell))
+        )
     if field.type in ("string", "category", "bytes"):  # `null` is base64, too
         return _keep_cell
     return lambda cell: None if _is_missing_csv_cell(cell) else cell

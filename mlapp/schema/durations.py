@@ -39,14 +39,14 @@ def parse_duration(text: str) -> int:
     Raises:
         ValueError: it is neither. Months and years have no fixed length.
     """
-    if (found := ISO.fullmatch(text)) is not None:
-        sign, *numbers, fraction = found.groups()
+    if (match := ISO.fullmatch(text)) is not None:
+        sign, *numbers, fraction = match.groups()
         weeks, days, hours, minutes, seconds = (int(number or 0) for number in numbers)
         whole = (7 * weeks + days) * DAY + (hours * 3600 + minutes * 60 + seconds) * SECOND
         part = _parse_duration_fraction(fraction) * (-1 if (numbers[-1] or "").startswith("-") else 1)
         return -(whole + part) if sign == "-" else whole + part
-    if text and (found := PANDAS.fullmatch(text)) is not None:
-        day, sign, *clock, fraction = found.groups()
+    if text and (match := PANDAS.fullmatch(text)) is not None:
+        day, sign, *clock, fraction = match.groups()
         hours, minutes, seconds = (int(number or 0) for number in clock)
         time = (hours * 3600 + minutes * 60 + seconds) * SECOND + _parse_duration_fraction(fraction)
         return int(day or 0) * DAY + (-time if sign == "-" else time)
@@ -55,8 +55,8 @@ def parse_duration(text: str) -> int:
 
 def count_nanoseconds(value: timedelta) -> int:
     """The nanoseconds of a timedelta of Python or pandas."""
-    own = getattr(value, "nanoseconds", 0)  # only pandas' type has them
-    return value.days * DAY + value.seconds * SECOND + value.microseconds * 1000 + int(own)
+    nanoseconds = getattr(value, "nanoseconds", 0)  # only pandas' type has them
+    return value.days * DAY + value.seconds * SECOND + value.microseconds * 1000 + int(nanoseconds)
 
 
 def _parse_duration_fraction(digits: str | None) -> int:

@@ -23,7 +23,7 @@ def count_feature_rows(features: Any) -> int | None:
     return len(features) if hasattr(features, "__len__") else None
 
 
-def take_feature_container_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
+def take_feature_rows(features: Any, rows: Sequence[int] | np.ndarray[Any, Any]) -> Any:
     """Some rows of features, in the same form: a table, an array, a list, a dict of arrays, a dataset.
 
     Args:
@@ -33,10 +33,10 @@ def take_feature_container_rows(features: Any, rows: Sequence[int] | np.ndarray[
         A table's rows are numbered from 0, as in a request.
     """
     if isinstance(features, Mapping):
-        return {name: take_feature_container_rows(part, rows) for name, part in features.items()}
+        return {name: take_feature_rows(part, rows) for name, part in features.items()}
     if hasattr(features, "iloc"):
         return features.iloc[rows].reset_index(drop=True)
-    if is_dataset_feature_container(features):
+    if is_torch_dataset(features):
         from torch.utils.data import Subset
 
         return Subset(features, [int(row) for row in rows])
@@ -59,7 +59,7 @@ def concatenate_features(features: list[Any]) -> Any:
         import pandas as pd
 
         return pd.concat(features, ignore_index=True)
-    if is_dataset_feature_container(first):
+    if is_torch_dataset(first):
         from torch.utils.data import ConcatDataset
 
         return ConcatDataset(features)
@@ -68,7 +68,7 @@ def concatenate_features(features: list[Any]) -> Any:
     return np.concatenate(features)
 
 
-def is_dataset_feature_container(features: Any) -> bool:
+def is_torch_dataset(features: Any) -> bool:
     """Whether features are a PyTorch dataset with indexable rows."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(features).__mro__}
     return "torch.utils.data.dataset.Dataset" in names and hasattr(features, "__len__")
@@ -93,7 +93,7 @@ def build_container_features(inputs: Any, schema: Schema) -> Any:
     if schema.container == "dict":
         return _make_array_container(inputs, schema)
     if schema.container in ("dataset", "tensor_dataset"):
-        return inputs if is_dataset_feature_container(inputs) else _make_dataset_container(inputs, schema)
+        return inputs if is_torch_dataset(inputs) else _make_dataset_container(inputs, schema)
     return inputs if hasattr(inputs, "__len__") and not isinstance(inputs, (str, dict)) else [inputs]
 
 
@@ -145,13 +145,13 @@ def _make_array_container(inputs: Any, schema: Schema) -> dict[str, Any]:
     inputs = [inputs] if _is_container_record(inputs, schema) else inputs
     columns = inputs if isinstance(inputs, Mapping) else _split_container_columns(inputs, schema)
     if set(columns) != set(schema.names):
-        odd = sorted(set(map(str, columns)) ^ set(schema.names))[0]
-        known = odd in schema.names
+        odd_name = sorted(set(map(str, columns)) ^ set(schema.names))[0]
+        is_missing = odd_name in schema.names
         raise InputError(
-            [Problem(f"array '{odd}' is {'missing' if known else 'unknown'}", field=odd)],
+            [Problem(f"array '{odd_name}' is {'missing' if is_missing else 'unknown'}", field=odd_name)],
             _advise_container_records(schema),
         )
-    found = {}
+    arrays = {}
     for field in schema.fields:
         try:
             array = np.asarray(columns[field.name])
@@ -162,11 +162,11 @@ def _make_array_container(inputs: Any, schema: Schema) -> dict[str, Any]:
         if not is_same or cast.shape[1:] != np.shape(field.example):
             detail = f"array '{field.name}' is not of {field.dtype} with rows of shape {list(np.shape(field.example))}"
             raise InputError([Problem(detail, field=field.name)], _advise_container_records(schema))
-        found[field.name] = cast
-    lengths = {len(array) for array in found.values()}
+        arrays[field.name] = cast
+    lengths = {len(array) for array in arrays.values()}
     if len(lengths) > 1:
         raise InputError([Problem("the arrays are not of one length")], _advise_container_records(schema))
-    return found
+    return arrays
 
 
 def _is_container_record(inputs: Any, schema: Schema) -> bool:

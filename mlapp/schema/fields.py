@@ -121,8 +121,8 @@ def find_integer_field_bounds(dtype: str) -> tuple[int, int]:
 
     For other dtypes, the bounds of int64.
     """
-    named = re.match(r"(u?)int(\d+)", dtype.lower())
-    unsigned, bits = (named[1], int(named[2])) if named else ("", 64)
+    match = re.match(r"(u?)int(\d+)", dtype.lower())
+    unsigned, bits = (match[1], int(match[2])) if match else ("", 64)
     return (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
 
 

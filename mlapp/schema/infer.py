@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from mlapp.errors import DataError
-from mlapp.schema.feature_containers import is_dataset_feature_container, unwrap_dataset_row
+from mlapp.schema.feature_containers import is_torch_dataset, unwrap_dataset_row
 from mlapp.schema.fields import Field, FieldType, Schema
 from mlapp.schema.json_values import to_json_value
 from mlapp.schema.number_fields import choose_number_example, find_number_range, infer_number_fields
@@ -21,7 +21,7 @@ from mlapp.schema.text_forms import TEXT_FORMS, find_text_form, find_text_form_o
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_CATEGORIES = 50
+MAX_CATEGORIES = 50
 
 
 def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
@@ -36,14 +36,14 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
     import pandas as pd
 
     if isinstance(features, pd.DataFrame):
-        has_integer_names = _check_inferred_labels(list(features.columns))
+        has_integer_names = _check_column_labels(list(features.columns))
         example = _choose_inferred_example(features)
-        known = infer_number_fields(features, example) if len(features) else {}
+        number_fields = infer_number_fields(features, example) if len(features) else {}
         fields = [
-            known.get(at) or _infer_field(str(name), features.iloc[:, at], example)
+            number_fields.get(at) or _infer_field(str(name), features.iloc[:, at], example)
             for at, name in enumerate(features.columns)
         ]
-        unused = _list_uninferred_columns(columns, features)
+        unused = _list_unused_columns(columns, features)
         return Schema(kind="table", fields=fields, unused=unused, has_integer_names=has_integer_names)
     if isinstance(features, pd.Series):
         example = to_json_value(next(iter(features), None))
@@ -57,7 +57,7 @@ def infer_schema(features: Any, columns: Iterable[Any] = ()) -> Schema:
         return Schema(kind="any", container="dict", fields=fields, example=example)
     if hasattr(features, "toarray"):  # a sparse matrix
         return Schema(kind="any")
-    if is_dataset_feature_container(features):
+    if is_torch_dataset(features):
         first = features[0]
         row = unwrap_dataset_row(first)
         if not hasattr(row, "detach"):
@@ -97,7 +97,7 @@ def _refuse_equal_names(names: list[Any]) -> None:
         raise DataError(f"Two columns are named '{twice}'.", "Rename one of them, or leave it out: App(features=[…]).")
 
 
-def _check_inferred_labels(names: list[Any]) -> bool:
+def _check_column_labels(names: list[Any]) -> bool:
     """Whether all names are integers.
 
     Raises:
@@ -123,7 +123,7 @@ def _check_inferred_labels(names: list[Any]) -> bool:
     return bool(kinds) and all(kinds)
 
 
-def _list_uninferred_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
+def _list_unused_columns(columns: Iterable[Any], features: pd.DataFrame) -> list[str]:
     used = set(map(str, features.columns))
     return [name for name in map(str, columns) if name not in used]
 
@@ -180,7 +180,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         type=kind,
         dtype=str(dtype),
         nullable=nullable,
-        missing=_infer_missing_value(column) if nullable and column.dtype == object else None,
+        missing=_infer_missing_marker(column) if nullable and column.dtype == object else None,
         example=example.get(name),
     )
     is_ordered = kind in ("integer", "number", "datetime") or (kind in TEXT_FORMS and TEXT_FORMS[kind].is_ordered)
@@ -202,7 +202,7 @@ def _infer_field(name: str, column: pd.Series[Any], example: dict[str, Any]) -> 
         )
     if kind == "string":
         values = column.dropna().unique()
-        if len(values) <= MOST_CATEGORIES:
+        if len(values) <= MAX_CATEGORIES:
             return msgspec.structs.replace(field, categories=sorted(to_json_value(list(values))))
     return field
 
@@ -262,7 +262,7 @@ def _infer_type_from_values(kinds: set[type], is_object: bool) -> FieldType:
     return "number" if all(issubclass(kind, (int, float, np.number)) for kind in kinds) else "any"
 
 
-def _infer_missing_value(column: pd.Series[Any]) -> str | None:
+def _infer_missing_marker(column: pd.Series[Any]) -> str | None:
     """The most frequent missing value of a column of objects; None for Python's None."""
     counts = column[column.isna()].map(type).value_counts()
     return {"float": "nan", "NAType": "NA", "NaTType": "NaT"}.get(counts.index[0].__name__)
@@ -278,9 +278,9 @@ def is_decimal_column(column: pd.Series[Any]) -> bool:
 def _infer_common_json_type(values: list[Any]) -> str | None:
     """The JSON Schema type that all values have, or None when they differ."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    found = {names.get(type(value), "") for value in values if value is not None}
-    if found == {"integer", "number"}:
+    types = {names.get(type(value), "") for value in values if value is not None}
+    if types == {"integer", "number"}:
         return "number"
-    if found == {"integer"} and not all(-(2**63) <= value < 2**63 for value in values if value is not None):
+    if types == {"integer"} and not all(-(2**63) <= value < 2**63 for value in values if value is not None):
         return None
-    return found.pop() or None if len(found) == 1 else None
+    return types.pop() or None if len(types) == 1 else None

@@ -27,17 +27,19 @@ ADVICE = {
 ADVICE_ON_CATEGORIES = (
     "Make its categories numbers, strings, times or intervals of numbers: .cat.rename_categories(str)."
 )
-OTHERWISE = "Turn it into numbers, strings, times or a category in the data_reader, or write an @app.feature_loader."
+DEFAULT_ADVICE = (
+    "Turn it into numbers, strings, times or a category in the data_reader, or write an @app.feature_loader."
+)
 
 
-def require_unchanged_json_columns(sent: pd.DataFrame, decoded: pd.DataFrame) -> None:
+def require_unchanged_json_columns(original: pd.DataFrame, decoded: pd.DataFrame) -> None:
     """Check that each column has the same values and dtype as sent.
 
     Raises:
         DataError: one differs; names it, and says what to do.
     """
-    for (name, before), (_, after) in zip(sent.items(), decoded.items(), strict=True):
-        if before.dtype is not after.dtype and _distinguish_dtype(before) != _distinguish_dtype(after):
+    for (name, before), (_, after) in zip(original.items(), decoded.items(), strict=True):
+        if before.dtype is not after.dtype and _make_dtype_key(before) != _make_dtype_key(after):
             raise changed_column_error(
                 str(name),
                 before,
@@ -75,11 +77,11 @@ def advise_on_changed_column(column: pd.Series[Any]) -> str:
         if len(missing) > 1:
             return "Mark its missing values in one way: column.where(column.notna(), None)."
         kinds = [type(value).__name__ for value in column.dropna()]
-        return next((ADVICE[kind] for kind in kinds if kind in ADVICE), OTHERWISE)
-    return next((told for kind, told in ADVICE.items() if str(dtype).startswith(kind)), OTHERWISE)
+        return next((ADVICE[kind] for kind in kinds if kind in ADVICE), DEFAULT_ADVICE)
+    return next((advice for kind, advice in ADVICE.items() if str(dtype).startswith(kind)), DEFAULT_ADVICE)
 
 
-def _distinguish_dtype(column: pd.Series[Any]) -> str:
+def _make_dtype_key(column: pd.Series[Any]) -> str:
     """A key that distinguishes dtypes. pandas' dtypes of texts have the same key."""
     import pandas as pd
 
@@ -104,12 +106,16 @@ def _find_first_changed_row(before: pd.Series[Any], after: pd.Series[Any]) -> in
     import numpy as np
 
     if isinstance(before.dtype, np.dtype) and before.dtype.kind in "biuf":
-        left, right = before.to_numpy(), after.to_numpy()
+        original, decoded = before.to_numpy(), after.to_numpy()
         # JSON has no infinity, so clients send null.
-        same = (left == right) | (np.isnan(right) & ~np.isfinite(left)) if left.dtype.kind == "f" else left == right
+        same = (
+            (original == decoded) | (np.isnan(decoded) & ~np.isfinite(original))
+            if original.dtype.kind == "f"
+            else original == decoded
+        )
         return None if same.all() else int(np.argmin(same))
-    for row, (left, right) in enumerate(zip(before.astype(object), after.astype(object), strict=True)):
-        if not is_same_json_value(left, right):
+    for row, (original, decoded) in enumerate(zip(before.astype(object), after.astype(object), strict=True)):
+        if not is_same_json_value(original, decoded):
             return row
     return None
 

@@ -30,28 +30,30 @@ def to_json_value(value: Any) -> Any:
 
         return to_json_value(pd.Timedelta(value) if value.dtype.kind == "m" else pd.Timestamp(value))
     if hasattr(value, "tolist"):
-        found = value.tolist()
-        return float(found) if type(found) is type(value) else to_json_value(found)  # NumPy's long float returns itself
+        plain = value.tolist()
+        return float(plain) if type(plain) is type(value) else to_json_value(plain)  # NumPy's long float returns itself
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     text = write_text_form(value)
     return str(value) if text is None else text
 
 
-def is_same_json_value(left: Any, right: Any) -> bool:
+def is_same_json_value(first: Any, second: Any) -> bool:
     """Whether two plain values have the same type and are equal. NumPy's scalars count as Python's."""
-    left, right = _to_comparable_json_value(left), _to_comparable_json_value(right)
-    if isinstance(left, str) and isinstance(right, str):
-        return str(left) == str(right)
-    if type(left) is not type(right):
+    first, second = _to_comparable_json_value(first), _to_comparable_json_value(second)
+    if isinstance(first, str) and isinstance(second, str):
+        return str(first) == str(second)
+    if type(first) is not type(second):
         return False
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(is_same_json_value(a, b) for a, b in zip(left, right, strict=True))
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(is_same_json_value(value, right[key]) for key, value in left.items())
-    if hasattr(left, "tolist"):  # an array or a tensor
-        return is_same_json_value(left.tolist(), right.tolist())
-    return left is right or left != left or bool(left == right)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(is_same_json_value(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(
+            is_same_json_value(value, second[key]) for key, value in first.items()
+        )
+    if hasattr(first, "tolist"):  # an array or a tensor
+        return is_same_json_value(first.tolist(), second.tolist())
+    return first is second or first != first or bool(first == second)
 
 
 def _to_comparable_json_value(value: Any) -> Any:

@@ -8,56 +8,56 @@ import msgspec
 
 from mlapp.errors import DataError
 from mlapp.schema.fields import Field, Schema
-from mlapp.schema.infer import MOST_CATEGORIES
+from mlapp.schema.infer import MAX_CATEGORIES
 
 
-def merge_schemas(one: Schema, other: Schema) -> Schema:
+def merge_schemas(first: Schema, second: Schema) -> Schema:
     """The schema of both parts.
 
     Raises:
         DataError: their columns are not the same.
     """
-    if one.kind != "table" or other.kind != "table":
-        return one
-    if one.names != other.names:
-        differing = sorted(set(one.names) ^ set(other.names)) or other.names
+    if first.kind != "table" or second.kind != "table":
+        return first
+    if first.names != second.names:
+        differing = sorted(set(first.names) ^ set(second.names)) or second.names
         raise DataError(
             f"A part of the data has different columns from the first: {', '.join(differing[:10])}.",
             "Return the same columns in every part from the data_reader.",
         )
     return msgspec.structs.replace(
-        one, fields=[_merge_fields(a, b) for a, b in zip(one.fields, other.fields, strict=True)]
+        first, fields=[_merge_fields(a, b) for a, b in zip(first.fields, second.fields, strict=True)]
     )
 
 
-def _merge_fields(one: Field, other: Field) -> Field:
-    wider = one
-    if one.type != other.type:
-        numbers = {one.type, other.type} == {"integer", "number"}
+def _merge_fields(first: Field, second: Field) -> Field:
+    wider = first
+    if first.type != second.type:
+        numbers = {first.type, second.type} == {"integer", "number"}
         wider = (
-            (one if one.type == "number" else other)
+            (first if first.type == "number" else second)
             if numbers
-            else msgspec.structs.replace(one, type="any", dtype="object")
+            else msgspec.structs.replace(first, type="any", dtype="object")
         )
     return msgspec.structs.replace(
         wider,
-        nullable=one.nullable or other.nullable,
-        minimum=_merge_bound(min, one.minimum, other.minimum) if wider.type != "any" else None,
-        maximum=_merge_bound(max, one.maximum, other.maximum) if wider.type != "any" else None,
-        categories=_merge_categories(one, other),
-        example=one.example if one.example is not None else other.example,
+        nullable=first.nullable or second.nullable,
+        minimum=_merge_bound(min, first.minimum, second.minimum) if wider.type != "any" else None,
+        maximum=_merge_bound(max, first.maximum, second.maximum) if wider.type != "any" else None,
+        categories=_merge_categories(first, second),
+        example=first.example if first.example is not None else second.example,
     )
 
 
-def _merge_bound(choose: Any, one: Any, other: Any) -> Any:
-    known = [value for value in (one, other) if value is not None]
-    return choose(known) if known else None
+def _merge_bound(choose: Any, first: Any, second: Any) -> Any:
+    bounds = [value for value in (first, second) if value is not None]
+    return choose(bounds) if bounds else None
 
 
-def _merge_categories(one: Field, other: Field) -> list[Any] | None:
-    if one.categories is None or other.categories is None or one.type != other.type:
+def _merge_categories(first: Field, second: Field) -> list[Any] | None:
+    if first.categories is None or second.categories is None or first.type != second.type:
         return None
-    both = list(dict.fromkeys([*one.categories, *other.categories]))
-    if one.type == "category":
+    both = list(dict.fromkeys([*first.categories, *second.categories]))
+    if first.type == "category":
         return both
-    return sorted(both) if len(both) <= MOST_CATEGORIES else None
+    return sorted(both) if len(both) <= MAX_CATEGORIES else None

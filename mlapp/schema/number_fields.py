@@ -30,12 +30,12 @@ def infer_number_fields(table: pd.DataFrame, example: dict[str, Any]) -> dict[in
         if isinstance(dtype, np.dtype) and dtype.kind in "iuf":
             positions.setdefault(dtype, []).append(at)
     names = [str(name) for name in table.columns]
-    found = {}
+    fields = {}
     for dtype, places in positions.items():
-        ends = _find_number_ranges(table, places)
-        for at, nullable, low, high in zip(places, *(each.tolist() for each in ends), strict=True):
-            found[at] = _describe_number_field(names[at], dtype, nullable, low, high, example.get(names[at]))
-    return found
+        ranges = _find_number_ranges(table, places)
+        for at, nullable, low, high in zip(places, *(each.tolist() for each in ranges), strict=True):
+            fields[at] = _describe_number_field(names[at], dtype, nullable, low, high, example.get(names[at]))
+    return fields
 
 
 def _find_number_ranges(table: pd.DataFrame, places: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -71,15 +71,15 @@ def _describe_number_field(
     name: str, dtype: np.dtype[Any], nullable: bool, low: float, high: float, example: Any
 ) -> Field:
     if dtype.kind == "f":
-        least, largest = _keep_finite_bound(low), _keep_finite_bound(high)
+        minimum, maximum = _keep_finite_bound(low), _keep_finite_bound(high)
         return Field(
             name=name,
             type="number",
             dtype=str(dtype),
             nullable=nullable,
-            minimum=least,
-            maximum=largest,
-            example=choose_number_example(example, least),
+            minimum=minimum,
+            maximum=maximum,
+            example=choose_number_example(example, minimum),
         )
     return Field(name=name, type="integer", dtype=str(dtype), minimum=low, maximum=high, example=example)
 

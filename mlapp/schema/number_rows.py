@@ -29,7 +29,7 @@ REFUSED = (ValueError, TypeError, RuntimeError, KeyError, OverflowError, MemoryE
 """Errors of simdjson for a text of another form."""
 LARGE = 1 << 19
 """Bytes from which a text gets its own parser: a parser keeps as much memory as its largest text needed."""
-MOST_AT_ONCE = 1 << 17
+MAX_CELLS_AT_ONCE = 1 << 17
 """Number of cells that take about 5 ms to decode, however short they are."""
 LONG = 1 << 14
 """Bytes from which NumPy counts faster than `bytes.count`."""
@@ -118,7 +118,7 @@ class NumberRows:
 
         def decode(texts: list[bytes]) -> list[Part | None]:
             parse = getattr(_local, "parse", None) or _make_number_rows_parser()
-            found: list[Part | None] = []
+            parts: list[Part | None] = []
             for text in texts:
                 part = None
                 inner = text[length:last]
@@ -131,8 +131,8 @@ class NumberRows:
                             part = Part(1, cells if is_double else convert(1, cells))
                     except REFUSED:
                         pass
-                found.append(part)
-            return found
+                parts.append(part)
+            return parts
 
         return decode
 
@@ -143,15 +143,15 @@ class NumberRows:
             ValueError: a type cannot hold a value.
         """
         dtype = self._dtype
-        found: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
+        numbers: NDArray[Any] = np.frombuffer(cells, np.int64 if self._code == "i" else np.float64)
         if dtype.names is None:
-            return _cast_number_row_cells(found, dtype).tobytes()
+            return _cast_number_row_cells(numbers, dtype).tobytes()
         if count < FEW:
             raise ValueError("too few rows")
         table = np.empty(count, dtype)
-        found = found.reshape(count, self._width)
+        numbers = numbers.reshape(count, self._width)
         for at, (name, kind) in enumerate(self._columns):
-            table[name] = _cast_number_row_cells(found[:, at], kind)
+            table[name] = _cast_number_row_cells(numbers[:, at], kind)
         return table.tobytes()
 
 
@@ -165,16 +165,16 @@ def read_json_number_row(text: bytes, dtype: str) -> NDArray[Any] | None:
     """
     if not IS_AVAILABLE or text.count(b"[") != 1:
         return None
-    wanted = np.dtype(dtype)
-    is_whole = wanted.kind in "iu"
+    target = np.dtype(dtype)
+    is_whole = target.kind in "iu"
     try:
         parse: Any = (
             simdjson.Parser().parse
             if len(text) >= LARGE
             else getattr(_local, "parse", None) or _make_number_rows_parser()
         )
-        found = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
-        return _cast_number_row_cells(np.frombuffer(found, np.int64 if is_whole else np.float64), wanted)
+        cells = bytes(parse(text).as_buffer(of_type="i" if is_whole else "d"))
+        return _cast_number_row_cells(np.frombuffer(cells, np.int64 if is_whole else np.float64), target)
     except (*REFUSED, AttributeError):  # a scalar or an object is not an array
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
-from mlapp.schema.column_check import MOST, check_column_names, check_record_columns
+from mlapp.schema.column_check import MAX_REPORTED, check_column_names, check_record_columns
 from mlapp.schema.conform import conform_columns, conform_table
 from mlapp.schema.fields import Schema
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def make_request_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_unknown: bool = False) -> pd.DataFrame:
+def make_request_table(
+    inputs: Any, schema: Schema, first_row: int = 0, *, ignore_unknown: bool = False
+) -> pd.DataFrame:
     """Records, rows or columns as a DataFrame with the schema's columns, in training order and type.
 
     Args:
         inputs: a DataFrame; a list of records `[{"a": 1}, …]`; one record; rows `[[1, 2], …]` in training
             order; columns `{"a": [1, …]}`; or, for a single column, its values `[1, …]`.
-        first: the number of the first record or row, if they are a part of a larger list.
+        first_row: the number of the first record or row, if they are a part of a larger list.
         ignore_unknown: drop unknown columns. Unused columns of the training table, such as the
             target, are always dropped.
 
@@ -46,18 +48,18 @@ def make_request_table(inputs: Any, schema: Schema, first: int = 0, *, ignore_un
     if not items:
         raise InputError([Problem("inputs is empty: there is nothing to predict")], "Send at least one record or row.")
     if all(isinstance(item, Mapping) for item in items):
-        return _make_table_from_records(items, schema, first, ignore_unknown)
+        return _make_table_from_records(items, schema, first_row, ignore_unknown)
     if all(_is_request_column(item) for item in items):
-        return conform_table(_make_table_from_rows(items, schema, first), schema, first)
+        return conform_table(_make_table_from_rows(items, schema, first_row), schema, first_row)
     if len(schema.fields) == 1 and not any(isinstance(item, Mapping) or _is_request_column(item) for item in items):
-        return conform_table(_make_table_from_rows([[item] for item in items], schema, first), schema, first)
-    odd = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
-    if isinstance(items[odd], Mapping) or _is_request_column(items[odd]):
+        return conform_table(_make_table_from_rows([[item] for item in items], schema, first_row), schema, first_row)
+    odd_row = next((row for row, item in enumerate(items) if not isinstance(item, type(items[0]))), 0)
+    if isinstance(items[odd_row], Mapping) or _is_request_column(items[odd_row]):
         raise InputError(
-            [Problem(f"row {first + odd} is not of the same kind as row 0", row=first + odd)],
+            [Problem(f"row {first_row + odd_row} is not of the same kind as row 0", row=first_row + odd_row)],
             "Send only records, or only rows.",
         )
-    raise _not_a_request_table_error(items[odd])
+    raise _not_a_request_table_error(items[odd_row])
 
 
 def _are_request_columns(inputs: Mapping[str, Any], schema: Schema) -> bool:
@@ -101,23 +103,23 @@ def _make_table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pd.DataFra
 
 
 def _make_table_from_records(
-    records: list[Mapping[str, Any]], schema: Schema, first: int, ignore_unknown: bool
+    records: list[Mapping[str, Any]], schema: Schema, first_row: int, ignore_unknown: bool
 ) -> pd.DataFrame:
     import pandas as pd
 
-    check_record_columns(records, schema, first, ignore_unknown=ignore_unknown)
+    check_record_columns(records, schema, first_row, ignore_unknown=ignore_unknown)
     columns = {name: _make_untyped_request_column([record[name] for record in records]) for name in schema.names}
-    return conform_columns(columns, schema, first, pd.RangeIndex(len(records)))
+    return conform_columns(columns, schema, first_row, pd.RangeIndex(len(records)))
 
 
-def _make_table_from_rows(rows: list[Sequence[Any]], schema: Schema, first: int) -> pd.DataFrame:
+def _make_table_from_rows(rows: list[Sequence[Any]], schema: Schema, first_row: int) -> pd.DataFrame:
     import pandas as pd
 
     names = schema.names
-    wrong = ((row, len(values)) for row, values in enumerate(rows, first) if len(values) != len(names))
+    wrong = ((row, len(values)) for row, values in enumerate(rows, first_row) if len(values) != len(names))
     problems = [
         Problem(f"row {row} has {width} values; the model takes {len(names)}", row=row)
-        for row, width in itertools.islice(wrong, MOST)
+        for row, width in itertools.islice(wrong, MAX_REPORTED)
     ]
     if problems:
         raise InputError(problems, f"Send these values, in this order: {', '.join(names)}.")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 SeveralDecoder: TypeAlias = Callable[["list[bytes]"], "list[Part | None]"]
 REFUSED = (msgspec.MsgspecError, UnicodeError, struct.error, OverflowError, RecursionError)
 """Errors for a body with a row that does not fit the schema."""
-LONGEST_KNOWN = 64
+MAX_REMEMBERED_BYTES = 64
 """Maximum bytes of a body's start that are remembered."""
-LONGEST_START = 4096
+MAX_START_BYTES = 4096
 """Maximum bytes before the first row."""
 SHAPE = re.compile(rb'\s*(?:\{\s*"(?P<key>\w+)"\s*:\s*)?\[\s*(?P<row>[\[{])')
 
@@ -47,10 +47,10 @@ class RowCodec:
         self.schema = schema
         self._keys = keys
         self._takes_array = takes_array
-        self._fast: dict[bytes, Callable[[bytes], Part | None]] = {}
-        self._last: tuple[bytes, Callable[[bytes], Part | None] | None] = b"", None
+        self._decoders: dict[bytes, Callable[[bytes], Part | None]] = {}
+        self._last_decoder: tuple[bytes, Callable[[bytes], Part | None] | None] = b"", None
         """The start of the last body, up to its first row, and its decoder: the bodies of one client start alike."""
-        self._several: dict[bytes, Callable[[bytes], SeveralDecoder]] = {}
+        self._several_decoders: dict[bytes, Callable[[bytes], SeveralDecoder]] = {}
         self._decode_several: SeveralDecoder | None = None
         """Decodes bodies that begin like the last one."""
         self._rows: dict[type, Callable[[list[Any]], Part]] = {}
@@ -63,17 +63,17 @@ class RowCodec:
 
     def decode(self, body: bytes) -> Part | None:
         """The rows in a JSON body; None for a body of another form, or one that does not fit the schema."""
-        start, decode = self._last
+        start, decode = self._last_decoder
         if decode is None or not body.startswith(start):
-            shape = SHAPE.match(body, 0, LONGEST_START)
+            shape = SHAPE.match(body, 0, MAX_START_BYTES)
             if shape is None:
                 return None
             form = (shape["key"] or b"") + shape["row"]
-            decode = self._fast.get(form)
+            decode = self._decoders.get(form)
             if decode is None:
                 return None
-            if shape.end() <= LONGEST_KNOWN:
-                self._last, self._decode_several = (shape[0], decode), self._several[form](shape[0])
+            if shape.end() <= MAX_REMEMBERED_BYTES:
+                self._last_decoder, self._decode_several = (shape[0], decode), self._several_decoders[form](shape[0])
         return decode(body)
 
     def decode_several(self, bodies: list[bytes]) -> list[Part | None]:
@@ -85,13 +85,13 @@ class RowCodec:
 
     def decode_numbers(self, body: bytes) -> Part | None:
         """`decode` for rows of numbers that simdjson reads in a few milliseconds; quickly None for all others."""
-        shape = SHAPE.match(body, 0, LONGEST_START) if self._numbers else None
-        read = None if shape is None else self._numbers.get((shape["key"] or b"") + shape["row"])
-        if read is None:
+        shape = SHAPE.match(body, 0, MAX_START_BYTES) if self._numbers else None
+        decode = None if shape is None else self._numbers.get((shape["key"] or b"") + shape["row"])
+        if decode is None:
             return None
-        from mlapp.schema.number_rows import MOST_AT_ONCE, count_byte
+        from mlapp.schema.number_rows import MAX_CELLS_AT_ONCE, count_byte
 
-        return read(body) if count_byte(body, b",") < MOST_AT_ONCE else None
+        return decode(body) if count_byte(body, b",") < MAX_CELLS_AT_ONCE else None
 
     def convert(self, inputs: list[Any]) -> Part | None:
         """The rows of a list; None for a list of another form, or one that does not fit the schema."""
@@ -138,10 +138,10 @@ class RowCodec:
         alike = len(set(dtypes)) == 1
         dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
 
-        def part(found: list[Any]) -> Part:
-            if len(found) == 1:
-                return Part(1, pack(*astuple(found[0])))
-            return Part(len(found), b"".join([pack(*astuple(row)) for row in found]))
+        def part(records: list[Any]) -> Part:
+            if len(records) == 1:
+                return Part(1, pack(*astuple(records[0])))
+            return Part(len(records), b"".join([pack(*astuple(row)) for row in records]))
 
         def join(parts: list[Part]) -> Any:
             packed: Any = parts[0].packed
@@ -155,7 +155,7 @@ class RowCodec:
             if getattr(inputs, "ndim", 0) != 2 or inputs.shape[1] != width or not len(inputs):
                 return None
             if hasattr(inputs, "columns"):
-                if any(found != dtype for found in inputs.dtypes) or list(inputs.columns) != names:
+                if any(column_dtype != dtype for column_dtype in inputs.dtypes) or list(inputs.columns) != names:
                     return None
                 inputs = inputs.to_numpy()
             if inputs.dtype.kind not in "iuf" or not np.can_cast(inputs.dtype, dtype):
@@ -173,8 +173,8 @@ class RowCodec:
         astuple = msgspec.structs.astuple
         fields = self.schema.fields
 
-        def part(found: list[Any]) -> Part:
-            return Part(len(found), tuples=[astuple(row) for row in found])
+        def part(records: list[Any]) -> Part:
+            return Part(len(records), tuples=[astuple(row) for row in records])
 
         def join(parts: list[Part]) -> Any:
             columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
@@ -213,12 +213,12 @@ class RowCodec:
             for key, body in keys.items():
                 form = key.encode() + bracket
                 several = _make_row_decoder(body, key, names, len(texts), optional, part)
-                general = self._fast[form] = partial(_decode_one, several)
-                self._several[form] = partial(_ignore_start, several)
+                general = self._decoders[form] = partial(_decode_one, several)
+                self._several_decoders[form] = partial(_ignore_start, several)
                 if numbers is not None and bracket == b"[":
                     self._numbers[form] = numbers.make_decoder(key, lambda body: None)
-                    self._fast[form] = numbers.make_decoder(key, general)
-                    self._several[form] = partial(numbers.make_row_decoder, key)
+                    self._decoders[form] = numbers.make_decoder(key, general)
+                    self._several_decoders[form] = partial(numbers.make_row_decoder, key)
             for kind in (dict,) if names else (list, tuple):
                 self._rows[kind] = _make_row_converter(rows_type, part)
 
@@ -277,8 +277,8 @@ def _make_row_decoder(
         for body in bodies:
             one = None
             try:
-                found = decode(body)
-                rows: list[Any] = getattr(found, key) if key else found
+                content = decode(body)
+                rows: list[Any] = getattr(content, key) if key else content
                 if rows:
                     one = part(rows)
                     expected += outer + quotes * len(rows)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mlapp.schema import Field
-from mlapp.schema.cast import choose_missing_value
+from mlapp.schema.cast import find_missing_marker
 from mlapp.schema.category import PLAIN, make_category_dtype
 
 PACKED = {
@@ -86,7 +86,7 @@ def make_pandas_column(field: Field, values: Sequence[Any]) -> Any:
         return pd.Categorical(values, dtype=make_category_dtype(field))
     if field.type == "string":
         if field.missing is not None and None in values:
-            marker = choose_missing_value(field)
+            marker = find_missing_marker(field)
             values = [marker if value is None else value for value in values]
         return pd.Series(values, dtype="str" if field.dtype == "str" else object)
     import numpy as np

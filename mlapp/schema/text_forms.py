@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CLOCK = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
-LONGEST = 64
+MAX_PERIOD_LENGTH = 64
 """Characters of a period's text."""
 UNIT = re.compile(r"\[(n?s|ms|us)\]")
 
@@ -78,10 +78,10 @@ def read_text_forms(column: pd.Series[Any], field: Field, marker: Any) -> pd.Ser
 
     if field.dtype != "object" and str(column.dtype) == field.dtype:
         return column
-    read = TEXT_FORMS[field.type].read
+    convert = TEXT_FORMS[field.type].read
     is_object = field.dtype == "object"
-    lacking = marker if is_object else None
-    values = [lacking if is_missing_value(value) else read(value, field.dtype) for value in column.tolist()]
+    missing = marker if is_object else None
+    values = [missing if is_missing_value(value) else convert(value, field.dtype) for value in column.tolist()]
     if is_object:
         return pd.Series(values, index=column.index, dtype=object)
     return pd.Series(pd.array(values, dtype=parse_pandas_dtype(field.dtype)), index=column.index)
@@ -111,8 +111,8 @@ def write_text_form(value: Any) -> str | None:
 def _read_duration_text(value: Any, dtype: str) -> Any:
     import numpy as np
 
-    found = UNIT.search(dtype)
-    unit: Any = found[1] if found else "ns"
+    match = UNIT.search(dtype)
+    unit: Any = match[1] if match else "ns"
     if not isinstance(value, (str, datetime.timedelta)):
         raise TypeError(value)
     nanoseconds = parse_duration(value) if isinstance(value, str) else count_nanoseconds(value)
@@ -129,8 +129,8 @@ def _read_time_text(value: Any, dtype: str) -> datetime.time:
         value = datetime.time.fromisoformat(value)
     if not isinstance(value, datetime.time) or value.tzinfo is not None or value.fold:
         raise TypeError(value)
-    found = UNIT.search(dtype)
-    if found and value.microsecond * 1000 % UNITS[found[1]]:
+    match = UNIT.search(dtype)
+    if match and value.microsecond * 1000 % UNITS[match[1]]:
         raise ValueError(value)
     return value
 
@@ -140,17 +140,21 @@ def _read_period_text_form(value: Any, dtype: str) -> Any:
 
     if not isinstance(value, (str, pd.Period)):
         raise TypeError(value)
-    wanted: Any = pd.PeriodDtype(dtype.removeprefix("period[").removesuffix("]"))
-    found: Any = value
-    if isinstance(value, str) and len(value) < LONGEST:
+    target: Any = pd.PeriodDtype(dtype.removeprefix("period[").removesuffix("]"))
+    period: Any = value
+    if isinstance(value, str) and len(value) < MAX_PERIOD_LENGTH:
         try:
-            found = pd.Period(value, freq=wanted.freq)
+            period = pd.Period(value, freq=target.freq)
         except AttributeError as error:  # raised by pandas for a time of day with nanoseconds
             raise ValueError(value) from error
     # A date is no month, because it would lose its day.
-    if not isinstance(found, pd.Period) or found.freq != wanted.freq or (value is not found and str(found) != value):
+    if (
+        not isinstance(period, pd.Period)
+        or period.freq != target.freq
+        or (value is not period and str(period) != value)
+    ):
         raise ValueError(value)
-    return found
+    return period
 
 
 def _read_bytes_text_form(value: Any, dtype: str) -> bytes:

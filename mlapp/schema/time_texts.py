@@ -26,27 +26,31 @@ def is_time_text(value: str) -> bool:
     return TIME.fullmatch(value) is not None
 
 
-def has_dates(field: Field) -> bool:
+def has_dates_only(field: Field) -> bool:
     """Whether a column of the type `datetime` holds dates without a time of day."""
     return field.dtype == "object" or field.dtype.startswith("date32")
 
 
-def fits_time_unit(field: Field, time: pd.Timestamp) -> bool:
+def can_hold_time(field: Field, time: pd.Timestamp) -> bool:
     """Whether the column can hold the time without losing a part of it."""
-    if has_dates(field):
+    if has_dates_only(field):
         return time == time.normalize() and 1 <= time.year <= MAXYEAR
-    return (time.microsecond * 1000 + time.nanosecond) % _find_unit(field) == 0
+    return bool(_is_multiple_of_unit(field, time.microsecond, time.nanosecond))
 
 
-def fit_time_unit(field: Field, times: pd.Series[Any]) -> bool:
-    """As `fits_time_unit`, for all times of a Series."""
-    if has_dates(field):
+def can_hold_time_series(field: Field, times: pd.Series[Any]) -> bool:
+    """Whether the column can hold all times of a Series without losing a part of them."""
+    if has_dates_only(field):
         return bool((times == times.dt.normalize()).all())
-    parts = times.dt.microsecond.astype("int64") * 1000 + times.dt.nanosecond
-    return bool((parts % _find_unit(field) == 0).all())
+    return bool(_is_multiple_of_unit(field, times.dt.microsecond.astype("int64"), times.dt.nanosecond).all())
+
+
+def _is_multiple_of_unit(field: Field, microseconds: Any, nanoseconds: Any) -> Any:
+    """Whether the fraction of a second is a multiple of the column's unit; for a Series, of each time."""
+    return (microseconds * 1000 + nanoseconds) % _find_unit(field) == 0
 
 
 def _find_unit(field: Field) -> int:
     """The nanoseconds of the column's unit."""
-    found = UNIT.search(field.dtype)
-    return UNITS[found[1]] if found else 1
+    match = UNIT.search(field.dtype)
+    return UNITS[match[1]] if match else 1

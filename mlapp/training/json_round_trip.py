@@ -16,8 +16,8 @@ from mlapp.prediction import UNKNOWN, Predictor
 from mlapp.schema import ModelSchema, Schema
 from mlapp.schema.feature_containers import (
     count_feature_rows,
-    is_dataset_feature_container,
-    take_feature_container_rows,
+    is_torch_dataset,
+    take_feature_rows,
     unwrap_dataset_row,
 )
 from mlapp.schema.json_changes import changed_column_error, require_unchanged_json_columns
@@ -37,7 +37,7 @@ class Sample:
     decoded: Any
 
     def take_rows(self, rows: Sequence[int]) -> Sample:
-        return Sample(*(take_feature_container_rows(each, list(rows)) for each in (self.features, self.decoded)))
+        return Sample(*(take_feature_rows(each, list(rows)) for each in (self.features, self.decoded)))
 
 
 def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, features: Any) -> Sample:
@@ -55,7 +55,7 @@ def send_through_json(pipeline: Pipeline, framework: Framework, schema: Schema, 
             "The features are a sparse matrix, which a request cannot contain.",
             "Move its step into the model, make_pipeline(TfidfVectorizer(), …), or return its .toarray().",
         )
-    if is_dataset_feature_container(features) and not schema.container:
+    if is_torch_dataset(features) and not schema.container:
         raise DataError(
             f"The rows of the features, {type(features).__name__}, are not tensors, so a request cannot contain them.",
             "Return the features of a row as one tensor from the dataset, or write an @app.feature_loader.",
@@ -108,7 +108,7 @@ def _list_rows(features: Any) -> list[Any]:
     if hasattr(features, "tolist"):
         return list(features.tolist())
     return [
-        unwrap_dataset_row(features[row]) if is_dataset_feature_container(features) else features[row]
+        unwrap_dataset_row(features[row]) if is_torch_dataset(features) else features[row]
         for row in range(len(features))
     ]
 
@@ -125,7 +125,7 @@ def _select_sendable_rows(features: Any, schema: Schema) -> Any:
 
     width = max(1, len(schema.fields) if schema.kind == "table" else int(np.prod(schema.shape or [1])))
     max_rows = max(2, CELLS // width)
-    if isinstance(features, dict) or is_dataset_feature_container(features):
+    if isinstance(features, dict) or is_torch_dataset(features):
         return features
     features = features[:max_rows]
     if schema.kind != "table":
@@ -147,7 +147,7 @@ def _require_unchanged_rows(features: Any, decoded: Any) -> None:
             f"The features, {type(features).__name__} of {before.dtype}, cannot be sent as JSON.",
             "Return a table or an array of numbers, or write an @app.feature_loader.",
         )
-    if is_dataset_feature_container(features):
+    if is_torch_dataset(features):
         before, after = map(_list_rows, (features, decoded))
     for row, (left, right) in enumerate(zip(before, after, strict=True)):
         is_alike = type(left) is type(right) and is_close_answer(left, right)

@@ -23,7 +23,7 @@ from mlapp.baseline import Baseline, Calibration, MetricError, summarize_predict
 from mlapp.errors import MlappError
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_predictions
 
@@ -110,8 +110,8 @@ def estimate_metric_errors(
                     stage_calls.call_evaluator(
                         evaluator,
                         estimator,
-                        take_feature_container_rows(features, row_numbers),
-                        take_feature_container_rows(target, row_numbers),
+                        take_feature_rows(features, row_numbers),
+                        take_feature_rows(target, row_numbers),
                         dict(parameters),
                     )
                 )
@@ -177,7 +177,7 @@ def predict_reliability_sample(pipeline: Pipeline, framework: Framework, estimat
     rows_found: list[Any] = []
     rows = count_feature_rows(features) or 0
     for start in range(0, rows, PART_ROWS):
-        part = take_feature_container_rows(features, range(start, min(start + PART_ROWS, rows)))
+        part = take_feature_rows(features, range(start, min(start + PART_ROWS, rows)))
         try:
             predictions, _ = sample_predictions(pipeline, framework, estimator, part)
         except MlappError as error:

@@ -26,7 +26,7 @@ from mlapp.predictor_results import (
     has_streamed_predictor_results,
     normalize_predictor_result,
 )
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.schema.json_values import to_json_value
 from mlapp.training.answer_comparison import ABSOLUTE, is_close_answer, list_answer_rows
 from mlapp.training.json_round_trip import Sample
@@ -177,7 +177,7 @@ class _RoundTripCheck:
 
     def _predict_row(self, row: int) -> tuple[list[Any] | None, list[Any]]:
         try:
-            return self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, [row]))
+            return self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, [row]))
         except MlappError as error:
             raise ModelError(
                 f"The model cannot predict one row alone: {error.what}",
@@ -195,7 +195,7 @@ class _RoundTripCheck:
         # Some rows occur twice, to expose code that looks for duplicates.
         order = [*range(count)[::-1], *single_rows]
         return title or self._find_differing_stage(
-            self._predict_rows(self._loaded, take_feature_container_rows(self._sample.decoded, order)), whole, order
+            self._predict_rows(self._loaded, take_feature_rows(self._sample.decoded, order)), whole, order
         )
 
     def _find_differing_stage(self, values: tuple[Any, Any], whole: tuple[Any, Any], rows: Sequence[int]) -> str | None:
@@ -225,9 +225,7 @@ class _RoundTripCheck:
         if probabilities is None or self._loaded.pipeline.stage("predictor") is not None:
             return False
         try:
-            features = self._loaded.transform_features(
-                copy.copy(take_feature_container_rows(self._sample.decoded, [row]))
-            )
+            features = self._loaded.transform_features(copy.copy(take_feature_rows(self._sample.decoded, [row])))
             likely = sorted(list_answer_rows(probabilities(features))[0])  # type: ignore[index]
             return bool(likely[-1] - likely[-2] < 1e-3)
         except (MlappError, TypeError, ValueError, IndexError):

@@ -12,7 +12,7 @@ from mlapp.pipeline import Pipeline
 from mlapp.prediction import UNKNOWN, Predictor, select_predictor
 from mlapp.predictor_results import SAMPLED_ITEMS, finish_predictor_result, normalize_predictor_result
 from mlapp.schema import ModelSchema
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 
 ROWS = 100
 """Rows of the sample."""
@@ -33,7 +33,7 @@ def sample_feature_rows(features: Any) -> Any:
     rows = count_feature_rows(features) or 0
     row_numbers = set(np.linspace(0, rows - 1, min(rows, ROWS)).astype(int).tolist())
     if not hasattr(features, "iloc"):
-        return take_feature_container_rows(features, sorted(row_numbers))
+        return take_feature_rows(features, sorted(row_numbers))
     incomplete_rows: list[int] = []
     width = features.shape[1] if features.ndim > 1 else 0
     step = max(1, CELLS // max(rows, 1))

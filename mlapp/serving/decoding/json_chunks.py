@@ -17,7 +17,7 @@ BETWEEN = {
 }
 """Separators of two items, by the first byte of an item. A text can contain one too."""
 NUMBERS = re.compile(rb"(,)")
-LONGEST_START = 4096
+MAX_START_BYTES = 4096
 """Maximum bytes before the first item."""
 FIRST = re.compile(rb"\s*\[\s*(?P<item>[^\s\]])")
 
@@ -28,7 +28,7 @@ def cut_json_array(array: bytes) -> Iterator[bytes]:
     A split inside a text or an item leaves a chunk that is not JSON. So if all chunks are JSON, together they have the
     array's items. Only an array that is not split can be empty.
     """
-    first = FIRST.match(array, 0, LONGEST_START)
+    first = FIRST.match(array, 0, MAX_START_BYTES)
     start, end = array.find(b"[") + 1, array.rfind(b"]")
     if first is None or end - start < 2 * CHUNK_BYTES:
         yield array

@@ -13,7 +13,7 @@ from mlapp.errors import InputError
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import INPUTS, bound_json_values, decode_json
-from mlapp.serving.decoding.json_chunks import CHUNK_BYTES, LONGEST_START, cut_json_array
+from mlapp.serving.decoding.json_chunks import CHUNK_BYTES, MAX_START_BYTES, cut_json_array
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError
 
@@ -140,7 +140,7 @@ def find_large_json_inputs(body: bytes, keys: Sequence[str]) -> bytes | None:
     """The list of inputs in a large body, not checked to be JSON; None if the body is small or has another form."""
     if len(body) < LARGE:
         return None
-    begin, end = BEGIN.match(body, 0, LONGEST_START), END.search(body, max(0, len(body) - 100))
+    begin, end = BEGIN.match(body, 0, MAX_START_BYTES), END.search(body, max(0, len(body) - 100))
     if begin is None or end is None or bool(begin["key"]) != bool(end["brace"]):
         return None
     if begin["key"] and begin["key"].decode() not in keys:

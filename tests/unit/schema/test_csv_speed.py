@@ -59,7 +59,7 @@ def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> Non
     quick = read(text, fields, cells)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_cells, "convert_number_cells", lambda cells, dtype: None)
-        patch.setattr(csv, "open_csv_lines", read_plain_rows)
+        patch.setattr(csv, "open_csv_rows", read_plain_rows)
         plain = read(text, fields, cells)
     assert quick == plain
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.instructions import COLUMNS, make_app
-from mlapp.schema.number_rows import MOST_AT_ONCE
+from mlapp.schema.number_rows import MAX_CELLS_AT_ONCE
 from mlapp.serving.decoding.large_json import LARGE
 from mlapp.serving.inference import endpoint as endpoints
 
@@ -60,7 +60,7 @@ async def test_a_wrong_row_is_named_as_in_a_small_body(sums, serve, cells, threa
 
 
 async def test_very_many_short_numbers_are_decoded_in_a_thread(sums, serve, threads):
-    rows = [[1] * COLUMNS] * (MOST_AT_ONCE // COLUMNS + 1)
+    rows = [[1] * COLUMNS] * (MAX_CELLS_AT_ONCE // COLUMNS + 1)
     async with serve(*sums) as client:
         answer = await client.post("/predict", content=json.dumps(rows))
     assert answer.json()["predictions"] == [COLUMNS] * len(rows)

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, TensorDataset
 from mlapp import App
 from mlapp.errors import DataError, InputError
 from mlapp.schema.csv import read_csv
-from mlapp.schema.feature_containers import count_feature_rows, take_feature_container_rows
+from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.inference.served_model import serve_trained_model
 
@@ -157,7 +157,7 @@ def test_a_dict_of_lists_is_refused_before_the_training() -> None:
 )
 @pytest.mark.parametrize("rows", [[2, 0, 0], np.array([2, 0, 0])], ids=["list", "array"])
 def test_rows_of_any_form_are_taken_by_one_function(features: Any, expected: Any, rows: Any) -> None:
-    found = take_feature_container_rows(features, rows)
+    found = take_feature_rows(features, rows)
     assert count_feature_rows(found) == 3
     if isinstance(features, pd.DataFrame):
         assert found.index.tolist() == [0, 1, 2]
