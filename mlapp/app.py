@@ -1,4 +1,4 @@
-"""App: the user's entry point. Pipeline holds the declarations; App adds the operations."""
+"""App, the user's entry point. Its base class Pipeline holds the declarations; App adds the operations."""
 
 from __future__ import annotations
 
@@ -152,9 +152,9 @@ class App(Pipeline):
         """Predictions as the predictor returns them: a list, an array, a Series or a DataFrame with one entry per row.
 
         Args:
-            inputs: records, rows, columns or a DataFrame, as the server takes them; what the data_reader gives for
-                `parameters`, parsed as in the version's training, when absent.
-            version: a version of the store; by default the model trained last in this process, else the latest version.
+            inputs: records, rows, columns or a DataFrame, as the server accepts them. When absent, the data that the
+                data_reader returns for `parameters`, parsed as in the version's training.
+            version: a version of the store; by default the model trained last in this process, or the latest version.
 
         Raises:
             InputError: the inputs do not fit the schema. UsageError: unknown parameters or version.

@@ -1,4 +1,4 @@
-"""Locates an App: the file and the module that `app:` in mlapp.yaml names."""
+"""Locates the file and the module of the App that `app:` in mlapp.yaml names."""
 
 from __future__ import annotations
 
@@ -56,10 +56,9 @@ def locate_app(setting: str, root: Path) -> AppLocation:
 
 
 def locate_app_import_paths(root: Path, location: AppLocation | None = None) -> list[str]:
-    """Where the modules of the project in `root` are found: in it, in `src` where packages lie there, and beside the
-    app.
+    """The folders with modules of the project in `root`: the project, `src` if it has packages, and the app's folder.
 
-    A package that is installed as editable here does not have to be installed where the project is shipped to.
+    They are listed although the project may be installed as editable here: it need not be where the project is shipped.
     """
     folders = [root]
     source = root / SOURCE_FOLDER
@@ -71,9 +70,9 @@ def locate_app_import_paths(root: Path, location: AppLocation | None = None) -> 
 
 
 def find_project_root(folder: Path) -> Path | None:
-    """The nearest parent folder with mlapp.yaml or app.py, or None.
+    """The nearest folder upward with mlapp.yaml or app.py, or None.
 
-    An app.py within a package belongs to the project whose mlapp.yaml names something there.
+    An app.py within a package belongs to the project whose mlapp.yaml names an app in that package.
     """
     upwards = (folder, *folder.parents)
     nearest_one = next((each for each in upwards if _is_project_folder(each)), None)
@@ -103,7 +102,7 @@ def _locate_app_module(name: str, root: Path) -> Path:
 def _find_app_package_folder(file: Path, root: Path) -> Path:
     """The folder that holds the file's top-level package; the file's own folder when it is in no package.
 
-    It is never above the project, because the project's folder can be renamed when it is shipped.
+    It is never above the project, because the project's folder can have another name where it is shipped.
     """
     folder = file.parent
     if folder == root or not folder.is_relative_to(root):

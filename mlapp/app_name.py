@@ -1,4 +1,4 @@
-"""Reads the App's name from source code without running it, so that operations work while the code is broken."""
+"""Reads the App's name from source code without running it, so that commands work while the code is broken."""
 
 from __future__ import annotations
 

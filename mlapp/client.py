@@ -23,7 +23,7 @@ class Remote:
     """The model at a URL, such as `http://digits:8000`. Thread-safe; each thread keeps its connection open.
 
     Args:
-        timeout: seconds for one call; the server stops at the same time.
+        timeout: seconds for one call; the server gives up after the same time.
         api_key: sent as X-API-Key.
 
     Raises:
@@ -45,7 +45,7 @@ class Remote:
         self._local = threading.local()
 
     def predict(self, inputs: Any) -> list[Any]:
-        """Predictions for records, rows, columns, an array or a DataFrame, one a row; or for a `RequestBody`.
+        """Predictions for records, rows, columns, an array, a DataFrame or a `RequestBody`: one per row.
 
         Raises:
             InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.

@@ -1,4 +1,4 @@
-"""Detects columns of a user's table that pandas alone reads wrongly: codes, dates and identifiers."""
+"""Detects columns of a user's table that pandas reads wrongly by default: codes, dates and identifiers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DATE_FORMATS = tuple(
     for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
     for time in ("", " %H:%M", " %H:%M:%S")
 )
-"""Ways to write dates beside ISO 8601. Day before month where both fit: most countries write so."""
+"""Formats of dates other than ISO 8601. The day comes before the month if both fit, as in most countries."""
 IDENTIFIER = re.compile(r"(^|[_\s-])(id|uuid|guid|key|index|idx)$|[a-z](Id|ID)$|^(Id|ID|UUID)$")
 FEWEST_ROWS = 20
-"""Rows from which on a column with a different value in each says something."""
+"""Minimum rows for which a column of distinct values counts as an identifier."""
 CODE = r"0\d+"
-"""A number that begins with 0 is a code, as a postal code, whose zeros count."""
+"""A number that begins with 0, such as a postal code, is a code: its zeros count."""
 
 
 def find_code_columns(texts: pd.DataFrame) -> list[str]:
@@ -51,7 +51,7 @@ def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
 
 
 def find_identifier_columns(table: pd.DataFrame, target: str) -> dict[str, str]:
-    """The columns that only identify rows, each with the reason. A model would memorize them."""
+    """The columns that only identify rows, each with the reason. A model would memorize their values."""
     found = {}
     for name in map(str, table.columns):
         if name == target:
@@ -81,8 +81,8 @@ def _is_identifier_column(name: str, column: pd.Series[Any]) -> bool:
     if IDENTIFIER.search(name):
         return True
     if column.dtype.kind not in "iu":
-        return not column.astype(str).str.contains(r"\s").any()  # a text of several words is read, not looked up
-    return int(column.max()) - int(column.min()) == rows - 1  # numbered through
+        return not column.astype(str).str.contains(r"\s").any()  # texts of several words are content, not identifiers
+    return int(column.max()) - int(column.min()) == rows - 1  # consecutive numbers
 
 
 def _matches_date_format(values: pd.Series[Any], form: str) -> bool:

@@ -58,7 +58,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: whether it passed, what was found, and what to do if it failed."""
+    """The result of one check: whether it passed, a detail, and what to do if it failed."""
 
     what: str
     works: bool

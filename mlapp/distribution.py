@@ -12,8 +12,8 @@ WHEEL_NAME = NAME.replace("-", "_")
 """The name as wheels and dist-info folders write it."""
 
 LOCAL = "+local"
-"""The end of the version of a wheel that is packed from an installation: PyPI takes no such version (PEP 440), so that
-nothing there can stand in for it."""
+"""Suffix of the version of a wheel that is packed from an installation. PyPI accepts no such version (PEP 440), so no
+package there can replace the wheel."""
 
 FOREIGN = "mlapp"
 """An unrelated package on PyPI, which installs a module `mlapp` too."""

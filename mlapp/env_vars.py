@@ -1,4 +1,4 @@
-"""Environment variables: referred to by settings, overridden for a block, or read under alternative names."""
+"""Environment variables: references in settings, overrides for a block, and variables with alternative names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def override_variables(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def find_user_cache() -> Path:
-    """The folder of files that any project of this user can create again (XDG Base Directory Specification)."""
+    """The folder of the user's cached files (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlapp"
 
 

@@ -29,7 +29,7 @@ class MlappError(Exception):
 
 
 class UsageError(MlappError):
-    """Wrong use of a command or function: an unknown name, a value of the wrong type."""
+    """A command or function is used wrongly: an unknown name, a value of the wrong type."""
 
     exit_code = 2
 
@@ -82,7 +82,7 @@ class InputError(MlappError):
     """
 
     title = "The inputs do not fit the model"
-    """What a server's answer is called."""
+    """The title of a server's answer."""
 
     def __init__(self, problems: Iterable[Problem], todo: str = "Send inputs that match the model's schema.") -> None:
         self.found = tuple(islice(problems, 1000))
@@ -97,7 +97,7 @@ class TruthError(InputError):
 
 
 STAGE_ERRORS = (Exception, SystemExit)
-"""What a user's function can raise. Includes SystemExit: `sys.exit()` must not end a training silently, or a server."""
+"""Errors of a user's function. Includes SystemExit: `sys.exit()` must not end a training or a server silently."""
 
 
 class UserCodeError(MlappError):
@@ -118,7 +118,7 @@ def translate_user_errors(function: str, *, passed_on: tuple[type[Exception], ..
 
     Args:
         function: its title, as `Stage.title`.
-        passed_on: errors that stay as they are, besides MlappError and MemoryError, which say what happened themselves.
+        passed_on: errors that are not translated, in addition to MlappError and MemoryError.
     """
     unchanged: tuple[type[Exception], ...] = (MlappError, MemoryError, *passed_on)
     try:

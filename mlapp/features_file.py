@@ -1,4 +1,4 @@
-"""Features from a file, a pipe or standard input."""
+"""Reads features from a file, a pipe or standard input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.schema.csv import read_csv
 from mlapp.schema.csv_lines import CsvError
 
 SAMPLED = 1000
-"""Values of a column whose types are looked at."""
+"""Number of values of a column that are inspected for their types."""
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from mlapp.store import Store
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-"""All of them: the model's site answers with a problem where it does not take one."""
+"""All methods. The model's site answers with a problem if a path does not support the method."""
 
 
 class ModelBlueprint(Blueprint):
-    """A blueprint that also gives the site's own views predictions."""
+    """A blueprint that also predicts for the site's own views."""
 
     def __init__(self, name: str, host: ModelHost) -> None:
         super().__init__(name, __name__)

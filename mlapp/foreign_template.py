@@ -1,7 +1,7 @@
-"""Fetches third-party templates into a temporary folder and checks them for code before any of it runs.
+"""Fetches third-party templates into a temporary folder, and finds their code before any of it runs.
 
-A template's hooks and Jinja extensions run as the user. Other templates are rendered in Jinja's sandbox, so
-that nothing in a name or a file calls Python, and every path that it writes is below the new project.
+A template's hooks and Jinja extensions run with the user's rights. A template without them is rendered in Jinja's
+sandbox, so that no name or file of it calls Python, and it can write only inside the new project.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def find_template_code(folder: Path) -> list[str]:
 
 
 def _refuse_foreign_template_links(folder: Path) -> None:
-    """Refuse links to files outside a template, which would be copied into the project."""
+    """Refuse links to files outside a template: the files would be copied into the project."""
     root = folder.resolve()
     for at, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -118,8 +118,10 @@ class _PathTemplate:
         self._folder = folder
 
     def render(self, **context: Mapping[str, Any]) -> str:
-        """Raises:
-        UsageError: the path is outside the folder.
+        """The rendered path.
+
+        Raises:
+            UsageError: the path is outside the folder.
         """
         path: str = self._template.render(**context)
         is_below = Path(os.path.normpath(self._folder / path)).is_relative_to(self._folder)

@@ -1,7 +1,7 @@
-"""A version of an app as a runtime of MLServer (https://mlserver.readthedocs.io), from the folder of an export.
+"""A runtime for MLServer (https://mlserver.readthedocs.io) that serves a version of an app from an exported folder.
 
-It reads and writes tensors as `mlapp serve` does at /v2. MLServer gives the HTTP and gRPC servers, its metrics, and its
-batching where model-settings.json turns that on.
+It reads and writes tensors as `mlapp serve` does at /v2. MLServer provides the HTTP and gRPC servers, metrics, and its
+own batching if model-settings.json enables it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MlappRuntime(MLModel):
         return True
 
     async def unload(self) -> bool:
-        """Stop the threads. MLServer also calls this after `load` failed."""
+        """Stop the threads. MLServer also calls this after `load` has failed."""
         if hasattr(self, "_endpoint"):
             await self._endpoint.close_endpoint()
         return True
@@ -151,7 +151,7 @@ def _read_mlserver_values(given: RequestInput) -> Any:
 
 
 def _list_mlserver_values(tensor: Tensor) -> list[Any]:
-    """The values as a flat list; texts as bytes, which both of MLServer's protocols take."""
+    """The values as a flat list; texts as bytes, which both of MLServer's protocols support."""
     if tensor.datatype == "BYTES":
         return [str(text).encode() for text in tensor.array.ravel()]
     values: list[Any] = tensor.array.ravel().tolist()

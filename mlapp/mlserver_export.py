@@ -38,7 +38,7 @@ or newer that process of MLServer 1.7 does not even start.
 RUNTIME = "mlapp_runtime"
 BUNDLE = "bundle"
 OF_MLSERVER = frozenset(("fastapi", "starlette", "uvicorn"))
-"""Packages that MLServer needs in versions of its own, and a prediction does not need: the folder pins none."""
+"""Packages that are not pinned: MLServer needs its own versions of them, and predictions do not need them."""
 
 RUNTIME_SOURCE = f'''"""The class that MLServer loads: model-settings.json names it."""
 
@@ -111,7 +111,7 @@ def _replace_export_folder(folder: Path, staging: Path, previous: Path) -> None:
 
 
 def _may_replace_mlserver_export(folder: Path) -> bool:
-    """Whether a folder holds nothing but an export."""
+    """Whether a folder is empty or holds an export."""
     if not folder.is_dir():
         return False
     return not any(folder.iterdir()) or ((folder / f"{RUNTIME}.py").is_file() and (folder / SETTINGS).is_file())

@@ -1,4 +1,4 @@
-"""A trained model: the result of training, which a store keeps."""
+"""A trained model: the result of training, which a store saves as a version."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mlapp.pipeline.parameters import bind_stage_parameters, list_parameters
 from mlapp.schema import ModelSchema
 
 OPEN = ("builtins", "inspect", "typing", "sklearn.base", "torch.nn.modules.module.Module")
-"""Base types, and modules of types, of several frameworks: as a return annotation they do not identify a framework."""
+"""Types, and modules of types, that are return annotations in several frameworks and so identify none of them."""
 
 NOT_A_MODEL = (dict, list, tuple, set, str, bytes, int, float, type)
-"""Types of what a model function returns for its trainer: parameters, or the class of the model."""
+"""Types that a model function can return for its trainer instead of a model: parameters, or the model's class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def load_model_estimator(
     """Read the model that `TrainedModel.save` wrote, with the app's `loader` if it has one.
 
     Args:
-        parameters: of the training. A framework that stores only weights needs those of the model function.
+        parameters: of the training. A framework that stores only weights builds the model with them.
 
     Raises:
         ModelError: its files cannot be read, or hold types that the app does not declare trusted; or the app declares
@@ -127,7 +127,8 @@ def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, 
     """Check, before data is read, that a model built by the app can be saved and loaded after it is fitted.
 
     Args:
-        must_be_savable: it becomes a version. If not, only what its framework's own format cannot save is refused.
+        must_be_savable: whether it becomes a version. Otherwise only models that its framework's own format cannot save are
+            refused.
 
     Raises:
         ModelError: it can never be saved and loaded.
@@ -156,10 +157,10 @@ def _make_no_model_error(stage: Stage, value: Any) -> DeclarationError:
 
 
 def require_declared_model_format(pipeline: Pipeline, framework: Framework, format: str) -> None:
-    """Check that the app declares this way of loading. A manifest is not trusted: writers of the store write it.
+    """Check that the app declares this framework and format. A manifest is not trusted, because others can write it.
 
-    The framework's default format, which loads no code, needs no declaration. An app declares its framework by its
-    model: a class, a ready file, or a function with a return annotation. Without any of these each one is declared.
+    A framework's default format, which loads no code, needs no declaration. An app declares its framework by its model:
+    a class, a model file, or a function with a return annotation. An app without any of these accepts each framework.
 
     Raises:
         ModelError: it declares another framework or format; names the declaration that would allow this one.
@@ -223,7 +224,7 @@ def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> 
     pipeline.require_stages("model")
     stage = pipeline.stages["model"]
     own = list_parameters([stage])
-    # A keyword of **kwargs is recorded under its full name; all others may be of any stage.
+    # A keyword of **kwargs is recorded under its full name; other names can belong to any stage.
     mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
     values = bind_stage_parameters(stage, own, mine)
     with translate_user_errors(stage.title):

@@ -1,4 +1,4 @@
-"""Imports an app from a notebook, whose code cells form a module."""
+"""Reads the source of an app from a notebook: its code cells form a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts a predictor's model to ONNX and checks that its answers are the same."""
+"""Converts a predictor's model to ONNX, and checks that both models predict the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 256
 
 
 def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
-    """The same predictor with an `OnnxModel`, which the app's functions call.
+    """The predictor with an `OnnxModel`, which the app's functions then receive.
 
     Args:
         features: rows to compare both models on; by default rows drawn from the schema's ranges.
@@ -92,7 +92,7 @@ def _is_onnx_conversion_kept(pipeline: Pipeline, version: ModelVersion) -> bool:
 
 
 def _name_conversion(version: ModelVersion) -> str:
-    """A file name that changes with the version's files and with the code that checks conversions."""
+    """The name of the file, which changes with the version's files and with the version of mlapp."""
     files = {name: file.sha256 for name, file in version.manifest.files.items()}
     identity = msgspec.json.encode([files, distribution.version()], order="sorted")
     return f"{version.app}-{version.version}-{hashlib.sha256(identity).hexdigest()[:16]}.onnx"

@@ -1,4 +1,4 @@
-"""Patterns of paths: `**` crosses folders, `*` and `?` do not. Python has such a translation from 3.13 on."""
+"""Patterns of paths: `**` crosses folders, `*` and `?` do not. Python 3.13 and newer has `glob.translate` for it."""
 
 from __future__ import annotations
 

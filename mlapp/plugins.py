@@ -1,4 +1,4 @@
-"""Plugins: objects that packages add by entry points. Built-in frameworks, sources and targets use the same groups.
+"""Plugins: objects that packages register by entry points. Built-in frameworks, sources and targets use them too.
 
 | group              | an entry is                                                                              |
 |--------------------|------------------------------------------------------------------------------------------|
@@ -31,7 +31,7 @@ TARGETS = "mlapp.targets"
 ENGINES = "mlapp.engines"
 SINKS = "mlapp.sinks"
 GROUPS = {FRAMEWORKS: "framework", SOURCES: "data source", TARGETS: "target", ENGINES: "engine", SINKS: "sink"}
-"""The groups, and what messages call an entry of each."""
+"""The groups, and the name of an entry of each in messages."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class PluginError(MlappError):
 def list_plugins(group: str) -> dict[str, EntryPoint]:
     """The installed entries of a group by name, without importing them."""
     found: dict[str, EntryPoint] = {}
-    for folder in reversed(sys.path):  # the first one decides
+    for folder in reversed(sys.path):  # the first folder with the entry wins
         found.update(_read_plugin_entry_points(folder, _find_plugin_change(folder)).get(group, {}))
     return found
 

@@ -1,4 +1,4 @@
-"""Prediction: accept → transform → predict → normalize → after. Python, commands and the server share it."""
+"""Prediction: accept → transform → predict → normalize → on_predict. Python, commands and the server share it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlapp.store.manifest import list_manifest_parameters
 
 log = logging.getLogger("mlapp")
 CALL_ERRORS = (*STAGE_ERRORS, asyncio.CancelledError)
-"""What a call of a function can raise here. No call in this module is awaited, so a canceled task is the function's."""
+"""Errors of a user's function. No call in this module is awaited, so that a CancelledError comes from the function."""
 UNKNOWN = Schema(kind="any")
 
 
@@ -148,9 +148,9 @@ class Predictor:
             raise other or UserCodeError(self.stage.title, error) from error
 
     def _refuse_other_prediction_shape(self, features: Any, error: BaseException) -> None:
-        """Blame the inputs for an error if the feature_loader made rows of them that the model never saw.
+        """Report an error as wrong inputs, if the feature_loader made rows of another shape than in training.
 
-        A model can take images of any size, so that another shape alone is no error.
+        The shape alone is no error: a model can accept images of any size.
         """
         schema, loader = self.schema.features, self.pipeline.stage("feature_loader")
         shape = list(getattr(features, "shape", ()))[1:]
@@ -183,7 +183,7 @@ class Predictor:
         return self._predict(self.check(features))
 
     def _decode_prediction_rows(self, inputs: Any) -> Any:
-        """As `check`, but decodes common records and rows with the server's decoder, which is much faster."""
+        """As `check`, but common records and rows are decoded by the server's decoder, which is much faster."""
         rows = inputs
         if type(inputs) is dict:
             rows = _convert_prediction_columns_to_rows(inputs, self.schema.features)
@@ -192,7 +192,7 @@ class Predictor:
             return self.check(inputs)
         try:
             return self._codec.join([part])
-        except UnicodeEncodeError:  # half of a surrogate pair, which only Python sends
+        except UnicodeEncodeError:  # half of a surrogate pair, which only Python's texts can contain
             return self.check(inputs)
 
     @cached_property
@@ -276,8 +276,9 @@ def make_predictor(trained: TrainedModel, *, extra: str = "refuse") -> Predictor
 
 
 def select_predictor(pipeline: Pipeline, framework: Framework) -> Stage:
-    """The user's predictor, or the framework's: with the names of several targets, or with probabilities by class if
-    the app says `predict="proba"`.
+    """The user's predictor, or the framework's.
+
+    The framework's predictor names several targets, and returns probabilities by class for `App(predict="proba")`.
     """
     own = pipeline.stage("predictor")
     if own is not None:

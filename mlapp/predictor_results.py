@@ -1,4 +1,4 @@
-"""What a predictor returns, as predictions: awaited, collected, normalized, and one for each row."""
+"""Turns the result of a predictor into predictions: awaits it, collects its items, normalizes and counts them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.pipeline import Stage
 from mlapp.schema.feature_containers import count_feature_rows
 
 SAMPLED_ITEMS = 100
-"""Items of a stream that training looks at: a stream may have no end."""
+"""Maximum items of a stream that training collects: a stream can be endless."""
 
 
 def finish_predictor_result(result: Any, stage: Stage, *, most: int | None = None) -> Any:
@@ -28,7 +28,7 @@ def finish_predictor_result(result: Any, stage: Stage, *, most: int | None = Non
     """
     with translate_user_errors(stage.title):
         if inspect.isawaitable(result):
-            with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running in this one
+            with ThreadPoolExecutor(1) as thread:  # in a notebook, an event loop already runs in this thread
                 return thread.submit(lambda: asyncio.run(_await_predictor_result(result))).result()
         if inspect.isasyncgen(result):
             with ThreadPoolExecutor(1) as thread:

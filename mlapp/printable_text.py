@@ -1,4 +1,4 @@
-"""Makes texts from data, models, stores and clients printable: they can contain characters that control a terminal."""
+"""Makes texts from data, models, stores and clients printable, because their characters could control a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def set_up_logging(form: str = LOG_FORMAT) -> None:
-    """Log to stderr, unless the program has set up logging: of mlapp what happens, of libraries warnings."""
+    """Log to stderr, unless the program has set up logging: INFO of mlapp, and warnings of libraries."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter(form))
     logging.basicConfig(handlers=[handler])

@@ -38,7 +38,7 @@ def report(step: int, steps: int | None = None, **metrics: float) -> None:
 
 @contextmanager
 def listen_progress(listener: Listener) -> Iterator[None]:
-    """Receive the reports of the trainings in this block. They also reach an outer listener."""
+    """Receive the reports of trainings in this block. An outer listener receives them too."""
     outer = _listener.get()
 
     def report_to_both(progress: Progress) -> None:

@@ -152,7 +152,7 @@ def load_project_attribute(place: str, root: Path) -> Any:
 
 
 def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
-    """Import the file under its own name, so that a pickle or skops file of its classes can be loaded."""
+    """Import the file under its own name, which pickle and skops files of its classes refer to."""
     name, path = location.module, location.file
     loaded = sys.modules.get(name)
     if loaded is not None and _is_same_project_app(loaded, path):

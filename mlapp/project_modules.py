@@ -1,8 +1,8 @@
-"""Isolates the modules of several projects in one process, which can have the same names.
+"""Isolates the modules of several projects in one process: the modules can have the same names.
 
-Every project has an `app.py`, and many have a `features.py`; Python knows one module per name. So a project's
-modules are in `sys.modules` only while its code is imported or loaded, and an `import` inside one of its functions
-looks there first. With one project none of this is used.
+Every project has an `app.py`, and many have a `features.py`, but Python has one module per name. So a project's modules
+are in `sys.modules` only while its code is imported or its models are loaded, and an `import` in one of its functions
+activates them. A process with one project uses none of this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _import = builtins.__import__
 _lock = threading.RLock()
 _all: list[ProjectModules] = []
 _here = threading.local()
-"""`active`: the project whose modules this thread has put in place."""
+"""`active`: the project with the modules that this thread has activated."""
 
 
 class ProjectModules:
@@ -42,7 +42,7 @@ class ProjectModules:
             if found is None:
                 found = cls(root, paths)
                 _all.append(found)
-                _all.sort(key=lambda known: len(known._root), reverse=True)  # a folder within another comes first
+                _all.sort(key=lambda known: len(known._root), reverse=True)  # inner folders before outer ones
             builtins.__import__ = _import_for_project
             return found
 

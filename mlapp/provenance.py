@@ -44,7 +44,7 @@ def read_installed_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def strip_build_version(version: str) -> str:
-    """A version without its build, such as `+cpu` of PyTorch's own index: package indexes have no such versions."""
+    """A version without its build label, such as `+cpu` on PyTorch's own index: PyPI has no such versions."""
     return version.partition("+")[0]
 
 

@@ -1,8 +1,8 @@
-"""How a long operation reports to its caller: one line of text at a time."""
+"""The type of functions that receive the messages of a long operation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Reporter = Callable[[str], None]
-"""Gets what happens, as a line for the user."""
+"""Receives a line for the user."""

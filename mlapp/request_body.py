@@ -1,4 +1,4 @@
-"""The body of a prediction request: an unchanged features file, which only the server interprets."""
+"""The body of a prediction request. A features file is sent unchanged, so that only the server interprets it."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from mlapp.reporting import Reporter
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
-"""The user's data file is copied into the project up to this size, in bytes; a larger one is read where it is."""
+"""Maximum bytes of a data file that is copied into the project. A larger one stays where it is."""
 
 WHEELS = "wheels"
-"""The folder of a project for packages that no index has."""
+"""The project's folder of wheels that no package index has."""
 
 SEPARATORS = ",;\t|"
 
@@ -48,7 +48,7 @@ def list_templates() -> list[Template]:
 
 
 Consent = Callable[[Sequence[str]], bool]
-"""Takes what of a template runs on this machine; whether it may. False where nothing does, and nothing may."""
+"""Receives a list of the code in a template, and returns whether it may run. False runs the template in a sandbox."""
 
 
 def scaffold_project(
@@ -100,7 +100,7 @@ def scaffold_project(
                 tell(f"Columns left out of the features: {described['left_out']}.")
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
         made = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
-        for compiled in list(made.rglob("__pycache__")):  # pip compiles our own when it installs them
+        for compiled in list(made.rglob("__pycache__")):  # pip compiles mlapp's own templates when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
             (made / context["data"]).parent.mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ def _refuse_existing_project(target: Path) -> None:
 
 
 def _describe_scaffold_table(values: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
-    """Variables of the template `tabular` from the user's table."""
+    """The path of the user's table, and the variables of the template `tabular` for it."""
     if not values.get("data") or not values.get("target"):
         raise UsageError(
             "Template 'tabular' needs a table and its target column.",
@@ -213,7 +213,7 @@ def _describe_scaffold_table(values: Mapping[str, str]) -> tuple[Path, dict[str,
 
 
 def _detect_scaffold_table_format(path: Path) -> dict[str, Any]:
-    """The options of `pandas.read_csv` for a CSV without commas, as many spreadsheets write it."""
+    """The options of `pandas.read_csv` for a CSV with other separators than commas, as many spreadsheets write it."""
     import pandas as pd
 
     if not path.is_file() or path.suffix.lower() == ".parquet":
@@ -231,7 +231,7 @@ def _detect_scaffold_table_format(path: Path) -> dict[str, Any]:
 
     try:
         return max(forms, key=count_numbers)
-    except (ValueError, OSError):  # the next reader reports the problem
+    except (ValueError, OSError):  # `_read_scaffold_table` reports the problem
         return forms[0]
 
 

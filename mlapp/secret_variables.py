@@ -1,4 +1,4 @@
-"""Recognizes secrets that are written out: in environment variables by name and value, in URLs by form."""
+"""Recognizes secrets in plain text: in environment variables by name and value, in URLs by their form."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ NAME = re.compile(
     r"|CREDENTIALS?)$",
     re.IGNORECASE,
 )
-"""The end of a variable's name: `DB_PASSWORD`, and not `PASSWORD_FILE` or `TOKEN_LIMIT`."""
+"""The end of a secret variable's name: it matches `DB_PASSWORD`, but not `PASSWORD_FILE` or `TOKEN_LIMIT`."""
 
 PLAIN = re.compile(r"(true|false|yes|no|on|off|none|null|\d+(\.\d+)?|/.*|\$\{.*)?", re.IGNORECASE)
-"""Values that are never secret: a switch, a number, a file's path, a reference."""
+"""Values that are never secret: a switch, a number, a path, a reference."""
 
 PASSWORD_IN_URL = re.compile(
     r"[A-Za-z0-9]://[^\s/@:'\"<>]*:"
     r"(?![{<*]|\$[{(A-Z_]|%(?![0-9A-Fa-f]{2}))"  # a placeholder: {}, <password>, ***, ${NAME}, $NAME, %s, %(name)s
     r"[^\s/@'\"<>]+@[\w\[{$]"
 )
-"""A password that is written out in a URL, such as DATABASE_URL or a package index."""
+"""A password in plain text in a URL, such as DATABASE_URL or a package index."""
 
 
 def is_secret_variable(name: str, value: str) -> bool:
