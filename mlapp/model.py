@@ -127,8 +127,8 @@ def require_savable_model(pipeline: Pipeline, framework: Framework, model: Any, 
     """Check, before data is read, that a model built by the app can be saved and loaded after it is fitted.
 
     Args:
-        must_be_savable: whether it becomes a version. Otherwise only models that its framework's own format cannot save are
-            refused.
+        must_be_savable: whether it becomes a version. Otherwise only models that its framework's own format cannot save
+            are refused.
 
     Raises:
         ModelError: it can never be saved and loaded.
