@@ -40,9 +40,9 @@ def read(text: str, fields: list[Field], cells: int):
     return [(table.dtypes.tolist(), [list(map(repr, row)) for row in table.values.tolist()]) for table, _ in found]
 
 
-def read_plain_rows(text: str, by: str) -> csv_lines.Records:
+def read_plain_rows(text: str, by: str) -> csv_lines.QuotedCsv:
     """All rows by the reader that knows every rule."""
-    return csv_lines.Records(text, by, None)
+    return csv_lines.QuotedCsv(text, by, None)
 
 
 @settings(max_examples=200, deadline=None)
