@@ -23,7 +23,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The distribution of one column.
 
     Attributes:
-        kind: `number` has bins, `category` has values, `text` has only a share of missing values.
+        kind: `number` has bins, `category` has values, `text` has neither and counts only missing values.
         rows: rows that were counted; `missing` of them have no value.
         center: center of a number, in its own unit; bins divide the distance from it (see `mlapp.baseline.bins`).
         keys: for a number, the last key of each bin, in ascending order.
@@ -55,7 +55,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def has_all_values(self) -> bool:
-        """Whether every value that training saw is listed. Then any other value is new."""
+        """Whether every value of the training data is listed, so that any other value is new."""
         return self.kind == "category" and self.others == 0
 
 
@@ -106,24 +106,24 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def feature_slots(self) -> SlotLayout:
-        """Where live counts of the features lie."""
+        """The layout of the live counts of the features."""
         from mlapp.baseline.slots import SlotLayout
 
         return SlotLayout(self.features)
 
     @cached_property
     def prediction_slots(self) -> SlotLayout:
-        """Where live counts of the predictions lie."""
+        """The layout of the live counts of the predictions."""
         from mlapp.baseline.slots import SlotLayout
 
         return SlotLayout(self.predictions)
 
     def prepare_counting(self) -> None:
-        """Make the tables for live counts now, so that forked processes share them."""
+        """Create the layouts now, so that forked processes share them."""
         _ = self.feature_slots, self.prediction_slots
 
     def write(self, folder: Path) -> None:
-        """Store it beside the model's files."""
+        """Write it into the folder of the model's files."""
         (folder / FILE).write_bytes(msgspec.json.encode(self))
 
 

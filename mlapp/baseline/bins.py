@@ -3,7 +3,7 @@
 A number becomes a key of 16 bits: its distance from the column's center, as the upper half of a float32 (a bfloat16:
 sign, 8 bits of exponent, 7 of mantissa), reordered so that keys sort as the numbers do. The resolution is 1/128 of the
 distance, whatever the column's unit, offset or tails. Bins are ranges of keys, so a table with an entry for each key
-finds the bin of a value by one look-up; `numpy.searchsorted` on 200 edges costs ten times as much.
+gives the bin of a value with one look-up; `numpy.searchsorted` on 200 edges costs ten times as much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEYS = 1 << 16
 CENTER = 1 << 15
-"""Key of the center: of the distance 0."""
+"""Key of the distance 0."""
 OCTAVE = 128
 """Keys from one power of two to the next."""
 
@@ -58,7 +58,7 @@ def compute_bin_ends(keys: NDArray[Any], center: float) -> list[float]:
     """The largest value of each key, in the column's unit."""
     codes = _CODES[np.asarray(keys, dtype=np.int64)]
     negative = codes >= KEYS // 2
-    # Of a positive number the largest distance has all lower bits set; of a negative one, none.
+    # The largest distance of a key has all lower bits set if it is positive, and none if it is negative.
     bits = (codes << np.uint32(16)) | np.where(negative, np.uint32(0), np.uint32(0xFFFF))
     with np.errstate(over="ignore", invalid="ignore"):
         return [float(end) for end in bits.astype(np.uint32).view(np.float32).astype(np.float64) + center]

@@ -20,12 +20,12 @@ MOST_ROWS = 100_000
 """Maximum number of rows; a larger table is sampled with a fixed seed."""
 MOST_BINS = 200
 CELLS = MOST_BINS * 64
-"""Bins of all columns together: a wide table has fewer in each."""
+"""Maximum bins of all columns together: a wide table has fewer bins per column."""
 FEWEST_BINS = 16
 MOST_COLUMNS = 512
 """A table or array with more columns (an image, an embedding) has no bins."""
 UNIQUE = 0.5
-"""A text column in which a larger share of the values is distinct holds names or sentences, and is not binned."""
+"""Share of distinct values above which a column of texts holds names or sentences, and is not counted by value."""
 NUMBERS = frozenset((int, float, bool, type(None)))
 """Types that NumPy converts to floats."""
 MOST_CLASSES = 1_000
@@ -34,8 +34,9 @@ LONGEST = 64
 
 
 def draw_baseline_rows(features: Any, most: int = MOST_ROWS) -> Any:
-    """At most so many rows, drawn with a fixed seed: the same ones of two tables of one length. The features themselves
-    where they are fewer.
+    """The features, or a sample of them if they have too many rows.
+
+    The sample is drawn with a fixed seed: it has the same rows of two tables of the same length.
     """
     import numpy as np
 
@@ -102,7 +103,7 @@ def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
             return np.array(values, dtype=np.float64)
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     if types.is_datetime64_any_dtype(values.dtype):
-        if str(values.dtype).startswith("date32"):  # Arrow's dates have no zone, and no missing value as NumPy's
+        if str(values.dtype).startswith("date32"):  # Arrow's dates support neither `tz` nor NumPy's missing value
             values = pd.Series(pd.to_datetime(values.astype(object)))
         stamps = values.dt.tz_localize(None) if getattr(values.dt, "tz", None) is not None else values
         seconds = stamps.to_numpy(dtype="datetime64[ns]").astype(np.int64) / 1e9
@@ -126,7 +127,7 @@ def to_category_texts(values: Any) -> list[str | None]:
 
 
 def count_category_texts(values: Any) -> dict[str | None, int]:
-    """How often each category's text occurs, as `to_category_texts` would give them."""
+    """The number of occurrences of each text of `to_category_texts`."""
     import numpy as np
 
     if str(getattr(values, "dtype", "")) == "category":
@@ -152,7 +153,7 @@ def count_missing_values(values: Any) -> int:
 
 
 def _can_count_as_texts(kinds: set[type]) -> bool:
-    """Whether equal values of these types have the same text. 1 and True are equal, but their texts differ."""
+    """Whether equal values of these types have the same text, unlike 1 and True."""
     numbers = kinds - {str, type(None)}
     return numbers <= {int, float} or numbers == {bool}
 
@@ -250,7 +251,7 @@ def _summarize_baseline_numbers(name: str, values: NDArray[np.float64], most: in
     rows, missing = len(values), int(np.isnan(values).sum())
     if not len(known):
         return Column(name=name, kind="number", rows=rows, missing=missing)
-    # An actual value, so that each value of a column with few distinct ones gets a separate bin.
+    # The center is a value of the column, so that each value of a column with few distinct values has its own bin.
     center = float(np.partition(known, (len(known) - 1) // 2)[(len(known) - 1) // 2])
     ordered = ORDER[encode_bins(known, center)].astype(np.int64)
     keys, counts = make_bins(ordered, most)

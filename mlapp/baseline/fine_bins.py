@@ -1,11 +1,11 @@
-"""Counts numbers by key, and adds up the counts of the keys of each bin only when they are read.
+"""Counts numbers by key, and sums the counts of each bin's keys only when they are needed.
 
 A bin is a range of keys (see `mlapp.baseline.bins`). Looking up the bin of each value costs more than everything else
-together, so live values are counted by key. The keys of a column that matter are few: those from the edge that is
-nearest to its center to the one that is farthest. Each column's distances are multiplied by a power of two that moves
-the nearest edge to the smallest exponent of a float64; what is nearer becomes subnormal, and what is farther than all
-edges is limited. The upper 19 bits of the product (sign, 11 bits of exponent, 7 of mantissa) plus an offset for each
-column are then the index of a count. Rounding is that of a conversion to float32, so each value gets its key's bin.
+together, so live values are counted by key. Few keys of a column matter: those between the edges that are nearest to
+and farthest from its center. Each column's distances are multiplied by a power of two that moves the nearest edge to
+the smallest exponent of a float64. Smaller distances become subnormal, and larger ones are limited to the farthest
+edge. The upper 19 bits of the product (sign, 11 bits of exponent, 7 of mantissa) plus an offset for each column are
+then the index of a count. The rounding is that of a conversion to float32, so each value counts in its key's bin.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ NEGATIVE = 1 << 18
 """Index of the first count of negative distances: the sign is the highest of the 19 bits."""
 SHIFT = np.uint64(45)
 HALF = np.uint64(1 << 28)
-"""Half of the last place of a float32's mantissa, in the bits of a float64."""
+"""Half of the last bit of a float32's mantissa, in the bits of a float64. It is added to round."""
 INFINITE = 0x7F80
 """Upper bits of an infinite float32."""
 CELLS_AT_ONCE = 1 << 16
-"""Cells that stay in the processor's cache while they are converted."""
+"""Cells that are converted at once: they stay in the processor's cache."""
 TILE = 1024
-"""Cells of a tile: NumPy adds a row of constants to a matrix faster when the rows are long."""
+"""Minimum cells of a tile: NumPy adds a row of constants to a matrix faster if the rows are long."""
 
 
 class FineColumns(NamedTuple):
-    """Some neighboring columns of numbers, whose counts by key are one array.
+    """Neighboring columns of numbers that share one array of counts.
 
     Attributes:
         first, last: of the columns; `last` is not included.
@@ -147,7 +147,7 @@ def _make_bin_group(
 
 
 def _select_fine_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, half: int) -> NDArray[np.int32]:
-    """The slot of each count of one column and sign; the last one is for missing values."""
+    """The slot of each count of one column and sign. The last count is that of missing values."""
     magnitudes = np.arange(stride) + (span.octave - 1) * OCTAVE
     if span.octave > 1:  # the distances that are subnormal
         magnitudes[:OCTAVE] = 0
@@ -159,7 +159,7 @@ def _select_fine_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, h
 
 
 def _find_bin_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where a run of one slot begins, and its slot."""
+    """The start of each run of equal slots, and its slot."""
     joined = np.concatenate(slots).astype(np.int64)
     starts = np.flatnonzero(np.diff(joined, prepend=-1))
     return starts, joined[starts]
@@ -189,7 +189,7 @@ class FineCounts:
                 _convert_to_indexes(columns, values[start : start + step], distances[start : start + step])
         size, indexes = columns.size, distances.view(np.int64)
         first = NEGATIVE
-        if size * 8 < NEGATIVE:  # so few columns that the counts in between cost more than their removal
+        if size * 8 < NEGATIVE:  # with few columns, removing the gap between the signs costs less than counting in it
             first = size
             indexes[indexes >= NEGATIVE] -= NEGATIVE - size
         found = np.bincount(indexes, minlength=first + size)

@@ -1,4 +1,4 @@
-"""Converts predictions to columns: a label or number becomes `prediction`; records and lists get a column per entry."""
+"""Converts predictions to columns: scalars become `prediction`; records and lists have a column per entry."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlapp.baseline.redaction import NO_RULES, is_redacted_column
 
 NAME = "prediction"
 MOST_ENTRIES = 32
-"""Entries of a list or record that are columns."""
+"""Maximum entries of a list or record that become columns."""
 _PLAIN = frozenset((str, bool, int, float))
 MOST_LABELS = 50
-"""Whole numbers with more distinct values are quantities, not labels."""
+"""Maximum distinct integers that are labels; with more, they are quantities."""
 
 
 PLAIN = frozenset((str, bool, int, float, type(None)))
@@ -77,7 +77,7 @@ def _to_plain_baseline_predictions(values: list[Any]) -> list[Any]:
 
 
 def _to_plain_baseline_prediction(value: Any) -> Any:
-    """A scalar as a plain Python value; None for anything else, which has no distribution."""
+    """A scalar as a plain Python value; None for anything else, because it has no distribution."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     return value if isinstance(value, (str, bool, int, float)) else None

@@ -1,4 +1,4 @@
-"""Rules for the stored values of a column: the rules `drop`, `hash` and `round(5)` of `monitor.columns`."""
+"""Applies the rules `drop`, `hash` and `round(5)` of `monitor.columns` to schemas and values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def round_to_redaction_step(value: Any, step: float) -> Any:
     if not math.isfinite(number) or not step:
         return None
     steps = number / step
-    found = round(steps) * step if math.isfinite(steps) else number  # so large a float is a multiple of it
+    found = round(steps) * step if math.isfinite(steps) else number  # a float so large is a multiple of the step
     return int(found) if isinstance(value, int) and found == int(found) else found
 
 

@@ -1,4 +1,4 @@
-"""Where the counts of several columns lie in one array."""
+"""The layout of the counts of several columns in one array."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mlapp.baseline.baseline import Column
 
 SPECIAL = 3
-"""Slots after a column's bins: for a number below, above and missing; for a category new, (unused) and missing."""
+"""Slots after a column's bins: below, above and missing of a number; new, (unused) and missing of a category."""
 
 
 class SlotLayout:
-    """The slots of columns, which never change: all windows of a version share them, and all forked workers.
+    """The slots of columns. A layout never changes, so that all windows of a version and all forked workers share it.
 
     Attributes:
         columns: by name.

@@ -21,7 +21,7 @@ log = logging.getLogger("mlapp.monitoring")
 
 
 class Ledger:
-    """The starts and ends of alarms. The first process that records one creates its entry.
+    """The starts and ends of alarms. Of several processes that record the same one, the first creates its entry.
 
     Args:
         alerts: receivers of the events.
@@ -61,7 +61,7 @@ class Ledger:
             return False
         noted = time.time_ns()
         content = msgspec.json.encode({**event, "noted": noted})
-        # First the deliveries, which count only with this entry: a run that is killed in between loses no alarm.
+        # Deliveries are created first, and count only with this entry: a run that is killed in between loses no alarm.
         keys = self._deliveries.add(name, number, noted, content)
         if self._place.storage.create_key(self._place.key("alarms", name, format_number_name(number)), content):
             return True

@@ -46,7 +46,7 @@ def find_window_alarms(
     for counts in sorted(windows, key=lambda counts: (counts.since, counts.version)):
         baseline = baselines.get(counts.version)
         found: list[Finding] = []
-        alarming = current.get(counts.version, set())  # too few rows to test, so an alarm does not end
+        alarming = current.get(counts.version, set())  # with too few rows to test, alarms go on
         if tests is not None and baseline is not None and _can_window_alarm(counts, tests):
             found = find_drifted_columns(baseline, counts, tests)
             if tests.seasonal:

@@ -25,19 +25,19 @@ from mlapp.monitoring.windows import Alarm, WindowReport
 
 log = logging.getLogger("mlapp.monitoring")
 PATIENCE = 10.0
-"""Seconds that a webhook may take."""
+"""Maximum seconds to wait for a webhook's answer."""
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
 LONGEST_WAIT = 3600.0
-"""Seconds that a receiver can ask mlapp to wait, at most."""
+"""Maximum seconds that a receiver can ask mlapp to wait."""
 TRANSIENT = (408, 425, 429)
-"""Answers below 500 after which a later attempt can succeed."""
+"""Statuses below 500 after which a later attempt can succeed."""
 FAR = timedelta(days=365)
 """Time for which Alertmanager keeps an alarm active without an update. The end of an alarm is always sent."""
 
 
 class AlarmEvent(dict[str, Any]):
-    """The alarm that is sent: a dict whose entries are also attributes.
+    """The start or the end of an alarm, as it is sent: a dict with entries that are also attributes.
 
     `app`, `version`, `kind`, `column`, `value`, `threshold`, `text`; `status` is `firing` or `resolved`; `since` and
     `until` are those of the window, as ISO 8601 texts.
@@ -63,7 +63,7 @@ def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Liter
 
 
 def call_on_alarm(event: AlarmEvent, on_alarm: Callable[[AlarmEvent], Any]) -> None:
-    """Call the app's function. An error in it is logged."""
+    """Call the app's function. Errors in it are logged."""
     try:
         on_alarm(event)
     except STAGE_ERRORS:
@@ -77,8 +77,8 @@ def send_alarm(event: AlarmEvent, alert: Alert, *, is_retried: bool) -> float | 
         is_retried: make further attempts if it cannot be reached.
 
     Returns:
-        None if the receiver has answered, or can never be reached. If a later attempt can succeed, the seconds that the
-        receiver asks to wait before it, by its header Retry-After; 0 without one.
+        None if the receiver has answered or can never be reached. Otherwise the seconds to wait before the next
+        attempt, by the receiver's header Retry-After; 0 without it.
     """
     try:
         url = expand_secrets_in_address(alert.webhook)
@@ -107,7 +107,8 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     if format == "slack":
         mark = ":rotating_light:" if event["status"] == "firing" else ":white_check_mark:"
         title = f"{mark} *{event['app']}* version {event['version']}, {event['kind']} {event['status']}"
-        # A client's value can be a link or a mention: https://api.slack.com/reference/surfaces/formatting.
+        # Escaped, because a client's value can be a link or a mention:
+        # https://api.slack.com/reference/surfaces/formatting.
         return {"text": f"{title}\n{html.escape(event['text'], quote=False)}"}
     if format == "alertmanager":
         now = datetime.now(timezone.utc)
@@ -176,7 +177,7 @@ def _parse_retry_after(text: str | None) -> float:
 
 
 def _make_alert_request(url: str, body: bytes) -> urllib.request.Request:
-    """A POST of JSON. urllib takes no user and password from an address.
+    """A POST of JSON. The URL's user and password become a header, because urllib does not support them.
 
     Raises:
         ValueError: the address is wrong.
@@ -194,7 +195,8 @@ def _open_alert_request(request: urllib.request.Request, seconds: float) -> None
     """Send a request. The answer's body is not read.
 
     Raises:
-        OSError: no answer within that time; a timeout of the socket alone permits one that arrives byte by byte.
+        OSError: no answer within that time. The socket's timeout alone would permit an answer that arrives byte by
+        byte.
     """
     found: list[Exception | None] = []
 
@@ -202,7 +204,7 @@ def _open_alert_request(request: urllib.request.Request, seconds: float) -> None
         try:
             with _opener.open(request, timeout=seconds):
                 found.append(None)
-        except Exception as error:  # raised again below, in the caller's thread
+        except Exception as error:  # raised below, in the caller's thread
             found.append(error)
 
     thread = threading.Thread(target=send, name="webhook", daemon=True)

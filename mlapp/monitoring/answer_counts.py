@@ -12,11 +12,11 @@ from mlapp.monitoring.live_windows import LiveWindows
 from mlapp.monitoring.metrics import MonitorMetrics
 
 OTHER = "other"
-"""The series of refused fields that no feature has: clients name them."""
+"""The series of all refused fields that are not features: clients can invent such names without end."""
 
 
 class AnswerCounts:
-    """Adds to the counts of windows. Not thread-safe."""
+    """Adds answers and refusals to the counts of windows. Not thread-safe."""
 
     def __init__(self, windows: LiveWindows, metrics: MonitorMetrics) -> None:
         self._windows, self._metrics = windows, metrics

@@ -1,4 +1,4 @@
-"""The rows of answered batches: joined once for counting and for the log, and those of them to log."""
+"""The rows of answered batches, joined once for both counting and the log, and the rows to log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AnsweredRows:
         """The features of all rows as one table, array or list."""
         if all(piece.places is None for piece in self._pieces):
             return self.model.combine_stripped(list(chain.from_iterable([piece.parts for piece in self._pieces])))
-        # Parts that cannot be divided: the rows of each piece are taken from its own ones.
+        # Some parts cannot be split, so the rows of each piece are selected from its joined parts.
         found = []
         for piece in self._pieces:
             features = self.model.combine_stripped(list(piece.parts))
@@ -112,10 +112,10 @@ def list_requests(batches: Sequence[LoggedBatch], new_id: Callable[[], bytes]) -
 def describe_logged_rows(
     answered: AnsweredRows, batches: Sequence[RecordedBatch], new_id: Callable[[], bytes]
 ) -> LoggedRows:
-    """All rows that can be logged, each with the weight 1.
+    """The rows of batches that can be logged, each with the weight 1.
 
     Args:
-        answered: these rows of the batches.
+        answered: the same rows.
     """
     logged = [batch.logged for batch in batches if batch.logged is not None]
     ids, counts, keys = list_requests(logged, new_id)

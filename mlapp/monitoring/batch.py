@@ -1,4 +1,4 @@
-"""Answered batches, as the recorder stores them until they are counted: few objects for many requests."""
+"""Answered batches in the form in which the recorder queues them: few objects for many requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class JoinedResults(Sequence[Any]):
 
 
 class RequestNames(NamedTuple):
-    """The log's data of the requests of a batch, in order.
+    """The ids, rows and business keys of the requests of a batch, in order, for the log.
 
     Attributes:
         ids: of each request, or None.
@@ -80,7 +80,7 @@ class RecordedRows(msgspec.Struct, gc=False):
 
 
 class LoggedBatch(msgspec.Struct, gc=False):
-    """What the log may keep of a batch.
+    """The rows of a batch that can be logged.
 
     Attributes:
         requests: the requests of `rows`, or, if one has several rows, all requests of the batch.
@@ -96,11 +96,11 @@ class LoggedBatch(msgspec.Struct, gc=False):
 
 
 class RecordedBatch(msgspec.Struct, gc=False):
-    """One or more calls of a model in one window and hour, with those of their rows that are counted or can be logged.
+    """One or more calls of a model in one window and hour, with the rows of them to count and to log.
 
     Attributes:
         at: time of the first answer, in seconds since 1970.
-        rows: number of answered rows.
+        rows: number of all answered rows.
         counted: the rows to count, each of which stands for `weight` rows.
     """
 
@@ -142,7 +142,7 @@ def list_answered_rows(
 
 
 def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRows:
-    """Some rows, without those beside them where that is possible: they would stay in memory.
+    """Copies of some rows if possible, so that the other rows do not stay in memory.
 
     Args:
         places: indexes.

@@ -1,4 +1,4 @@
-"""Business keys: the caller's names of a row, for the truth that follows later."""
+"""Business keys: the caller's own identifiers of a row, by which later truths refer to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 MOST_KEYS = 16
-"""Keys of a row."""
+"""Maximum keys of a row."""
 MOST_COLUMNS = 64
-"""Columns of keys in a file of the log. A client that invents names makes it no larger."""
+"""Maximum columns of keys in a file of the log, whatever names clients invent."""
 
 
 def are_business_keys(keys: Any) -> bool:
@@ -22,5 +22,5 @@ def are_business_keys(keys: Any) -> bool:
 
 
 def select_key_names(names: Iterable[str]) -> list[str]:
-    """The names, each once, without those after the first `MOST_COLUMNS`."""
+    """The first `MOST_COLUMNS` distinct names."""
     return list(islice(dict.fromkeys(names), MOST_COLUMNS))

@@ -15,7 +15,7 @@ Predictions = Mapping[tuple[str, str, str], float]
 
 
 def explain_canary_predictions(live: Predictions, trial: Predictions, most: float) -> str | None:
-    """Why the canary's predictions differ too much; None if they do not, or if too few are known.
+    """The reason why the canary's predictions differ too much; None if they do not, or if there are too few.
 
     Labels are compared by the Jensen-Shannon distance. Numbers are compared by the Kolmogorov-Smirnov distance; the
     two versions have different bin ends, so the distribution is assumed linear between two ends.

@@ -36,8 +36,8 @@ class CanaryQuality:
     def __call__(self, live: str | None, trial: str | None) -> str | None:
         """The reason why the canary's version is worse; None if it is not, or if it is unknown.
 
-        A metric is worse by more than `monitor.quality` allows, or than nothing where it does not name the metric, and
-        by more than chance explains.
+        A metric is worse if it is worse by more than `monitor.quality` allows (by default nothing), and by more than
+        chance explains.
         """
         if live is None or trial is None or live == trial or self._project.settings.monitor.logs == "off":
             return None

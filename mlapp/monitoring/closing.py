@@ -22,11 +22,11 @@ from mlapp.project import Project
 
 log = logging.getLogger("mlapp.monitoring")
 NEAR, FAR = 2.5, 15.0
-"""Seconds after a window's end in which the replicas write their last counts, to a folder and to a bucket."""
+"""Seconds after a window's end until the replicas have written their last counts: to a folder, and to a bucket."""
 FEWEST = 20
-"""Truths of a window below which it does not say that quality is well again."""
+"""Minimum truths of a window for which it can end an alarm of quality."""
 UNDER_WAY = 10.0
-"""Seconds after which a run that has closed the newest window has also closed those before it."""
+"""Seconds after which a run that has closed the newest window has also closed the older ones."""
 
 
 class ClosedAt(msgspec.Struct):
@@ -63,7 +63,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     for report in fresh:
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
         told(report, drifting, lambda kind: kind != "quality")
-    # Truths come late, so use the quality of the last window with known truths, from this run or an earlier one.
+    # Truths arrive late, so the quality of the last window with truths counts, even if an earlier run closed it.
     for report in _select_last_known_windows(reports):
         told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
     _end_silent_alarms(project, place, reports, closed)
@@ -79,14 +79,14 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
 def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[WindowReport]:
     """The windows that this run closes, oldest first: all open ones, or none while another run closes them.
 
-    The newest window decides between two runs. An alarm that starts in one window and ends in another is then sent by
-    one run, in order. Older windows that are open beside a closed newest one belong to the run that has just closed
-    that, or to one that was killed after it.
+    The run that closes the newest window closes all of them, so that one run sends the start and the end of an alarm,
+    in order. Older windows that are still open after the newest one is closed belong to the run that has just closed
+    it, or to one that was killed since.
     """
     if not reports:
         return []
     *older, newest = reports
-    is_open = not _is_window_closed(place, newest)  # looked at first: another run closes it before the older ones
+    is_open = not _is_window_closed(place, newest)  # checked first, because another run closes it first
     if not is_open and _was_closed_just_now(place, newest):
         return []
     waiting = [report for report in older if not _is_window_closed(place, report)] + [newest] * is_open
@@ -107,7 +107,7 @@ def _is_window_closed(place: Place, report: WindowReport) -> bool:
 
 def _store_closed_reports(place: Place, report: WindowReport) -> bool:
     """Store the reports; False if another run has stored them."""
-    # Includes a time, so that a second alarm with the same content is not treated as a repetition.
+    # With a time, so that the same report of two runs differs, and `create_key` refuses the second one.
     content = msgspec.json.encode({**msgspec.to_builtins(report), "closed_at": time.time_ns()})
     return place.storage.create_key(_make_closing_window_key(place, report), content)
 

@@ -1,4 +1,4 @@
-"""Redacts stored values of columns by `monitor.columns`: `drop`, `hash` or `round(5)`, before anything is written."""
+"""Redacts values by the rules of `monitor.columns` before anything is written: `drop`, `hash` or `round(5)`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from mlapp.project import Project
 from mlapp.training.reliability import list_reliability_rows
 
 MOST = 20_000
-"""Rows that go through both versions."""
+"""Maximum rows that each version predicts."""
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

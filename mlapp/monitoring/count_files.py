@@ -1,4 +1,4 @@
-"""Decodes the counts of a replica. Others can write to a bucket: counts that no replica can have made are refused."""
+"""Decodes the counts of a replica. Others can write to a bucket, so counts that no replica can have are refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlapp.monitoring.place import Window
 
 FORMAT = 1
 FASTEST = 10_000_000
-"""Rows that a replica can answer in a second, at most."""
+"""Maximum rows that a replica can answer in a second."""
 MOST_FIELDS = 10_000
-"""Refused fields of a replica, at most."""
+"""Maximum refused fields of a replica."""
 
 
 class FalseCountsError(ValueError):
-    """The counts are damaged or invented. Its text says what is wrong."""
+    """The counts are damaged or invented. The text names the problem."""
 
 
 class FutureFormatError(ValueError):

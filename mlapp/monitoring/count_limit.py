@@ -1,4 +1,4 @@
-"""Limits the cells that are counted in a second. Above the limit, a weighted random part of the rows is counted."""
+"""Limits the cells that are counted per second. Above the limit, a weighted random sample of the rows is counted."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class CountLimit:
         self._runs: dict[int, tuple[int, int]] = {}
 
     def draw_rows(self, model: int, rows: int, columns: int, now: float) -> tuple[list[int] | None, int]:
-        """Indexes of the rows of a batch to count, and the number of rows that each stands for; None for all rows.
+        """The indexes of the rows of a batch to count, or None for all; and the number of rows that each stands for.
 
-        One row is drawn from each run of so many rows of a model, so that clients that take turns are drawn alike. A
-        run can go on in the next batch.
+        With a weight of n, one row is drawn from each n consecutive rows of a model, so that clients that take turns
+        are drawn equally often. Such a run of rows can continue in the next batch.
 
         Args:
             model: a number of the model.

@@ -1,9 +1,9 @@
-"""Normalizes the result of a predictor to one form for every output.
+"""Normalizes the result of a predictor, so that every output has the same predictions.
 
-A predictor may return what its library gives: a list, an array, a DataFrame, a sparse matrix, an Arrow or polars
-table, a tensor, objects of its own classes. `normalize_predictions` makes a list, an array, a Series or a DataFrame of
-it, with one entry a row; `normalize_to_rows` makes values that JSON holds of those. HTTP in each protocol, gRPC, the
-command line, Python and batch prediction start from these, so that all of them answer the same.
+A predictor may return what its library returns: a list, an array, a DataFrame, a sparse matrix, an Arrow or polars
+table, a tensor, objects of its own classes. `normalize_predictions` converts it to a list, an array, a Series or a
+DataFrame with one entry per row, and `normalize_to_rows` converts those to JSON values. HTTP in each protocol, gRPC,
+the command line, Python and batch prediction start from these.
 """
 
 from mlapp.normalization.containers import normalize_predictions

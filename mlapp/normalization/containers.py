@@ -1,4 +1,4 @@
-"""The result of a predictor as a list, an array, a Series or a DataFrame, whichever library made it."""
+"""Converts the result of a predictor, of any library, to a list, an array, a Series or a DataFrame."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _normalize_array(array: Any, title: str) -> Any:
         return pd.DataFrame({name: array[name] for name in array.dtype.names})
     if np.ma.is_masked(array):
         return array.tolist()
-    if array.dtype.char == "g":  # Python has no longer floats
+    if array.dtype.char == "g":  # a long double, which Python cannot represent
         array = array.astype("float64")
     return np.asarray(array) if isinstance(array, np.matrix) else array
 
@@ -70,7 +70,7 @@ def _normalize_pandas(predictions: Any, title: str) -> Any:
         return _rename_container_columns(predictions, title)
     if isinstance(predictions, (pd.Series, pd.Index)) or hasattr(predictions, "dtype"):
         return predictions if isinstance(predictions, pd.Series) else pd.Series(predictions)
-    raise _no_normalized_container_error(predictions, title)  # one value, as a Timestamp
+    raise _no_normalized_container_error(predictions, title)  # a single value, such as a Timestamp
 
 
 def _rename_container_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def _rename_container_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
 
 
 def _normalize_arrow(predictions: Any, title: str) -> Any:
-    """An Arrow or polars table or column; polars needs no pyarrow for it."""
+    """An Arrow or polars table or column. pyarrow is needed only for Arrow."""
     import pandas as pd
 
     if type(predictions).__name__ == "LazyFrame":
@@ -120,7 +120,7 @@ def _normalize_polars_container(column: Any) -> Any:
     import pandas as pd
 
     values = column.to_list()
-    return pd.array(values) if column.null_count() else values  # whole numbers stay whole beside a missing one
+    return pd.array(values) if column.null_count() else values  # integers stay integers beside a missing value
 
 
 def _refuse_prediction_container(predictions: Any, title: str) -> Any:

@@ -1,4 +1,4 @@
-"""Normalized predictions as JSON values, one per row."""
+"""Converts normalized predictions to JSON values, one per row."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANY = 20_000
-"""Rows that are listed in one go: in between, other threads get their turn."""
+"""Maximum rows that are converted in one call: between two calls, other threads run."""
 TEXT = frozenset((str,))
 
 
 def normalize_to_rows(predictions: Any, title: str) -> list[Any]:
     """Normalized predictions as a list of JSON values, one per row. NaN stays: JSON's encoder writes null.
 
-    Dates and times are ISO 8601 texts, durations too; decimals are floats; UUIDs, paths and intervals are texts; an
-    enumeration's member is its value; bytes are base64; dataclasses and models of pydantic, attrs and msgspec are
-    records; a missing value is null.
+    Dates, times and durations become ISO 8601 texts; decimals floats; UUIDs, paths and intervals texts; members of an
+    enumeration their values; bytes base64; dataclasses and models of pydantic, attrs and msgspec records; missing
+    values null.
 
     Raises:
         DataError: JSON has no form for a value; names its type and row.

@@ -1,4 +1,4 @@
-"""Numbers, texts, times and bytes, and their NumPy, pandas and Arrow forms, as JSON represents them."""
+"""Converts scalars of Python, NumPy, pandas and Arrow to JSON values."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def list_time_scalars(array: np.ndarray[Any, Any]) -> Any:
 
 
 def format_column_name(name: Any) -> str:
-    """The name of a column or a record's key as text; several levels are joined by points.
+    """The name of a column, or the key of a record, as text. Levels of a MultiIndex are joined by dots.
 
     Raises:
         NoJsonError: it is a function or a class.

@@ -1,4 +1,4 @@
-"""Normalized predictions as a DataFrame, as files and databases need them."""
+"""Converts normalized predictions to a DataFrame, for files and databases."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTION = "prediction"
-"""The column of a table of predictions that are one value each."""
+"""The column of predictions that are one value each."""
 
 
 def normalize_to_table(predictions: Any, title: str) -> pd.DataFrame:
-    """Normalized predictions as a DataFrame: their own columns, those of their records, or one column `prediction`.
+    """Normalized predictions as a DataFrame: with their columns, the keys of records, or one column `prediction`.
 
     Raises:
         DataError: as for `normalize_to_rows`.
@@ -44,7 +44,7 @@ def _normalize_column(column: pd.Series[Any], title: str) -> Any:
 
 
 def _unify_column_types(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column with values of one type, as files need it; values of several types become their JSON text."""
+    """A column with values of one type, as files require: values of several types become texts of JSON."""
     if column.dtype != object or len({type(value) for value in column.dropna()}) < 2:
         return column
     return column.map(lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode())
