@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 131_072
-"""Cells that are counted in one call: NumPy and struct hold the interpreter's lock meanwhile."""
+"""Maximum cells that are counted in one call, during which NumPy and struct hold the interpreter's lock."""
 PREDICTIONS_AT_ONCE = 8_192
-"""Predictions that are counted in one call. Each can be a list or a dict."""
+"""Maximum predictions that are counted in one call. Each can be a list or a dict."""
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """A number of rows. Larger ones are not exact in JSON."""
 
@@ -68,7 +68,7 @@ class Counts(msgspec.Struct, kw_only=True):
 
     @property
     def effective_share(self) -> float:
-        """How many rows drawn alike say as much as one row of `columns`: Kish's effective sample size, as a share."""
+        """Kish's effective sample size as a share of the rows: 1 if all counted rows have the same weight."""
         return self.rows / self.squares if self.squares > self.rows else 1.0
 
     def add(self, other: Counts) -> None:
@@ -86,7 +86,7 @@ class Counts(msgspec.Struct, kw_only=True):
 
 
 def merge_counts(parts: Iterable[Counts]) -> Counts | None:
-    """The sum of counts of one version, over the span of their windows; None without counts."""
+    """The sum of counts of one version, over the interval of all their windows; None without counts."""
     total: Counts | None = None
     for part in parts:
         if total is None:

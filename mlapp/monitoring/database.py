@@ -19,7 +19,7 @@ from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
 
 QUOTED = re.compile(r"^\w+ Error: |\n\nLINE .*", re.DOTALL)
-"""The kind of an error of DuckDB, and its copy of the query."""
+"""The parts of an error of DuckDB that are removed: its kind, and its copy of the query."""
 MEMORY = "512MB"
 """Memory limit of DuckDB; the rest goes to temporary files."""
 LOG = """CREATE VIEW log AS SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS request, NULL::INTEGER AS "row",
@@ -31,7 +31,7 @@ NULL::VARCHAR AS truth, NULL::BIGINT AS received WHERE false"""
 
 LOG_TYPES = {"request": "string", "row": "int32", "time": "timestamp", "version": "string", "weight": "float"}
 TRUTH_TYPES = {"request": "string", "row": "int32", "keys": "string", "truth": "string", "received": "int64"}
-"""The columns that every file has, with the start of their Arrow types."""
+"""The required columns of a file, with the start of the name of their Arrow type."""
 
 
 class Database:
@@ -58,7 +58,7 @@ class Database:
         self.execute("SET enable_external_access=false")
 
     def log_of(self, version: str, window: Window) -> str:
-        """A table of the segments of one version that can hold rows of a window. Others are not read."""
+        """A table in SQL of only the segments that can hold rows of a version in a window."""
         files = [
             file
             for (number, hour), files in self._hours.items()
@@ -128,7 +128,7 @@ def query_monitoring_database(place: Place, sql: str) -> tuple[list[str], list[t
 
         connection.deny_other_files()
         try:
-            # An allowed path can also be written.
+            # DuckDB could also write to the allowed paths.
             if any(statement.type == duckdb.StatementType.COPY for statement in duckdb.extract_statements(sql)):
                 raise DataError(
                     "The query writes to a file, which this command does not permit.",
@@ -197,7 +197,7 @@ def _fetch_database_files(place: Place, folder: Path, keys: Sequence[str]) -> li
 
 
 def _link_plain_name(file: Path, folder: Path) -> Path:
-    """The file, or a link to it if DuckDB would take its path for a pattern."""
+    """The file, or a link to it if DuckDB would treat its path as a pattern."""
     if not set("*?[") & set(str(file)):
         return file
     link = folder / f"{hashlib.sha256(str(file).encode()).hexdigest()}.parquet"

@@ -1,4 +1,4 @@
-"""The events of alarms that still have to reach a webhook, with the state that lets only one process send each.
+"""The events of alarms that webhooks have not received yet, stored so that only one process sends each.
 
 <app>/monitor/deliveries/<delivery>/event.json        the event; removed once the receiver has answered
 <app>/monitor/deliveries/<delivery>/<attempt>.json    an attempt to send it; a process claims it by creating it
@@ -33,8 +33,8 @@ KEPT = WEEK
 MOST = 1000
 """Maximum number of stored deliveries. The oldest ones are removed."""
 ABANDONED = 900
-"""Seconds after which an attempt without a result is one of a process that was killed. Longer than an attempt takes,
-also for a process whose clock is minutes ahead."""
+"""Seconds after which an attempt without a result counts as that of a killed process. It is longer than an attempt
+takes, even for a process with a clock that is minutes ahead."""
 
 
 class StoredEvent(msgspec.Struct):
@@ -102,12 +102,12 @@ class Deliveries:
         return [self._place.key("deliveries", name) for name in names]
 
     def count_pending(self) -> dict[str, int]:
-        """The receivers of `monitor.alerts` that have not received every event, and the number of events."""
+        """The number of pending events by receiver, of the receivers in `monitor.alerts`."""
         known = (self._receivers.get(one.receiver) for one in self._list_deliveries())
         return dict(Counter(describe_receiver(alert) for alert in known if alert is not None))
 
     def send(self) -> None:
-        """Send what is due, each alarm's events in order. A receiver that cannot be reached gets no further event."""
+        """Send the due events, those of each alarm in order. After a failure, a receiver gets no further event."""
         now = time.time_ns()
         held: set[tuple[str, str]] = set()
         self._failed |= self._list_waiting(now)
@@ -124,7 +124,7 @@ class Deliveries:
                     self._record_failure(one, attempt, wait)
                     self._failed.add(one.receiver)
             else:
-                held.add((one.alarm, one.receiver))  # its end must not arrive before its start
+                held.add((one.alarm, one.receiver))  # the alarm's end must not arrive before its start
 
     def _list_deliveries(self) -> list[Delivery]:
         """The deliveries, each alarm's in order."""
@@ -142,7 +142,7 @@ class Deliveries:
         return [one for one in found if one in kept]
 
     def _read_event(self, one: Delivery, now: int) -> AlarmEvent | None:
-        """The event, if the ledger has it. Removes the delivery of an event that another process has recorded."""
+        """The event if the ledger has it. Removes the delivery if another process has recorded the event."""
         try:
             recorded = self._place.read_document(
                 self._place.key("alarms", one.alarm, format_number_name(one.number)), StoredEvent
@@ -157,7 +157,7 @@ class Deliveries:
         return None
 
     def _claim(self, one: Delivery, now: int) -> int | None:
-        """The number of the attempt that this process makes; None if another one is sending or has sent."""
+        """Claim the next attempt for this process; None if another process is sending or has sent the event."""
         attempts, failed = self._list_attempts(one)
         last = max(attempts, default=0)
         if last and last not in failed:
@@ -171,7 +171,7 @@ class Deliveries:
         key = self._key(one.name, format_number_name(attempt))
         if not self._place.storage.create_key(key, msgspec.json.encode(Attempt(time.time_ns()))):
             return None
-        # A process that looked earlier may have sent it meanwhile, or made further attempts and removed this one.
+        # Meanwhile another process may have sent it, or made further attempts and removed this one.
         names = self._place.names("deliveries", one.name)
         if "event.json" not in names:
             self._remove(one)
@@ -188,13 +188,13 @@ class Deliveries:
         return {number for number, _ in parts}, {number for number, suffix in parts if suffix == "failed"}
 
     def _list_waiting(self, now: int) -> set[str]:
-        """The receivers that want no message now."""
+        """The receivers that have asked to wait."""
         found = set()
         for name in self._place.names("deliveries", "waits"):
             receiver, _, until = name.removesuffix(".json").rpartition("-")
             if until.isdecimal() and 0 < int(until) - now <= LONGEST_WAIT * 10**9:
                 found.add(receiver)
-            else:  # over, or of a clock that was wrong
+            else:  # the wait is over, or a wrong clock made it too long
                 self._place.storage.delete_prefix(self._key("waits", name))
         return found
 
@@ -215,7 +215,7 @@ class Deliveries:
 
 
 def describe_pending_deliveries(receiver: str, count: int) -> str:
-    """What is pending, and when it is sent."""
+    """A sentence about the pending messages, and when they are sent."""
     messages = "1 message" if count == 1 else f"{count} messages"
     return f"{messages} about alarms could not be delivered to {receiver}. The next `mlapp monitor run` tries again."
 

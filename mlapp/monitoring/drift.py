@@ -1,4 +1,4 @@
-"""Tests how live rows differ from a version's baseline: a finding per column, and whether it is significant."""
+"""Tests whether live rows differ from a version's baseline, column by column."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 AlarmKind = Literal["drift", "missing", "new_value", "out_of_range", "refused", "quality"]
 JS_RATIO = 1.4
-"""The floor of the Jensen-Shannon distance, as a multiple of `effect`: 0.07 for 0.05."""
+"""Smallest Jensen-Shannon distance of an alarm, as a multiple of `drift.effect`: 0.07 for 0.05."""
 LEAST_SHARE = {"missing": 0.01, "new_value": 0.005, "out_of_range": 0.01, "refused": 0.01}
-"""A difference of shares below which nothing is an alarm."""
+"""Smallest difference of shares of an alarm."""
 USUAL_REFUSED = 0.001
-"""The share of refused rows that a client's mistakes usually make."""
+"""The usual share of refused rows, because of mistakes of clients."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Finding:
         value: the distance, or the share of rows.
         threshold: the smallest `value` of an alarm.
         p: the probability of at least this value by chance.
-        is_large: whether the effect reaches its floor beyond the error of the baseline.
+        is_large: whether the effect reaches the threshold beyond the error of the baseline.
     """
 
     kind: AlarmKind
@@ -55,10 +55,10 @@ class Finding:
 
 
 def find_drifted_columns(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
-    """The significant findings over all columns of one window. Empty if it has too few rows."""
+    """The significant and large findings of one window. Empty if it has too few rows."""
     found = find_drift(baseline, counts, tests)
     kept: list[Finding] = []
-    for family in (("drift",), tuple(LEAST_SHARE)):  # the tests of shares are conservative: together they cost no power
+    for family in (("drift",), tuple(LEAST_SHARE)):  # separate, so that the conservative tests of shares cost no power
         own = [finding for finding in found if finding.kind in family]
         discovered = select_discoveries([finding.p for finding in own], tests.q)
         kept += [finding for finding, is_one in zip(own, discovered, strict=True) if is_one and finding.is_large]
@@ -96,7 +96,7 @@ def compute_drift_distance(column: Column, live: list[int]) -> float:
 
 
 def _scale_counts(live: list[int], share: float) -> list[int]:
-    """The counts of as many rows as the counted ones say as much as."""
+    """The counts scaled to the effective number of rows; see `Counts.effective_share`."""
     return live if share == 1 else [round(count * share) for count in live]
 
 
@@ -151,7 +151,7 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
                     ),
                 )
             )
-    # One and a half times the largest standard error of the baseline's own distribution function.
+    # 1.5 times the largest standard error of the baseline's distribution function.
     error = 0.75 / math.sqrt(trained)
     is_large = distance >= floor + (error if column.kind == "number" else 0.0)
     found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, limit {floor:.2f}."))

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mlapp.monitoring")
 MOST = 100_000
-"""Rows of one window that are evaluated; of more, those with the smallest hashes."""
+"""Maximum rows of one window that are evaluated: those with the smallest hashes."""
 SEGMENTS = 20
-"""Number of distinguished values of a segment: the most frequent ones."""
+"""Maximum values of a segment's column that are evaluated: the most frequent ones."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Evaluation:
                 quality.details[f"{name}[{segment}]"] = Metric(value=round(live, 6), rows=len(rows), segment=segment)
 
     def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
-        """The evaluator's metrics, or metrics of the logged predictions if features are redacted."""
+        """The metrics of the app's evaluator, or of the logged predictions if features are redacted."""
         truth = decode_evaluated_truths(table["truth"])
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
@@ -167,8 +167,9 @@ class Evaluation:
             return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
 
     def _estimate_accuracy(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
-        """CBPE: the accuracy expected from the model's confidence (NannyML's confidence-based performance estimation),
-        calibrated by its accuracy at each confidence on training's last split.
+        """Estimate the accuracy from the model's confidence, calibrated on training's last split.
+
+        The method is NannyML's confidence-based performance estimation (CBPE).
         """
         import numpy as np
 
@@ -185,7 +186,7 @@ class Evaluation:
             confidence, _ = compute_reliability_confidence(
                 loaded.predictor.estimator, stage_calls.convert_stage_features(evaluator, features)
             )
-        except Exception as error:  # of the model's library
+        except Exception as error:  # the model's library can raise anything
             log.debug("No estimate of the accuracy: %s", error)
             return
         edges = np.asarray(calibration.edges)
@@ -208,7 +209,7 @@ class Evaluation:
 
 
 def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
-    """Logged features with the schema's types, before the transformer.
+    """Logged features with the schema's types, as the feature_transformer receives them.
 
     Raises:
         InputError: they do not fit its schema. DataError: the log has no such column.
@@ -237,11 +238,11 @@ def decode_evaluated_truths(truths: pd.Series[Any]) -> list[Any]:
 def _evaluate_logged_predictions(
     manifest: Manifest, table: pd.DataFrame, truth: list[Any], rules: ColumnPrivacy
 ) -> dict[str, float]:
-    """The usual metrics of the logged predictions, limited to those that the version has."""
+    """The default metrics of the logged predictions, limited to those that the version has."""
     if "prediction" not in table.columns:
         return {}
     wanted = manifest.headline
-    if "accuracy" in wanted:  # the hash of a class is a class
+    if "accuracy" in wanted:  # the hash of a class is a class too
         truth = rules.apply("prediction", truth)
     predicted = table["prediction"].tolist()
     try:

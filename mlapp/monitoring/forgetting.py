@@ -1,4 +1,4 @@
-"""Deletes a person's rows."""
+"""Deletes a person's rows from the log and the truths."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     requests: set[tuple[str, int]] = set()
     rows = 0
     seen: set[str] = set()
-    # The second time for the segments that a writer merged meanwhile; see `Writer`.
+    # Twice, because a writer may have merged segments meanwhile; see `Writer`.
     for _ in range(2):
         new = [key for key in list_database_log_keys(place) if key not in seen]
         seen.update(new)
@@ -68,7 +68,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
     segment = Segment.parse(name)
     assert segment is not None
     if len(rest):
-        # A new generation of the same numbers: readers use the newest, so nothing counts twice meanwhile.
+        # A new generation of the same segment: readers use the newest one, so no row counts twice meanwhile.
         newer = Segment(segment.replica, segment.first, segment.last, segment.generation + 1)
         place.storage.create_key(
             f"{folder}/{newer.name}", encode_segment_table(rest.replace_schema_metadata({META: FORMAT}))
@@ -94,7 +94,7 @@ def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
 
 
 def _is_forgotten_value(cell: Any, value: str) -> bool:
-    """Whether a stored value is the given one; a column of numbers has 42 as 42.0."""
+    """Whether a stored value is the given one. A column of numbers can store 42 as 42.0."""
     if isinstance(cell, float):
         with contextlib.suppress(ValueError):
             return cell == float(value)

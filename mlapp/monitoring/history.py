@@ -1,4 +1,4 @@
-"""Reads the counts of all replicas."""
+"""Reads the counts of all replicas from the place of monitoring data."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def find_season(since: float) -> tuple[int, int]:
 def read_history_counts(
     place: Place, windows: Iterable[tuple[str, Window]], baselines: Mapping[str, Baseline]
 ) -> list[Counts]:
-    """The sums of the counts of all replicas, one per version and window. A file with false counts is logged and left
-    out.
+    """The sums of the counts of all replicas, one per version and window.
+
+    A file with impossible counts is reported in the log and left out.
 
     Args:
         baselines: version → its baseline.
@@ -84,7 +85,7 @@ def read_history_counts(
 
 
 def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
-    """The baselines of versions, without versions that are deleted or have none."""
+    """The baselines by version. Versions that are deleted or have no baseline are left out."""
     found = {}
     for version in set(versions):
         if not version.isdecimal():
@@ -110,7 +111,7 @@ def _sum_history_counts(place: Place, version: str, window: Window, baseline: Ba
     keys = [place.key("counts", version, window.name, name) for name in newest.values()]
     total: Counts | None = None
     for key, content in zip(keys, place.storage.read_keys(keys), strict=True):
-        if content is None:  # replaced meanwhile
+        if content is None:  # the replica has replaced it meanwhile
             continue
         try:
             total = _add_history_counts(total, decode_counts(content, version, window, baseline))
@@ -126,5 +127,5 @@ def _sum_history_counts(place: Place, version: str, window: Window, baseline: Ba
 def _add_history_counts(total: Counts | None, part: Counts) -> Counts | None:
     try:
         return part if total is None else merge_counts([total, part])
-    except ValueError:  # without a baseline, nobody knows which of them is right
+    except ValueError:  # without a baseline, it is unknown which of them is right
         raise FalseCountsError("it has other bins than another replica") from None

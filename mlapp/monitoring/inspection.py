@@ -1,4 +1,4 @@
-"""Judges the windows of a project's app."""
+"""Reads the windows of a project's app, and finds their alarms."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from mlapp.project import Project
 
 log = logging.getLogger("mlapp.monitoring")
 SHOWN = 24
-"""Number of windows to inspect by default, at least a day."""
+"""Number of windows that are inspected by default; at least those of a day."""
 EVALUATED = 200
-"""Windows that are evaluated, the last ones; reading the log of more takes long."""
+"""Maximum number of windows that are evaluated (the last ones), because reading the log takes long."""
 WARMING = 3
-"""Windows before the first shown one: an alarm may have begun in them."""
+"""Number of earlier windows that are read too, because an alarm may have begun in them."""
 
 
 def open_place_for_inspection(project: Project) -> Place:
-    """The location of the project's monitoring data.
+    """The place of the project's monitoring data.
 
     Raises:
-        ConfigError, MissingExtraError: they cannot be opened.
+        ConfigError, MissingExtraError: it cannot be opened.
     """
     return open_place(project.settings.monitor, project.store, project.root, project.name)
 
@@ -83,7 +83,7 @@ def inspect_windows(
 
 
 def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
-    """The windows, with empty ones for gaps without predictions. Long gaps are not filled."""
+    """The windows, with empty windows in gaps of at most `most` windows without predictions."""
     found: list[WindowReport] = []
     for report in reports:
         if found:
@@ -119,7 +119,7 @@ def read_truths(
         return Truths(place, rules, baseline).check(entries) if entries else []
     except MlappError as error:
         raise DataError(f"{stage.title}: {error.what}", error.todo) from error
-    except STAGE_ERRORS as error:  # a generator runs only now
+    except STAGE_ERRORS as error:  # a truth_reader that is a generator runs only here
         raise UserCodeError(stage.title, error) from error
 
 
@@ -143,8 +143,9 @@ def parse_inspected_moment(text: str | None, now: float | None = None) -> float 
 def _inspect_quality(
     project: Project, place: Place, counts: Sequence[Counts], baselines: dict[str, Baseline]
 ) -> dict[tuple[str, Window], Any]:
-    """The quality of the last windows. If it is unavailable (no log, no app, broken code), drift is reported all the
-    same.
+    """The quality of the last windows; empty, with a warning, if there is no log, no app, or an error in its code.
+
+    Drift is reported all the same.
     """
     settings = project.settings.monitor
     if not place.names("log"):
@@ -152,7 +153,7 @@ def _inspect_quality(
     shown = [(one.version, one.window) for one in counts][-EVALUATED:]
     try:
         app = project.app
-        # The versions' targets can be of different types; then each type is accepted.
+        # If the versions' targets have different types, truths of any type are accepted.
         baseline = (
             next(iter(baselines.values()), None) if len({one.target for one in baselines.values()}) == 1 else None
         )

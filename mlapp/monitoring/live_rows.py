@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def join_truths(database: Database) -> bool:
-    """Create the view `known`: each logged row with its last truth. Returns whether there is any truth.
+    """Create the view `known` of the logged rows with their last truth; returns whether there is any truth.
 
     A hash of request and place identifies a row. The probability of a collision among 1e7 rows is 3e-6.
     """
@@ -72,8 +72,8 @@ def read_live_rows(
 ) -> tuple[pd.DataFrame, int]:
     """Logged rows of one version and window, and their number.
 
-    Of more than `most`, those with the smallest hashes; of rows that stand for different numbers of rows, fewer of
-    those that stand for less.
+    Of more than `most` rows, those with the smallest hashes are selected. If rows have different weights, a row is
+    selected with a probability proportional to its weight.
     """
     log = database.log_of(version, window)
     source = make_known_query(log) if with_truth else f"SELECT * FROM {log} l"

@@ -1,4 +1,4 @@
-"""The open window of each serving version, and the counts of closed windows that a server remembers."""
+"""The open window of each serving version, and the counts of the last closed windows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mlapp.monitoring.place import Window
 from mlapp.monitoring.writer import Writer
 
 TICK = 1.0
-"""Seconds after a window's end in which its last rows are counted."""
+"""Seconds after a window's end until it is closed, in which its last rows are counted."""
 PUBLISH = 15.0
 """Seconds between two updates of the series of Prometheus, under load."""
 FEW = 5_000
 """Number of new rows below which the series are updated, and the counts written, at once."""
 KEPT = 48
-"""Windows that a server remembers."""
+"""Number of closed windows that a server keeps in memory."""
 REST = 10.0
-"""Seconds between two writes of the counts to a bucket, or of many rows; few are written to a folder at every look."""
+"""Seconds between two writes of counts to a bucket, or of counts with many new rows to a folder."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class LiveWindows:
         self._metrics, self._writer, self._is_near = metrics, writer, is_near
 
     def find(self, version: str, at: float) -> LiveWindow:
-        """Open the window of a time. Rows of a window that was just closed count in the open one."""
+        """The open window for rows of a time. Late rows of a closed window count in the open one."""
         window = Window.of(at, self._seconds)
         live = self._open.get(version)
         if live is None or live.window.since < window.since:
@@ -73,11 +73,11 @@ class LiveWindows:
         return live
 
     def list_counts(self) -> list[Counts]:
-        """The counts of remembered closed windows, and of open ones."""
+        """The counts of the last closed windows, and of open ones."""
         return [*self._history, *map(_copy_live_window_counts, self._open.values())]
 
     def close_past(self, now: float) -> None:
-        """Close the windows that are over."""
+        """Close the windows that have ended."""
         for live in [live for live in self._open.values() if live.window.until + TICK <= now]:
             self._close_window(live)
             del self._open[live.version]
@@ -96,7 +96,7 @@ class LiveWindows:
                 live.changed, live.written, live.written_rows = False, now, live.counts.rows
 
     def _publish_series(self, live: LiveWindow, now: float) -> None:
-        """Update the hundreds of Prometheus series, which costs more than counting some thousand rows."""
+        """Update the Prometheus series, unless they were updated recently: it costs more than counting many rows."""
         rows, live.seen_rows = live.counts.rows - live.seen_rows, live.counts.rows
         if live.counts.rows == live.published_rows or (rows >= FEW and now - live.published < PUBLISH):
             return

@@ -19,9 +19,9 @@ from mlapp.monitoring.counts import Counter, Counts, Slots
 from mlapp.monitoring.drift import compute_drift_distances
 
 ENDS = 10
-"""Upper ends, or values of a category, that a column has in Prometheus."""
+"""Maximum upper ends, or values of a category, of a column in Prometheus."""
 MOST_COLUMNS = 64
-"""Columns that have series."""
+"""Maximum columns with series."""
 
 
 class MonitorMetrics:
@@ -127,7 +127,7 @@ class MonitorMetrics:
             self._distance.labels(self._model, version, name).set(distance)
 
     def _list_children(self, version: str, baseline: Baseline) -> list[tuple[str, list[tuple[int, int]], Any]]:
-        """For each series: its column, the slots that it adds up, counted from the column's first, and how to add."""
+        """For each series: its column, the ranges of slots that it sums (from the column's first), and its creator."""
         found: list[tuple[str, list[tuple[int, int]], Any]] = []
         for column in (*baseline.features, *baseline.predictions):
             for kind, slots in _list_problem_series_slots(column).items():

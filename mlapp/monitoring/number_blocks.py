@@ -1,7 +1,7 @@
-"""Collects rows of numbers for the log, column by column, as their batches are answered.
+"""Collects rows of numbers for the log, column by column, when their batches are answered.
 
-A batch that was answered just now is in the processor's cache: there its cells are copied at a fraction of the cost of
-a second later, and its own memory is free for the next batch.
+A batch that has just been answered is still in the processor's cache. Copying its cells then costs a fraction of what
+it costs a second later, and frees the batch's memory for the next batch.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 AT_ONCE = 480
 """Ids and predictions that are encoded at once: NumPy gives the interpreter back for more than 500 numbers."""
 PAD = 8
-"""Cells between two columns: at a distance of a power of two they would share the same lines of the cache."""
+"""Cells between two columns. At a distance of a power of two, columns would share the same lines of the cache."""
 MOST_BLOCKS = 4
-"""Full blocks that may wait."""
+"""Maximum full blocks that wait to be written."""
 
 
 class NumberBlock:

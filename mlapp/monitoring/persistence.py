@@ -1,4 +1,4 @@
-"""Raises an alarm when the same finding occurs in enough of the last windows."""
+"""Decides which findings persist: those that occur in enough of the last windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Location of counts, log, truths and reports: next to the model store, or at `monitor.url`.
+"""The place of counts, log, truths and reports: next to the model store, or at `monitor.url`.
 
 <app>/monitor/counts/<version>/<window>/<replica>-<number>.json      counts of one replica; the highest number counts
 <app>/monitor/log/<version>/<hour>/<replica>-<first>-<last>.parquet  rows that were logged; one range may hold others
@@ -72,7 +72,8 @@ class Window:
 class Place:
     """The monitoring data of one app.
 
-    Every method raises StoreError if the place cannot be reached.
+    Raises:
+        StoreError: raised by every method if the place cannot be reached.
     """
 
     def __init__(self, storage: Storage, app: str) -> None:
@@ -137,7 +138,7 @@ def check_place(settings: Monitor, store: Store, root: Path, app: str) -> None:
     Raises:
         ConfigError: an unsupported URL, or a file in the folder's place.
     """
-    with suppress(DataError, MissingExtraError):  # this process can do without its variable and its package
+    with suppress(DataError, MissingExtraError):  # this process needs neither the URL's variable nor its package
         open_place(settings, store, root, app)
 
 

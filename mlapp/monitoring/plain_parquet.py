@@ -1,7 +1,7 @@
-"""Writes columns that are already encoded as a Parquet file: one row group, plain pages, no compression.
+"""Writes encoded columns as a Parquet file: one row group, plain pages, no compression.
 
-pyarrow spends 100,000 instructions on each column of a file, however few its rows are, and copies its values several
-times. A segment of the log has dozens of columns and is written each second. This module writes only what such a
+pyarrow spends 100,000 instructions on each column of a file, however few rows it has, and copies its values several
+times. A segment of the log has dozens of columns and is written each second. This module supports only what such a
 segment needs. Source: parquet-format 2.10, parquet.thrift and Encodings.md; Apache Thrift, compact protocol.
 """
 
@@ -71,7 +71,7 @@ def encode_plain_file(columns: Sequence[PlainColumn], rows: int, metadata: Mappi
 
 
 def encode_levels(is_known: NDArray[np.bool_]) -> bytes:
-    """Definition levels of a column: of each row, whether its value is known."""
+    """The definition levels of a column: whether each row has a value."""
     bits = np.packbits(is_known, bitorder="little").tobytes()
     header = _encode_unsigned(len(bits) << 1 | 1)  # a run of bit-packed groups of 8
     return struct.pack("<I", len(header) + len(bits)) + header + bits
@@ -104,7 +104,7 @@ class EncodedTexts(Sequence[bytes]):
 
 
 def encode_texts(texts: Sequence[bytes]) -> bytes:
-    """UTF-8 texts in the encoding PLAIN: each after its length."""
+    """UTF-8 texts in the encoding PLAIN, in which the length of each text precedes it."""
     if isinstance(texts, EncodedTexts):
         return texts.data
     data = join_equal_texts(texts)
@@ -112,7 +112,7 @@ def encode_texts(texts: Sequence[bytes]) -> bytes:
 
 
 def join_equal_texts(texts: Sequence[bytes]) -> bytes | None:
-    """Texts of one length and without NUL, as `encode_texts` encodes them; None for others."""
+    """The encoding of texts of the same length and without NUL, which is faster; None for other texts."""
     if not texts:
         return None
     prefix = struct.pack("<I", len(texts[0]))
@@ -120,7 +120,7 @@ def join_equal_texts(texts: Sequence[bytes]) -> bytes | None:
     stride, rest = divmod(len(data), len(texts))
     if rest or stride != len(texts[0]) + 4:
         return None
-    # Where each text begins, at the same distance, is a length: if no text has a NUL, all are as long as the first.
+    # The lengths are at equal distances only if all texts are as long as the first one, and no text contains a NUL.
     lengths = np.ndarray((len(texts),), "<u4", data, 0, (stride,))
     nuls = prefix.count(b"\0") * len(texts)
     letters = np.frombuffer(data, dtype=np.uint8)
@@ -184,7 +184,7 @@ def _encode_text(text: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _encode_number(number: int) -> bytes:
-    """A number that is not negative, in zigzag and variable length."""
+    """A non-negative number in zigzag encoding and variable length."""
     return _encode_unsigned(number << 1)
 
 

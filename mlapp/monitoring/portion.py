@@ -1,4 +1,4 @@
-"""Gathers small batches, so that the rows to count and to log are chosen for several of them at once."""
+"""Gathers small batches, so that the rows to count and to log are chosen from several batches at once."""
 
 from __future__ import annotations
 

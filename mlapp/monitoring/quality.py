@@ -1,4 +1,4 @@
-"""Judges whether a live metric is worse than in training, by more than is allowed and significantly."""
+"""Decides whether a live metric is worse than in training, by more than allowed and significantly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.monitoring.statistics import compute_normal_tail
 FEWEST = 20
 """Minimum number of truths for an alarm."""
 CERTAIN, LIKELY = 4.5, 3.0
-"""Standard errors: so far below is an alarm at once, or in two of three windows."""
+"""Standard errors below the trained metric for an alarm: in one window, and in two of three windows."""
 
 
 class QualityJudge:
@@ -31,7 +31,7 @@ class QualityJudge:
         known: MetricError | None,
         rows: int,
     ) -> Finding | None:
-        """The alarm of a window's metric; None if it is good enough.
+        """The alarm for a window's metric; None if it is good enough.
 
         Args:
             change: the allowed change from the trained value; negative if higher is better.

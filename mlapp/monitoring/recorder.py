@@ -1,8 +1,8 @@
 """Records a server's predictions: counts for drift, and rows for the log.
 
-The request path gathers answered batches, after the answers are sent. For a few hundred rows at once it chooses those
-to count and to log, and appends them to a queue as one entry. A thread takes the entries out once a second, and earlier
-if many rows wait. A full queue drops what comes, and counts it.
+The request path gathers answered batches after their answers are sent. For a few hundred rows at once, it chooses those
+to count and to log, and appends them to a queue as one entry. A thread takes the entries once a second, or earlier if
+many rows wait. If the queue is full, new rows are dropped and their number is counted.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from mlapp.monitoring.writer import Writer
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_CELLS = 2_000_000
-"""Cells of features that may wait."""
+"""Maximum cells of features in the queue."""
 CELLS_AT_ONCE = 262_144
-"""Cells that are counted at once: fewer cost more for each, more make requests wait longer."""
+"""Cells that are counted at once. Fewer cost more per cell; more make requests wait longer."""
 PAUSE = 0.0005
-"""Seconds between two of these, in which the event loop gets the interpreter."""
+"""Seconds between two counts, in which the event loop gets the interpreter's lock."""
 PATIENCE = 5.0
-"""Seconds that the end of a server may wait for its last rows to be written."""
+"""Maximum seconds that a stopping server waits until its last rows are written."""
 
 
 class RecordedModel(Protocol):
@@ -89,7 +89,7 @@ class Recorder:
         self._choice = RowChoice(self._seconds, self._log, counts=settings.tests is not None)
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, Sequence[Problem]]] = deque(maxlen=10_000)
-        self._added = self._taken = 0  # each is changed by one thread alone
+        self._added = self._taken = 0  # each is changed by only one thread
         self._most = MOST_CELLS
         self._rows_at_once = 1_000
         self._dropped = 0
@@ -131,7 +131,7 @@ class Recorder:
 
     def refuse(self, version: str | None, error: InputError) -> None:
         """Record a request that did not fit the schema."""
-        # The error itself would keep the request's body in memory, by the frames of its traceback.
+        # Not the error itself: the frames of its traceback would keep the request's body in memory.
         self._refusals.append((version or "unsaved", time.time(), error.found))
 
     def start(self) -> None:
@@ -141,7 +141,7 @@ class Recorder:
         atexit.register(_stop_recorder, weakref.ref(self))  # a program that embeds the model may never close it
 
     def stop(self) -> None:
-        """Write what is there."""
+        """Write all recorded rows, and stop."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -150,7 +150,7 @@ class Recorder:
             self._writer.stop(PATIENCE)
 
     def watch(self, model: RecordedModel) -> None:
-        """Compare with the baseline of a model that answers from now on."""
+        """Compare predictions with the baseline of a model that answers from now on."""
         version = model.version or "unsaved"
         if version in self._windows.baselines:
             return
@@ -169,7 +169,7 @@ class Recorder:
         self._windows.on_close = call
 
     def current(self) -> list[Counts]:
-        """The counts of windows that are open, and of closed ones that are remembered."""
+        """The counts of open windows, and of the last closed ones."""
         with self._lock:
             return self._windows.list_counts()
 
@@ -193,7 +193,7 @@ class Recorder:
             self.metrics.dropped.inc(dropped)
 
     def _drain(self, now: float) -> None:
-        """Count what has come since the last time, and gather the rows of the log."""
+        """Count the queued rows, and gather those to log."""
         passed, self._looked = max(0.0, now - self._looked), now
         rest = self._choice.choose_rest()
         batches = []
@@ -209,7 +209,7 @@ class Recorder:
                 try:
                     with self._lock:
                         self._take_in(part)
-                except Exception:  # of this part's values, in a way that nobody foresaw: the other parts count
+                except Exception:  # caused by this part's values; the other parts must be counted all the same
                     log.exception("%s: predictions could not be recorded", self.app)
                     self._count_lost_rows(sum(batch.rows for batch in part))
                 self._stopping.wait(PAUSE)
@@ -233,11 +233,11 @@ class Recorder:
             self._writer.write_all()
 
     def work(self, *, is_due: bool, is_last: bool = False) -> None:
-        """The thread's loop. An error is logged, and the loop continues.
+        """Do one turn of the thread's loop. An error is logged, and the loop continues.
 
         Args:
-            is_due: look at all; else count only what has come.
-            is_last: write everything: the server ends.
+            is_due: whether to close windows and write too; otherwise only count the queued rows.
+            is_last: whether to write everything, because the server stops.
         """
         try:
             if is_due:
@@ -250,7 +250,7 @@ class Recorder:
             if is_last:
                 with self._lock:
                     self._windows.write_changed(time.time(), is_last=True)
-        except Exception:  # monitoring must never end serving, and the next turn may succeed
+        except Exception:  # monitoring must never stop serving, and the next turn may succeed
             log.exception("%s: predictions could not be recorded", self.app)
 
     def _count_lost_rows(self, rows: int) -> None:
@@ -258,9 +258,9 @@ class Recorder:
 
 
 def _run_recorder(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
-    """Count when there is enough, which is then still in the processor's cache; once a second look at all.
+    """Count when many rows wait, while they are still in the processor's cache; and once a second do all work.
 
-    It ends with the recorder: a program may forget a model that it never closed.
+    It ends when the recorder is garbage, because a program may drop a model without closing it.
     """
     due = monotonic() + TICK
     while (live := recorder()) is not None:
@@ -291,7 +291,7 @@ def _group_recorder_batches(batches: Iterable[RecordedBatch], seconds: int) -> I
 
 
 def _cut_recorder_batches(batches: list[RecordedBatch], most: int) -> Iterable[list[RecordedBatch]]:
-    """The batches in pieces of about so many waiting rows, which limits memory and waiting time."""
+    """The batches in pieces of about `most` waiting rows, to limit memory and waiting time."""
     piece: list[RecordedBatch] = []
     rows = 0
     for batch in batches:

@@ -19,10 +19,10 @@ from mlapp.printable_text import make_printable
 from mlapp.project import Project
 
 BARS = 24
-"""Bars of a feature's distribution."""
+"""Number of bars of a feature's distribution."""
 WIDTH, HEIGHT = 240, 64
 MOST_WINDOWS = 96
-"""Windows that are shown, the last ones."""
+"""Maximum number of windows in a report: the last ones."""
 
 
 def write_report(

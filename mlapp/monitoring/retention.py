@@ -1,4 +1,4 @@
-"""Limits the age and the size of stored data: `monitor.keep` and `monitor.max_size`."""
+"""Deletes data that exceed `monitor.keep` in age or `monitor.max_size` in size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlapp.monitoring.place import DAY, HOUR, Place, Window, parse_bytes, parse_
 
 
 def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
-    """Delete what is too old, and the oldest hours of a log that is too large."""
+    """Delete data that are too old, and the oldest hours of a log that is too large."""
     oldest = now - parse_seconds(settings.keep)
     for version in place.names("counts"):
         for name in place.names("counts", version):

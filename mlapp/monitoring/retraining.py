@@ -1,7 +1,7 @@
 """Retrains when quality falls, and promotes the new version if it is better.
 
-A retrained version has the alias `challenger`, and is not `latest` until it is promoted. A process can be killed at any
-point: a later run finishes what it has begun.
+A retrained version has the alias `challenger`, and is not `latest` until it is promoted. If a process is killed at any
+point, a later run finishes its work.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ log = logging.getLogger("mlapp.monitoring")
 LONGEST_FAILURE = 2000
 """Maximum number of stored characters of a failure's reason."""
 ANSWERING = 12
-"""Number of last windows, in at least one of which a version must have answered to be retrained."""
+"""A version is retrained only if it has answered in at least one of this number of last windows."""
 
 
 def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowReport], now: float) -> str | None:
     """Retrain if quality is in alarm, enough truths are known, and the rate limit permits it.
 
-    First finishes what a run that was killed has left: the alias and the promotion of its version.
+    First, the version of a run that was killed gets its alias and is promoted.
 
     Returns:
         The number of the new version; None if nothing was trained.
@@ -76,8 +76,8 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
 def find_failing_version(reports: Sequence[WindowReport]) -> str | None:
     """The version that answers, if its quality is in alarm.
 
-    Truths come late, so its quality is that of its last window with enough truths. Of a canary and the live release,
-    which answer in the same windows, the one with more rows counts.
+    Truths arrive late, so the quality of the last window with enough truths counts. If a canary and the live release
+    answer in the same window, the one with more rows counts.
     """
     known = [report for report in reports if report.truths >= FEWEST and report.metrics]
     answering = {report.version for report in [report for report in reports if report.state != "empty"][-ANSWERING:]}
@@ -90,8 +90,8 @@ def find_failing_version(reports: Sequence[WindowReport]) -> str | None:
 def promote_challenger_if_better(project: Project, challenger: int, settings: Promote, now: float) -> bool:
     """Promote the challenger if it is better on everything that `monitor.promote` names.
 
-    It is compared with the version that it would replace, which can be another one than the version whose quality
-    fell: training takes a while.
+    It is compared with the version that it would replace. That need not be the version with the fallen quality, because
+    training takes a while.
     """
     store = project.store
     metric = settings.better
@@ -99,7 +99,7 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
     aliases = store.aliases(project.name)
     alias = settings.alias or (served if served in aliases else None)
     champion = store.resolve(project.name, alias if alias in aliases else LATEST)
-    if champion == challenger:  # a run that was killed has promoted it, or the operator
+    if champion == challenger:  # a run that was killed, or the operator, has promoted it
         if alias is not None and aliases.get(alias) != challenger:
             store.promote(project.name, challenger, alias)
         return True
@@ -134,7 +134,7 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
 
 
 def _finish_last_training(project: Project, trainings: Trainings, now: float) -> str | None:
-    """Finish a training whose process was killed after it had stored the version. Returns the version if it is done."""
+    """Finish a training that was killed after it had stored a version; returns the version if it is decided."""
     last = trainings.find_last()
     if last is None or trainings.is_decided(last):
         return None
@@ -176,10 +176,10 @@ def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, set
 
 
 def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt, version: int, now: float) -> bool:
-    """Give a trained version its alias, and promote it if it is better. Can be repeated.
+    """Set the alias of a trained version, and promote it if it is better. Can be repeated.
 
     Returns:
-        False if the store failed, so that a later run has to decide.
+        False if the store failed, so that a later run must decide.
     """
     store, name = project.store, project.name
     if version not in store.list_numbers(name):
@@ -203,7 +203,7 @@ def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt,
 def _has_enough_labels(
     project: Project, place: Place, version: str, reports: Sequence[WindowReport], least: int, now: float
 ) -> bool:
-    """Whether enough truths of a version's logged rows are known, also of windows before those of the reports."""
+    """Whether a version has enough logged rows with truths, in the reported windows or before them."""
     if sum(report.truths for report in reports if report.version == version) >= least:
         return True
     settings = project.settings.monitor
@@ -233,9 +233,10 @@ def _train_here(project: Project, origin: dict[str, str], is_superseded: Callabl
 
 
 def _train_on_flyte(project: Project, origin: dict[str, str], is_superseded: Callable[[], bool]) -> int | None:
-    """Train on Flyte, and import the version through a temporary store: in the project's store it would be `latest` at
-    once. All attempts of a training follow one run: if the answer to its start is lost, or this process is killed, the
-    run goes on.
+    """Train on Flyte, and import the version through a temporary store: in the project's store, it would be `latest`.
+
+    All attempts of a training have the same run id. So if the answer to its start is lost, or this process is killed,
+    the next attempt waits for the run that goes on.
 
     Raises:
         MlappError: the training failed; the error says why.

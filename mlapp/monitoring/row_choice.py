@@ -1,4 +1,4 @@
-"""Chooses the rows to count and to log of answered batches, so that the others do not stay in memory."""
+"""Chooses the rows of answered batches to count and to log, so that the other rows do not stay in memory."""
 
 from __future__ import annotations
 

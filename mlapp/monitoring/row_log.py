@@ -1,4 +1,4 @@
-"""A replica's rows of the prediction log: collects, chooses, and passes them to the writer as segments."""
+"""Chooses a replica's rows for the prediction log, collects them, and passes them to the writer as segments."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CELLS_OF_SEGMENT = 491_520
 """Number of feature cells from which rows become a segment at once, instead of once per second. From 4 MB on, NumPy
 asks for huge pages, and the event loop would wait while the kernel clears 2 MB at once."""
 FEWEST_COLUMNS = 16
-"""Cost of ids, times and predictions, in features."""
+"""Number of features that ids, times and predictions of a row count for."""
 BYTES_OF_CELL = 8
 ROWS_OF_BATCH = 4_096
-"""Rows of a large batch that a sample can keep, unless its rate allows more at once."""
+"""Maximum rows of a batch in a sample, unless its rate allows more at once."""
 
 
 class RowLog:
@@ -99,7 +99,7 @@ class RowLog:
 
     @property
     def has_full_block(self) -> bool:
-        """Whether there is something to write before the next second."""
+        """Whether a full block should be written before the next second."""
         return self._blocks is not None and self._blocks.has_full
 
     def add(self, answered: AnsweredRows, batches: Sequence[RecordedBatch]) -> None:
@@ -123,7 +123,7 @@ class RowLog:
             self.flush()
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass: a sample has so many rows a second."""
+        """Note that time has passed, which lets the sample have more rows."""
         if self._sampler is not None:
             self._sampler.pass_time(seconds)
 

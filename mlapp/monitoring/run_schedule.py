@@ -1,4 +1,4 @@
-"""What a target must provide for `mlapp monitor run`: its schedule, and the connections of its pods."""
+"""The schedule of `mlapp monitor run` on a target, and the ports that its pods connect to."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def make_cron(settings: Settings) -> str | None:
 
 
 def list_alert_ports(settings: Settings) -> tuple[int, ...]:
-    """The ports of the webhooks, in increasing order; 443 for a URL that only the environment knows."""
+    """The ports of the webhooks, in increasing order."""
     return tuple(sorted({find_url_port(alert.webhook) for alert in settings.monitor.alerts}))
 
 
 def find_url_port(url: str) -> int:
-    """The port of an http or https URL; the scheme's, or 443, if it names none or the environment names it."""
+    """The port of an http or https URL: its own or its scheme's; 443 if an environment variable contains it."""
     address = urlsplit(url)
     try:
         port = address.port

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BURST = 60.0
-"""Seconds of the rate that may be kept at once, after a quiet time."""
+"""Seconds of the rate that may be kept at once after a quiet time."""
 SPREAD = np.uint64(0x9E3779B9)
 """Increment of a request's hash from row to row (Fibonacci hashing, Knuth, TAOCP 6.4)."""
 BITS = 32
 """Bits of a hash."""
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
-"""Of the polynomial of an id: 2**64 divided by the golden ratio."""
+"""Factor of the polynomial of an id: 2**64 divided by the golden ratio."""
 HALF = np.uint64(32)
 AHEAD = 2
-"""Doublings by which the share of kept rows can grow at once."""
+"""Number of doublings by which the share of kept rows can grow at once."""
 
 
 def hash_requests(ids: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -50,7 +50,7 @@ def _list_words(ids: Sequence[bytes]) -> NDArray[np.uint64]:
     data = zeros.join(ids) + zeros
     if len(data) == (whole + 1) * 8 * len(ids):
         words = np.frombuffer(data, dtype="<u8").reshape(len(ids), -1)
-        if not (words[:, -1] >> np.uint64(8 * rest)).any():  # zeros are at the same place: all have one length
+        if not (words[:, -1] >> np.uint64(8 * rest)).any():  # the zeros line up, so all texts have the same length
             return words
     width = max(map(len, ids)) // 8 * 8 + 8
     return np.array(ids, dtype=f"S{width}").view("<u8").reshape(len(ids), -1)
@@ -96,7 +96,7 @@ class Sampler:
         self._is_quiet = True
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass. If no row came that could be kept, more may be kept next."""
+        """Note that time has passed. If no row arrived meanwhile, a larger share may be kept next."""
         self._tokens = min(self._tokens + seconds * self.rate, self.rate * BURST)
         if self._is_quiet:
             self._set_bits(min(BITS, self._bits + AHEAD))
@@ -109,7 +109,7 @@ class Sampler:
         """The positions to keep, and the number of rows that each represents.
 
         Args:
-            limit_bits: rows whose hash is below this power of two are complete, others need not be there.
+            limit_bits: all rows with a hash below this power of two are in `hashes`; other rows can be missing.
         """
         self._is_quiet = False
         bits = min(self._bits, limit_bits)

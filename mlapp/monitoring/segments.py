@@ -1,8 +1,8 @@
 """The prediction log as immutable Parquet segments.
 
-Each second with traffic becomes a segment, whose name has the range of its replica's numbers. Periodically the
-replica merges many of its segments into one, then deletes them. A reader ignores a segment whose numbers
-another one contains. A replica that is killed at any time leaves complete segments, and no row counts twice.
+Each second with traffic becomes a segment, named by its replica and a range of numbers. Periodically, the replica
+merges many of its segments into one, and then deletes them. A reader ignores a segment if another one contains its
+numbers. So a replica that is killed at any time leaves complete segments, and no row counts twice.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 FORMAT = b"1"
 META = b"mlapp.log"
 MANY = 1024
-"""Rows from which a segment is not compressed. Compression would take two thirds of the instructions of logging a row;
-so many rows come from a server under load."""
+"""Rows from which a segment is not compressed. So many rows come from a server under load, and compression would take
+two thirds of the instructions of logging them."""
 OWN = ("id", "request", "row", "time", "version", "latency", "weight", "truth")
-"""The log's own columns, and that of truths joined to it; a feature of such a name is `feature.NAME`."""
+"""The log's own columns, and the column of truths. A feature of such a name has the column `feature.NAME`."""
 KEY = "key."
-"""Before the name of a business key's column."""
+"""Prefix of the columns of business keys."""
 NAME = re.compile(r"(?P<replica>.+)-(?P<first>\d{9})-(?P<last>\d{9})(~(?P<generation>\d+))?\.parquet")
 
 
@@ -81,7 +81,7 @@ def format_segment_hour(time: float) -> str:
 
 
 def require_pyarrow(what: str) -> None:
-    """Check that pyarrow is installed, without importing it: a starting server does not wait for it.
+    """Check that pyarrow is installed, without importing it, which would delay the start of a server.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -140,7 +140,7 @@ def make_segment_table(
 
 
 def _name_segment_column(name: str) -> str:
-    """A feature's column in the log, unless it differs from another feature's in upper and lower case alone."""
+    """A feature's column in the log, before names that differ only in letter case are made distinct."""
     folded = name.lower()
     return f"feature.{name}" if folded in OWN or folded.startswith(("prediction", KEY)) else name
 
@@ -166,7 +166,7 @@ def encode_segment_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
     """A table as Parquet.
 
     Args:
-        is_quick: costs less, but a larger file: LZ4 with byte-stream-split floats, and many rows as they are.
+        is_quick: write faster but larger: LZ4 with byte-stream-split floats, and no compression of many rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -198,7 +198,7 @@ def merge_segment_tables(contents: Iterable[bytes]) -> bytes:
 
 
 def _bound_key_columns(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """The tables with at most so many columns of keys together as one may have."""
+    """The tables, without the columns of keys that exceed the limit of the merged table."""
     names = [name for table in tables for name in table.column_names if name.startswith(KEY)]
     dropped = set(names).difference(select_key_names(names))
     return [table.drop_columns([name for name in table.column_names if name in dropped]) for table in tables]

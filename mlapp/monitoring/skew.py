@@ -1,4 +1,4 @@
-"""Measures training-serving skew: predicts logged rows again as in training."""
+"""Measures training-serving skew by predicting logged rows again, as training would."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mlapp.training.reliability import list_reliability_rows
 CLOSE = 1e-6
 """Numbers with a smaller relative difference count as equal."""
 NAMED = 5
-"""Columns that are named, those that tell the different rows best."""
+"""Maximum number of columns that are reported: those in which the differing rows are most unusual."""
 TELLS = 0.2
-"""Distance between different and other rows, from which on a column is named."""
+"""Distance between the differing and the other rows from which a column is reported."""
 
 
 class SkewedColumn(msgspec.Struct, frozen=True):
-    """A column whose values correlate with different predictions."""
+    """A column that is distributed differently in the rows with differing predictions."""
 
     name: str
     distance: float

@@ -1,11 +1,11 @@
-"""The trainings that a fall of quality has started, with the state that lets only one process run each.
+"""The trainings that a fall of quality has started, stored so that only one process runs each.
 
 <app>/monitor/retrain/<number>.json            an attempt to train; a process claims it by creating it
 <app>/monitor/retrain/<number>.signs/<n>.json  the process still works on it; only the newest sign is kept
 <app>/monitor/retrain/<number>.end.json        its result: the number of a version, or the reason of the failure
 <app>/monitor/retrain/<number>.decided.json    the version has its alias, and is promoted or not
 
-An attempt without a result or a new sign is one of a process that was killed.
+An attempt without a result and without a recent sign counts as that of a killed process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PERIODS = {"hour": HOUR, "day": DAY, "week": WEEK}
 SIGN = 60.0
 """Seconds between two signs of a process that trains."""
 ABANDONED = 900.0
-"""Seconds after its last sign in which an attempt is left to its process, also one whose clock is minutes off; and
+"""Seconds after its last sign until an attempt counts as abandoned, even if clocks differ by minutes; and seconds
 before a failed training is tried again."""
 ATTEMPTS = 3
 """Attempts of one training. Together they count once in `at_most`."""
@@ -66,7 +66,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 class Trainings:
     """The trainings of one app.
 
-    Every method raises StoreError if the place cannot be reached.
+    Raises:
+        StoreError: raised by every method if the place cannot be reached.
     """
 
     def __init__(self, place: Place) -> None:
@@ -94,12 +95,12 @@ class Trainings:
     def find_due_attempt(self, at_most: str, version: str, now: float) -> Attempt | None:
         """The attempt that can begin now: the next one of a training without a version, or the first of a new one.
 
-        A training counts in `at_most` from its first attempt on. Clocks can jump: one that has begun in the future is
-        of a clock that was wrong, and blocks none.
+        A training counts in `at_most` from its first attempt. A training that began far in the future had a wrong
+        clock, and does not count.
 
         Args:
             at_most: such as `1/day`.
-            version: whose quality fell.
+            version: the version with the fallen quality.
         """
         most, _, unit = at_most.partition("/")
         found = self._list_attempts(ATTEMPTS * int(most) + 1)
@@ -124,13 +125,13 @@ class Trainings:
         )
 
     def is_superseded(self, attempt: Attempt) -> bool:
-        """Whether another process has taken over, because this one seemed to be dead."""
+        """Whether another process has taken over, because this one seemed dead."""
         last = self.find_last()
         return last is not None and last.number > attempt.number
 
     @contextmanager
     def give_signs(self, attempt: Attempt) -> Iterator[None]:
-        """Show other processes that this one works on an attempt, as long as the block runs."""
+        """Show other processes that this one works on an attempt, while the block runs."""
         is_over = threading.Event()
         thread = threading.Thread(target=self._write_signs, args=(attempt, is_over), name="retrain", daemon=True)
         thread.start()
@@ -158,7 +159,7 @@ class Trainings:
         return f"The training that began at {at:%Y-%m-%d %H:%M:%S} UTC failed: {result.failure}"
 
     def _is_busy(self, attempt: Attempt, result: Result | None, now: float) -> bool:
-        """Whether a process works on an attempt, or it has failed a short time ago."""
+        """Whether a process works on an attempt, or it has failed recently."""
         if result is not None and result.version is None:
             return abs(now - result.at) < ABANDONED
         return not self.is_decided(attempt) and self.is_worked_on(attempt, now)

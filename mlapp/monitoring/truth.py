@@ -1,8 +1,8 @@
 """Truths about predictions, by a request's id or by business keys.
 
-A truth can come at any time after its prediction (late) and again (repeated or corrected). The last one counts. One
-whose id or keys are not in the log is kept, because the log can be written later; it is counted as unknown. A class
-that training never saw is kept and reported: the world has changed.
+A truth can arrive at any time after its prediction, and can be repeated or corrected: the last one counts. A truth with
+an id or keys that are not in the log is kept, because the log can be written later. A class that training never saw is
+kept and reported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlapp.schema.infer import refuse_equal_columns
 from mlapp.schema.json_values import to_json_value
 
 MOST = 1_000_000
-"""Truths of one file."""
+"""Maximum truths of one file."""
 
 
 class Truth(msgspec.Struct, frozen=True):
@@ -40,18 +40,18 @@ class Truth(msgspec.Struct, frozen=True):
 
 
 SHOWN_CLASSES = 10
-"""Unknown classes that are named: the most frequent ones."""
+"""Maximum unknown classes that are named: the most frequent ones."""
 FAULTS = 10
-"""Number of wrong entries to report."""
+"""Maximum number of wrong entries that an error names."""
 LONGEST_ROW = 9
-"""Digits of a row's number."""
+"""Maximum digits of a row's number."""
 
 
 class Truths:
     """Checks truths and writes them.
 
     Args:
-        baseline: of the version whose target they have, if known.
+        baseline: of the version that the truths are about, if known; its target's type is checked.
     """
 
     def __init__(self, place: Place, rules: ColumnPrivacy, baseline: Baseline | None = None) -> None:
@@ -192,7 +192,7 @@ def decode_truth(text: str) -> Any:
 
 
 def describe_unknown_truth_classes(found: Mapping[str, int]) -> str:
-    """What to say about them: how many truths, and which classes."""
+    """A sentence about truths with classes that training never saw."""
     total, names = sum(found.values()), ", ".join(f"{name:.40} ({count})" for name, count in found.items())
     return (
         f"{total} truth{' has a class' if total == 1 else 's have classes'} that training never saw: {names}. "
@@ -230,7 +230,7 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
 
 
 def _make_truth_table_key(value: Any) -> Any:
-    """An id or key of a table. A missing value makes floats of a column of integers."""
+    """An id or key of a table, with integers restored: pandas makes floats of them beside a missing value."""
     found = to_json_value(value)
     return int(found) if isinstance(found, float) and found.is_integer() else found
 
@@ -247,7 +247,7 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     """Truths as Parquet.
 
     Args:
-        received: time, in nanoseconds since 1970. Of two in one list, the later one counts.
+        received: time in nanoseconds since 1970. Of two truths about one row, the later one in the list counts.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet

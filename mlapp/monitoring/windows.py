@@ -13,7 +13,7 @@ State = Literal["quiet", "alarm", "empty"]
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """One alarm.
+    """A finding that is an alarm, in a window.
 
     Attributes:
         column: the feature, prediction or field; for `quality`, the metric.
@@ -29,7 +29,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, finding: Finding) -> Alarm:
-        """A finding that is an alarm."""
+        """The alarm of a finding."""
         value, threshold = round(finding.value, 6), round(finding.threshold, 6)
         return cls(kind=finding.kind, column=finding.column, value=value, threshold=threshold, text=finding.text)
 

@@ -1,4 +1,4 @@
-"""A thread that writes a replica's records. It can wait for a bucket; requests never wait for it."""
+"""Writes a replica's records in a thread of its own, so that no request waits for a bucket."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mlapp.monitoring.segments import Segment, format_segment_hour, merge_segmen
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_BYTES = 16 << 20
-"""Bytes of the log that may wait, and as many of counts. Of the log, what comes beyond them is dropped; of the counts,
-those of the oldest windows."""
+"""Maximum bytes of pending rows of the log, and of pending counts. Beyond it, new rows of the log and the counts of the
+oldest windows are dropped."""
 MERGE = 60
-"""Segments of an hour that become one."""
+"""Number of segments of an hour that are merged into one."""
 SMALL, SMALL_IN_MEMORY = 128 << 10, 256 << 10
-"""Maximum bytes of a segment to merge: stored, and as a table. The merged ones are in memory together."""
+"""Maximum bytes of a segment to merge: stored, and as a table. Segments that are merged are in memory together."""
 COMPLAIN = 60.0
-"""Seconds between two lines about a place that cannot be reached."""
+"""Seconds between two warnings about a place that cannot be reached."""
 
 
 class Writer:
     """Writes segments of the log, and the newest counts of each window.
 
     Args:
-        dropped: receives the number of rows lost because the location could not be written.
+        dropped: receives the number of rows that are lost because the place cannot be written.
         written: receives the number of rows of each written segment.
     """
 
@@ -57,7 +57,7 @@ class Writer:
         self._thread.start()
 
     def stop(self, patience: float) -> None:
-        """Write pending records, for at most `seconds`."""
+        """Write pending records, for at most `patience` seconds."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -121,8 +121,8 @@ class Writer:
         for folder, (content, _) in counts.items():
             try:
                 self._write_counts(folder, content)
-            except BaseException:  # whatever ends this call: the next one writes these
-                with self._lock:  # newer ones may have arrived
+            except BaseException:  # the next call writes these counts
+                with self._lock:  # newer counts may have arrived
                     self._counts = {**counts, **self._counts}
                     self._drop_oldest_counts()
                 raise
@@ -154,7 +154,7 @@ class Writer:
         small = self._small.setdefault(folder, [])
         if size < SMALL and table_size < SMALL_IN_MEMORY:
             small.append(segment)
-        else:  # the earlier ones are a contiguous range
+        else:  # merge the small segments before it, because their numbers are contiguous
             self._merge_segments(folder, small)
         if len(small) >= MERGE:
             self._merge_segments(folder, small)
@@ -163,7 +163,7 @@ class Writer:
             self._merge_segments(other, past)
 
     def _merge_segments(self, folder: str, small: list[Segment]) -> None:
-        """Merge segments into one, then delete them. If rows of one were deleted meanwhile, all stay as they are."""
+        """Merge segments into one, then delete them. If rows were deleted from one meanwhile, all stay unmerged."""
         if len(small) < 2:
             small.clear()
             return
