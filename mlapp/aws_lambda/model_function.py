@@ -17,6 +17,7 @@ from mlapp.aws_lambda.stored_events import Bucket, StoredObject
 from mlapp.embed.answers import Answer, ModelSite, WebRequest
 from mlapp.embed.host import ModelHost
 from mlapp.errors import MlappError
+from mlapp.plain_numbers import parse_plain_number
 from mlapp.serving.decoding.json_body import encode_predictions
 
 log = logging.getLogger("mlapp.lambda")
@@ -174,11 +175,10 @@ class ModelFunction:
 def _limit_model_function_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
     """The headers with the function's remaining time, unless the client's limit is shorter."""
     most = max(remaining - MARGIN, 0.001)
-    try:
-        given = float(headers.get(b"x-request-timeout", "inf"))
-    except ValueError:
+    given = headers.get(b"x-request-timeout")
+    if given is not None and (parse_plain_number(given.strip()) or 0.0) < most:  # a wrong one is refused later
         return dict(headers)
-    return {**headers, b"x-request-timeout": b"%f" % most} if not given < most else dict(headers)
+    return {**headers, b"x-request-timeout": b"%f" % most}
 
 
 def _parse_queued_s3_objects(body: bytes) -> list[StoredObject] | None:

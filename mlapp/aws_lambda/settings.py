@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section
 
 
 class Vpc(Section, frozen=True):
@@ -38,7 +38,7 @@ class Triggers(Section, frozen=True):
     s3: Annotated[S3Trigger | None, Meta(description="New files in a bucket.")] = None
     sqs: Annotated[SqsTrigger | None, Meta(description="Messages of a queue.")] = None
     schedule: Annotated[
-        Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)$")] | None,
+        Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)" + END)] | None,
         Meta(description="Predict the data of the app's reader: `rate(1 hour)` or `cron(0 6 * * ? *)`, in UTC."),
     ] = None
 
@@ -49,7 +49,7 @@ class LambdaSettings(Section, frozen=True):
     region: Annotated[str | None, Meta(description="AWS region; by default from the AWS configuration.")] = None
     role: Annotated[str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")] = None
     function: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}$")] | None,
+        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}" + END)] | None,
         Meta(description="Name of the function; the app's when absent."),
     ] = None
     repository: Annotated[
@@ -75,7 +75,7 @@ class LambdaSettings(Section, frozen=True):
         ),
     ] = False
     output: Annotated[
-        Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?$")] | None,
+        Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?" + END)] | None,
         Meta(
             description="Where predictions for files, messages and schedules go, such as `s3://bucket/predictions`. "
             "When absent, those for files go to `predictions/` in their own bucket."

@@ -25,6 +25,7 @@ from mlapp.bundle.locked_requirements import write_bundle_requirements
 from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.requirement_lines import LockedPackage
 from mlapp.errors import ConfigError
+from mlapp.plain_numbers import parse_plain_integer
 from mlapp.project import Project
 from mlapp.provenance import strip_build_version
 from mlapp.reporting import Reporter
@@ -268,9 +269,10 @@ def _compute_bundle_time(root: Path, model: Manifest | None) -> int:
     """The bundle's creation time as Unix time in seconds, computed from its content instead of the clock."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is not None:
-        if not given.isdecimal():
+        seconds = parse_plain_integer(given)
+        if seconds is None:
             raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
-        return int(given)
+        return seconds
     committed = provenance.query_git(root, "log", "-1", "--format=%ct")
     trained = int(model.created.timestamp()) if model else 0
     return max(trained, int(committed) if committed.isdecimal() else 0)

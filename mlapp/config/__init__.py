@@ -3,13 +3,14 @@
 from mlapp.config.canary import CanaryLimits
 from mlapp.config.load import load_settings, merge_settings
 from mlapp.config.monitor import Alert, Drift, Monitor, Promote, Retrain
-from mlapp.config.section import FILE, PREFIX, Section, decode_section
+from mlapp.config.section import END, FILE, PREFIX, Section, decode_section
 from mlapp.config.settings import Flyte, Image, Serve, Settings, Store
 from mlapp.distribution import require_own_distribution
 
 require_own_distribution()  # the unrelated package imports its own `mlapp.config`, and gets this one
 
 __all__ = [
+    "END",
     "FILE",
     "PREFIX",
     "Alert",

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config.section import Section
+from mlapp.config.section import END, Section
 
 POSITIVE = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
-Rule = Annotated[str, Meta(pattern=rf"^(drop|hash|round\(\s*{POSITIVE}\s*\))$", examples=["drop", "hash", "round(5)"])]
+Rule = Annotated[
+    str, Meta(pattern=rf"^(drop|hash|round\( *{POSITIVE} *\)){END}", examples=["drop", "hash", "round(5)"])
+]
 
 
 class Drift(Section, frozen=True):
@@ -26,7 +28,7 @@ class Drift(Section, frozen=True):
     persist: Annotated[
         str,
         Meta(
-            pattern=r"^[1-9]\d{0,2}/[1-9]\d{0,2}$",
+            pattern=r"^[1-9][0-9]{0,2}/[1-9][0-9]{0,2}" + END,
             examples=["2/3"],
             description="A finding is an alarm if it appears in this many of the last windows: `2/3` is two of three.",
         ),
@@ -67,7 +69,7 @@ class Retrain(Section, frozen=True):
     run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
     at_most: Annotated[
         str,
-        Meta(pattern=r"^\d+/(hour|day|week)$", examples=["1/day", "2/week"], description="Maximum frequency."),
+        Meta(pattern=r"^[0-9]+/(hour|day|week)" + END, examples=["1/day", "2/week"], description="Maximum frequency."),
     ] = "1/day"
     min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known truths.")] = 500
 
@@ -101,7 +103,9 @@ class Monitor(Section, frozen=True):
     window: Annotated[
         str,
         Meta(
-            pattern=r"^[1-9]\d{0,5}(s|m|h|d)$", examples=["30s", "1h"], description="Length of a window, at least 1s."
+            pattern=r"^[1-9][0-9]{0,5}[smhd]" + END,  # not the text of keep's pattern: errors find examples by it
+            examples=["30s", "1h"],
+            description="Length of a window, at least 1s.",
         ),
     ] = "1h"
     columns: Annotated[
@@ -111,7 +115,7 @@ class Monitor(Section, frozen=True):
     rows: Annotated[
         str,
         Meta(
-            pattern=r"^\d+(\.\d+)?/(s|m|h)$",
+            pattern=r"^[0-9]+(\.[0-9]+)?/(s|m|h)" + END,
             examples=["10/s", "600/m"],
             description="Maximum rows of the sample, per replica.",
         ),
@@ -119,13 +123,15 @@ class Monitor(Section, frozen=True):
     keep: Annotated[
         str,
         Meta(
-            pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)$", examples=["12h", "30d"], description="Retention of counts and log."
+            pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)" + END,
+            examples=["12h", "30d"],
+            description="Retention of counts and log.",
         ),
     ] = "30d"
     max_size: Annotated[
         str,
         Meta(
-            pattern=rf"^{POSITIVE}\s*(B|kB|KB|MB|GB|TB)$",
+            pattern=rf"^{POSITIVE} *(B|kB|KB|MB|GB|TB){END}",
             examples=["500MB", "2GB"],
             description="Maximum size of the log.",
         ),

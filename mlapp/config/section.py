@@ -13,6 +13,8 @@ from mlapp.errors import ConfigError, suggest_nearest
 
 FILE = "mlapp.yaml"
 PREFIX = "MLAPP_"
+END = r"$(?!\n)"
+"""The end of a text in a pattern. `$` alone permits a line break there, which can be an instruction of a Dockerfile."""
 PATTERN = "matching regex "
 """What msgspec says before the pattern that a text does not match."""
 

@@ -8,10 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config.monitor import Monitor
-from mlapp.config.section import Section
-
-END = r"$(?!\n)"
-"""The end of a text. `$` alone permits a line break there, which would become an instruction of a Dockerfile."""
+from mlapp.config.section import END, Section
 
 
 class Serve(Section, frozen=True):

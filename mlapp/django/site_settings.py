@@ -11,7 +11,7 @@ from django.conf import settings
 from msgspec import Meta
 
 from mlapp.app import App
-from mlapp.config import Section, decode_section
+from mlapp.config import END, Section, decode_section
 from mlapp.errors import ConfigError, ProjectError, UserCodeError, suggest_nearest, translate_user_errors
 
 EXAMPLE = 'MLAPP = {"app": "app:app", "model": "production"}'
@@ -26,7 +26,7 @@ class SiteSettings(Section, frozen=True):
         follow: load another version when the alias moves, within `serve.refresh` seconds.
     """
 
-    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")]
+    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+" + END)]
     model: str = "production"
     follow: bool = False
 

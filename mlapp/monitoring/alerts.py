@@ -22,6 +22,7 @@ from mlapp.config import Alert
 from mlapp.data.secrets import expand_secrets_in_address, redact_secrets
 from mlapp.errors import STAGE_ERRORS, DataError
 from mlapp.monitoring.windows import Alarm, WindowReport
+from mlapp.plain_numbers import parse_plain_integer
 
 log = logging.getLogger("mlapp.monitoring")
 PATIENCE = 10.0
@@ -167,10 +168,9 @@ def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: b
 def _parse_retry_after(text: str | None) -> float:
     """The seconds of a header Retry-After, a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
     try:
-        if text is None or text.strip().isdecimal():
-            seconds = float(text or 0)
-        else:
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        seconds: float | None = parse_plain_integer((text or "0").strip())
+        if seconds is None:
+            seconds = parsedate_to_datetime(text or "").timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), LONGEST_WAIT)

@@ -17,7 +17,10 @@ from mlapp.errors import DataError, MissingExtraError, StoreError
 from mlapp.monitoring.place import DAY, HOUR, Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
+from mlapp.plain_numbers import parse_plain_integer
 
+LATER = 10**9
+"""A format that this mlapp does not know."""
 QUOTED = re.compile(r"^\w+ Error: |\n\nLINE .*", re.DOTALL)
 """The parts of an error of DuckDB that are removed: its kind, and its copy of the query."""
 MEMORY = "512MB"
@@ -221,7 +224,7 @@ def _create_database_view(connection: Any, name: str, files: Sequence[Path], emp
                 f"{file} cannot be read: {error}", "Delete this file; the rest of the log is not affected."
             ) from None
         form = (schema.metadata or {}).get(META, FORMAT)
-        if not form.isdigit() or int(form) > int(FORMAT):
+        if (parse_plain_integer(form.decode("latin-1")) or LATER) > int(FORMAT):
             raise StoreError(
                 f"{file} has format {form.decode('latin-1')}; this mlapp reads formats up to {FORMAT.decode()}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",

@@ -25,6 +25,7 @@ from mlapp.config import Alert
 from mlapp.errors import StoreError
 from mlapp.monitoring.alerts import LONGEST_WAIT, AlarmEvent, describe_receiver, send_alarm
 from mlapp.monitoring.place import WEEK, Place
+from mlapp.plain_numbers import parse_plain_integer
 from mlapp.store.numbered_names import format_key_number, format_number_name
 
 log = logging.getLogger("mlapp.monitoring")
@@ -184,7 +185,8 @@ class Deliveries:
     def _list_attempts(self, one: Delivery) -> tuple[set[int], set[int]]:
         """The numbers of all attempts, and of the failed ones."""
         names = self._place.names("deliveries", one.name)
-        parts = [(int(stem), suffix) for stem, _, suffix in (name.partition(".") for name in names) if stem.isdecimal()]
+        stems = (name.partition(".") for name in names)
+        parts = [(number, suffix) for stem, _, suffix in stems if (number := parse_plain_integer(stem)) is not None]
         return {number for number, _ in parts}, {number for number, suffix in parts if suffix == "failed"}
 
     def _list_waiting(self, now: int) -> set[str]:
@@ -192,7 +194,7 @@ class Deliveries:
         found = set()
         for name in self._place.names("deliveries", "waits"):
             receiver, _, until = name.removesuffix(".json").rpartition("-")
-            if until.isdecimal() and 0 < int(until) - now <= LONGEST_WAIT * 10**9:
+            if 0 < (parse_plain_integer(until) or 0) - now <= LONGEST_WAIT * 10**9:
                 found.add(receiver)
             else:  # the wait is over, or a wrong clock made it too long
                 self._place.storage.delete_prefix(self._key("waits", name))

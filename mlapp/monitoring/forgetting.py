@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from mlapp.monitoring.database import (
 )
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import FORMAT, META, Segment, encode_segment_table, require_pyarrow
+from mlapp.plain_numbers import parse_plain_number
 
 
 def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPrivacy) -> int:
@@ -95,9 +95,8 @@ def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
 
 def _is_forgotten_value(cell: Any, value: str) -> bool:
     """Whether a stored value is the given one. A column of numbers can store 42 as 42.0."""
-    if isinstance(cell, float):
-        with contextlib.suppress(ValueError):
-            return cell == float(value)
+    if isinstance(cell, float) and (number := parse_plain_number(value.removeprefix("-"))) is not None:
+        return cell == (-number if value.startswith("-") else number)
     return str(cell) == value
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import DAY, HOUR, WEEK, Place
+from mlapp.plain_numbers import parse_plain_integer
 from mlapp.store.numbered_names import format_key_number, format_number_name, parse_number_names
 
 log = logging.getLogger("mlapp.monitoring")
@@ -89,8 +90,8 @@ class Trainings:
     def is_worked_on(self, attempt: Attempt, now: float) -> bool:
         """Whether a process may still work on an attempt that has no result, or whose version is undecided."""
         signs = self._place.names("retrain", f"{format_key_number(attempt.number)}.signs")
-        times = [attempt.at, *(int(name[:-5]) / 1000 for name in signs if name.removesuffix(".json").isdecimal())]
-        return any(abs(now - at) < ABANDONED for at in times)
+        times = [parse_plain_integer(name.removesuffix(".json")) for name in signs]
+        return any(abs(now - at) < ABANDONED for at in (attempt.at, *(at / 1000 for at in times if at is not None)))
 
     def find_due_attempt(self, at_most: str, version: str, now: float) -> Attempt | None:
         """The attempt that can begin now: the next one of a training without a version, or the first of a new one.

@@ -25,6 +25,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
 from mlapp.schema.infer import refuse_equal_columns
 from mlapp.schema.json_values import to_json_value
+from mlapp.schema.part import REQUEST_ID
 
 MOST = 1_000_000
 """Maximum truths of one file."""
@@ -131,8 +132,8 @@ class Truths:
                 raise ValueError("keys|monitor.columns drops all of them")
             return [Truth(None, 0, format_truth_keys(kept), self._format_business_key(value))]
         request, _, row = str(entry["id"]).partition("#")
-        if not isinstance(entry["id"], (str, int)) or not request or not _is_truth_row_number(row):
-            raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW")
+        if not isinstance(entry["id"], (str, int)) or not _is_request_id(request) or not _is_truth_row_number(row):
+            raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW: an X-Request-ID, and a row number")
         if isinstance(value, list) and not row:
             return [Truth(request, at, None, self._format_business_key(item)) for at, item in enumerate(value)]
         return [Truth(request, int(row or 0), None, self._format_business_key(value))]
@@ -265,6 +266,11 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     out = io.BytesIO()
     parquet.write_table(table, out, compression="zstd")
     return out.getvalue()
+
+
+def _is_request_id(text: str) -> bool:
+    """Whether an answer can have had this id."""
+    return text.isascii() and REQUEST_ID.fullmatch(text.encode()) is not None
 
 
 def _is_truth_row_number(text: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlapp.errors import DeclarationError
 from mlapp.pipeline.option_checks import check_option, is_whole_number
+from mlapp.plain_numbers import parse_plain_integer
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,48}[a-z0-9])?")
 ALIASES = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
@@ -133,6 +134,6 @@ def _find_cron_error(cron: str) -> str | None:
 
 
 def _parse_cron_number(text: str, minimum: int, names: tuple[str, ...]) -> int:
-    if text.isdigit():
-        return int(text)
+    if (number := parse_plain_integer(text)) is not None:
+        return number
     return names.index(text.upper()) + minimum if text.upper() in names else -1

@@ -112,7 +112,7 @@ def parse_number_cell(cell: str | None) -> Any:
     """An integer or a float; None for a missing value; the text itself if it is no number."""
     if cell is None or cell in MISSING:
         return None
-    if "_" in cell:  # Python allows it in numbers
+    if "_" in cell or not cell.isascii():  # Python allows both in numbers
         return cell
     try:
         return int(cell)
@@ -124,7 +124,7 @@ def _parse_float_cell(cell: str | None) -> Any:
     if cell is None or cell in MISSING:
         return None
     try:
-        return float(cell) if "_" not in cell else cell
+        return float(cell) if "_" not in cell and cell.isascii() else cell
     except ValueError:
         return None if _is_missing_csv_cell(cell) else cell
 

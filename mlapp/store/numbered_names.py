@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 
+from mlapp.plain_numbers import parse_plain_integer
 from mlapp.store.storage import Storage
 
 PAGE = 1000
@@ -34,7 +35,8 @@ def format_number_name(number: int) -> str:
 
 def parse_number_names(names: Iterable[str]) -> set[int]:
     """The numbers of the names that have one."""
-    return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+    found = (parse_plain_integer(name[:-5]) for name in names if name.endswith(".json"))
+    return {number for number in found if number is not None}
 
 
 def append_numbered_key(storage: Storage, prefix: str, content: bytes, *, from_reserve: bool = False) -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 import msgspec
 
 from mlapp.errors import UsageError, suggest_nearest
+from mlapp.plain_numbers import parse_plain_integer
 from mlapp.store.aliases import Aliases, is_alias_name
 from mlapp.store.manifests import Manifests
 from mlapp.store.names import LATEST
@@ -34,14 +35,15 @@ class References:
         Raises:
             UsageError: the version or alias does not exist; the message suggests the nearest ones.
         """
-        text = str(reference).removeprefix("v") if str(reference).removeprefix("v").isdecimal() else str(reference)
-        if not text.isdecimal() and is_alias_name(text):
+        number = parse_plain_integer(str(reference).removeprefix("v"))
+        text = str(reference if number is None else number)
+        if number is None and is_alias_name(text):
             target = self._aliases.find_alias_target(app, text)  # cheap, because servers poll aliases
             if target is not None:
                 return target
-        if text.isdecimal():
-            if self._manifests.has_version(app, int(text)):
-                return int(text)
+        if number is not None:
+            if self._manifests.has_version(app, number):
+                return number
             newest = sorted(islice(self._manifests.iterate_newest(app), 10))
             listed = ", ".join(map(str, newest)) or "none"
             raise UsageError(

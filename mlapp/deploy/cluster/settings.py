@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section
 from mlapp.errors import ConfigError
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?" + END
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?" + END
 
 Quantity = Annotated[str, Meta(pattern=QUANTITY)] | Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
 Text = str | int | float | bool

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from mlapp.deploy.cluster.api_errors import UnreachableError, make_api_error
 from mlapp.deploy.cluster.connection import Connection
+from mlapp.plain_numbers import parse_plain_number
 
 AGENT = "mlapp"
 RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -104,7 +105,7 @@ class Transport:
             can_wait = time.monotonic() + pause <= end and not is_final
             can_repeat = request.is_idempotent or response.status == 429
             if response.status in RETRIED and can_repeat and can_wait:
-                time.sleep(min(float(response.headers.get("Retry-After") or pause), 10))
+                time.sleep(min(parse_plain_number(response.headers.get("Retry-After") or "") or pause, 10))
                 pause = min(pause * 2, 4)
                 continue
             raise make_api_error(response.status, data, request.verb, request.object, self.connection)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import Section
+from mlapp.config import END, Section
 from mlapp.deploy.cluster.settings import DNS_LABEL, Quantity, ServerSection
 
 Percent = Annotated[int, Meta(ge=1, le=100)]
@@ -126,7 +126,7 @@ class Monitoring(Section, frozen=True):
     """`monitoring:` scraping of /metrics by Prometheus."""
 
     service_monitor: Annotated[bool, Meta(description="Create a ServiceMonitor (Prometheus operator).")] = False
-    interval: Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m)$", description="Time between scrapes.")] = "30s"
+    interval: Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m)" + END, description="Time between scrapes.")] = "30s"
     labels: Annotated[
         dict[str, str], Meta(description="Labels of the ServiceMonitor, for the operator's selector.")
     ] = {}

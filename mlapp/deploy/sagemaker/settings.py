@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section
 from mlapp.deploy.cluster.settings import Text
 
 
@@ -37,7 +37,7 @@ class SageMakerSettings(Section, frozen=True):
         Meta(description="ARN of the execution role: it may pull the image from ECR and write logs. Required."),
     ] = None
     endpoint: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,43}$")] | None,
+        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,43}" + END)] | None,
         Meta(description="Name of the endpoint; the app's when absent."),
     ] = None
     repository: Annotated[

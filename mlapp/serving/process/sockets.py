@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlapp.config import Serve
 from mlapp.errors import ConfigError, MlappError
+from mlapp.plain_numbers import parse_plain_integer
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -47,9 +48,10 @@ def choose_socket_port(settings: Serve, environ: Mapping[str, str]) -> int:
     port = environ.get("PORT")
     if not port or "MLAPP_SERVE__PORT" in environ:
         return settings.port
-    if not port.isdecimal() or int(port) > 65535:
+    number = parse_plain_integer(port)
+    if number is None or number > 65535:
         raise ConfigError(f"The variable PORT is {port!r}, which is not a port.", "Set it to 0 … 65535, or unset it.")
-    return int(port)
+    return number
 
 
 def choose_default_socket_host(environ: Mapping[str, str] | None = None) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 
 from mlapp.config import Serve
+from mlapp.plain_numbers import parse_plain_number
 from mlapp.serving.web.problems import HttpError
 
 BYTES_PER_BODY = 4
@@ -120,10 +120,7 @@ def read_request_timeout(headers: Mapping[bytes, bytes], limit: float) -> float:
     header = headers.get(b"x-request-timeout")
     if header is None:
         return limit
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+    seconds = parse_plain_number(header.strip())
+    if not seconds:
         raise HttpError(400, "X-Request-Timeout is not a positive number of seconds.")
     return min(seconds, limit)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 
-SOUND = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+from mlapp.schema.part import REQUEST_ID
 
 LOW = tuple(b"%03x" % number for number in range(16**3))
 """The last three hexadecimal digits of a number, so that making an id is a single concatenation."""
@@ -36,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 def choose_request_id(headers: Mapping[bytes, bytes]) -> bytes:
     """The client's id if it is valid, otherwise a new one."""
     client_id = headers.get(b"x-request-id")
-    if client_id is not None and SOUND.fullmatch(client_id):
+    if client_id is not None and REQUEST_ID.fullmatch(client_id):
         return client_id
     return make_request_id()
 

@@ -96,7 +96,7 @@ def test_a_webhook_says_when_to_try_again(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [(None, 0), ("7", 7), ("-7", 0), ("soon", 0), ("1e9", 0), ("999999999", 3600), ("٣", 3), ("Wed, 99 Oct", 0)],
+    [(None, 0), ("7", 7), ("-7", 0), ("soon", 0), ("1e9", 0), ("999999999", 3600), ("٣", 0), ("Wed, 99 Oct", 0)],
 )
 def test_headers_retry_after(header: str | None, seconds: float) -> None:
     assert alerts._parse_retry_after(header) == seconds

@@ -22,12 +22,13 @@ def test_a_cron_expression(cron: str) -> None:
     ("cron", "wrong"),
     [
         ("0 3 * *", "it has 4 fields, not 5"),
-        ("60 3 * * *", "'60' is no minute"),
-        ("0 3 * * 7", "'7' is no weekday"),
-        ("0 3 L * *", "'L' is no day"),
-        ("*/0 * * * *", r"'\*/0' is no minute"),
-        ("0 6-3 * * *", "'6-3' is no hour"),
-        ("0 3 * FOO *", "'FOO' is no month"),
+        ("60 3 * * *", "'60' is not a valid minute"),
+        ("0 3 * * 7", "'7' is not a valid weekday"),
+        ("0 3 L * *", "'L' is not a valid day"),
+        ("*/0 * * * *", r"'\*/0' is not a valid minute"),
+        ("0 6-3 * * *", "'6-3' is not a valid hour"),
+        ("0 3 * FOO *", "'FOO' is not a valid month"),
+        ("\u00b2 3 * * *", "'\u00b2' is not a valid minute"),
     ],
 )
 def test_an_invalid_value_is_reported_with_its_field(cron: str, wrong: str) -> None:

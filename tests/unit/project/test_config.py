@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlapp import config
+from mlapp.deploy.settings_schema import make_settings_schema
 from mlapp.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -97,6 +98,37 @@ def test_a_variable_of_an_unknown_setting_is_named(tmp_path: Path) -> None:
         settings(tmp_path, "", MLAPP_SERVE__PRT="1")
     with pytest.raises(ConfigError, match=r"^MLAPP_SERVE__PORT: serve.port: Expected an integer, got text"):
         settings(tmp_path, "", MLAPP_SERVE__PORT="many")
+
+
+def list_patterns(schema: object) -> list[str]:
+    """The patterns in a JSON Schema."""
+    if isinstance(schema, list):
+        return [pattern for item in schema for pattern in list_patterns(item)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+    return own + [pattern for item in schema.values() for pattern in list_patterns(item)]
+
+
+def test_no_setting_may_end_with_a_line_break() -> None:
+    patterns = list_patterns(make_settings_schema())
+    assert len(patterns) > 20
+    assert [pattern for pattern in patterns if pattern.endswith("$")] == [], "`$` permits a line break before it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'monitor: {window: "1h\\n"}',
+        'monitor: {max_size: "2\\nGB"}',
+        'monitor: {retrain: {at_most: "\u0663/day"}}',
+        'serve: {port: "80_80"}',
+    ],
+)
+def test_a_setting_is_written_in_plain_characters(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mlapp.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        config.load_settings(tmp_path)
 
 
 def test_the_documentation_lists_every_setting() -> None:
