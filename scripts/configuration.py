@@ -12,18 +12,20 @@ from scripts.settings_tables import find_introduction, find_section, render_tabl
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEAD = """# Settings
 
-`mlapp.yaml` is next to `app.py`. Every setting is optional. An unknown key is an error, with the nearest known key
-as a suggestion.
+The file `mlapp.yaml`, next to `app.py`, contains the settings of a project. Every setting is optional. An unknown key
+is an error, which suggests the nearest known key.
 
-| source, later ones override | example |
+A setting can come from four places. A place overrides those above it:
+
+| place | example |
 |---|---|
 | `mlapp.yaml` | `serve: {port: 80}` |
 | `environments.staging`, with `--env staging` | `environments: {staging: {serve: {port: 80}}}` |
 | the environment variable `MLAPP_SECTION__KEY` | `MLAPP_SERVE__PORT=80`; commas separate the items of a list |
 | a command-line flag | `mlapp serve --port 80` |
 
-`mlapp -C DIR COMMAND` runs a command in another folder. `MLAPP_APP=/srv/shop/app.py` selects an app from any folder and
-uses the mlapp.yaml and store of the app's folder.
+Commands work on the project in the current folder. `mlapp -C DIR COMMAND` runs a command in another folder.
+`MLAPP_APP=/srv/shop/app.py` selects an app from any folder, with the mlapp.yaml and the store of the app's folder.
 """
 GUIDES = {
     "store": "[Store and promote versions](store.md)",

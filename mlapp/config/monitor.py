@@ -65,19 +65,28 @@ class Alert(Section, frozen=True):
 class Retrain(Section, frozen=True):
     """`monitor.retrain:` when to retrain."""
 
-    on: Annotated[Literal["quality"], Meta(description="The kind of alarm; drift alone never retrains.")] = "quality"
-    run: Annotated[Literal["flyte", "local"], Meta(description="Where the training runs.")] = "local"
+    on: Annotated[
+        Literal["quality"], Meta(description="Kind of alarm that starts a training; drift alone never does.")
+    ] = "quality"
+    run: Annotated[
+        Literal["flyte", "local"],
+        Meta(description="Where the training runs: where `mlapp monitor run` does, or on Flyte."),
+    ] = "local"
     at_most: Annotated[
         str,
-        Meta(pattern=r"^[0-9]+/(hour|day|week)" + END, examples=["1/day", "2/week"], description="Maximum frequency."),
+        Meta(
+            pattern=r"^[0-9]+/(hour|day|week)" + END,
+            examples=["1/day", "2/week"],
+            description="Maximum number of trainings in a period.",
+        ),
     ] = "1/day"
-    min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known truths.")] = 500
+    min_labels: Annotated[int, Meta(ge=0, description="Minimum number of known true values.")] = 500
 
 
 class Promote(Section, frozen=True):
     """`monitor.promote:` when a retrained version replaces the served one."""
 
-    better: Annotated[str, Meta(description="Metric that decides.")]
+    better: Annotated[str, Meta(description="Metric in which the new version must be better.")]
     on: Annotated[
         list[Literal["test", "live"]], Meta(min_length=1, description="Data of the comparison; both when absent.")
     ] = msgspec.field(default_factory=lambda: ["test", "live"])
@@ -95,7 +104,7 @@ class Monitor(Section, frozen=True):
     ] = msgspec.field(default_factory=Drift)
     log: Annotated[
         Literal["off", "sample", "all"] | bool,
-        Meta(description="Which predictions are logged. `true` is not valid; `false` is `off`."),
+        Meta(description="Which predictions are logged. `false` means `off`."),
     ] = "off"
     url: Annotated[str | None, Meta(description="Location of counts and log; next to the model store when absent.")] = (
         None
@@ -110,14 +119,14 @@ class Monitor(Section, frozen=True):
     ] = "1h"
     columns: Annotated[
         dict[str, Rule],
-        Meta(description="For each column, a rule applied before anything is stored: drop, hash, round(5)."),
+        Meta(description="For each column, a rule that is applied before anything is stored: drop, hash or round(5)."),
     ] = {}
     rows: Annotated[
         str,
         Meta(
             pattern=r"^[0-9]+(\.[0-9]+)?/(s|m|h)" + END,
             examples=["10/s", "600/m"],
-            description="Maximum rows of the sample, per replica.",
+            description="Maximum rate of logged rows with `log: sample`, for each replica.",
         ),
     ] = "10/s"
     keep: Annotated[
@@ -136,16 +145,22 @@ class Monitor(Section, frozen=True):
             description="Maximum size of the log.",
         ),
     ] = "2GB"
-    segment: Annotated[list[str] | str | None, Meta(description="Columns whose values get separate quality.")] = None
+    segment: Annotated[
+        list[str] | str | None, Meta(description="Columns for whose values quality is measured separately.")
+    ] = None
     quality: Annotated[
-        dict[str, float], Meta(description="For each metric, the change for an alarm, such as accuracy: -0.03.")
+        dict[str, float],
+        Meta(description="For each metric, the change from training that is an alarm, such as accuracy: -0.03."),
     ] = {}
     alerts: list[Alert] = []
     retrain: Retrain | None = None
     promote: Promote | None = None
     run: Annotated[
         Literal["flyte"] | bool,
-        Meta(description="Whether `mlapp serve`, or a CronJob, runs `mlapp monitor run`; flyte: a schedule on Flyte."),
+        Meta(
+            description="What runs `mlapp monitor run`: `true`, the server or a CronJob; `flyte`, a schedule; "
+            "`false`, your own scheduler."
+        ),
     ] = True
 
     def __post_init__(self) -> None:

@@ -21,9 +21,10 @@ class Serve(Section, frozen=True):
     grpc_port: Annotated[
         int | None, Meta(description="Port of the Open Inference Protocol over gRPC; off when absent.")
     ] = None
-    workers: Annotated[int, Meta(ge=1, description="Processes sharing the socket.")] = 1
+    workers: Annotated[int, Meta(ge=1, description="Number of server processes that share the socket.")] = 1
     preload: Annotated[
-        bool, Meta(description="Where it is safe, load the model once and fork the workers; they share its memory.")
+        bool,
+        Meta(description="Load the model once and fork the workers where it is safe, so that they share its memory."),
     ] = True
     model: Annotated[str, Meta(description="The version, alias or `latest` to serve.")] = "latest"
     runtime: Annotated[
@@ -84,7 +85,7 @@ class Serve(Section, frozen=True):
     ] = None
     wsgi: Annotated[
         str | None,
-        Meta(description="Your own WSGI site with the model in it, such as `web.py:site`. gunicorn serves it instead."),
+        Meta(description="Your own WSGI site with the model, such as `web.py:site`; `mlapp serve` runs gunicorn."),
     ] = None
 
 
@@ -146,7 +147,9 @@ class Image(Section, frozen=True):
         ],
         Meta(description="Debian packages to install."),
     ] = []
-    env: Annotated[dict[str, str], Meta(description="Environment variables of the image.")] = {}
+    env: Annotated[
+        dict[str, str], Meta(description="Environment variables of the image. Everyone who pulls it can read them.")
+    ] = {}
     include: Annotated[list[str], Meta(description="Globs of ignored files to include anyway.")] = []
     index_url: Annotated[
         str | None, Meta(description="Package index; ${VARIABLE} takes a credential from the environment.")

@@ -60,7 +60,7 @@ class Rollout(Section, frozen=True):
 
 
 class ServerRollout(Rollout, frozen=True):
-    """`rollout:` of targets whose pods run mlapp's server: also the start of new pods and the end of old ones."""
+    """`rollout:` when a release is complete, how many are kept, and how pods start and stop."""
 
     startup: Annotated[int, Meta(ge=1, description="Maximum seconds a pod takes to load its model.")] = 120
     leave: Annotated[
@@ -78,7 +78,11 @@ class Canary(CanaryLimits, frozen=True):
 
     predictions: Annotated[
         float,
-        Meta(gt=0, le=1, description="Maximum distance of its predictions from the live release's."),
+        Meta(
+            gt=0,
+            le=1,
+            description="Maximum distance between the distributions of its predictions and the live release's.",
+        ),
     ] = 0.2
 
 
