@@ -32,7 +32,8 @@ from mlapp.monitoring.trainings import Attempt, Result, Trainings
 from mlapp.monitoring.truth import Truth
 from mlapp.monitoring.windows import WindowReport
 from mlapp.project import Project
-from mlapp.store import ModelVersion, open_store
+from mlapp.store import Manifest, ModelVersion, open_store
+from mlapp.store.manifest import list_manifest_parameters
 from mlapp.store.names import LATEST
 from mlapp.store.references import CHALLENGER, HELD
 
@@ -161,7 +162,8 @@ def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, set
     origin = {"engine": settings.run, HELD: "retrain", "retrain": attempt.run}
     train = _train_on_flyte if settings.run == "flyte" else _train_here
     try:
-        version = train(project, origin, lambda: trainings.is_superseded(attempt))
+        replaced = project.store.manifest(project.name, int(attempt.replaces))
+        version = train(project, replaced, origin, lambda: trainings.is_superseded(attempt))
     except MlappError as error:
         log.error("%s could not be trained again: %s %s", project.name, error.what, error.todo)
         failure = redact_secrets(f"{error.what} {error.todo}")[:LONGEST_FAILURE]
@@ -219,21 +221,27 @@ def _has_enough_labels(
     return known >= least
 
 
-def _train_here(project: Project, origin: dict[str, str], is_superseded: Callable[[], bool]) -> int | None:
-    """Train in this process; None if another process has taken over meanwhile."""
+def _train_here(
+    project: Project, replaced: Manifest, origin: dict[str, str], is_superseded: Callable[[], bool]
+) -> int | None:
+    """Train in this process as the replaced version was trained; None if another process has taken over meanwhile."""
     from mlapp import training
     from mlapp.provenance import read_git_state
 
     app = project.app
     project.store.check_writable()
-    trained = training.run(app, must_be_savable=True)
+    previous = None if replaced.parent is None else project.store.get(project.name, replaced.parent)
+    trained = training.run(app, list_manifest_parameters(replaced), previous=previous, must_be_savable=True)
     if is_superseded():
         return None
     return project.store.put(trained, git=read_git_state(project.root), origin=origin).version
 
 
-def _train_on_flyte(project: Project, origin: dict[str, str], is_superseded: Callable[[], bool]) -> int | None:
-    """Train on Flyte, and import the version through a temporary store: in the project's store, it would be `latest`.
+def _train_on_flyte(
+    project: Project, replaced: Manifest, origin: dict[str, str], is_superseded: Callable[[], bool]
+) -> int | None:
+    """Train on Flyte with the parameters of the replaced version, and import the new one through a temporary store: in
+    the project's store, it would be `latest`.
 
     All attempts of a training have the same run id. So if the answer to its start is lost, or this process is killed,
     the next attempt waits for the run that goes on.
@@ -245,8 +253,10 @@ def _train_on_flyte(project: Project, origin: dict[str, str], is_superseded: Cal
     if project.environment is not None:
         command += ["--env", project.environment]
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
+        file = Path(folder) / "parameters.json"
+        file.write_bytes(msgspec.json.encode(replaced.parameters))
         found = subprocess.run(  # noqa: S603
-            command,
+            [*command, "--params", str(file)],
             cwd=project.root,
             env={**os.environ, "MLAPP_APP": project.location.address, "MLAPP_STORE": folder},
             capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -92,13 +93,18 @@ class Loans:
 
 @pytest.fixture
 def loans(service: Service, project: Callable[..., Path]) -> Loans:
+    return record_wrong_predictions(service, project(APP))
+
+
+def record_wrong_predictions(service: Service, root: Path) -> Loans:
+    """A project of the served version, whose truths contradict its predictions."""
     predictions = service.predict(rows(300), "r")
     service.stop()
     place = open_place_for_inspection(service.project)
     truths = Truths(place, ColumnPrivacy({}, "loans"))
     truths.write(truths.check([{"id": f"r#{at}", "truth": 1 - value} for at, value in enumerate(predictions)]))
-    found = Loans(project(APP), service.now + 100)
     sys.modules.pop("app", None)
+    found = Loans(root, service.now + 100)
     found.configure()
     return found
 
@@ -169,6 +175,26 @@ def test_a_training_that_fails_is_reported_and_tried_again(
     monkeypatch.delenv("LOANS_FAIL")
     assert loans.run(later=LATER) == "2"
     assert loans.trainings == 2
+
+
+def test_a_version_is_trained_again_as_it_was_trained(
+    mlapp: Callable[..., Any], service: Service, project: Callable[..., Path]
+) -> None:
+    mlapp("train", "-p", "C=0.5", "-p", "rows=2000")
+    service.serve("2")
+    loans = record_wrong_predictions(service, project(APP))
+    mlapp("train", "-p", "C=0.1")
+    assert loans.run() == "4"
+    assert loans.store.manifest("loans", 4).parameters == loans.store.manifest("loans", 2).parameters
+    assert loans.store.manifest("loans", 4).parameters["C"] == 0.5
+
+
+def test_parameters_that_the_code_no_longer_has_are_named(loans: Loans, caplog: pytest.LogCaptureFixture) -> None:
+    (loans.root / "app.py").write_text(
+        APP.replace("C: float = 1.0", "strength: float = 1.0").replace("C=C", "C=strength")
+    )
+    assert loans.run() is None
+    assert "'C'" in caplog.text
 
 
 def test_enough_labels_are_counted_exactly_also_those_of_earlier_windows(loans: Loans) -> None:
@@ -251,8 +277,10 @@ def test_a_store_that_cannot_be_reached_delays_a_promotion(loans: Loans, monkeyp
     loans.configure(promote="{better: accuracy, on: [test], alias: production}")
     manifest = Store.manifest
 
-    def fail(*arguments: Any) -> None:
-        raise StoreError("The bucket cannot be reached.", "Try again.")
+    def fail(self: Store, app: str, version: int) -> Any:
+        if self.list_numbers(app) == [1, 2]:  # the training is over
+            raise StoreError("The bucket cannot be reached.", "Try again.")
+        return manifest(self, app, version)
 
     with monkeypatch.context() as patched:
         patched.setattr(Store, "manifest", fail)
@@ -276,6 +304,8 @@ def test_a_training_on_flyte_follows_one_run_however_often_its_answer_is_lost(
     ) -> subprocess.CompletedProcess[str]:
         commands.append(command)
         assert (env["MLAPP_APP"], cwd) == (str(loans.root / "app.py"), loans.root)
+        parameters = json.loads(Path(command[command.index("--params") + 1]).read_text())
+        assert (parameters["C"], parameters["rows"]) == (1.0, 3000)
         if len(commands) == 1:
             return subprocess.CompletedProcess(
                 command, 1, "", "registered\nError: Flyte does not answer.\nTry again.\n"
@@ -288,7 +318,7 @@ def test_a_training_on_flyte_follows_one_run_however_often_its_answer_is_lost(
     assert loans.run() is None
     assert "The training on Flyte failed: Flyte does not answer." in caplog.text
     assert loans.run(later=LATER) == "2"
-    assert commands[0] == commands[1]
+    assert [command[:-1] for command in commands] == [commands[0][:-1]] * 2
     run = commands[0][commands[0].index("--run-id") + 1]
     origin = loans.store.manifest("loans", 2).origin
     assert (origin["engine"], origin["held"], origin["retrain"]) == ("flyte", "retrain", run)
@@ -308,13 +338,13 @@ def test_the_server_does_not_wait_for_a_run_that_trains(loans: Loans, monkeypatc
     monkeypatch.setattr("mlapp.serving.process.monitoring.subprocess.run", run)
     monkeypatch.setattr("mlapp.serving.process.monitoring.PATIENCE", 0.05)
     closer = _Closer(loans.project, open_place_for_inspection(loans.project), None)
-    training = Thread(target=closer._run)
+    training = Thread(target=closer._run_monitor)
     training.start()
     while not begun.qsize():
         time.sleep(0.001)
-    closer._run()  # of a later window
+    closer._run_monitor()  # of a later window
     assert (begun.qsize(), training.is_alive()) == (2, True)
     is_trained.set()
     training.join()
-    closer._run()
+    closer._run_monitor()
     assert begun.qsize() == 3
