@@ -81,8 +81,10 @@ def deploy_app(
       mlapp deploy --target k8s --env production --to-git git@git.example.org:team/deployments.git
     """
     from mlapp.deploy import CanaryRenderTarget, CanaryTarget, CheckTarget, DiffTarget
+    from mlapp.deploy.cluster.cluster_target import ClusterTarget
     from mlapp.deploy.git_release import choose_release_folder
     from mlapp.deploy.shipping import make_shipment
+    from mlapp.monitoring.run_schedule import keeps_monitoring_in_pods
     from mlapp.project import Project
 
     _refuse_contradictory_deploy_options(dry_run, diff, canary, to_git, with_git=bool(git_path or git_branch))
@@ -102,16 +104,18 @@ def deploy_app(
     )
     if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
         _print_deployed_documents(place.render_canary(shipment, canary))
-    elif dry_run:
+        return
+    if dry_run:
         _print_deployed_documents(place.render(shipment))
-    elif to_git is not None:
-        _commit_deployed_release(
-            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
-        )
-    elif diff and isinstance(place, DiffTarget):
+        return
+    if diff and isinstance(place, DiffTarget):
         text = place.diff(shipment, take_over=force_conflicts)
         typer.echo(text, nl=False)
         raise typer.Exit(1 if text else 0)
+    if to_git is not None:
+        _commit_deployed_release(
+            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
+        )
     elif canary is not None and isinstance(place, CanaryTarget):
         release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
         if seconds:
@@ -123,6 +127,10 @@ def deploy_app(
     else:
         release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
         _print_deployed_release(place, release, json)
+    if isinstance(place, ClusterTarget) and keeps_monitoring_in_pods(project.settings):
+        output.print_note(
+            "Monitoring data stays in each pod and is lost with it: set `monitor.url` in mlapp.yaml to a bucket (s3://…)."
+        )
 
 
 def _refuse_contradictory_deploy_options(

@@ -18,6 +18,13 @@ def has_monitoring_bucket(settings: Settings) -> bool:
     return is_remote and (monitor.tests is not None or monitor.logs != "off")
 
 
+def keeps_monitoring_in_pods(settings: Settings) -> bool:
+    """Whether servers in a cluster write monitoring data into their own filesystem, and lose it when they end."""
+    monitor = settings.monitor
+    is_on = monitor.tests is not None or monitor.logs != "off"
+    return is_on and monitor.url is None and not has_monitoring_bucket(settings)
+
+
 def make_cron(settings: Settings) -> str | None:
     """A cron expression: once per window, at most every minute; None if there is nothing to monitor."""
     if not has_monitoring_bucket(settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+log = logging.getLogger("mlapp")
 MAX_CLASSES = 100
 """A numeric target with more distinct values is treated as a quantity, and the split is not stratified."""
+MAX_LABELS = 10
+"""A target of integers with more distinct values can be a quantity, whose values may occur once."""
+SHOWN_CLASSES = 5
+"""Classes with one row that a warning names."""
 
 
 def load_default_table(data: Any) -> pd.DataFrame:
@@ -97,7 +103,10 @@ def split_default_table(
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}
     random = np.random.default_rng(random_state)
     is_test = np.zeros(rows, dtype=bool)
-    is_test[_draw_default_test_rows(encode_split_classes(table, targets), rows, test_rows, random)] = True
+    classes = encode_split_classes(table, targets)
+    if classes is None:
+        _warn_of_single_rows(table, targets)
+    is_test[_draw_default_test_rows(classes, rows, test_rows, random)] = True
     return {"train": table.iloc[np.flatnonzero(~is_test)], "test": table.iloc[np.flatnonzero(is_test)]}
 
 
@@ -176,6 +185,26 @@ def encode_split_classes(table: pd.DataFrame, targets: tuple[str, ...]) -> np.nd
         return None
     codes = target.astype("category").cat.codes.to_numpy()
     return None if np.unique(codes, return_counts=True)[1].min() < 2 else codes
+
+
+def _warn_of_single_rows(table: pd.DataFrame, targets: tuple[str, ...]) -> None:
+    """Warn about classes with one row: a model is either not trained or not tested on them."""
+    if len(targets) != 1 or targets[0] not in table.columns:
+        return
+    target = table[targets[0]]
+    is_number = target.dtype.kind in "iufc"
+    if target.dtype.kind in "fc" or target.nunique() > (MAX_LABELS if is_number else min(MAX_CLASSES, len(table) // 2)):
+        return
+    counts = target.value_counts()
+    single = [f"'{value!s:.40}'" for value in counts.index[counts == 1]]
+    if single:
+        log.warning(
+            "%s of the target '%s' %s one row, so the split is not stratified and a model cannot be trained and tested "
+            "on it. Add rows, or leave it out.",
+            f"The class {single[0]}" if len(single) == 1 else f"The classes {', '.join(single[:SHOWN_CLASSES])}",
+            targets[0],
+            "has" if len(single) == 1 else "have",
+        )
 
 
 def _draw_default_test_rows(

@@ -64,6 +64,16 @@ def config(name: str) -> list[dict]:
     return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {}}]
 
 
+@pytest.mark.parametrize("settings", ["monitor: {url: s3://bucket/monitor}", "monitor: {drift: false, log: off}"])
+def test_monitoring_that_pods_lose_is_mentioned(deploy, root, settings):
+    note = (
+        "Monitoring data stays in each pod and is lost with it: set `monitor.url` in mlapp.yaml to a bucket (s3://…).\n"
+    )
+    assert deploy().err.endswith(note)
+    (root / "mlapp.yaml").write_text(f"{SETTINGS}{settings}\n")
+    assert "Monitoring data" not in deploy().err
+
+
 def test_a_release_is_a_commit(deploy, bare):
     done = deploy()
     assert done.code == 0, done.err

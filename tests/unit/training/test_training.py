@@ -243,6 +243,27 @@ def test_a_class_keeps_its_share_in_both_splits() -> None:
     assert [(part["y"] == "rare").sum() for part in splits.values()] == [8, 2]
 
 
+@pytest.mark.parametrize(
+    ("target", "warning"),
+    [
+        (["a"] * 10 + ["b"] * 10 + ["rare"], "The class 'rare' of the target 'y' has one row"),
+        ([0] * 10 + [1] * 10 + [2], "The class '2' of the target 'y' has one row"),
+        (["a"] * 19 + ["b", "c"], "The classes 'b', 'c' of the target 'y' have one row"),
+        (["a"] * 10 + ["b"] * 11, None),
+        ([float(at) for at in range(21)], None),
+        (list(range(21)), None),
+    ],
+)
+def test_a_class_with_one_row_is_named(
+    target: list[object], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlapp.training.defaults import split_default_table
+
+    split_default_table(pd.DataFrame({"x": range(21), "y": target}), ("y",))
+    found = [record.getMessage() for record in caplog.records]
+    assert [text.startswith(warning or "none") for text in found] == [True] * (warning is not None)
+
+
 def test_named_features_are_the_only_ones_used() -> None:
     app = an_app(features=["x"])
     trained = app.train()
