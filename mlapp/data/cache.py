@@ -1,4 +1,4 @@
-"""Cache a reader's result: the next read with the same parameters reads a file.
+"""Caches a reader's result in a file, which the next read with the same parameters uses.
 
     @app.data_reader
     @cached(hours=24)
@@ -7,9 +7,9 @@
 
     app.data_reader(cached(hours=24)(sql.source("${DB_URL}", "SELECT * FROM orders")))
 
-Caching is opt-in. The key consists of the reader's code, its parameters and the values of the `${NAME}` that it uses: a
-different query, day or database results in a different key. A cached file contains its fingerprint, and the data is
-read again if that does not match.
+Caching is opt-in. The key consists of the reader's code, its parameters and the values of the variables `${NAME}` that
+it uses, so that a different query, day or database has a different key. The name of a cached file contains the data's
+fingerprint; if the content does not match it, the data is read again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cached(*, hours: float | None = None, folder: str | os.PathLike[str] = FOLDE
     """Cache the DataFrame that a reader returns.
 
     Args:
-        hours: how long a cached read is valid; by default until it is deleted.
+        hours: how long a cached read is valid; by default, until it is deleted.
         folder: the folder of the cache.
 
     The decorated reader raises MissingExtraError without pyarrow, and DataError if it does not return a DataFrame.
@@ -91,9 +91,9 @@ def _make_cache_key(read: Callable[..., Any], arguments: dict[str, Any]) -> str:
     except (OSError, TypeError):
         code = ""
     # A source's function has the same code for every query, but a different docstring.
-    said = f"{code}\n{read.__doc__ or ''}"
-    variables = {name: os.environ.get(name) for name in sorted(set(env_vars.REFERENCE.findall(said)))}
-    return hashlib.sha256(repr((said, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
+    code_and_docstring = f"{code}\n{read.__doc__ or ''}"
+    variables = {name: os.environ.get(name) for name in sorted(set(env_vars.REFERENCE.findall(code_and_docstring)))}
+    return hashlib.sha256(repr((code_and_docstring, sorted(arguments.items()), variables)).encode()).hexdigest()[:16]
 
 
 def _read_cached_table(file: Path, hours: float | None) -> Any:

@@ -1,4 +1,4 @@
-"""Queries of document databases as structures of dicts and lists: a text `":name"` in one is a parameter."""
+"""Parameters in queries of document databases: a text `":name"` anywhere in the dicts and lists of a query."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def fill_document_query(pattern: Any, values: Mapping[str, Any]) -> Any:
-    """A query's structure with each text `":name"` replaced by that parameter's value."""
+    """The query with each text `":name"` replaced by the parameter's value."""
     if isinstance(pattern, str) and pattern.startswith(":") and pattern[1:] in values:
         return values[pattern[1:]]
     if isinstance(pattern, Mapping):
@@ -19,7 +19,7 @@ def fill_document_query(pattern: Any, values: Mapping[str, Any]) -> Any:
 
 
 def find_document_query_parameters(pattern: Any) -> list[str]:
-    """The parameters `":name"` in a query's structure."""
+    """The names of the parameters in a query."""
     if isinstance(pattern, str):
         return [pattern[1:]] if pattern.startswith(":") and pattern[1:].isidentifier() else []
     if isinstance(pattern, Mapping):

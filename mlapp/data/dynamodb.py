@@ -1,4 +1,4 @@
-"""DynamoDB: the items of a table as a DataFrame, a nested map in columns `address.city`.
+"""DynamoDB: the items of a table as a DataFrame, with nested maps in columns such as `address.city`.
 
     app.data_reader.dynamodb("orders", filter="day >= :since AND paid = :paid", since=str, paid=True)
     app.data_reader.dynamodb("orders", key="customer = :customer", customer=str)
@@ -20,11 +20,8 @@ from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.source import (
     Reader,
-    check_source_chunk_rows,
-    declared,
-    reader,
+    make_streaming_reader,
     refuse_misfit_source_parameters,
-    refuse_undeclared_source_parameters,
     to_data_source_value,
 )
 from mlapp.errors import DataError, MissingExtraError, suggest_nearest
@@ -35,10 +32,8 @@ if TYPE_CHECKING:
 
 _VALUE = re.compile(r":([A-Za-z_]\w*)")
 _WORD = re.compile(r"(?<![:#\w])[A-Za-z_]\w*")
-_SYNTAX = {
-    "and", "or", "not", "in", "between",
-    "attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size",
-}  # fmt: skip
+_KEYWORDS = {"and", "or", "not", "in", "between"}
+_FUNCTIONS = {"attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size"}
 
 
 @overload
@@ -82,8 +77,8 @@ def read(
         table: the table's name.
         filter: a DynamoDB filter expression with `:name` for a parameter. Names that DynamoDB reserves are allowed.
         key: a key condition, such as `customer = :customer`, to read only these items instead of the whole table.
-        index: the secondary index to read.
-        fields: the attributes to read; by default all.
+        index: the secondary index to read; by default, the table itself.
+        fields: the attributes to read; by default, all.
         chunks: yield DataFrames of this number of rows, for data that is larger than memory.
         types: pandas types for single columns. By default, numbers are integers if all are whole, otherwise floats.
         parameters: the values. A date is passed as text, 2026-01-31.
@@ -117,15 +112,16 @@ def source(
     Raises:
         DeclarationError: a parameter has neither a type nor a value, or is not in the expressions.
     """
-    check_source_chunk_rows(chunks)
-    refuse_undeclared_source_parameters(_find_dynamodb_parameters(filter, key), parameters, "the expressions")
-
-    options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields}
-
-    def read_items(values: dict[str, Any], rows: int | None = chunks) -> Any:
-        return read(table, chunks=rows, types=types, **options, **values)
-
-    return reader("dynamodb", f"The items of DynamoDB's table {table}.", read_items, declared(parameters), read_items)
+    options: dict[str, Any] = {"filter": filter, "key": key, "index": index, "fields": fields, "types": types}
+    return make_streaming_reader(
+        "dynamodb",
+        f"The items of DynamoDB's table {table}.",
+        lambda values, rows: read(table, chunks=rows, **options, **values),
+        parameters=parameters,
+        placeholders=_find_dynamodb_parameters(filter, key),
+        where="the expressions",
+        chunks=chunks,
+    )
 
 
 def _find_dynamodb_parameters(*expressions: str | None) -> list[str]:
@@ -156,22 +152,23 @@ def _scan_dynamodb_table(
         if aliases:
             request["ExpressionAttributeNames"] = aliases
         if values:
-            ask = TypeSerializer().serialize
+            serialize = TypeSerializer().serialize
             request["ExpressionAttributeValues"] = {
-                f":{name}": ask(_to_dynamodb_value(to_data_source_value(value))) for name, value in values.items()
+                f":{name}": serialize(_to_dynamodb_value(to_data_source_value(value))) for name, value in values.items()
             }
         pages = client.get_paginator("query" if key else "scan").paginate(**request)
-        answer = TypeDeserializer().deserialize
-        rows = ({name: answer(value) for name, value in item.items()} for page in pages for item in page["Items"])
+        deserialize = TypeDeserializer().deserialize
+        rows = ({name: deserialize(value) for name, value in item.items()} for page in pages for item in page["Items"])
         yield from flatten.flatten_documents(rows, _from_dynamodb_value)
 
 
 def _alias_dynamodb_attributes(expression: str, aliases: dict[str, str]) -> str:
-    """The expression with `#name` for each attribute's name: DynamoDB reserves hundreds of words, such as `day`."""
+    """The expression with `#name` for each attribute's name, because DynamoDB reserves hundreds of words like `day`."""
 
     def alias_match(match: re.Match[str]) -> str:
         word = match[0]
-        if word.lower() in _SYNTAX:
+        is_call = expression[match.end() :].lstrip().startswith("(")
+        if word.lower() in _KEYWORDS or (word.lower() in _FUNCTIONS and is_call):
             return word
         aliases[f"#{word}"] = word
         return f"#{word}"
@@ -201,30 +198,30 @@ def _open_dynamodb(table: str) -> Iterator[Any]:
         from botocore.config import Config
     except ImportError:
         raise MissingExtraError("Reading DynamoDB", "dynamodb") from None
-    shown = f"DynamoDB's table {table}"
+    title = f"DynamoDB's table {table}"
     try:
         retries = {"mode": "standard", "max_attempts": 3}
         client = boto3.client("dynamodb", config=Config(connect_timeout=10, retries=retries))
         yield client
     except exceptions.NoRegionError:
-        raise DataError(f"No AWS region is set for {shown}.", "Set AWS_REGION.") from None
+        raise DataError(f"No AWS region is set for {title}.", "Set AWS_REGION.") from None
     except exceptions.NoCredentialsError:
         raise DataError(
-            f"There are no credentials for {shown}.", "Set AWS_ACCESS_KEY_ID, or run aws configure."
+            f"No AWS credentials are set for {title}.", "Set AWS_ACCESS_KEY_ID, or run: aws configure."
         ) from None
     except exceptions.ClientError as error:
-        code, told = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code == "ResourceNotFoundException":
-            known = client.list_tables()["TableNames"]
-            what = f"There is no table '{table}' in DynamoDB.{suggest_nearest(table, known)}"
-            raise DataError(what, f"It has {', '.join(known)}." if known else "Check the region.") from None
+            tables = client.list_tables()["TableNames"]
+            problem = f"There is no table '{table}' in DynamoDB.{suggest_nearest(table, tables)}"
+            raise DataError(problem, f"It has {', '.join(tables)}." if tables else "Check the region.") from None
         todo = (
-            "Fix the expression." if code == "ValidationException" else "Check the credentials, and what they may read."
+            "Fix the expression." if code == "ValidationException" else "Check the credentials and their permissions."
         )
-        raise DataError(f"{shown} refused the request: {told}", todo) from None
+        raise DataError(f"{title} refused the request: {message}", todo) from None
     except exceptions.EndpointConnectionError as error:
         raise UnreachableError(
-            f"{shown} cannot be reached: {error}", "Check AWS_REGION and AWS_ENDPOINT_URL."
+            f"{title} cannot be reached: {error}", "Check AWS_REGION and AWS_ENDPOINT_URL."
         ) from None
     except exceptions.HTTPClientError as error:
         raise LostConnectionError(str(error)) from None

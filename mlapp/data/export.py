@@ -1,4 +1,4 @@
-"""Write a table to a CSV or Parquet file, part by part. The file appears only when it is complete."""
+"""Writes a table to a CSV or Parquet file, part by part. The file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 EMPTY_TEXT = "\ue000empty\ue001"
-"""Stands for an empty text while rows are written as CSV: private-use characters, which data does not contain."""
+"""Placeholder for empty texts while rows are written as CSV: private-use characters, which data does not contain."""
 
 
 class Writer(Protocol):
@@ -81,7 +81,7 @@ def _open_csv_export(file: Path) -> Iterator[Writer]:
 
 
 def _write_csv_export(part: pd.DataFrame, text: TextIO, *, header: bool) -> None:
-    """Write rows. Empty texts are quoted to distinguish them from missing values, and bytes are base64."""
+    """Write rows. Empty texts are quoted to distinguish them from missing values, and bytes are written as base64."""
     import io
 
     part = _encode_exported_bytes(part)
@@ -99,7 +99,7 @@ def _write_csv_export(part: pd.DataFrame, text: TextIO, *, header: bool) -> None
 
 
 def _encode_exported_bytes(part: pd.DataFrame) -> pd.DataFrame:
-    """The table with bytes replaced by their text form in requests."""
+    """The table with bytes replaced by the texts that represent them in requests."""
     from mlapp.schema.text_forms import write_text_form
 
     objects = [at for at in range(part.shape[1]) if part.dtypes.iloc[at].kind == "O"]
@@ -136,7 +136,7 @@ def _open_parquet_export(file: Path) -> Iterator[Writer]:
                 except (pa.ArrowException, ValueError) as error:
                     raise DataError(
                         f"A later part of the data has different types: {error}",
-                        "Read it with types=, or export a CSV.",
+                        "Set the types with types= in the reader, or export a CSV.",
                     ) from None
             try:
                 writers[0].write_table(table)
@@ -175,8 +175,8 @@ def replace_exported_file(file: Path) -> Iterator[Path]:
         os.close(handle)
         unfinished = Path(name)
         yield unfinished
-        with unfinished.open("rb+") as written:
-            os.fsync(written.fileno())
+        with unfinished.open("rb+") as stream:
+            os.fsync(stream.fileno())
         mask = os.umask(0)
         os.umask(mask)
         unfinished.chmod(0o666 & ~mask)  # temporary files are private to their owner
@@ -198,5 +198,5 @@ def replace_exported_file(file: Path) -> Iterator[Path]:
 
 def _is_data_export_error(error: OSError, file: Path, unfinished: Path | None) -> bool:
     """Whether an error concerns the written file; the reader reports its own errors."""
-    named = str(error.filename or "")
-    return unfinished is None or named in ("", str(unfinished), str(file))
+    error_file = str(error.filename or "")
+    return unfinished is None or error_file in ("", str(unfinished), str(file))

@@ -29,11 +29,13 @@ def fingerprint_table(table: pd.DataFrame) -> str:
     """
     with ThreadPoolExecutor() as threads:
         # By position, not by name: a table can have duplicate column names.
-        digests = list(threads.map(lambda at: _fingerprint_column(table.iloc[:, at]), range(table.shape[1])))
-    whole = hashlib.sha256(f"{len(table)} rows".encode())
-    for name, digest in zip(table.columns, digests, strict=True):
-        whole.update(_encode_fingerprint_object(name) + digest)
-    return whole.hexdigest()
+        digests = list(
+            threads.map(lambda position: _fingerprint_column(table.iloc[:, position]), range(table.shape[1]))
+        )
+    digest = hashlib.sha256(f"{len(table)} rows".encode())
+    for name, column_digest in zip(table.columns, digests, strict=True):
+        digest.update(_encode_fingerprint_object(name) + column_digest)
+    return digest.hexdigest()
 
 
 def _fingerprint_column(column: pd.Series) -> bytes:
@@ -99,10 +101,11 @@ def _encode_fingerprint_texts(column: pd.Series) -> tuple[Any, Any]:
     try:
         lengths, texts = _encode_fingerprint_arrow_texts(column)
     except (ImportError, UnicodeEncodeError):  # no pyarrow, or a lone surrogate, which it refuses
-        each = [
-            b"" if gone else text.encode("utf-8", "surrogatepass") for text, gone in zip(column, missing, strict=True)
+        encoded = [
+            b"" if is_missing else text.encode("utf-8", "surrogatepass")
+            for text, is_missing in zip(column, missing, strict=True)
         ]
-        lengths, texts = np.fromiter(map(len, each), dtype=np.int64, count=len(each)), b"".join(each)
+        lengths, texts = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), b"".join(encoded)
     lengths[missing] = -1
     return lengths.data, texts
 

@@ -1,4 +1,4 @@
-"""Convert Arrow data to a DataFrame with column types that match the source.
+"""Converts Arrow data to a DataFrame with column types that match the source.
 
 | source | column type |
 |---|---|
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlapp.data.source import report
+from mlapp.data.source import report_source_rows
 from mlapp.errors import DataError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
 
     Args:
         table: the data.
-        types: pandas types of single columns, which override the table above.
+        types: pandas types of single columns, which override the types in the module's table.
         always_nullable: use nullable types for all integers and booleans, even without missing values. For a part of a
             stream, because the next part can have missing values.
 
@@ -52,13 +52,13 @@ def make_frame(table: pa.Table, types: Types | None = None, *, always_nullable: 
                 f"types= names the column '{name}', which is not in the data.{suggest_nearest(name, names)}",
                 f"It has {', '.join(names)}.",
             )
-    rows, waiting = table.num_rows, table.columns[::-1]
+    rows, remaining = table.num_rows, table.columns[::-1]
     del table
-    columns = {name: _make_frame_column(name, waiting.pop(), always_nullable) for name in names}
-    made: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(rows))
-    for name, wanted in (types or {}).items():
-        made[name] = _cast_frame_column(made[name], wanted)
-    return made
+    columns = {name: _make_frame_column(name, remaining.pop(), always_nullable) for name in names}
+    frame: pd.DataFrame = pd.DataFrame(columns, copy=False) if columns else pd.DataFrame(index=range(rows))
+    for name, dtype in (types or {}).items():
+        frame[name] = _cast_frame_column(frame[name], dtype)
+    return frame
 
 
 def make_frames(
@@ -73,7 +73,7 @@ def make_frames(
         tables: the data, as it arrives.
         rows: number of rows per DataFrame.
         types: pandas types of single columns.
-        infer: improves the column types of the first part, which the other parts must then fit.
+        infer: converts the columns of the first part to better types. The other parts must fit these types.
 
     Raises:
         DataError: a value does not fit the type that its column had in the first part, or a column is new.
@@ -92,7 +92,7 @@ def make_frames(
 
 
 def _cast_like_first_frame(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """The table with the columns of the first part; columns that it lacks have missing values."""
+    """The table with the columns of the first part; missing columns are added without values."""
     import pyarrow as pa
 
     for name in table.column_names:
@@ -111,24 +111,24 @@ def _cast_like_first_frame(table: pa.Table, kinds: Mapping[str, pa.DataType]) ->
 def resize_frame_tables(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Split and join tables to `rows` rows each, except the last. A stream without rows yields one empty table."""
     waiting: list[pa.Table] = []
-    held = 0
-    given = False
+    waiting_rows = 0
+    has_yielded = False
     for table in tables:
         waiting.append(table)
-        held += table.num_rows
-        if held < rows:
+        waiting_rows += table.num_rows
+        if waiting_rows < rows:
             continue
         whole = join_frame_tables(waiting)
-        for start in range(0, held - held % rows, rows):
+        for start in range(0, waiting_rows - waiting_rows % rows, rows):
             yield whole.slice(start, rows)
-        rest = whole.slice(held - held % rows)
-        waiting, held, given = [rest], rest.num_rows, True
-    if held or not given:
+        rest = whole.slice(waiting_rows - waiting_rows % rows)
+        waiting, waiting_rows, has_yielded = [rest], rest.num_rows, True
+    if waiting_rows or not has_yielded:
         yield join_frame_tables(waiting)
 
 
 def join_frame_tables(tables: Iterable[pa.Table]) -> pa.Table:
-    """One table with all rows. A column with several types gets a common type, in the worst case text."""
+    """Join tables. A column with several types gets their common type, or text if there is none."""
     import pyarrow as pa
 
     parts = list(tables)
@@ -156,14 +156,14 @@ def make_frame_array(values: Sequence[Any]) -> pa.Array:
 def _find_widest_frame_type(kinds: list[pa.DataType]) -> pa.DataType:
     import pyarrow as pa
 
-    known = {kind for kind in kinds if not pa.types.is_null(kind)}
-    if len(known) < 2:
-        return known.pop() if known else pa.null()
-    if all(pa.types.is_decimal(kind) for kind in known):
-        wide = pa.decimal256 if any(kind.bit_width > 128 for kind in known) else pa.decimal128
-        return wide(76 if wide is pa.decimal256 else 38, max(kind.scale for kind in known))
+    types = {kind for kind in kinds if not pa.types.is_null(kind)}
+    if len(types) < 2:
+        return types.pop() if types else pa.null()
+    if all(pa.types.is_decimal(kind) for kind in types):
+        make_decimal = pa.decimal256 if any(kind.bit_width > 128 for kind in types) else pa.decimal128
+        return make_decimal(76 if make_decimal is pa.decimal256 else 38, max(kind.scale for kind in types))
     try:
-        fields = [pa.schema([pa.field("x", kind)]) for kind in known]
+        fields = [pa.schema([pa.field("x", kind)]) for kind in types]
         return pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return pa.string()
@@ -189,7 +189,7 @@ def _cast_frame_table(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.T
 def report_frame_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The tables unchanged, each reported as progress."""
     for table in tables:
-        report(table.num_rows)
+        report_source_rows(table.num_rows)
         yield table
 
 
@@ -208,8 +208,8 @@ def _make_frame_column(name: str, column: pa.ChunkedArray, always_nullable: bool
             if nullable and (pa.types.is_integer(kind) or pa.types.is_boolean(kind))
             else None
         )
-        made: pd.Series = column.to_pandas(types_mapper=mapper)
-        return made
+        series: pd.Series = column.to_pandas(types_mapper=mapper)
+        return series
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"The column '{name}' does not fit into a DataFrame: {error}", "Read it as text.") from None
 
@@ -241,25 +241,25 @@ def _map_nullable_frame_types() -> dict[Any, Any]:
     import pyarrow as pa
 
     sizes = (8, 16, 32, 64)
-    made: dict[Any, Any] = {getattr(pa, f"int{size}")(): getattr(pd, f"Int{size}Dtype")() for size in sizes}
-    made |= {getattr(pa, f"uint{size}")(): getattr(pd, f"UInt{size}Dtype")() for size in sizes}
-    return made | {pa.bool_(): pd.BooleanDtype()}
+    types: dict[Any, Any] = {getattr(pa, f"int{size}")(): getattr(pd, f"Int{size}Dtype")() for size in sizes}
+    types |= {getattr(pa, f"uint{size}")(): getattr(pd, f"UInt{size}Dtype")() for size in sizes}
+    return types | {pa.bool_(): pd.BooleanDtype()}
 
 
-def _cast_frame_column(column: pd.Series, wanted: Any) -> pd.Series:
+def _cast_frame_column(column: pd.Series, dtype: Any) -> pd.Series:
     try:
-        return column.astype(wanted)
+        return column.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"The column '{column.name}' does not fit the type {wanted!r} that types= asks for: {error}",
+            f"The column '{column.name}' does not fit its type {dtype!r} in types=: {error}",
             "Choose another type, or change the data.",
         ) from None
 
 
 def _refuse_duplicate_frame_columns(names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise DataError(
-            f"Two columns have the name '{twice[0]}'.",
+            f"Two columns have the name '{duplicates[0]}'.",
             "Give each a unique name; in a query: SELECT a.id AS a_id, b.id AS b_id.",
         )

@@ -1,4 +1,4 @@
-"""Returns memory to the operating system: allocators keep what released objects took."""
+"""Returns memory to the operating system, because allocators keep the memory of released objects."""
 
 from __future__ import annotations
 

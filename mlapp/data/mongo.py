@@ -1,4 +1,4 @@
-"""MongoDB: the documents of a collection as a DataFrame, with nested ones in columns `address.city`.
+"""MongoDB: the documents of a collection as a DataFrame, with nested documents in columns such as `address.city`.
 
     app.data_reader.mongo("${MONGO_URL}", "shop.orders", {"day": {"$gte": ":since"}}, fields=["price"], since=date)
 
@@ -17,11 +17,8 @@ from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
 from mlapp.data.source import (
     Reader,
-    check_source_chunk_rows,
-    declared,
-    reader,
+    make_streaming_reader,
     refuse_misfit_source_parameters,
-    refuse_undeclared_source_parameters,
     to_data_source_value,
 )
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
@@ -90,10 +87,10 @@ def read(
         name: _to_safe_mongo_value(name, document_queries.convert_document_date(to_data_source_value(value)))
         for name, value in parameters.items()
     }
-    filled = _fill_mongo_query(query, values)
+    filled_query = _fill_mongo_query(query, values)
     address = expand_secrets_in_address(url)
     return reconnect.read_with_reconnects(
-        address.shown, lambda: _stream_mongo_documents(address, collection, filled, fields), chunks, types
+        address.display_name, lambda: _stream_mongo_documents(address, collection, filled_query, fields), chunks, types
     )
 
 
@@ -112,27 +109,23 @@ def source(
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
-    check_source_chunk_rows(chunks)
-    refuse_undeclared_source_parameters(document_queries.find_document_query_parameters(query), parameters, "the query")
-
-    def read_documents(values: dict[str, Any], rows: int | None = chunks) -> Any:
-        options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
-        return read(url, collection, query, **options, **values)
-
-    return reader(
+    options: dict[str, Any] = {"fields": fields, "types": types}
+    return make_streaming_reader(
         "mongo",
         f"The documents of {collection} in {redact_secrets(url)}.",
-        read_documents,
-        declared(parameters),
-        read_documents,
+        lambda values, rows: read(url, collection, query, chunks=rows, **options, **values),
+        parameters=parameters,
+        placeholders=document_queries.find_document_query_parameters(query),
+        where="the query",
+        chunks=chunks,
     )
 
 
 def _to_safe_mongo_value(name: str, value: Any) -> Any:
-    """A parameter's value, which must not change the query.
+    """Check that a parameter's value cannot change the query, and return it.
 
     Raises:
-        UsageError: it contains operators, such as {"$gt": ""}.
+        UsageError: it contains a document, which can hold operators such as {"$gt": ""}.
     """
     parts = value if isinstance(value, list | tuple | set) else [value]
     if any(isinstance(part, Mapping) for part in parts):
@@ -171,15 +164,15 @@ def _fill_mongo_query_part(pattern: Any, values: Mapping[str, Any], *, is_expres
 def _stream_mongo_documents(
     address: Address, collection: str, query: Any, fields: Sequence[str] | None
 ) -> Iterator[pa.Table]:
-    with _open_mongo_collection(address, collection) as found, _translate_mongo_errors(address):
+    with _open_mongo_collection(address, collection) as documents, _translate_mongo_errors(address):
         if isinstance(query, list | tuple):
-            cursor = found.aggregate([*query, {"$project": _make_mongo_projection(fields)}] if fields else query)
+            cursor = documents.aggregate([*query, {"$project": _make_mongo_projection(fields)}] if fields else query)
         else:
-            cursor = found.find(query or {}, _make_mongo_projection(fields))
+            cursor = documents.find(query or {}, _make_mongo_projection(fields))
         with cursor:
             first = next(cursor, None)
             if first is None:
-                _refuse_unknown_mongo_collection(found)
+                _refuse_unknown_mongo_collection(documents)
             yield from flatten.flatten_documents(_iterate_mongo_documents(first, cursor), _from_mongo_value)
 
 
@@ -219,7 +212,7 @@ def _open_mongo_collection(address: Address, name: str) -> Iterator[Any]:
         client: Any = pymongo.MongoClient(address.value, serverSelectionTimeoutMS=TIMEOUT, tz_aware=True)
     except (errors.ConfigurationError, errors.InvalidURI, ValueError) as error:
         raise DataError(
-            f"{address} is not the address of a MongoDB: {address.hide_secrets(error)}",
+            f"{address} is not the address of a MongoDB server: {address.hide_secrets(error)}",
             "Write it as mongodb://user:${MONGO_PASSWORD}@host:port/.",
         ) from None
     try:
@@ -246,13 +239,13 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
             f"{address} cannot be reached: {line}", "Check the host and the port, and that MongoDB is running."
         ) from None
     except errors.OperationFailure as error:
-        told = address.hide_secrets((error.details or {}).get("errmsg") or error)
+        message = address.hide_secrets((error.details or {}).get("errmsg") or error)
         if error.code == 18:
             raise DataError(
-                f"{address} refused the connection: {told}", "Check the user and the password in the address."
+                f"{address} refused the connection: {message}", "Check the user and the password in the address."
             ) from None
-        todo = "Ask for the right to read it." if error.code == 13 else "Fix the query."
-        raise DataError(f"The query failed: {told}", todo) from None
+        todo = "Ask for permission to read it." if error.code == 13 else "Fix the query."
+        raise DataError(f"The query failed: {message}", todo) from None
     except errors.ConnectionFailure as error:
         raise LostConnectionError(address.hide_secrets(error).partition(" (configured timeouts")[0]) from None
     except errors.PyMongoError as error:
@@ -261,10 +254,10 @@ def _translate_mongo_errors(address: Address) -> Iterator[None]:
 
 def _refuse_unknown_mongo_collection(collection: Any) -> None:
     """Raise an error for an unknown collection, which MongoDB treats as empty."""
-    known = sorted(collection.database.list_collection_names())
-    if collection.name not in known:
+    names = sorted(collection.database.list_collection_names())
+    if collection.name not in names:
         raise DataError(
             f"The database '{collection.database.name}' has no collection '{collection.name}'."
-            f"{suggest_nearest(collection.name, known)}",
-            f"It has {', '.join(known)}." if known else "It has none: check the database's name.",
+            f"{suggest_nearest(collection.name, names)}",
+            f"It has {', '.join(names)}." if names else "It has none: check the database's name.",
         )

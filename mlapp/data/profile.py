@@ -1,4 +1,4 @@
-"""Summary of a table: each column's type, missing values and distribution."""
+"""Summarizes a table: each column's type, missing values and distribution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 BINS = 12
 """Number of bars in a distribution of numbers or times."""
 
-MOST = 5
+MAX_TOP = 5
 """Number of most frequent texts or categories to count."""
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -69,8 +69,8 @@ def _profile_column(name: str, column: pd.Series) -> Column:
     if is_time or is_number:
         counts = _count_profile_bins(values, is_time)
         return Column(name, str(dtype), missing, distinct, values.min(), values.max(), counts)
-    top = tuple((value, int(count)) for value, count in values.value_counts().head(MOST).items())
-    if distinct > len(values) / 2 and distinct > MOST:  # such as names: none of them is informative
+    top = tuple((value, int(count)) for value, count in values.value_counts().head(MAX_TOP).items())
+    if distinct > len(values) / 2 and distinct > MAX_TOP:  # such as names: no single value is informative
         top = ()
     is_text = all(isinstance(value, str) for value in values.head(1000)) and str(dtype) != "category"
     low, high = (values.min(), values.max()) if is_text else (None, None)

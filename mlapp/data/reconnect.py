@@ -1,4 +1,4 @@
-"""Broken connections: a read is repeated if no row was returned yet; otherwise the error reports its progress."""
+"""Repeats a read whose connection broke before the first row; later, the error reports the number of rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UnreachableError(DataError):
 
 
 def read_with_reconnects(
-    shown: str,
+    display_name: str,
     stream: Callable[[], Iterator[pa.Table]],
     chunks: int | None,
     types: Types | None,
@@ -36,25 +36,25 @@ def read_with_reconnects(
     """All rows of a stream as one DataFrame, or as parts of `chunks` rows.
 
     Args:
-        shown: the address in errors, without secrets.
+        display_name: the address in errors, without secrets.
         stream: connects and reads from the beginning; called again after `LostConnectionError`.
         chunks: rows per part; by default one DataFrame with all rows.
         types: pandas types of single columns.
-        infer: improves column types, based on all rows or on those of the first part.
+        infer: converts columns to better types, based on all rows or on those of the first part.
     """
     check_source_chunk_rows(chunks)
-    parts = _iterate_with_reconnects(shown, stream, chunks, types, infer)
+    parts = _iterate_with_reconnects(display_name, stream, chunks, types, infer)
     return next(parts) if chunks is None else parts
 
 
 def _iterate_with_reconnects(
-    shown: str,
+    display_name: str,
     stream: Callable[[], Iterator[pa.Table]],
     chunks: int | None,
     types: Types | None,
     infer: Callable[[pa.Table], pa.Table] | None,
 ) -> Iterator[pd.DataFrame]:
-    given = 0
+    yielded_rows = 0
     for attempt, pause in enumerate((*PAUSES, None), 1):
         try:
             tables = report_frame_rows(stream())
@@ -63,17 +63,17 @@ def _iterate_with_reconnects(
                 return
             for part in make_frames(tables, chunks, types, infer):
                 yield part
-                given += len(part)
+                yielded_rows += len(part)
             return
         except (LostConnectionError, UnreachableError) as error:
-            if given:
+            if yielded_rows:
                 raise DataError(
-                    f"The connection to {shown} broke after {given:,} rows: {error}",
+                    f"The connection to {display_name} broke after {yielded_rows:,} rows: {error}",
                     "Run it again, or read less at once, such as one day per run with a parameter.",
                 ) from None
             if pause is None:
                 raise DataError(
-                    f"The connection to {shown} broke {attempt} times: {error}",
+                    f"The connection to {display_name} broke {attempt} times: {error}",
                     "Try again later, or read less at once: chunks=50_000.",
                 ) from None
             if attempt == 1 and isinstance(error, UnreachableError):

@@ -1,10 +1,10 @@
-"""Redis: the values of keys that match a pattern as a DataFrame, one row each.
+"""Redis: the values of the keys that match a pattern, as the rows of a DataFrame.
 
     app.data_reader.redis("${REDIS_URL}", "user:*")
     app.data_reader.redis("${REDIS_URL}", "clicks:{day}", day=date)
 
-A hash is a row; so is a string with a JSON object, and each item of a list, entry of a stream, or member of a sorted
-set. The column `key` contains the key of a row.
+A row is a hash, a string with a JSON object, an item of a list, an entry of a stream, or a member of a set or sorted
+set. The column `key` contains the key of the row.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from mlapp.data import flatten, reconnect
 from mlapp.data.frames import Types
 from mlapp.data.reconnect import LostConnectionError, UnreachableError
 from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
-from mlapp.data.source import (
-    Reader,
-    check_source_chunk_rows,
-    declared,
-    reader,
-    refuse_misfit_source_parameters,
-    refuse_undeclared_source_parameters,
-)
+from mlapp.data.source import Reader, make_streaming_reader, refuse_misfit_source_parameters
 from mlapp.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -73,29 +66,29 @@ def read(
 
     Args:
         url: `redis://:${REDIS_PASSWORD}@host:port/0` or `rediss://…`; `${NAME}` is taken from the environment.
-        keys: a key, or a pattern of keys with `*`; `{name}` is replaced by a parameter, whose
-            value is used unchanged.
-        fields: the columns to keep, including `key` if wanted; by default all.
+        keys: a key, or a pattern of keys with `*`; `{name}` is replaced by the value of a parameter, in which `*` is a
+            plain character.
+        fields: the columns to keep, including `key` if needed; by default, all.
         chunks: yield DataFrames of this number of rows, for data that is larger than memory.
         types: pandas types for single columns. Redis stores texts: without a type, a column of a hash or stream is read
             as numbers if all of its values are numbers.
         parameters: the values.
 
     Raises:
-        DataError: there is no connection, no matching key, or a value is not a row.
+        DataError: the connection failed, no key matches, or a value is not a row.
         UsageError: a parameter is missing or unknown.
         MissingExtraError: the packages of the extra `redis` are not installed.
     """
     refuse_misfit_source_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
     pattern = _NAME.sub(lambda match: _escape_redis_pattern(str(parameters[match[1]])), keys)
     address = expand_secrets_in_address(url)
-    kept = list(types or {})
+    typed_columns = list(types or {})
     return reconnect.read_with_reconnects(
-        address.shown,
+        address.display_name,
         lambda: _stream_redis_rows(address, pattern, fields),
         chunks,
         types,
-        infer=lambda table: flatten.convert_flattened_texts(table, kept),
+        infer=lambda table: flatten.convert_flattened_texts(table, typed_columns),
     )
 
 
@@ -113,19 +106,15 @@ def source(
     Raises:
         DeclarationError: a name in the pattern has neither a type nor a value, or a parameter is not in the pattern.
     """
-    check_source_chunk_rows(chunks)
-    refuse_undeclared_source_parameters(_NAME.findall(keys), parameters, "the pattern of keys")
-
-    def read_keys(values: dict[str, Any], rows: int | None = chunks) -> Any:
-        options: dict[str, Any] = {"fields": fields, "chunks": rows, "types": types}
-        return read(url, keys, **options, **values)
-
-    return reader(
+    options: dict[str, Any] = {"fields": fields, "types": types}
+    return make_streaming_reader(
         "redis",
         f"The values of the keys {keys} in {redact_secrets(url)}.",
-        read_keys,
-        declared(parameters),
-        read_keys,
+        lambda values, rows: read(url, keys, chunks=rows, **options, **values),
+        parameters=parameters,
+        placeholders=_NAME.findall(keys),
+        where="the pattern of keys",
+        chunks=chunks,
     )
 
 
@@ -201,10 +190,10 @@ def _make_redis_rows(key: str, kind: str, value: Any) -> Iterator[dict[str, Any]
 def _parse_redis_object(text: str) -> dict[str, Any]:
     """The fields of a JSON object; any other text becomes the column `value`."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {"value": text}
-    return found if isinstance(found, dict) else {"value": text}
+    return value if isinstance(value, dict) else {"value": text}
 
 
 @contextmanager
@@ -218,7 +207,7 @@ def _open_redis(address: Address) -> Iterator[Any]:
         client: Any = redis.Redis.from_url(address.value, decode_responses=True, socket_connect_timeout=10)
     except ValueError as error:
         raise DataError(
-            f"{address} is not the address of a Redis: {address.hide_secrets(error)}",
+            f"{address} is not the address of a Redis server: {address.hide_secrets(error)}",
             "Write it as redis://:${REDIS_PASSWORD}@host:port/0.",
         ) from None
     try:

@@ -1,7 +1,7 @@
-"""Secrets in addresses: read from the environment on use, and hidden in all output.
+"""Reads secrets in addresses from the environment, and hides them in all output.
 
 `${DB_PASSWORD}` in an address is looked up when data is read, never when the app is declared. In errors, logs and a
-reader's docstring, an address has `***` instead of its password, and variable names instead of their values.
+reader's docstring, `***` replaces the password of an address, and names of variables replace their values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from mlapp.errors import DataError
 
 HIDDEN = "***"
 
-# Up to the last @, because a password that is not percent-encoded can contain any character. `host:8080/a@b` has none.
+# Match up to the last @, because a password without percent-encoding can contain any character. `host:8080/a@b` has no
+# password.
 _PASSWORD = re.compile(r"(?P<before>://[^:/?#@\s]*:)(?!\d+[/?#])(?P<secret>\S+)(?=@)")
 _TOKEN = re.compile(r"(?P<before>\bhttps?://)(?P<secret>[^:/?#@\s]+)(?=@)", re.IGNORECASE)
 """A token instead of a user name, as Git hosts and package indexes accept it."""
@@ -36,20 +37,26 @@ _RULES = (_PASSWORD, _TOKEN, _SETTING)
 
 @dataclass(frozen=True)
 class Address:
-    """An address with its secrets filled in. Only `shown` may be printed; `repr` and `str` show only that."""
+    """An address with its secrets filled in.
+
+    Attributes:
+        value: the address with secrets, for connecting.
+        display_name: the address for messages, without secrets; also the result of `str`.
+        hidden: each secret with its replacement.
+    """
 
     value: str = field(repr=False)
-    shown: str
+    display_name: str
     hidden: tuple[tuple[str, str], ...] = field(repr=False, default=())
 
     def __str__(self) -> str:
-        return self.shown
+        return self.display_name
 
     def hide_secrets(self, text: object) -> str:
-        """A text, such as a library's error, without this address's secrets."""
+        """Replace this address's secrets in a text, such as a library's error."""
         plain = str(text)
-        for secret, instead in self.hidden:
-            plain = plain.replace(secret, instead)
+        for secret, replacement in self.hidden:
+            plain = plain.replace(secret, replacement)
         return redact_secrets(plain)
 
 
@@ -78,20 +85,20 @@ def expand_secrets_in_address(template: str, environ: Mapping[str, str] | None =
         return filled
 
     filled = REFERENCE.sub(read_variable, template)
-    # If a variable is a whole URL, its host and user can be shown; nothing of any other value can be.
+    # If a variable holds a whole URL, its host and user are not secret. Other values always are.
     whole = filled if REFERENCE.fullmatch(template) and "://" in filled else template
-    for found in (match for rule in _RULES for match in rule.finditer(filled)):
-        secret = found["secret"]
-        # A library that misparses an address quotes parts of it.
+    for match in (match for rule in _RULES for match in rule.finditer(filled)):
+        secret = match["secret"]
+        # A library that parses an address incorrectly quotes parts of it.
         pieces = (piece for piece in re.split(r"[/:@?#]", secret) if piece != secret and len(piece) > 1)
         hidden.update(dict.fromkeys((secret, unquote(secret), *pieces), HIDDEN))
-    # Longest first, because a secret can contain another one.
+    # Replace the longest first, because a secret can contain another one.
     ordered = sorted(hidden.items(), key=lambda pair: -len(pair[0]))
     return Address(filled, redact_secrets(whole), tuple(ordered))
 
 
 def redact_secrets(text: str) -> str:
-    """The text with `***` for passwords and tokens in URLs, and for values of `password=`, `access_key=`, …"""
+    """Replace passwords and tokens in URLs, and the values of `password=`, `access_key=` and the like, with `***`."""
     for rule in _RULES:
         text = rule.sub(rf"\g<before>{HIDDEN}", text)
     return text

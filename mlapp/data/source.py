@@ -37,14 +37,17 @@ _watcher: ContextVar[Callable[[int], None] | None] = ContextVar("mlapp_rows_read
 
 
 def declared(parameters: Mapping[str, Any]) -> list[inspect.Parameter]:
-    """The reader's parameters: a type makes a parameter required, a value is its default and determines its type."""
+    """The reader's parameters. A type declares a required parameter; a value declares its type and default."""
     return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=given)
-        if _is_source_type(given)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=declaration)
+        if _is_source_type(declaration)
         else inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=given, annotation=Any if given is None else type(given)
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=declaration,
+            annotation=Any if declaration is None else type(declaration),
         )
-        for name, given in parameters.items()
+        for name, declaration in parameters.items()
     ]
 
 
@@ -59,11 +62,11 @@ def reader(
 
     Args:
         kind: the source's name: the function is `read_<kind>`.
-        says: the reader's docstring: what it reads, in a sentence without secrets.
+        says: the reader's docstring: a sentence that says what it reads, without secrets.
         read: receives the values of all parameters, including defaults, and returns the data.
         parameters: the result of `declared`.
         parts: receives the values and a number of rows, and yields DataFrames of that size. `mlapp data export` uses it
-            to limit memory use for large tables. It becomes the function's attribute `parts`.
+            to save memory. It becomes the attribute `parts` of the returned function.
     """
     signature = inspect.Signature(parameters)
 
@@ -88,44 +91,79 @@ def reader(
     return read_with_values
 
 
+def make_streaming_reader(
+    kind: str,
+    says: str,
+    read: Callable[[dict[str, Any], int | None], Any],
+    *,
+    parameters: Mapping[str, Any],
+    placeholders: Sequence[str],
+    where: str,
+    chunks: int | None = None,
+    options: Sequence[str] = (),
+) -> Reader:
+    """The reader of a source that can stream, with a parameter for each placeholder of its query or path.
+
+    Args:
+        kind, says: as for `reader`.
+        read: receives the values of the parameters and a number of rows. It returns one table if the number is None,
+            otherwise an iterator over parts of this size.
+        parameters: the keywords in the app that declare parameters.
+        placeholders, where, options: as for `refuse_undeclared_source_parameters`.
+        chunks: rows per part in training; None for one table.
+
+    Raises:
+        DeclarationError: a placeholder has neither a type nor a value, or a parameter is not a placeholder.
+        UsageError: `chunks` is not a number of rows.
+    """
+    check_source_chunk_rows(chunks)
+    refuse_undeclared_source_parameters(placeholders, parameters, where, options)
+    return reader(kind, says, lambda values: read(values, chunks), declared(parameters), read)
+
+
 def refuse_undeclared_source_parameters(
-    wanted: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
+    placeholders: Sequence[str], parameters: Mapping[str, Any], where: str, options: Sequence[str] = ()
 ) -> None:
-    """Check, when an app is declared, that the parameters match those in `where`, such as "the query".
+    """Check, when an app is declared, that the parameters match the placeholders of a query or path.
+
+    Args:
+        placeholders: names of the placeholders.
+        where: what contains the placeholders, such as "the query".
+        options: other keywords of the source, for suggestions.
 
     Raises:
         DeclarationError: a parameter has neither a type nor a value, or is not in `where`.
     """
-    for name in wanted:
+    for name in placeholders:
         if name not in parameters:
             raise DeclarationError(
                 f"{_capitalize_text(where)} has the parameter '{name}', which has no type.",
                 f"Add {name}=date (or int, str, …) to require it, or {name}=<a value> as its default.",
             )
     for name in parameters:
-        if name not in wanted:
-            listed = f" Options: {', '.join(options)}." if options else ""
+        if name not in placeholders:
+            option_list = f" Options: {', '.join(options)}." if options else ""
             raise DeclarationError(
-                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, [*wanted, *options])}",
-                f"Name it in {where}, or leave it out.{listed}",
+                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, [*placeholders, *options])}",
+                f"Name it in {where}, or leave it out.{option_list}",
             )
 
 
-def refuse_misfit_source_parameters(wanted: Sequence[str], values: Mapping[str, Any], where: str) -> None:
-    """Check, when data is read, that each parameter has a value and each value a parameter.
+def refuse_misfit_source_parameters(placeholders: Sequence[str], values: Mapping[str, Any], where: str) -> None:
+    """Check, when data is read, that each placeholder has a value and each value a placeholder.
 
     Raises:
         UsageError: a parameter is missing or unknown.
     """
-    for name in wanted:
+    for name in placeholders:
         if name not in values:
             raise UsageError(
                 f"{_capitalize_text(where)} has the parameter '{name}', which has no value.", f"Give it: {name}=…."
             )
     for name in values:
-        if name not in wanted:
+        if name not in placeholders:
             raise UsageError(
-                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, wanted)}",
+                f"'{name}' is not a parameter of {where}.{suggest_nearest(name, placeholders)}",
                 f"Name it in {where}, or leave it out.",
             )
 
@@ -133,8 +171,8 @@ def refuse_misfit_source_parameters(wanted: Sequence[str], values: Mapping[str, 
 def to_data_source_value(value: Any) -> Any:
     """Convert NumPy and pandas values to plain Python values for database drivers, also in lists and dicts.
 
-    A driver without support for NumPy integers can bind their bytes and find no rows. Missing values (NaT, NA) are
-    None.
+    A driver without support for NumPy integers can bind their bytes, and then finds no rows. Missing values (NaT, NA)
+    become None.
     """
     if isinstance(value, Mapping):
         return {name: to_data_source_value(item) for name, item in value.items()}
@@ -151,13 +189,17 @@ def to_data_source_value(value: Any) -> Any:
         import numpy as np
 
         value = np.asarray(value).astype(f"{value.dtype.kind}8[us]")
-    found = value.tolist()
-    return [to_data_source_value(item) for item in found] if isinstance(found, list) else found
+    plain = value.tolist()
+    return [to_data_source_value(item) for item in plain] if isinstance(plain, list) else plain
 
 
 @contextmanager
 def watch_source_rows(progress: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, every source calls `progress` with the number of rows received since the last call."""
+    """Report the progress of all sources in this block.
+
+    Args:
+        progress: receives the number of rows since the last call.
+    """
     token = _watcher.set(progress)
     try:
         yield
@@ -165,15 +207,18 @@ def watch_source_rows(progress: Callable[[int], None]) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def report(rows: int) -> None:
-    """Report the number of newly received rows. A source calls it for every batch."""
+def report_source_rows(rows: int) -> None:
+    """Report the number of rows in a new batch. A source calls it for every batch."""
     progress = _watcher.get()
     if progress is not None:
         progress(rows)
 
 
-def _is_source_type(given: object) -> bool:
-    return isinstance(given, type | types.UnionType | types.GenericAlias) or typing.get_origin(given) is not None
+def _is_source_type(declaration: object) -> bool:
+    return (
+        isinstance(declaration, type | types.UnionType | types.GenericAlias)
+        or typing.get_origin(declaration) is not None
+    )
 
 
 def _capitalize_text(text: str) -> str:
@@ -181,7 +226,7 @@ def _capitalize_text(text: str) -> str:
 
 
 def check_source_chunk_rows(chunks: int | None) -> None:
-    """Check the number of rows per chunk.
+    """Check the argument `chunks` of a source.
 
     Raises:
         UsageError: it is not a positive integer.

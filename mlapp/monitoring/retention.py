@@ -43,7 +43,7 @@ def _delete_oldest_hours(place: Place, most: int) -> None:
 
 
 def _measure_log_hour(place: Place, version: str, hour: str) -> int:
-    return place.storage.size(place.key("log", version, hour))
+    return place.storage.measure_prefix(place.key("log", version, hour))
 
 
 def _parse_log_hour(name: str, form: str) -> float:

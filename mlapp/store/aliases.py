@@ -33,7 +33,7 @@ class Aliases:
         Args:
             damaged: receives the error of each alias that cannot be read. If None, the first error is raised.
         """
-        found = {}
+        targets = {}
         for alias in self._storage.list_names(f"{app}/aliases"):
             if not is_alias_name(alias):
                 continue
@@ -45,8 +45,8 @@ class Aliases:
                 damaged.append(error)
                 continue
             if version is not None:
-                found[alias] = version
-        return found
+                targets[alias] = version
+        return targets
 
     def find_alias_target(self, app: str, alias: str) -> int | None:
         """The version that an alias points at, or None."""
@@ -64,7 +64,7 @@ class Aliases:
             for at in sorted(parse_number_names(self._storage.list_names(prefix)))
         ]
 
-    def move(self, app: str, alias: str, number: int) -> None:
+    def move_alias(self, app: str, alias: str, number: int) -> None:
         """Point an alias at a version, atomically for every reader."""
         entry = msgspec.json.encode(AliasEntry(number, datetime.now(timezone.utc)))
         append_numbered_key(self._storage, f"{app}/aliases/{alias}", entry, from_reserve=True)

@@ -1,7 +1,7 @@
-"""Creates files that appear whole or not at all, with few system calls.
+"""Creates files atomically, with few system calls.
 
-A server's thread creates files while requests are answered. At each system call it gives the interpreter back, and then
-waits for it again, as the requests wait for the thread.
+A background thread of a server creates files while other threads answer requests. Each system call releases the GIL,
+and reacquiring it delays both the background thread and the requests.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 PIECES_AT_ONCE = 1024
-"""Pieces of a file that the system writes in one call (IOV_MAX)."""
+"""Maximum number of buffers that one call of writev accepts (IOV_MAX)."""
 RACES = 5
-"""Times that a file is created again because another process has deleted its folder meanwhile."""
+"""Maximum number of retries after another process has deleted the file's folder."""
 
 
 def create_atomic_file(path: Path, content: bytes | list[Any]) -> bool:
@@ -30,7 +30,7 @@ def create_atomic_file(path: Path, content: bytes | list[Any]) -> bool:
 
 
 def _try_to_create_file(path: Path, content: bytes | list[Any]) -> bool:
-    """Create a file in a folder that exists, with few system calls: a server's requests wait for each of them."""
+    """Create a file in an existing folder; False if its name is taken."""
     folder, name = os.path.split(path)
     temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -53,12 +53,12 @@ def _try_to_create_file(path: Path, content: bytes | list[Any]) -> bool:
 
 
 def _write_pieces(handle: int, pieces: Sequence[Any]) -> None:
-    """Write pieces without a copy of them in one piece."""
+    """Write pieces without joining them in memory."""
     for start in range(0, len(pieces), PIECES_AT_ONCE):
-        some = pieces[start : start + PIECES_AT_ONCE]
-        written = os.writev(handle, some)
-        if written < sum(memoryview(piece).nbytes for piece in some):
-            rest = memoryview(b"".join(some))[written:]
+        batch = pieces[start : start + PIECES_AT_ONCE]
+        written = os.writev(handle, batch)
+        if written < sum(memoryview(piece).nbytes for piece in batch):
+            rest = memoryview(b"".join(batch))[written:]
             while rest:
                 rest = rest[os.write(handle, rest) :]
 

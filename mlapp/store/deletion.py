@@ -1,4 +1,4 @@
-"""Deletes a version: first the mark that ends its existence, then its files."""
+"""Deletes a version: marks it as deleted, then deletes its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def delete_version(storage: Storage, app: str, number: int, folder: str | None) 
     """Mark a version as deleted and delete its files and signatures.
 
     Args:
-        folder: the version's folder; None if its manifest is not readable, and its files stay.
+        folder: the version's folder; None if its manifest is unreadable, so that its files stay.
 
     Raises:
         UsageError: another process has just deleted it. StoreError: the store is unreachable.
@@ -25,7 +25,7 @@ def delete_version(storage: Storage, app: str, number: int, folder: str | None) 
     try:
         is_ours = storage.create_key(*mark, from_reserve=True)
     except FullError:
-        # The mark needs the space of the files. Until it is written, the version has no files.
+        # Delete the files first, because the mark needs their space.
         if folder is None:
             raise
         storage.delete_prefix(f"{app}/{folder}")

@@ -1,4 +1,4 @@
-"""The SHA-256 of a version's files: computed when they are stored, checked when they are used."""
+"""Computes the SHA-256 of a version's files when they are stored, and checks it when they are used."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ UNLISTED = "is not in its manifest"
 
 
 def hash_files(folder: Path) -> dict[str, StoredFile]:
-    """Hash and size of every file in `folder`, by relative path.
+    """The hash and size of every file in `folder`, by relative path.
 
     Raises:
         ModelError: the saver wrote a link, or a file name that is not valid on every system.
     """
     files = {}
     for name in sorted(list_version_files(folder)):
-        found = _hash_version_file(folder, name) if names.is_relative_path(name) else None
-        if found is None:
+        entry = _hash_version_file(folder, name) if names.is_relative_path(name) else None
+        if entry is None:
             raise ModelError(
                 f"The saver wrote {name!r}, which a version cannot contain.",
                 "Write regular files without backslashes and colons in their names, and no links.",
             )
-        files[name] = found
+        files[name] = entry
     return files
 
 
@@ -40,12 +40,12 @@ def check_version_files(manifest: Manifest, folder: Path) -> None:
         StoreError: a file is missing, was changed, is a link, or is not in the manifest.
     """
     for name, stored in manifest.files.items():
-        found = _hash_version_file(folder, name)
-        if found != stored:
+        entry = _hash_version_file(folder, name)
+        if entry != stored:
             state = "was changed after it was stored"
-            if found is None:
-                is_there = os.path.lexists(folder / name)
-                state = "is a link, a folder or a pipe" if is_there else "is missing"
+            if entry is None:
+                exists = os.path.lexists(folder / name)
+                state = "is a link, a folder or a pipe" if exists else "is missing"
             raise _make_unusable_file_error(manifest, folder / name, name, state)
     for name in list_version_files(folder):
         if name not in manifest.files:
@@ -90,7 +90,7 @@ def _hash_version_file(folder: Path, name: str) -> StoredFile | None:
     if any(part.is_symlink() for part in below):
         return None
     try:
-        # Opening a pipe would wait for a writer.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None

@@ -23,26 +23,28 @@ from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
 
-ABANDONED = 24 * 3600
+ABANDONED_AFTER = 24 * 3600
 """Seconds after which a temporary file counts as left behind by a killed process."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE = ".reserve"
-"""A file that reserves space for documents that free more space."""
-RESERVED = 16 * 1024
-KNOWN = 64
-"""Folders that are known to be inside of the store, at most."""
+"""A file that reserves disk space for keys that are needed to free more space."""
+RESERVE_BYTES = 16 * 1024
+CHECKED_FOLDERS = 64
+"""Maximum number of remembered folders that are inside the store."""
 CHECK_RESERVE = 60.0
 """Seconds between two checks of the reserved space."""
 
 
 class FolderStorage:
-    """Files under `root`. The content of a key is written to a temporary file, synced, and hard-linked to its name. The
-    link is atomic across processes: the whole file appears, or the link fails because the name is taken.
+    """A store in the folder `root`, with one file per key.
+
+    Content is written to a temporary file, synced, and hard-linked to the key's name. The link is atomic across
+    processes: the whole file appears, or the link fails because the name is taken.
 
     Args:
-        copies: folder to which the files of a version are copied before they are checked, so that the store's other
-            writers cannot change them afterwards; None to read them in place.
+        copies: the folder to copy a version's files to before they are checked, so that nobody can change them
+            afterwards; None to read them in place.
         setting: the setting in mlapp.yaml that names the folder, for errors.
     """
 
@@ -50,7 +52,7 @@ class FolderStorage:
         self.root = root
         self._copies = copies
         self._setting = setting
-        self._known: dict[Path, tuple[int, int]] = {}
+        self._checked_folders: dict[Path, tuple[int, int]] = {}
         self._reserve_due = -CHECK_RESERVE
 
     def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
@@ -106,7 +108,7 @@ class FolderStorage:
                 sync_folder_to_disk(staging)
                 staging.rename(path)
                 sync_folder_to_disk(path.parent)
-            except BaseException:  # also Ctrl-C: nothing half-written may stay
+            except BaseException:  # includes Ctrl-C: an incomplete folder must not remain
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
 
@@ -131,7 +133,7 @@ class FolderStorage:
             return []  # the folder is the prefix
         return sorted(set(list_version_files(self._locate_folder_key(prefix))) - set(files))
 
-    def size(self, prefix: str) -> int:
+    def measure_prefix(self, prefix: str) -> int:
         total = 0
         for path in (self.root / prefix).rglob("*"):
             with suppress(FileNotFoundError):
@@ -144,11 +146,11 @@ class FolderStorage:
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
                 return
-            # The rename is atomic; of two concurrent deletions, one finds nothing to do.
-            doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            # The rename is atomic, so that only one of two concurrent deletions does the work.
+            trash = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             with suppress(FileNotFoundError):
-                path.rename(doomed)
-                shutil.rmtree(doomed)
+                path.rename(trash)
+                shutil.rmtree(trash)
         if self._copies is not None:
             shutil.rmtree(self._copies / prefix, ignore_errors=True)
 
@@ -170,26 +172,27 @@ class FolderStorage:
         return _join_inside_folder(self.root, key) if key else self.root
 
     def _locate_new_key(self, key: str) -> Path:
-        """The path of a key to create: a check of one directory, if it is the same as that of an earlier key.
+        """The path of a key to create. Remembers checked folders, to save system calls: see `atomic_files`.
 
-        Each system call of a server's thread takes the interpreter from its requests.
+        Raises:
+            StoreError: it is outside the store, because of its name or a link in the path.
         """
         path = self.root / key
         folder, identity = path.parent, None
         if names.is_relative_path(key):
             with suppress(OSError):  # the folder is new
-                found = os.stat(folder)
-                identity = found.st_dev, found.st_ino
-        if identity is None or self._known.get(folder) != identity:
+                status = os.stat(folder)
+                identity = status.st_dev, status.st_ino
+        if identity is None or self._checked_folders.get(folder) != identity:
             self._locate_folder_key(key)
-            if len(self._known) >= KNOWN:
-                self._known.clear()
+            if len(self._checked_folders) >= CHECKED_FOLDERS:
+                self._checked_folders.clear()
             if identity is not None:
-                self._known[folder] = identity
+                self._checked_folders[folder] = identity
         return path
 
     def _release_folder_reserve(self) -> bool:
-        """Free the reserved space for a document that frees more; without it, a full disk would prevent deletions."""
+        """Free the reserved space, as a deletion on a full disk also has to write a file. False if there is none."""
         try:
             (self.root / RESERVE).unlink()
         except FileNotFoundError:
@@ -201,14 +204,14 @@ class FolderStorage:
         if not path.exists():
             with suppress(OSError), path.open("xb") as file:
                 try:
-                    file.write(os.urandom(RESERVED))
+                    file.write(os.urandom(RESERVE_BYTES))
                 except OSError:
                     path.unlink(missing_ok=True)
                     raise
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file. Opening a pipe would wait for a writer.
+    """Open a regular file, without waiting for the writer of a pipe.
 
     Raises:
         OSError: it is a pipe or a device.
@@ -237,7 +240,7 @@ def _join_inside_folder(folder: Path, name: str) -> Path:
 
 
 def _copy_regular_file(source: Path, target: Path) -> None:
-    """Copy a regular file that exists. The check of hashes reports a missing one."""
+    """Copy a file if it exists and is regular. Otherwise the later check of hashes reports it."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with (
@@ -256,7 +259,7 @@ def _copy_regular_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def translate_folder_errors(path: Path, setting: str = "store") -> Iterator[None]:
-    """Translate OSError to our errors.
+    """Translate OSError to StoreError.
 
     Args:
         setting: the setting in mlapp.yaml that names the folder.
@@ -265,17 +268,17 @@ def translate_folder_errors(path: Path, setting: str = "store") -> Iterator[None
         yield
     except OSError as error:
         todo = f"Check the folder's permissions, or set `{setting}:` in mlapp.yaml to another folder."
-        kind = StoreError
+        error_type = StoreError
         if error.errno in FULL:
-            kind, todo = FullError, "Free some space: `mlapp models prune --keep 3` deletes old versions."
+            error_type, todo = FullError, "Free some space: `mlapp models prune --keep 3` deletes old versions."
         elif error.errno == errno.ENOENT:
             todo = "Another process changed the store: run the command again."
         place = "The model store" if setting == "store" else f"The folder of `{setting}:`"
-        raise kind(f"{place} cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
+        raise error_type(f"{place} cannot use {error.filename or path}: {error.strerror or error}.", todo) from error
 
 
 def _remove_abandoned_folders(folder: Path) -> None:
-    limit = time.time() - ABANDONED
+    limit = time.time() - ABANDONED_AFTER
     for path in folder.glob(".*"):
         with suppress(OSError):
             if path.stat().st_mtime < limit:

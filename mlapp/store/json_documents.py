@@ -1,4 +1,4 @@
-"""Read the JSON documents of a store, and refuse those that are damaged or from a newer mlapp."""
+"""Reads the JSON documents of a store, and refuses those that are damaged or from a newer mlapp."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class JsonDocuments:
         """Check that this mlapp supports the store's format."""
         content = self._storage.read_key(_FORMAT_KEY)
         if content is not None:
-            self.decode(_FORMAT_KEY, content, _Format)
+            self.decode_document(_FORMAT_KEY, content, _Format)
 
     def write_format(self) -> None:
         """Record the format in a new store."""
@@ -38,10 +38,10 @@ class JsonDocuments:
 
     def read_document(self, key: str, kind: type[Struct]) -> Struct:
         """One document, which must exist."""
-        return self.decode(key, self._storage.read_key(key), kind)
+        return self.decode_document(key, self._storage.read_key(key), kind)
 
-    def decode(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
-        """Decode the content of a key, which is None if the key does not exist."""
+    def decode_document(self, key: str, content: bytes | None, kind: type[Struct]) -> Struct:
+        """Decode the content of a key. The content is None if the key does not exist."""
         if content is None:
             raise StoreError(f"{key} is missing from the model store {self._storage!r}.", "Restore it from a backup.")
         try:
@@ -54,11 +54,11 @@ class JsonDocuments:
                 f"{key} of the model store {self._storage!r} is damaged: {error}.", _advise_json_document_repair(key)
             ) from None
 
-    def _require_known_store_format(self, found: object, key: str) -> None:
-        if isinstance(found, int) and found > FORMAT:
+    def _require_known_store_format(self, format_number: object, key: str) -> None:
+        if isinstance(format_number, int) and format_number > FORMAT:
             raise StoreError(
                 f"The model store {self._storage!r} is from a newer mlapp: "
-                f"{key} has format {found}; this mlapp reads formats up to {FORMAT}.",
+                f"{key} has format {format_number}; this mlapp reads formats up to {FORMAT}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
 
@@ -68,4 +68,4 @@ def _advise_json_document_repair(key: str) -> str:
         return f'Write {{"format": {FORMAT}}} into it, or restore it from a backup; the versions are not in it.'
     if "/aliases/" in key:
         return "Restore it from a backup, or move the alias again: `mlapp models promote VERSION ALIAS`."
-    return "Restore it from a backup; do not use this version before."
+    return "Restore it from a backup; do not use this version until then."

@@ -1,4 +1,4 @@
-"""Local copies of a version's files, which are fetched only where they are absent or of another size."""
+"""Local copies of a version's files: only files that are missing or have a different size are fetched."""
 
 from __future__ import annotations
 

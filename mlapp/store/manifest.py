@@ -39,16 +39,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a model, as stored in JSON.
 
     Attributes:
-        created: the start of the training, in UTC; `duration` in seconds.
+        created: the start of the training, in UTC.
+        duration: of the training, in seconds.
         parameters: every parameter of every stage, in the format of
             `mlapp.pipeline.parameter_values.to_plain_parameter_value`.
         metrics: split → metric → value.
         libraries: distribution → version, for those that are needed to load the model.
-        files: name, relative to the version's folder → file.
+        files: path in the version's folder → file.
         folder: the folder of the files, relative to the app's part of the store.
         origin: the engine that trained it, and the engine's ID of the run.
         parent: the version from which training continued.
-        batching: False if a row's prediction depends on other rows of the call, so that requests cannot share a call.
+        batching: False if a row's prediction depends on the other rows, so that requests must not be batched.
         signatures: Sigstore bundles in JSON, created when it was stored; later ones are stored separately.
         tuning: the trials of a search, if one found the parameters.
     """
@@ -106,10 +107,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def headline(self) -> dict[str, float | None]:
-        """The metrics of the last split. If there are several splits, the model was not trained on this one."""
+        """The metrics of the last split, on which the model was not trained if there are several."""
         return next(reversed(self.metrics.values()), {})
 
 
 def list_manifest_parameters(manifest: Manifest) -> dict[str, Any]:
-    """The parameters of a version, for training another one with them."""
+    """The parameters of a version, for training another version."""
     return {name: RecordedValue(value) for name, value in manifest.parameters.items()}

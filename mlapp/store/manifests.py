@@ -22,8 +22,8 @@ from mlapp.store.numbered_names import LARGEST, format_key_number, format_number
 from mlapp.store.signatures import join_signatures
 from mlapp.store.storage import Storage
 
-NEWEST = 64
-"""Versions that are looked up at first when the newest ones are wanted."""
+FIRST_LOOKUP = 64
+"""Number of newest versions that are looked up first."""
 
 
 class Manifests:
@@ -42,9 +42,9 @@ class Manifests:
         )
 
     def iterate_newest(self, app: str) -> Iterator[int]:
-        """The numbers of the existing versions, newest first. The first ones cost little, however many exist."""
+        """The numbers of the existing versions, newest first. The cost of the first does not depend on their number."""
         self._documents.check_format()
-        count, before = NEWEST, math.inf
+        count, before = FIRST_LOOKUP, math.inf
         while True:
             numbers = parse_number_names(self._storage.list_last_names(f"{app}/versions", count))
             if not numbers or min(numbers) >= before:
@@ -66,7 +66,7 @@ class Manifests:
         )
         return manifest is not None and mark is None
 
-    def read_all(
+    def read_manifests(
         self, app: str, damaged: list[StoreError] | None = None, *, newest: int | None = None
     ) -> list[Manifest]:
         """The manifests of all versions, from old to new.
@@ -77,17 +77,17 @@ class Manifests:
         """
         numbers = sorted(islice(self.iterate_newest(app), newest)) if newest else self.list_numbers(app)
         contents = self._storage.read_keys([_make_manifest_key(app, number) for number in numbers])
-        found = []
+        manifests = []
         for number, content in zip(numbers, contents, strict=True):
             try:
-                found.append(self._decode_manifest(app, number, content))
+                manifests.append(self._decode_manifest(app, number, content))
             except StoreError as error:
                 if damaged is None:
                     raise
                 damaged.append(error)
-        return found
+        return manifests
 
-    def read_one(self, app: str, number: int) -> Manifest:
+    def read_manifest(self, app: str, number: int) -> Manifest:
         """The manifest of one version.
 
         Raises:
@@ -95,7 +95,7 @@ class Manifests:
         """
         return self._decode_manifest(app, number, self._storage.read_key(_make_manifest_key(app, number)))
 
-    def read_signed(self, app: str, number: int) -> Manifest:
+    def read_signed_manifest(self, app: str, number: int) -> Manifest:
         """The manifest of one version, with the signatures that were added later.
 
         Raises:
@@ -103,11 +103,11 @@ class Manifests:
         """
         signatures = make_signatures_key(app, number)
         keys = [f"{signatures}/{name}" for name in sorted(self._storage.list_names(signatures))]
-        more = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
-        return join_signatures(self.read_one(app, number), more)
+        later_signatures = [content.decode(errors="replace") for content in self._storage.read_keys(keys) if content]
+        return join_signatures(self.read_manifest(app, number), later_signatures)
 
     def create_manifest(self, manifest: Manifest) -> Manifest:
-        """Create a version by its manifest, which gets the next free number."""
+        """Create a version: store its manifest under the next free number."""
         number = max(parse_number_names(self._storage.list_last_names(f"{manifest.app}/versions", 1)), default=0)
         while True:
             number += 1
@@ -118,7 +118,7 @@ class Manifests:
 
     def _decode_manifest(self, app: str, number: int, content: bytes | None) -> Manifest:
         key = _make_manifest_key(app, number)
-        manifest = self._documents.decode(key, content, Manifest)
+        manifest = self._documents.decode_document(key, content, Manifest)
         if (manifest.app, manifest.version) != (app, number):
             raise StoreError(
                 f"{key} of the model store {self._storage!r} belongs to version {manifest.version} "
@@ -145,8 +145,8 @@ def make_manifest(
         duration=round(trained.duration, 6),
         parameters=to_plain_parameter_value(dict(trained.parameters)),
         metrics={
-            split: {name: to_json_value(value) for name, value in found.items()}
-            for split, found in trained.metrics.items()
+            split: {name: to_json_value(value) for name, value in values.items()}
+            for split, values in trained.metrics.items()
         },
         schema=trained.schema,
         framework=trained.framework.name,

@@ -1,4 +1,4 @@
-"""Names and keys of a store: those in manifests are untrusted, and become paths, keys and requirements."""
+"""Valid names in a store. Those in manifests are untrusted, and become paths, keys and requirements."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Names of numbered keys, such as `000003.json`: written, read, claimed one after another, and found in a bucket.
+"""Names of numbered keys, such as `000003.json`.
 
-A bucket lists its keys in order, 1,000 a request. Numbers are claimed one after another, so whether some keys exist
-tells about how many there are. A list from there on then contains all later keys: keys that were removed by hand make
-it longer, not wrong.
+A bucket lists its keys in order, 1,000 per request. To find the last keys without listing all of them, check whether
+single keys exist: as numbers are claimed in order, this gives an approximate count, from which a listing starts. Keys
+that were removed by hand only make the listing longer.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mlapp.plain_numbers import parse_plain_integer
 from mlapp.store.storage import Storage
 
 PAGE = 1000
-"""Most keys in the answer to one request."""
+"""Maximum number of keys in one response."""
 PROBES = 8
-"""Keys that are looked up at once."""
+"""Number of keys that are looked up at once."""
 LARGEST = 999_999
 """Longer numbers do not sort by their value."""
 NUMBERED = re.compile(r"(\d{6})\.json")
@@ -34,9 +34,9 @@ def format_number_name(number: int) -> str:
 
 
 def parse_number_names(names: Iterable[str]) -> set[int]:
-    """The numbers of the names that have one."""
-    found = (parse_plain_integer(name[:-5]) for name in names if name.endswith(".json"))
-    return {number for number in found if number is not None}
+    """The numbers in names such as `000003.json`; other names are ignored."""
+    numbers = (parse_plain_integer(name[:-5]) for name in names if name.endswith(".json"))
+    return {number for number in numbers if number is not None}
 
 
 def append_numbered_key(storage: Storage, prefix: str, content: bytes, *, from_reserve: bool = False) -> None:
@@ -47,12 +47,14 @@ def append_numbered_key(storage: Storage, prefix: str, content: bytes, *, from_r
             return
 
 
-def find_numbered_names_start(first_page: list[str], count: int, have: Callable[[list[str]], list[bool]]) -> str | None:
-    """The name after which the last `count` names and more are; None to list all.
+def find_numbered_names_start(
+    first_page: list[str], count: int, check_existence: Callable[[list[str]], list[bool]]
+) -> str | None:
+    """The name to start a listing after, so that it contains at least the last `count` names; None to list all.
 
     Args:
-        first_page: the first names.
-        have: whether each of some names exists.
+        first_page: the first names in the bucket.
+        check_existence: returns whether each of some names exists.
     """
     last = NUMBERED.fullmatch(max(first_page))
     if last is None:
@@ -65,7 +67,7 @@ def find_numbered_names_start(first_page: list[str], count: int, have: Callable[
             step = -(-(high - low) // (PROBES + 1))
             numbers = list(range(low + step, high, step))
         numbers = [number for number in numbers if number < LARGEST]
-        found = have([format_number_name(number) for number in numbers])
-        low = max([low, *itertools.compress(numbers, found)])
+        existing = check_existence([format_number_name(number) for number in numbers])
+        low = max([low, *itertools.compress(numbers, existing)])
         high = min([number for number in numbers if number > low], default=LARGEST)
     return format_number_name(max(low - count, 0)) if high < LARGEST else None

@@ -1,4 +1,4 @@
-"""Connect to object stores by URL: Amazon S3 and compatible services, Google Cloud Storage, Azure.
+"""Connects to object stores by URL: Amazon S3 and compatible services, Google Cloud Storage, Azure.
 
 Credentials come from each cloud's standard sources, never from mlapp.yaml: `AWS_ACCESS_KEY_ID`, `~/.aws`, a pod's or an
 instance's role; `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. For S3-compatible
@@ -24,7 +24,7 @@ RETRIES = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
 }
-PATIENCE = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
+TIMEOUTS = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
 
 _WRONG_KEYS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
@@ -61,16 +61,16 @@ def connect_bucket(url: str, setting: str = "store") -> Any:
     except ImportError:
         raise MissingExtraError(f"A model store at {parts.scheme}://", "s3") from None
     prefix = parts.path.strip("/") or None
-    options: dict[str, Any] = {"prefix": prefix, "client_options": PATIENCE, "retry_config": RETRIES}
+    options: dict[str, Any] = {"prefix": prefix, "client_options": TIMEOUTS, "retry_config": RETRIES}
     try:
         if parts.scheme == "gs":
             return GCSStore(parts.netloc, **options)
         if parts.scheme == "az":
             account, key = read_azure_account()
-            given = {"account_name": account, "account_key": key}
-            options |= {name: value for name, value in given.items() if value}
+            account_options = {"account_name": account, "account_key": key}
+            options |= {name: value for name, value in account_options.items() if value}
             return AzureStore(parts.netloc, **options)
-        return S3Store(parts.netloc, **{**options, **_make_s3_client_options(dict(PATIENCE))})
+        return S3Store(parts.netloc, **{**options, **_make_s3_client_options(dict(TIMEOUTS))})
     except Exception as error:  # several libraries raise different errors for unreadable credentials
         raise translate_bucket_error(error, url) from None
 
@@ -109,11 +109,11 @@ def _find_object_client_credentials() -> tuple[Callable[[], Any] | None, str | N
     credentials = session.get_credentials()
 
     def provide_credentials() -> dict[str, Any]:
-        now = credentials.get_frozen_credentials()
+        frozen = credentials.get_frozen_credentials()
         return {
-            "access_key_id": now.access_key,
-            "secret_access_key": now.secret_key,
-            "token": now.token,
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
             "expires_at": datetime.now(timezone.utc) + timedelta(minutes=5),
         }
 
@@ -133,49 +133,50 @@ def is_missing_bucket_error(error: Exception) -> bool:
     return _get_s3_error_code(text) in _NO_BUCKET or "specified bucket does not exist" in text
 
 
-def translate_bucket_error(error: Exception, shown: str) -> RequestError:
+def translate_bucket_error(error: Exception, display_name: str) -> RequestError:
     """Translate an obstore error. Only the server's error code is included, because a request can contain keys."""
-    text, credentials = str(error), _CREDENTIALS[shown.partition("://")[0]]
+    text, credentials = str(error), _CREDENTIALS[display_name.partition("://")[0]]
     code, status = _get_s3_error_code(text), _get_object_client_status(text)
-    said = code or (f"status {status}" if status else type(error).__name__)
+    reason = code or (f"status {status}" if status else type(error).__name__)
     if is_missing_bucket_error(error):
         return RequestError(
-            f"The model store {shown} does not exist: no such bucket.", "Create the bucket, or fix `store:`."
+            f"The model store {display_name} does not exist: no such bucket.", "Create the bucket, or fix `store:`."
         )
     if code in _WRONG_KEYS or status == 401:
         return RequestError(
-            f"The model store {shown} does not accept the credentials ({said}).",
+            f"The model store {display_name} does not accept the credentials ({reason}).",
             f"Check {credentials}; log in again if they have expired.",
         )
     if code in _WRONG_REGION or status == 301:
         return RequestError(
-            f"The model store {shown} is in another region ({said}).", "Set AWS_REGION to the bucket's region."
+            f"The model store {display_name} is in another region ({reason}).", "Set AWS_REGION to the bucket's region."
         )
     if status == 403:
         return RequestError(
-            f"The model store {shown} denies access to these credentials ({said}).",
+            f"The model store {display_name} denies access to these credentials ({reason}).",
             "Ask for permission to list the bucket and to read, write and delete its objects.",
         )
     if "169.254.169.254" in text or "metadata.google" in text or "credential" in text.lower():
         return RequestError(
-            f"There are no credentials for the model store {shown}.",
+            f"No credentials are set for the model store {display_name}.",
             f"Set {credentials}.",
         )
     if status is None and ("error sending request" in text or "HTTP error" in text):
         return RequestError(
-            f"The model store {shown} cannot be reached.",
-            "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if shown.startswith("s3") else "."),
+            f"The model store {display_name} cannot be reached.",
+            "Check the network" + (", and AWS_ENDPOINT_URL if it is set." if display_name.startswith("s3") else "."),
         )
     return RequestError(
-        f"The model store {shown} failed ({said}).", "Try again; if it persists, ask the operator of the object store."
+        f"The model store {display_name} failed ({reason}).",
+        "Try again; if it persists, ask the operator of the object store.",
     )
 
 
 def _get_s3_error_code(text: str) -> str | None:
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    return found[1] if found else None
+    match = re.search(r"<Code>(\w+)</Code>", text)
+    return match[1] if match else None
 
 
 def _get_object_client_status(text: str) -> int | None:
-    found = re.search(r"status code: (\d{3})", text)
-    return int(found[1]) if found else None
+    match = re.search(r"status code: (\d{3})", text)
+    return int(match[1]) if match else None

@@ -38,30 +38,30 @@ PROBE = ".writable"
 
 
 class ObjectStorage:
-    """A store at `shown`, such as s3://bucket/prefix.
+    """A store in a bucket, with the URL `display_name`, such as s3://bucket/prefix.
 
     Args:
         client: the obstore client for this prefix.
         cache: folder of pulled and pushed files; can be deleted at any time.
     """
 
-    def __init__(self, client: Any, shown: str, cache: Path) -> None:
+    def __init__(self, client: Any, display_name: str, cache: Path) -> None:
         self._client = client
-        self._shown = shown
+        self._display_name = display_name
         self._cache = cache
         self._is_conditional = False
 
     def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         from obstore.exceptions import AlreadyExistsError
 
-        whole: bytes = content if isinstance(content, bytes) else b"".join(content)
+        joined: bytes = content if isinstance(content, bytes) else b"".join(content)
         self._require_conditional_object_writes()
         try:
-            self._put_object_if_absent(key, whole, passing=(AlreadyExistsError,))
+            self._put_object_if_absent(key, joined, passing=(AlreadyExistsError,))
             return True
         except AlreadyExistsError:
-            # If the content is equal, an earlier attempt succeeded and its response was lost: contents are unique.
-            return self.read_key(key) == whole
+            # Equal content means that an earlier attempt succeeded and its response was lost, as contents are unique.
+            return self.read_key(key) == joined
 
     def read_key(self, key: str) -> bytes | None:
         import obstore
@@ -85,8 +85,8 @@ class ObjectStorage:
 
         if after:
             return self._list_names_after(prefix, after)
-        found = self._retry_object_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
-        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        listing = self._retry_object_request(lambda: obstore.list_with_delimiter(self._client, prefix or None))
+        paths = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         names = [path.rpartition("/")[2] for path in paths]
         return [name for name in names if not name.startswith(".")]
 
@@ -103,17 +103,17 @@ class ObjectStorage:
         staging = cached.with_name(f".{cached.name}")
         with translate_folder_errors(staging):
             staging.mkdir(parents=True)
-        sent = False
+        has_uploads = False
         try:
             yield staging
             for path in sorted(path for path in staging.rglob("*") if path.is_file()):
-                sent = True
+                has_uploads = True
                 self._upload_object(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
             with translate_folder_errors(cached):
                 staging.rename(cached)
-        except BaseException:  # also Ctrl-C: nothing half-written may stay
+        except BaseException:  # includes Ctrl-C: incomplete uploads must not remain
             shutil.rmtree(staging, ignore_errors=True)
-            if sent:
+            if has_uploads:
                 with suppress(StoreError):
                     self.delete_prefix(prefix)
             raise
@@ -138,7 +138,7 @@ class ObjectStorage:
         folders = {"/".join(name.split("/")[:depth]) for name in files for depth in range(name.count("/") + 1)}
         return sorted(set(self._retry_object_request(list_objects)) - set(files) - folders - {prefix})
 
-    def size(self, prefix: str) -> int:
+    def measure_prefix(self, prefix: str) -> int:
         import obstore
 
         def measure() -> int:
@@ -165,17 +165,22 @@ class ObjectStorage:
         self._require_conditional_object_writes()
 
     def __repr__(self) -> str:
-        return self._shown
+        return self._display_name
 
     def _list_names_after(self, prefix: str, start: str | None, pages: int | None = None) -> list[str]:
-        """The names under a prefix that sort after `start`, in one request for each of `pages`; all when None."""
+        """The names under a prefix that sort after `start`.
+
+        Args:
+            start: None for all names.
+            pages: maximum number of requests; None for no limit.
+        """
         import obstore
 
         offset = None if start is None else f"{prefix}/{start}"
 
         def list_objects() -> list[str]:
-            found = itertools.islice(obstore.list(self._client, prefix, offset=offset, chunk_size=PAGE), pages)
-            return [entry["path"].removeprefix(f"{prefix}/") for entries in found for entry in entries]
+            chunks = itertools.islice(obstore.list(self._client, prefix, offset=offset, chunk_size=PAGE), pages)
+            return [entry["path"].removeprefix(f"{prefix}/") for entries in chunks for entry in entries]
 
         return self._retry_object_request(list_objects)
 
@@ -190,7 +195,7 @@ class ObjectStorage:
         self._retry_object_request(lambda: obstore.put(self._client, key, content, mode="create"), passing)
 
     def _require_conditional_object_writes(self) -> None:
-        """Check once that an existing key cannot be created again; otherwise two trainers could claim one number."""
+        """Check once that an existing key cannot be created again. Otherwise two trainers could claim one number."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
@@ -205,7 +210,8 @@ class ObjectStorage:
         except (NotSupportedError, NotImplementedError):
             pass
         raise StoreError(
-            f"The model store {self._shown} does not support conditional writes: trainers would overwrite each other.",
+            f"The model store {self._display_name} does not support conditional writes: trainers would overwrite each "
+            "other.",
             "Use one that supports If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
@@ -219,8 +225,8 @@ class ObjectStorage:
                 if size <= PART:
                     obstore.put(self._client, key, file.read(), use_multipart=False)
                     return
-                done = _TransferProgress(f"upload {path.name}", size, tell)
-                parts = (done.add_transferred_bytes(part) for part in iter(lambda: file.read(PART), b""))
+                progress = _TransferProgress(f"upload {path.name}", size, tell)
+                parts = (progress.add_transferred_bytes(part) for part in iter(lambda: file.read(PART), b""))
                 obstore.put(self._client, key, parts, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
         self._retry_object_request(upload_once)
@@ -236,7 +242,7 @@ class ObjectStorage:
             path.write_bytes(b"")
             return
         temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        done = _TransferProgress(f"download {path.name}", size, tell if size > PART else None)
+        progress = _TransferProgress(f"download {path.name}", size, tell if size > PART else None)
         try:
             with temporary.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:
 
@@ -245,10 +251,10 @@ class ObjectStorage:
                     part = self._retry_object_request(
                         lambda: obstore.get_range(self._client, key, start=start, end=end)
                     )
-                    os.pwrite(file.fileno(), done.add_transferred_bytes(bytes(part)), start)
+                    os.pwrite(file.fileno(), progress.add_transferred_bytes(bytes(part)), start)
 
-                for fetched in [pool.submit(download_part, start) for start in range(0, size, PART)]:
-                    fetched.result()
+                for future in [pool.submit(download_part, start) for start in range(0, size, PART)]:
+                    future.result()
             temporary.rename(path)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
@@ -256,7 +262,7 @@ class ObjectStorage:
             temporary.unlink(missing_ok=True)
 
     def _measure_object(self, key: str) -> int | None:
-        """The bytes of an object, or None."""
+        """The size of an object in bytes; None if it does not exist."""
         import obstore
 
         try:
@@ -267,7 +273,11 @@ class ObjectStorage:
     def _retry_object_request(
         self, request: Callable[[], T], passing: tuple[type[Exception], ...] = (FileNotFoundError,)
     ) -> T:
-        """Make an idempotent request, with retries until it succeeds or is refused."""
+        """Make an idempotent request, and retry it after transient errors.
+
+        Args:
+            passing: exceptions of the request to raise unchanged.
+        """
         for pause in (*PAUSES, None):
             try:
                 return request()
@@ -277,7 +287,7 @@ class ObjectStorage:
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     raise
                 if not object_clients.is_transient_bucket_error(error) or pause is None:
-                    raise object_clients.translate_bucket_error(error, self._shown) from None
+                    raise object_clients.translate_bucket_error(error, self._display_name) from None
                 time.sleep(pause)
         raise AssertionError("the last pause is None")
 
@@ -285,8 +295,8 @@ class ObjectStorage:
 class _TransferProgress:
     """Progress of a file, reported in steps of ten percent."""
 
-    def __init__(self, what: str, size: int, tell: Reporter | None) -> None:
-        self._what, self._size, self._tell = what, size, tell
+    def __init__(self, label: str, size: int, tell: Reporter | None) -> None:
+        self._label, self._size, self._tell = label, size, tell
         self._bytes = self._tenths = 0
 
     def add_transferred_bytes(self, part: bytes) -> bytes:
@@ -294,5 +304,5 @@ class _TransferProgress:
         tenths = self._bytes * 10 // self._size
         if self._tell is not None and tenths > self._tenths:
             self._tenths = tenths
-            self._tell(f"{self._what}: {self._bytes / 1e6:.0f} of {self._size / 1e6:.0f} MB")
+            self._tell(f"{self._label}: {self._bytes / 1e6:.0f} of {self._size / 1e6:.0f} MB")
         return part

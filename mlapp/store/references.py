@@ -1,4 +1,4 @@
-"""The version that a reference means: a number, an alias, or `latest`, which a held version cannot be."""
+"""Resolves references to versions: a number, an alias, or `latest`, which skips held versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlapp.store.numbered_names import format_number_name, parse_number_names
 from mlapp.store.storage import Storage
 
 CHALLENGER = "challenger"
-"""The alias of a version that monitoring trained; pointing it at a version does not release the version."""
+"""The alias of a version that monitoring has trained. Unlike other aliases, it does not release a held version."""
 HELD = "held"
 """The key in a manifest's origin that prevents the version from being `latest` until it is released."""
 
@@ -45,9 +45,9 @@ class References:
             if self._manifests.has_version(app, number):
                 return number
             newest = sorted(islice(self._manifests.iterate_newest(app), 10))
-            listed = ", ".join(map(str, newest)) or "none"
+            number_list = ", ".join(map(str, newest)) or "none"
             raise UsageError(
-                f"'{app}' has no version {text}; it has {listed}.",
+                f"'{app}' has no version {text}; it has {number_list}.",
                 "See `mlapp models list`, or train one: `mlapp train`.",
             )
         if text == LATEST:
@@ -56,9 +56,9 @@ class References:
                     return number
             raise UsageError(f"'{app}' has no version in {self._storage!r} yet.", "Train one: `mlapp train`.")
         aliases = self._aliases.list_alias_targets(app, [])
-        known = ", ".join(sorted(aliases)) or "none"
+        alias_list = ", ".join(sorted(aliases)) or "none"
         raise UsageError(
-            f"'{app}' has no alias '{text}'; it has {known}.{suggest_nearest(text, (*aliases, LATEST))}",
+            f"'{app}' has no alias '{text}'; it has {alias_list}.{suggest_nearest(text, (*aliases, LATEST))}",
             f"Use a version or alias that exists, or create it: `mlapp models promote VERSION {text}`.",
         )
 
@@ -70,6 +70,6 @@ class References:
 
     def _is_held(self, app: str, number: int) -> bool:
         """Whether a version is held until its promotion."""
-        if HELD not in self._manifests.read_one(app, number).origin:
+        if HELD not in self._manifests.read_manifest(app, number).origin:
             return False
         return number not in parse_number_names(self._storage.list_names(f"{app}/released"))

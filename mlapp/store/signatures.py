@@ -80,8 +80,8 @@ class Signer:
                 ),
                 f"{key} cannot be used to sign",
             )
-        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
-            file = Path(other) / "model.sig"
+        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / "model.sig"
             try:
                 signing.sign(folder, file)
             except Exception as error:  # several libraries raise different errors
@@ -105,9 +105,9 @@ class Signer:
                 "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
             )
         reasons = []
-        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as other:
+        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as temporary:
             for text in manifest.signatures:
-                file = Path(other) / "model.sig"
+                file = Path(temporary) / "model.sig"
                 file.write_text(text, encoding="utf-8")
                 for verifier in verifiers:
                     try:
@@ -115,28 +115,29 @@ class Signer:
                         return
                     except Exception as error:  # several libraries raise different errors
                         reasons.append(_explain_signature_failure(error))
-        why = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
+        problem = f"no signature of it is valid: {reasons[0]}" if reasons else "it is not signed"
         raise StoreError(
-            f"Version {manifest.version} of '{manifest.app}' is refused: {why}.",
+            f"Version {manifest.version} of '{manifest.app}' is refused: {problem}.",
             "Choose a signed version, or have it signed by a trusted signer: `mlapp models sign VERSION`.",
         )
 
     def _iterate_signature_verifiers(self) -> Iterator[Any]:
-        """One verifier per signer setting."""
+        """One verifier for each trusted signer in the settings."""
         settings, library = self.settings, _import_signature_library()
 
-        def new() -> Any:
+        def make_config() -> Any:
             return library.verifying.Config().set_hashing_config(_make_signature_hashing())
 
         if settings.public_key is not None:
             key = self._require_key_file(settings.public_key)
             yield _load_signature_keys(
-                lambda: new().use_elliptic_key_verifier(public_key=key), f"{key} is not a public key"
+                lambda: make_config().use_elliptic_key_verifier(public_key=key), f"{key} is not a public key"
             )
         if settings.certificate_chain:
             chain = [self._require_key_file(name) for name in settings.certificate_chain]
             yield _load_signature_keys(
-                lambda: new().use_certificate_verifier(certificate_chain=chain), f"{chain[0]} is not a certificate"
+                lambda: make_config().use_certificate_verifier(certificate_chain=chain),
+                f"{chain[0]} is not a certificate",
             )
         if settings.identity is not None:
             if settings.identity_provider is None:
@@ -145,26 +146,28 @@ class Signer:
                     "Set both: anyone can have that identity at another provider.",
                 )
             yield _load_signature_keys(
-                lambda: new().use_sigstore_verifier(identity=settings.identity, oidc_issuer=settings.identity_provider),
+                lambda: make_config().use_sigstore_verifier(
+                    identity=settings.identity, oidc_issuer=settings.identity_provider
+                ),
                 "Keyless signatures cannot be verified here",
             )
 
     def _require_key_file(self, name: str) -> Path:
         path = self.root / Path(name).expanduser()
         if not path.is_file():
-            raise ConfigError(f"store: there is no file {path}.", "Change the path of the key or certificate.")
+            raise ConfigError(f"store: the file {path} does not exist.", "Change the path of the key or certificate.")
         return path
 
 
 def encode_signed_content(manifest: Manifest) -> bytes:
     """The signed part of the manifest: everything except its number in a store and the signatures."""
-    bare = msgspec.structs.replace(manifest, version=0, folder="files/0", signatures=[])
-    return msgspec.json.encode(bare, order="sorted")
+    unsigned = msgspec.structs.replace(manifest, version=0, folder="files/0", signatures=[])
+    return msgspec.json.encode(unsigned, order="sorted")
 
 
 @contextmanager
 def _link_folder_for_signature(manifest: Manifest, files: Path) -> Iterator[Path]:
-    """The folder to sign. Its files are links, to avoid copies."""
+    """A temporary folder with the content to sign. Its files are links, to avoid copies."""
     if MANIFEST in manifest.files:
         raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Use another file name in the saver.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -195,23 +198,23 @@ def _import_signature_library() -> Any:
     return model_signing
 
 
-def _load_signature_keys(make: Callable[[], Any], what: str) -> Any:
+def _load_signature_keys(load: Callable[[], Any], problem: str) -> Any:
     try:
-        return make()
+        return load()
     except Exception as error:  # several libraries raise different errors
         raise ConfigError(
-            f"store: {what}: {_explain_signature_failure(error)}.", "Give a PEM file of an elliptic-curve key."
+            f"store: {problem}: {_explain_signature_failure(error)}.", "Give a PEM file of an elliptic-curve key."
         ) from error
 
 
 def _explain_signature_failure(error: Exception) -> str:
     text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     if text.startswith("Signature mismatch"):
-        return "it is not what was signed"
+        return "the content differs from the signed content"
     return text or type(error).__name__
 
 
-def join_signatures(manifest: Manifest, more: Sequence[str]) -> Manifest:
+def join_signatures(manifest: Manifest, later: Sequence[str]) -> Manifest:
     """The manifest with additional, later signatures."""
-    new = [text for text in more if text not in manifest.signatures]
-    return msgspec.structs.replace(manifest, signatures=[*manifest.signatures, *new]) if new else manifest
+    added = [text for text in later if text not in manifest.signatures]
+    return msgspec.structs.replace(manifest, signatures=[*manifest.signatures, *added]) if added else manifest

@@ -1,7 +1,7 @@
 """The storage interface of a store. Every operation adds or removes whole objects; none modifies one.
 
-A model store needs no more: a version's number and each entry of an alias's history are claimed by creating a key that
-does not exist yet. A folder and an object store (with conditional writes) provide the same guarantees.
+This is sufficient for a model store, because creating a key that does not exist yet claims a version's number, or the
+next entry of an alias's history. A folder and an object store with conditional writes provide the same guarantees.
 """
 
 from __future__ import annotations
@@ -25,47 +25,55 @@ class FullError(StoreError):
 
 
 class Storage(Protocol):
-    """Keys are paths with `/`. Every method raises StoreError if the storage cannot be reached, read or written."""
+    """A storage of keys, which are paths with `/`.
+
+    Every method raises StoreError if the storage cannot be reached, read or written.
+    """
 
     def create_key(self, key: str, content: bytes | list[Any], *, from_reserve: bool = False) -> bool:
         """Create a key atomically; False if it exists already.
 
         Args:
-            content: in one piece, or a list of bytes and contiguous arrays.
-            from_reserve: allow the use of space that is reserved for a full disk, for keys that are needed to free
-                space.
+            content: bytes, or a list of bytes and contiguous arrays.
+            from_reserve: use reserved space if the disk is full. For keys that are needed to free space.
 
         Raises:
             FullError: the disk is full.
         """
 
     def read_key(self, key: str) -> bytes | None:
-        """The content of a key, or None."""
+        """The content of a key; None if it does not exist."""
 
     def read_keys(self, keys: Iterable[str]) -> list[bytes | None]:
-        """The content of each key, or None."""
+        """The content of each key; None for keys that do not exist."""
 
     def list_names(self, prefix: str, after: str = "") -> list[str]:
-        """The names directly under a prefix, unordered; of keys, those that sort after `after` if it is given."""
+        """The names directly under a prefix, unordered.
+
+        Args:
+            after: only names of keys that sort after this one.
+        """
 
     def list_last_names(self, prefix: str, count: int) -> list[str]:
-        """The last `count` names of numbered keys under a prefix; more names before them do no harm, unordered."""
+        """At least the last `count` names of numbered keys under a prefix, unordered; can include earlier names."""
 
     def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
-        """A folder to write files to; stored under `prefix` if the block ends without an error, otherwise removed."""
+        """A folder for new files, which is stored under `prefix` at the end of the block, or removed after an error."""
 
     def fetch_folder(
         self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
-        """A local folder with these files of `prefix`, except missing ones.
+        """A local folder with these files of `prefix`. Missing files are skipped, and the content is not checked.
 
-        Their content is not checked. `fresh` downloads cached files again.
+        Args:
+            tell: receives the progress.
+            fresh: replace local copies.
         """
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
-        """The paths under a prefix that are neither among these files nor in the folder of `fetch_folder`."""
+        """The paths under a prefix that are not among these files and that `fetch_folder` does not return."""
 
-    def size(self, prefix: str) -> int:
+    def measure_prefix(self, prefix: str) -> int:
         """The total bytes of everything under a prefix."""
 
     def delete_prefix(self, prefix: str) -> None:

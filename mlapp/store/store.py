@@ -126,10 +126,10 @@ class Store:
         return self._create_version(msgspec.structs.replace(manifest, folder=f"files/{identity}"))
 
     def find_number(self, manifest: Manifest) -> int | None:
-        """The number of a version of any store in this store, identified by creation time and files, or None."""
-        for own in self.versions(manifest.app, []):
-            if (own.created, own.files) == (manifest.created, manifest.files):
-                return own.version
+        """The number in this store of a version from any store, by creation time and files; None if it is not here."""
+        for version in self.versions(manifest.app, []):
+            if (version.created, version.files) == (manifest.created, manifest.files):
+                return version.version
         return None
 
     def list_numbers(self, app: str) -> list[int]:
@@ -145,7 +145,7 @@ class Store:
             damaged: receives the errors of unreadable manifests; if None, the first one is raised.
             newest: read only this number of newest versions.
         """
-        return self._manifests.read_all(app, damaged, newest=newest)
+        return self._manifests.read_manifests(app, damaged, newest=newest)
 
     def manifest(self, app: str, number: int) -> Manifest:
         """The manifest of one version.
@@ -153,7 +153,7 @@ class Store:
         Raises:
             StoreError: the manifest is not readable, or belongs to another version.
         """
-        return self._manifests.read_one(app, number)
+        return self._manifests.read_manifest(app, number)
 
     def signed_manifest(self, app: str, number: int) -> Manifest:
         """The manifest of one version with all of its signatures, including those of `mlapp models sign`.
@@ -161,7 +161,7 @@ class Store:
         Raises:
             StoreError: the manifest is not readable, or belongs to another version.
         """
-        return self._manifests.read_signed(app, number)
+        return self._manifests.read_signed_manifest(app, number)
 
     def apps(self) -> list[str]:
         """The names of the apps with versions in this store."""
@@ -180,8 +180,8 @@ class Store:
         """A version with its files, each checked against its SHA-256.
 
         Raises:
-            UsageError: no such version or alias. StoreError: a file is missing or was changed; or signatures are
-                required, and the version has no valid one.
+            UsageError: the version or alias does not exist. StoreError: a file is missing or was changed; or signatures
+                are required, and the version has no valid one.
         """
         version = self._fetch_version(app, reference, progress)
         if self._signatures.is_required:
@@ -246,10 +246,10 @@ class Store:
             UsageError: no such version, an alias points at it, or another process has just deleted it.
         """
         number = self.resolve(app, reference)
-        holding = [alias for alias, at in self.aliases(app).items() if at == number]
-        if holding:
+        aliases = [alias for alias, at in self.aliases(app).items() if at == number]
+        if aliases:
             raise UsageError(
-                f"Version {number} of '{app}' has the alias {', '.join(holding)}.",
+                f"Version {number} of '{app}' has the alias {', '.join(aliases)}.",
                 "Move the alias to another version first: `mlapp models promote`.",
             )
         try:
@@ -260,10 +260,10 @@ class Store:
         return number
 
     def list_expendable(self, app: str, keep: int) -> list[Manifest]:
-        """The versions to prune: all except the newest `keep` and those that an alias points at."""
-        named = set(self.aliases(app).values())
+        """The versions to prune: all except the newest `keep`, and except those that an alias points at."""
+        aliased = set(self.aliases(app).values())
         versions = self.versions(app, [])
-        return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in named]
+        return [version for version in versions[: max(0, len(versions) - keep)] if version.version not in aliased]
 
     def aliases(self, app: str, damaged: list[StoreError] | None = None) -> dict[str, int]:
         """The target version of each alias.
@@ -292,7 +292,7 @@ class Store:
         number = self.resolve(app, reference)
         if alias != CHALLENGER:
             self.release(app, number)
-        self._aliases.move(app, alias, number)
+        self._aliases.move_alias(app, alias, number)
         return number
 
     def release(self, app: str, number: int) -> None:
@@ -306,6 +306,6 @@ class Store:
         self._references.release_held_version(app, number)
 
     def _create_version(self, manifest: Manifest) -> ModelVersion:
-        """Create the version. On an error, its files stay: the manifest can exist although the response was lost."""
+        """Create the version. On an error, the files stay: the manifest can exist if only the response was lost."""
         created = self._manifests.create_manifest(manifest)
         return ModelVersion(created, self.storage.fetch_folder(f"{created.app}/{created.folder}", created.files))

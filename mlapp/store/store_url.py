@@ -1,4 +1,4 @@
-"""Open the store in the `store:` setting."""
+"""Opens the store of the setting `store:`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMES = ("s3", "gs", "az")
 CACHE = Path(".mlapp/cache/models")
 """Folder of pulled versions, in the project's folder. Can be deleted at any time."""
 MISTYPED = re.compile(r"(s3|gs|az|file|https?|ftp):(?!//)", re.IGNORECASE)
-"""The start of a URL without its two slashes, which would be the name of a folder."""
+"""A URL without its two slashes, which would otherwise be the name of a folder."""
 SUPPORTED = "Give a folder, or a bucket: s3://…, gs://… or az://…."
 
 
@@ -30,8 +30,8 @@ def open_store(settings: str | StoreSettings, root: Path, setting: str = "store"
         setting: the name of the setting in mlapp.yaml, for errors.
 
     Raises:
-        ConfigError: the URL scheme is not supported. StoreError: a file is in the folder's place. MissingExtraError: a
-            required package is not installed.
+        ConfigError: the URL scheme is not supported. StoreError: the path is a file. MissingExtraError: a required
+            package is not installed.
     """
     url = settings if isinstance(settings, str) else settings.url
     signer = None if isinstance(settings, str) else Signer(settings, root)
@@ -40,18 +40,18 @@ def open_store(settings: str | StoreSettings, root: Path, setting: str = "store"
         from mlapp.store import object_clients
         from mlapp.store.object_storage import ObjectStorage
 
-        shown = url.rstrip("/")
+        display_name = url.rstrip("/")
         client = object_clients.connect_bucket(url, setting)
-        return Store(ObjectStorage(client, shown, _find_store_url_cache(root, shown)), signer)
+        return Store(ObjectStorage(client, display_name, _make_store_cache_path(root, display_name)), signer)
     if (separator and scheme != "file") or MISTYPED.match(url):
         raise ConfigError(f"{setting}: '{redact_secrets(url)}' has a type that mlapp cannot open.", SUPPORTED)
     folder = (root / url.removeprefix("file://")).expanduser().resolve()
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not os.path.isdir(existing):
         raise StoreError(f"{setting}: mlapp cannot use {existing}: it is not a folder.", SUPPORTED)
-    copies = _find_store_url_cache(root, str(folder)) if signer is not None and signer.is_required else None
+    copies = _make_store_cache_path(root, str(folder)) if signer is not None and signer.is_required else None
     return Store(FolderStorage(folder, copies, setting), signer)
 
 
-def _find_store_url_cache(root: Path, place: str) -> Path:
+def _make_store_cache_path(root: Path, place: str) -> Path:
     return root / CACHE / hashlib.sha256(place.encode()).hexdigest()[:16]

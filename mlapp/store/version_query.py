@@ -1,4 +1,4 @@
-"""Choose and compare versions by their manifests."""
+"""Selects and compares versions by their manifests."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def select_versions(
     Raises:
         UsageError: a condition is invalid, or no version has the metric.
     """
-    known = {name for version in versions for name in version.headline}
-    chosen = list(versions)
+    metric_names = {name for version in versions for name in version.headline}
+    selected = list(versions)
     for text in where:
-        matched = CONDITION.fullmatch(text)
-        if matched is None:
+        match = CONDITION.fullmatch(text)
+        if match is None:
             raise UsageError(f"--where '{text}' is not a condition.", "Write it as 'accuracy>=0.9'.")
-        name, sign, number = matched.groups()
-        _require_version_query_metric(name, known)
-        holds = OPERATORS[sign]
-        values = [(version, version.headline.get(name)) for version in chosen]
-        chosen = [version for version, value in values if value is not None and holds(value, float(number))]
+        name, symbol, number = match.groups()
+        _require_version_query_metric(name, metric_names)
+        compare = OPERATORS[symbol]
+        values = [(version, version.headline.get(name)) for version in selected]
+        selected = [version for version, value in values if value is not None and compare(value, float(number))]
     if sort:
         name, descending = sort.lstrip("-"), sort.startswith("-")
-        _require_version_query_metric(name, known)
-        chosen.sort(key=lambda version: _read_metric_or_lowest(version, name), reverse=descending)
-    return chosen
+        _require_version_query_metric(name, metric_names)
+        selected.sort(key=lambda version: _read_metric_or_lowest(version, name), reverse=descending)
+    return selected
 
 
 def compare_versions_side_by_side(versions: Sequence[Manifest]) -> list[tuple[str, list[Any]]]:
@@ -60,7 +60,7 @@ def compare_versions_side_by_side(versions: Sequence[Manifest]) -> list[tuple[st
         (name, [version.parameters.get(name) for version in versions]) for name in parameters
     ]
     metrics = dict.fromkeys(
-        (name, split) for version in versions for split, found in version.metrics.items() for name in found
+        (name, split) for version in versions for split, values in version.metrics.items() for name in values
     )
     for name, split in metrics:
         rows.append((f"{name} ({split})", [version.metrics.get(split, {}).get(name) for version in versions]))
@@ -74,9 +74,9 @@ def _read_metric_or_lowest(version: Manifest, name: str) -> float:
     return -math.inf if value is None else value
 
 
-def _require_version_query_metric(name: str, known: set[str]) -> None:
-    if name not in known:
+def _require_version_query_metric(name: str, metric_names: set[str]) -> None:
+    if name not in metric_names:
         raise UsageError(
-            f"No version has a metric '{name}'.{suggest_nearest(name, known)}",
-            f"Known: {', '.join(sorted(known)) or 'none'}.",
+            f"No version has a metric '{name}'.{suggest_nearest(name, metric_names)}",
+            f"Known: {', '.join(sorted(metric_names)) or 'none'}.",
         )

@@ -1,4 +1,4 @@
-"""The signatures of the versions in a store: of new versions, of those that are signed later, and the required ones."""
+"""Signs new and stored versions, and verifies the signatures that the settings require."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.store.storage import Storage
 
 
 class VersionSignatures:
-    """Signs and checks versions. Without a signer nothing is signed, and nothing required."""
+    """Signs and verifies versions. Without a signer, nothing is signed and no signature is required."""
 
     def __init__(self, storage: Storage, signer: Signer | None) -> None:
         self._storage = storage
@@ -44,7 +44,7 @@ class VersionSignatures:
         """Check that a version has a valid signature, whether or not the settings require it.
 
         Raises:
-            ConfigError: no trusted signer is configured. StoreError: it has none.
+            ConfigError: no trusted signer is configured. StoreError: no signature is valid.
         """
         self._require_signer().require_signature(manifest, files)
 

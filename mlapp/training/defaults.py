@@ -96,8 +96,8 @@ def split_default_table(
             "Give it as -p test_size=0.2, from 0 to below 1.",
         )
     rows = len(table)
-    test_rows = round(rows * test_size)
-    if not test_rows or rows < 2:
+    test_rows = min(round(rows * test_size), rows - 1)  # at least one row to train on
+    if test_rows < 1:
         return {"train": table}
     if not shuffle:
         return {"train": table.iloc[:-test_rows], "test": table.iloc[-test_rows:]}

@@ -20,10 +20,8 @@ from mlapp.data.secrets import Address, redact_secrets
 from mlapp.data.source import (
     Reader,
     check_source_chunk_rows,
-    declared,
-    reader,
+    make_streaming_reader,
     refuse_misfit_source_parameters,
-    refuse_undeclared_source_parameters,
 )
 from mlapp.errors import DataError, MissingExtraError, UsageError, suggest_nearest
 
@@ -73,11 +71,11 @@ def read(
         path: a path or URL; `*` and `**` match files, `${NAME}` comes from the environment, `{name}` from the
             parameters. Their values are plain names, which cannot lead to other locations. A folder means all its
             files.
-        format: csv, parquet, json, arrow or excel; by default from the files' names.
-        columns: the columns to read; by default all.
+        format: csv, parquet, json, arrow or excel; by default, from the files' names.
+        columns: the columns to read; by default, all.
         chunks: yield DataFrames of this number of rows, for data that is larger than memory.
         types: pandas types for single columns, such as `{"code": "str"}`.
-        encoding: the encoding of CSV; by default UTF-8.
+        encoding: the encoding of CSV; by default, UTF-8.
         sheet: name or number of the sheet in a workbook.
 
     Raises:
@@ -107,16 +105,19 @@ def source(path: str | PathLike[str], **options: Any) -> Reader:
     Raises:
         DeclarationError: a name in the path has neither a type nor a value, or a parameter is not in the path.
     """
-    known = ("format", "columns", "chunks", "types", "encoding", "sheet")
-    settings = {name: options.pop(name) for name in known if name in options}
+    option_names = ("format", "columns", "chunks", "types", "encoding", "sheet")
+    settings = {name: options.pop(name) for name in option_names if name in options}
     template = fspath(path)
-    refuse_undeclared_source_parameters(NAME.findall(template), options, "the path", known)
-    says = f"The files {redact_secrets(template)}."
-
-    def read_files(values: dict[str, Any], rows: int | None = settings.get("chunks")) -> Any:
-        return read(template, **{**settings, "chunks": rows}, **values)
-
-    return reader("files", says, read_files, declared(options), read_files)
+    return make_streaming_reader(
+        "files",
+        f"The files {redact_secrets(template)}.",
+        lambda values, rows: read(template, **{**settings, "chunks": rows}, **values),
+        parameters=options,
+        placeholders=NAME.findall(template),
+        where="the path",
+        chunks=settings.get("chunks"),
+        options=option_names,
+    )
 
 
 def _stream_files(
@@ -157,19 +158,19 @@ def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schem
     """
     import pyarrow as pa
 
-    before, schema = first
+    first_file, schema = first
     if table.schema.equals(schema):
         return table
     for name in schema.names:
         if name not in table.column_names:
             raise DataError(
-                f"{file.shown} lacks the column '{name}', which {before.shown} has.",
+                f"{file.display_name} lacks the column '{name}', which {first_file.display_name} has.",
                 "Give columns= that every file has, or read the files separately.",
             )
     for name in table.column_names:
         if name not in schema.names:
             raise DataError(
-                f"{file.shown} has a column '{name}', which {before.shown} lacks.",
+                f"{file.display_name} has a column '{name}', which {first_file.display_name} lacks.",
                 "Give columns= that every file has, or read the files separately.",
             )
     for field in schema:
@@ -180,21 +181,22 @@ def _align_file_columns(table: pa.Table, file: File, first: tuple[File, pa.Schem
             )
         except pa.ArrowException:
             raise DataError(
-                f"{file.shown}: the column '{field.name}' is {kind}, but {field.type} in {before.shown}.",
+                f"{file.display_name}: the column '{field.name}' is {kind}, but {field.type} in "
+                f"{first_file.display_name}.",
                 "Write the files with one type, or read them separately.",
             ) from None
     return table.select(schema.names)
 
 
 def _resolve_file_types(types: Types | None) -> dict[str, Any]:
-    """The requested types as Arrow types, so that a CSV's `007` is read as text in the first place."""
+    """The requested types as Arrow types, so that `007` in a CSV file is never read as a number."""
     import pandas as pd
     import pyarrow as pa
 
     kinds = {}
-    for name, wanted in (types or {}).items():
+    for name, dtype_name in (types or {}).items():
         try:
-            dtype = pd.api.types.pandas_dtype(wanted)
+            dtype = pd.api.types.pandas_dtype(dtype_name)
             kinds[name] = pa.from_numpy_dtype(getattr(dtype, "numpy_dtype", dtype))
         except (TypeError, pa.ArrowException):
             kinds[name] = pa.string()

@@ -1,4 +1,4 @@
-"""CSV as found in practice: various delimiters and encodings, and rows of the wrong length."""
+"""Reads CSV files with any common delimiter and encoding, and names the line of an error."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _DELIMITERS = ",;\t|"
 
 
 def read_csv_tables(
-    stream: pa.NativeFile, shown: str, *, whole: bool, encoding: str | None, kinds: Mapping[str, pa.DataType]
+    stream: pa.NativeFile, display_name: str, *, whole: bool, encoding: str | None, kinds: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     """Read a CSV file with a header.
 
     Args:
         stream: the file's bytes.
-        shown: the file's name in errors.
+        display_name: the file's name in errors.
         whole: infer each column's type from all rows. Otherwise rows are streamed, with types from the first rows.
         encoding: by default UTF-8, or UTF-16 if the file has its byte order mark.
         kinds: types of single columns that are not inferred.
@@ -44,7 +44,7 @@ def read_csv_tables(
 
     start = stream.read(64 << 10)
     if not start.strip():
-        raise DataError(f"{shown} is empty.", "Check the program that wrote it.")
+        raise DataError(f"{display_name} is empty.", "Check the program that wrote it.")
     encoding = encoding or _detect_csv_encoding(start)
     delimiter = _detect_csv_delimiter(start, encoding)
     stream.seek(0)
@@ -61,13 +61,13 @@ def read_csv_tables(
             yield part
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         stream.seek(0)
-        raise _explain_csv_error(stream, shown, encoding, delimiter, str(error)) from None
+        raise _explain_csv_error(stream, display_name, encoding, delimiter, str(error)) from None
 
 
 def _read_whole_csv(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """All rows. Columns are read again as text if missing values can be texts, or numbers have leading zeros.
+    """All rows. Text columns with missing values and numbers with leading zeros are read again as text.
 
-    Arrow has only one list of missing-value markers for columns of all types.
+    A second read is necessary because Arrow applies the same markers of missing values to columns of all types.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -76,14 +76,14 @@ def _read_whole_csv(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping
     table = arrow.read_csv(stream, read, parse, convert)
     if len(set(table.column_names)) < len(table.column_names):
         return table  # the caller reports it
-    asked = [name for name in table.column_names if name not in kinds]
+    inferred = [name for name in table.column_names if name not in kinds]
     names = [
         name
         for name in table.column_names
         if _is_csv_text_type(table.field(name).type) and table.column(name).null_count
     ]
     numbers = [
-        name for name in asked if pa.types.is_integer(table.field(name).type) or _is_csv_float_column(table, name)
+        name for name in inferred if pa.types.is_integer(table.field(name).type) or _is_csv_float_column(table, name)
     ]
     if numbers and _may_have_csv_leading_zeros(stream, parse.delimiter):
         names += numbers
@@ -107,15 +107,15 @@ def _read_whole_csv(stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping
 def _read_csv_blocks(
     stream: pa.NativeFile, read: Any, parse: Any, kinds: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
-    """The rows block by block, with types from the first block. Here, quoted empty texts count as missing, too."""
+    """The rows block by block, with types from the first block. Unlike in a whole file, `""` counts as missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv as arrow
 
     start = stream.read(BLOCK)
     first = start[: start.rfind(b"\n") + 1] if len(start) == BLOCK else start
-    found = _read_whole_csv(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
-    texts = [] if found is None else [field.name for field in found.schema if _is_csv_text_type(field.type)]
+    first_table = _read_whole_csv(pa.BufferReader(first), read, parse, kinds) if first.count(b'"') % 2 == 0 else None
+    texts = [] if first_table is None else [field.name for field in first_table.schema if _is_csv_text_type(field.type)]
     stream.seek(0)
     types = {**dict.fromkeys(texts, pa.string()), **kinds}
     convert = arrow.ConvertOptions(strings_can_be_null=False, column_types=types)
@@ -141,7 +141,7 @@ def _is_csv_float_column(table: pa.Table, name: str) -> bool:
 
 
 def _may_have_csv_leading_zeros(stream: pa.NativeFile, delimiter: str) -> bool:
-    """Whether a field can start with a zero and a digit. Searches the bytes, far faster than parsing fields."""
+    """Whether a field can start with a zero and a digit. Searches the bytes, which is much faster than parsing."""
     pattern = re.compile(rb'(?:^|[\n\r"' + re.escape(delimiter.encode()) + rb"])0[0-9]")
     stream.seek(0)
     end = b""
@@ -176,13 +176,15 @@ def _detect_csv_delimiter(start: bytes, encoding: str) -> str:
     return max(_DELIMITERS, key=bare.count)
 
 
-def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimiter: str, told: str) -> DataError:
-    """Find the wrong line, which Arrow cannot report because it reads blocks in parallel."""
+def _explain_csv_error(
+    stream: pa.NativeFile, display_name: str, encoding: str, delimiter: str, reason: str
+) -> DataError:
+    """The error with the number of the wrong line, which Arrow does not know because it reads blocks in parallel."""
     content = io.BufferedReader(stream)
     number = _find_undecodable_csv_line(content, encoding)
     if number is not None:
         return DataError(
-            f"{shown}, line {number} is not {encoding.upper()}.",
+            f"{display_name}, line {number} is not {encoding.upper()}.",
             "Give the file's encoding, such as encoding='cp1252'; if only some lines differ, fix those.",
         )
     content.seek(0)
@@ -192,13 +194,13 @@ def _explain_csv_error(stream: pa.NativeFile, shown: str, encoding: str, delimit
         for row in rows:
             if row and len(row) != len(header):
                 return DataError(
-                    f"{shown}, line {rows.line_num} has {len(row)} fields, where the header has {len(header)}.",
+                    f"{display_name}, line {rows.line_num} has {len(row)} fields, where the header has {len(header)}.",
                     "Fix that line; fields that contain the delimiter need quotes.",
                 )
     except (csv.Error, StopIteration, UnicodeDecodeError):
         pass
     return DataError(
-        f"{shown} is not a readable CSV file: {' '.join(told.split())}",
+        f"{display_name} is not a readable CSV file: {' '.join(reason.split())}",
         "Give types= for that column, or fix its values.",
     )
 

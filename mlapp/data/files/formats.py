@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS = 100_000
 """Rows per part."""
 GROUP = 8 << 20
-"""Bytes of the columns that are read at once from a whole Parquet file."""
+"""Maximum bytes of the columns that are read together from a whole Parquet file."""
 
 _SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
@@ -41,7 +41,9 @@ def detect_file_format(file: File) -> str:
     plain = [suffix.lower() for suffix in suffixes if suffix.lower() not in _COMPRESSED]
     if plain and plain[-1] in _SUFFIXES:
         return _SUFFIXES[plain[-1]]
-    raise DataError(f"The name of {file.shown} has no known suffix.", f"Set format= to one of {', '.join(FORMATS)}.")
+    raise DataError(
+        f"The name of {file.display_name} has no known suffix.", f"Set format= to one of {', '.join(FORMATS)}."
+    )
 
 
 def read_format_tables(
@@ -62,7 +64,7 @@ def read_format_tables(
     import pyarrow as pa
 
     if file.size == 0:
-        raise DataError(f"{file.shown} is empty.", "Check the program that wrote it.")
+        raise DataError(f"{file.display_name} is empty.", "Check the program that wrote it.")
     with file.open_stream() as stream:
         try:
             if kind == "parquet":
@@ -71,7 +73,7 @@ def read_format_tables(
             plain = _decompress_file(stream, file)
             match kind:
                 case "csv":
-                    parts = csv.read_csv_tables(plain, file.shown, whole=whole, encoding=encoding, kinds=kinds)
+                    parts = csv.read_csv_tables(plain, file.display_name, whole=whole, encoding=encoding, kinds=kinds)
                 case "json":
                     parts = _read_json_file(plain, file)
                 case "arrow":
@@ -92,50 +94,50 @@ def _read_parquet_file(
     import pyarrow as pa
     from pyarrow import parquet
 
-    opened = parquet.ParquetFile(stream)
-    schema = opened.schema_arrow
+    parquet_file = parquet.ParquetFile(stream)
+    schema = parquet_file.schema_arrow
     for name in columns or ():
         _refuse_missing_file_column(name, schema.names, file)
-    wanted = [name for name in columns if name in schema.names] if columns is not None else schema.names
-    if whole and wanted and len(set(wanted)) == len(wanted):
-        yield _read_parquet_columns(opened, wanted)
+    names = [name for name in columns if name in schema.names] if columns is not None else schema.names
+    if whole and names and len(set(names)) == len(names):
+        yield _read_parquet_columns(parquet_file, names)
         return
-    yield schema.empty_table().select(wanted) if columns is not None else schema.empty_table()
-    # One group of rows at a time: the reader keeps the packed bytes of all groups that it was asked for.
-    for group in range(opened.num_row_groups):
-        for batch in opened.iter_batches(ROWS, [group], columns=wanted if columns is not None else None):
+    yield schema.empty_table().select(names) if columns is not None else schema.empty_table()
+    # Request one row group at a time, because the reader keeps the compressed bytes of all requested groups.
+    for group in range(parquet_file.num_row_groups):
+        for batch in parquet_file.iter_batches(ROWS, [group], columns=names if columns is not None else None):
             table = pa.Table.from_batches([batch])
-            yield table.select(wanted) if columns is not None else table
+            yield table.select(names) if columns is not None else table
 
 
-def _read_parquet_columns(opened: parquet.ParquetFile, wanted: list[str]) -> pa.Table:
-    """All rows, a few columns at a time, so that the packed bytes of the whole file are never in memory beside them."""
+def _read_parquet_columns(parquet_file: parquet.ParquetFile, names: list[str]) -> pa.Table:
+    """All rows, read a few columns at a time, so that the compressed bytes of the whole file are never in memory."""
     import pyarrow as pa
 
-    metadata = opened.metadata
-    sizes = dict.fromkeys(wanted, 0)
+    metadata = parquet_file.metadata
+    sizes = dict.fromkeys(names, 0)
     for group in range(metadata.num_row_groups):
         for at in range(metadata.num_columns):
-            column = metadata.row_group(group).column(at)
-            name = column.path_in_schema
+            chunk = metadata.row_group(group).column(at)
+            name = chunk.path_in_schema
             name = name if name in sizes else name.partition(".")[0]
             if name in sizes:
-                sizes[name] += column.total_uncompressed_size
+                sizes[name] += chunk.total_uncompressed_size
     groups: list[list[str]] = [[]]
     size = 0
-    for name in wanted:
+    for name in names:
         if size + sizes[name] > GROUP and groups[-1]:
             groups.append([])
             size = 0
         groups[-1].append(name)
         size += sizes[name]
-    found: dict[str, pa.ChunkedArray] = {}
-    for names in groups:
-        part = opened.read(names)
-        found |= {name: part.column(name) for name in names}
+    columns: dict[str, pa.ChunkedArray] = {}
+    for group_names in groups:
+        part = parquet_file.read(group_names)
+        columns |= {name: part.column(name) for name in group_names}
         del part
         return_free_memory()
-    return pa.table(found)
+    return pa.table(columns)
 
 
 def _read_json_file(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
@@ -146,12 +148,12 @@ def _read_json_file(stream: pa.NativeFile, file: File) -> Iterator[pa.Table]:
     start = stream.read(1024).lstrip()
     stream.seek(0)
     if not start:
-        raise DataError(f"{file.shown} is empty.", "Check the program that wrote it.")
+        raise DataError(f"{file.display_name} is empty.", "Check the program that wrote it.")
     if start[:1] == b"[":
         try:
             records = json.loads(stream.read())
         except ValueError as error:
-            raise DataError(f"{file.shown} is not JSON: {error}.", "Fix it, or copy it again.") from None
+            raise DataError(f"{file.display_name} is not JSON: {error}.", "Fix it, or copy it again.") from None
         table = pa.Table.from_pylist(records)
     else:
         table = arrow.read_json(stream, arrow.ReadOptions(block_size=16 << 20))
@@ -166,9 +168,9 @@ def _read_arrow_file(stream: pa.NativeFile) -> Iterator[pa.Table]:
 
     is_file = stream.read(6) == b"ARROW1"
     stream.seek(0)
-    opened = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
-    yield opened.schema.empty_table()
-    batches = (opened.get_batch(number) for number in range(opened.num_record_batches)) if is_file else opened
+    reader = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+    yield reader.schema.empty_table()
+    batches = (reader.get_batch(number) for number in range(reader.num_record_batches)) if is_file else reader
     for batch in batches:
         yield pa.Table.from_batches([batch])
 
@@ -190,11 +192,12 @@ def _read_excel_file(stream: pa.NativeFile, file: File, sheet: str | int) -> Ite
         raise _explain_broken_file(file, "excel", error) from None
     if isinstance(sheet, str) and sheet not in sheets:
         raise DataError(
-            f"{file.shown} has no sheet '{sheet}'.{suggest_nearest(sheet, sheets)}", f"It has {', '.join(sheets)}."
+            f"{file.display_name} has no sheet '{sheet}'.{suggest_nearest(sheet, sheets)}",
+            f"It has {', '.join(sheets)}.",
         )
     if isinstance(sheet, int) and not -len(sheets) <= sheet < len(sheets):
         raise DataError(
-            f"{file.shown} has {len(sheets)} sheets, so there is no sheet {sheet}.", "Sheet numbers start at 0."
+            f"{file.display_name} has {len(sheets)} sheets, and no sheet {sheet}.", "Sheet numbers start at 0."
         )
     content.seek(0)
     table = pd.read_excel(content, sheet_name=sheet, engine="calamine", dtype_backend="pyarrow")
@@ -222,7 +225,7 @@ def _select_file_columns(table: pa.Table, file: File, columns: Sequence[str] | N
 def _refuse_missing_file_column(name: str, names: Sequence[str], file: File) -> None:
     if name not in names and name not in file.partitions:
         raise UsageError(
-            f"{file.shown} has no column '{name}'.{suggest_nearest(name, names)}",
+            f"{file.display_name} has no column '{name}'.{suggest_nearest(name, names)}",
             f"It has {', '.join(map(str, names))}.",
         )
 
@@ -230,6 +233,6 @@ def _refuse_missing_file_column(name: str, names: Sequence[str], file: File) -> 
 def _explain_broken_file(file: File, kind: str, error: Exception) -> DataError:
     line = " ".join(str(error).split()).rstrip(".")
     return DataError(
-        f"{file.shown} cannot be read as {kind}: {line}.",
+        f"{file.display_name} cannot be read as {kind}: {line}.",
         "The file may be truncated or have another format: copy it again, or set format=.",
     )

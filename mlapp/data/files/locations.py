@@ -1,4 +1,4 @@
-"""Find files on disk, in S3, Google Cloud Storage, Azure or on the web, by path or pattern.
+"""Finds files on disk, in S3, Google Cloud Storage, Azure or on the web, by path or pattern.
 
 Credentials come from each cloud's standard sources: `AWS_ACCESS_KEY_ID`, `~/.aws`, an instance's role;
 `GOOGLE_APPLICATION_CREDENTIALS`; `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`. For S3-compatible services, set
@@ -50,24 +50,34 @@ _GCS_RETRIES = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class File:
-    """One file: its path in a filesystem, its displayed name, and the columns from its folders `key=value`."""
+    """One file of a source.
+
+    Attributes:
+        path: in `filesystem`.
+        display_name: the file's name in messages, without secrets.
+        size: in bytes.
+        hide: removes secrets from a library's error.
+    """
 
     filesystem: fs.FileSystem
     path: str
-    shown: str
+    display_name: str
     size: int
     hide: Callable[[object], str] = str
-    """Removes secrets from a library's error."""
 
     @property
     def partitions(self) -> dict[str, str]:
+        """The keys and values of the folders `key=value` in the path."""
         folders = PurePosixPath(self.path).parts[:-1]
         return dict(folder.split("=", 1) for folder in folders if re.fullmatch(r"\w+=.*", folder))
 
     @contextmanager
     def open_stream(self) -> Iterator[pa.NativeFile]:
         """The file's bytes, as a seekable stream."""
-        with translate_filesystem_error(self.shown, self.hide), self.filesystem.open_input_file(self.path) as stream:
+        with (
+            translate_filesystem_error(self.display_name, self.hide),
+            self.filesystem.open_input_file(self.path) as stream,
+        ):
             yield stream
 
 
@@ -83,12 +93,12 @@ def find_files(address: Address) -> Iterator[list[File]]:
         with _download_file(address) as file:
             yield [file]
         return
-    with translate_filesystem_error(address.shown, address.hide_secrets):
+    with translate_filesystem_error(address.display_name, address.hide_secrets):
         files = _list_folder_files(address, scheme)
     if not files:
         is_pattern = bool(_WILD.search(address.value))
-        what = f"No file matches {address}." if is_pattern else f"There is no file {address}."
-        raise DataError(what, "Check the path." if scheme else f"Check the path; it is looked up from {Path.cwd()}.")
+        problem = f"No file matches {address}." if is_pattern else f"There is no file {address}."
+        raise DataError(problem, "Check the path." if scheme else f"Check the path; it is looked up from {Path.cwd()}.")
     yield files
 
 
@@ -99,8 +109,8 @@ def _list_folder_files(address: Address, scheme: str) -> list[File]:
     prefix = f"{scheme}://" if scheme else ""
 
     def make_file(info: Any) -> File:
-        shown = address.shown if address.value != address.shown else prefix + info.path
-        return File(filesystem, info.path, shown, info.size, address.hide_secrets)
+        display_name = address.display_name if address.value != address.display_name else prefix + info.path
+        return File(filesystem, info.path, display_name, info.size, address.hide_secrets)
 
     if not _WILD.search(path):
         info = filesystem.get_file_info(path)
@@ -123,7 +133,7 @@ def _list_folder_files(address: Address, scheme: str) -> list[File]:
 
 
 def _is_hidden_path(path: str) -> bool:
-    """Whether a path is hidden, such as `_SUCCESS` and `.crc`, which Spark and others write beside their files."""
+    """Whether a path is hidden, such as the files `_SUCCESS` and `.crc`, which Spark writes next to its results."""
     return any(part.startswith((".", "_")) and "=" not in part for part in PurePosixPath(path.lstrip("/")).parts)
 
 
@@ -172,25 +182,25 @@ def _read_gcs_filesystem_emulator() -> dict[str, Any]:
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if not host:
         return {}
-    scheme, _, place = host.rpartition("://")
-    return {"endpoint_override": place, "scheme": scheme or "http", "anonymous": True}
+    scheme, _, address = host.rpartition("://")
+    return {"endpoint_override": address, "scheme": scheme or "http", "anonymous": True}
 
 
 def _read_azure_filesystem_emulator() -> dict[str, Any]:
     host = os.environ.get("AZURITE_BLOB_STORAGE_URL")
     if not host:
         return {}
-    scheme, _, place = host.rpartition("://")
+    scheme, _, address = host.rpartition("://")
     return {
         f"{kind}_storage_{part}": value
         for kind in ("blob", "dfs")
-        for part, value in (("scheme", scheme or "http"), ("authority", place))
+        for part, value in (("scheme", scheme or "http"), ("authority", address))
     }
 
 
 @contextmanager
 def _download_file(address: Address) -> Iterator[File]:
-    """Download a file from the web to disk while it is read: formats such as Parquet are read from the end."""
+    """A temporary local copy of a file on the web, because formats such as Parquet need random access."""
     from pyarrow import fs
 
     name = PurePosixPath(urlsplit(address.value).path).name or "download"
@@ -198,9 +208,9 @@ def _download_file(address: Address) -> Iterator[File]:
         copy = Path(folder) / name
         request = urllib.request.Request(address.value, headers={"User-Agent": "mlapp"})  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, copy.open("wb") as to:  # noqa: S310
-                shutil.copyfileobj(answer, to, 1 << 20)
-                missing = int(answer.headers.get("Content-Length") or 0) - to.tell()
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, copy.open("wb") as target:  # noqa: S310
+                shutil.copyfileobj(response, target, 1 << 20)
+                missing = int(response.headers.get("Content-Length") or 0) - target.tell()
         except urllib.error.HTTPError as error:
             todo = (
                 "Check the address and the credentials that it requires."
@@ -213,43 +223,43 @@ def _download_file(address: Address) -> Iterator[File]:
             raise DataError(f"{address} cannot be reached: {reason}.", "Check the address.") from None
         if missing > 0:
             raise DataError(f"The download of {address} ended {missing:,} bytes early.", "Try again.")
-        yield File(fs.LocalFileSystem(), str(copy), address.shown, copy.stat().st_size, address.hide_secrets)
+        yield File(fs.LocalFileSystem(), str(copy), address.display_name, copy.stat().st_size, address.hide_secrets)
 
 
 @contextmanager
-def translate_filesystem_error(shown: str, hide: Callable[[object], str]) -> Iterator[None]:
-    """Translate a filesystem's errors to ours."""
+def translate_filesystem_error(display_name: str, hide: Callable[[object], str]) -> Iterator[None]:
+    """Translate the errors of a filesystem to DataError."""
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"There is no {shown}.", "Check the path.") from None
+        raise DataError(f"There is no {display_name}.", "Check the path.") from None
     except PermissionError:
         raise DataError(
-            f"You have no permission to read {shown}.", "Ask its owner for permission to read it."
+            f"You have no permission to read {display_name}.", "Ask its owner for permission to read it."
         ) from None
     except IsADirectoryError:
-        raise DataError(f"{shown} is a folder.", "Name the files in it: …/*.parquet.") from None
+        raise DataError(f"{display_name} is a folder.", "Name the files in it: …/*.parquet.") from None
     except OSError as error:
         text = hide(error)
-        low = str(error).lower()
+        lower_text = str(error).lower()
         line = " ".join(text.split())
-        if any(sign in low for sign in _REFUSED):
-            todo = "Check the credentials, and the permission to list and read there."
+        if any(marker in lower_text for marker in _REFUSED):
+            todo = "Check the credentials, and their permission to list and read files."
             raise DataError(
-                f"There is no permission to read {shown}: {_shorten_filesystem_error(line)}", todo
+                f"There is no permission to read {display_name}: {_shorten_filesystem_error(line)}", todo
             ) from None
-        if "no_such_bucket" in low or "nosuchbucket" in low:
-            raise DataError(f"{shown}: there is no such bucket.", "Check the bucket's name.") from None
-        if "network_connection" in low or "curlcode" in low:
+        if "no_such_bucket" in lower_text or "nosuchbucket" in lower_text:
+            raise DataError(f"{display_name}: there is no such bucket.", "Check the bucket's name.") from None
+        if "network_connection" in lower_text or "curlcode" in lower_text:
             todo = "Check the network and AWS_ENDPOINT_URL."
-            raise DataError(f"{shown} cannot be reached: {_shorten_filesystem_error(line)}", todo) from None
+            raise DataError(f"{display_name} cannot be reached: {_shorten_filesystem_error(line)}", todo) from None
         raise DataError(
-            f"{shown} cannot be read: {_shorten_filesystem_error(line)}",
+            f"{display_name} cannot be read: {_shorten_filesystem_error(line)}",
             "Check that the file is complete, or copy it again.",
         ) from None
 
 
 def _shorten_filesystem_error(line: str) -> str:
     """The reason in an error of a cloud SDK, between the operation and the request ID."""
-    found = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
-    return found[1] if found else line
+    match = re.search(r"(?:AWS|Azure) Error:? (.*?)(?: RequestId:.*)?$", line)
+    return match[1] if match else line

@@ -1,8 +1,8 @@
-"""Values in the paths of files: a caller's, which fill the path in the app, and those of folders `key=value`.
+"""Values in the paths of files: those that a caller inserts for `{name}`, and those of folders `key=value`.
 
-A value of a caller is only a name, and cannot lead to another location. First, `${NAME}` in the app's path is expanded.
-Then values are inserted literally: `${…}` in a value stays text, `*` matches itself, and `..`, absolute paths and other
-schemes are refused.
+A caller's value cannot lead to another location. First, `${NAME}` in the app's path is expanded. Then values are
+inserted literally: `${…}` in a value stays text, `*` matches itself, and `..`, absolute paths and other schemes are
+refused.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def fill_path_values(template: str, parameters: Mapping[str, Any]) -> Address:
     for name, text in texts.items():
         _refuse_escaping_path_value(name, text)
     value = address.value
-    while found := _MARK.search(value):
+    while match := _MARK.search(value):
         value = (
-            value[: found.start()]
-            + _encode_path_value(found[1], texts[found[1]], value[: found.start()])
-            + value[found.end() :]
+            value[: match.start()]
+            + _encode_path_value(match[1], texts[match[1]], value[: match.start()])
+            + value[match.end() :]
         )
-    return replace(address, value=value, shown=_MARK.sub(lambda found: texts[found[1]], address.shown))
+    return replace(address, value=value, display_name=_MARK.sub(lambda match: texts[match[1]], address.display_name))
 
 
 def _refuse_escaping_path_value(name: str, text: str) -> None:
@@ -60,10 +60,10 @@ def _refuse_escaping_path_value(name: str, text: str) -> None:
 
 
 def _encode_path_value(name: str, text: str, before: str) -> str:
-    """A value, encoded for its position in the address: percent-encoded on the web, otherwise with escaped wildcards.
+    """Encode a value for its position in the address: percent-encoded on the web, otherwise with escaped wildcards.
 
     Args:
-        before: the address before the value.
+        before: the part of the address before the value.
     """
     scheme, separator, rest = before.partition("://")
     is_first = bool(separator) and "/" not in rest  # a host or a bucket
@@ -73,7 +73,7 @@ def _encode_path_value(name: str, text: str, before: str) -> str:
         )
     if separator and scheme in ("http", "https"):
         return quote(text, safe="" if is_first or "?" in rest or "#" in rest else "/")
-    return _WILD.sub(lambda found: r"[\[]" if found[0] == "[" else f"[{found[0]}]", text)
+    return _WILD.sub(lambda match: r"[\[]" if match[0] == "[" else f"[{match[0]}]", text)
 
 
 def add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Table:
@@ -87,12 +87,12 @@ def add_partition_columns(table: pa.Table, values: Mapping[str, Any], columns: S
 
 
 def convert_partition_values(partitions: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The values of the folders, as integers or dates if all values of a key are."""
+    """The values of the folders, as integers or dates if all values of a key have that type."""
     names = {name for each in partitions for name in each}
-    converted = {
+    converters = {
         name: _choose_partition_converter([each[name] for each in partitions if name in each]) for name in names
     }
-    return [{name: converted[name](value) for name, value in each.items()} for each in partitions]
+    return [{name: converters[name](value) for name, value in each.items()} for each in partitions]
 
 
 def _choose_partition_converter(values: Sequence[str]) -> Any:

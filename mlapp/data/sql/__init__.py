@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlapp.data import reconnect
 from mlapp.data.frames import Types
 from mlapp.data.secrets import Address, expand_secrets_in_address, redact_secrets
-from mlapp.data.source import Reader, check_source_chunk_rows, declared, reader, refuse_undeclared_source_parameters
+from mlapp.data.source import Reader, make_streaming_reader
 from mlapp.data.sql import duckdb_engine, postgres_engine, sqlalchemy_engine
 from mlapp.data.sql.query import find_query_parameters
 from mlapp.errors import UsageError
@@ -59,7 +59,9 @@ def read(
     """
     address = expand_secrets_in_address(url)
     stream = _choose_sql_engine(address)
-    return reconnect.read_with_reconnects(address.shown, lambda: stream(address, query, parameters), chunks, types)
+    return reconnect.read_with_reconnects(
+        address.display_name, lambda: stream(address, query, parameters), chunks, types
+    )
 
 
 def source(url: str, query: str, *, chunks: int | None = None, types: Types | None = None, **parameters: Any) -> Reader:
@@ -68,16 +70,16 @@ def source(url: str, query: str, *, chunks: int | None = None, types: Types | No
     Raises:
         DeclarationError: a parameter of the query has neither a type nor a value, or is not in the query.
     """
-    check_source_chunk_rows(chunks)
-    wanted = find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb")))
-    refuse_undeclared_source_parameters(wanted, parameters, "the query")
-    says = f"The rows of `{' '.join(query.split())}` from {redact_secrets(url)}."
-
-    def read_query(values: dict[str, Any], rows: int | None = chunks) -> Any:
-        options: dict[str, Any] = {"chunks": rows, "types": types}
-        return read(url, query, **options, **values)
-
-    return reader("sql", says, read_query, declared(parameters), read_query)
+    options: dict[str, Any] = {"types": types}
+    return make_streaming_reader(
+        "sql",
+        f"The rows of `{' '.join(query.split())}` from {redact_secrets(url)}.",
+        lambda values, rows: read(url, query, chunks=rows, **options, **values),
+        parameters=parameters,
+        placeholders=find_query_parameters(query, backslashes=url.startswith(("mysql", "mariadb"))),
+        where="the query",
+        chunks=chunks,
+    )
 
 
 def _choose_sql_engine(address: Address) -> Engine:

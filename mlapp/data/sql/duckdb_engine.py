@@ -40,7 +40,7 @@ def stream_duckdb(address: Address, query: str, values: Mapping[str, Any]) -> It
     try:
         connection = duckdb.connect(":memory:" if in_memory else file, read_only=not in_memory)
     except duckdb.Error as error:
-        raise unreachable_database_error(address.shown, address.hide_secrets(error)) from None
+        raise unreachable_database_error(address.display_name, address.hide_secrets(error)) from None
     try:
         connection.execute("SET enable_progress_bar = false")  # it would be printed to stdout, among results
         rows = connection.sql(bound.text, params=bound.values or None)

@@ -10,7 +10,7 @@ from mlapp.errors import DataError
 _TODO = {
     "password authentication failed": "Check the user and the password in the address.",
     "no password supplied": "Give the password in the address: postgresql://user:${DB_PASSWORD}@host/database.",
-    "access denied": "Check the user and the password in the address, and what that user may read.",
+    "access denied": "Check the user and the password in the address, and that user's permissions.",
     "permission denied": "Ask for permission to read it: GRANT SELECT.",
     "unknown database": "Check the database's name in the address.",
     "refused": "Check the host and the port in the address, and that the database is running.",
@@ -28,46 +28,56 @@ _QUOTED = (
 )
 
 
-def unreachable_database_error(shown: str, message: str) -> UnreachableError:
-    """The error for a failed connection. `message` is the database's message without secrets."""
+def unreachable_database_error(display_name: str, message: str) -> UnreachableError:
+    """The error for a failed connection.
+
+    Args:
+        display_name: the address without secrets.
+        message: the database's message without secrets.
+    """
     line = " ".join(message.split())
     todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Check the address.")
     if 'database "' in line and "does not exist" in line:
         todo = _TODO["unknown database"]
-    return UnreachableError(f"{shown} cannot be reached: {line}", todo)
+    return UnreachableError(f"{display_name} cannot be reached: {line}", todo)
 
 
-def refused_query_error(query: str, message: str, place: int | None = None) -> DataError:
-    """The error for a refused query. `place` is the position (from 0) of the error in the query, if known."""
-    place = _find_quoted_query_position(query, message) if place is None else place
+def refused_query_error(query: str, message: str, position: int | None = None) -> DataError:
+    """The error for a refused query.
+
+    Args:
+        message: the database's message without secrets.
+        position: the position of the error in the query, from 0, if known.
+    """
+    position = _find_quoted_query_position(query, message) if position is None else position
     line = " ".join(message.split()).rstrip(".")
-    if place is None:
+    if position is None:
         todo = next((todo for sign, todo in _TODO.items() if sign in line.lower()), "Fix the query.")
         return DataError(f"The query failed: {line}.", todo)
-    before = query[:place]
-    row, column = before.count("\n") + 1, place - before.rfind("\n")
+    before = query[:position]
+    row, column = before.count("\n") + 1, position - before.rfind("\n")
     return DataError(
-        f"The query failed at line {row}, column {column}: {line}.", f"Fix it there: {_excerpt_query(query, place)}"
+        f"The query failed at line {row}, column {column}: {line}.", f"Fix it there: {_excerpt_query(query, position)}"
     )
 
 
-def _excerpt_query(query: str, place: int) -> str:
-    """The line of the query with the position, which is marked with `▶`."""
-    start = query.rfind("\n", 0, place) + 1
-    end = query.find("\n", place)
+def _excerpt_query(query: str, position: int) -> str:
+    """The line of the query around the position, which `▶` marks."""
+    start = query.rfind("\n", 0, position) + 1
+    end = query.find("\n", position)
     end = len(query) if end < 0 else end
-    left, right = max(start, place - 50), min(end, place + 50)
-    ahead, behind = "…" if left > start else "", "…" if right < end else ""
-    return f"{ahead}{query[left:place]}▶{query[place:right]}{behind}"
+    left, right = max(start, position - 50), min(end, position + 50)
+    prefix, suffix = "…" if left > start else "", "…" if right < end else ""
+    return f"{prefix}{query[left:position]}▶{query[position:right]}{suffix}"
 
 
 def _find_quoted_query_position(query: str, message: str) -> int | None:
-    """The position in the query of the part that the message quotes."""
+    """The position of the part of the query that the message quotes."""
     for pattern in _QUOTED:
-        found = pattern.search(message)
-        if found is None:
+        match = pattern.search(message)
+        if match is None:
             continue
-        pieces = found.groupdict()
+        pieces = match.groupdict()
         if "piece" in pieces:
             at = query.find(pieces["piece"])
             return at if at >= 0 else None

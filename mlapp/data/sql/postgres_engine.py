@@ -21,11 +21,11 @@ from mlapp.errors import DataError, MissingExtraError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FETCHED = 50_000
+FETCH_ROWS = 50_000
 """Rows per fetch from a cursor."""
 
 BATCH = str(4 * 1024 * 1024)
-"""Bytes of one batch of a copy."""
+"""Bytes of one batch of COPY."""
 
 _LOST = (
     "server closed the connection",
@@ -36,7 +36,7 @@ _LOST = (
 )
 _GONE = ("57P01", "57P02", "57P03")  # shut down, crashed, starting: see PostgreSQL's Appendix A
 _SELECT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
-# PostgreSQL's times begin in 4714 BC. Earlier values are `infinity`, which overflows in the driver.
+# PostgreSQL's times begin in 4714 BC. Earlier values come from `infinity`, which overflows in the driver.
 _BEGIN = {"date": -2_450_000, "timestamp": -220_000_000_000_000_000}
 
 
@@ -82,22 +82,26 @@ def _stream_postgres_by_cursor(cursor: Any, text: str, bound: BoundQuery) -> Ite
     cursor.execute(f"DECLARE mlapp NO SCROLL CURSOR FOR {text}", values)
     cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
     while True:
-        cursor.execute(f"FETCH FORWARD {FETCHED} FROM mlapp")
+        cursor.execute(f"FETCH FORWARD {FETCH_ROWS} FROM mlapp")
         table = cursor.fetch_arrow_table()
         yield table
-        if table.num_rows < FETCHED:
+        if table.num_rows < FETCH_ROWS:
             return
 
 
 def _type_postgres_parameters(cursor: Any, text: str, bound: BoundQuery) -> pa.RecordBatch:
-    """The values with the types that PostgreSQL infers, if it can, so that a date can be given as text."""
+    """The values, cast to the types that PostgreSQL infers if possible, so that a date can be given as text."""
     import pyarrow as pa
 
-    wanted = cursor.adbc_prepare(text)
+    parameter_schema = cursor.adbc_prepare(text)
     columns = []
     for number, (name, value) in enumerate(bound.values.items()):
         column = pa.array([value])
-        kind = wanted.field(number).type if wanted is not None and number < len(wanted) else column.type
+        kind = (
+            parameter_schema.field(number).type
+            if parameter_schema is not None and number < len(parameter_schema)
+            else column.type
+        )
         try:
             columns.append(column.cast(kind) if _is_plain_postgres_type(kind) else column)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -121,12 +125,12 @@ def _strip_postgres_type(kind: pa.DataType) -> str:
 def _cast_unreadable_postgres_columns(cursor: Any, text: str) -> str:
     """The query with a cast to text for columns of types that only PostgreSQL can read, such as inet or point."""
     schema = cursor.adbc_execute_schema(text)
-    strange = {field.name for field in schema if _find_postgres_type_name(field) not in (None, "numeric")}
-    if not strange:
+    unreadable = {field.name for field in schema if _find_postgres_type_name(field) not in (None, "numeric")}
+    if not unreadable:
         return text
     columns = (
         f"{_quote_postgres_identifier(name)}::text AS {_quote_postgres_identifier(name)}"
-        if name in strange
+        if name in unreadable
         else _quote_postgres_identifier(name)
         for name in schema.names
     )
@@ -134,7 +138,7 @@ def _cast_unreadable_postgres_columns(cursor: Any, text: str) -> str:
 
 
 def _find_postgres_type_name(field: pa.Field) -> str | None:
-    """The name of a PostgreSQL type that Arrow does not have, or None."""
+    """The PostgreSQL type of a column without an Arrow type; None for other columns."""
     kind: Any = field.type
     name = getattr(kind, "type_name", None)
     return str(name) if name and getattr(kind, "vendor_name", "") == "PostgreSQL" else None
@@ -204,7 +208,9 @@ def _open_postgres_connection(address: Address) -> Iterator[Any]:
     try:
         connection = driver.connect(uri)
     except adbc_driver_manager.Error as error:
-        raise unreachable_database_error(address.shown, _strip_postgres_prefix(address.hide_secrets(error))) from None
+        raise unreachable_database_error(
+            address.display_name, _strip_postgres_prefix(address.hide_secrets(error))
+        ) from None
     try:
         yield connection
     finally:
@@ -213,7 +219,7 @@ def _open_postgres_connection(address: Address) -> Iterator[Any]:
 
 @contextmanager
 def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
-    """Translate the driver's errors to ours."""
+    """Translate the driver's errors to DataError and LostConnectionError."""
     import adbc_driver_manager
     import pyarrow as pa
 
@@ -224,12 +230,12 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
         details = {
             _decode_postgres_detail(key): _decode_postgres_detail(value) for key, value in getattr(error, "details", ())
         }
-        told = details.get("PG_DIAG_MESSAGE_PRIMARY") or _strip_postgres_prefix(str(error))
-        if state[:2] == "08" or state in _GONE or any(sign in str(error).lower() for sign in _LOST):
-            raise LostConnectionError(told) from None
+        message = details.get("PG_DIAG_MESSAGE_PRIMARY") or _strip_postgres_prefix(str(error))
+        if state[:2] == "08" or state in _GONE or any(marker in str(error).lower() for marker in _LOST):
+            raise LostConnectionError(message) from None
         position = details.get("PG_DIAG_STATEMENT_POSITION")
         raise refused_query_error(
-            query, told, bound.find_source_position(int(position) - 1) if position else None
+            query, message, bound.find_source_position(int(position) - 1) if position else None
         ) from None
 
 
@@ -239,9 +245,9 @@ def _decode_postgres_detail(value: str | bytes) -> str:
 
 def _strip_postgres_prefix(text: str) -> str:
     """Extract PostgreSQL's message from the driver's, which adds its status before and the query after it."""
-    told = text.split("\n\nQuery was:")[0].split("\n")[0]
+    message = text.split("\n\nQuery was:")[0].split("\n")[0]
     return (
-        re.sub(r"^[A-Z_]+: (\[libpq\] )?(Failed to [a-z ]+: )?", "", told)
+        re.sub(r"^[A-Z_]+: (\[libpq\] )?(Failed to [a-z ]+: )?", "", message)
         .replace("ERROR:  ", "")
         .replace("FATAL:  ", "")
     )

@@ -1,4 +1,4 @@
-"""Convert a query with named parameters, `:since`, to each database's form of bound parameters."""
+"""Converts a query with named parameters, such as `:since`, to the placeholders of each database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlapp.data.source import refuse_misfit_source_parameters, to_data_source_value
 from mlapp.errors import UsageError
 
-# A colon inside a string, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) is no parameter.
+# A colon in a string, a quoted name, a comment, a cast (`::date`) or a slice (`[1:2]`) does not start a parameter.
 _LEXEMES = r"""
     {text} | "(?:[^"]|"")*" | `[^`]*` | --[^\n]* | /\*.*?\*/ | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
   | :: | (?<![\w\]:]):(?P<name>[A-Za-z_]\w*)
@@ -22,15 +22,19 @@ _BACKSLASHES = re.compile(_LEXEMES.format(text=r"'(?:[^'\\]|\\.|'')*'"), re.VERB
 
 @dataclass(frozen=True)
 class BoundQuery:
-    """A query to send: its text, and the values in the order of the names."""
+    """A query with the placeholders of a database.
+
+    Attributes:
+        values: by name, in the order of the placeholders.
+    """
 
     text: str
     values: dict[str, Any]
-    _moved: list[tuple[int, int]] = field(repr=False)
+    _offsets: list[tuple[int, int]] = field(repr=False)
 
     def find_source_position(self, position: int) -> int:
-        """The position in the original query of the character at `position` (from 0) of the text."""
-        sent, written = self._moved[bisect_right(self._moved, (position, position)) - 1]
+        """The position in the original query that corresponds to a position in the text; both from 0."""
+        sent, written = self._offsets[bisect_right(self._offsets, (position, position)) - 1]
         return written + position - sent
 
 
@@ -47,25 +51,26 @@ def bind_query_parameters(
     rest: Callable[[str], str] = str,
     backslashes: bool = False,
 ) -> BoundQuery:
-    """Convert parameters to a database's placeholder style. A list becomes one placeholder per item, so that `IN :ids`
-    works. NumPy and pandas values become plain Python values.
+    """Convert parameters to the placeholders of a database.
+
+    A list becomes one placeholder per item, so that `IN :ids` works. NumPy and pandas values become Python values.
 
     Args:
         query: the SQL with `:name` for a parameter.
         values: a value for each parameter.
         style: returns the placeholder of a parameter from its number (from 1) and its name.
-        rest: converts the text between parameters, for databases that need escapes.
+        rest: escapes the text between parameters.
         backslashes: whether a backslash in a string escapes the next character, as in MySQL.
 
     Raises:
         UsageError: a parameter has no value, a value has no parameter, or a list is empty.
     """
-    wanted = find_query_parameters(query, backslashes=backslashes)
-    refuse_misfit_source_parameters(wanted, values, "the query")
+    names = find_query_parameters(query, backslashes=backslashes)
+    refuse_misfit_source_parameters(names, values, "the query")
     values = {name: to_data_source_value(value) for name, value in values.items()}
     flat: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
-    for name in wanted:
+    for name in names:
         value = values[name]
         if isinstance(value, list | tuple | set | frozenset):
             if not value:
@@ -82,15 +87,15 @@ def bind_query_parameters(
         return each[0] if groups[name] == [name] else f"({', '.join(each)})"
 
     parts: list[str] = []
-    moved = [(0, 0)]
-    length = last = 0
+    offsets = [(0, 0)]
+    bound_length = source_end = 0
     for match in _find_query_placeholders(query, backslashes):
-        parts += [rest(query[last : match.start()]), make_placeholder(match["name"])]
-        length += len(parts[-2]) + len(parts[-1])
-        last = match.end()
-        moved.append((length, last))
-    parts.append(rest(query[last:]))
-    return BoundQuery("".join(parts), flat, moved)
+        parts += [rest(query[source_end : match.start()]), make_placeholder(match["name"])]
+        bound_length += len(parts[-2]) + len(parts[-1])
+        source_end = match.end()
+        offsets.append((bound_length, source_end))
+    parts.append(rest(query[source_end:]))
+    return BoundQuery("".join(parts), flat, offsets)
 
 
 def _find_query_placeholders(query: str, backslashes: bool) -> list[re.Match[str]]:

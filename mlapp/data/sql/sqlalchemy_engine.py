@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Engine
 
-FETCHED = 20_000
+FETCH_ROWS = 20_000
 """Rows per fetch."""
 
 _DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -47,14 +47,14 @@ def stream_sqlalchemy(address: Address, query: str, values: Mapping[str, Any]) -
         backslashes=engine.dialect.name in ("mysql", "mariadb"),
     )
     with _open_sqlalchemy_connection(engine, address) as connection, _translate_sqlalchemy_errors(query, address):
-        streamed = connection.execution_options(stream_results=True, yield_per=FETCHED)
+        streamed = connection.execution_options(stream_results=True, yield_per=FETCH_ROWS)
         rows = streamed.execute(sqlalchemy.text(bound.text), bound.values)
         if not rows.returns_rows:
             raise DataError("The query returns no rows: it is not a SELECT.", "Give a query that returns a table.")
         names = list(rows.keys())
         yield pa.table([pa.nulls(0)] * len(names), names=names)
         with _drop_lost_sqlalchemy_connection(rows):
-            for part in rows.partitions(FETCHED):
+            for part in rows.partitions(FETCH_ROWS):
                 yield pa.table([make_frame_array(values) for values in zip(*part, strict=True)], names=names)
 
 
@@ -85,7 +85,7 @@ def _create_sqlalchemy_engine(address: Address) -> Engine:
 
 
 def _create_sqlite_engine(url: Any, address: Address) -> Engine:
-    """Create an engine that converts by declared column type: SQLite stores times, booleans and decimals otherwise."""
+    """Create an engine that converts values to the declared column types, as SQLite has no times and booleans."""
     import sqlite3
 
     import sqlalchemy
@@ -153,7 +153,9 @@ def _open_sqlalchemy_connection(engine: Engine, address: Address) -> Iterator[Co
     try:
         connection = engine.connect()
     except exc.DBAPIError as error:
-        raise unreachable_database_error(address.shown, address.hide_secrets(_read_sqlalchemy_message(error))) from None
+        raise unreachable_database_error(
+            address.display_name, address.hide_secrets(_read_sqlalchemy_message(error))
+        ) from None
     try:
         yield connection
     finally:
@@ -163,7 +165,9 @@ def _open_sqlalchemy_connection(engine: Engine, address: Address) -> Iterator[Co
 
 @contextmanager
 def _drop_lost_sqlalchemy_connection(rows: Any) -> Iterator[None]:
-    """Drop a lost connection, because PyMySQL would read from it when its cursor is collected, and print an error."""
+    """Mark a lost connection as finished. Otherwise PyMySQL reads from it when its cursor is collected, and prints an
+    error.
+    """
     from sqlalchemy import exc
 
     try:
@@ -177,7 +181,7 @@ def _drop_lost_sqlalchemy_connection(rows: Any) -> Iterator[None]:
 
 @contextmanager
 def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]:
-    """Translate SQLAlchemy's errors to ours."""
+    """Translate SQLAlchemy's errors to DataError and LostConnectionError."""
     from sqlalchemy import exc
 
     try:
@@ -193,5 +197,5 @@ def _translate_sqlalchemy_errors(query: str, address: Address) -> Iterator[None]
 
 def _read_sqlalchemy_message(error: Any) -> str:
     """The database's message, without the number that some drivers prepend."""
-    told = error.orig.args
-    return str(told[-1] if told else error.orig)
+    arguments = error.orig.args
+    return str(arguments[-1] if arguments else error.orig)

@@ -39,7 +39,8 @@ def orders(environment):
             writer.put_item({
                 "customer": "ada" if number % 2 else "bob", "id": number, "price": Decimal(number) / 4,
                 "day": f"2026-01-{number % 28 + 1:02}", "paid": number % 3 == 0, "pad": "x" * 4000,
-                "to": {"city": "Rome"}, "tags": {"a", "b"}, **({"visits": number} if number > 3 else {}),
+                "to": {"city": "Rome"}, "tags": {"a", "b"}, "size": number, "contains": "eggs",
+                **({"visits": number} if number > 3 else {}),
             })  # fmt: skip
     return "orders"
 
@@ -64,6 +65,12 @@ def test_filters_keys_and_fields_may_use_reserved_words(orders):
     assert (
         len(dynamodb.read(orders, filter="begins_with(customer, :start) AND price < :most", start="b", most=1.5)) == 2
     )
+
+
+def test_an_attribute_may_have_the_name_of_a_function(orders):
+    few = dynamodb.read(orders, filter="size <= :most AND size (pad) > :length", most=3, length=100)
+    assert few["size"].to_list() == [1, 3, 2]
+    assert len(dynamodb.read(orders, filter="contains = :what AND contains(contains, :part)", what="eggs", part="gg"))
 
 
 def test_a_value_is_never_read_as_an_expression(orders):

@@ -38,7 +38,7 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_value_is_filled_in_as_it_is(template: str, value: object, address: str) -> None:
     filled = fill_path_values(template, {"month": value})
     assert filled.value == address
-    assert "hunter2" not in filled.shown
+    assert "hunter2" not in filled.display_name
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_operators_of_mongodb_are_no_value(value: object) -> None:
 
 
 def test_a_value_is_no_field_of_an_aggregation() -> None:
-    pipeline = [{"$match": {"user": ":user"}}, {"$project": {"shown": ":user"}}]
+    pipeline = [{"$match": {"user": ":user"}}, {"$project": {"display_name": ":user"}}]
     assert mongo._fill_mongo_query(pipeline, {"user": "$password"}) == [
         {"$match": {"user": "$password"}},
-        {"$project": {"shown": {"$literal": "$password"}}},
+        {"$project": {"display_name": {"$literal": "$password"}}},
     ]
     assert mongo._fill_mongo_query({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
         "$expr": {"$eq": ["$user", {"$literal": "$x"}]}

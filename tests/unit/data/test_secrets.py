@@ -1,4 +1,4 @@
-"""Secrets: read from the environment, and never shown."""
+"""Secrets: read from the environment, and never display_name."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_variable_that_is_not_set_is_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "display_name"),
     [
         ("redis://:pw@host", "redis://:***@host"),
         ("mongodb://me:pw@a,b/db?x=1", "mongodb://me:***@a,b/db?x=1"),
@@ -55,12 +55,12 @@ def test_a_variable_that_is_not_set_is_named():
         ("nothing to hide", "nothing to hide"),
     ],
 )
-def test_passwords_and_tokens_are_redacted(text, shown):
-    assert redact_secrets(text) == shown
+def test_passwords_and_tokens_are_redacted(text, display_name):
+    assert redact_secrets(text) == display_name
 
 
 def test_what_is_no_address_shows_nothing_of_the_variable():
-    assert expand_secrets_in_address("${DB_URL}", {"DB_URL": "postgresql:/me:pw@db/x"}).shown == "${DB_URL}"
+    assert expand_secrets_in_address("${DB_URL}", {"DB_URL": "postgresql:/me:pw@db/x"}).display_name == "${DB_URL}"
 
 
 def test_a_library_that_quotes_a_piece_of_a_password_does_not_tell_it():

@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from mlapp.data.source import declared, reader, report, watch_source_rows
+from mlapp.data.source import declared, reader, report_source_rows, watch_source_rows
 
 
 def example(**parameters):
@@ -35,7 +35,7 @@ def test_it_behaves_like_a_function_of_those_parameters():
 def test_who_watches_hears_of_each_batch():
     messages = []
     with watch_source_rows(messages.append):
-        report(3)
-        report(4)
-    report(5)
+        report_source_rows(3)
+        report_source_rows(4)
+    report_source_rows(5)
     assert messages == [3, 4]

@@ -235,6 +235,14 @@ def test_the_same_seed_gives_the_same_splits() -> None:
     assert first == same != other
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_few_rows_leave_one_to_train_on(shuffle: bool) -> None:
+    from mlapp.training.defaults import split_default_table
+
+    splits = split_default_table(table().head(3), ("y",), test_size=0.9, shuffle=shuffle)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 1, "test": 2}
+
+
 def test_a_class_keeps_its_share_in_both_splits() -> None:
     from mlapp.training.defaults import split_default_table
 
