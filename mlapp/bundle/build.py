@@ -1,4 +1,4 @@
-"""Create a bundle of a project and one version of its model."""
+"""Builds a bundle of a project and one version of its model."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def build_bundle(
     has_model: bool = True,
     warn: Reporter,
 ) -> Bundle:
-    """Bundle a project. The same project results in the same bundle, which is created only once.
+    """Bundle a project. The same input always results in the same bundle, which is created only once.
 
     Args:
         model: a version, alias or `latest` of the store.
-        settings_of: the key of `environments:` with the settings that the bundle serves with.
+        settings_of: the key of `environments:` with the settings for serving.
         output: the parent folder of the bundle; by default `.mlapp/bundles` of the project.
         upgrade: resolve the requirements again, to the newest compatible versions.
         has_model: whether to include the version. Without it, versions with the same libraries share a bundle.
@@ -110,11 +110,12 @@ def build_bundle(
 
 @dataclass(frozen=True)
 class _BundlePlan:
-    """What goes into a bundle, and the folder in which it is assembled.
+    """The content of a bundle, and the folder in which it is assembled.
 
     Attributes:
         manifest: of the version that determines the libraries.
-        version: that version if the bundle includes it.
+        version: that version; None if the bundle does not include it.
+        staging: the folder in which the bundle is assembled.
     """
 
     project: Project
@@ -182,7 +183,7 @@ def _publish_bundle(plan: _BundlePlan, content: BundleManifest) -> Bundle:
         try:
             plan.staging.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another build was faster
+            if not folder.is_dir():  # otherwise, another build has just created it
                 raise
     return open_bundle(folder)
 
@@ -210,10 +211,10 @@ def _copy_bundle_code(project: Project, target: Path, warn: Reporter) -> None:
 
 
 def _warn_of_bundled_credentials(code: Path, warn: Reporter) -> None:
-    """Warn about plain-text passwords in URLs, such as of a package index or a database: they would be shipped."""
+    """Warn about plain-text passwords in URLs, such as those of a package index or a database."""
     for file in sorted(code.rglob("*")):
-        is_looked_at = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
-        if is_looked_at and PASSWORD_IN_URL.search(file.read_text(encoding="utf-8", errors="replace")):
+        is_searched = file.suffix in WRITTEN_BY_HAND and file.is_file() and file.stat().st_size <= secrets.READ
+        if is_searched and PASSWORD_IN_URL.search(file.read_text(encoding="utf-8", errors="replace")):
             name = file.relative_to(code).as_posix()
             warn(f"{name} contains a password in a URL and is part of the bundle: write ${{VARIABLE}} instead.")
 
@@ -221,7 +222,7 @@ def _warn_of_bundled_credentials(code: Path, warn: Reporter) -> None:
 def _write_bundle_store(version: ModelVersion | None, target: Path) -> None:
     """Write a store with only this version, or without versions.
 
-    Its files are hard links if the file system allows it, because a store never modifies files.
+    The files are hard links if the file system supports them, because a store never modifies files.
     """
     target.mkdir()
     (target / "store.json").write_bytes(msgspec.json.encode({"format": STORE_FORMAT}))
@@ -245,7 +246,7 @@ def _write_bundle_store(version: ModelVersion | None, target: Path) -> None:
 
 
 def _write_bundle_aliases(project: Project, version: ModelVersion, target: Path) -> None:
-    """Point every alias of the store at the version in the bundle, because a site requests its model by alias."""
+    """Point all aliases of the store at the version in the bundle, because a WSGI site requests its model by alias."""
     entry = msgspec.json.encode(AliasEntry(version.version, version.manifest.created))
     for alias in {PRODUCTION, *project.store.aliases(version.app, [])}:
         file = target / version.app / "aliases" / alias / format_number_name(1)
@@ -257,25 +258,28 @@ def _warn_of_library_differences(
     model: Manifest, packages: Iterable[LockedPackage], python: str, warn: Reporter
 ) -> None:
     locked = {package.name: package.version for package in packages}
-    for library, trained in model.libraries.items():
-        here = locked.get(canonicalize_name(library))
-        if here is not None and strip_build_version(here) != strip_build_version(trained):
-            warn(f"The image has {library} {here}, but {trained} trained the model. Pin it, or train again.")
+    for library, training_version in model.libraries.items():
+        image_version = locked.get(canonicalize_name(library))
+        if image_version is not None and strip_build_version(image_version) != strip_build_version(training_version):
+            warn(
+                f"The image has {library} {image_version}, but {training_version} trained the model. "
+                "Pin it, or train again."
+            )
     if python.split(".") != model.python.split(".")[:2]:
         warn(f"The image has Python {python}, but {model.python} trained the model.")
 
 
 def _compute_bundle_time(root: Path, model: Manifest | None) -> int:
     """The bundle's creation time as Unix time in seconds, computed from its content instead of the clock."""
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given is not None:
-        seconds = parse_plain_integer(given)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is not None:
+        seconds = parse_plain_integer(epoch)
         if seconds is None:
-            raise ConfigError(f"SOURCE_DATE_EPOCH is '{given}'.", "Set it to whole seconds since 1970, or unset it.")
+            raise ConfigError(f"SOURCE_DATE_EPOCH is '{epoch}'.", "Set it to whole seconds since 1970, or unset it.")
         return seconds
-    committed = provenance.query_git(root, "log", "-1", "--format=%ct")
-    trained = int(model.created.timestamp()) if model else 0
-    return max(trained, int(committed) if committed.isdecimal() else 0)
+    commit_time = provenance.query_git(root, "log", "-1", "--format=%ct")
+    training_time = int(model.created.timestamp()) if model else 0
+    return max(training_time, int(commit_time) if commit_time.isdecimal() else 0)
 
 
 def _read_bundle_git_remote(root: Path) -> str | None:
@@ -288,8 +292,8 @@ def _read_bundle_git_remote(root: Path) -> str | None:
 
 def describe_bundle_files(folder: Path) -> dict[str, BundleFile]:
     """The files of a bundle under construction: path → entry of the manifest."""
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    return {path.relative_to(folder).as_posix(): _make_bundle_file(path) for path in found}
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {path.relative_to(folder).as_posix(): _make_bundle_file(path) for path in paths}
 
 
 def _make_bundle_file(path: Path) -> BundleFile:

@@ -1,4 +1,4 @@
-"""The bundle's format, and opening a bundle.
+"""Opens bundles, and defines their format.
 
 <app>-<version>-<hash>/
     bundle.json           the manifest: the content, with the SHA-256 of every file
@@ -62,16 +62,16 @@ class BundleFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Content of a bundle. It depends on nothing else, so that the same project results in the same bundle.
+    """The content of a bundle. It depends only on the project, so that the same project results in the same bundle.
 
     Attributes:
-        version: the model version in it; 0 if it has none, because a platform mounts one: see `mounted_model`.
-        created: Unix time in seconds: `SOURCE_DATE_EPOCH`, or the later time of the commit and the model.
+        version: the model version in the bundle; 0 if it has none, because a platform mounts one: see `mounted_model`.
+        created: Unix time in seconds: `SOURCE_DATE_EPOCH`, or the time of the commit or the model, whichever is later.
         python: the required minor version of Python, such as 3.11.
         mlapp: the version of mlapp that serves it.
         requirements: the source of the requirements: a file of the project, or the model.
         source: the URL of the git repository's `origin`, without credentials.
-        environment: the key of `environments:` in mlapp.yaml with the settings that it serves with.
+        environment: the key of `environments:` in mlapp.yaml with the settings for serving.
         files: path in the bundle → file, for every file except the manifest.
     """
 
@@ -129,7 +129,7 @@ class Bundle:
 
     @property
     def served_project(self) -> Project:
-        """Same as `project`, but requires a model to serve.
+        """Same as `project`, but with a check that there is a model to serve.
 
         Raises:
             StoreError: the bundle has no model, and none is mounted.
@@ -205,13 +205,13 @@ def _read_bundle_manifest(path: Path) -> BundleManifest:
 
 def _check_bundle_file(path: Path, sha256: str, folder: Path) -> None:
     try:
-        found = hash_bundle_file(path)
+        digest = hash_bundle_file(path)
     except OSError:
         raise BundleError(
             f"{path.relative_to(folder)} is missing from {folder}.",
             "Build the bundle again: mlapp build --bundle-only.",
         ) from None
-    if found != sha256:
+    if digest != sha256:
         raise BundleError(
             f"{path.relative_to(folder)} in {folder} was changed after the bundle was created.",
             "Bundles are immutable: change the project, and create another bundle.",

@@ -1,7 +1,7 @@
-"""The model's conversion to ONNX in a bundle, for `serve.runtime: onnx`.
+"""Adds the model's conversion to ONNX to a bundle, for `serve.runtime: onnx`.
 
-The bundle's server reads it, so that it starts without the model's framework and without the converter. The framework
-is left out of the bundle's requirements, unless the app itself imports it.
+With it, the bundle's server starts without the model's framework and without the converter. The bundle's requirements
+do not contain the framework, unless the app itself imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlapp.project import Project
 from mlapp.store import ModelVersion
 
 RUNTIME = ("onnx", "onnxruntime")
-"""Packages that can be needed to run a conversion."""
+"""Packages that can be required to run a conversion."""
 
 TIMEOUT = 600
 REPORT = "import sys; from mlapp.bundle import conversion; conversion.report_conversion_imports(*sys.argv[1:])"
@@ -40,9 +40,9 @@ def write_bundle_conversion(project: Project, version: ModelVersion, target: Pat
         return libraries
     from mlapp.onnx_conversion import find_onnx_conversion, load_onnx_conversion
 
-    kept = project.root / ".mlapp" / "onnx"
-    load_onnx_conversion(project.app, version, kept)
-    file = find_onnx_conversion(project.app, version, kept)
+    cache = project.root / ".mlapp" / "onnx"
+    load_onnx_conversion(project.app, version, cache)
+    file = find_onnx_conversion(project.app, version, cache)
     if file is None:
         return libraries
     (target / CONVERSIONS).mkdir()
@@ -62,21 +62,21 @@ def report_conversion_imports(root: str, environment: str, version: str) -> None
     predictor = load_onnx_conversion(project.app, stored, project.root / ".mlapp" / "onnx")
     predictor.predict(draw_conversion_rows(predictor.schema.features))
     modules = {name.partition(".")[0] for name in sys.modules}
-    found = {each for name, owners in packages_distributions().items() if name in modules for each in owners}
-    sys.stdout.write(f"\n{msgspec.json.encode(sorted(found)).decode()}\n")
+    distributions = {each for name, owners in packages_distributions().items() if name in modules for each in owners}
+    sys.stdout.write(f"\n{msgspec.json.encode(sorted(distributions)).decode()}\n")
 
 
 def _select_conversion_libraries(
     project: Project, version: ModelVersion, libraries: Mapping[str, str]
 ) -> dict[str, str]:
-    """Those of the libraries that a new process imports to serve the conversion."""
+    """The libraries that a new process imports when it serves the conversion."""
     command = [sys.executable, "-c", REPORT, str(project.root), project.environment or "", str(version.version)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)  # noqa: S603
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)  # noqa: S603
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise BundleError(
             f"The app cannot predict with its model converted to ONNX: {reason}",
             "Reproduce it with `mlapp serve --runtime onnx`, or set serve.runtime to native in mlapp.yaml.",
         )
-    imported = msgspec.json.decode(done.stdout.splitlines()[-1], type=set[str])
+    imported = msgspec.json.decode(process.stdout.splitlines()[-1], type=set[str])
     return {name: number for name, number in libraries.items() if name in imported}

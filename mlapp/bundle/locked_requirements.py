@@ -1,4 +1,4 @@
-"""The requirements of a bundle: locked with hashes, and the wheels that no index has."""
+"""Writes the requirements of a bundle: locked with hashes, and as wheels for packages that no index has."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def write_bundle_requirements(
     image = project.settings.image
     if not all(part.isdecimal() for part in python.split(".")) or python.count(".") != 1:
         raise ConfigError(f"image.python: '{python}' is not a minor version of Python.", "Write it as '3.11'.")
-    found = read_declared_requirements(project.root, image, python)
-    if found is None:
+    declared = read_declared_requirements(project.root, image, python)
+    if declared is None:
         warn("The project has no requirements.txt, pyproject.toml or lock: the image gets only the model's libraries.")
-    elif found.names_foreign:
+    elif declared.has_unrelated_mlapp:
         raise BundleError(
-            f"{found.source} names 'mlapp', which is an unrelated package on PyPI.",
+            f"{declared.source} names 'mlapp', which is an unrelated package on PyPI.",
             f"Replace it with {distribution.NAME}, with the same extras.",
         )
-    entries = []
+    wheels = []
     if self_wheel.is_installed_from_index():
         requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
     else:
         wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
         requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
-        entries.append(wheel)
+        wheels.append(wheel)
     locked = resolve_requirements(
-        found,
+        declared,
         requirement,
         libraries,
         root=project.root,
@@ -70,7 +70,7 @@ def write_bundle_requirements(
         upgrade=upgrade,
     )
     packages = list(locked.packages)
-    for built in source_wheels.build_source_wheels(
+    for source_wheel in source_wheels.build_source_wheels(
         locked.sources,
         staging / bundle.WHEELS,
         root=project.root,
@@ -78,24 +78,24 @@ def write_bundle_requirements(
         image=image,
         cache=project.root / ".mlapp" / "wheels",
     ):
-        entries.append(built.file)
-        packages.append(LockedPackage(Requirement(f"{built.name}=={built.version}"), ()))
+        wheels.append(source_wheel.file)
+        packages.append(LockedPackage(Requirement(f"{source_wheel.name}=={source_wheel.version}"), ()))
     lines = [
-        *(found.indexes if found else ()),
-        *_copy_local_wheels_to_bundle(found.folders if found else (), locked.packages, staging / bundle.WHEELS),
-        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{hash_bundle_file(wheel)}" for wheel in entries),
+        *(declared.indexes if declared else ()),
+        *_copy_local_wheels_to_bundle(declared.folders if declared else (), locked.packages, staging / bundle.WHEELS),
+        *(f"./{bundle.WHEELS}/{wheel.name} --hash=sha256:{hash_bundle_file(wheel)}" for wheel in wheels),
         *map(str, locked.packages),
     ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return packages, found.source if found else "the model"
+    return packages, declared.source if declared else "the model"
 
 
 def _copy_local_wheels_to_bundle(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:
     """Copy the packages' files from local folders into the bundle; returns the requirements option for them."""
     needed = {digest for package in packages for digest in package.hashes}
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
-    found = [file for file in files if hash_bundle_file(file) in needed]
-    for file in found:
+    wheels = [file for file in files if hash_bundle_file(file) in needed]
+    for file in wheels:
         target.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.name)
-    return [f"--find-links ./{bundle.WHEELS}"] if found else []
+    return [f"--find-links ./{bundle.WHEELS}"] if wheels else []

@@ -1,4 +1,4 @@
-"""The locks of uv, Poetry and PDM, as exact requirements."""
+"""Reads the lock files of uv, Poetry and PDM as exact requirements."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def load_toml(file: Path) -> dict[str, Any]:
 
 
 def _find_uv_lock(root: Path) -> Path | None:
-    """The lock of the project, or of its workspace."""
+    """The uv.lock of the project, or of its workspace."""
     if (root / "uv.lock").is_file():
         return root / "uv.lock"
     for folder in root.parents if (root / "pyproject.toml").is_file() else ():
@@ -98,7 +98,7 @@ def _find_uv_lock(root: Path) -> Path | None:
 
 def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackage]:
     options = ["--frozen", "--no-default-groups", "--no-emit-project", "--no-annotate", "--no-header", "--quiet"]
-    text = uv.run_uv(["export", *options], folder=root, image=image, doing=f"Reading {lock.name}")
+    text = uv.run_uv(["export", *options], folder=root, image=image, activity=f"Reading {lock.name}")
     indexes: dict[tuple[str, str], str | None] = {}
     for package in load_toml(lock).get("package", []):
         registry = package.get("source", {}).get("registry", PYPI)
@@ -111,7 +111,7 @@ def _read_uv_lock(lock: Path, root: Path, image: Image) -> Iterator[PinnedPackag
 
 
 def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
-    """Read Poetry's lock, which has groups per package since 2.0, one category until 1.4, and neither in between."""
+    """Read Poetry's lock. Packages have groups since Poetry 2.0, a category until 1.4, and neither in between."""
     packages = load_toml(lock).get("package", [])
     if packages and not any("groups" in package or "category" in package for package in packages):
         needed = _collect_locked_names(lock.with_name("pyproject.toml"), packages, python)
@@ -123,27 +123,27 @@ def _read_poetry_lock(lock: Path, python: str) -> Iterator[PinnedPackage]:
 
 def _collect_locked_names(pyproject: Path, packages: list[dict[str, Any]], python: str) -> set[str]:
     """The names of the requirements in pyproject.toml and of their transitive dependencies on Linux."""
-    asked = (
+    dependencies = (
         load_toml(pyproject).get("tool", {}).get("poetry", {}).get("dependencies", {}) if pyproject.is_file() else {}
     )
     needs: dict[str, list[tuple[str, Any]]] = {}
     for package in packages:
         needs.setdefault(canonicalize_name(package["name"]), []).extend((package.get("dependencies") or {}).items())
-    waiting = [(name, wanted, "") for name, wanted in asked.items()]
-    found: set[tuple[str, str]] = set()
-    while waiting:
-        name, wanted, of_extra = waiting.pop()
-        for table in wanted if isinstance(wanted, list) else [wanted]:
+    pending = [(name, declaration, "") for name, declaration in dependencies.items()]
+    visited: set[tuple[str, str]] = set()
+    while pending:
+        name, declaration, of_extra = pending.pop()
+        for table in declaration if isinstance(declaration, list) else [declaration]:
             if not isinstance(table, Mapping):
                 table = {}
             if not _is_lock_marker_true(table.get("markers"), python, of_extra):
                 continue
             for extra in ("", *table.get("extras", ())):
-                known = canonicalize_name(name), extra
-                if known not in found and known[0] in needs:
-                    found.add(known)
-                    waiting += [(*need, extra) for need in needs[known[0]]]
-    return {name for name, _ in found}
+                node = canonicalize_name(name), extra
+                if node not in visited and node[0] in needs:
+                    visited.add(node)
+                    pending += [(*need, extra) for need in needs[node[0]]]
+    return {name for name, _ in visited}
 
 
 def _is_lock_marker_true(marker: str | None, python: str, extra: str) -> bool:
@@ -158,7 +158,7 @@ def _is_lock_entry_needed(package: Mapping[str, Any]) -> bool:
 
 
 def _pin_locked_package(package: Mapping[str, Any], root: Path) -> PinnedPackage:
-    """A package in a lock of Poetry or PDM, which use slightly different keys."""
+    """A package in a lock of Poetry or PDM, which use similar keys."""
     name, version = canonicalize_name(package["name"]), str(package["version"])
     source = package.get("source") or {}
     address = package.get("git") or package.get("path") or package.get("url") or source.get("url") or ""

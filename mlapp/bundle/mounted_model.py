@@ -1,4 +1,4 @@
-"""A model version that a platform mounts beside the image, such as KServe's storage initializer at /mnt/models.
+"""Finds a model version that a platform mounts into the container, as KServe's storage initializer does at /mnt/models.
 
 `MLAPP_MODEL_FOLDER` is the folder of the version's files, `MLAPP_MODEL_MANIFEST` their manifest: as in any store, each
 file is checked against its SHA-256 before it is loaded. Without a manifest, the files must be those of the version in
@@ -22,18 +22,20 @@ from mlapp.store.numbered_names import format_number_name
 FOLDER = "MLAPP_MODEL_FOLDER"
 MANIFEST = "MLAPP_MODEL_MANIFEST"
 INIT_MODE = "MODEL_INIT_MODE"
-"""Set to `async` by KServe for a model in an OCI image: a sidecar makes the folder after the server has started."""
-APPEARS_WITHIN = 60.0
+"""KServe sets this to `async` for a model in an OCI image: a sidecar creates the folder after the server starts."""
+MOUNT_TIMEOUT = 60.0
 """Seconds to wait for that folder."""
 
 
-def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[str, str]) -> tuple[Path, int] | None:
+def find_mounted_store(
+    app: str, bundled_store: Path, version: int, environment: Mapping[str, str]
+) -> tuple[Path, int] | None:
     """A store with only the mounted version, and the version's number; None if nothing is mounted.
 
     Args:
         app: the app of the bundle.
-        own: the bundle's own store.
-        version: the version in it; 0 if it has none.
+        bundled_store: the bundle's own store.
+        version: the version in the bundle; 0 if it has none.
 
     Raises:
         StoreError: the folder does not exist, or its manifest cannot be read or belongs to another app.
@@ -54,7 +56,7 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
             f"{FOLDER} names {folder}, but the version of its files is unknown.",
             f"Set {MANIFEST} to the version's manifest: this image has none.",
         )
-    file = Path(environment.get(MANIFEST) or own / app / "versions" / format_number_name(version))
+    file = Path(environment.get(MANIFEST) or bundled_store / app / "versions" / format_number_name(version))
     try:
         content = file.read_bytes()
         manifest = msgspec.json.decode(content, type=Manifest)
@@ -77,11 +79,11 @@ def find_mounted_store(app: str, own: Path, version: int, environment: Mapping[s
 
 
 def _wait_for_model_folder(folder: Path) -> None:
-    """Wait until `folder` is a folder, or the time is over.
+    """Wait until `folder` exists, or until the timeout.
 
-    KServe's folder is a link into the file system of another process, `/proc/7/root/models`. Resolving it would give
-    `/models`, which this container does not have.
+    KServe's folder is a link into the file system of another process, such as `/proc/7/root/models`. It must not be
+    resolved, because the result `/models` does not exist in this container.
     """
-    end = time.monotonic() + APPEARS_WITHIN
+    end = time.monotonic() + MOUNT_TIMEOUT
     while not folder.is_dir() and time.monotonic() < end:
         time.sleep(0.2)

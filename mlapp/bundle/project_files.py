@@ -1,4 +1,4 @@
-"""Find the files of a project's code: those that git tracks or does not ignore, without those in `.dockerignore`."""
+"""Finds the files of a project's code: those that git does not ignore, except for those in `.dockerignore`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mlapp.path_patterns import compile_path_pattern
 from mlapp.reporting import Reporter
 
 LARGE = 100 * 1024**2
-"""Minimum bytes of a code file for a warning."""
+"""Size in bytes from which a file causes a warning."""
 
 HUGE = 2 * 1024**3
-"""Minimum bytes of a file that is only shipped if `image.include` names it."""
+"""Size in bytes from which a file is left out unless `image.include` names it."""
 
 NEVER = (".git", ".mlapp", ".venv", "__pycache__", "*.egg-info")
 """Names of files and folders that are never part of the code. setuptools writes an egg-info to folders in the
-requirements, so the first build would change the content of the second one."""
+requirements, so that one build would change the content of the next."""
 
-SHOWN = 10
+MAX_NAMES = 10
 """Maximum number of files with secrets in an error."""
 
 
@@ -45,9 +45,9 @@ def find_project_files(
         include: globs of ignored files to include anyway.
         leave_out: a folder to always exclude: the model store.
         dockerignore: whether to exclude the files in `.dockerignore`.
-        needed: essential files, such as the app's: one with a secret is an error instead of being excluded.
-        refuse_tracked_secrets: whether a file with a secret that git tracks is an error; otherwise it is included.
-        warn: receives one line per file that is excluded or suspiciously large.
+        needed: essential files, such as the app's. If one has a secret, this is an error instead of leaving it out.
+        refuse_tracked_secrets: whether a secret in a file that git tracks is an error; otherwise, the file is included.
+        warn: receives one line for each file that is left out or very large.
 
     Raises:
         BundleError: git is missing, a file is unreadable, a name is not UTF-8, or git tracks a file with a secret.
@@ -56,7 +56,7 @@ def find_project_files(
     included = {path.relative_to(root) for glob in include for path in _expand_project_file_glob(root, glob)}
     tracked, others = _list_git_files(root)
     dockerignored = _read_dockerignore(root) if dockerignore else lambda _: False
-    found, refused = [], []
+    files, refused = [], []
     for path in sorted(tracked | others | included):
         absolute = root / path
         if _is_generated_file(path) or (leave_out and absolute.is_relative_to(leave_out)):
@@ -67,22 +67,23 @@ def find_project_files(
             continue
         reason = None if path in included else _find_secret_reason(root, path)
         if reason is None or (path in tracked and not refuse_tracked_secrets):
-            found.append(path)
+            files.append(path)
         elif path in tracked or path in needed:
             refused.append(f"{path} ({reason})")
         else:
-            said = "" if reason == secrets.BY_NAME else f" ({reason})"
+            detail = "" if reason == secrets.BY_NAME else f" ({reason})"
             warn(
-                f"{path} looks like a secret{said} and is left out. "
+                f"{path} looks like a secret{detail} and is left out. "
                 "To ship it, list it under image.include in mlapp.yaml."
             )
     if refused:
         raise BundleError(
-            f"The bundle would contain secrets: {'; '.join(refused[:SHOWN])}{', …' if len(refused) > SHOWN else ''}.",
+            f"The bundle would contain secrets: {'; '.join(refused[:MAX_NAMES])}"
+            f"{', …' if len(refused) > MAX_NAMES else ''}.",
             "Remove them from the files and git, and rotate them; pass them to the server as environment variables. "
             "To exclude files, list them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
         )
-    return found
+    return files
 
 
 def _find_secret_reason(root: Path, path: Path) -> str | None:
@@ -110,7 +111,7 @@ def _is_shippable_file(root: Path, path: Path, is_included: bool, warn: Reporter
     if absolute.is_symlink():
         return _is_within_project(root, path, warn)
     if not absolute.is_file():
-        return False  # tracked, but deleted
+        return False  # tracked by git, but deleted
     size = absolute.stat().st_size
     if size >= HUGE and not is_included:
         warn(
@@ -137,14 +138,14 @@ def _is_within_project(root: Path, path: Path, warn: Reporter) -> bool:
 
 
 def _expand_project_file_glob(root: Path, glob: str) -> list[Path]:
-    found = [file for path in root.glob(glob) for file in _walk_project_files(path)]
-    if not found:
+    files = [file for path in root.glob(glob) for file in _walk_project_files(path)]
+    if not files:
         raise BundleError(f"image.include: nothing matches '{glob}' in {root}.", "Fix the glob in mlapp.yaml.")
-    return [file for file in found if file.is_symlink() or file.is_file()]
+    return [file for file in files if file.is_symlink() or file.is_file()]
 
 
 def _walk_project_files(path: Path) -> Iterable[Path]:
-    """All paths below a folder. As in git, a link to a folder is one file: its target can contain the link itself."""
+    """All paths in a folder. As in git, a link to a folder is a file, because its target can contain the link."""
     return path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
 
 
@@ -170,19 +171,19 @@ def _split_git_output(listing: bytes) -> set[Path]:
 def _run_git_in_project(folder: Path, arguments: list[str], check: bool = True) -> bytes:
     command = ["git", *arguments]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)  # noqa: S603
+        process = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)  # noqa: S603
     except FileNotFoundError:
         raise BundleError("git is not installed; mlapp needs it to list the project's files.", "Install git.") from None
-    if check and done.returncode:
-        reason = os.fsdecode(done.stderr).strip().partition("\n")[0]
+    if check and process.returncode:
+        reason = os.fsdecode(process.stderr).strip().partition("\n")[0]
         raise BundleError(
             f"git cannot list the files of {folder}: {reason}", "Run `git status` there, and fix what it reports."
         )
-    return done.stdout
+    return process.stdout
 
 
 def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
-    """A predicate for paths excluded by `.dockerignore`, by Docker's rules: patterns from the root, last match wins."""
+    """A predicate for excluded paths, by Docker's rules: patterns start at the root, and the last match wins."""
     file = root / ".dockerignore"
     if not file.is_file():
         return lambda path: False
@@ -190,16 +191,16 @@ def _read_dockerignore(root: Path) -> Callable[[Path], bool]:
     for line in file.read_text(encoding="utf-8").splitlines():
         pattern = line.strip()
         if pattern and not pattern.startswith("#"):
-            negated = pattern.startswith("!")
+            is_negated = pattern.startswith("!")
             path = os.path.normpath(pattern.lstrip("!").strip().strip("/"))
-            rules.append((compile_path_pattern(path), negated))
+            rules.append((compile_path_pattern(path), is_negated))
 
     def is_ignored(path: Path) -> bool:
-        ignored = False
-        for expression, negated in rules:
+        result = False
+        for expression, is_negated in rules:
             parts = PurePosixPath(path).parts
             if any(expression.fullmatch("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
-                ignored = not negated
-        return ignored
+                result = not is_negated
+        return result
 
     return is_ignored

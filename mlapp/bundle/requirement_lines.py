@@ -1,4 +1,4 @@
-"""The lines of a locked requirements file: packages with exact versions and hashes, and sources without an index."""
+"""Parses the lines of a locked requirements file: packages with exact versions and hashes, and other sources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACE = re.compile(r"(?:(?:-e|--editable)[\s=]+)?([^-\s].*?)(?:#egg=.*|\s+;.*)?"
 """A line with a folder or file instead of a package."""
 
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""Suffixes that mark a line as a file, even if it could be a package's name."""
+"""Suffixes of lines that are files, even if they could be the name of a package."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def list_source_requirement_lines(text: str) -> Iterator[str]:
     """Requirements that come from no index, in uv's form: a path, or `name @ git+https://…@commit`."""
     for line, _ in _join_continued_lines(text):
         requirement = _parse_requirement_line(line)
-        if requirement is None and (named := PLACE.fullmatch(line)):
-            yield named.group(1)
+        if requirement is None and (match := PLACE.fullmatch(line)):
+            yield match.group(1)
         elif requirement is not None and _is_source_requirement_line(requirement):
             requirement.marker = None
             yield str(requirement)
@@ -69,27 +69,29 @@ def list_source_requirement_lines(text: str) -> Iterator[str]:
 
 def resolve_requirement_folder(source: str, root: Path) -> Path | None:
     """The folder or file of a source, relative to the project in `root`; None for a git URL."""
-    named = expand_requirement_variables(source.partition(" @ ")[2] or source, root)
-    if "://" not in named and not named.startswith("file:"):
-        return (root / named).resolve()
-    address = urlsplit(named)
+    location = expand_requirement_variables(source.partition(" @ ")[2] or source, root)
+    if "://" not in location and not location.startswith("file:"):
+        return (root / location).resolve()
+    address = urlsplit(location)
     return (root / unquote(address.path)).resolve() if address.scheme == "file" else None
 
 
 def expand_requirement_variables(place: str, root: Path) -> str:
     """Expand environment variables in a location in a requirements file; as in uv, only the form `${NAME}`."""
-    known = {"PROJECT_ROOT": str(root), **os.environ}
-    return re.sub(r"\$\{([A-Z0-9_]+)\}", lambda match: known.get(match.group(1), match.group()), place)
+    variables = {"PROJECT_ROOT": str(root), **os.environ}
+    return re.sub(r"\$\{([A-Z0-9_]+)\}", lambda match: variables.get(match.group(1), match.group()), place)
 
 
 def select_requirements_for_python(packages: list[LockedPackage], python: str) -> Iterator[LockedPackage]:
-    """The packages that Linux with this Python needs; markers are kept only if machines differ.
+    """The packages that Linux with this Python needs. Markers are removed unless the machines differ.
 
     The base image's patch release is unknown, so packages for early patch releases, such as backports, are included.
     """
-    late = {package.name for package in packages if any(_evaluate_requirement_marker(package, f"{python}.99").values())}
+    late_names = {
+        package.name for package in packages if any(_evaluate_requirement_marker(package, f"{python}.99").values())
+    }
     for package in packages:
-        answers = _evaluate_requirement_marker(package, f"{python}.99" if package.name in late else f"{python}.0")
+        answers = _evaluate_requirement_marker(package, f"{python}.99" if package.name in late_names else f"{python}.0")
         if not any(answers.values()):
             continue
         if all(answers.values()):

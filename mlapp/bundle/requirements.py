@@ -1,4 +1,4 @@
-"""The requirements of a project, from its lock, its requirements.txt or its pyproject.toml."""
+"""Reads the requirements of a project from its lock file, requirements.txt or pyproject.toml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INCLUDED = re.compile(
 )
 INDEX = re.compile(r"^\s*(-i|--index-url|--extra-index-url|-f|--find-links)[ =]\s*(\S+)", re.MULTILINE)
 
-FOREIGN = re.compile(r"^\s*[\"']?mlapp\s*(\[[^]]*\]\s*)?([=<>~!]=|[<>@;,\"'#]|$)", re.MULTILINE | re.IGNORECASE)
+UNRELATED_MLAPP = re.compile(r"^\s*[\"']?mlapp\s*(\[[^]]*\]\s*)?([=<>~!]=|[<>@;,\"'#]|$)", re.MULTILINE | re.IGNORECASE)
 """A requirement of `mlapp`, the unrelated package on PyPI."""
 
 LONG = {"-i": "--index-url", "-f": "--find-links"}
@@ -28,7 +28,7 @@ class DeclaredRequirements:
     """The project's requirements from the file `source`: as `lines`, or in a `file` that uv reads directly.
 
     Attributes:
-        text: everything that determines the resolution: the same text resolves in the same way.
+        text: everything that determines the resolution, so that equal texts have equal resolutions.
         hashes: name and version → the SHA-256 of each of its files, if the file contains them.
         indexes: lines of a requirements file with package indexes, such as `--extra-index-url https://…`.
         folders: local folders with packages.
@@ -43,9 +43,9 @@ class DeclaredRequirements:
     folders: tuple[Path, ...] = ()
 
     @property
-    def names_foreign(self) -> bool:
-        """Whether they contain `mlapp`, an unrelated package on PyPI."""
-        return FOREIGN.search(self.text) is not None
+    def has_unrelated_mlapp(self) -> bool:
+        """Whether they contain `mlapp`, which is an unrelated package on PyPI."""
+        return UNRELATED_MLAPP.search(self.text) is not None
 
 
 def read_declared_requirements(root: Path, image: Image, python: str) -> DeclaredRequirements | None:
@@ -57,9 +57,9 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
     Raises:
         BundleError: a file is invalid, or refers to a missing file.
     """
-    found = lockfiles.read_lockfile(root, image, python)
-    if found is not None:
-        file, pinned = found
+    lock = lockfiles.read_lockfile(root, image, python)
+    if lock is not None:
+        file, pinned = lock
         lines = tuple(each.line for each in pinned)
         hashes = {(each.name, each.version): each.hashes for each in pinned if each.hashes}
         urls = dict.fromkeys(each.index for each in pinned if each.index)
@@ -90,7 +90,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
 
 
 def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
-    """The text of a requirements file with its local includes; remote includes are left to uv."""
+    """The text of a requirements file with its local includes. uv reads remote includes."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -110,14 +110,14 @@ def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...]
 
 
 def _find_requirement_index_options(text: str) -> Iterator[str]:
-    """The options with locations of packages."""
+    """The options for remote package indexes, in their long form."""
     for option, place in INDEX.findall(text):
         if "://" in place:
             yield f"{LONG.get(option, option)} {place}"
 
 
 def _find_requirement_link_folders(text: str, root: Path) -> Iterator[Path]:
-    """The local folders in which uv searches for packages."""
+    """The local folders of the option --find-links."""
     for option, place in INDEX.findall(text):
         if LONG.get(option, option) == "--find-links" and (root / place).is_dir():
             yield root / place

@@ -1,4 +1,4 @@
-"""Resolve a project's requirements to exact versions with hashes, for all platforms at once."""
+"""Resolves a project's requirements to exact versions with hashes, for all platforms at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ from mlapp.config import Image
 
 @dataclass(frozen=True)
 class Lock:
-    """The packages of a project: from an index, and from sources (`mlapp.bundle.source_wheels`)."""
+    """The resolved packages of a project.
+
+    Attributes:
+        packages: those from an index.
+        sources: folders and repositories, for `mlapp.bundle.source_wheels`.
+    """
 
     packages: tuple[LockedPackage, ...]
     sources: tuple[str, ...]
@@ -33,7 +38,7 @@ class Lock:
 
 def resolve_requirements(
     declared: DeclaredRequirements | None,
-    own: str,
+    own_requirement: str,
     trained: Mapping[str, str],
     *,
     root: Path,
@@ -44,34 +49,39 @@ def resolve_requirements(
 ) -> Lock:
     """Resolve a project's requirements, including mlapp and the libraries that its model was trained with.
 
-    If the requirements allow it, the versions are those of the training, so that the model runs with the same
-    libraries. A resolution is cached in `cache` by everything that it depends on, and repeated only if that changes or
-    with `upgrade`.
+    If the requirements permit it, the versions are those of the training, so that the model runs with the same
+    libraries. The resolution is cached, and repeated only with `upgrade` or if its inputs change.
 
     Args:
         declared: the project's own requirements, or None.
-        own: the requirement of mlapp: `mlapp-kit==1.0`, or `mlapp-kit @ file:///…` for a wheel, which is not locked.
+        own_requirement: of mlapp: `mlapp-kit==1.0`, or `mlapp-kit @ file:///…` for a wheel, which is not locked.
         trained: library → version in training.
+        cache: the folder of resolutions.
+        upgrade: resolve again, to the newest versions.
         python: the minor version of the image's Python, such as 3.11.
 
     Raises:
         UvError: no versions fit, a package does not exist, or the index cannot be reached.
     """
-    wanted = [own, *sorted(trained), *(declared.lines if declared else ())]
-    known = [own.partition(" @ ")[0], wanted[1:], declared.text if declared else "", dict(trained), python]
-    wheel = resolve_requirement_folder(own, root) if " @ " in own else None
-    hash_of_own = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else ""
-    key = json.dumps(
-        [*known, hash_of_own, image.index_url, image.extra_index_urls, uv.read_uv_version()], sort_keys=True
-    )
-    kept = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
-    text = "" if upgrade or not kept.is_file() else kept.read_text(encoding="utf-8")
+    requirements = [own_requirement, *sorted(trained), *(declared.lines if declared else ())]
+    inputs = [
+        own_requirement.partition(" @ ")[0],
+        requirements[1:],
+        declared.text if declared else "",
+        dict(trained),
+        python,
+    ]
+    wheel = resolve_requirement_folder(own_requirement, root) if " @ " in own_requirement else None
+    own_hash = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel else ""
+    key = json.dumps([*inputs, own_hash, image.index_url, image.extra_index_urls, uv.read_uv_version()], sort_keys=True)
+    cached_file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
+    text = "" if upgrade or not cached_file.is_file() else cached_file.read_text(encoding="utf-8")
     if not text.startswith(_stamp_resolved_sources(text, root)):
-        text = _compile_requirements(declared, wanted, trained, own, root, python, image)
+        text = _compile_requirements(declared, requirements, trained, own_requirement, root, python, image)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=cache, delete=False) as file:
             file.write(_stamp_resolved_sources(text, root) + text)
-        os.replace(file.name, kept)
+        os.replace(file.name, cached_file)
     hashes = declared.hashes if declared else {}
     packages = (
         replace(each, hashes=hashes.get((each.name, each.version), each.hashes))
@@ -83,7 +93,7 @@ def resolve_requirements(
 
 
 def _stamp_resolved_sources(text: str, root: Path) -> str:
-    """A comment that changes if the requirements of local folders and files in a resolution change."""
+    """A comment with a hash of the local folders' requirements and of the local files in a resolution."""
     digest = hashlib.sha256()
     for place in (resolve_requirement_folder(source, root) for source in list_source_requirement_lines(text)):
         for file in (place, *(place / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))) if place else ():
@@ -93,21 +103,21 @@ def _stamp_resolved_sources(text: str, root: Path) -> str:
 
 def _compile_requirements(
     declared: DeclaredRequirements | None,
-    wanted: list[str],
+    requirements: list[str],
     trained: Mapping[str, str],
-    own: str,
+    own_requirement: str,
     root: Path,
     python: str,
     image: Image,
 ) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        extra, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
-        extra.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
-        # uv prefers the versions in an existing output file, as far as the requirements allow.
+        requirements_file, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
+        requirements_file.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+        # uv prefers the versions in an existing output file if the requirements permit them.
         result.write_text("".join(f"{name}=={version}\n" for name, version in trained.items()), encoding="utf-8")
         arguments = ["pip", "compile", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
-        arguments += ["--python-version", python, "--output-file", str(result), str(extra)]
-        if " @ " in own:
+        arguments += ["--python-version", python, "--output-file", str(result), str(requirements_file)]
+        if " @ " in own_requirement:
             arguments += ["--no-emit-package", distribution.NAME]
         if declared and declared.file:
             arguments.append(str(declared.file))
@@ -115,5 +125,5 @@ def _compile_requirements(
             arguments += ["--index-strategy", "unsafe-best-match"]
         source = declared.source if declared else "the model's libraries"
         indexes = "\n".join(declared.indexes) if declared else ""
-        uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), doing=f"Resolving {source}")
+        uv.run_uv(arguments, folder=root, image=uv.add_indexes(image, indexes), activity=f"Resolving {source}")
         return result.read_text(encoding="utf-8")

@@ -75,14 +75,14 @@ CLIENT_SETTINGS = (
     ),
     *(".yarnrc", ".yarnrc.yml", "bunfig.toml", "nuget.config", "settings.xml", "gradle.properties", "*odbc.ini"),
 )
-"""Settings of package registries, proxies and databases. They are secret only if they contain a password or token,
-which has no known form; so they are also searched by the names of settings."""
+"""Settings of package registries, proxies and databases. Their passwords and tokens have no known format, so they are
+found by the names of settings."""
 
 HARMLESS = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env", "sample.env", "*.py", "*.md")
-"""Names that match the above but contain no secrets: public keys, examples, and code such as `secrets.py`."""
+"""Names that match the patterns but contain no secrets: public keys, examples, and code such as `secrets.py`."""
 
 BACKUP = re.compile(r"(~|\.(bak|backup|old|orig|save|copy|swp|tmp|\d{1,2}))$")
-"""The end of the name of a copy that an editor or a person keeps of a file."""
+"""The suffix of a backup copy of a file."""
 
 DETECTORS = {
     "aws": "AWSKeyDetector",
@@ -125,10 +125,10 @@ OWN_RULES = {
         r"\"auths\"\s*:\s*\{[^{}]*\{[^{}]*\"(?:auth|identitytoken|password)\"\s*:\s*\"[^\"]+\""
     ),
 }
-"""Secrets that detect-secrets 1.5 does not detect, or only by a header that code can quote."""
+"""Secrets that detect-secrets 1.5 does not detect, or detects only by a header that can also appear in code."""
 
-_GIVEN = r"(?![$%<>{}\s\"'])"
-"""The value is in the file, and not a reference to a variable."""
+_LITERAL_VALUE = r"(?![$%<>{}\s\"'])"
+"""The start of a literal value, as opposed to a reference to a variable."""
 ADDRESS_RULES = {
     "Password in a URL": PASSWORD_IN_URL,
     "Token in a URL": re.compile(r"://[A-Za-z0-9_\-.]{20,}@"),
@@ -137,7 +137,7 @@ CLIENT_RULES = {
     **ADDRESS_RULES,
     "Password or Token": re.compile(
         r"(?:npmauthtoken|npmauthident|_?auth_?token|password|passwd|\bpwd|\btoken)"
-        rf"(?:[\"']?\s*[:=]\s*[\"']?|\"\s+value=\"|>){_GIVEN}[^\s\"'<>]{{4,}}",
+        rf"(?:[\"']?\s*[:=]\s*[\"']?|\"\s+value=\"|>){_LITERAL_VALUE}[^\s\"'<>]{{4,}}",
         re.IGNORECASE,
     ),
 }
@@ -183,16 +183,16 @@ def detect_secret_by_content(file: Path) -> str | None:
     text = content.decode("utf-16" if is_wide else "utf-8", errors="replace")
     rules = [*_load_secret_rules(), *_select_client_secret_rules(file.name.lower()).items()]
     for kind, expression in rules:
-        found = expression.search(text)
-        if found is not None:
-            return f"line {text.count(chr(10), 0, found.start()) + 1}: {kind}"
+        match = expression.search(text)
+        if match is not None:
+            return f"line {text.count(chr(10), 0, match.start()) + 1}: {kind}"
     if file.suffix.lower() == ".pem" and not PUBLIC.search(text):
         return BY_NAME
     return next(_find_secret_api_keys(text, file), None) if file.name == config.FILE else None
 
 
 def _select_client_secret_rules(name: str) -> dict[str, re.Pattern[str]]:
-    """The rules for files of that name which programs other than mlapp read."""
+    """The rules for the settings files of other programs, by file name."""
     if any(fnmatch(name, pattern) for pattern in CLIENT_SETTINGS):
         return CLIENT_RULES
     return ADDRESS_RULES if any(fnmatch(name, pattern) for pattern in REQUIREMENTS) else {}

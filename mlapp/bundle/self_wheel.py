@@ -1,4 +1,4 @@
-"""mlapp itself as a requirement: a version on an index, or its own wheel if it was installed from elsewhere."""
+"""Provides mlapp itself for a bundle: as a version on an index, or as a wheel if it was installed from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from mlapp.distribution import LOCAL, NAME, WHEEL_NAME, version
 def is_installed_from_index() -> bool:
     """Whether the running mlapp was installed from a package index, so that its version is sufficient to install it.
 
-    Installations from a folder, a file or git are recognized by PEP 610, wheels that were packed here by their version.
+    PEP 610 identifies installations from a folder, a file or git; the version identifies wheels of `write_own_wheel`.
     """
     distribution = importlib.metadata.distribution(NAME)
     return distribution.read_text("direct_url.json") is None and not distribution.version.endswith(LOCAL)
 
 
 def format_own_version() -> str:
-    """The version for a requirement. For a wheel that is packed here, it is one that no index can have."""
+    """The version for a requirement. A wheel of `write_own_wheel` has a version that no index can have."""
     return version() if is_installed_from_index() else f"{version()}{LOCAL}"
 
 
 def write_own_wheel(folder: Path, templates: Path | None = None) -> Path:
     """Write the running mlapp as a reproducible wheel to `folder`.
 
-    It is packed from the imported files rather than built from sources, which an installation from a local folder or
-    from git may no longer have.
+    It is packed from the installed files, because the sources of an installation from a folder or git may no longer
+    exist.
 
     Args:
-        templates: the folder of the templates, for an environment that needs `mlapp init`.
+        templates: the folder of the project templates, if the environment needs `mlapp init`.
     """
     distribution = importlib.metadata.distribution(NAME)
-    packed = f"{version()}{LOCAL}"
-    info = f"{WHEEL_NAME}-{packed}.dist-info"
+    wheel_version = f"{version()}{LOCAL}"
+    info = f"{WHEEL_NAME}-{wheel_version}.dist-info"
     metadata = re.sub(
-        r"^Version: .*$", f"Version: {packed}", distribution.read_text("METADATA") or "", count=1, flags=re.MULTILINE
+        r"^Version: .*$",
+        f"Version: {wheel_version}",
+        distribution.read_text("METADATA") or "",
+        count=1,
+        flags=re.MULTILINE,
     )
     members = dict(_read_self_package_files())
     members[f"{info}/METADATA"] = metadata.encode()
     members[f"{info}/entry_points.txt"] = (distribution.read_text("entry_points.txt") or "").encode()
     if templates is not None:
         members.update(_iterate_self_package_files(templates, "mlapp/templates"))
-    return wheel.pack_wheel(folder, WHEEL_NAME, packed, members)
+    return wheel.pack_wheel(folder, WHEEL_NAME, wheel_version, members)
 
 
 def _read_self_package_files() -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,6 @@
-"""Builds requirements without an index, such as a folder or a git URL, into wheels of the bundle.
+"""Builds wheels of requirements that come from no index, such as a folder or a git URL.
 
-A hash can only pin a file, not a folder or a repository. So these become wheels, like mlapp itself if no index has it,
-and the image consists only of wheels.
+A hash can pin only a file, not a folder or a repository. With these wheels, the image is installed only from wheels.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.requirement_lines import resolve_requirement_folder
 from mlapp.config import Image
 
-HERE = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
-"""Files of a dist-info that describe the local installation, or that are written again."""
+LOCAL_RECORDS = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
+"""Files of a dist-info that describe the local installation, or that are written again for the wheel."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,22 @@ def build_source_wheels(
             continue
         if place is not None and not place.exists():
             raise BundleError(f"{source} is in the requirements but does not exist.", "Create it, or fix the path.")
-        kept = (
+        cached_folder = (
             cache
             / hashlib.sha256(
                 "\n".join([_fingerprint_source_wheel(source, place), python, uv.read_uv_version()]).encode()
             ).hexdigest()
         )
-        if not kept.is_dir():
+        if not cached_folder.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as at:
-                named = source if place is None else str(_copy_wheel_source(place, Path(at, place.name)))
-                made = _build_source_wheel(source, named, Path(at, "installed"), Path(at, "wheel"), python, image)
-                with contextlib.suppress(OSError):  # another build was faster
-                    made.parent.rename(kept)
-        (file,) = kept.glob("*.whl")
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                requirement = source if place is None else str(_copy_wheel_source(place, Path(temporary, place.name)))
+                built_wheel = _build_source_wheel(
+                    source, requirement, Path(temporary, "installed"), Path(temporary, "wheel"), python, image
+                )
+                with contextlib.suppress(OSError):  # another build has just created it
+                    built_wheel.parent.rename(cached_folder)
+        (file,) = cached_folder.glob("*.whl")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / file.name)
         name, version = file.name.split("-")[:2]
@@ -78,16 +79,16 @@ def build_source_wheels(
 
 
 def _fingerprint_source_wheel(source: str, place: Path | None) -> str:
-    """A key that changes with the source: the name with the git commit, or the sizes and times of a folder's files."""
+    """A key that changes with the source: its URL with the git commit, or the sizes and times of a folder's files."""
     if place is None:
         return source
     files = _list_source_wheel_files(place) if place.is_dir() else [Path()]
-    found = ((file, (place / file).lstat()) for file in files)
-    return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)])
+    statuses = ((file, (place / file).lstat()) for file in files)
+    return "\n".join([str(place), *(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in statuses)])
 
 
 def _copy_wheel_source(place: Path, target: Path) -> Path:
-    """Copy a source for building, as most build tools leave files behind. Includes .git for tools that use it."""
+    """Copy a source for building, as most build tools write files into it. Includes .git for tools that need it."""
     if place.is_file():
         shutil.copyfile(place, target)
         return target
@@ -100,14 +101,16 @@ def _copy_wheel_source(place: Path, target: Path) -> Path:
 
 
 def _list_source_wheel_files(place: Path) -> list[Path]:
-    """The files of a source. Ignores `.dockerignore`, because a build can need files that images do not (README)."""
+    """The files of a source, also those in `.dockerignore`: a build can need files that images do not, like README."""
     return find_project_files(place, dockerignore=False, refuse_tracked_secrets=False, warn=lambda _: None)
 
 
-def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, python: str, image: Image) -> Path:
+def _build_source_wheel(
+    source: str, requirement: str, installed: Path, folder: Path, python: str, image: Image
+) -> Path:
     arguments = ["pip", "install", "--quiet", "--no-deps", "--reinstall", "--python-version", python]
-    arguments += ["--target", str(installed), named]
-    uv.run_uv(arguments, folder=installed.parent, image=image, doing=f"Building {source}")
+    arguments += ["--target", str(installed), requirement]
+    uv.run_uv(arguments, folder=installed.parent, image=image, activity=f"Building {source}")
     (info,) = installed.glob("*.dist-info")
     name, version = info.name.removesuffix(".dist-info").split("-")
     if "Root-Is-Purelib: true" not in (info / "WHEEL").read_text(encoding="utf-8"):
@@ -118,8 +121,8 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
     members = {}
     for file in installed.rglob("*"):
         path = file.relative_to(installed)
-        is_of_here = path.parent == Path(info.name) and path.name in HERE
-        if not file.is_file() or is_of_here or path.name == ".lock" or "__pycache__" in path.parts:
+        is_local_record = path.parent == Path(info.name) and path.name in LOCAL_RECORDS
+        if not file.is_file() or is_local_record or path.name == ".lock" or "__pycache__" in path.parts:
             continue
         if path.parts[0] != "bin":
             members[path.as_posix()] = file.read_bytes()
@@ -129,7 +132,7 @@ def _build_source_wheel(source: str, named: str, installed: Path, folder: Path, 
 
 
 def _is_source_wheel_script(script: str, info: Path) -> bool:
-    """Whether a script comes from entry_points.txt; the wheel's installer creates it again."""
+    """Whether a script comes from entry_points.txt, so that the wheel's installer creates it again."""
     file = info / "entry_points.txt"
     return (
         file.is_file()

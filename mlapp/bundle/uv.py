@@ -1,4 +1,4 @@
-"""Run uv, which resolves, locks and installs packages, and shorten its errors."""
+"""Runs uv, which resolves, locks and installs packages, and shortens its errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlapp.config import Image
 from mlapp.env_vars import REFERENCE
 from mlapp.errors import ConfigError, MissingExtraError
 
-LONGEST = 900
-"""Maximum characters of uv's output in an error."""
+MAX_LENGTH = 900
+"""Maximum number of characters of uv's output in an error."""
 
 
 class UvError(BundleError):
@@ -28,27 +28,27 @@ class UvError(BundleError):
         self.detail = detail
 
 
-def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, doing: str) -> str:
+def run_uv(arguments: Sequence[str], *, folder: Path, image: Image, activity: str) -> str:
     """Run uv in `folder` with the indexes in `image:`; returns its output.
 
     Credentials are passed only in the environment, never on a command line or in a file.
 
     Args:
-        doing: the purpose, as the start of an error message: "Resolving requirements.txt".
+        activity: the start of an error message, such as "Resolving requirements.txt".
 
     Raises:
         MissingExtraError: uv is not installed. ConfigError: an index needs an unset variable. UvError: uv failed.
     """
     environ = {**os.environ, **make_index_variables(image), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [_find_uv(), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        said = done.stderr
+    process = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)  # noqa: S603
+    if process.returncode:
+        output = process.stderr
         for name in REFERENCE.findall(" ".join([image.index_url or "", *image.extra_index_urls])):
             if os.environ[name]:
-                said = said.replace(os.environ[name], "****")
-        raise _explain_uv_error(doing, said)
-    return done.stdout
+                output = output.replace(os.environ[name], "****")
+        raise _explain_uv_error(activity, output)
+    return process.stdout
 
 
 def read_uv_version() -> str:
@@ -62,10 +62,10 @@ def _find_uv() -> str:
 
         return str(find_uv_bin())
     except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-        if found is None:
+        program = shutil.which("uv")
+        if program is None:
             raise MissingExtraError("Building images", "docker") from None
-        return found
+        return program
 
 
 def make_index_variables(image: Image) -> dict[str, str]:
@@ -85,11 +85,11 @@ def make_index_variables(image: Image) -> dict[str, str]:
 def add_indexes(image: Image, text: str) -> Image:
     """`image:` extended by the indexes in a requirements file."""
     url, extra = image.index_url, list(image.extra_index_urls)
-    for option, named in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
+    for option, index_url in re.findall(r"^(--index-url|--extra-index-url) (\S+)$", text, re.MULTILINE):
         if option == "--index-url":
-            url = url or named
-        elif _strip_credentials(named) not in map(_strip_credentials, extra):  # the setting's URL can contain them
-            extra.append(named)
+            url = url or index_url
+        elif _strip_credentials(index_url) not in map(_strip_credentials, extra):  # the setting's URL can contain them
+            extra.append(index_url)
     return msgspec.structs.replace(image, index_url=url, extra_index_urls=extra)
 
 
@@ -111,27 +111,27 @@ def _expand_index_url(url: str) -> str:
     return REFERENCE.sub(expand_variable, url)
 
 
-def _explain_uv_error(doing: str, said: str) -> UvError:
-    text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", said.replace("×", "error:")).strip()
+def _explain_uv_error(activity: str, output: str) -> UvError:
+    text = re.sub(r"\s*\n\s*(?:[╰─▶│]+\s*)*", "\n", output.replace("×", "error:")).strip()
     lines = [line for line in text.splitlines() if not line.startswith(("warning:", "Resolved", "Using", "Prepared"))]
     lines = _strip_uv_traceback(lines)
     flat = " ".join(lines)
-    because = re.search(r"Because .*", flat)
-    if because:
-        reason = re.split(r"\bhint:", because.group())[0].strip()
-        absent = re.search(r"Because (\S+) was not found in the package registry", reason)
-        if absent:
+    conflict = re.search(r"Because .*", flat)
+    if conflict:
+        reason = re.split(r"\bhint:", conflict.group())[0].strip()
+        missing = re.search(r"Because (\S+) was not found in the package registry", reason)
+        if missing:
             todo = "Check the spelling of its name. If another index has it, set image.index_url in mlapp.yaml."
-            return UvError(f"{doing}: {absent.group(1)} was not found in the package index.", todo, said)
-        return UvError(f"{doing}: {_shorten_uv_text(reason)}", "Change one of the versions named above.", said)
+            return UvError(f"{activity}: {missing.group(1)} was not found in the package index.", todo, output)
+        return UvError(f"{activity}: {_shorten_uv_text(reason)}", "Change one of the versions named above.", output)
     if re.search(r"Failed to fetch|error sending request|Could not connect|dns error", flat):
-        where = re.search(r"https?://\S+", flat)
+        url = re.search(r"https?://\S+", flat)
         status = re.search(r"HTTP status \w+ \w+ \((\d+ [\w ]+)\)", flat)
         reason = status.group(1) if status else lines[-1].partition("cause: ")[2] or lines[-1]
         todo = "Check the network and image.index_url in mlapp.yaml, and its credentials."
-        return UvError(f"{doing}: {where.group().rstrip('`,)') if where else 'the index'}: {reason}", todo, said)
+        return UvError(f"{activity}: {url.group().rstrip('`,)') if url else 'the index'}: {reason}", todo, output)
     reason = "; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)
-    return UvError(f"{doing}: {_shorten_uv_text(reason)}", "Fix the requirement named above.", said)
+    return UvError(f"{activity}: {_shorten_uv_text(reason)}", "Fix the requirement named above.", output)
 
 
 def _strip_uv_traceback(lines: list[str]) -> list[str]:
@@ -145,4 +145,4 @@ def _strip_uv_traceback(lines: list[str]) -> list[str]:
 
 
 def _shorten_uv_text(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 2].rstrip() + " …"

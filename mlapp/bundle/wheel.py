@@ -1,4 +1,4 @@
-"""Pack a pure Python package as a reproducible wheel."""
+"""Packs a pure Python package as a reproducible wheel."""
 
 from __future__ import annotations
 

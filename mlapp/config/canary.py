@@ -1,4 +1,4 @@
-"""`canary:` of a target: the limits that every canary has."""
+"""The section `canary:` that all targets with canaries share."""
 
 from __future__ import annotations
 

@@ -25,19 +25,19 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
 
     Args:
         root: the folder of mlapp.yaml.
-        environment: a key of `environments:`, laid over the rest.
-        environ: the environment variables; `os.environ` when absent.
+        environment: a key of `environments:` with settings that override the others.
+        environ: the environment variables; by default, `os.environ`.
 
     Raises:
-        ConfigError: not YAML, an unknown key or environment, a value of the wrong type.
+        ConfigError: the file is not YAML, a key or the environment is unknown, or a value has the wrong type.
     """
     raw = _expand_store_setting(_read_settings_file(root / FILE))
     if environment is not None:
         environments = raw.get("environments") or {}
         if environment not in environments:
-            known = ", ".join(environments) or "none"
+            environment_list = ", ".join(environments) or "none"
             raise ConfigError(
-                f"{FILE} has no environment '{environment}'; it has {known}."
+                f"{FILE} has no environment '{environment}'; it has {environment_list}."
                 f"{suggest_nearest(environment, environments)}",
                 f"Add it under `environments:` in {root / FILE}, or choose another --env.",
             )
@@ -53,10 +53,11 @@ def load_settings(root: Path, environment: str | None = None, environ: Mapping[s
 
 
 def _refuse_blank_settings(serve: object) -> None:
-    """Refuse blank values of settings whose absence would open the server.
+    """Refuse blank values of security settings, which would leave the server open.
 
     Raises:
-        ConfigError: no key in api_keys, a blank one, or a `${VARIABLE}`; a blank host or TLS file; one of two of these.
+        ConfigError: api_keys is empty, or has a blank key or a `${VARIABLE}`; the host or a TLS file is blank; or only
+            one of the two TLS files is set.
     """
     if not isinstance(serve, Mapping):
         return
@@ -75,18 +76,18 @@ def _refuse_blank_settings(serve: object) -> None:
     for name in ("host", "tls_cert", "tls_key"):
         if name in serve and serve[name] is not None and not str(serve[name]).strip():
             raise ConfigError(f"serve.{name} is given, but it is empty.", f"Give serve.{name} a value, or remove it.")
-    given = [name for name in ("tls_cert", "tls_key") if serve.get(name) is not None]
-    if len(given) == 1:
+    tls_settings = [name for name in ("tls_cert", "tls_key") if serve.get(name) is not None]
+    if len(tls_settings) == 1:
         raise ConfigError(
-            f"serve.{given[0]} is set without the other TLS setting.",
+            f"serve.{tls_settings[0]} is set without the other TLS setting.",
             "Set both serve.tls_cert and serve.tls_key, for HTTP and gRPC.",
         )
 
 
-def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `over`: mappings are merged, anything else is replaced."""
+def merge_settings(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Override the settings in `base`: mappings are merged, other values are replaced."""
     merged = dict(base)
-    for key, value in over.items():
+    for key, value in overrides.items():
         old = merged.get(key)
         merged[key] = merge_settings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
@@ -116,7 +117,7 @@ def _read_settings_file(file: Path) -> dict[str, Any]:
 
 
 def _convert_settings_keys(value: Any) -> Any:
-    """PyYAML implements YAML 1.1, which reads the key `on` as true and `off` as false."""
+    """Undo the conversion of the keys `on` and `off` to booleans, which PyYAML's YAML 1.1 requires."""
     if isinstance(value, dict):
         return {
             ("on" if key else "off") if isinstance(key, bool) else key: _convert_settings_keys(inner)
@@ -128,19 +129,19 @@ def _convert_settings_keys(value: Any) -> Any:
 def _read_settings_variables(environ: Mapping[str, str]) -> dict[str, Any]:
     """`MLAPP_SERVE__PORT=80` as `{"serve": {"port": "80"}}`. Commas separate the items of a list."""
     raw: dict[str, Any] = {}
-    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    section_types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     for name, text in environ.items():
         if not name.startswith(PREFIX):
             continue
         path = name[len(PREFIX) :].lower().split("__")
-        if len(path) == 1 and path[0] not in known:
-            continue  # not a setting: MLAPP_TEST_… and the like
+        if len(path) == 1 and path[0] not in section_types:
+            continue  # not a setting, such as MLAPP_TEST_…
         if path == ["store"]:
             path = ["store", "url"]
-        place = raw
+        section = raw
         for key in path[:-1]:
-            place = place.setdefault(key, {})
-        place[path[-1]] = _split_settings_variable(known.get(path[0]), path[1:], text)
+            section = section.setdefault(key, {})
+        section[path[-1]] = _split_settings_variable(section_types.get(path[0]), path[1:], text)
     return raw
 
 

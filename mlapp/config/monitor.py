@@ -39,7 +39,7 @@ class Drift(Section, frozen=True):
     ] = False
 
     def __post_init__(self) -> None:
-        """See that an alarm can begin."""
+        """Check that an alarm is possible: at most as many findings as windows."""
         needed, _, windows = self.persist.partition("/")
         if int(needed) > int(windows):
             raise ValueError(f"drift.persist is {self.persist}, but 2/3 means two of three windows")
@@ -164,7 +164,7 @@ class Monitor(Section, frozen=True):
     ] = True
 
     def __post_init__(self) -> None:
-        """YAML reads `off` as false."""
+        """Check the values. `log` can be a boolean, because YAML reads `off` as false."""
         if self.log is True:
             raise ValueError("log must be 'sample', 'all' or 'off'")
         if self.url == "":
@@ -180,7 +180,7 @@ class Monitor(Section, frozen=True):
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The columns by whose values quality is measured separately."""
+        """The columns with values for which quality is measured separately."""
         return (self.segment,) if isinstance(self.segment, str) else tuple(self.segment or ())
 
     @property

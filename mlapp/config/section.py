@@ -16,7 +16,7 @@ PREFIX = "MLAPP_"
 END = r"$(?!\n)"
 """The end of a text in a pattern. `$` alone permits a line break there, which can be an instruction of a Dockerfile."""
 PATTERN = "matching regex "
-"""What msgspec says before the pattern that a text does not match."""
+"""The text before the pattern in msgspec's message for a text that does not match."""
 
 TYPES = {
     "int": "an integer",
@@ -27,7 +27,7 @@ TYPES = {
     "object": "keys and values",
     "null": "nothing",
 }
-"""YAML's names of msgspec's types."""
+"""Names for users of the types in msgspec's messages."""
 
 T = TypeVar("T")
 KEY = re.compile(r" - at `key` in `\$(.*)`$")
@@ -39,12 +39,15 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: bool = False) -> T:
-    """Turn plain data into the section `kind`, whose place in the file is `at`.
+    """Convert plain data to a section.
 
-    With `from_variables`, errors name the environment variable of the setting instead of the file.
+    Args:
+        kind: the class of the section.
+        at: the path of the section in the file.
+        from_variables: whether errors name the environment variable of a setting instead of the file.
 
     Raises:
-        ConfigError: an unknown key, with the nearest known one; a value of the wrong type, with its place.
+        ConfigError: a key is unknown (the message suggests the nearest one), or a value has the wrong type.
     """
     _refuse_unknown_section_keys(kind, raw, at, from_variables)
     try:
@@ -66,24 +69,24 @@ def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: 
 
 
 def _name_setting_variable(place: str) -> str:
-    """The environment variable of the setting at `place`, such as MLAPP_SERVE__PORT."""
+    """The environment variable of a setting, such as MLAPP_SERVE__PORT."""
     return PREFIX + place.upper().replace(".", "__")
 
 
 def _name_setting_types(detail: str) -> str:
     """msgspec's message with YAML's words for the types, such as `an integer` for `int`."""
-    return re.sub(r"`([a-z]+)( \| null)?`", lambda found: TYPES.get(found[1], found[0]), detail)
+    return re.sub(r"`([a-z]+)( \| null)?`", lambda match: TYPES.get(match[1], match[0]), detail)
 
 
 def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
-    """The message for a text that does not match its pattern, with examples instead of the pattern; and the path of the
-    text, with the key that msgspec leaves out.
+    """Message and path of a text that does not match its pattern. The message has examples instead of the pattern, and
+    the path includes the key of a mapping, which msgspec omits.
     """
     pattern, examples = next(
         (
-            found
-            for found in _iterate_section_patterns(msgspec.inspect.type_info(kind))
-            if f"{PATTERN}{found[0]!r}" in detail
+            pair
+            for pair in _iterate_section_patterns(msgspec.inspect.type_info(kind))
+            if f"{PATTERN}{pair[0]!r}" in detail
         ),
         ("", ()),
     )
@@ -101,18 +104,18 @@ def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> 
 
 
 def _name_section_entry(kind: type[Any], raw: Any, path: str, message: str) -> str:
-    """The path of a wrong value with its key, which msgspec leaves out: the first entry with the same error alone."""
+    """The path of a wrong value in a mapping, with its key, which msgspec omits: that of the first wrong entry."""
     before, _, after = path.partition("[...]")
     *names, last = before.strip(".").split(".")
     entries = raw
     for name in (*names, last):
         entries = entries[name] if isinstance(entries, Mapping) and name in entries else {}
     for key, value in entries.items() if isinstance(entries, Mapping) else ():
-        alone: Any = {last: {key: value}}
+        single_entry: Any = {last: {key: value}}
         for name in reversed(names):
-            alone = {name: alone}
+            single_entry = {name: single_entry}
         try:
-            msgspec.convert(alone, kind, strict=False)
+            msgspec.convert(single_entry, kind, strict=False)
         except msgspec.ValidationError as error:
             if str(error) == message:
                 return f"{before}.{key}{after}"
@@ -148,9 +151,9 @@ def _refuse_unknown_section_keys(kind: Any, raw: object, at: str, from_variables
 
 
 def _suggest_setting(key: str, fields: Mapping[str, Any], at: str) -> str:
-    """The setting of a similar name, or the one of this name in a section below."""
-    below = [f"{at}.{name}.{key}".lstrip(".") for name, kind in fields.items() if key in list_section_fields(kind)]
-    return suggest_nearest(key, fields) or (f" Did you mean '{below[0]}'?" if below else "")
+    """A setting with a similar name, or one with this name in a nested section."""
+    nested = [f"{at}.{name}.{key}".lstrip(".") for name, kind in fields.items() if key in list_section_fields(kind)]
+    return suggest_nearest(key, fields) or (f" Did you mean '{nested[0]}'?" if nested else "")
 
 
 def list_section_fields(kind: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Parses a YAML file of the user. A duplicate key is an error: PyYAML silently uses the last one."""
+"""Parses YAML files of the user, and refuses duplicate keys, of which PyYAML silently uses the last."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def parse_yaml(text: str, file: Path) -> Any:
     """The value of a YAML document; None if it is empty.
 
     Args:
-        file: names the text in errors.
+        file: the file of the text, for errors.
 
     Raises:
-        ConfigError: it is not YAML, or a mapping has a key twice.
+        ConfigError: the text is not YAML, or a mapping has a duplicate key.
     """
     import yaml
 
@@ -38,7 +38,7 @@ def parse_yaml(text: str, file: Path) -> Any:
 
 
 def _check_duplicate_keys(node: yaml.Node, file: Path, checked: set[int]) -> None:
-    """Check a node and what is in it, each node once: aliases repeat them."""
+    """Check a node recursively. Each node is checked once, because aliases repeat nodes."""
     import yaml
 
     if id(node) in checked or isinstance(node, yaml.ScalarNode):

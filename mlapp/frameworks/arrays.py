@@ -8,10 +8,10 @@ from mlapp.errors import DataError, ModelError
 
 
 def features_to_array(features: Any) -> Any:
-    """Features as 32-bit floats, rows first.
+    """Features as an array of 32-bit floats, with one row per row of the features.
 
     Raises:
-        DataError: a column holds values other than numbers; names it.
+        DataError: a column has values other than numbers; names it.
     """
     import numpy as np
 
@@ -27,13 +27,14 @@ def features_to_array(features: Any) -> Any:
 
 
 def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
-    """The target as numbers, and its labels if it is a class. Then the numbers are indexes of the labels.
+    """The target as numbers, and its labels if it is a class. The numbers of a class are indexes of its labels.
 
     Args:
-        outputs: outputs of the model per row. If there are several, a target of one column without floats is a class.
+        outputs: number of the model's outputs per row. With several, a target of one column without floats is a class.
 
     Raises:
-        ModelError: more classes than the model has outputs. DataError: a list, or a text for a model with one output.
+        ModelError: the target has more classes than the model has outputs. DataError: the target has lists, or texts
+            for a model with one output.
     """
     import numpy as np
 
@@ -59,10 +60,10 @@ def target_to_array(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
 
 
 def require_plain_target_array(values: Any) -> None:
-    """Check that no row of the target is a list, set or dict, such as several labels.
+    """Check that no row of the target is a list, set or dict, such as a set of labels.
 
     Raises:
-        DataError: there is one; names the row.
+        DataError: names the first such row.
     """
     if values.dtype.kind != "O":
         return
@@ -75,16 +76,16 @@ def require_plain_target_array(values: Any) -> None:
 
 
 def require_finite_feature_array(values: Any, features: Any) -> None:
-    """Check that the features have no missing or infinite number.
+    """Check that the features have no missing or infinite numbers.
 
     Raises:
-        DataError: there is one; names the column.
+        DataError: names the first column that has one.
     """
     import numpy as np
 
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=0))
-    if len(bad):
-        name = f"Column '{features.columns[bad[0]]}'" if hasattr(features, "columns") else f"Column {bad[0]}"
+    columns = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=0))
+    if len(columns):
+        name = f"Column '{features.columns[columns[0]]}'" if hasattr(features, "columns") else f"Column {columns[0]}"
         raise DataError(
             f"{name} of the features has missing or infinite values, so the loss would not be a number.",
             "Fill or drop them in the data_reader or a feature_transformer.",
@@ -92,11 +93,14 @@ def require_finite_feature_array(values: Any, features: Any) -> None:
 
 
 def convert_framework_output_array(outputs: Any, labels: list[Any] | None) -> Any:
-    """Predictions: the label of each row's best score, or the numbers. A single score per row is the second label's."""
+    """Convert a model's outputs to predictions: the label of each row's best score, or numbers if there are no labels.
+
+    A single score per row is the probability of the second label.
+    """
     import numpy as np
 
     if labels is not None:
-        is_one = outputs.ndim == 1 or outputs.shape[1] == 1
-        best = (outputs.ravel() > 0.5).astype(int) if is_one else outputs.argmax(axis=1)
+        is_single = outputs.ndim == 1 or outputs.shape[1] == 1
+        best = (outputs.ravel() > 0.5).astype(int) if is_single else outputs.argmax(axis=1)
         return np.asarray(labels)[best]
     return outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs

@@ -1,4 +1,4 @@
-"""Refuses column types that boosting libraries do not support. Their own errors name no column, or they crash."""
+"""Refuses column types that boosting libraries do not support: their own errors name no column, or they crash."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def require_column_types(library: str, features: Any, *, category_kinds: str, ta
     """Check that a library can train on the columns of a table.
 
     Args:
-        library: its name, for the error.
+        library: the library's name, for errors.
         category_kinds: supported types of categories, as NumPy's `dtype.kind`; `O` means texts.
         takes_arrow: whether Arrow's types are supported.
 
     Raises:
-        DataError: names the first column that it cannot train on, and what to do.
+        DataError: names the first unsupported column, and a conversion.
     """
     if not hasattr(features, "columns") or not hasattr(features, "iloc"):
         return

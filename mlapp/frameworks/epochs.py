@@ -1,4 +1,4 @@
-"""Shared by the default trainers of neural networks: the place of checkpoints, and the checks of parameters."""
+"""Checkpoint files and parameter checks that the default trainers of neural networks share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlapp.errors import UsageError
 
 CHECKPOINTS = Path(".mlapp/checkpoints")
-"""Below the project's folder. May be deleted at any time: an interrupted training then starts over."""
+"""Folder of checkpoints, in the project's folder. Can be deleted at any time: interrupted trainings then start over."""
 
 
 @contextmanager
@@ -27,10 +27,10 @@ def replace_epoch_checkpoint(file: Path) -> Iterator[Path]:
 
 
 def require_valid_epoch_parameters(parameters: Mapping[str, Any]) -> None:
-    """Check those parameters of a trainer that are given.
+    """Check the range of a trainer's parameters; missing parameters are skipped.
 
     Raises:
-        UsageError: one is out of bounds; names it.
+        UsageError: names the first parameter that is out of range.
     """
     for name in ("epochs", "batch_size", "patience"):
         count = parameters.get(name, 1)

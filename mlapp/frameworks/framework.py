@@ -1,4 +1,4 @@
-"""The interface of an adapter: the default stages that depend on the model's framework."""
+"""The interface of adapters to frameworks, with the default stages that depend on the model's framework."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from mlapp.errors import ModelError
 from mlapp.frameworks import metrics
 
 SAVE_OTHERWISE = "Write an @app.saver and an @app.loader, or opt in to pickle: @app.model(format='joblib')."
-"""What to do with a model that no framework saves."""
+"""Advice for a model that no framework can save."""
 
 
 class Framework(ABC):
-    """One framework. Its packages are imported only inside the methods.
+    """The adapter to one framework. Its packages are imported only inside the methods.
 
-    `trainer`, `evaluator` and `predictor` are stages like a user's: the keyword parameters that `trainer` and
-    `evaluator` declare beyond what their roles receive become parameters of the pipeline.
+    `trainer`, `evaluator` and `predictor` are stages like those of a user: additional keyword parameters of `trainer`
+    and `evaluator` become parameters of the pipeline.
     """
 
     name: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]]
     """Distributions whose versions matter to a saved model."""
     formats: ClassVar[tuple[str, ...]]
-    """Formats that `save` knows; the first is the default, and loads no code."""
+    """Formats of `save`; the first is the default, and loads no code."""
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """Files of a ready model that `load` can read."""
+    """Suffixes of ready models that `load_file` can read."""
     extra: ClassVar[str | None] = None
     """The extra of mlapp that installs the framework."""
     weights_only: ClassVar[bool] = False
-    """`save` keeps weights alone: the app's model function builds the model, and `restore` reads them into it."""
+    """Whether `save` stores only weights: the app's model function builds the model, and `restore` loads them."""
     survives_fork: ClassVar[bool] = False
-    """A loaded model works in a forked child until it predicts: it holds no threads and no devices."""
+    """Whether a loaded model that has not predicted yet works in a forked process: it has no threads and devices."""
     trains_from_weights: ClassVar[bool] = False
-    """`proceed` does not fit: it gives the model its initial weights, and the trainer continues."""
+    """Whether `proceed` only sets the initial weights, and the trainer continues from them."""
 
     @abstractmethod
     def owns(self, kind: type) -> bool:
-        """Whether this class, or one of its bases, belongs to this framework. Compares names; imports nothing."""
+        """Whether this class belongs to the framework. Compares names, and imports nothing."""
 
     def prepare_server(self) -> None:  # noqa: B027  # most need nothing
-        """Prepare this process, which does nothing but serve, for many calls of a loaded model."""
+        """Prepare a server process for many calls of a loaded model."""
 
     @abstractmethod
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
         """Fit the model; returns the fitted model. `target` is None for an app without one."""
 
     def check(self, parameters: Mapping[str, Any]) -> None:  # noqa: B027  # most trainers take no numbers
-        """Refuse invalid parameters of `trainer`. Called before the data is read.
+        """Check the parameters of `trainer`. Called before the data is read.
 
         Raises:
-            UsageError: names the parameter.
+            UsageError: names an invalid parameter.
         """
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split: those of `metrics.compute_classification_metrics` if the model
-        predicts classes, of `metrics.compute_regression_metrics` if it predicts numbers; none without a target.
+        """The usual metrics of one split: those of `metrics.compute_classification_metrics` if the model predicts
+        classes, otherwise those of `metrics.compute_regression_metrics`; none without a target.
         """
         if target is None:
             return {}
@@ -70,15 +70,15 @@ class Framework(ABC):
         """Each row's score of the second class of a binary classifier; None without such scores."""
         classes = getattr(model, "classes_", None)
         if hasattr(model, "predict_proba") and (classes is None or len(classes) == 2):
-            found = model.predict_proba(features)
-            return found[:, 1] if getattr(found, "ndim", 0) == 2 and found.shape[1] == 2 else None
+            scores = model.predict_proba(features)
+            return scores[:, 1] if getattr(scores, "ndim", 0) == 2 and scores.shape[1] == 2 else None
         if hasattr(model, "decision_function") and classes is not None and len(classes) == 2:
-            found = model.decision_function(features)
-            return found if getattr(found, "ndim", 0) == 1 else None
+            scores = model.decision_function(features)
+            return scores if getattr(scores, "ndim", 0) == 1 else None
         return None
 
     def probabilities(self, model: Any, features: Any) -> Any:
-        """The probability of each class, as a DataFrame with the classes' names: the predictor of `predict="proba"`.
+        """The probabilities of the classes, for `predict="proba"`: a DataFrame with a column for each class.
 
         Raises:
             ModelError: the model has no probabilities, or no class names.
@@ -88,10 +88,10 @@ class Framework(ABC):
         classes = getattr(model, "classes_", None)
         if not hasattr(model, "predict_proba") or classes is None:
             raise no_probabilities_error(model)
-        found = model.predict_proba(features)
-        if isinstance(found, list) or found.shape[1] != len(classes):
+        probabilities = model.predict_proba(features)
+        if isinstance(probabilities, list) or probabilities.shape[1] != len(classes):
             raise no_probabilities_error(model)
-        return pd.DataFrame(found, columns=[str(label) for label in classes])
+        return pd.DataFrame(probabilities, columns=[str(label) for label in classes])
 
     def classifies(self, model: Any) -> bool:
         """Whether the fitted model's predictions are classes."""
@@ -99,13 +99,13 @@ class Framework(ABC):
 
     @abstractmethod
     def predictor(self, model: Any, features: Any) -> Any:
-        """Predictions, one per row."""
+        """One prediction per row."""
 
     def require_predict(self, model: Any, *, gives_probabilities: bool) -> None:  # noqa: B027  # most models can
         """Check that an unfitted model has the method that the default predictor calls. Called before the data is read.
 
         Args:
-            gives_probabilities: the App has `predict="proba"`.
+            gives_probabilities: whether the App has `predict="proba"`.
 
         Raises:
             ModelError: the method is missing.
@@ -116,14 +116,14 @@ class Framework(ABC):
         """Write the model into an empty folder.
 
         Raises:
-            ModelError: it cannot be saved in that format, or cannot be loaded again with `trusted`.
+            ModelError: it cannot be saved in that format, or could not be loaded again with `trusted`.
         """
 
     def require_savable(self, model: Any, format: str, trusted: Sequence[str]) -> None:  # noqa: B027  # most can be
         """Check that an unfitted model can be saved and loaded after it is fitted. Called before the data is read.
 
         Raises:
-            ModelError: it cannot.
+            ModelError: it cannot be saved or loaded.
         """
 
     @abstractmethod
@@ -131,14 +131,14 @@ class Framework(ABC):
         """Load a saved model. Imports types outside the framework only if `trusted` names them.
 
         Raises:
-            ModelError: it is not readable, or holds types that are not trusted.
+            ModelError: it is unreadable, or contains types that are not trusted.
         """
 
     def restore(self, model: Any, folder: Path) -> Any:
-        """Load saved weights into a model that the app built; for adapters with `weights_only`.
+        """Load saved weights into a model that the app has built. For adapters with `weights_only`.
 
         Raises:
-            ModelError: they are not readable, or do not fit the model.
+            ModelError: the weights are unreadable, or do not fit the model.
         """
         raise NotImplementedError(f"{self.name} saves whole models")
 
@@ -146,19 +146,19 @@ class Framework(ABC):
         """Load a ready model from a file with one of `suffixes`.
 
         Raises:
-            ModelError: as `load`.
+            ModelError: see `load`.
         """
         raise NotImplementedError(f"{self.name} declares no suffixes")
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
         """Continue training from `previous` with the settings of the unfitted `model`; returns the fitted model.
 
-        An adapter that `trains_from_weights` returns `model` with the weights of `previous`; the trainer continues.
+        With `trains_from_weights`, returns `model` with the weights of `previous`, and the trainer continues.
 
         Raises:
-            ModelError: models of this kind cannot continue.
+            ModelError: this kind of model cannot continue training.
         """
-        raise cannot_proceed_error(model, f"the framework {self.name} has no way to")
+        raise cannot_proceed_error(model, f"the framework {self.name} does not support it")
 
     def to_onnx(self, model: Any, features: Any) -> bytes:
         """The model as ONNX. The first rows of `features` define its inputs.
@@ -185,7 +185,7 @@ def unreadable_framework_file_error(file: Path, error: Exception) -> ModelError:
 
 
 def will_have_method(model: Any, name: str) -> bool:
-    """Whether an unfitted model has a method, or will have it from its final estimator.
+    """Whether an unfitted model has a method, or will have it after fitting.
 
     scikit-learn's stacking delegates `predict` to its `final_estimator`, which can be None before fitting.
     """

@@ -1,4 +1,4 @@
-"""Saves with joblib. This is opt-in, because loading a pickle runs any code that it holds."""
+"""Saves and loads models with joblib. This is opt-in, because loading a pickle runs the code in it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def require_joblib_savable(model: Any) -> None:
     _dump_joblib(model, io.BytesIO())
 
 
-def _dump_joblib(model: Any, to: Path | io.BytesIO) -> None:
+def _dump_joblib(model: Any, target: Path | io.BytesIO) -> None:
     joblib = _import_joblib()
     try:
-        joblib.dump(model, to)
+        joblib.dump(model, target)
     except OSError:
         raise
     except Exception as error:  # pickling runs methods of the model's classes
@@ -46,7 +46,7 @@ def _dump_joblib(model: Any, to: Path | io.BytesIO) -> None:
 
 
 def load_joblib(file: Path) -> Any:
-    """Read a joblib file, with a warning: it can run any code.
+    """Load a joblib file, with a warning that it can run any code.
 
     Raises:
         ModelError: it is not a joblib file, or needs a module that is not installed.

@@ -19,7 +19,7 @@ END = "\nend of trees\n"
 
 
 class _Wrapper(msgspec.Struct):
-    """Data of the model besides its trees: its class, the iteration of early stopping, its labels."""
+    """Data that LightGBM's text format lacks: the class of the model, the best iteration, and the labels."""
 
     kind: str
     best_iteration: int
@@ -30,8 +30,8 @@ class _Wrapper(msgspec.Struct):
 class LightGBMFramework(Framework):
     """`LGBMClassifier`, `LGBMRegressor`, `LGBMRanker` and `Booster`.
 
-    LightGBM writes its boosters as text and has no format for its scikit-learn classes, which add the classes'
-    labels. A JSON file beside the text holds them.
+    LightGBM writes its boosters as text, and has no format for its scikit-learn classes. A JSON file next to the text
+    contains their labels.
     """
 
     name: ClassVar[str] = "lightgbm"
@@ -44,20 +44,20 @@ class LightGBMFramework(Framework):
         return self.module_owns(kind, "lightgbm")
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
-        """Fit.
+        """Fit the model.
 
         Raises:
-            DataError: a column has an unsupported name or type, or two columns have the same name for LightGBM.
+            DataError: a column has an unsupported name or type, or LightGBM reads two columns as the same.
         """
         _require_lightgbm_names(features)
         require_column_types("LightGBM", features, category_kinds="Oiufb", takes_arrow=False)
         return model.fit(features, target)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """Add the trees of `model` to those of `previous`, with `reg_lambda=1` unless set.
+        """Add the trees of `model` to those of `previous`, with `reg_lambda=1` unless the model sets it.
 
-        Without it, a row for which the earlier trees are certain and wrong gets an unbounded step: LightGBM divides by
-        the second derivative of its loss, which is nearly 0 there.
+        Without regularization, the step is unbounded for a row that the earlier trees predict with certainty but
+        incorrectly: LightGBM divides by the second derivative of the loss, which is nearly 0 there.
         """
         if not hasattr(previous, "booster_"):
             raise cannot_proceed_error(model, "only LightGBM's scikit-learn classes can")
@@ -117,15 +117,15 @@ class LightGBMFramework(Framework):
 
 def _require_lightgbm_names(features: Any) -> None:
     names = [str(name) for name in getattr(features, "columns", ())]
-    if bad := [name for name in names if set(name) & set('",:[]{}')]:
+    if unsupported := [name for name in names if set(name) & set('",:[]{}')]:
         raise DataError(
             "LightGBM does not accept column names with quotes, commas, colons or brackets: "
-            f"{', '.join(map(repr, bad[:5]))}.",
+            f"{', '.join(map(repr, unsupported[:5]))}.",
             r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[^\w ]', '_', regex=True)",
         )
-    read_as: dict[str, str] = {}
+    names_read: dict[str, str] = {}
     for name in names:
-        other = read_as.setdefault(name.replace(" ", "_"), name)
+        other = names_read.setdefault(name.replace(" ", "_"), name)
         if other is not name:
             raise DataError(
                 f"LightGBM reads the columns {other!r} and {name!r} as the same column: it replaces spaces with "

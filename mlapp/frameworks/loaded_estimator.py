@@ -13,19 +13,19 @@ from mlapp.frameworks.tree_structure import are_tree_numbers_within, damaged_tre
 from mlapp.frameworks.trusted_types import FUNCTIONS, PARTIAL, resolve_trusted_name
 
 LEAF = -1
-"""What scikit-learn's `Tree` has for the children of a leaf."""
+"""The child of a leaf in scikit-learn's `Tree`."""
 FORESTS = ("sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest")
-"""Modules of estimators that give rows to their trees, which do not check the number of columns again."""
+"""Modules of estimators that pass rows to their trees. The trees do not check the number of columns again."""
 TREES = ("sklearn.tree._classes",)
 
 
 @dataclass(frozen=True)
-class Held:
+class EstimatorMember:
     """An object inside an estimator.
 
     Attributes:
         columns: number of columns that its trees receive; None if unknown.
-        limit: number of columns of the forest that directly contains it.
+        limit: number of columns of the forest that directly contains it; None if it is not in a forest.
     """
 
     value: Any
@@ -37,106 +37,106 @@ def require_sound_loaded_estimator(model: Any, trusted: Sequence[str]) -> None:
     """Check the content of an estimator recursively.
 
     Raises:
-        ModelError: a node of a tree refers to a node or a feature that does not exist; a vectorizer, of a class
-            that is not in `trusted`, opens files that a request names; a `functools.partial`, which is not in
-            `trusted`, calls anything but the functions that estimators hold by default; or an attribute hides a method
-            of scikit-learn, which may be the one that checks the number of columns.
+        ModelError: a node of a tree refers to a node or feature that does not exist; an attribute replaces a method of
+            scikit-learn, such as the one that checks the number of columns; or, unless its class is in `trusted`, a
+            vectorizer opens files that requests name, or a `functools.partial` calls a function that estimators do not
+            contain by default.
     """
-    for held in _walk_estimator_members(model):
-        kind = f"{type(held.value).__module__}.{type(held.value).__qualname__}"
+    for member in _walk_estimator_members(model):
+        kind = f"{type(member.value).__module__}.{type(member.value).__qualname__}"
         if kind.startswith("sklearn.") and kind not in trusted:
-            _require_own_estimator_methods(held.value)
+            _require_own_estimator_methods(member.value)
         if kind == "sklearn.tree._tree.Tree":
-            _require_sound_estimator_tree(held)
+            _require_sound_estimator_tree(member)
         elif kind == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-            _require_sound_loaded_predictor(held)
+            _require_sound_loaded_predictor(member)
         elif kind == PARTIAL and kind not in trusted:
-            _require_known_estimator_function(held.value.func)
-        elif held.value is partial and PARTIAL not in trusted:  # the class, which would take any function
+            _require_known_estimator_function(member.value.func)
+        elif member.value is partial and PARTIAL not in trusted:  # the class itself accepts any function
             raise ModelError(
                 f"The model contains types that are not declared trusted: {PARTIAL}.",
                 f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}']).",
             )
         elif kind.startswith("sklearn.feature_extraction.text.") and kind not in trusted:
-            _require_plain_loaded_vectorizer(held.value, kind)
+            _require_plain_loaded_vectorizer(member.value, kind)
 
 
-def _walk_estimator_members(model: Any) -> Iterator[Held]:
+def _walk_estimator_members(model: Any) -> Iterator[EstimatorMember]:
     seen: set[int] = set()
-    waiting = [Held(model)]
-    while waiting:
-        held = waiting.pop()
-        if isinstance(held.value, (str, bytes, int, float, type(None))) or id(held.value) in seen:
+    pending = [EstimatorMember(model)]
+    while pending:
+        member = pending.pop()
+        if isinstance(member.value, (str, bytes, int, float, type(None))) or id(member.value) in seen:
             continue
-        seen.add(id(held.value))
-        yield held
-        waiting.extend(_iterate_loaded_estimator_trees(held))
+        seen.add(id(member.value))
+        yield member
+        pending.extend(_iterate_loaded_estimator_trees(member))
 
 
-def _iterate_loaded_estimator_trees(held: Held) -> Iterator[Held]:
+def _iterate_loaded_estimator_trees(member: EstimatorMember) -> Iterator[EstimatorMember]:
     import numpy as np
 
-    value = held.value
+    value = member.value
     if isinstance(value, Mapping):
         parts = list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):
         parts = list(value)
-    elif isinstance(value, np.ndarray):  # a `dtype` alone proves nothing: a file can give an estimator one
+    elif isinstance(value, np.ndarray):  # checks the type, because a file can add a `dtype` to an estimator
         parts = np.asarray(value).ravel().tolist() if value.dtype.kind == "O" else []
     elif isinstance(value, partial):
         parts = [value.func, value.args, value.keywords]
-    elif isinstance(value, ModuleType):  # SciPy's splines hold one; nothing in it comes from a file
+    elif isinstance(value, ModuleType):  # SciPy's splines contain a module, which does not come from the file
         return
     else:
-        yield from _iterate_estimator_attributes(held)
+        yield from _iterate_estimator_attributes(member)
         return
-    yield from (Held(part, held.columns, held.limit) for part in parts)
+    yield from (EstimatorMember(part, member.columns, member.limit) for part in parts)
 
 
-def _iterate_estimator_attributes(held: Held) -> Iterator[Held]:
-    attributes = getattr(held.value, "__dict__", {})
-    own, module = attributes.get("n_features_in_"), type(held.value).__module__
-    columns, limit = (own if isinstance(own, int) else held.columns), None
-    if module in TREES and held.limit is not None:
-        columns = min(held.limit, columns or held.limit)
+def _iterate_estimator_attributes(member: EstimatorMember) -> Iterator[EstimatorMember]:
+    attributes = getattr(member.value, "__dict__", {})
+    own_columns, module = attributes.get("n_features_in_"), type(member.value).__module__
+    columns, limit = (own_columns if isinstance(own_columns, int) else member.columns), None
+    if module in TREES and member.limit is not None:
+        columns = min(member.limit, columns or member.limit)
     elif module in FORESTS:
         limit = columns
-    yield from (Held(part, columns, limit) for part in attributes.values())
+    yield from (EstimatorMember(part, columns, limit) for part in attributes.values())
 
 
-def _require_sound_estimator_tree(held: Held) -> None:
+def _require_sound_estimator_tree(member: EstimatorMember) -> None:
     import numpy as np
 
-    nodes = held.value.__getstate__()["nodes"]
+    nodes = member.value.__getstate__()["nodes"]
     left, right = nodes["left_child"].astype(np.int64), nodes["right_child"].astype(np.int64)
     inner = left != LEAF
     if not len(nodes) or not is_tree_walk_finite(np.concatenate([left[inner], right[inner]]), len(nodes)):
         raise damaged_tree_error()
-    columns = held.value.n_features if held.columns is None else min(held.value.n_features, held.columns)
+    columns = member.value.n_features if member.columns is None else min(member.value.n_features, member.columns)
     if not are_tree_numbers_within(nodes["feature"].astype(np.int64)[inner], columns):
         raise damaged_tree_error()
 
 
-def _require_sound_loaded_predictor(held: Held) -> None:
+def _require_sound_loaded_predictor(member: EstimatorMember) -> None:
     import numpy as np
 
-    nodes = held.value.nodes
+    nodes = member.value.nodes
     inner = nodes["is_leaf"] == 0
     children = np.concatenate([nodes["left"], nodes["right"]]).astype(np.int64)[np.concatenate([inner, inner])]
     if not len(nodes) or not is_tree_walk_finite(children, len(nodes)):
         raise damaged_tree_error()
-    if not are_tree_numbers_within(nodes["feature_idx"].astype(np.int64)[inner], held.columns):
+    if not are_tree_numbers_within(nodes["feature_idx"].astype(np.int64)[inner], member.columns):
         raise damaged_tree_error()
-    sets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
+    bitsets = nodes["bitset_idx"].astype(np.int64)[inner & (nodes["is_categorical"] != 0)]
     if not are_tree_numbers_within(
-        sets, min(len(held.value.raw_left_cat_bitsets), len(held.value.binned_left_cat_bitsets))
+        bitsets, min(len(member.value.raw_left_cat_bitsets), len(member.value.binned_left_cat_bitsets))
     ):
         raise damaged_tree_error()
 
 
 def _require_known_estimator_function(function: Any) -> None:
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    if name not in FUNCTIONS or resolve_trusted_name(name) is not function:  # an object can claim to be one of them
+    if name not in FUNCTIONS or resolve_trusted_name(name) is not function:  # an object can have the name of another
         raise ModelError(
             f"The model contains types that are not declared trusted: a {PARTIAL} of {name}.",
             f"If you trust it, declare it: @app.model(trusted=['{PARTIAL}', '{name}']).",

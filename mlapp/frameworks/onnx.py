@@ -1,4 +1,4 @@
-"""ONNX: models of any origin, run by ONNX Runtime, and the check of a conversion."""
+"""ONNX: runs models of any origin with ONNX Runtime, and checks a conversion against the original."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mlapp.frameworks.framework import Framework
 
 FILE = "model.onnx"
 LABELS = "labels"
-"""The metadata that holds the classes of a model whose output is a score for each of them."""
+"""The key of the metadata with the classes of a model that outputs a score for each class."""
 CLASSES = "classes"
-"""The metadata that names the columns of the probabilities."""
+"""The key of the metadata with the names of the columns of the probabilities."""
 TOLERANCE = 1e-4
-"""Of numbers, beside the larger of 1 and the original's own: ONNX models compute with 32 bits."""
+"""Accepted difference of a number, relative to it or to 1 if that is larger: ONNX models compute with 32 bits."""
 
 
 class OnnxModel:
@@ -32,8 +32,8 @@ class OnnxModel:
         """Load the model.
 
         Raises:
-            MissingExtraError: ONNX Runtime is not installed. ModelError: it is not an ONNX model, truncated, or refers
-                to other files.
+            MissingExtraError: ONNX Runtime is not installed. ModelError: the content is not an ONNX model, is
+                truncated, or refers to other files.
         """
         try:
             import onnxruntime
@@ -61,15 +61,15 @@ class OnnxModel:
         """The first output, one entry per row: a label, a number, or several numbers."""
         import numpy as np
 
-        found = np.asarray(self.session.run(self.outputs[:1], self._make_onnx_feed(features))[0])
+        outputs = np.asarray(self.session.run(self.outputs[:1], self._make_onnx_feed(features))[0])
         if self.labels is not None:
-            return np.asarray(self.labels)[found.argmax(axis=1)]
-        return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+            return np.asarray(self.labels)[outputs.argmax(axis=1)]
+        return outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
     def score(self, features: Any, target: Any) -> float:
         """Accuracy, or R² for a regressor, as in scikit-learn's estimators."""
-        found = OnnxFramework().evaluator(self, features, target)
-        return found["accuracy" if "accuracy" in found else "r2"]
+        metrics = OnnxFramework().evaluator(self, features, target)
+        return metrics["accuracy" if "accuracy" in metrics else "r2"]
 
     def __getattr__(self, name: str) -> Any:
         # hasattr(model, "predict_proba") tells callers whether this model has probabilities.
@@ -83,7 +83,7 @@ class OnnxModel:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it predicts labels."""
+        """Whether the model predicts labels."""
         kind: str = self.session.get_outputs()[0].type
         return self.labels is not None or kind in ("tensor(int64)", "tensor(string)", "tensor(bool)")
 
@@ -99,7 +99,7 @@ class OnnxModel:
 
 
 class OnnxFramework(Framework):
-    """A ready `.onnx` file, as in `app.model("model.onnx")`. It can be evaluated and served, but not trained."""
+    """Ready models in `.onnx` files, as in `app.model("model.onnx")`: evaluation and serving, but no training."""
 
     name: ClassVar[str] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "numpy")
@@ -160,7 +160,7 @@ def _require_self_contained_onnx(content: bytes) -> None:
 
 
 def _iterate_onnx_tensors(message: Any) -> Iterator[Any]:
-    """Every tensor in a message of ONNX, recursively: of graphs, functions and attributes."""
+    """All tensors in a protobuf message of ONNX, also those in graphs, functions and attributes."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
         return
@@ -174,7 +174,7 @@ def _read_onnx_labels(text: str | None) -> list[Any] | None:
     """The classes in the metadata of a model.
 
     Raises:
-        ModelError: they are not a list of texts and numbers.
+        ModelError: the metadata is not a list of texts and numbers.
     """
     try:
         return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None
@@ -186,47 +186,49 @@ def require_same_onnx_predictions(original: Any, converted: Any, probabilities: 
     """Compare the predictions of a model with those of its conversion.
 
     Args:
-        probabilities: of both models. If two classes are equally likely, rounding can select either.
+        probabilities: those of both models. If two classes are equally likely, rounding can select either.
 
     Raises:
-        ModelError: they differ by more than rounding; names the worst difference.
+        ModelError: the predictions differ by more than rounding; names the largest difference.
     """
     import numpy as np
 
-    expected, found = np.asarray(original), np.asarray(converted)
+    expected, actual = np.asarray(original), np.asarray(converted)
     if probabilities is not None:
         _require_close_onnx_outputs("probabilities", *probabilities)
-    if expected.shape != found.shape:
-        raise _onnx_difference_error(f"its predictions have the shape {list(found.shape)}, not {list(expected.shape)}")
+    if expected.shape != actual.shape:
+        raise _onnx_difference_error(f"its predictions have the shape {list(actual.shape)}, not {list(expected.shape)}")
     if expected.dtype.kind == "f":
-        return _require_close_onnx_outputs("predictions", expected, found)
-    wrong = np.flatnonzero((expected != found).reshape(len(expected), -1).any(axis=1))
-    if probabilities is not None and len(wrong):
-        best = np.sort(np.asarray(probabilities[0])[wrong], axis=1)
-        wrong = wrong[best[:, -1] - best[:, -2] > TOLERANCE]
-    if len(wrong):
-        row = wrong[0]
+        return _require_close_onnx_outputs("predictions", expected, actual)
+    differing = np.flatnonzero((expected != actual).reshape(len(expected), -1).any(axis=1))
+    if probabilities is not None and len(differing):
+        best = np.sort(np.asarray(probabilities[0])[differing], axis=1)
+        differing = differing[best[:, -1] - best[:, -2] > TOLERANCE]
+    if len(differing):
+        row = differing[0]
         raise _onnx_difference_error(
-            f"{len(wrong)} of {len(expected)} rows differ, as {found[row]!r} for {expected[row]!r}"
+            f"{len(differing)} of {len(expected)} rows differ, as {actual[row]!r} for {expected[row]!r}"
         )
 
 
-def _require_close_onnx_outputs(what: str, original: Any, converted: Any) -> None:
+def _require_close_onnx_outputs(output: str, original: Any, converted: Any) -> None:
     import numpy as np
 
-    expected, found = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)
-    if expected.shape != found.shape:
-        raise _onnx_difference_error(f"its {what} have the shape {list(found.shape)}, not {list(expected.shape)}")
-    off = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
-    off = np.where(np.isnan(expected) & np.isnan(found), 0.0, off)
-    if off.size and not off.max() <= TOLERANCE:
-        at = np.unravel_index(np.nanargmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-        raise _onnx_difference_error(f"the worst of its {what} is {found[at]:.6g} for {expected[at]:.6g} (row {at[0]})")
+    expected, actual = np.asarray(original, dtype=float), np.asarray(converted, dtype=float)
+    if expected.shape != actual.shape:
+        raise _onnx_difference_error(f"its {output} have the shape {list(actual.shape)}, not {list(expected.shape)}")
+    errors = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
+    errors = np.where(np.isnan(expected) & np.isnan(actual), 0.0, errors)
+    if errors.size and not errors.max() <= TOLERANCE:
+        at = np.unravel_index(np.nanargmax(np.where(np.isnan(errors), np.inf, errors)), errors.shape)
+        raise _onnx_difference_error(
+            f"the worst of its {output} is {actual[at]:.6g} for {expected[at]:.6g} (row {at[0]})"
+        )
 
 
-def _onnx_difference_error(how: str) -> ModelError:
+def _onnx_difference_error(difference: str) -> ModelError:
     return ModelError(
-        f"The ONNX model does not predict as the original does: {how}.",
+        f"The ONNX model does not predict like the original: {difference}.",
         "Serve the original; or scale the features, because ONNX models compute with 32 bits.",
     )
 

@@ -1,4 +1,4 @@
-"""Converts models to ONNX with the converter of each framework's community."""
+"""Converts models to ONNX with skl2onnx, onnxmltools and PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlapp.errors import MissingExtraError, MlappError, ModelError
 from mlapp.frameworks.onnx import CLASSES, LABELS
 
 OPSET = 15
-"""The newest that onnxmltools writes."""
+"""The newest opset that onnxmltools writes."""
 
 
 def export_sklearn_to_onnx(model: Any, features: Any) -> bytes:
@@ -43,10 +43,10 @@ def export_sklearn_to_onnx(model: Any, features: Any) -> bytes:
 
 
 def export_xgboost_to_onnx(model: Any, features: Any) -> bytes:
-    """With onnxmltools.
+    """Convert with onnxmltools.
 
     Raises:
-        ModelError: it has no converter.
+        ModelError: the model has no converter.
     """
     with _quiet_onnx_export(model):
         from onnxmltools.convert import convert_xgboost
@@ -62,10 +62,10 @@ def export_xgboost_to_onnx(model: Any, features: Any) -> bytes:
 
 
 def export_lightgbm_to_onnx(model: Any, features: Any) -> bytes:
-    """With onnxmltools.
+    """Convert with onnxmltools.
 
     Raises:
-        ModelError: it has no converter.
+        ModelError: the model has no converter.
     """
     with _quiet_onnx_export(model):
         from onnxmltools.convert import convert_lightgbm
@@ -78,10 +78,10 @@ def export_lightgbm_to_onnx(model: Any, features: Any) -> bytes:
 
 
 def export_pytorch_to_onnx(model: Any, inputs: Any, labels: list[Any] | None) -> bytes:
-    """Convert with PyTorch's exporter. The metadata holds the labels.
+    """Convert with PyTorch's exporter, and store the labels in the metadata.
 
     Raises:
-        ModelError: ONNX cannot express the module.
+        ModelError: the module has operations that ONNX does not support.
     """
     with _quiet_onnx_export(model):
         import onnxscript  # noqa: F401  # PyTorch's exporter needs it, and says so in a long traceback
@@ -118,14 +118,14 @@ def _make_onnx_tensor_type(features: Any) -> list[Any]:
 
 
 def _exports_named_columns(model: Any) -> bool:
-    """Whether the model, or a step of it, chooses columns by their names."""
+    """Whether the model, or one of its steps, selects columns by name."""
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
     return any(hasattr(step, "transformers") and hasattr(step, "remainder") for step in steps)
 
 
 @contextmanager
 def _quiet_onnx_export(model: Any) -> Iterator[None]:
-    """Converters print much, and raise many types."""
+    """Suppress the converters' output, and translate their errors to ModelError."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Any object with `predict`: the adapter to models of other frameworks."""
+"""The adapter to models without a framework: any object with `predict`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def find_framework(kind: type) -> Framework:
     """The framework of models of this type; plain Python for a type without an adapter.
 
-    The nearest base decides: XGBoost's classifier is also scikit-learn's, but XGBoost's base is nearer.
+    The nearest base class decides: XGBoost's classifier also extends scikit-learn's, but its XGBoost base is nearer.
     """
     for base in kind.__mro__[:-1]:
         for framework in _order_framework_adapters(base.__module__.partition(".")[0]):
@@ -36,13 +36,13 @@ def get_framework(name: str) -> Framework:
     for adapter in _order_framework_adapters(name):
         if adapter.name == name:
             return adapter
-    known = {framework.name: framework for framework in (*_load_framework_adapters(), PythonFramework())}
-    if name not in known:
+    frameworks = {framework.name: framework for framework in (*_load_framework_adapters(), PythonFramework())}
+    if name not in frameworks:
         raise ModelError(
-            f"The model is of the framework '{name}', for which no adapter is installed.{suggest_nearest(name, known)}",
-            f"Install the package that adds it; known here: {', '.join(sorted(known))}.",
+            f"No adapter for the model's framework '{name}' is installed.{suggest_nearest(name, frameworks)}",
+            f"Install the package that adds it; known here: {', '.join(sorted(frameworks))}.",
         )
-    return known[name]
+    return frameworks[name]
 
 
 def find_framework_for_file(file: Path) -> Framework:
@@ -55,9 +55,9 @@ def find_framework_for_file(file: Path) -> Framework:
     for framework in frameworks:
         if file.suffix in framework.suffixes:
             return framework
-    known = sorted({suffix for framework in frameworks for suffix in framework.suffixes})
+    suffixes = sorted({suffix for framework in frameworks for suffix in framework.suffixes})
     raise ModelError(
-        f"No framework reads '{file}'.", f"Known suffixes: {', '.join(known)}; or return the model from a function."
+        f"No framework reads '{file}'.", f"Known suffixes: {', '.join(suffixes)}; or return the model from a function."
     )
 
 
@@ -66,7 +66,7 @@ def _load_framework_adapters() -> Iterator[Framework]:
 
 
 def _order_framework_adapters(first: str) -> Iterator[Framework]:
-    """All adapters. First the one that is registered under this name, if any, so that others need not be imported."""
+    """All adapters, starting with the one registered under this name, so that others are imported only if needed."""
     for name in sorted(_list_framework_names(), key=lambda name: name != first):
         adapter = _load_framework_adapter(name)
         if adapter is not None:
@@ -80,7 +80,7 @@ def _list_framework_names() -> tuple[str, ...]:
 
 @cache
 def _load_framework_adapter(name: str) -> Framework | None:
-    """None, with a warning, if its package cannot be imported."""
+    """The adapter with this name; None, with a warning, if its package cannot be imported."""
     try:
         adapter: Framework = plugins.load_plugin(plugins.FRAMEWORKS, name)()
     except plugins.PluginError as error:

@@ -43,28 +43,28 @@ class SklearnFramework(Framework):
         shorten_input_checks()
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
-        """Fit.
+        """Fit the model.
 
         Raises:
-            DataError: texts, missing or infinite values, or targets of several types, that the model does not support;
-                names the columns.
+            DataError: the model does not support texts, missing or infinite values, or targets of several types; names
+                the columns.
         """
         features = select_text_documents(model, features)
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
-            told = _explain_mixed_sklearn_targets(model, target) or _explain_sklearn_column_error(
+            explanation = _explain_mixed_sklearn_targets(model, target) or _explain_sklearn_column_error(
                 model, features, error
             )
-            if told is None:
+            if explanation is None:
                 raise
-            raise told from error
+            raise explanation from error
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """Continue by `partial_fit`, or by `warm_start`, which adds as many members to an ensemble as `model` has.
+        """Continue with `partial_fit`, or with `warm_start`, which adds as many members to an ensemble as `model` has.
 
-        In a pipeline only the last step continues. The earlier steps stay as fitted, because the last step has
-        learned from features that they transformed.
+        In a pipeline, only the last step continues. The earlier steps stay unchanged, because the last step was trained
+        on the features that they transformed.
         """
         from sklearn.pipeline import Pipeline
 
@@ -78,10 +78,12 @@ class SklearnFramework(Framework):
         try:
             if hasattr(previous, "partial_fit"):
                 return previous.partial_fit(features) if target is None else previous.partial_fit(features, target)
-            for count, fitted in (("n_estimators", "estimators_"), ("max_iter", "n_iter_")):
-                if count in settings and hasattr(previous, fitted) and _counts_fitted_members(model, count):
-                    done = getattr(previous, fitted)
-                    previous.set_params(**{count: settings[count] + (done if isinstance(done, int) else len(done))})
+            for setting, attribute in (("n_estimators", "estimators_"), ("max_iter", "n_iter_")):
+                if setting in settings and hasattr(previous, attribute) and _counts_fitted_members(model, setting):
+                    members = getattr(previous, attribute)
+                    previous.set_params(
+                        **{setting: settings[setting] + (members if isinstance(members, int) else len(members))}
+                    )
             previous.set_params(warm_start=True)
             return self.trainer(previous, features, target).set_params(warm_start=settings["warm_start"])
         except ValueError as error:
@@ -90,15 +92,15 @@ class SklearnFramework(Framework):
     def _continue_last_sklearn_step(self, model: Any, previous: Any, features: Any, target: Any) -> Any:
         *_, (name, last) = previous.steps
         if changed := _find_changed_sklearn_step(model, previous):
-            raise cannot_proceed_error(model, f"its step '{changed}' is not as it was, and stays as it was fitted")
+            raise cannot_proceed_error(model, f"its step '{changed}' has changed, but only the last step can continue")
         if len(previous.steps) > 1:
             features = previous[:-1].transform(features)
         previous.steps[-1] = (name, self.proceed(model.steps[-1][1], last, features, target))
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
-        """The framework's usual metrics for one split. For a clusterer, the number of clusters and their silhouette
-        on at most 2,000 rows, computed on the input of a pipeline's last step.
+        """The usual metrics of one split. For a clusterer, the number of clusters and their silhouette on at most 2,000
+        rows, computed on the input of a pipeline's last step.
         """
         from sklearn import base
 
@@ -169,7 +171,7 @@ class SklearnFramework(Framework):
 
 
 def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
-    """The error for several targets, some of them texts, which scikit-learn takes as one array."""
+    """The error for several targets if only some of them are numbers, as scikit-learn converts them to one array."""
     types = {} if getattr(target, "ndim", 1) < 2 else dict(getattr(target, "dtypes", {}))
     is_number = {str(name): dtype.kind in "biuf" for name, dtype in types.items()}
     if len(set(is_number.values())) < 2:
@@ -185,13 +187,13 @@ def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
 
 
 def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
-    """The error with the column's name, if it is about texts, missing or infinite values."""
+    """An error with the column's name, if scikit-learn's error is about texts, missing or infinite values."""
     import numpy as np
 
-    told = next(iter(str(error).splitlines()), "")
+    message = next(iter(str(error).splitlines()), "")
     if not hasattr(features, "isna"):
         return None
-    if told.startswith("could not convert string to float"):
+    if message.startswith("could not convert string to float"):
         texts = [str(name) for name, dtype in features.dtypes.items() if dtype.kind not in "biufcM"]
         if not texts:
             return None
@@ -199,17 +201,17 @@ def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -
             f"Column '{texts[0]}' of the features contains strings, which a {type(model).__name__} does not accept.",
             "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
         )
-    if "NAType" in told or "boolean value of NA is ambiguous" in told:
+    if "NAType" in message or "boolean value of NA is ambiguous" in message:
         return _missing_sklearn_text_error(model, features)
-    if not told.startswith("Input X contains"):
+    if not message.startswith("Input X contains"):
         return None
-    bad = features.isna() | features.isin([np.inf, -np.inf])
-    names = [str(name) for name in features.columns[bad.any()]]
+    is_unusable = features.isna() | features.isin([np.inf, -np.inf])
+    names = [str(name) for name in features.columns[is_unusable.any()]]
     if not names:
         return None
     return DataError(
-        f"Column '{names[0]}' of the features has {int(bad[names[0]].sum()):,} missing or infinite values, which a "
-        f"{type(model).__name__} does not accept.",
+        f"Column '{names[0]}' of the features has {int(is_unusable[names[0]].sum()):,} missing or infinite values, "
+        f"which a {type(model).__name__} does not accept.",
         "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
     )
 
@@ -234,8 +236,10 @@ def _find_changed_sklearn_step(model: Any, previous: Any) -> str | None:
     names: list[list[str]] = [[name for name, _ in pipeline.steps] for pipeline in (model, previous)]
     if names[0] != names[1]:
         return next((name for name in names[0] if name not in names[1]), names[0][-1])
-    for (name, now), (_, then) in list(zip(model.steps, previous.steps, strict=True))[:-1]:
-        if type(now) is not type(then) or _list_plain_sklearn_settings(now) != _list_plain_sklearn_settings(then):
+    for (name, step), (_, previous_step) in list(zip(model.steps, previous.steps, strict=True))[:-1]:
+        if type(step) is not type(previous_step) or _list_plain_sklearn_settings(step) != _list_plain_sklearn_settings(
+            previous_step
+        ):
             return str(name)
     return None
 
@@ -246,7 +250,7 @@ def _list_plain_sklearn_settings(step: Any) -> dict[str, str]:
 
 
 def _counts_fitted_members(model: Any, count: str) -> bool:
-    """Whether this setting is the number of a fitted model's members. `max_iter` is for histogram boosting only."""
+    """Whether a setting is the model's number of members. `max_iter` is that only in histogram boosting."""
     return count == "n_estimators" or type(model).__name__.startswith("HistGradientBoosting")
 
 
@@ -275,12 +279,12 @@ def _compute_clustering_metrics(model: Any, features: Any) -> dict[str, float]:
         return {}  # it has labels only for the rows that it was fitted to
     sample = features[:2000]
     labels = model.predict(sample)
-    found = len(set(labels.tolist()))
-    metrics = {"clusters": float(found)}
-    if 1 < found < len(sample):
+    clusters = len(set(labels.tolist()))
+    values = {"clusters": float(clusters)}
+    if 1 < clusters < len(sample):
         clustered = model[:-1].transform(sample) if isinstance(model, Pipeline) and len(model.steps) > 1 else sample
-        metrics["silhouette"] = float(silhouette_score(clustered, labels))
-    return metrics
+        values["silhouette"] = float(silhouette_score(clustered, labels))
+    return values
 
 
 def _call_own_sklearn_score(model: Any, features: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Model files in the format of skops, with the types that the app declares trusted."""
+"""Saves and checks model files in the format of skops, with the types that the app declares trusted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import loaded_estimator, trusted_types
 
 ZONED_TIMES = {"pandas.Timestamp", "pandas._libs.tslibs.timestamps.Timestamp"}  # pandas 3, pandas 2
-"""skops calls its constructor without arguments. Times without a zone are saved as NumPy's."""
+"""Types that skops cannot load: it calls the constructor without arguments. Times without a zone are NumPy values."""
 
 
 @contextmanager
 def _hide_libraries_from_skops() -> Iterator[None]:
-    """Block imports of PyTorch and similar packages while skops walks through scikit-learn's modules.
+    """Block imports of PyTorch and similar packages while skops imports all modules of scikit-learn.
 
-    Importing PyTorch takes longer than the rest. The walk skips modules that cannot be imported.
+    Importing PyTorch takes longer than everything else, and skops skips modules that cannot be imported.
     """
     names = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
     hidden = [name for name in names if name not in sys.modules]
@@ -43,7 +43,7 @@ def import_skops() -> Any:
 
 
 def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
-    """Save and load an unfitted model in memory.
+    """Check that an unfitted model can be saved and loaded, in memory.
 
     Raises:
         ModelError: it cannot be saved or loaded.
@@ -62,10 +62,10 @@ def require_skops_savable(model: Any, trusted: Sequence[str]) -> None:
         ) from error
 
 
-def dump_skops(model: Any, to: Path | io.BytesIO) -> None:
+def dump_skops(model: Any, target: Path | io.BytesIO) -> None:
     skops = import_skops()
     try:
-        skops.dump(model, to)
+        skops.dump(model, target)
     except OSError:
         raise
     except Exception as error:  # skops calls methods of the model's classes
@@ -75,33 +75,37 @@ def dump_skops(model: Any, to: Path | io.BytesIO) -> None:
         ) from error
 
 
-def require_trusted_skops_types(io: Any, source: Path | bytes, trusted: Sequence[str], what: str) -> list[str]:
-    """The types in a file, or in its content, that skops does not trust by default, and that the app declares or
-    `trusted_types` knows.
+def require_trusted_skops_types(io: Any, source: Path | bytes, trusted: Sequence[str], model_name: str) -> list[str]:
+    """The types to trust when loading a file: those that skops does not trust, but the app or `trusted_types` does.
+
+    Args:
+        io: the module `skops.io`.
+        source: the file, or its content.
+        trusted: the types that the app declares.
+        model_name: the name of the model in errors.
 
     Raises:
-        ModelError: it has other types.
+        ModelError: the file has other types.
     """
-    given = {"data": source} if isinstance(source, bytes) else {"file": source}
-    names = io.get_untrusted_types(**given)
+    arguments = {"data": source} if isinstance(source, bytes) else {"file": source}
+    names = io.get_untrusted_types(**arguments)
     unknown = [name for name in names if name not in trusted and not trusted_types.is_trusted_type(name)]
     if not ZONED_TIMES.isdisjoint(names):
         raise ModelError(
-            f"The model {what} contains times with a time zone, such as an encoder's categories, which skops cannot "
-            f"load.",
+            f"The model {model_name} contains times with a time zone, such as an encoder's categories, which skops "
+            "cannot load.",
             "Convert that column to text or to times without a time zone in the feature_transformer, or opt in to "
-            "pickle: "
-            "@app.model(format='joblib').",
+            "pickle: @app.model(format='joblib').",
         )
     if nameless := [name for name in unknown if "<" in name]:
         raise ModelError(
-            f"The model {what} contains '{nameless[0]}', which has no importable name, so it could not be loaded.",
+            f"The model {model_name} contains '{nameless[0]}', which has no importable name and cannot be loaded.",
             "Define the function by name at the top of a module, and declare it: @app.model(trusted=[its name]).",
         )
     if unknown:
-        listed = ", ".join(f"'{name}'" for name in unknown)
+        name_list = ", ".join(f"'{name}'" for name in unknown)
         raise ModelError(
-            f"The model {what} contains types that are not declared trusted: {', '.join(unknown)}.",
-            f"If you trust them, declare them: @app.model(trusted=[{listed}]).",
+            f"The model {model_name} contains types that are not declared trusted: {', '.join(unknown)}.",
+            f"If you trust them, declare them: @app.model(trusted=[{name_list}]).",
         )
     return list(names)

@@ -1,7 +1,7 @@
-"""Chooses how many threads a model uses to predict.
+"""Chooses the number of threads for predictions.
 
-Numeric libraries start a thread for each core of the machine. In a container with one of 64 cores they
-spend their time waiting for each other. For a few rows, waking threads takes longer than the work.
+Numeric libraries start a thread for each core of the machine. In a container that is limited to one of 64 cores, these
+threads mostly wait for each other. For a few rows, waking threads takes longer than the computation.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 FEW_ROWS = 256
-"""Up to so many rows, one thread is the fastest."""
+"""Maximum number of rows for which a single thread is the fastest."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @cache
 def count_thread_cores() -> int:
-    """The cores that this process can use, by its affinity and its container's limit."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(_read_thread_quota() or allowed)))
+    """The number of cores that this process can use, limited by its affinity and its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, math.ceil(_read_thread_quota() or cores)))
 
 
 def choose_thread_count(rows: int) -> int:
@@ -31,7 +31,7 @@ def choose_thread_count(rows: int) -> int:
 
 
 def limit_to_one_thread() -> AbstractContextManager[Any]:
-    """Limit numeric libraries to one thread in this block: more threads wait for each other on busy cores."""
+    """Limit numeric libraries to one thread in this block, because threads wait for each other on busy cores."""
     try:
         from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
     except ImportError:
@@ -41,14 +41,14 @@ def limit_to_one_thread() -> AbstractContextManager[Any]:
 
 
 def _read_thread_quota() -> float | None:
-    """The cores of the control group: `cpu.max` of version 2, `cpu.cfs_*` of version 1; None without a limit."""
+    """The core limit of the control group: `cpu.max` in version 2, `cpu.cfs_*` in version 1; None without a limit."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         pass
     try:
-        allowed = int((CGROUP / "cpu/cpu.cfs_quota_us").read_text())
-        return allowed / int((CGROUP / "cpu/cpu.cfs_period_us").read_text()) if allowed > 0 else None
+        microseconds = int((CGROUP / "cpu/cpu.cfs_quota_us").read_text())
+        return microseconds / int((CGROUP / "cpu/cpu.cfs_period_us").read_text()) if microseconds > 0 else None
     except (OSError, ValueError):
         return None

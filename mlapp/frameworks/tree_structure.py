@@ -1,7 +1,7 @@
 """Checks the structure of decision trees from a file.
 
-XGBoost, LightGBM and scikit-learn follow node numbers without checking their bounds: a file with a
-wrong number ends the process, or returns other contents of its memory.
+XGBoost, LightGBM and scikit-learn follow node numbers without checking their bounds: an invalid number in a file
+crashes the process, or reads unrelated memory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ AFTER_TREES = "\nend of trees\n"
 
 
 def damaged_tree_error(
-    what: str = "A tree in the model refers to a node or a feature that does not exist.",
+    problem: str = "A tree in the model refers to a node or a feature that does not exist.",
 ) -> ModelError:
     """The error for a model with a damaged structure."""
-    return ModelError(what, "The file is damaged or malicious: restore it from a backup, or train again.")
+    return ModelError(problem, "The file is damaged or malicious: restore it from a backup, or train again.")
 
 
 def is_tree_walk_finite(children: Any, count: int) -> bool:
-    """Whether each walk from the root, node 0, ends and stays in bounds.
+    """Whether each walk from the root, node 0, ends and stays within bounds.
 
     Args:
         children: the numbers of all children of inner nodes, in one array. Each node has at most one parent.
@@ -107,15 +107,18 @@ def require_sound_lightgbm_trees(text: str) -> None:
         ModelError: a tree refers to a node, a feature or an output that does not exist.
     """
     header, _, trees = text.partition(AFTER_TREES)[0].partition(UNTIL_TREES)
-    known = dict(line.partition("=")[::2] for line in header.splitlines())
+    fields = dict(line.partition("=")[::2] for line in header.splitlines())
     try:
-        columns, outputs = int(known["max_feature_idx"]) + 1, int(known["num_tree_per_iteration"])
-        told = [int(known["num_class"]), *map(int, re.findall(r"\bnum_class:(\d+)", known.get("objective", "")))]
-        sizes = [int(size) for size in known["tree_sizes"].split()]
+        columns, outputs = int(fields["max_feature_idx"]) + 1, int(fields["num_tree_per_iteration"])
+        class_counts = [
+            int(fields["num_class"]),
+            *map(int, re.findall(r"\bnum_class:(\d+)", fields.get("objective", ""))),
+        ]
+        sizes = [int(size) for size in fields["tree_sizes"].split()]
         blocks = [f"Tree={block}" for block in trees.split(UNTIL_TREES)] if sizes else []
-        if set(told) != {outputs} or len(blocks) % outputs:
+        if set(class_counts) != {outputs} or len(blocks) % outputs:
             raise damaged_tree_error("The model's number of outputs does not match its trees.")
-        # LightGBM reads by these sizes, in bytes including the line feeds.
+        # LightGBM uses these sizes for reading. They are in bytes, and include line feeds.
         if len(sizes) != len(blocks) or any(
             len(block.strip("\n").encode()) > size or size > len(block.encode()) + 3
             for size, block in zip(sizes, blocks, strict=True)
@@ -143,19 +146,19 @@ def _require_sound_lightgbm_tree(tree: Mapping[str, str], columns: int) -> None:
         return
     children = _parse_tree_numbers(tree["left_child"] + " " + tree["right_child"])
     is_leaf = children < 0
-    found = ~children[is_leaf]
-    if not is_tree_walk_finite(children[~is_leaf], leaves - 1) or not are_tree_numbers_within(found, leaves):
+    leaf_numbers = ~children[is_leaf]
+    if not is_tree_walk_finite(children[~is_leaf], leaves - 1) or not are_tree_numbers_within(leaf_numbers, leaves):
         raise damaged_tree_error()
     if not are_tree_numbers_within(_parse_tree_numbers(tree["split_feature"]), columns):
         raise damaged_tree_error()
-    kinds = _parse_tree_numbers(tree["decision_type"]) & 1 == 1
-    chosen = np.array([float(value) for value in tree["threshold"].split()])[kinds]
-    if not are_tree_numbers_within(chosen, categorical):
+    is_categorical = _parse_tree_numbers(tree["decision_type"]) & 1 == 1
+    category_numbers = np.array([float(value) for value in tree["threshold"].split()])[is_categorical]
+    if not are_tree_numbers_within(category_numbers, categorical):
         raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
     if categorical:
         bounds, words = _parse_tree_numbers(tree["cat_boundaries"]), tree["cat_threshold"].split()
-        is_rising = len(bounds) == categorical + 1 and bounds[0] == 0 and bool((np.diff(bounds) >= 0).all())
-        if not is_rising or bounds[-1] != len(words):
+        is_sorted = len(bounds) == categorical + 1 and bounds[0] == 0 and bool((np.diff(bounds) >= 0).all())
+        if not is_sorted or bounds[-1] != len(words):
             raise damaged_tree_error("A tree in the model refers to categories that do not exist.")
     if not are_tree_numbers_within(_parse_tree_numbers(tree.get("leaf_features", "")), columns):
         raise damaged_tree_error()

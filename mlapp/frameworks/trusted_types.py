@@ -1,11 +1,11 @@
 """The types and functions that a skops file can name without a declaration in the app.
 
-A name in a file is trusted by what it resolves to, not by its text: scikit-learn's modules re-export
-`functools.partial`, `gzip.GzipFile` and others, and a name such as `sklearn.pipeline.partial` is not scikit-learn's.
+The object that a name resolves to decides, not its text: scikit-learn's modules re-export `functools.partial`,
+`gzip.GzipFile` and others, so a name such as `sklearn.pipeline.partial` is not scikit-learn's own.
 
-skops trusts more without asking (`skops/io/_trusted_types.py` of 0.16): numbers, texts and containers; dtypes, ufuncs
-and bit generators of NumPy; ufuncs of SciPy; and estimators, losses and links of scikit-learn. None of them takes a
-function, a module or a path but from the same file. It does not trust methods, `operator.*`, or time zones.
+skops trusts further types by default (`skops/io/_trusted_types.py` of 0.16): numbers, texts and containers; dtypes,
+ufuncs and bit generators of NumPy; ufuncs of SciPy; and estimators, losses and links of scikit-learn. They take
+functions, modules and paths only from the same file. It does not trust methods, `operator.*` and time zones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 from typing import Any
 
 PACKAGES = ("sklearn", "scipy", "numpy")
-"""The packages whose own objects can be trusted. Nothing else that a file names is imported."""
+"""The packages with objects that can be trusted. Nothing else that a file names is imported."""
 
 TYPES = frozenset(
     {
@@ -52,7 +52,7 @@ TYPES = frozenset(
         "sklearn.utils._metadata_requests.MethodMetadataRequest",
     }
 )
-"""Types that fitted estimators hold, and that have no base class which tells them from the rest of their package."""
+"""Types that fitted estimators contain, and that no base class distinguishes from other types of their package."""
 
 BASES = {
     "sklearn": (
@@ -66,7 +66,7 @@ BASES = {
     ),
     "scipy": ("scipy.sparse._matrix.spmatrix", "scipy.sparse._base.sparray"),
 }
-"""Base classes: the classes of the package itself that extend one of them are trusted."""
+"""Base classes by package. Classes of the package that extend one of them are trusted."""
 
 FUNCTIONS = frozenset(
     {
@@ -87,16 +87,16 @@ FUNCTIONS = frozenset(
         "sklearn.utils.validation.check_array",
     }
 )
-"""Functions that estimators hold by default. They compute with arrays; none takes a function, a name or a path."""
+"""Functions that estimators contain by default. They compute with arrays, and take no functions, names or paths."""
 
 PARTIAL = "functools.partial"
-"""Histogram boosting holds one of `check_array` after it was fitted on categories. It calls nothing when it is loaded;
-`loaded_estimator` looks at what it would call.
+"""Histogram boosting that was fitted on categories contains a partial of `check_array`. Loading it calls nothing, and
+`loaded_estimator` checks its function.
 """
 ABSTRACT = frozenset(
     ("number", "integer", "signedinteger", "unsignedinteger", "inexact", "floating", "complexfloating", "character")
 )
-"""NumPy's abstract types, which have no values: `make_column_selector(dtype_include=np.number)` holds one."""
+"""NumPy's abstract types, which have no values: `make_column_selector(dtype_include=np.number)` contains one."""
 VALUES = frozenset(
     (
         "builtins.object",
@@ -107,8 +107,8 @@ VALUES = frozenset(
         "uuid.UUID",
     )
 )
-"""Plain values that an encoder's categories are, as of `pd.cut`. skops calls the constructor with what the file holds,
-and both take plain values only. They are trusted by name, as neither package re-exports the name for anything else.
+"""Types of plain values that can be categories of an encoder, such as those of `pd.cut`. Their constructors take only
+plain values from the file. Names are sufficient here, as these packages do not re-export them for other objects.
 """
 METRICS = ("sklearn.metrics._classification", "sklearn.metrics._ranking", "sklearn.metrics._regression")
 """Modules whose public functions are the metrics that a scorer calls."""
@@ -126,24 +126,24 @@ def is_trusted_type(name: str) -> bool:
     package = module.partition(".")[0]
     if package not in PACKAGES:
         return False
-    found = resolve_trusted_name(name)
-    if found is None or (found.__module__, getattr(found, "__qualname__", attribute)) != (module, attribute):
+    target = resolve_trusted_name(name)
+    if target is None or (target.__module__, getattr(target, "__qualname__", attribute)) != (module, attribute):
         return False
     if name in TYPES or (module == "numpy" and attribute in ABSTRACT):
-        return isinstance(found, type)
-    if isinstance(found, type):
-        return attribute.startswith("PyFunc") is False and issubclass(found, _list_trusted_base_classes(package))
-    return name in FUNCTIONS or (module in METRICS and callable(found) and not attribute.startswith("_"))
+        return isinstance(target, type)
+    if isinstance(target, type):
+        return attribute.startswith("PyFunc") is False and issubclass(target, _list_trusted_base_classes(package))
+    return name in FUNCTIONS or (module in METRICS and callable(target) and not attribute.startswith("_"))
 
 
 def resolve_trusted_name(name: str) -> Any:
-    """The object of a name `module.Name` of `PACKAGES`; None where there is none."""
+    """The object with the name `module.Name`; None if it does not exist."""
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
         return None
-    return found if getattr(found, "__module__", None) else None
+    return target if getattr(target, "__module__", None) else None
 
 
 def _list_trusted_base_classes(package: str) -> tuple[type, ...]:

@@ -15,7 +15,7 @@ FILES = {"ubj": "model.ubj", "json": "model.json"}
 KIND = "class"
 """The attribute of the stored booster that names the class of the model."""
 MISSING = "missing"
-"""The attribute with the value that means "missing", which XGBoost's own files do not hold."""
+"""The attribute of the stored booster with the value for "missing", which XGBoost's own files do not contain."""
 ATTRIBUTES = (KIND, MISSING)
 
 
@@ -36,7 +36,7 @@ class XGBoostFramework(Framework):
         return self.module_owns(kind, "xgboost")
 
     def trainer(self, model: Any, features: Any, target: Any = None) -> Any:
-        """Fit. A classifier takes classes numbered from 0.
+        """Fit the model. A classifier requires classes that are numbered from 0.
 
         Raises:
             DataError: the target has other classes, or a column has a name that XGBoost does not support.
@@ -84,8 +84,8 @@ class XGBoostFramework(Framework):
 
         booster = model if isinstance(model, xgboost.Booster) else _get_xgboost_booster(model)
         missing = getattr(model, "missing", None)
-        marked = None if missing is None or missing != missing else repr(float(missing))
-        booster.set_attr(**{KIND: _find_xgboost_class(type(model)), MISSING: marked})
+        missing_text = None if missing is None or missing != missing else repr(float(missing))
+        booster.set_attr(**{KIND: _find_xgboost_class(type(model)), MISSING: missing_text})
         try:
             model.save_model(folder / FILES[format])
         finally:
@@ -122,7 +122,7 @@ class XGBoostFramework(Framework):
 
 
 def _find_xgboost_model_class(xgboost: Any, name: str, file: Path) -> Any:
-    """XGBoost's model class of that name. The name comes from an untrusted file, and the class is called.
+    """XGBoost's model class with this name. It must be checked, as the name comes from an untrusted file.
 
     Raises:
         ModelError: it is not a model class.
@@ -155,7 +155,7 @@ def _find_xgboost_class(kind: type) -> str:
 
 
 def _is_xgboost_class_booster(model: Any) -> bool:
-    """Whether a Booster predicts classes: `multi:softmax` does, other objectives predict numbers."""
+    """Whether a Booster predicts classes: those of `multi:softmax` and `binary:hinge` do, others predict numbers."""
     if not hasattr(model, "save_config"):
         return False
     import json
@@ -172,12 +172,12 @@ def _require_xgboost_class_numbers(model: Any, target: Any) -> None:
     values = pd.Series(target if getattr(target, "ndim", 1) == 1 else target.iloc[:, 0])
     if not len(values) or values.dtype.kind in "bf":
         return
-    found = sorted(values.unique()) if values.dtype.kind in "iu" else sorted(map(str, values.unique()))
-    if values.dtype.kind in "iu" and found == list(range(len(found))):
+    classes = sorted(values.unique()) if values.dtype.kind in "iu" else sorted(map(str, values.unique()))
+    if values.dtype.kind in "iu" and classes == list(range(len(classes))):
         return
-    classes = ", ".join(map(repr, map(_to_plain_xgboost_value, found[:4]))) + (", …" if len(found) > 4 else "")
+    class_list = ", ".join(map(repr, map(_to_plain_xgboost_value, classes[:4]))) + (", …" if len(classes) > 4 else "")
     raise DataError(
-        f"XGBoost's classifiers need classes numbered from 0; the target has {classes}.",
+        f"XGBoost's classifiers need classes numbered from 0; the target has {class_list}.",
         "Number them in the data_reader: table[target] = table[target].astype('category').cat.codes",
     )
 
@@ -187,18 +187,18 @@ def _to_plain_xgboost_value(value: Any) -> Any:
 
 
 def _require_no_xgboost_categories(features: Any) -> None:
-    found = [str(name) for name, dtype in getattr(features, "dtypes", {}).items() if str(dtype) == "category"]
-    if found:
+    names = [str(name) for name, dtype in getattr(features, "dtypes", {}).items() if str(dtype) == "category"]
+    if names:
         raise DataError(
-            f"The features have columns of categories, which the model is not configured to accept: '{found[0]}'.",
+            f"The features have columns of categories, which the model is not configured to accept: '{names[0]}'.",
             "Let the model take them: XGBClassifier(enable_categorical=True).",
         )
 
 
 def _require_xgboost_names(features: Any) -> None:
-    bad = [str(name) for name in getattr(features, "columns", ()) if set(str(name)) & set("[]<")]
-    if bad:
+    unsupported = [str(name) for name in getattr(features, "columns", ()) if set(str(name)) & set("[]<")]
+    if unsupported:
         raise DataError(
-            f"XGBoost does not accept column names with [, ] or <: {', '.join(map(repr, bad[:5]))}.",
+            f"XGBoost does not accept column names with [, ] or <: {', '.join(map(repr, unsupported[:5]))}.",
             r"Rename them in the data_reader: table.columns = table.columns.str.replace(r'[\[\]<]', '_', regex=True)",
         )

@@ -156,6 +156,6 @@ def find_bytecode_interpreter(python: str, image: Image) -> str | None:
         return sys.executable
     try:
         options = ["python", "find", python, "--no-python-downloads", "--no-project"]
-        return uv.run_uv(options, folder=Path.cwd(), image=image, doing="Finding Python").strip() or None
+        return uv.run_uv(options, folder=Path.cwd(), image=image, activity="Finding Python").strip() or None
     except uv.UvError:
         return None

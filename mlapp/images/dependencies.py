@@ -158,7 +158,7 @@ def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str
             [*arguments, "--requirements", file.name],
             folder=bundle.folder,
             image=uv.add_indexes(bundle.settings.image, text),
-            doing=f"Fetching the dependencies for {platform}",
+            activity=f"Fetching the dependencies for {platform}",
         )
 
 

@@ -70,7 +70,7 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
         machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
         arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
-        uv.run_uv(arguments, folder=Path(folder), image=image, doing="Fetching uv")
+        uv.run_uv(arguments, folder=Path(folder), image=image, activity="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements, encoding="utf-8")
         environ = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
         archive = _run_source_build(job.client, base, python, environ, Path(folder), names)

@@ -16,14 +16,14 @@ LABELS = "mlapp_labels"
 TOKENIZER = "mlapp_tokenizer"
 CLASSIFICATION = "text-classification"
 SMALL = 20_000_000
-"""Multiplications of one prediction below which one thread is the fastest."""
+"""Number of multiplications per call below which a single thread is the fastest."""
 
 
 class HuggingFaceFramework(Framework):
-    """A `transformers` pipeline of texts, or a model whose local folder of weights also has a tokenizer.
+    """A `transformers` pipeline for texts, or a model from a local folder that also contains its tokenizer.
 
-    Saved by `save_pretrained` (https://huggingface.co/docs/transformers): safetensors and JSON. Nothing is fetched
-    from the hub, and code beside the weights (`trust_remote_code`) is never run.
+    `save_pretrained` (https://huggingface.co/docs/transformers) writes safetensors and JSON. Nothing is downloaded from
+    the hub, and code next to the weights (`trust_remote_code`) never runs.
     """
 
     name: ClassVar[str] = "huggingface"
@@ -51,22 +51,21 @@ class HuggingFaceFramework(Framework):
         seed: int = 0,
         checkpoint_every: float = 60.0,
     ) -> Any:
-        """Fit a classifier of texts, or a model of one output on numbers, by PyTorch's loop; see
-        `training_loop.TrainingSettings`.
+        """Fit a classifier of texts, or a regressor with one output, with PyTorch's training loop.
 
-        Args:
-            learning_rate: if None, 5e-5 for weights from a folder and 1e-3 for random weights.
+        Args: see `training_loop.TrainingSettings`.
+            learning_rate: by default, 5e-5 for weights from a folder and 1e-3 for random weights.
 
         Raises:
-            DataError: features are not texts. ModelError: the model is for another task, or has fewer outputs
-                than the target has classes.
+            DataError: the features are not texts, or there is no target. ModelError: the model is for another task, or
+                has fewer outputs than the target has classes.
         """
         transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)
         if target is None:
             raise DataError(
                 "The default trainer for Hugging Face needs a target.", "Write an @app.trainer for this model."
             )
-        values, known = _encode_transformer_target(transformer, target)
+        targets, known_labels = _encode_transformer_target(transformer, target)
         pretrained = bool(transformer.name_or_path)
         settings = training_loop.TrainingSettings(
             epochs=epochs,
@@ -79,11 +78,13 @@ class HuggingFaceFramework(Framework):
             seed=seed,
             checkpoint_every=checkpoint_every,
         )
-        before = transformer.device
+        previous_device = transformer.device
         encoded = texts.tokenize_texts(transformer, tokenizer, texts.list_huggingface_texts(features))
-        fitted = training_loop.run_training_loop(texts.wrap_transformer(transformer.float()), encoded, values, settings)
-        transformer.to(before)
-        labels = known if known is not None else fitted.labels
+        fitted = training_loop.run_training_loop(
+            texts.wrap_transformer(transformer.float()), encoded, targets, settings
+        )
+        transformer.to(previous_device)
+        labels = known_labels if known_labels is not None else fitted.labels
         if labels is not None:
             transformer.config.id2label = dict(enumerate(map(str, labels)))
             transformer.config.label2id = {str(label): at for at, label in enumerate(labels)}
@@ -94,14 +95,16 @@ class HuggingFaceFramework(Framework):
         training_loop.check_training_loop_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """The version's model, to continue training: its weights belong to its tokenizer."""
-        one, other = (
+        """The version's model, because its weights belong to its tokenizer."""
+        shapes, previous_shapes = (
             _read_transformer_shapes(_get_transformer(model)),
             _read_transformer_shapes(_get_transformer(previous)),
         )
-        if one != other:
-            odd = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-            raise cannot_proceed_error(_get_transformer(model), f"its weights do not fit those of the version: {odd}")
+        if shapes != previous_shapes:
+            name = next(
+                layer for layer in {**shapes, **previous_shapes} if shapes.get(layer) != previous_shapes.get(layer)
+            )
+            raise cannot_proceed_error(_get_transformer(model), f"its weights do not fit those of the version: {name}")
         return previous
 
     def evaluator(self, model: Any, features: Any, target: Any = None) -> dict[str, float]:
@@ -125,14 +128,14 @@ class HuggingFaceFramework(Framework):
         if not _is_transformer_classifier(model):
             torch.set_num_threads(threads.count_thread_cores())
             with torch.inference_mode():
-                found = model(columns[0], batch_size=texts.BATCH)
-            return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in found]
+                outputs = model(columns[0], batch_size=texts.BATCH)
+            return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in outputs]
         encoded = texts.tokenize_texts(transformer, tokenizer, columns)
         tokens = min(len(encoded), texts.BATCH) * encoded.shape[2]
         work = tokens * transformer.num_parameters(exclude_embeddings=True)
         torch.set_num_threads(1 if work < SMALL else threads.count_thread_cores())
-        outputs = tensors.compute_pytorch_output_tensors(texts.wrap_transformer(transformer), encoded)
-        return arrays.convert_framework_output_array(outputs.float().numpy(), _get_transformer_labels(transformer))
+        scores = tensors.compute_pytorch_output_tensors(texts.wrap_transformer(transformer), encoded)
+        return arrays.convert_framework_output_array(scores.float().numpy(), _get_transformer_labels(transformer))
 
     def save(self, model: Any, folder: Path, format: str, trusted: Sequence[str]) -> None:
         transformer, tokenizer = _get_transformer(model), _get_transformer_tokenizer(model)
@@ -147,10 +150,10 @@ class HuggingFaceFramework(Framework):
             return model
         import transformers
 
-        make: Any = transformers.pipeline  # its overloads accept only literal tasks
+        make_pipeline: Any = transformers.pipeline  # its overloads accept only literal tasks
         try:
             with model_files.quiet_transformers():
-                return make(task.pipeline, model=model, tokenizer=tokenizer, trust_remote_code=False)
+                return make_pipeline(task.pipeline, model=model, tokenizer=tokenizer, trust_remote_code=False)
         except Exception as error:  # transformers raises many types
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelError(
@@ -171,19 +174,19 @@ def _get_transformer_tokenizer(estimator: Any) -> Any:
         ModelError: there is none.
     """
     model = _get_transformer(estimator)
-    found = getattr(estimator, "tokenizer", None) if model is not estimator else getattr(model, TOKENIZER, None)
+    tokenizer = getattr(estimator, "tokenizer", None) if model is not estimator else getattr(model, TOKENIZER, None)
     folder = Path(model.name_or_path)
-    if found is None and model.name_or_path and (folder / model_files.TOKENIZER_FILE).is_file():
+    if tokenizer is None and model.name_or_path and (folder / model_files.TOKENIZER_FILE).is_file():
         from transformers import AutoTokenizer
 
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        setattr(model, TOKENIZER, found)
-    if found is None:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        setattr(model, TOKENIZER, tokenizer)
+    if tokenizer is None:
         raise ModelError(
             f"The model, a {type(model).__name__}, has no tokenizer.",
             "Return both from the model function: pipeline('text-classification', model=model, tokenizer=tokenizer).",
         )
-    return found
+    return tokenizer
 
 
 def _is_transformer_classifier(estimator: Any) -> bool:
@@ -200,10 +203,11 @@ def _get_transformer_labels(model: Any) -> list[Any] | None:
 
 
 def _encode_transformer_target(model: Any, target: Any) -> tuple[Any, list[Any] | None]:
-    """The target for the loop, and its labels if the model already has all of its classes.
+    """The target as numbers, and the labels if the model already has all classes of the target.
 
     Raises:
-        ModelError: the target has several columns, or classes that the version does not have. DataError: it has lists.
+        ModelError: the target has several columns, or classes that a trained model does not have. DataError: the target
+            has lists.
     """
     import numpy as np
 
@@ -214,20 +218,20 @@ def _encode_transformer_target(model: Any, target: Any) -> tuple[Any, list[Any] 
             "The default trainer for Hugging Face needs a target with one column.",
             "Write an @app.trainer for this model.",
         )
-    known, trained = _get_transformer_labels(model), getattr(model, LABELS, None) is not None
-    if known is None:
+    labels, is_trained = _get_transformer_labels(model), getattr(model, LABELS, None) is not None
+    if labels is None:
         return values.astype(np.float32) if values.dtype.kind in "biu" else values, None
-    numbers = {label: at for at, label in enumerate(known)}
-    strange = [value for value in np.unique(values.ravel()).tolist() if value not in numbers]
-    if not strange:
-        return np.array([numbers[value] for value in values.ravel().tolist()]), known
-    if trained:
-        raise cannot_proceed_error(model, f"it does not know the class {strange[0]!r}")
+    numbers = {label: at for at, label in enumerate(labels)}
+    unknown_classes = [value for value in np.unique(values.ravel()).tolist() if value not in numbers]
+    if not unknown_classes:
+        return np.array([numbers[value] for value in values.ravel().tolist()]), labels
+    if is_trained:
+        raise cannot_proceed_error(model, f"it does not know the class {unknown_classes[0]!r}")
     return values, None
 
 
 def _read_transformer_shapes(model: Any) -> dict[str, Any]:
-    """The shapes of the weights without word embeddings, which differ with the tokenizer."""
+    """The shapes of the weights, without the size of the vocabulary, which depends on the tokenizer."""
     words = model.config.vocab_size
     return {
         name: [None if size == words else size for size in weights.shape]

@@ -1,4 +1,4 @@
-"""A transformer on disk: its configuration, weights as safetensors, tokenizer, and mlapp's own data."""
+"""Saves and loads a transformer: its configuration, weights as safetensors, tokenizer, and mlapp's own data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ ADAPTER_FILE = "adapter_config.json"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """Data that the transformer's own files do not hold.
+    """Data that the transformer's own files do not contain.
 
     Attributes:
         pipeline: the task of the model's pipeline; None for a model without a pipeline.
-        labels: of the target's classes, in the order of the outputs; None if it was not trained on classes.
-        words: the size of the tokenizer's vocabulary. transformers creates an empty tokenizer if a file is missing.
+        labels: the target's classes in the order of the outputs; None if it was not trained on classes.
+        words: the size of the tokenizer's vocabulary, because transformers creates an empty tokenizer if a file is
+            missing.
     """
 
     pipeline: str | None
@@ -54,7 +55,7 @@ def save_transformer(model: Any, tokenizer: Any, task: Task, folder: Path) -> No
 
 
 def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
-    """Load model, tokenizer and task from a folder that `save` wrote. Fetches nothing, and runs no code in the folder.
+    """Load the model, tokenizer and task from a folder. Downloads nothing, and runs no code in the folder.
 
     Raises:
         MissingExtraError: transformers is not installed. ModelError: a file is missing, truncated or damaged, or
@@ -74,7 +75,7 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
         if not is_model:
             raise TypeError(f"'{name}' is not a model class of transformers")
         with quiet_transformers():
-            model, told = kind.from_pretrained(
+            model, loading_info = kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -90,9 +91,10 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
             f"The tokenizer in {folder} has {len(tokenizer)} tokens instead of {task.words}: a file is missing.",
             "Train again here, or restore it.",
         )
-    if told["missing_keys"]:  # transformers initializes them at random
+    if loading_info["missing_keys"]:  # transformers initializes them at random
         raise ModelError(
-            f"The weights in {folder} lack {sorted(told['missing_keys'])[0]}.", "Train again here, or restore them."
+            f"The weights in {folder} lack {sorted(loading_info['missing_keys'])[0]}.",
+            "Train again here, or restore them.",
         )
     return model.eval(), tokenizer, task
 
@@ -100,10 +102,10 @@ def load_transformer(folder: Path) -> tuple[Any, Any, Task]:
 def _require_transformer_without_code(folder: Path) -> None:
     """Check that the files of a model refer to no code, and to no files outside their folder.
 
-    transformers reads no Python file and no pickle here. Such a file in the folder is never opened.
+    Python files and pickles in the folder are never opened.
 
     Raises:
-        ModelError: a file does; names it.
+        ModelError: names the file with such a reference.
     """
     for file in sorted(folder.rglob("*")):
         if file.name == ADAPTER_FILE:
@@ -125,9 +127,9 @@ def _require_inside_model_folder(file: Path, content: dict[str, Any]) -> None:
             raise _refused_huggingface_file_error(file, "refers to weights outside its folder")
     if file.name == TOKENIZER_FILE and any(key.endswith("_file") and content[key] for key in content):
         raise _refused_huggingface_file_error(file, "refers to a file by its path")
-    # A name with a slash is a repository of the hub. transformers fetches and runs its code.
+    # A name with a slash is a repository of the hub, whose code transformers would download and run.
     if file.name == "config.json" and any("/" in name for name in _list_transformer_implementations(content)):
-        raise _refused_huggingface_file_error(file, "refers to code of the hub")
+        raise _refused_huggingface_file_error(file, "refers to code on the hub")
 
 
 def is_plain_file_name(name: object) -> bool:
@@ -136,7 +138,7 @@ def is_plain_file_name(name: object) -> bool:
 
 
 def _list_transformer_implementations(content: Any) -> Iterator[str]:
-    """The implementations of parts of the model that a configuration, and nested ones, name."""
+    """The implementations of the model's parts that a configuration names, also in nested configurations."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if "_implementation" in key:
             yield from (str(part) for part in (value.values() if isinstance(value, dict) else [value]))
@@ -144,9 +146,9 @@ def _list_transformer_implementations(content: Any) -> Iterator[str]:
             yield from _list_transformer_implementations(part)
 
 
-def _refused_huggingface_file_error(file: Path, why: str) -> ModelError:
+def _refused_huggingface_file_error(file: Path, problem: str) -> ModelError:
     return ModelError(
-        f"{file} {why}: a model's files must contain only data.",
+        f"{file} {problem}: a model's files must contain only data.",
         "Save a model of a transformers class as safetensors, without code files.",
     )
 
@@ -157,12 +159,12 @@ def quiet_transformers() -> Iterator[None]:
     import transformers
 
     messages: Any = transformers.utils.logging  # untyped
-    drawn, level = messages.is_progress_bar_enabled(), messages.get_verbosity()
+    had_progress_bar, level = messages.is_progress_bar_enabled(), messages.get_verbosity()
     messages.disable_progress_bar()
     messages.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
         messages.set_verbosity(level)
-        if drawn:
+        if had_progress_bar:
             messages.enable_progress_bar()

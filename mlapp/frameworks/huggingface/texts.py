@@ -7,9 +7,9 @@ from typing import Any
 from mlapp.errors import DataError, ModelError
 
 BATCH = 32
-"""Texts that go through a model at once in prediction."""
+"""Texts per call of the model in prediction."""
 NO_LIMIT = 1_000_000
-"""Tokenizers without a limit report a number far above this one."""
+"""A tokenizer without a length limit reports a number far above this one."""
 
 
 def list_huggingface_texts(features: Any) -> list[list[str]]:
@@ -30,18 +30,18 @@ def list_huggingface_texts(features: Any) -> list[list[str]]:
     for name, values in columns.items():
         wrong = next((value for value in values if not isinstance(value, str)), None)
         if wrong is not None or any(value is None for value in values):
-            held = "missing values" if wrong is None or wrong != wrong else f"a {type(wrong).__name__}"
+            content = "missing values" if wrong is None or wrong != wrong else f"a {type(wrong).__name__}"
             raise DataError(
-                f"Column '{name}' of the features contains {held}, but the model takes strings.",
+                f"Column '{name}' of the features contains {content}, but the model takes strings.",
                 "Fill, drop or convert them in the data_reader or a feature_transformer.",
             )
     return list(columns.values())
 
 
 def tokenize_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
-    """Token ids, mask and other inputs of the model as one tensor: rows × inputs × tokens, padded at the end.
+    """Token IDs, attention mask and token types as one tensor of the shape rows × inputs × tokens, padded at the end.
 
-    Texts are truncated at the tokenizer's `model_max_length`, or at the model's number of positions.
+    Texts are truncated to the tokenizer's `model_max_length`, or to the model's number of positions.
     """
     import torch
 
@@ -57,21 +57,21 @@ def tokenize_texts(model: Any, tokenizer: Any, columns: list[list[str]]) -> Any:
         return_attention_mask=True,
         return_tensors="pt",
     )
-    taken = [encoded["input_ids"], encoded["attention_mask"]]
+    tensors = [encoded["input_ids"], encoded["attention_mask"]]
     if len(columns) == 2 and "token_type_ids" in encoded:
-        taken.append(encoded["token_type_ids"])
-    return torch.stack(taken, dim=1)
+        tensors.append(encoded["token_type_ids"])
+    return torch.stack(tensors, dim=1)
 
 
 def wrap_transformer(model: Any) -> Any:
-    """The transformer as a module from the result of `encode` to a score for each class, or a number.
+    """A module that computes a score for each class, or a number, from the result of `tokenize_texts`.
 
     Raises:
-        ModelError: it has another output.
+        ModelError: the transformer has a different output.
     """
     from torch import cat, nn
 
-    class Texts(nn.Module):
+    class TextScorer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.transformer = model
@@ -85,12 +85,12 @@ def wrap_transformer(model: Any) -> Any:
             longest = int(encoded[:, 1].sum(dim=1).max())
             ids, mask, *types = encoded[:, :, :longest].unbind(dim=1)
             pairs = {"token_type_ids": types[0]} if types else {}
-            given = model(input_ids=ids, attention_mask=mask, **pairs)
-            if getattr(given, "logits", None) is None or given.logits.ndim != 2:
+            output = model(input_ids=ids, attention_mask=mask, **pairs)
+            if getattr(output, "logits", None) is None or output.logits.ndim != 2:
                 raise ModelError(
                     f"A {type(model).__name__} does not return a score for each class.",
                     "Return a …ForSequenceClassification, or write an @app.trainer and an @app.predictor.",
                 )
-            return given.logits
+            return output.logits
 
-    return Texts()
+    return TextScorer()

@@ -21,10 +21,10 @@ from mlapp.progress import report
 FILE = "model.keras"
 LABELS_FILE = "labels.json"
 LABELS = "mlapp_labels"
-FEW = 20
-"""With fewer rows none is held out."""
+MIN_ROWS_TO_HOLD_OUT = 20
+"""With fewer rows, no rows are held out for early stopping."""
 BATCH = 4096
-"""Rows that go through a model at once in prediction."""
+"""Rows per call of the model in prediction."""
 
 
 class KerasFramework(Framework):
@@ -60,20 +60,21 @@ class KerasFramework(Framework):
     ) -> Any:
         """Fit with early stopping, and keep the weights of the best epoch.
 
-        A model that is not compiled gets AdamW and the loss of its target: cross-entropy for classes (binary for one
-        sigmoid), the mean squared error for numbers. `learning_rate` applies only to that optimizer.
+        A model that is not compiled gets AdamW and a loss for its target: cross-entropy for classes (binary for one
+        sigmoid), the mean squared error for numbers. `learning_rate` applies only to this optimizer.
 
         Args:
             epochs: maximum passes over the data.
-            validation: share of the rows held out for early stopping; 0 stops by the training loss.
+            learning_rate: of AdamW.
+            validation: share of the rows held out for early stopping; with 0, the training loss decides.
             patience: epochs without a better loss before training stops.
-            seed: of the shuffling and of the rows held out.
-            checkpoint_every: seconds between checkpoints. A killed training that runs again with the same
-                data, model and settings continues from the last one.
+            seed: of the shuffling and of the held-out rows.
+            checkpoint_every: seconds between checkpoints. A training that was killed continues from the last one when
+                it runs again with the same data, model and settings.
 
         Raises:
-            DataError: features are missing or not numbers. ModelError: the loss is not a number, or the model does
-                not fit the data.
+            DataError: no target, or features that are missing or not numbers. ModelError: the loss is not a number, or
+                the model does not fit the data.
         """
         import keras
         import numpy as np
@@ -84,33 +85,33 @@ class KerasFramework(Framework):
         arrays.require_finite_feature_array(inputs, features)
         _set_keras_threads(1)
         keras.utils.set_random_seed(seed)
-        tried = _try_keras_model(model, inputs[:32])
-        wanted, labels = _encode_keras_target(model, target, tried)
+        first_outputs = _try_keras_model(model, inputs[:32])
+        targets, labels = _encode_keras_target(model, target, first_outputs)
         if not model.compiled:
-            model.compile(keras.optimizers.AdamW(learning_rate), _choose_keras_loss(keras, tried, labels))
+            model.compile(keras.optimizers.AdamW(learning_rate), _choose_keras_loss(keras, first_outputs, labels))
         model.optimizer.build(model.trainable_variables)
         settings = (epochs, batch_size, learning_rate, validation, patience, seed)
-        checkpoint = checkpoints.Checkpoint.for_training(keras, model, (inputs, wanted), settings, checkpoint_every)
-        begun = checkpoint.read_state(model)
+        checkpoint = checkpoints.Checkpoint.for_training(keras, model, (inputs, targets), settings, checkpoint_every)
+        state = checkpoint.read_state(model)
         order = np.random.default_rng(seed).permutation(len(inputs))
-        held_out = round(len(inputs) * validation) if len(inputs) >= FEW else 0
-        out, learned = order[:held_out], order[held_out:]
+        held_out_count = round(len(inputs) * validation) if len(inputs) >= MIN_ROWS_TO_HOLD_OUT else 0
+        held_out_rows, training_rows = order[:held_out_count], order[held_out_count:]
         stopper = keras.callbacks.EarlyStopping(
-            "val_loss" if held_out else "loss", mode="min", patience=patience, restore_best_weights=True
+            "val_loss" if held_out_count else "loss", mode="min", patience=patience, restore_best_weights=True
         )
         try:
             model.fit(
-                inputs[learned],
-                wanted[learned],
-                validation_data=(inputs[out], wanted[out]) if held_out else None,
+                inputs[training_rows],
+                targets[training_rows],
+                validation_data=(inputs[held_out_rows], targets[held_out_rows]) if held_out_count else None,
                 epochs=epochs,
-                initial_epoch=begun.epoch,
+                initial_epoch=state.epoch,
                 batch_size=batch_size,
                 verbose=0,
                 callbacks=[
                     _make_keras_progress_callback(keras, epochs),
                     stopper,
-                    checkpoints.make_checkpoint_callback(keras, checkpoint, stopper, begun, epochs, seed),
+                    checkpoints.make_checkpoint_callback(keras, checkpoint, stopper, state, epochs, seed),
                 ],
             )
         except ValueError as error:
@@ -126,7 +127,7 @@ class KerasFramework(Framework):
         require_valid_epoch_parameters(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """`model` with the weights of `previous`, to continue training."""
+        """Set the weights of `model` to those of `previous`."""
         _try_keras_model(model, arrays.features_to_array(features)[:2])
         try:
             model.set_weights(previous.get_weights())
@@ -151,9 +152,7 @@ class KerasFramework(Framework):
         labels = getattr(model, LABELS, None)
         try:
             model.save(folder / FILE)
-            _read_keras_model(
-                _import_keras(), folder / FILE
-            )  # report what safe mode refuses now, not when the model is served
+            _read_keras_model(_import_keras(), folder / FILE)  # safe mode must accept it now, not only in serving
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(
                 f"The model, a {type(model).__name__}, cannot be saved so that it can be loaded: "
@@ -184,10 +183,10 @@ class KerasFramework(Framework):
 
 
 def _read_keras_labels(file: Path) -> list[Any] | None:
-    """The classes in the file beside the model, in the order of its outputs; None without the file.
+    """The classes in the order of the model's outputs; None if the file does not exist.
 
     Raises:
-        ModelError: it is not a list of texts and numbers.
+        ModelError: the file is not a list of texts and numbers.
     """
     if not file.is_file():
         return None
@@ -215,7 +214,7 @@ def _read_keras_model(keras: Any, file: Path) -> Any:
 
 
 def _limit_tensorflow_threads(keras: Any) -> None:
-    """TensorFlow starts a thread for each core of the machine at first use, even if the container's limit is lower."""
+    """Limit TensorFlow to the container's cores. Otherwise it starts a thread for each core of the machine."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
@@ -224,7 +223,7 @@ def _limit_tensorflow_threads(keras: Any) -> None:
 
 
 def _set_keras_threads(count: int) -> None:
-    """Only the PyTorch backend can change them at run time."""
+    """Set the number of threads. Only the PyTorch backend can change it at run time."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -234,7 +233,7 @@ def _set_keras_threads(count: int) -> None:
 
 
 def _try_keras_model(model: Any, inputs: Any) -> Any:
-    """The model's output for the first rows. Builds the model if necessary."""
+    """The model's output for some rows. Builds the model if necessary."""
     try:
         return model.predict_on_batch(inputs)
     except (ValueError, RuntimeError) as error:
@@ -244,11 +243,15 @@ def _try_keras_model(model: Any, inputs: Any) -> Any:
         ) from error
 
 
-def _encode_keras_target(model: Any, target: Any, tried: Any) -> tuple[Any, list[Any] | None]:
-    """The target as numbers, and its labels if it is a class. A sigmoid has two classes."""
+def _encode_keras_target(model: Any, target: Any, first_outputs: Any) -> tuple[Any, list[Any] | None]:
+    """The target as numbers, and its labels if it is a class. A model that ends in one sigmoid has two classes.
+
+    Args:
+        first_outputs: the model's output for some rows.
+    """
     import numpy as np
 
-    outputs = int(tried.shape[1]) if tried.ndim > 1 else 1
+    outputs = int(first_outputs.shape[1]) if first_outputs.ndim > 1 else 1
     values = np.asarray(target)
     activation = getattr(model.layers[-1], "activation", None)
     if outputs == 1 and getattr(activation, "__name__", "") == "sigmoid" and values.dtype.kind != "f":
@@ -262,20 +265,24 @@ def _encode_keras_target(model: Any, target: Any, tried: Any) -> tuple[Any, list
     return arrays.target_to_array(target, outputs)
 
 
-def _choose_keras_loss(keras: Any, tried: Any, labels: list[Any] | None) -> Any:
-    """The loss for the type of the target. Scores that are not probabilities are logits."""
+def _choose_keras_loss(keras: Any, first_outputs: Any, labels: list[Any] | None) -> Any:
+    """The loss for the target. Scores that are not probabilities are logits.
+
+    Args:
+        first_outputs: the model's output for some rows.
+    """
     if labels is None:
         return keras.losses.MeanSquaredError()
-    if tried.ndim == 1 or tried.shape[1] == 1:
+    if first_outputs.ndim == 1 or first_outputs.shape[1] == 1:
         return keras.losses.BinaryCrossentropy()
-    is_probability = bool((tried >= 0).all() and (abs(tried.sum(axis=1) - 1) < 1e-3).all())
+    is_probability = bool((first_outputs >= 0).all() and (abs(first_outputs.sum(axis=1) - 1) < 1e-3).all())
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not is_probability)
 
 
 def _make_keras_progress_callback(keras: Any, epochs: int) -> Any:
-    """Reports the progress, and stops a training whose loss is not a number."""
+    """A callback that reports the progress, and stops a training whose loss is not a number."""
 
-    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    class ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]
         epoch = 0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -292,7 +299,7 @@ def _make_keras_progress_callback(keras: Any, epochs: int) -> Any:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             report(epoch + 1, epochs, **{name: float(value) for name, value in (logs or {}).items()})
 
-    return Watch()
+    return ProgressCallback()
 
 
 def _shorten_keras_reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Stores the state of a training on disk, so that a killed training resumes."""
+"""Stores the state of a Keras training on disk, so that a training that was killed can continue."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class TrainingState:
 
 @dataclass
 class Checkpoint:
-    """One file of arrays (NumPy's `.npz`), named by model, data and settings.
+    """One file of arrays in NumPy's format `.npz`, named by model, data and settings, and written atomically.
 
-    It is written atomically. Keras's own `BackupAndRestore` does not store which epoch was the best, and how long ago.
+    Keras's own `BackupAndRestore` does not store the state of early stopping.
+
+    Attributes:
+        every: minimum seconds between writes.
     """
 
     file: Path
     every: float
-    """Seconds between two."""
     _written: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -61,17 +63,17 @@ class Checkpoint:
             return TrainingState()
         try:
             with np.load(self.file, allow_pickle=False) as opened:
-                held = {name: opened[name] for name in opened.files}
-            told = msgspec.json.decode(held.pop("state").tobytes())
+                arrays = {name: opened[name] for name in opened.files}
+            record = msgspec.json.decode(arrays.pop("state").tobytes())
             for at, variable in enumerate(_list_keras_training_variables(model)):
-                variable.assign(held[f"model.{at}"])
-            best = [held[f"best.{at}"] for at in range(told.pop("weights"))]
+                variable.assign(arrays[f"model.{at}"])
+            best = [arrays[f"best.{at}"] for at in range(record.pop("weights"))]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
             raise ModelError(
                 f"The checkpoint {self.file} is truncated or damaged: {error}",
                 f"Delete it to train from the beginning: rm {self.file}",
             ) from error
-        return TrainingState(**told, best_weights=best or None)
+        return TrainingState(**record, best_weights=best or None)
 
     def write_state(self, model: Any, state: TrainingState) -> None:
         """Replace the stored state, if the interval has passed.
@@ -85,15 +87,15 @@ class Checkpoint:
         if time.monotonic() - self._written < self.every:
             return
         best = state.best_weights or []
-        told = {"epoch": state.epoch, "best": state.best, "wait": state.wait, "best_epoch": state.best_epoch}
-        held = {
+        record = {"epoch": state.epoch, "best": state.best, "wait": state.wait, "best_epoch": state.best_epoch}
+        arrays = {
             f"model.{at}": keras.ops.convert_to_numpy(variable)
             for at, variable in enumerate(_list_keras_training_variables(model))
         }
-        held |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
-        held["state"] = np.frombuffer(msgspec.json.encode({**told, "weights": len(best)}), np.uint8)
+        arrays |= {f"best.{at}": np.asarray(weights) for at, weights in enumerate(best)}
+        arrays["state"] = np.frombuffer(msgspec.json.encode({**record, "weights": len(best)}), np.uint8)
         with replace_epoch_checkpoint(self.file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **held)
+            np.savez(stream, **arrays)
         self._written = time.monotonic()
 
     def remove_file(self) -> None:
@@ -102,34 +104,37 @@ class Checkpoint:
 
 
 def make_checkpoint_callback(
-    keras: Any, checkpoint: Checkpoint, stopper: Any, begun: TrainingState, epochs: int, seed: int
+    keras: Any, checkpoint: Checkpoint, stopper: Any, state: TrainingState, epochs: int, seed: int
 ) -> Any:
-    """The callback that writes the checkpoint after an epoch, for `fit` behind the `EarlyStopping` of which it keeps
-    what it knows; `begun` is what that one knew when the training was killed.
+    """A callback for `fit` that writes the checkpoint after an epoch.
+
+    Args:
+        stopper: the `EarlyStopping` callback. It must run before this one.
+        new_state: the state to continue from.
     """
 
-    class Keeping(keras.callbacks.Callback):  # type: ignore[misc]
+    class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_begin(self, logs: Any = None) -> None:
-            stopper.best, stopper.wait, stopper.best_epoch = begun.best, begun.wait, begun.best_epoch
-            stopper.best_weights = begun.best_weights
+            stopper.best, stopper.wait, stopper.best_epoch = state.best, state.wait, state.best_epoch
+            stopper.best_weights = state.best_weights
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            # An epoch draws the same numbers, even if the previous one ran in another process.
+            # Draw the same random numbers in an epoch, even if the previous one ran in another process.
             keras.utils.set_random_seed(seed + epoch)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if epoch + 1 < epochs and not self.model.stop_training:
                 best = None if stopper.best is None else float(stopper.best)
-                state = TrainingState(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
-                checkpoint.write_state(self.model, state)
+                new_state = TrainingState(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
+                checkpoint.write_state(self.model, new_state)
 
-    return Keeping()
+    return CheckpointCallback()
 
 
 def _list_keras_training_variables(model: Any) -> list[Any]:
-    """The state that training changes: weights, the layers' random generators, the optimizer; no metrics."""
-    measured = {id(variable) for metric in model.metrics for variable in metric.variables}
-    own = [variable for variable in model.variables if id(variable) not in measured]
+    """The variables that training changes: weights, random generators of layers, and the optimizer's; no metrics."""
+    metric_variables = {id(variable) for metric in model.metrics for variable in metric.variables}
+    own = [variable for variable in model.variables if id(variable) not in metric_variables]
     return [*own, *model.optimizer.variables]
 
 

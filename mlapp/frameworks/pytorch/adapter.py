@@ -20,8 +20,8 @@ LABELS = "labels"
 class PyTorchFramework(Framework):
     """A `torch.nn.Module` that takes a batch of numbers and returns a number, or a score for each class, per row.
 
-    safetensors (https://huggingface.co/docs/safetensors) holds only the weights, so loading runs no code: the app's
-    model function builds the module with the parameters of its training, and the weights are loaded into it.
+    safetensors (https://huggingface.co/docs/safetensors) stores only weights, so loading runs no code: the app's model
+    function builds the module with the parameters of its training, and the weights are loaded into it.
     """
 
     name: ClassVar[str] = "pytorch"
@@ -68,7 +68,7 @@ class PyTorchFramework(Framework):
         training_loop.check_training_loop_settings(parameters)
 
     def proceed(self, model: Any, previous: Any, features: Any, target: Any = None) -> Any:
-        """`model` with the weights of `previous`, to continue training."""
+        """Set the weights of `model` to those of `previous`."""
         try:
             model.load_state_dict(previous.state_dict())
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Stores the state of a training on disk, so that a killed training resumes."""
+"""Stores the state of a PyTorch training on disk, so that a training that was killed can continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from mlapp.frameworks.epochs import CHECKPOINTS, replace_epoch_checkpoint
 
 @dataclass
 class TrainingState:
-    """The progress of a training: completed epochs, the best loss and its weights, and epochs since."""
+    """The progress of a training.
+
+    Attributes:
+        epoch: number of completed epochs.
+        stale: number of epochs since the best one.
+        best: the weights of the best epoch.
+    """
 
     epoch: int = 0
     best_loss: float = math.inf
@@ -26,16 +32,16 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One safetensors file, named by module, data and settings. It is written atomically."""
+    """One safetensors file, named by module, data and settings, and written atomically."""
 
     file: Path
 
     @classmethod
-    def for_training(cls, model: Any, inputs: Any, wanted: Any, settings: object) -> Checkpoint:
+    def for_training(cls, model: Any, inputs: Any, targets: Any, settings: object) -> Checkpoint:
         """The checkpoint of one training, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{model}{settings}".encode())
         # Includes the initial weights: training from a version differs from training from scratch.
-        for tensor in (inputs, wanted, *model.state_dict().values()):
+        for tensor in (inputs, targets, *model.state_dict().values()):
             digest.update(str(tuple(tensor.shape)).encode())
             if tensor.numel():
                 digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
@@ -49,16 +55,16 @@ class Checkpoint:
         """
         from safetensors.torch import save_file
 
-        held = {f"model.{name}": value for name, value in model.state_dict().items()}
-        held |= {f"best.{name}": value for name, value in state.best.items()}
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in state.best.items()}
         for at, values in optimizer.state_dict()["state"].items():
-            held |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
-        held["generator"] = generator.get_state()
-        told = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
+            tensors |= {f"optimizer.{at}.{name}": value for name, value in values.items()}
+        tensors["generator"] = generator.get_state()
+        record = {"epoch": state.epoch, "best_loss": state.best_loss, "stale": state.stale}
         with replace_epoch_checkpoint(self.file) as temporary:
             # safetensors refuses weights that modules share, so each entry is a copy.
-            copies = {name: value.detach().cpu().clone().contiguous() for name, value in held.items()}
-            save_file(copies, temporary, {"state": msgspec.json.encode(told).decode()})
+            copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+            save_file(copies, temporary, {"state": msgspec.json.encode(record).decode()})
 
     def read_state(self, model: Any, optimizer: Any, generator: Any) -> TrainingState | None:
         """Load the checkpoint, if it exists, into the module, the optimizer and the generator.
@@ -72,28 +78,28 @@ class Checkpoint:
             return None
         try:
             with safe_open(self.file, "pt") as opened:
-                held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                told = msgspec.json.decode(opened.metadata()["state"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                record = msgspec.json.decode(opened.metadata()["state"])
         except (SafetensorError, TypeError, KeyError) as error:
             raise ModelError(
                 f"The checkpoint {self.file} is truncated or damaged: {error}",
                 f"Delete it to train from the beginning: rm {self.file}",
             ) from error
         optimizer_state: dict[int, dict[str, Any]] = {}
-        for name, value in held.items():
+        for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, at, key = name.split(".", 2)
                 optimizer_state.setdefault(int(at), {})[key] = value
-        model.load_state_dict(_strip_checkpoint_prefix("model.", held))
+        model.load_state_dict(_strip_checkpoint_prefix("model.", tensors))
         optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
-        generator.set_state(held["generator"])
-        best_loss = math.inf if told["best_loss"] is None else told["best_loss"]
-        return TrainingState(told["epoch"], best_loss, told["stale"], _strip_checkpoint_prefix("best.", held))
+        generator.set_state(tensors["generator"])
+        best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
+        return TrainingState(record["epoch"], best_loss, record["stale"], _strip_checkpoint_prefix("best.", tensors))
 
     def remove_file(self) -> None:
         """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 
 
-def _strip_checkpoint_prefix(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
+def _strip_checkpoint_prefix(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

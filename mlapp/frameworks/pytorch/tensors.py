@@ -9,14 +9,14 @@ import msgspec
 from mlapp.frameworks import arrays
 
 BATCH = 4096
-"""Rows that go through a module at once in prediction."""
+"""Rows per call of the module in prediction."""
 
 
 def features_to_tensor(features: Any) -> Any:
-    """Features as a tensor of 32-bit floats, rows first; a tensor stays unchanged.
+    """Features as a tensor of 32-bit floats, with one row per row of the features; a tensor stays unchanged.
 
     Raises:
-        DataError: a column holds values other than numbers; names it.
+        DataError: a column has values other than numbers; names it.
     """
     import torch
 
@@ -24,7 +24,7 @@ def features_to_tensor(features: Any) -> Any:
 
 
 def target_to_tensor(target: Any, outputs: int) -> tuple[Any, list[Any] | None]:
-    """The target as a tensor, and its labels where it is a class; see `arrays.target_to_array`."""
+    """The target as a tensor, and its labels if it is a class; see `arrays.target_to_array`."""
     import torch
 
     values, labels = arrays.target_to_array(target, outputs)
@@ -51,7 +51,7 @@ def read_pytorch_tensor_labels(metadata: dict[str, str] | None) -> list[Any] | N
     """The labels of a safetensors file's metadata.
 
     Raises:
-        msgspec.MsgspecError: they are not a JSON list of texts and numbers.
+        msgspec.MsgspecError: the labels are not a JSON list of texts and numbers.
     """
     text = (metadata or {}).get("labels")
     return msgspec.json.decode(text, type=list[bool | int | float | str]) if text else None

@@ -1,4 +1,4 @@
-"""The training loop: epochs of shuffled batches, a share of rows held out for early stopping, checkpoints to resume."""
+"""The default training loop: epochs of shuffled batches, with early stopping and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mlapp.frameworks.pytorch import tensors
 from mlapp.frameworks.pytorch.checkpoint import Checkpoint, TrainingState
 from mlapp.progress import report
 
-FEW = 20
-"""With fewer rows none is held out."""
+MIN_ROWS_TO_HOLD_OUT = 20
+"""With fewer rows, no rows are held out for early stopping."""
 SMALL = 50_000_000
-"""Multiplications of one batch below which one thread is the fastest: threads would wait for each other."""
+"""Number of multiplications per batch below which a single thread is the fastest, as threads wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,13 @@ class TrainingSettings:
 
     Attributes:
         epochs: maximum passes over the data.
-        validation: share of the rows held out for early stopping; 0 stops by the training loss.
-        patience: epochs without a better loss before training stops. The best epoch's weights are kept.
-        device: `auto` selects CUDA or Apple's GPU if available; otherwise `cpu`, `cuda`, `cuda:1`, `mps`.
-        seed: of the shuffling and of the rows held out.
-        checkpoint_every: seconds between checkpoints. A killed training that runs again with the same
-            data, module and settings continues from the last one.
+        learning_rate, weight_decay: of AdamW.
+        validation: share of the rows held out for early stopping; with 0, the training loss decides.
+        patience: epochs without a better loss before training stops. The weights of the best epoch are kept.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; `auto` selects CUDA or Apple's GPU if available, otherwise the CPU.
+        seed: of the shuffling and of the held-out rows.
+        checkpoint_every: seconds between checkpoints. A training that was killed continues from the last one when it
+            runs again with the same data, module and settings.
     """
 
     epochs: int
@@ -47,18 +48,18 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class _TrainingTask:
-    """What each epoch uses.
+    """The objects that each epoch uses.
 
     Attributes:
-        inputs: a tensor with a row for each row of the features.
-        wanted: the target of each row.
-        compute_loss: the mean loss of outputs and targets.
+        inputs: the features as a tensor, with one row per row of the features.
+        targets: the target as a tensor, with one row per row of the features.
+        compute_loss: returns the mean loss of outputs and targets.
         generator: draws the order of the rows.
     """
 
     model: Any
     inputs: Any
-    wanted: Any
+    targets: Any
     settings: TrainingSettings
     optimizer: Any
     compute_loss: Any
@@ -77,43 +78,46 @@ def check_training_loop_settings(parameters: Mapping[str, Any]) -> None:
 
 
 def run_training_loop(model: Any, features: Any, target: Any, settings: TrainingSettings) -> Any:
-    """Train the module; cross-entropy for classes, the mean squared error for numbers.
+    """Train the module with cross-entropy for classes, or the mean squared error for numbers.
+
+    Returns:
+        The module on the CPU, with the weights of the best epoch.
 
     Raises:
-        DataError: features are missing or not numbers. ModelError: the loss is not a number; a damaged checkpoint.
-        UsageError: a device that is not there.
+        DataError: no target, or features that are missing or not numbers. ModelError: the loss is not a number, or a
+            checkpoint is damaged. UsageError: the device is not available.
     """
     import torch
 
     device = _choose_training_device(settings.device)
-    work = settings.batch_size * sum(weights.numel() for weights in model.parameters())
-    torch.set_num_threads(1 if work < SMALL else threads.count_thread_cores())
+    multiplications = settings.batch_size * sum(weights.numel() for weights in model.parameters())
+    torch.set_num_threads(1 if multiplications < SMALL else threads.count_thread_cores())
     if target is None:
         raise DataError("The default trainer for PyTorch needs a target.", "Write an @app.trainer for this module.")
     inputs = tensors.features_to_tensor(features)
     arrays.require_finite_feature_array(inputs.cpu().float().numpy(), features)
     model.to(device)
-    wanted, labels = tensors.target_to_tensor(target, _count_training_loop_outputs(model, inputs, device))
+    targets, labels = tensors.target_to_tensor(target, _count_training_loop_outputs(model, inputs, device))
     compute_loss = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    learned, held_out = _split_training_loop_rows(len(inputs), settings.validation, generator)
-    task = _TrainingTask(model, inputs, wanted, settings, optimizer, compute_loss, generator)
+    training_rows, held_out_rows = _split_training_loop_rows(len(inputs), settings.validation, generator)
+    task = _TrainingTask(model, inputs, targets, settings, optimizer, compute_loss, generator)
 
-    checkpoint = Checkpoint.for_training(model, inputs, wanted, settings)
+    checkpoint = Checkpoint.for_training(model, inputs, targets, settings)
     state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
-    written = time.monotonic()
+    last_checkpoint = time.monotonic()
     while state.epoch < settings.epochs and state.stale < settings.patience:
         state.epoch += 1
-        loss = _train_epoch(task, learned, state.epoch)
-        measured = {"loss": loss}
-        if len(held_out):
-            measured["val_loss"] = _compute_training_loss(task, held_out)
-        _update_training_state(state, model, measured.get("val_loss", loss))
-        report(state.epoch, settings.epochs, **measured)
-        if time.monotonic() - written >= settings.checkpoint_every:
+        loss = _train_epoch(task, training_rows, state.epoch)
+        losses = {"loss": loss}
+        if len(held_out_rows):
+            losses["val_loss"] = _compute_training_loss(task, held_out_rows)
+        _update_training_state(state, model, losses.get("val_loss", loss))
+        report(state.epoch, settings.epochs, **losses)
+        if time.monotonic() - last_checkpoint >= settings.checkpoint_every:
             checkpoint.write_state(model, optimizer, generator, state)
-            written = time.monotonic()
+            last_checkpoint = time.monotonic()
     if state.best:
         model.load_state_dict(state.best)
     checkpoint.remove_file()
@@ -132,13 +136,13 @@ def _train_epoch(task: _TrainingTask, rows: Any, epoch: int) -> float:
     model, settings = task.model, task.settings
     device = next(model.parameters()).device
     model.train()
-    total, seen = 0.0, 0
+    total, row_count = 0.0, 0
     batches = rows[torch.randperm(len(rows), generator=task.generator)].split(settings.batch_size)
     for number, batch in enumerate(batches, 1):
         if len(batch) == 1 and len(batches) > 1:  # batch normalization cannot learn from one row
             continue
         task.optimizer.zero_grad()
-        loss = task.compute_loss(model(task.inputs[batch].to(device)), task.wanted[batch].to(device))
+        loss = task.compute_loss(model(task.inputs[batch].to(device)), task.targets[batch].to(device))
         value = loss.item()
         if value != value or value == float("inf"):
             raise ModelError(
@@ -147,13 +151,13 @@ def _train_epoch(task: _TrainingTask, rows: Any, epoch: int) -> float:
             )
         loss.backward()
         task.optimizer.step()
-        total, seen = total + value * len(batch), seen + len(batch)
-    return total / max(seen, 1)
+        total, row_count = total + value * len(batch), row_count + len(batch)
+    return total / max(row_count, 1)
 
 
 def _compute_training_loss(task: _TrainingTask, rows: Any) -> float:
     outputs = tensors.compute_pytorch_output_tensors(task.model, task.inputs[rows])
-    return float(task.compute_loss(outputs, task.wanted[rows]))
+    return float(task.compute_loss(outputs, task.targets[rows]))
 
 
 def _update_training_state(state: TrainingState, model: Any, loss: float) -> None:
@@ -165,19 +169,19 @@ def _update_training_state(state: TrainingState, model: Any, loss: float) -> Non
         state.stale += 1
 
 
-def _compute_squared_training_error(outputs: Any, wanted: Any) -> Any:
+def _compute_squared_training_error(outputs: Any, targets: Any) -> Any:
     from torch.nn.functional import mse_loss
 
-    return mse_loss(outputs.reshape(wanted.shape), wanted)
+    return mse_loss(outputs.reshape(targets.shape), targets)
 
 
 def _split_training_loop_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
     """The indexes of the training rows and of the held-out rows."""
     import torch
 
-    held_out = round(rows * share) if rows >= FEW else 0
+    held_out_count = round(rows * share) if rows >= MIN_ROWS_TO_HOLD_OUT else 0
     order = torch.randperm(rows, generator=generator)
-    return order[held_out:], order[:held_out]
+    return order[held_out_count:], order[:held_out_count]
 
 
 def _count_training_loop_outputs(model: Any, inputs: Any, device: Any) -> int:
@@ -187,13 +191,13 @@ def _count_training_loop_outputs(model: Any, inputs: Any, device: Any) -> int:
     model.eval()
     with torch.inference_mode():
         try:
-            tried = model(inputs[:2].to(device))
+            outputs = model(inputs[:2].to(device))
         except RuntimeError as error:
             raise ModelError(
                 f"The module cannot take features of the shape {list(inputs.shape)}: {error}",
                 "Build a module for that many columns, or reshape the features in a feature_transformer.",
             ) from error
-    return int(tried.shape[1]) if tried.ndim > 1 else 1
+    return int(outputs.shape[1]) if outputs.ndim > 1 else 1
 
 
 def _choose_training_device(name: str) -> Any:

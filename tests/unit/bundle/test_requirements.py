@@ -84,9 +84,9 @@ def test_a_lock_is_preferred_to_requirements_and_those_to_pyproject(tmp_path):
 @pytest.mark.parametrize("line", ["mlapp", "mlapp[sklearn]==0.1.0", "MLApp >= 0.1 ; python_version > '3'", "mlapp # x"])
 def test_the_unrelated_package_of_the_same_name_is_found_in_requirements(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"mlapp-kit[sklearn]\n{line}\n")
-    assert read_declared_requirements(tmp_path, Image(), "3.11").names_foreign
+    assert read_declared_requirements(tmp_path, Image(), "3.11").has_unrelated_mlapp
     (tmp_path / "requirements.txt").write_text("mlapp-kit[sklearn]==0.1.0\nmlapp_tools\nmlapp.other>1\n")
-    assert not read_declared_requirements(tmp_path, Image(), "3.11").names_foreign
+    assert not read_declared_requirements(tmp_path, Image(), "3.11").has_unrelated_mlapp
 
 
 def test_pyproject_and_its_uv_lock(tmp_path):
@@ -292,4 +292,4 @@ def test_an_empty_variable_in_an_indexs_url_leaves_the_error_readable(tmp_path, 
     (tmp_path / "requirements.in").write_text("pandas\n")
     image = Image(index_url="http://me:${TOKEN}@127.0.0.1:9/simple")
     with pytest.raises(BundleError, match=r"^Resolving: http://127\.0\.0\.1:9/simple/pandas/: Connection refused"):
-        run_uv(["pip", "compile", "requirements.in"], folder=tmp_path, image=image, doing="Resolving")
+        run_uv(["pip", "compile", "requirements.in"], folder=tmp_path, image=image, activity="Resolving")

@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import validation
 
-from mlapp.frameworks.sklearn_checks import NEWEST, SHORTENED, read_sklearn_version, shorten_input_checks
+from mlapp.frameworks.sklearn_checks import NEWEST, REPLACEMENTS, read_sklearn_version, shorten_input_checks
 
-CHECKS = [name for name in SHORTENED if hasattr(validation, name)]
+CHECKS = [name for name in REPLACEMENTS if hasattr(validation, name)]
 """Older versions of scikit-learn lack some."""
 COLUMN_CHECKS = [name for name in CHECKS if name.startswith(("_pandas_dtype", "_is_pandas"))]
 INPUT_CHECKS = [name for name in CHECKS if name not in (*COLUMN_CHECKS, "check_array")]

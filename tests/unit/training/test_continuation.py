@@ -108,7 +108,7 @@ def test_the_last_step_of_a_pipeline_continues_and_those_before_it_stay() -> Non
     assert further.metrics["test"]["accuracy"] > 0.85
     assert app.save(further).manifest.parent == 1
 
-    with pytest.raises(ModelError, match="its step 'standardscaler' is not as it was"):
+    with pytest.raises(ModelError, match="its step 'standardscaler' has changed"):
         app.train(from_=1, with_mean=False)
     neighbours = flowers(lambda: make_pipeline(StandardScaler(), KNeighborsClassifier()))
     neighbours.save(neighbours.train())
