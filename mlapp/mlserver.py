@@ -91,10 +91,15 @@ class MlappRuntime(MLModel):
             budget = self._open_mlserver_budget()
             part = await self._accept_mlserver_payload(loaded, payload, budget)
             schema = loaded.predictor.schema.predictions
-            async with aclosing(self._endpoint.streams.stream_items(loaded, part, budget.timeout)) as items:
-                async for item in items:
-                    found = convert_predictions_to_tensors([item], schema)
-                    yield self._make_mlserver_answer(payload, found, loaded.version or "")
+
+            def convert_item(item: Any) -> list[Tensor]:
+                return convert_predictions_to_tensors([item], schema)
+
+            batches = self._endpoint.streams.stream_items(loaded, part, budget.timeout, convert_item)
+            async with aclosing(batches):
+                async for items in batches:
+                    for tensors in items:
+                        yield self._make_mlserver_answer(payload, tensors, loaded.version or "")
 
     async def _accept_mlserver_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
         """The features in a request's tensors."""

@@ -217,7 +217,7 @@ class ModelSite:
             part: Part = decode_in_process(loaded.codec, decode_body, body, budget, media, settings.max_body)
             part.id = identity
             if loaded.is_stream:
-                items = endpoint.streams.stream_items(loaded, part, budget.timeout)
+                items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
                 return self._answer_stream(items, request, budget, loaded.tail, is_unionml=part.is_unionml)
             predictions = self.host.predict_part(endpoint, loaded, part, budget)
             return Answer(200, encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml))

@@ -27,6 +27,7 @@ from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
 from mlapp.monitoring.recording import make_recorder, open_recording_place
 from mlapp.schema.part import Part
+from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.batch_predict import predict_batch
 from mlapp.serving.inference.endpoint import Endpoint
@@ -213,7 +214,7 @@ class ModelHost:
         part = loaded.codec.accept_inputs([inputs] if _is_record(inputs) else inputs)
         try:
             if loaded.is_stream:
-                items = endpoint.streams.stream_items(loaded, part, budget.timeout)
+                items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
                 found = self.state.loop.run(streams.collect_stream(items, self.settings.max_body, budget))
                 return [json.loads(item) for item in found]
             return self.predict_part(endpoint, loaded, part, budget)

@@ -125,7 +125,7 @@ async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Res
     loaded = endpoint.current
     part = await decode_request_features(endpoint, loaded, request, body, budget)
     if loaded.is_stream:
-        items = endpoint.streams.stream_items(loaded, part, budget.timeout)
+        items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
             collected = await run_until_disconnect(
                 streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_for_disconnect

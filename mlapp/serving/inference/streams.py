@@ -7,19 +7,20 @@ import inspect
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from mlapp.errors import STAGE_ERRORS, MlappError, UserCodeError, translate_user_errors
+from mlapp.errors import MlappError, translate_user_errors
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
-from mlapp.serving.decoding.json_body import encode_json
 from mlapp.serving.inference.served_model import ServedModel
+from mlapp.serving.inference.stream_thread import ThreadedStream
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
 
+T = TypeVar("T")
 ITEM = 100
 """Bytes that an item takes beside its JSON, in memory."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
@@ -40,12 +41,18 @@ class Streams:
         self._running = 0
         self._threads: ThreadPoolExecutor | None = None
 
-    async def stream_items(self, loaded: ServedModel, part: Part, timeout: float) -> AsyncGenerator[Any, None]:
-        """The predictor's result, item by item. Streams are not batched.
+    async def stream_items(
+        self, loaded: ServedModel, part: Part, timeout: float, convert: Callable[[Any], T]
+    ) -> AsyncGenerator[list[T], None]:
+        """The predictor's result: the items that are ready, again and again. Streams are not batched.
+
+        Args:
+            timeout: maximum seconds to wait for an item.
+            convert: called with each item as a JSON value, before the predictor continues.
 
         Raises:
             HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
-            UserCodeError: the predictor raised.
+            UserCodeError: the predictor raised. DataError: JSON cannot represent an item.
         """
         stage = loaded.predictor.stage
         is_async = inspect.isasyncgenfunction(stage.function)
@@ -54,24 +61,23 @@ class Streams:
             raise HttpError(
                 503, f"{self._running} streams are already running. Try again in a second.", headers=RETRY_AFTER
             )
+
+        def convert_item(item: Any) -> T:
+            return convert(normalize_to_json(item, stage.title))
+
         self._running += 1
         try:
             source = await self._begin_stream(loaded, part)
-            items = source if is_async else self._iterate_stream_in_thread(source, timeout, stage.title)
-            async with aclosing(items):
-                while True:
-                    try:
-                        item = await (_wait_for_stream_item(items, timeout, stage.title) if is_async else anext(items))
-                    except StopAsyncIteration:
-                        break
-                    except asyncio.TimeoutError:
-                        self._metrics.expired.inc()
-                        raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
-                    except MlappError:
-                        raise
-                    except STAGE_ERRORS as error:
-                        raise UserCodeError(stage.title, error) from error
-                    yield normalize_to_json(item, stage.title)
+            if is_async:
+                batches = _iterate_async_stream(source, convert_item, timeout, stage.title)
+            else:
+                batches = self._iterate_stream_in_thread(source, convert_item, timeout, stage.title)
+            async with aclosing(batches):
+                async for items in batches:
+                    yield items
+        except asyncio.TimeoutError:
+            self._metrics.expired.inc()
+            raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
         except MlappError:
             self._metrics.failed.inc()
             raise
@@ -95,33 +101,15 @@ class Streams:
             return start_generator()
         return await asyncio.wrap_future(self._submit_stream_call(start_generator))
 
-    async def _iterate_stream_in_thread(self, source: Any, timeout: float, function: str) -> AsyncGenerator[Any, None]:
-        """A synchronous iterator as an async one, with each step in a thread.
-
-        Raises:
-            asyncio.TimeoutError: a step takes longer than `timeout` seconds.
-        """
-        loop, end = asyncio.get_running_loop(), object()
-        step: Future[Any] | None = None
+    async def _iterate_stream_in_thread(
+        self, source: Any, convert: Callable[[Any], T], timeout: float, function: str
+    ) -> AsyncGenerator[list[T], None]:
+        stream = ThreadedStream(source, convert, self._submit_stream_call, timeout, function)
         try:
-            while True:
-                # One future and one timer: a task for each step, as for an async iterator, takes a third more.
-                ready: asyncio.Future[Any] = loop.create_future()
-                timer = loop.call_later(timeout, _settle_future, ready, None, asyncio.TimeoutError())
-                step = self._submit_stream_call(_run_step, source, end, loop, ready, function)
-                try:
-                    item = await ready
-                finally:
-                    timer.cancel()
-                if item is end:
-                    return
-                yield item
+            while items := await stream.take_ready_items():
+                yield items
         finally:
-            # A generator cannot be closed while it runs. If the client leaves during a step, close it afterwards.
-            if step is None or step.done():
-                source.close()
-            else:
-                step.add_done_callback(lambda step: source.close())
+            stream.close_stream()
 
     def _submit_stream_call(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         if self._threads is None:
@@ -129,27 +117,16 @@ class Streams:
         return self._threads.submit(call, *arguments)
 
 
-def _run_step(
-    source: Any, end: object, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Any], function: str
-) -> None:
-    """Take the next item in a thread."""
-    try:
-        item = next(source, end)
-    except asyncio.CancelledError as error:  # of a loop of the predictor's own: in `ready` it would cancel the request
-        loop.call_soon_threadsafe(_settle_future, ready, None, UserCodeError(function, error))
-    except BaseException as error:  # whatever it is: the request waits for `ready`
-        loop.call_soon_threadsafe(_settle_future, ready, None, error)
-    else:
-        loop.call_soon_threadsafe(_settle_future, ready, item, None)
-
-
-def _settle_future(future: asyncio.Future[Any], item: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(item)
-    else:
-        future.set_exception(error)
+async def _iterate_async_stream(
+    source: AsyncGenerator[Any, None], convert: Callable[[Any], T], timeout: float, function: str
+) -> AsyncGenerator[list[T], None]:
+    async with aclosing(source):
+        while True:
+            try:
+                item = await _wait_for_stream_item(source, timeout, function)
+            except StopAsyncIteration:
+                return
+            yield [convert(item)]
 
 
 async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float, function: str) -> Any:
@@ -167,22 +144,25 @@ async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float
 
 async def _take_stream_item(items: AsyncGenerator[Any, None], function: str) -> Any:
     # Inside the task: a task in which the predictor calls sys.exit() ends the whole event loop.
-    with translate_user_errors(function, passed_on=(StopAsyncIteration, asyncio.TimeoutError)):
+    with translate_user_errors(function, passed_on=(StopAsyncIteration,)):
         return await anext(items)
 
 
-async def encode_stream_events(items: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+async def encode_stream_events(batches: AsyncGenerator[list[bytes], None]) -> AsyncGenerator[bytes, None]:
     """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
+
+    Args:
+        batches: items as JSON.
 
     Raises:
         HttpError, MlappError: only before the first event. Then it becomes a problem response.
     """
     has_begun = False
     try:
-        async with aclosing(items):
-            async for item in items:
+        async with aclosing(batches):
+            async for items in batches:
                 has_begun = True
-                yield b"data: " + encode_json(item) + b"\n\n"
+                yield b"data: " + b"\n\ndata: ".join(items) + b"\n\n"
         yield b"event: end\ndata: {}\n\n"
     except Exception as error:  # status 200 is sent already, so that every error is an event
         if not has_begun:
@@ -190,23 +170,25 @@ async def encode_stream_events(items: AsyncGenerator[Any, None]) -> AsyncGenerat
         yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
 
 
-async def collect_stream(items: AsyncGenerator[Any, None], limit: int, budget: Budget) -> list[msgspec.Raw]:
+async def collect_stream(batches: AsyncGenerator[list[bytes], None], limit: int, budget: Budget) -> list[msgspec.Raw]:
     """All items as one JSON answer.
 
     Args:
+        batches: items as JSON.
         limit: maximum bytes of the items.
 
     Raises:
         HttpError: 406, they exceed the limit; 504, they do not end in the request's time.
     """
-    found, size = [], 0
-    async with aclosing(items):
-        async for item in items:
-            found.append(msgspec.Raw(encode_json(item)))
-            size += len(found[-1]) + ITEM
+    collected: list[msgspec.Raw] = []
+    size = 0
+    async with aclosing(batches):
+        async for items in batches:
+            collected += map(msgspec.Raw, items)
+            size += sum(map(len, items)) + ITEM * len(items)
             if size > limit:
                 raise HttpError(
                     406, f"The stream has more than {limit} bytes (serve.max_body). Send Accept: text/event-stream."
                 )
             budget.check()
-    return found
+    return collected

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+from mlapp.serving.inference.stream_thread import AHEAD
 
 from .test_batching import ask, with_predictor
 
@@ -21,27 +24,32 @@ async def until(condition) -> None:
     await asyncio.wait_for(poll(), 40)
 
 
-async def leave(application) -> list[dict]:
-    """Request a stream, read two parts of the answer and disconnect; returns the parts."""
-    body = {"type": "http.request", "body": b"[[-1, 0]]", "more_body": False}
-    asked, parts = [body], []
+async def read_stream(application, should_leave: Callable[[list[bytes]], bool]) -> list[bytes]:
+    """Request a stream and disconnect when `should_leave`; returns the parts of the body."""
+    messages = [{"type": "http.request", "body": b"[[-1, 0]]", "more_body": False}]
+    parts: list[bytes] = []
     gone = asyncio.Event()
 
     async def receive():
-        if asked:
-            return asked.pop()
+        if messages:
+            return messages.pop()
         await gone.wait()
         return {"type": "http.disconnect"}
 
     async def send(message):
-        parts.append(message)
-        if len(parts) == 3:
-            gone.set()
+        if message["type"] == "http.response.body":
+            parts.append(message.get("body", b""))
+            if should_leave(parts):
+                gone.set()
 
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "root_path": ""}
-    await application(scope, receive, send)
+    await asyncio.wait_for(application(scope, receive, send), 80)
     return parts
+
+
+def has_two_parts(parts: list[bytes]) -> bool:
+    return len(parts) == 2
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -62,8 +70,8 @@ async def test_a_stream_ends_when_its_client_leaves(numbers, serve, kind):
 
     async with serve(with_predictor(numbers[0], words if kind == "sync" else words_async)) as client:
         closed.clear()
-        parts = await asyncio.wait_for(leave(client.application), 40)
-        assert parts[1]["body"] == b'data: "word"\n\n'
+        parts = await read_stream(client.application, has_two_parts)
+        assert parts[0].startswith(b'data: "word"\n\n')
         if kind == "sync":
             await until(closed.is_set)
         metrics = (await client.get("/metrics")).text
@@ -164,3 +172,71 @@ async def test_an_endless_stream_does_not_hold_up_the_start(numbers, serve):
             assert (await client.get("/readyz")).status_code == 200
 
     await asyncio.wait_for(start(), 40)
+
+
+async def test_an_item_is_sent_while_the_next_one_is_computed(numbers, serve):
+    is_read = threading.Event()
+
+    def words(model, features: np.ndarray):
+        yield "first"
+        if features[0, 0] == -1:
+            assert is_read.wait(40)
+        yield "second"
+
+    def note_first(parts: list[bytes]) -> bool:
+        if b"first" in parts[-1]:
+            is_read.set()
+        return False
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        parts = await read_stream(client.application, note_first)
+        assert b"".join(parts) == b'data: "first"\n\ndata: "second"\n\nevent: end\ndata: {}\n\n'
+
+
+async def test_an_object_that_is_yielded_again_keeps_each_of_its_states(numbers, serve):
+    def states(model, features: np.ndarray):
+        state = {"scores": np.zeros(1)}
+        for step in range(100):
+            state["scores"][0] = step
+            yield state
+
+    async with serve(with_predictor(numbers[0], states)) as client:
+        answer = await ask(client, 1, accept="application/json")
+        assert answer.json()["predictions"] == [{"scores": [float(step)]} for step in range(100)]
+
+
+async def test_a_predictor_computes_few_items_that_nobody_reads(numbers, serve):
+    count, closed = 0, threading.Event()
+
+    def words(model, features: np.ndarray):
+        nonlocal count
+        try:
+            while True:
+                count += 1
+                yield "word"
+        finally:
+            closed.set()
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        closed.clear()
+        count = 0
+        await read_stream(client.application, has_two_parts)
+        await until(closed.is_set)
+        assert count <= 3 * AHEAD
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_timeout_inside_the_predictor_is_an_error_of_the_predictor(numbers, serve, kind):
+    def words(model, features: np.ndarray):
+        if features[0, 0] == -1:
+            raise TimeoutError("the database")
+        yield "word"
+
+    async def words_async(model, features: np.ndarray):
+        for word in words(model, features):
+            yield word
+
+    async with serve(with_predictor(numbers[0], words if kind == "sync" else words_async)) as client:
+        answer = await ask(client, -1)
+        assert answer.status_code == 500
+        assert "model's code raised an error" in answer.json()["detail"]
