@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from mlapp.config import Monitor
 from mlapp.errors import MlappError
 from mlapp.monitoring.alarm_ledger import Ledger
 from mlapp.monitoring.alerts import AlarmEvent, call_on_alarm, make_alarm_event
 from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
-from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
-from mlapp.monitoring.place import Place, Window
+from mlapp.monitoring.history import list_history_windows
+from mlapp.monitoring.inspection import EVALUATED, inspect_windows, open_place_for_inspection
+from mlapp.monitoring.place import DAY, Place, Window, parse_seconds
 from mlapp.monitoring.retention import remove_expired_files
 from mlapp.monitoring.retraining import retrain_if_due
 from mlapp.monitoring.windows import Alarm, WindowReport
@@ -55,12 +57,16 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     deliveries = Deliveries(place, project.settings.monitor.alerts)
     deliveries.send()  # first those of earlier runs: they do not depend on the windows
     grace = NEAR if place.folder() is not None else FAR
-    reports = [report for report in inspect_windows(project, now=now) if report.until.timestamp() + grace <= now]
+    inspected = inspect_windows(project, since=_find_closing_start(place, project.settings.monitor, now), now=now)
+    reports = [report for report in inspected if report.until.timestamp() + grace <= now]
     closed = Closed()
     told = _make_closing_alert_sender(project, place, closed)
     fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
     closed.windows = len(fresh)
+    tested = _find_tested_versions(project.settings.monitor, reports)
     for report in fresh:
+        if report.version not in tested:
+            continue
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
         told(report, drifting, lambda kind: kind != "quality")
     # Truths arrive late, so the quality of the last window with truths counts, even if an earlier run closed it.
@@ -74,6 +80,27 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     if project.settings.monitor.retrain is not None:  # last: it can take hours
         closed.trained = retrain_if_due(project, place, reports, now)
     return closed
+
+
+def _find_closing_start(place: Place, settings: Monitor, now: float) -> float | None:
+    """The start of the windows to judge: the last ones, and those of the last day that no run has closed.
+
+    A day of short windows has thousands, which every run would read again. None to judge a day, or the last windows if
+    they are longer.
+    """
+    seconds = parse_seconds(settings.window)
+    windows = [window for _, window in list_history_windows(place, since=now - DAY, until=now + seconds)]
+    begins = sorted({window.since for window in windows})
+    if len(begins) <= EVALUATED:
+        return None
+    closed = set(place.names("windows"))
+    return min([begins[-EVALUATED], *(window.since for window in windows if window.name not in closed)])
+
+
+def _find_tested_versions(settings: Monitor, reports: Sequence[WindowReport]) -> set[str]:
+    """The versions with a window that can be tested for drift. The drift alarms of others go on."""
+    least = 0 if settings.tests is None else settings.tests.min_rows
+    return {report.version for report in reports if report.rows + report.refused >= least}
 
 
 def _claim_windows(place: Place, reports: Sequence[WindowReport]) -> list[WindowReport]:

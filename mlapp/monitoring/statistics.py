@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NEGLIGIBLE = 1e-18
+"""Share of a sum's first term below which later terms do not change it."""
+
+
 def compute_ks_distance(baseline: NDArray[Any], live: NDArray[Any]) -> float:
     """The Kolmogorov-Smirnov distance of two histograms over the same ordered bins; 0 if one is empty."""
     if not baseline.sum() or not live.sum():
@@ -34,7 +38,13 @@ def compute_ks_p(distance: float, baseline_rows: int, live_rows: int) -> float:
     scaled = (effective + 0.12 + 0.11 / effective) * distance
     if scaled < 0.3:
         return 1.0
-    terms = ((-1) ** (k - 1) * math.exp(-2 * k * k * scaled * scaled) for k in range(1, 101))
+    first = math.exp(-2 * scaled * scaled)
+    terms = [first]
+    for k in range(2, 101):
+        term = math.exp(-2 * k * k * scaled * scaled)
+        if term < NEGLIGIBLE * first:
+            break
+        terms.append(term if k % 2 else -term)
     return min(1.0, max(0.0, 2 * math.fsum(terms)))
 
 

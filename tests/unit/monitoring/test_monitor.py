@@ -24,7 +24,8 @@ from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
 from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.evaluation import Evaluation
-from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
+from mlapp.monitoring.history import read_history_counts
+from mlapp.monitoring.inspection import WARMING, inspect_windows, open_place_for_inspection
 from mlapp.monitoring.place import Window
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.windows import Quality
@@ -345,6 +346,36 @@ def test_a_run_leaves_older_windows_to_the_one_that_has_just_closed_the_newest(
     assert close_windows(service.project).windows == 0
     monkeypatch.setattr(closing, "UNDER_WAY", 0.0)
     assert close_windows(service.project).windows == 1
+
+
+def test_a_run_reads_the_last_windows_and_those_that_no_run_has_closed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "EVALUATED", 1)
+    read: list[int] = []
+
+    def count_windows(place: Any, windows: Any, baselines: Any) -> Any:
+        read.append(len(windows))
+        return read_history_counts(place, windows, baselines)
+
+    monkeypatch.setattr("mlapp.monitoring.inspection.read_history_counts", count_windows)
+    for number in range(7):
+        service.predict(rows(400, 0, number), f"r{number}")
+        service.next_window()
+    service.stop()
+    assert [close_windows(service.project).windows for _ in range(2)] == [7, 0]
+    assert read == [7, 1 + WARMING]
+
+
+def test_an_alarm_goes_on_while_too_few_rows_come_to_test(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "EVALUATED", 1)
+    sent = []
+    for number, (shift, count) in enumerate([(8, 400)] * 2 + [(0, 20)] * 6):
+        service.predict(rows(count, shift, number), f"r{number}")
+        service.next_window()
+        service.recorder.write_waiting()
+        sent += close_windows(service.project, service.now + 5).sent
+    assert [event["status"] for event in sent] == ["firing", "firing"]
 
 
 def test_a_metric_that_is_no_number_is_left_out(
