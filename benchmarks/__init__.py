@@ -1,1 +1,1 @@
-"""How fast mlapp is, as ratios: every figure stands beside another one of the same run, on the same machine."""
+"""Benchmarks of mlapp. They report ratios of measurements from the same run on the same machine."""

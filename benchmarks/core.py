@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.processes import ENVIRON, Run, in_turn, mlapp, python, ratio, run
+from benchmarks.processes import ENVIRON, Run, measure_in_turn, mlapp, python, ratio, run
 
 TRAIN = """
 import numpy as np, pandas as pd, skops.io
@@ -93,49 +93,56 @@ def main() -> None:
         project = folder / "digits"
         run(mlapp("train"), project)
         rows = [
-            *_commands(project, rounds),
-            _train(project, rounds),
-            *_memory(folder, max(1, rounds // 3), options.rows),
-            _serve(project, rounds),
+            *_measure_commands(project, rounds),
+            _measure_training(project, rounds),
+            *_measure_memory(folder, max(1, rounds // 3), options.rows),
+            _measure_server_start(project, rounds),
         ]
     print("| measure | against | ratio | goal |\n|---|---|---|---|")
-    for what, against, found, goal in rows:
-        print(f"| {what} | {against} | {found:.2f} | {goal} |")
+    for measure, against, value, goal in rows:
+        print(f"| {measure} | {against} | {value:.2f} | {goal} |")
 
 
-def _commands(project: Path, rounds: int) -> list[tuple[str, str, float, str]]:
+def _measure_commands(project: Path, rounds: int) -> list[tuple[str, str, float, str]]:
     typer = python("import typer")
     commands = [typer, mlapp("--help"), mlapp("models", "list")]
-    found = in_turn([lambda command=command: run(command, project) for command in commands], rounds * 2)  # type: ignore[misc]
+    runs = measure_in_turn([lambda command=command: run(command, project) for command in commands], rounds * 2)  # type: ignore[misc]
     return [
-        ("`mlapp --help`", "`python -c 'import typer'`", ratio(found[1], found[0], _wall), "≤ 2.5"),
-        ("`mlapp models list`", "`python -c 'import typer'`", ratio(found[2], found[0], _wall), "≤ 3.5"),
+        ("`mlapp --help`", "`python -c 'import typer'`", ratio(runs[1], runs[0], _get_wall_time), "≤ 2.5"),
+        ("`mlapp models list`", "`python -c 'import typer'`", ratio(runs[2], runs[0], _get_wall_time), "≤ 3.5"),
     ]
 
 
-def _train(project: Path, rounds: int) -> tuple[str, str, float, str]:
-    found = in_turn([lambda: run(mlapp("train"), project), lambda: run(python(TRAIN), project)], rounds)
-    return ("`mlapp train`, template basic", "a plain script", ratio(found[0], found[1], _wall), "≤ 1.2")
+def _measure_training(project: Path, rounds: int) -> tuple[str, str, float, str]:
+    runs = measure_in_turn([lambda: run(mlapp("train"), project), lambda: run(python(TRAIN), project)], rounds)
+    return ("`mlapp train`, template basic", "a plain script", ratio(runs[0], runs[1], _get_wall_time), "≤ 1.2")
 
 
-def _memory(folder: Path, rounds: int, rows: int) -> list[tuple[str, str, float, str]]:
+def _measure_memory(folder: Path, rounds: int, rows: int) -> list[tuple[str, str, float, str]]:
     run([*python(LARGE_FILE), str(rows)], folder)
     commands = [python(LARGE_MLAPP), python(LARGE_SCRIPT), python(NOTHING)]
-    ours, script, nothing = in_turn([lambda command=command: run(command, folder) for command in commands], rounds)  # type: ignore[misc]
-    what = f"{rows:,} × 20 from Parquet through all stages: peak memory beyond "
-    rows_found = []
+    ours, script, nothing = measure_in_turn(
+        [lambda command=command: run(command, folder) for command in commands], rounds
+    )  # type: ignore[misc]
+    measure = f"{rows:,} × 20 from Parquet through all stages: peak memory beyond "
+    table_rows = []
     for name, others, goal in (("the script's", script, "≤ 0"), ("the imports", nothing, "≤ 2.5")):
         extra = max(one.peak - other.peak for one, other in zip(ours, others, strict=True)) / (rows * ROW_MIB)
-        rows_found.append((what + name, "the table", extra, goal))
-    return rows_found
+        table_rows.append((measure + name, "the table", extra, goal))
+    return table_rows
 
 
-def _serve(project: Path, rounds: int) -> tuple[str, str, float, str]:
-    found = in_turn([lambda: _until_ready(project), lambda: run(python(LOAD), project)], rounds)
-    return ("`mlapp serve` until ready", "importing and loading alone", ratio(found[0], found[1], _wall), "≤ 1.4")
+def _measure_server_start(project: Path, rounds: int) -> tuple[str, str, float, str]:
+    runs = measure_in_turn([lambda: _time_until_ready(project), lambda: run(python(LOAD), project)], rounds)
+    return (
+        "`mlapp serve` until ready",
+        "importing and loading alone",
+        ratio(runs[0], runs[1], _get_wall_time),
+        "≤ 1.4",
+    )
 
 
-def _until_ready(project: Path) -> Run:
+def _time_until_ready(project: Path) -> Run:
     began = time.perf_counter()
     command = mlapp("serve", "--port", "0")
     server = subprocess.Popen(command, cwd=project, env=ENVIRON, stderr=subprocess.PIPE, text=True)
@@ -148,7 +155,7 @@ def _until_ready(project: Path) -> Run:
     return Run(took, took, 0.0)
 
 
-def _wall(run: Run) -> float:
+def _get_wall_time(run: Run) -> float:
     return run.wall
 
 

@@ -1,9 +1,9 @@
-"""Reading a million rows of twenty columns from PostgreSQL: mlapp beside pandas, each in a process of its own.
+"""Compares mlapp with pandas in reading a million rows of twenty columns from PostgreSQL, each in its own process.
 
     make bench-data
 
-starts a PostgreSQL, fills a table, and reads it with `pandas.read_sql` (psycopg) and with `mlapp.data.sql.read`, in
-turns. It prints the seconds of each read and the memory that the process needed on top of what its imports take.
+starts PostgreSQL, fills a table, and reads it with `pandas.read_sql` (psycopg) and `mlapp.data.sql.read` in turns. It
+prints the seconds of each read, and the memory of the process in addition to its imports.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ BOUND = "mlapp.data.sql.read, with a parameter"
 
 
 def main() -> None:
-    """Start a server and compare, or (`--one`) make one read in this process."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=1_000_000)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--one", nargs=2, metavar=("READER", "URL"), help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one)))
+    """Start a server and compare the readers; with `--one`, measure one read in this process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=2, metavar=("READER", "URL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure_read(*options.one)))
         return
     import psycopg
 
@@ -49,20 +49,22 @@ def main() -> None:
 
     with servers.postgres() as url:
         with psycopg.connect(url) as connection:
-            connection.execute(TABLE.format(rows=given.rows))
-        compare(url, given.rounds)
+            connection.execute(TABLE.format(rows=options.rows))
+        compare_readers(url, options.rounds)
 
 
-def compare(url: str, rounds: int) -> None:
-    """Measure the readers in turns, so that what else the machine does meets them all alike."""
-    seen: dict[str, list[dict[str, float]]] = {PANDAS: [], MLAPP: [], BOUND: []}
+def compare_readers(url: str, rounds: int) -> None:
+    """Measure the readers in turns, so that other work on the machine affects all of them."""
+    results_by_reader: dict[str, list[dict[str, float]]] = {PANDAS: [], MLAPP: [], BOUND: []}
     for _ in range(rounds):
-        for reader, results in seen.items():
+        for reader, results in results_by_reader.items():
             command = [sys.executable, "-m", "benchmarks.data", "--one", reader, url]
             results.append(json.loads(subprocess.check_output(command)))
-    base = {key: statistics.median(result[key] for result in seen[PANDAS]) for key in ("seconds", "megabytes")}
+    base = {
+        key: statistics.median(result[key] for result in results_by_reader[PANDAS]) for key in ("seconds", "megabytes")
+    }
     print("| reader | seconds | of pandas | peak memory | of pandas |\n|---|---|---|---|---|")
-    for reader, results in seen.items():
+    for reader, results in results_by_reader.items():
         seconds = statistics.median(result["seconds"] for result in results)
         megabytes = statistics.median(result["megabytes"] for result in results)
         print(
@@ -71,8 +73,8 @@ def compare(url: str, rounds: int) -> None:
         )
 
 
-def measure(reader: str, url: str) -> dict[str, float]:
-    """One read in this process: its seconds, and by how many megabytes the process's peak grew."""
+def measure_read(reader: str, url: str) -> dict[str, float]:
+    """The seconds of one read in this process, and the growth of the process's peak memory in megabytes."""
     import time
 
     import pandas as pd
@@ -80,11 +82,11 @@ def measure(reader: str, url: str) -> dict[str, float]:
 
     from mlapp.data import sql
 
-    # Both have done a small read, so that neither pays for imports and first connections.
+    # A small read with both first, so that imports and the first connection are not measured.
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     pd.read_sql("SELECT 1 AS one", engine)
     sql.read(url, "SELECT 1 AS one")
-    before, start = peak(), time.perf_counter()
+    before, start = read_peak_memory(), time.perf_counter()
     if reader == PANDAS:
         table = pd.read_sql(QUERY, engine)
     elif reader == MLAPP:
@@ -93,11 +95,11 @@ def measure(reader: str, url: str) -> dict[str, float]:
         table = sql.read(url, f"{QUERY} WHERE id >= :first", first=1)
     seconds = time.perf_counter() - start
     assert table.shape[1] == 20
-    return {"seconds": seconds, "megabytes": (peak() - before) / 1024}
+    return {"seconds": seconds, "megabytes": (read_peak_memory() - before) / 1024}
 
 
-def peak() -> int:
-    """The largest resident size of this process so far, in kB."""
+def read_peak_memory() -> int:
+    """The peak resident memory of this process in kB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.embedding`: what a model costs inside another program, against its bounds.
+"""`python -m benchmarks.embedding`: compares the costs of a model inside another program with their limits.
 
-- time: a prediction from Python, from a view, and through WSGI, against the codec path: decode, predict, encode.
-- memory: four preforked workers of gunicorn against one, as proportional set size (PSS).
-- Lambda: CPU time until the first answer, beyond that of a process that loads the model with its libraries and
-  predicts; and of a warm invocation beyond the model.
+- time: a prediction from Python, from a view and through WSGI, relative to decoding, predicting and encoding alone.
+- memory: four preforked workers of gunicorn relative to one, as proportional set size (PSS).
+- Lambda: CPU time until the first answer, minus that of a process that only loads the model and predicts; and CPU time
+  of a warm invocation, minus that of the model.
 
-Times are CPU seconds, the best of some rounds: other work on the machine counts little.
+Times are CPU seconds of the best round, so that other work on the machine has little effect.
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ RECORD = {f"c{at}": at / 7 for at in range(16)}
 BODY = json.dumps({"inputs": [RECORD]}).encode()
 
 
-def best_of(call: Callable[[], Any], calls: int = 200, rounds: int = 9) -> float:
-    """CPU seconds of a call, in the best round."""
+def measure_cpu_time(call: Callable[[], Any], calls: int = 200, rounds: int = 9) -> float:
+    """CPU seconds per call, in the best round."""
     call()
-    found = []
+    times = []
     for _ in range(rounds):
-        began = time.process_time()
+        start = time.process_time()
         for _ in range(calls):
             call()
-        found.append((time.process_time() - began) / calls)
-    return min(found)
+        times.append((time.process_time() - start) / calls)
+    return min(times)
 
 
 def measure_time(app: Any, trained: Any) -> dict[str, float]:
-    """Each way to a prediction as a multiple of the codec path; and a warm invocation of Lambda, less the model."""
+    """CPU time of each way to predict, relative to the codec; and CPU seconds of a warm Lambda without the model."""
     from mlapp.aws_lambda.model_function import ModelFunction
     from mlapp.aws_lambda.settings import LambdaSettings
     from mlapp.config import Serve
@@ -109,27 +109,27 @@ def measure_time(app: Any, trained: Any) -> dict[str, float]:
         return b"".join(application(environ, lambda status, headers: None))
 
     features = loaded.codec.combine_parts([loaded.codec.decode_json(BODY)])
-    model = best_of(lambda: loaded.predict_features(features))
-    codec = best_of(run_codec)
-    found = {
-        "predict": best_of(lambda: loaded.predictor.predict(RECORD)) / codec,
-        "view": best_of(lambda: host.predict(RECORD)) / codec,
-        "wsgi": best_of(call_wsgi) / codec,
-        "warm": best_of(lambda: function.answer_event(BODY, 30)) - model,
+    model = measure_cpu_time(lambda: loaded.predict_features(features))
+    codec = measure_cpu_time(run_codec)
+    ratios = {
+        "predict": measure_cpu_time(lambda: loaded.predictor.predict(RECORD)) / codec,
+        "view": measure_cpu_time(lambda: host.predict(RECORD)) / codec,
+        "wsgi": measure_cpu_time(call_wsgi) / codec,
+        "warm": measure_cpu_time(lambda: function.answer_event(BODY, 30)) - model,
     }
     host.close_model()
     application.close_model()
-    return found
+    return ratios
 
 
 def run_cold(code: str, rounds: int = 4) -> float:
-    """The CPU seconds that code prints at its end, in the best of some fresh processes."""
+    """The CPU seconds that the code prints, in the best of several new processes."""
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(rounds)]
     return min(float(run.stdout) for run in runs)
 
 
 def measure_memory(folder: Path, workers: int, port: int) -> int:
-    """Bytes of PSS of gunicorn with so many workers, each of which has predicted."""
+    """The PSS in bytes of gunicorn with this number of workers, after each has predicted."""
     command = [sys.executable, "-m", "gunicorn", f"--bind=127.0.0.1:{port}", f"--workers={workers}", "--preload"]
     process = subprocess.Popen([*command, "site_of_rows:application"], cwd=folder, stderr=subprocess.DEVNULL)
     try:
@@ -155,7 +155,7 @@ def read_pss(pid: int) -> int:
 
 
 def main() -> int:
-    """Print each number and its bound; 1 when one is beyond it."""
+    """Print each number and its limit. Returns 1 if one exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trees", type=int, default=300, help="Size of the forest whose memory is shared.")
     parser.add_argument("--port", type=int, default=8733)
@@ -172,17 +172,17 @@ def main() -> int:
 
         trained = app.train()
         app.save()
-        found = measure_time(app, trained)
+        results = measure_time(app, trained)
         file = str(app.store().get("rows", "latest").files / "model.skops")
-        found["cold"] = run_cold(LAMBDA.format(body=BODY)) - run_cold(LIBRARIES.format(file=file, record=RECORD))
+        results["cold"] = run_cold(LAMBDA.format(body=BODY)) - run_cold(LIBRARIES.format(file=file, record=RECORD))
         app.train(trees=options.trees, rows=20_000)
         app.save()
         one, four = (measure_memory(folder, workers, options.port) for workers in (1, 4))
-        found["memory"] = four / one
+        results["memory"] = four / one
         print(f"PSS: one worker {one / 1e6:.0f} MB, four workers {four / 1e6:.0f} MB")
     for name, bound in BOUNDS.items():
-        print(f"{name:8} {found[name]:8.4f}  bound {bound}  {'ok' if found[name] <= bound else 'BEYOND'}")
-    return int(any(found[name] > bound for name, bound in BOUNDS.items()))
+        print(f"{name:8} {results[name]:8.4f}  bound {bound}  {'ok' if results[name] <= bound else 'BEYOND'}")
+    return int(any(results[name] > bound for name, bound in BOUNDS.items()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""CPU seconds of each pod of `mlapp train --remote`, beside two tasks written by hand with flytekit.
+"""Compares the CPU seconds of the pods of `mlapp train --remote` with those of two tasks written with flytekit.
 
 `python -m benchmarks.flyte_tasks [ROUNDS]` registers both with the small Flyte of the tests, which starts each
-container's own command as a new process, and runs them in turns. The difference of the pods' own work remains; what a
-cluster takes to start a pod is the same for both.
+container's command as a new process, and runs them in turns. The time to start a pod on a cluster is equal for both,
+and not included.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ IMAGE = "registry.example/digits:1"
 
 
 class Pods:
-    """Starts containers as processes, and keeps their CPU times."""
+    """Starts containers as processes, and records their CPU times."""
 
     def __init__(self) -> None:
         self._files: list[Path] = []
@@ -84,9 +84,9 @@ class Pods:
 
     def take_seconds(self) -> list[float]:
         """CPU seconds of the pods since the last call, user and system."""
-        found = [sum(map(float, file.read_text().split()[-2:])) for file in self._files]
+        seconds = [sum(map(float, file.read_text().split()[-2:])) for file in self._files]
         self._files = []
-        return found
+        return seconds
 
 
 def wait_for_run(admin: Flyteadmin, start: Callable[[], object]) -> None:
@@ -103,8 +103,8 @@ def wait_for_run(admin: Flyteadmin, start: Callable[[], object]) -> None:
 
 
 def measure_rounds(root: Path, rounds: int) -> dict[str, list[list[float]]]:
-    """CPU seconds of each pod in each round, of both."""
-    pods, found = Pods(), {"mlapp": [], "by hand": []}  # type: tuple[Pods, dict[str, list[list[float]]]]
+    """CPU seconds of each pod in each round, for both programs."""
+    pods, seconds = Pods(), {"mlapp": [], "by hand": []}  # type: tuple[Pods, dict[str, list[list[float]]]]
     with Flyteadmin(root / "flyte").serving() as admin:
         admin.propeller.start = pods.start
         (root / "config.yaml").write_text(f"admin:\n  endpoint: {admin.address}\n  insecure: true\n")
@@ -122,21 +122,21 @@ def measure_rounds(root: Path, rounds: int) -> dict[str, list[list[float]]]:
         for turn in range(rounds):
             value = str(0.1 + turn)
             wait_for_run(admin, lambda: run("mlapp", project, "train", "--remote", "-p", f"C={value}"))  # noqa: B023
-            found["mlapp"].append(pods.take_seconds())
+            seconds["mlapp"].append(pods.take_seconds())
             options = ["--remote", "--copy", "all", "--image", IMAGE, "hand.py", "main", "--c", value]
             wait_for_run(admin, lambda: run("pyflyte", own, "run", *options))  # noqa: B023
-            found["by hand"].append(pods.take_seconds())
-    return found
+            seconds["by hand"].append(pods.take_seconds())
+    return seconds
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_rounds(Path(folder), rounds)
-    for who, seconds in found.items():
+        results = measure_rounds(Path(folder), rounds)
+    for program, seconds in results.items():
         pods = [statistics.median(each) for each in zip(*seconds, strict=True)]
-        print(f"{who:8} {sum(pods):5.2f} s of CPU in {len(pods)} pods: {', '.join(f'{pod:.2f}' for pod in pods)}")
-    ratios = [sum(own) / sum(hand) for own, hand in zip(found["mlapp"], found["by hand"], strict=True)]
+        print(f"{program:8} {sum(pods):5.2f} s of CPU in {len(pods)} pods: {', '.join(f'{pod:.2f}' for pod in pods)}")
+    ratios = [sum(own) / sum(hand) for own, hand in zip(results["mlapp"], results["by hand"], strict=True)]
     print(f"ratio    {statistics.median(ratios):5.2f}, goal 1.15")
 
 

@@ -1,7 +1,7 @@
-"""How CPU time and memory grow with rows, columns and categories: `python -m benchmarks.growth` (a few minutes).
+"""`python -m benchmarks.growth`: how CPU time and memory grow with rows, columns and categories, in a few minutes.
 
-Each point is a process of its own: a model that sums is trained in it, and the body of a request is decoded, predicted
-and encoded as the server does it. Growth is time per unit against the point before: 1.0 is linear.
+Each point is a new process that trains a trivial model, and decodes, predicts and encodes a request like the server.
+The growth is the time per unit, relative to the previous point: 1.0 is linear.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ AXES = {
     "categories of a column": ("categories", (10, 1_000, 100_000, 1_000_000)),
 }
 REPEATS = 5
-"""The least of so many times counts."""
+"""Number of measurements of a request, of which the fastest counts."""
 
 
 def measure_point(axis: str, size: int) -> dict[str, float]:
-    """CPU seconds of training, and of a request; and the process's largest memory in MB."""
+    """CPU seconds of training and of a request, and the peak memory of the process in MB."""
     import numpy as np
     import pandas as pd
 
@@ -43,7 +43,7 @@ def measure_point(axis: str, size: int) -> dict[str, float]:
         return table.assign(y=np.arange(200.0))
 
     class Zeros:
-        """Predicts nothing of interest, in no time."""
+        """A model that costs nothing."""
 
         def fit(self, features: pd.DataFrame, target: pd.Series) -> Zeros:
             return self
@@ -68,14 +68,14 @@ def measure_point(axis: str, size: int) -> dict[str, float]:
     for _ in range(REPEATS):
         started = time.process_time()
         part = loaded.codec.decode_json(body)
-        found = loaded.list_rows(loaded.predict_features(loaded.combine([part])), rows)
-        encode_answer(found, loaded.tail, is_unionml=False)
+        predictions = loaded.list_rows(loaded.predict_features(loaded.combine([part])), rows)
+        encode_answer(predictions, loaded.tail, is_unionml=False)
         times.append(time.process_time() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"training": training, "request": min(times), "memory": peak}
 
 
-def list_lines() -> Iterator[str]:
+def iterate_table_lines() -> Iterator[str]:
     """The table, in Markdown."""
     yield "| axis | size | training, s | request, ms | growth of the request | memory, MB |"
     yield "|---|--:|--:|--:|--:|--:|"
@@ -83,17 +83,17 @@ def list_lines() -> Iterator[str]:
         before: tuple[int, float] | None = None
         for size in sizes:
             command = [sys.executable, "-m", "benchmarks.growth", axis, str(size)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                yield f"| {title} | {size:,} | {done.stderr.strip().splitlines()[-1]:.80} | | | |"
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                yield f"| {title} | {size:,} | {process.stderr.strip().splitlines()[-1]:.80} | | | |"
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
+            point = json.loads(process.stdout.splitlines()[-1])
             growth = ""
             if before is not None:
-                growth = f"{(found['request'] / before[1]) / (size / before[0]):.2f}"
-            before = size, found["request"]
-            times = f"{found['training']:.2f} | {1000 * found['request']:.3f}"
-            yield f"| {title} | {size:,} | {times} | {growth} | {found['memory']:.0f} |"
+                growth = f"{(point['request'] / before[1]) / (size / before[0]):.2f}"
+            before = size, point["request"]
+            times = f"{point['training']:.2f} | {1000 * point['request']:.3f}"
+            yield f"| {title} | {size:,} | {times} | {growth} | {point['memory']:.0f} |"
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     if len(sys.argv) == 3:
         print(json.dumps(measure_point(sys.argv[1], int(sys.argv[2]))))
         return
-    for line in list_lines():
+    for line in iterate_table_lines():
         print(line, flush=True)
 
 

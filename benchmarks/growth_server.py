@@ -1,9 +1,9 @@
-"""How a store grows with versions, and a server with models and connections: `python -m benchmarks.growth_server`.
+"""How the costs of a store grow with versions, and those of a server with models and connections.
 
     python -m benchmarks.growth_server [versions] [bucket] [models] [connections]
 
-Times are CPU seconds of this process (versions) or of the server's (models, connections); memory is the server's PSS.
-The bucket is a SeaweedFS, for which wall-clock time is printed too.
+Times are CPU seconds of this process (versions) or of the server (models, connections). Memory is the server's PSS. The
+bucket is a SeaweedFS, for which wall-clock times are also printed.
 """
 
 from __future__ import annotations
@@ -81,22 +81,22 @@ def print_versions(place: str) -> None:
         trained = Project.find().app.train()
         if url is not None:
             store.import_version(version)
-        known = 1
+        count = 1
         for size in VERSIONS:
-            _add_versions(store, known, size)
-            known = size
-            found = [
-                _measure(lambda: store.versions("growth", newest=50)),
-                _measure(lambda: store.manifest("growth", store.resolve("growth"))),
-                _measure(lambda: store.delete("growth", store.put(trained).version), repeats=3),
+            _add_versions(store, count, size)
+            count = size
+            costs = [
+                _measure_call(lambda: store.versions("growth", newest=50)),
+                _measure_call(lambda: store.manifest("growth", store.resolve("growth"))),
+                _measure_call(lambda: store.delete("growth", store.put(trained).version), repeats=3),
             ]
-            known += 3  # numbers are not used twice
-            walls = " / ".join(f"{1000 * wall:.1f}" for _, wall in found)
-            print(f"| {size:,} | " + " | ".join(f"{1000 * cpu:.1f}" for cpu, _ in found) + f" | {walls} |", flush=True)
+            count += 3  # numbers are not used twice
+            walls = " / ".join(f"{1000 * wall:.1f}" for _, wall in costs)
+            print(f"| {size:,} | " + " | ".join(f"{1000 * cpu:.1f}" for cpu, _ in costs) + f" | {walls} |", flush=True)
 
 
-def _add_versions(store: Any, known: int, size: int) -> None:
-    """Copy the manifest of the first version under further numbers; the files are shared."""
+def _add_versions(store: Any, count: int, size: int) -> None:
+    """Copy the manifest of the first version to further numbers, which share its files."""
     content = store.storage.read_key("growth/versions/000001.json")
     manifest = json.loads(content)
 
@@ -105,7 +105,7 @@ def _add_versions(store: Any, known: int, size: int) -> None:
         store.storage.create_key(f"growth/versions/{number:06}.json", body)
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(add, range(known + 1, size + 1)))
+        list(threads.map(add, range(count + 1, size + 1)))
 
 
 @contextlib.contextmanager
@@ -127,14 +127,14 @@ def _open_bucket(place: str) -> Iterator[str | None]:
         yield "s3://models/store"
 
 
-def _measure(call: Callable[[], object], repeats: int = 5) -> tuple[float, float]:
-    """The least CPU and wall-clock seconds of some calls."""
-    found = []
+def _measure_call(call: Callable[[], object], repeats: int = 5) -> tuple[float, float]:
+    """The minimum CPU seconds and the minimum wall-clock seconds of several calls."""
+    costs = []
     for _ in range(repeats):
         wall, cpu = time.perf_counter(), time.process_time()
         call()
-        found.append((time.process_time() - cpu, time.perf_counter() - wall))
-    return min(cpu for cpu, _ in found), min(wall for _, wall in found)
+        costs.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return min(cpu for cpu, _ in costs), min(wall for _, wall in costs)
 
 
 def print_models() -> None:
@@ -149,11 +149,11 @@ def print_models() -> None:
             train_app(project, f"m{at}", first=folder / "m0")
         for size in MODELS:
             names = [f"m{at}/app.py" for at in range(size)]
-            with serve(folder if size > 1 else folder / "m0", *(names if size > 1 else ())) as (process, url):
-                ready = cpu_of(process.pid)
+            with start_server(folder if size > 1 else folder / "m0", *(names if size > 1 else ())) as (process, url):
+                ready = read_cpu_seconds(process.pid)
                 path = f"/m{size - 1}/predict" if size > 1 else "/predict"
-                cost = cost_of_requests(process.pid, url, path)
-                print(f"| {size} | {ready:.1f} | {pss_of(process.pid):.0f} | {1000 * cost:.2f} |", flush=True)
+                cost = measure_request_cost(process.pid, url, path)
+                print(f"| {size} | {ready:.1f} | {read_pss(process.pid):.0f} | {1000 * cost:.2f} |", flush=True)
 
 
 def print_connections() -> None:
@@ -163,9 +163,9 @@ def print_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as temporary:
         train_app(Path(temporary), "growth")
-        with serve(Path(temporary)) as (process, url):
+        with start_server(Path(temporary)) as (process, url):
             address = url.removeprefix("http://")
-            cost_of_requests(process.pid, url, "/predict")  # warm
+            measure_request_cost(process.pid, url, "/predict")  # warm
             opened: list[socket.socket] = []
             for size in CONNECTIONS:
                 while len(opened) < size - 1:
@@ -173,14 +173,14 @@ def print_connections() -> None:
                     opened.append(socket.create_connection((host, int(port))))
                     if len(opened) % 100 == 0:
                         time.sleep(0.05)  # the server accepts them in turn
-                cost = cost_of_requests(process.pid, url, "/predict")
-                print(f"| {size:,} | {pss_of(process.pid):.0f} | {1000 * cost:.2f} |", flush=True)
+                cost = measure_request_cost(process.pid, url, "/predict")
+                print(f"| {size:,} | {read_pss(process.pid):.0f} | {1000 * cost:.2f} |", flush=True)
             for each in opened:
                 each.close()
 
 
 def train_app(folder: Path, name: str, first: Path | None = None) -> None:
-    """A project with one version. It is trained, or is a copy of the trained `first` under another name."""
+    """Create a project with one version, by training it or by copying the project `first` under another name."""
     (folder / "app.py").write_text(APP.replace("NAME", name))
     (folder / "mlapp.yaml").write_text("app: app.py\n")
     if first is None or first == folder:
@@ -196,8 +196,8 @@ def train_app(folder: Path, name: str, first: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that is ready, and its URL."""
+def start_server(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a server; yields its process and its URL when it is ready."""
     command = mlapp("serve", *arguments, "--port", "0")
     environment = {**ENVIRON, "MLAPP_SERVE__ACCESS_LOG": "false"}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
@@ -206,8 +206,8 @@ def serve(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if found := re.search(r"http://[\w.]+:\d+", line):
-                yield process, found[0]
+            if match := re.search(r"http://[\w.]+:\d+", line):
+                yield process, match[0]
                 return
         raise RuntimeError("".join(lines)[-1000:])
     finally:
@@ -215,31 +215,31 @@ def serve(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         process.wait()
 
 
-def cost_of_requests(pid: int, url: str, path: str) -> float:
-    """CPU seconds of the server for one request of one row."""
+def measure_request_cost(pid: int, url: str, path: str) -> float:
+    """CPU seconds of the server for a request with one row."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     body = json.dumps({"inputs": [[1, 2.0]]})
-    before = cpu_of(pid)
+    before = read_cpu_seconds(pid)
     for _ in range(REQUESTS):
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         content = response.read()
         assert response.status == 200, content
     connection.close()
-    return (cpu_of(pid) - before) / REQUESTS
+    return (read_cpu_seconds(pid) - before) / REQUESTS
 
 
-def cpu_of(pid: int) -> float:
+def read_cpu_seconds(pid: int) -> float:
     """CPU seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def pss_of(pid: int) -> float:
+def read_pss(pid: int) -> float:
     """The proportional set size of a process in MB."""
-    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Bytes that go to a registry for pushes in a row: the first, the same image again, and after each kind of change.
+"""Counts the bytes of consecutive pushes to a registry: the first, the same image again, and after kinds of changes.
 
     python -m benchmarks.image_pushes
 
-needs a Docker engine, the base image of scripts/ci/docker.sh, and Debian's docker-registry.
+needs a Docker engine, the base image that `.ci/run` builds, and Debian's docker-registry.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.images import APP, Ours, run
+from benchmarks.images import APP, MlappProject, run_command
 from benchmarks.processes import mlapp
 from tests.integration.images.traffic import Traffic, count_traffic
 from tests.servers import binary, free_port, is_open, running
 
 
-def measure_pushes(project: Ours, traffic: Traffic) -> Iterator[tuple[str, int, int, int]]:
-    """Rows of the table: what has changed, bytes to the registry, uploaded blobs, mounted blobs."""
+def measure_pushes(project: MlappProject, traffic: Traffic) -> Iterator[tuple[str, int, int, int]]:
+    """Rows of the table: the change, bytes to the registry, uploaded blobs, mounted blobs."""
     app, requirements = project.folder / "app.py", project.folder / "requirements.txt"
 
     def push(label: str, repository: str = "team/digits") -> tuple[str, int, int, int]:
         traffic.reset()
-        run(mlapp("build", "--push", "--tag", f"{traffic.host}/{repository}"), project.folder)
+        run_command(mlapp("build", "--push", "--tag", f"{traffic.host}/{repository}"), project.folder)
         uploaded = sum(method == "PUT" and "/blobs/" in path for method, path in traffic.requests)
         mounted = sum("mount=" in path for _, path in traffic.requests)
         return label, traffic.sent, uploaded, mounted
@@ -34,7 +34,7 @@ def measure_pushes(project: Ours, traffic: Traffic) -> Iterator[tuple[str, int, 
     yield push("another repository of the registry", "other/digits")
     app.write_text(f"{APP}\n# changed\n")
     yield push("app.py")
-    run(mlapp("train"), project.folder)
+    run_command(mlapp("train"), project.folder)
     yield push("the model")
     requirements.write_text(requirements.read_text() + "six\n")
     yield push("one small package more")
@@ -52,10 +52,12 @@ def main() -> None:
         print("| changed | bytes sent | blobs uploaded | blobs mounted |\n|---|--:|--:|--:|")
         registry = running([binary("docker-registry"), "serve", folder / "registry.yml"], folder, lambda: is_open(port))
         with registry, count_traffic(port) as traffic:
-            for label, sent, uploaded, mounted in measure_pushes(Ours(folder / "project"), traffic):
+            for label, sent, uploaded, mounted in measure_pushes(MlappProject(folder / "project"), traffic):
                 print(f"| {label} | {sent:,} | {uploaded} | {mounted} |", flush=True)
-        listed = run(["docker", "images", "--quiet", "--filter", "label=mlapp.app=bench-digits"], folder).split()
-        run(["docker", "rmi", "--force", *dict.fromkeys(listed)], folder)
+        listed = run_command(
+            ["docker", "images", "--quiet", "--filter", "label=mlapp.app=bench-digits"], folder
+        ).split()
+        run_command(["docker", "rmi", "--force", *dict.fromkeys(listed)], folder)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.instructions`: machine instructions that the server spends on a request.
+"""`python -m benchmarks.instructions`: counts the server's machine instructions per request.
 
-Rates and times change with the machine's load; instructions do not. The server's own protocol, codec, batcher, metrics,
-access log and monitoring answer requests of 32 connections, or of one, in this process, without a socket and with a
-model that adds numbers, so that almost all that is counted is mlapp's; the scenario `digits` has a model of
-scikit-learn. valgrind counts (`apt-get install valgrind`); it starts to count when the server is warm.
+Unlike rates and times, instructions do not depend on the machine's load. The server's protocol, codec, batcher,
+metrics, access log and monitoring answer requests of 32 connections, or of one, in this process, without sockets. Most
+scenarios have a model that only adds numbers, so that almost all instructions are mlapp's; `digits` has a model of
+scikit-learn. valgrind (`apt-get install valgrind`) starts to count when the server is warm.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ ROWS = 40
 CONNECTIONS = 32
 SCENARIOS = ("rows", "records", "lone", "digits")
 MODES = ("off", "drift", "sample", "all")
-"""What is recorded: nothing, counts, and the log of a sample or of all rows."""
+"""Modes of monitoring: nothing, counts only, or also a log of a sample or of all rows."""
 NEVER = 1e9
 RATE = 20_000
-"""Requests a second by the recorder's clock."""
+"""Requests per second by the recorder's simulated clock."""
 REQUESTS = RATE
 """Requests that are counted: of one second, because monitoring works once a second. A whole number of rounds of all
 connections."""
 NO_STRINGS = ":".join(f"glibc.cpu.x86_rep_{name}_threshold=0x7fffffffffff" for name in ("movsb", "stosb"))
-"""Keeps glibc from copying by `rep movsb`, which valgrind counts once a byte, and a processor once."""
+"""Prevents glibc from using `rep movsb`, which valgrind counts once per byte, although it is one instruction."""
 TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
 
@@ -70,7 +70,7 @@ class Sums:
 
 
 def make_app(scenario: str) -> App:
-    """An app whose model costs next to nothing: of arrays for rows, of a DataFrame for records."""
+    """An app with a model that costs almost nothing. It takes arrays for rows, and a DataFrame for records."""
     if scenario == "digits":
         return make_digits_app()
     app = App("numbers", target="y")
@@ -98,7 +98,7 @@ def make_app(scenario: str) -> App:
 
 
 def make_digits_app() -> App:
-    """A logistic regression of scikit-learn, whose predictor takes an array."""
+    """An app with a logistic regression of scikit-learn and a predictor that takes an array."""
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
 
@@ -114,7 +114,7 @@ def make_digits_app() -> App:
 
 
 class Transport:
-    """A connection without a socket: keeps the last answer."""
+    """A connection without a socket, which keeps the last answer."""
 
     def __init__(self) -> None:
         self.answers = 0
@@ -136,7 +136,7 @@ class Transport:
 
 
 class Fast(Latency):
-    """Takes every call for a fast one: under valgrind all of them are slow."""
+    """Treats every call as fast, because all calls are slow under valgrind."""
 
     def add_call(self, seconds: float, rows: int) -> None:
         super().add_call(1e-4, rows)
@@ -171,8 +171,8 @@ class Client:
         place = Place(open_store(folder, Path(folder)).storage, app)
         return Recorder(app, Monitor(log="sample" if mode == "sample" else "all"), place, metrics, make_request_id)
 
-    def _follow_rate(self) -> None:
-        """Count and log as after some seconds at `RATE`, without what a quiet time allows."""
+    def _simulate_load(self) -> None:
+        """Set the recorder to its state after some seconds at `RATE`, without the rows that a quiet time permits."""
         assert self.recorder is not None
         limit, log = self.recorder._choice.limit, self.recorder._log
         limit._tokens, limit._since, limit._cells = 0.0, self.now - 1.0, RATE * COLUMNS
@@ -210,10 +210,10 @@ class Client:
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nContent-Length: {len(body)}\r\n"
         return f"{head}Content-Type: application/json\r\n\r\n".encode() + body
 
-    async def ask(self, requests: int) -> None:
-        """Send so many requests, one on each connection at a time, and wait for the answers of each round.
+    async def send_requests(self, requests: int) -> None:
+        """Send requests in rounds, one per connection, and wait for the answers of each round.
 
-        What the server does every fraction of a second (metrics, access log, monitoring) it does once at the end.
+        Periodic work of the server (metrics, access log, monitoring) is done once at the end.
         """
         before = sum(transport.answers for transport in self.transports)
         for _ in range(requests // len(self.protocols)):
@@ -228,17 +228,17 @@ class Client:
         if self.recorder is not None:
             self.recorder.look()
             self.recorder.write_waiting()
-            self._follow_rate()
+            self._simulate_load()
         answered = sum(transport.answers for transport in self.transports) - before
         assert answered == requests, f"{answered} of {requests} requests were answered"
         assert all(transport.last.startswith(b"HTTP/1.1 200") for transport in self.transports), self.transports[0].last
 
 
-def make_switch() -> Callable[[int], int]:
-    """A function that sends valgrind a client request; does nothing outside of valgrind.
+def make_valgrind_switch() -> Callable[[int], int]:
+    """A function that sends a client request to valgrind. Outside of valgrind it does nothing.
 
-    The instructions are those of `valgrind.h` for x86-64: four rotations that together change nothing, and an exchange
-    of a register with itself.
+    The instructions are those of `valgrind.h` for x86-64: four rotations without an effect in total, and an exchange of
+    a register with itself.
     """
     code = bytes.fromhex("4889f831d248c1c70348c1c70d48c1c73d48c1c7334887db4889d0c3")
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -258,21 +258,21 @@ _CALLGRIND = (ord("C") << 24) | (ord("T") << 16)
 START_COUNTING, STOP_COUNTING = _CALLGRIND + 4, _CALLGRIND + 5
 
 
-async def drive(scenario: str, mode: str, requests: int) -> None:
-    """Answer requests: the part that runs in valgrind."""
-    client, switch = Client(scenario, mode), make_switch()
+async def serve_counted_requests(scenario: str, mode: str, requests: int) -> None:
+    """Answer requests. This is the part that runs in valgrind."""
+    client, switch = Client(scenario, mode), make_valgrind_switch()
     await client.connect()
-    await client.ask(4 * CONNECTIONS)
+    await client.send_requests(4 * CONNECTIONS)
     gc.collect()
     gc.freeze()
     gc.disable()
     switch(START_COUNTING)
-    await client.ask(requests)
+    await client.send_requests(requests)
     switch(STOP_COUNTING)
 
 
 def count_instructions(scenario: str, mode: str = "drift", requests: int = REQUESTS) -> int:
-    """Instructions a request.
+    """The number of instructions per request.
 
     Raises:
         subprocess.CalledProcessError: the server failed.
@@ -287,11 +287,11 @@ def count_instructions(scenario: str, mode: str = "drift", requests: int = REQUE
         subprocess.run(
             command, check=True, env=variables, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
         )
-        found = TOTAL.findall(output.read_text())
-        keep = os.environ.get("MLAPP_BENCH_CALLGRIND")
-        if keep:
-            shutil.copy(output, f"{keep}.{scenario}.{mode}")
-    return int(found[-1]) // requests
+        totals = TOTAL.findall(output.read_text())
+        copy_prefix = os.environ.get("MLAPP_BENCH_CALLGRIND")
+        if copy_prefix:
+            shutil.copy(output, f"{copy_prefix}.{scenario}.{mode}")
+    return int(totals[-1]) // requests
 
 
 def main() -> int:
@@ -302,7 +302,7 @@ def main() -> int:
     parser.add_argument("--drive", choices=SCENARIOS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
-        asyncio.run(drive(arguments.drive, arguments.modes[0], arguments.requests))
+        asyncio.run(serve_counted_requests(arguments.drive, arguments.modes[0], arguments.requests))
         return 0
     if shutil.which("valgrind") is None:
         print("valgrind is missing: `apt-get install valgrind`.", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.limits`: what the largest accepted body of each form costs the server and its other clients.
+"""`python -m benchmarks.limits`: the cost of the largest accepted bodies for the server and its other clients.
 
-For each body: the slowest answer of `/livez` meanwhile, the growth of the server over its size before the
-first large body, without and with its decoder processes, and the seconds until the answer. Linux only.
+For each body, it prints the slowest answer of `/livez` during the request, the growth of the server's memory, without
+and with its decoder processes, and the seconds until the answer. Linux only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.serving.processes import tree
+from benchmarks.serving.processes import list_process_tree
 
 LARGEST = 16_000_000
 APP = """
@@ -89,18 +89,18 @@ JSON, CSV, NPY, ARROW = "application/json", "text/csv", "application/x-npy", "ap
 Body = tuple[str, str, str, Callable[[], bytes]]
 
 
-def fill(head: str, item: str, tail: str, between: str = ",") -> bytes:
-    """So many times the item that the body is as large as it may be."""
+def repeat_item(head: str, item: str, tail: str, between: str = ",") -> bytes:
+    """A body of maximum size, which repeats an item."""
     count = (LARGEST - len(head) - len(tail)) // len(item + between)
     return (head + between.join([item] * count) + tail).encode()
 
 
-def columns(item: str) -> bytes:
+def make_columns_body(item: str) -> bytes:
     values = ",".join([item] * (LARGEST // (len(item) + 1) // 2 - 20))
     return f'{{"inputs":{{"a":[{values}],"b":[{values}]}}}}'.encode()
 
 
-def tensors(item: str, datatype: str, *, is_nested: bool = False) -> bytes:
+def make_tensors_body(item: str, datatype: str, *, is_nested: bool = False) -> bytes:
     count = (LARGEST // (len(item) + 1) - 200) // 4
     values = ",".join([f"[{item}]" if is_nested else item] * (count if not is_nested else count // 2))
     rows = values.count(item)
@@ -109,7 +109,7 @@ def tensors(item: str, datatype: str, *, is_nested: bool = False) -> bytes:
     return f'{{"inputs":[{a},{b}]}}'.encode()
 
 
-def npy() -> bytes:
+def make_npy_body() -> bytes:
     import numpy as np
 
     sink = io.BytesIO()
@@ -135,62 +135,77 @@ def arrow(kind: str) -> bytes:
 
 
 BODIES: dict[str, Body] = {
-    "JSON rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[1,1]", "]}")),
-    "JSON long rows": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[0.123456789,0.123456789]", "]}")),
-    "JSON records": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', '{"a":1,"b":1}', "]}")),
+    "JSON rows": ("numbers", "/predict", JSON, lambda: repeat_item('{"inputs":[', "[1,1]", "]}")),
+    "JSON long rows": (
+        "numbers",
+        "/predict",
+        JSON,
+        lambda: repeat_item('{"inputs":[', "[0.123456789,0.123456789]", "]}"),
+    ),
+    "JSON records": ("numbers", "/predict", JSON, lambda: repeat_item('{"inputs":[', '{"a":1,"b":1}', "]}")),
     "JSON long records": (
         "numbers",
         "/predict",
         JSON,
-        lambda: fill('{"inputs":[', '{"a":0.1234567890123,"b":0.1234567890123}', "]}"),
+        lambda: repeat_item('{"inputs":[', '{"a":0.1234567890123,"b":0.1234567890123}', "]}"),
     ),
     "JSON most records": ("numbers", "/predict", JSON, lambda: b"[" + b",".join([b'{"":1}'] * 660_000) + b"]"),
-    "JSON columns": ("numbers", "/predict", JSON, lambda: columns("1")),
+    "JSON columns": ("numbers", "/predict", JSON, lambda: make_columns_body("1")),
     "JSON split": (
         "numbers",
         "/invocations",
         JSON,
-        lambda: fill('{"dataframe_split":{"columns":["b","a"],"data":[', "[1,1]", "]}}"),
+        lambda: repeat_item('{"dataframe_split":{"columns":["b","a"],"data":[', "[1,1]", "]}}"),
     ),
-    "JSON instances": ("numbers", "/invocations", JSON, lambda: fill('{"instances":[', "[1,1]", "]}")),
-    "JSON text rows": ("texts", "/predict", JSON, lambda: fill('{"inputs":[', '["t1","u2"]', "]}")),
-    "JSON text columns": ("texts", "/predict", JSON, lambda: columns('"t1"')),
-    "JSON one text": ("texts", "/predict", JSON, lambda: fill('{"inputs":[["', "x", '","y"]]}', "")),
-    "JSON one escaped text": ("texts", "/predict", JSON, lambda: fill('{"inputs":[["', "\\u00e9", '","y"]]}', "")),
-    "JSON one text as inputs": ("numbers", "/predict", JSON, lambda: fill('{"inputs":"', "x", '"}', "")),
-    "JSON empty lists": ("numbers", "/predict", JSON, lambda: fill("[", "[]", "]")),
-    "JSON empty records": ("numbers", "/predict", JSON, lambda: fill("[", "{}", "]")),
-    "JSON one row": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[[', "1", "]]}")),
-    "JSON spaces": ("numbers", "/predict", JSON, lambda: fill("[", " ", "[1,1]]", "")),
-    "JSON spaces between": ("numbers", "/predict", JSON, lambda: fill("[", " [1,1] ", "]")),
-    "JSON digits": ("numbers", "/predict", JSON, lambda: fill("[[", "1", ",1]]", "")),
-    "JSON wrong at the end": ("numbers", "/predict", JSON, lambda: fill('{"inputs":[', "[1,1]", ',["x",1]]}')),
-    "CSV": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "1,1", "\n", "\n")),
-    "CSV long numbers": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "0.123456789,0.123456789", "\n", "\n")),
-    "CSV quoted": ("numbers", "/predict", CSV, lambda: fill("a,b\n", '"1","1"', "\n", "\n")),
-    "CSV texts": ("texts", "/predict", CSV, lambda: fill("a,b\n", "t1,u2", "\n", "\n")),
-    "CSV quoted texts": ("texts", "/predict", CSV, lambda: fill("a,b\n", '"t,""1","u2"', "\n", "\n")),
-    "CSV one text": ("texts", "/predict", CSV, lambda: fill('a,b\n"', "x", '",y\n', "")),
-    "CSV one line": ("numbers", "/predict", CSV, lambda: fill("a,b\n", "1", "\n")),
-    "CSV blank lines": ("numbers", "/predict", CSV, lambda: fill("a,b\n1,1", "\n", "", "")),
-    "npy": ("numbers", "/predict", NPY, npy),
+    "JSON instances": ("numbers", "/invocations", JSON, lambda: repeat_item('{"instances":[', "[1,1]", "]}")),
+    "JSON text rows": ("texts", "/predict", JSON, lambda: repeat_item('{"inputs":[', '["t1","u2"]', "]}")),
+    "JSON text columns": ("texts", "/predict", JSON, lambda: make_columns_body('"t1"')),
+    "JSON one text": ("texts", "/predict", JSON, lambda: repeat_item('{"inputs":[["', "x", '","y"]]}', "")),
+    "JSON one escaped text": (
+        "texts",
+        "/predict",
+        JSON,
+        lambda: repeat_item('{"inputs":[["', "\\u00e9", '","y"]]}', ""),
+    ),
+    "JSON one text as inputs": ("numbers", "/predict", JSON, lambda: repeat_item('{"inputs":"', "x", '"}', "")),
+    "JSON empty lists": ("numbers", "/predict", JSON, lambda: repeat_item("[", "[]", "]")),
+    "JSON empty records": ("numbers", "/predict", JSON, lambda: repeat_item("[", "{}", "]")),
+    "JSON one row": ("numbers", "/predict", JSON, lambda: repeat_item('{"inputs":[[', "1", "]]}")),
+    "JSON spaces": ("numbers", "/predict", JSON, lambda: repeat_item("[", " ", "[1,1]]", "")),
+    "JSON spaces between": ("numbers", "/predict", JSON, lambda: repeat_item("[", " [1,1] ", "]")),
+    "JSON digits": ("numbers", "/predict", JSON, lambda: repeat_item("[[", "1", ",1]]", "")),
+    "JSON wrong at the end": ("numbers", "/predict", JSON, lambda: repeat_item('{"inputs":[', "[1,1]", ',["x",1]]}')),
+    "CSV": ("numbers", "/predict", CSV, lambda: repeat_item("a,b\n", "1,1", "\n", "\n")),
+    "CSV long numbers": (
+        "numbers",
+        "/predict",
+        CSV,
+        lambda: repeat_item("a,b\n", "0.123456789,0.123456789", "\n", "\n"),
+    ),
+    "CSV quoted": ("numbers", "/predict", CSV, lambda: repeat_item("a,b\n", '"1","1"', "\n", "\n")),
+    "CSV texts": ("texts", "/predict", CSV, lambda: repeat_item("a,b\n", "t1,u2", "\n", "\n")),
+    "CSV quoted texts": ("texts", "/predict", CSV, lambda: repeat_item("a,b\n", '"t,""1","u2"', "\n", "\n")),
+    "CSV one text": ("texts", "/predict", CSV, lambda: repeat_item('a,b\n"', "x", '",y\n', "")),
+    "CSV one line": ("numbers", "/predict", CSV, lambda: repeat_item("a,b\n", "1", "\n")),
+    "CSV blank lines": ("numbers", "/predict", CSV, lambda: repeat_item("a,b\n1,1", "\n", "", "")),
+    "npy": ("numbers", "/predict", NPY, make_npy_body),
     "Arrow floats": ("numbers", "/predict", ARROW, lambda: arrow("floats")),
     "Arrow texts": ("texts", "/predict", ARROW, lambda: arrow("texts")),
     "Arrow codes": ("texts", "/predict", ARROW, lambda: arrow("codes")),
-    "v2 numbers": ("numbers", INFER, JSON, lambda: tensors("1", "FP64")),
-    "v2 nested": ("numbers", INFER, JSON, lambda: tensors("1", "FP64", is_nested=True)),
-    "v2 texts": ("texts", INFER, JSON, lambda: tensors('"t1"', "BYTES")),
+    "v2 numbers": ("numbers", INFER, JSON, lambda: make_tensors_body("1", "FP64")),
+    "v2 nested": ("numbers", INFER, JSON, lambda: make_tensors_body("1", "FP64", is_nested=True)),
+    "v2 texts": ("texts", INFER, JSON, lambda: make_tensors_body('"t1"', "BYTES")),
     "v2 one text": (
         "texts",
         INFER,
         JSON,
-        lambda: fill('{"inputs":[{"name":"a","datatype":"BYTES","shape":[1],"data":["', "x", '"]}]}', ""),
+        lambda: repeat_item('{"inputs":[{"name":"a","datatype":"BYTES","shape":[1],"data":["', "x", '"]}]}', ""),
     ),
 }
 
 
-def exchange(address: tuple[str, int], path: str, media: str, body: bytes, headers: str = "") -> tuple[int, int]:
-    """Post a body; the status of the answer, and its size."""
+def post_body(address: tuple[str, int], path: str, media: str, body: bytes, headers: str = "") -> tuple[int, int]:
+    """Send a body; returns the status and the size of the response."""
     with socket.create_connection(address, timeout=120) as client:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
         with contextlib.suppress(ConnectionError):
@@ -203,8 +218,8 @@ def exchange(address: tuple[str, int], path: str, media: str, body: bytes, heade
         return int(first.split(b" ", 2)[1]), size
 
 
-def probe(address: tuple[str, int], done: threading.Event) -> list[float]:
-    """Seconds that each `/livez` took until `done`, on a connection that is kept."""
+def measure_livez(address: tuple[str, int], done: threading.Event) -> list[float]:
+    """The seconds of each request to `/livez` on one connection, until `done`."""
     waits = []
     with socket.create_connection(address, timeout=120) as client:
         while not done.is_set():
@@ -225,43 +240,43 @@ def memory(pid: int) -> int:
     return 0
 
 
-def watch(root: int, done: threading.Event, peak: list[int]) -> None:
-    """The highest memory of the server, and of the server and its decoders at one moment."""
+def watch_memory(root: int, done: threading.Event, peak: list[int]) -> None:
+    """Record the peak memory of the server, and of the server with its decoder processes, in `peak`."""
     while not done.wait(0.02):
-        sizes = [memory(pid) for pid in tree(root)]
+        sizes = [memory(pid) for pid in list_process_tree(root)]
         peak[:] = max(peak[0], sizes[0]), max(peak[1], sum(sizes))
 
 
 @contextlib.contextmanager
-def serve(project: Path) -> Iterator[tuple[int, tuple[str, int]]]:
+def start_server(project: Path) -> Iterator[tuple[int, tuple[str, int]]]:
     log = project / "server.log"
     program = str(Path(sys.executable).with_name("mlapp"))
     with log.open("w") as output:
         server = subprocess.Popen([program, "serve", "--port", "0"], cwd=project, stdout=output, stderr=output)
     try:
-        while not (found := re.search(r"answers at http://([^:/]+):(\d+)", log.read_text())):
+        while not (match := re.search(r"answers at http://([^:/]+):(\d+)", log.read_text())):
             if server.poll() is not None:
                 raise RuntimeError(log.read_text())
             time.sleep(0.05)
-        yield server.pid, (found[1], int(found[2]))
+        yield server.pid, (match[1], int(match[2]))
     finally:
         server.terminate()
         server.wait(60)
 
 
 def measure(project: Path, path: str, media: str, body: bytes, headers: str = "") -> dict[str, float]:
-    with serve(project) as (pid, address):
-        exchange(address, "/predict", JSON, b"[[1,1]]")
+    with start_server(project) as (pid, address):
+        post_body(address, "/predict", JSON, b"[[1,1]]")
         before = memory(pid)
         done, waits, peak = threading.Event(), [], [0, 0]
         threads = [
-            threading.Thread(target=lambda: waits.extend(probe(address, done))),
-            threading.Thread(target=watch, args=(pid, done, peak)),
+            threading.Thread(target=lambda: waits.extend(measure_livez(address, done))),
+            threading.Thread(target=watch_memory, args=(pid, done, peak)),
         ]
         for thread in threads:
             thread.start()
         started = time.perf_counter()
-        status, _ = exchange(address, path, media, body, headers)
+        status, _ = post_body(address, path, media, body, headers)
         seconds = time.perf_counter() - started
         done.set()
         for thread in threads:
@@ -293,17 +308,17 @@ def main() -> None:
             subprocess.run([program, "train"], cwd=projects[name], check=True, capture_output=True)
         print("| body | status | /livez max, ms | p99, ms | growth, MB | with decoders | seconds |")
         print("|---|--:|--:|--:|--:|--:|--:|")
-        for name, (app, path, media, make) in BODIES.items():
+        for name, (app, path, media, make_body) in BODIES.items():
             if arguments.only and arguments.only.lower() not in name.lower():
                 continue
             app = arguments.app or app
-            body = make()
+            body = make_body()
             headers = "Content-Encoding: gzip\r\n" if arguments.gzip else ""
-            sent = gzip.compress(body, 1) if arguments.gzip else body
-            found = measure(projects[app], path.format(app=app), media, sent, headers)
+            content = gzip.compress(body, 1) if arguments.gzip else body
+            result = measure(projects[app], path.format(app=app), media, content, headers)
             print(
-                f"| {name} | {found['status']} | {found['livez']:.0f} | {found['p99']:.0f} "
-                f"| {found['growth']:.0f} | {found['all']:.0f} | {found['seconds']:.1f} |",
+                f"| {name} | {result['status']} | {result['livez']:.0f} | {result['p99']:.0f} "
+                f"| {result['growth']:.0f} | {result['all']:.0f} | {result['seconds']:.1f} |",
                 flush=True,
             )
 

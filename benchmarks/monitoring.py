@@ -40,25 +40,25 @@ ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @contextlib.contextmanager
-def _serve(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+def _start_server(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     log = folder / "server.log"
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [PROGRAM, "serve", "--port", "0"], cwd=folder, stdout=subprocess.DEVNULL, stderr=errors, env=ENVIRON
         )
     try:
-        while not (found := re.search(r"answers at (https?://\S+?)/?\n", log.read_text())):
+        while not (match := re.search(r"answers at (https?://\S+?)/?\n", log.read_text())):
             if server.poll() is not None:
                 raise RuntimeError(log.read_text())
             time.sleep(0.1)
-        yield psutil.Process(server.pid), found[1]
+        yield psutil.Process(server.pid), match[1]
     finally:
         server.terminate()
         server.wait(40)
 
 
 def measure_cost(arguments: argparse.Namespace) -> int:
-    """Print the cost of each mode, as a ratio of that of `off`: the median of the rounds."""
+    """Print the cost of each mode relative to `off`, as the median of the rounds."""
     for scenario in arguments.scenarios:
         with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
             first = Path(place) / "off"
@@ -72,13 +72,13 @@ def measure_cost(arguments: argparse.Namespace) -> int:
                     shutil.copytree(first, folder)
                 access = "serve: {access_log: false}\n"
                 (folder / "mlapp.yaml").write_text(f"{access}monitor: {settings}\n")
-                servers[mode] = stack.enter_context(_serve(folder))
-            body = b'{"inputs": [' + _row(servers["off"][1], scenario) + b"]}"
-            _run_rounds(scenario, servers, body, arguments)
+                servers[mode] = stack.enter_context(_start_server(folder))
+            body = b'{"inputs": [' + _encode_example_row(servers["off"][1], scenario) + b"]}"
+            _run_cost_rounds(scenario, servers, body, arguments)
     return 0
 
 
-def _row(url: str, scenario: str) -> bytes:
+def _encode_example_row(url: str, scenario: str) -> bytes:
     import urllib.request
 
     with urllib.request.urlopen(f"{url}/model") as answer:
@@ -88,28 +88,28 @@ def _row(url: str, scenario: str) -> bytes:
     return json.dumps(list(example.values())).encode()
 
 
-def _run_rounds(
+def _run_cost_rounds(
     scenario: str, servers: dict[str, tuple[psutil.Process, str]], body: bytes, arguments: argparse.Namespace
 ) -> None:
-    seen: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in servers}
+    costs: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in servers}
     memory = dict.fromkeys(servers, 0.0)
     for number in range(arguments.rounds + 1):
         order = list(servers.items())
         for mode, (process, url) in order if number % 2 else reversed(order):
-            load.run(f"{url}/predict", [body], 32, WARM)
+            load.run_wrk(f"{url}/predict", [body], 32, WARM)
             before = process.cpu_times()
-            found = load.run(f"{url}/predict", [body], 32, arguments.seconds)
-            time.sleep(1.5)  # until what was recorded last is counted too
+            result = load.run_wrk(f"{url}/predict", [body], 32, arguments.seconds)
+            time.sleep(1.5)  # until the last rows are counted, too
             after = process.cpu_times()
-            assert not found.errors, found
+            assert not result.errors, result
             cpu = after.user + after.system - before.user - before.system
             memory[mode] = max(memory[mode], process.memory_info().rss / 1e6)
-            if number:  # the first warms all up
-                seen[mode].append((cpu / found.requests * 1e6, found.p99, found.rate))
+            if number:  # the first round is a warm-up
+                costs[mode].append((cpu / result.requests * 1e6, result.p99, result.rate))
     print(f"{scenario}: mode, CPU us a request, ratios to off of CPU, p99 and rate, memory beyond off's in MB")
-    for mode, rounds in seen.items():
+    for mode, rounds in costs.items():
         ratios = [
-            statistics.median(own[at] / off[at] for own, off in zip(rounds, seen["off"], strict=True))
+            statistics.median(own[at] / off[at] for own, off in zip(rounds, costs["off"], strict=True))
             for at in range(3)
         ]
         cpu = statistics.median(own[0] for own in rounds)
@@ -161,7 +161,7 @@ def evaluate(model, features, target) -> dict[str, float]:
 """
 
 
-def _wide_project(folder: Path, columns: int, settings: str) -> None:
+def _train_wide_project(folder: Path, columns: int, settings: str) -> None:
     (folder / "app.py").write_text(WIDE.replace("COLUMNS", str(columns)))
     (folder / "mlapp.yaml").write_text(f"monitor: {settings}\n")
     subprocess.run([PROGRAM, "train"], cwd=folder, check=True, capture_output=True, env=ENVIRON)
@@ -180,7 +180,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _wide_project(folder, 64, "{window: 1h}")
+        _train_wide_project(folder, 64, "{window: 1h}")
         project = Project.find(folder)
         baseline = read_baseline(project.store.get("wide").files)
         assert baseline is not None
@@ -202,7 +202,7 @@ def measure_report(arguments: argparse.Namespace) -> int:
 
 
 def measure_evaluation(arguments: argparse.Namespace) -> int:
-    """Evaluate logged rows of 24 windows, all with truths, in a process of its own."""
+    """Evaluate logged rows of 24 windows, all with truths, in a new process."""
     import numpy as np
     import pyarrow as pa
 
@@ -214,19 +214,19 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
     rows, columns, windows = arguments.rows, 16, 24
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _wide_project(folder, columns, "{window: 1h, log: all, max_size: 100GB}")
+        _train_wide_project(folder, columns, "{window: 1h, log: all, max_size: 100GB}")
         place: Place = open_place_for_inspection(Project.find(folder))
-        random, each = np.random.default_rng(1), 100_000
+        random, size = np.random.default_rng(1), 100_000
         begin = int(time.time() // 3600 - windows) * 3600
-        for number in range(rows // each):
-            at = begin + number * windows * 3600 // (rows // each)
-            values = random.normal(size=(columns, each))
-            ids = pa.array([f"r{number}-{row}" for row in range(each)])
+        for number in range(rows // size):
+            at = begin + number * windows * 3600 // (rows // size)
+            values = random.normal(size=(columns, size))
+            ids = pa.array([f"r{number}-{row}" for row in range(size)])
             own = {
-                "id": ids, "request": ids, "row": pa.array(np.zeros(each, np.int32)),
-                "time": pa.array(np.full(each, at * 1_000_000)).cast(pa.timestamp("us", tz="UTC")),
-                "version": pa.repeat(pa.scalar("1"), each), "latency": pa.array(np.full(each, 0.001, np.float32)),
-                "weight": pa.array(np.ones(each, np.float32)),
+                "id": ids, "request": ids, "row": pa.array(np.zeros(size, np.int32)),
+                "time": pa.array(np.full(size, at * 1_000_000)).cast(pa.timestamp("us", tz="UTC")),
+                "version": pa.repeat(pa.scalar("1"), size), "latency": pa.array(np.full(size, 0.001, np.float32)),
+                "weight": pa.array(np.ones(size, np.float32)),
             }  # fmt: skip
             table = pa.table({**own, **{f"f{column}": values[column] for column in range(columns)}})
             table = table.append_column("prediction", pa.array((values[0] > 0).astype(np.int64)))
@@ -234,8 +234,8 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
             content = encode_segment_table(table.replace_schema_metadata({META: FORMAT}), is_quick=True)
             place.storage.create_key(key, content)
             truths = pa.table({
-                "request": ids, "row": own["row"], "keys": pa.nulls(each, pa.string()),
-                "truth": pa.array((values[0] > 0).astype(int).astype(str)), "received": pa.array(np.full(each, number)),
+                "request": ids, "row": own["row"], "keys": pa.nulls(size, pa.string()),
+                "truth": pa.array((values[0] > 0).astype(int).astype(str)), "received": pa.array(np.full(size, number)),
             })  # fmt: skip
             day = time.strftime("%Y-%m-%d", time.gmtime())
             place.storage.create_key(place.key("truth", day, f"{number}.parquet"), encode_segment_table(truths))
@@ -249,11 +249,13 @@ def measure_evaluation(arguments: argparse.Namespace) -> int:
         )
         after = os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        found = json.loads((folder / "out").read_text())["windows"]
-        known = sum(window["truths"] for window in found)
+        windows_found = json.loads((folder / "out").read_text())["windows"]
+        truth_count = sum(window["truths"] for window in windows_found)
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         took = time.perf_counter() - started
-        print(f"evaluation: {known} truths, {took:.0f} s, {cpu:.0f} s of CPU, peak of all children {memory:.2f} GB")
+        print(
+            f"evaluation: {truth_count} truths, {took:.0f} s, {cpu:.0f} s of CPU, peak of all children {memory:.2f} GB"
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Whole processes, timed from outside."""
+"""Measures the time and memory of processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# As on any laptop: Python keeps the bytecode that it compiled. The round that does not count writes it.
+# Python stores compiled bytecode by default. The warm-up round writes it.
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -40,28 +40,28 @@ def run(command: Sequence[str], folder: Path) -> Run:
     Raises:
         RuntimeError: it failed.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     errors = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)[:200]}: {errors.decode()[-2000:]}")
-    return Run(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def in_turn(measures: Sequence[Callable[[], Run]], rounds: int) -> list[list[Run]]:
-    """Measure A B A B …, after one round that does not count, so that a machine that slows down slows both."""
+def measure_in_turn(measures: Sequence[Callable[[], Run]], rounds: int) -> list[list[Run]]:
+    """Measure A B A B … after a warm-up round, so that changes in the machine's speed affect all measures."""
     for measure in measures:
         measure()
-    found: list[list[Run]] = [[] for _ in measures]
+    runs: list[list[Run]] = [[] for _ in measures]
     for _ in range(rounds):
         for at, measure in enumerate(measures):
-            found[at].append(measure())
-    return found
+            runs[at].append(measure())
+    return runs
 
 
 def ratio(runs: Sequence[Run], to: Sequence[Run], figure: Callable[[Run], float]) -> float:
-    """The median of the ratios, pair by pair."""
+    """The median of the ratios of corresponding runs."""
     return statistics.median(figure(one) / figure(other) for one, other in zip(runs, to, strict=True))

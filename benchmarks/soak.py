@@ -1,7 +1,7 @@
-"""`python -m benchmarks.soak`: full load for ten minutes, after which the server must not have grown.
+"""`python -m benchmarks.soak`: checks that the server's memory does not grow in ten minutes of full load.
 
-wrk sends good requests of every way through the server, and wrong ones, and hangs up in the end; the access log is on.
-Memory is looked at once in a step; after the first step, which warms all up, it may grow by `--bound` only.
+wrk sends valid requests in all formats, and invalid ones, and closes its connections at the end of each step. The
+access log is on. After the first step, which is a warm-up, memory may grow by at most `--bound`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ end
 """
 
 
-def _bodies(url: str) -> list[tuple[str, dict[str, str], str]]:
-    """Path, headers and body of each request. One in eight is refused."""
+def _make_request_bodies(url: str) -> list[tuple[str, dict[str, str], str]]:
+    """Path, headers and body of each request. One in eight is invalid."""
     with urllib.request.urlopen(f"{url}/model") as answer:
         (record,) = json.load(answer)["example"]["inputs"]
     records, rows = json.dumps({"inputs": [record]}), json.dumps({"inputs": [list(record.values())]})
@@ -56,7 +56,7 @@ def _bodies(url: str) -> list[tuple[str, dict[str, str], str]]:
     ]
 
 
-def _lua(bodies: list[tuple[str, dict[str, str], str]]) -> str:
+def _make_wrk_script(bodies: list[tuple[str, dict[str, str], str]]) -> str:
     lines = []
     for path, headers, body in bodies:
         fields = ", ".join(f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
@@ -64,18 +64,18 @@ def _lua(bodies: list[tuple[str, dict[str, str], str]]) -> str:
     return SCRIPT % ",\n".join(lines)
 
 
-def _serve(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     log = folder / "server.log"
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [PROGRAM, "serve", "--port", "0"], cwd=folder, stdout=subprocess.DEVNULL, stderr=errors,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-    while not (found := re.search(r"answers at (https?://\S+?)/?\n", log.read_text())):
+    while not (match := re.search(r"answers at (https?://\S+?)/?\n", log.read_text())):
         if server.poll() is not None:
             raise RuntimeError(log.read_text())
         time.sleep(0.1)
-    return server, found[1]
+    return server, match[1]
 
 
 def main() -> int:
@@ -93,42 +93,46 @@ def main() -> int:
         folder = Path(place)
         shutil.copy(APP, folder / "app.py")
         subprocess.run([PROGRAM, "train"], cwd=folder, check=True, capture_output=True)
-        server, url = _serve(folder)
+        server, url = _start_server(folder)
         try:
-            bodies = _bodies(url)
+            bodies = _make_request_bodies(url)
             script = folder / "soak.lua"
-            script.write_text(_lua(bodies))
-            return _soak(psutil.Process(server.pid), url, script, len(bodies), arguments)
+            script.write_text(_make_wrk_script(bodies))
+            return _watch_memory_under_load(psutil.Process(server.pid), url, script, len(bodies), arguments)
         finally:
             server.terminate()
             server.wait(40)
 
 
-def _soak(server: psutil.Process, url: str, script: Path, kinds: int, arguments: argparse.Namespace) -> int:
+def _watch_memory_under_load(
+    server: psutil.Process, url: str, script: Path, kinds: int, arguments: argparse.Namespace
+) -> int:
     seconds = max(1, round(60 * arguments.minutes / arguments.steps))
     memory = [server.memory_info().rss / 1e6]
     print(f"at the start: {memory[0]:.1f} MB", flush=True)
-    wrong = ""
+    problem = ""
     for step in range(1, arguments.steps + 1):
-        # wrk cuts its connections at the end of each step, with requests on their way.
+        # wrk closes its connections at the end of each step, while requests are in progress.
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        seen = json.loads(output.rpartition("RESULT ")[2])
+        summary = json.loads(output.rpartition("RESULT ")[2])
         memory.append(server.memory_info().rss / 1e6)
-        minutes, rate, p99 = step * seconds / 60, seen["requests"] / seconds, seen["p99"] / 1000
+        minutes, rate, p99 = step * seconds / 60, summary["requests"] / seconds, summary["p99"] / 1000
         print(
             f"after {minutes:.1f} min: {memory[-1]:.1f} MB, {rate:,.0f} requests a second, p99 {p99:.0f} ms,"
             f" {server.num_fds()} files, {server.num_threads()} threads",
             flush=True,
         )
-        refused = seen["requests"] / kinds
-        if seen["socket"] or abs(seen["status"] - refused) > 0.01 * refused + CONNECTIONS:
-            wrong = f"{seen['status']} answers of {seen['requests']} were not 200 and {seen['socket']} failed"
+        refused = summary["requests"] / kinds
+        if summary["socket"] or abs(summary["status"] - refused) > 0.01 * refused + CONNECTIONS:
+            problem = (
+                f"{summary['status']} answers of {summary['requests']} were not 200 and {summary['socket']} failed"
+            )
     growth = memory[-1] - memory[1]
     print(f"grown after the first step: {growth:+.1f} MB; {arguments.bound:g} are allowed", flush=True)
-    if wrong:
-        print(wrong, file=sys.stderr)
-    return 1 if wrong or growth > arguments.bound else 0
+    if problem:
+        print(problem, file=sys.stderr)
+    return 1 if problem or growth > arguments.bound else 0
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ Each target has its own section: [`targets.k8s`](reference/kubernetes-settings.m
 """
 
 
-def document() -> str:
-    """The whole page."""
+def render_page() -> str:
+    """The page as Markdown."""
     schema = msgspec.json.schema(Settings)
     sections = schema["$defs"]
     top = sections["Settings"]["properties"]
@@ -67,4 +67,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    DOCUMENT.write_text(render_page(), encoding="utf-8")

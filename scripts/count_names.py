@@ -1,12 +1,12 @@
-"""Count how clear the names of a package are: `python scripts/count_names.py mlapp [PACKAGE_FOLDER ...]`.
+"""Measure how clear the function names of a package are: `python scripts/count_names.py mlapp [PACKAGE_FOLDER ...]`.
 
-Every `def` counts, nested ones, methods and properties too, but not `__dunder__` methods, whose names Python gives, nor
-tests and project templates. Three numbers come out:
+Every `def` counts, including nested functions, methods and properties, but not `__dunder__` methods, tests and project
+templates. The script prints three numbers:
 
 - single words: the share of functions whose name is one word (`read`, `_read`), of all functions
 - in several files: the share of distinct function names that more than one file defines
-- participles: functions named by a bare participle (`found`, `_listed`). Properties do not count, as `finished` is a
-  predicate. With `--list` the names are printed.
+- participles: the number of functions with a bare participle as their name (`found`, `_listed`). Properties do not
+  count, because `finished` is a predicate. `--list` prints these names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def find_functions(folder: Path) -> Iterator[tuple[Path, Function]]:
-    """Every counted function below `folder`, with its file."""
+    """Every counted function in `folder`, with its file."""
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).parts
         if any(part in ("tests", "templates") or "{{" in part for part in parts):

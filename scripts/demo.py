@@ -1,4 +1,4 @@
-"""The main job, from an empty folder to an answer over HTTP. `make demo` runs it; it ends by itself."""
+"""Demonstrate mlapp from an empty folder to an answer over HTTP: `make demo`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Scaffold, train, serve, ask, and say where to look next."""
+    """Create a project, train it, serve it, request a prediction, and print the next steps."""
     with tempfile.TemporaryDirectory(prefix="mlapp-demo-") as folder:
-        run("mlapp init digits", Path(folder))
+        run_command("mlapp init digits", Path(folder))
         project = Path(folder) / "digits"
-        run("mlapp train", project)
-        run("mlapp models list", project)
-        show("mlapp serve --port 0 &")
+        run_command("mlapp train", project)
+        run_command("mlapp models list", project)
+        print_command("mlapp serve --port 0 &")
         plain = {**os.environ, "MLAPP_MONITOR__LOG": "off"}  # the demo installs no packages for the prediction log
         server = subprocess.Popen(
-            command("mlapp serve --port 0"), cwd=project, stderr=subprocess.PIPE, text=True, env=plain
+            split_command("mlapp serve --port 0"), cwd=project, stderr=subprocess.PIPE, text=True, env=plain
         )
         try:
-            ask(url_of(server), project)
+            request_prediction(wait_for_url(server), project)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(timeout=30)
@@ -34,12 +34,12 @@ def main() -> None:
     print("Next:       docs/app.md (write your own app), docs/serving.md, docs/kubernetes.md")
 
 
-def ask(url: str, project: Path) -> None:
-    """Send the model's own example, and print what comes back."""
-    manifest = json.loads(subprocess.check_output(command("mlapp models show --json"), cwd=project))
+def request_prediction(url: str, project: Path) -> None:
+    """Send the example of the model's schema, and print the answer."""
+    manifest = json.loads(subprocess.check_output(split_command("mlapp models show --json"), cwd=project))
     example = {field["name"]: field["example"] for field in manifest["schema"]["features"]["fields"]}
-    shown = json.dumps({"inputs": [example]})
-    show(f"curl {url}/predict -H 'Content-Type: application/json' -d '{shown[:60]} …'")
+    body = json.dumps({"inputs": [example]})
+    print_command(f"curl {url}/predict -H 'Content-Type: application/json' -d '{body[:60]} …'")
     request = urllib.request.Request(
         f"{url}/predict", json.dumps({"inputs": [example]}).encode(), {"Content-Type": "application/json"}
     )
@@ -47,8 +47,8 @@ def ask(url: str, project: Path) -> None:
         print(response.read().decode())
 
 
-def url_of(server: subprocess.Popen[str]) -> str:
-    """The address that the server prints once it is ready; what it says is passed on."""
+def wait_for_url(server: subprocess.Popen[str]) -> str:
+    """The URL that the server prints when it is ready. Passes its output on."""
     assert server.stderr is not None
     for line in server.stderr:
         print(line, end="")
@@ -57,19 +57,19 @@ def url_of(server: subprocess.Popen[str]) -> str:
     sys.exit("The server did not start.")
 
 
-def run(line: str, folder: Path) -> None:
-    """Show a command, and run it as the shell would."""
-    show(line)
-    subprocess.run(command(line), cwd=folder, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+def run_command(line: str, folder: Path) -> None:
+    """Print a command, and run it."""
+    print_command(line)
+    subprocess.run(split_command(line), cwd=folder, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
-def show(line: str) -> None:
-    """Print a command as it would be typed."""
+def print_command(line: str) -> None:
+    """Print a command like in a shell."""
     print(f"\n$ {line}", flush=True)
 
 
-def command(line: str) -> list[str]:
-    """`mlapp …` as run by this Python."""
+def split_command(line: str) -> list[str]:
+    """The arguments that run `mlapp …` with this Python."""
     return [sys.executable, "-m", *shlex.split(line)]
 
 

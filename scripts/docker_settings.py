@@ -16,10 +16,10 @@ The section `targets.docker` of `mlapp.yaml`. For an example, see
 """
 
 
-def document() -> str:
-    """The whole page."""
+def render_page() -> str:
+    """The page as Markdown."""
     return HEAD + render_target(DockerSettings)
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    DOCUMENT.write_text(render_page(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md from the commands' own help. A test holds the page to them."""
+"""Write docs/reference/cli.md from the help of the commands. A test checks that the page is up to date."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def render_page() -> str:
 
 
 def iterate_commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each command that does something, with the words that call it, in the order of `mlapp --help`."""
+    """Each command with the words that call it, in the order of `mlapp --help`, without groups that have no action."""
     for name, command in group.commands.items():
         if command.hidden:
             continue
@@ -50,7 +50,7 @@ def render_command(path: tuple[str, ...], command: Any) -> str:
     text, _, examples = inspect.cleandoc(command.help or "").partition("Examples:")
     if not examples:
         text, _, examples = text.partition("Example:")
-    arguments = [_argument(each) for each in command.params if each.param_type_name == "argument"]
+    arguments = [_format_argument(each) for each in command.params if each.param_type_name == "argument"]
     usage = " ".join([*path, *arguments, "[OPTIONS]"])
     parts = [f"## `{' '.join(path)}`\n", f"{text.strip()}\n", f"    {usage}\n"]
     if examples.strip():
@@ -62,37 +62,39 @@ def render_command(path: tuple[str, ...], command: Any) -> str:
 
 
 def render_options(title: str, command: Any) -> str:
-    """A table of a command's arguments and options; empty when it has none."""
-    rows = [_row(each) for each in command.params if not getattr(each, "hidden", False) and each.name != "help"]
+    """A table of a command's arguments and options; empty if it has none."""
+    rows = [_render_row(each) for each in command.params if not getattr(each, "hidden", False) and each.name != "help"]
     if not rows:
         return ""
     heading = [f"## {title}\n"] if title else []
     return "\n".join([*heading, "| option | default | description |", "|---|---|---|", *rows, ""])
 
 
-def _argument(parameter: Any) -> str:
+def _format_argument(parameter: Any) -> str:
     name = parameter.metavar or parameter.name.upper()
     return name if parameter.required or name.startswith("[") else f"[{name}]"
 
 
-def _row(parameter: Any) -> str:
+def _render_row(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.param_type_name == "argument":
-        names = f"`{_argument(parameter)}`"
+        names = f"`{_format_argument(parameter)}`"
     elif not getattr(parameter, "is_flag", False):
         choices = getattr(parameter.type, "choices", None)
-        value = parameter.metavar or (" or ".join(map(_plain, choices)) if choices else parameter.type.name.upper())
-        names = f"{names} {_escape(value)}"
+        value = parameter.metavar or (
+            " or ".join(map(_format_value, choices)) if choices else parameter.type.name.upper()
+        )
+        names = f"{names} {_escape_cell(value)}"
     default = parameter.default
-    shown = "" if default in (None, False, ()) or callable(default) else f"`{_plain(default)}`"
-    return f"| {names} | {shown} | {_escape(parameter.help or '')} |"
+    default_cell = "" if default in (None, False, ()) or callable(default) else f"`{_format_value(default)}`"
+    return f"| {names} | {default_cell} | {_escape_cell(parameter.help or '')} |"
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
-def _escape(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|").replace("<", "&lt;")
 
 

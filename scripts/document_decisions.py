@@ -1,4 +1,4 @@
-"""Write docs/decisions/index.md from the pages of decisions. A test holds the index to them."""
+"""Write docs/decisions/index.md from the pages of decisions. A test checks that the index is up to date."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _render_table(name: str) -> str:
 
 
 def find_records(text: str) -> Iterator[tuple[str, str, str]]:
-    """Title, date and status of each record of a page. A link of a status becomes its text."""
+    """Title, date and status of each record of a page. Links in a status become plain text."""
     for record, date, status in re.findall(r"^## (.+)\n\n(\d{4}-\d\d-\d\d) · (.+)\n", text, re.MULTILINE):
         yield record, date, re.sub(r"\[(.+?)\]\(.+?\)", r"\1", status)
 

@@ -1,4 +1,4 @@
-"""Write docs/reference/http.md from the OpenAPI document of a small app's server. A test holds the page to it."""
+"""Write docs/reference/http.md from the OpenAPI document of a small app. A test checks that the page is up to date."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def build_document() -> dict[str, Any]:
         return pd.DataFrame({"length": [1.0, 1.2, 3.0, 3.3] * 5, "kind": ["a", "a", "b", "b"] * 5})
 
     app.model(LogisticRegression)
-    return asyncio.run(_fetch(create_asgi(app, model=app.train())))
+    return asyncio.run(_fetch_openapi(create_asgi(app, model=app.train())))
 
 
-async def _fetch(application: Any) -> dict[str, Any]:
+async def _fetch_openapi(application: Any) -> dict[str, Any]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://server") as client:
         document: dict[str, Any] = (await client.get("/openapi.json")).json()
         return document
@@ -65,17 +65,17 @@ def _render_operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if operation.get("parameters"):
         lines += ["| parameter | in | meaning |", "|---|---|---|"]
         lines += [
-            f"| `{each['name']}` | {each['in']} | {_one_line(each.get('description', ''))} |"
+            f"| `{each['name']}` | {each['in']} | {_join_lines(each.get('description', ''))} |"
             for each in operation["parameters"]
             if "name" in each
         ]
         lines.append("")
     lines += ["| status | meaning |", "|---|---|"]
-    lines += [f"| {status} | {_one_line(each['description'])} |" for status, each in operation["responses"].items()]
+    lines += [f"| {status} | {_join_lines(each['description'])} |" for status, each in operation["responses"].items()]
     return "\n".join([*lines, ""])
 
 
-def _one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 

@@ -15,10 +15,10 @@ The section `targets.lambda` of `mlapp.yaml`. For an example, see [Run on AWS La
 """
 
 
-def document() -> str:
-    """The whole page."""
+def render_page() -> str:
+    """The page as Markdown."""
     return HEAD + render_target(LambdaSettings)
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    DOCUMENT.write_text(render_page(), encoding="utf-8")

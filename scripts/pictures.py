@@ -1,4 +1,4 @@
-"""Render the README's pictures: a real terminal session, and the page in headless Chromium (Debian's `chromium`)."""
+"""Render the README's pictures: a terminal session, and the server's page in headless Chromium (`chromium`)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ CHROMIUM = [
 def main() -> None:
     """Write docs/pictures/terminal.svg and docs/pictures/page.png."""
     PICTURES.mkdir(exist_ok=True)
-    terminal(PICTURES / "terminal.svg")
-    page(PICTURES / "page.png")
+    draw_terminal(PICTURES / "terminal.svg")
+    take_page_screenshot(PICTURES / "page.png")
 
 
-def terminal(picture: Path) -> None:
-    """Run the demo on a terminal of its own, and draw what it showed."""
-    shown = bytearray()
+def draw_terminal(picture: Path) -> None:
+    """Run the demo in a pseudo-terminal, and draw its output."""
+    output = bytearray()
 
-    def keep(descriptor: int) -> bytes:
+    def copy_output(descriptor: int) -> bytes:
         data = os.read(descriptor, 4096)
-        shown.extend(data)
+        output.extend(data)
         return data
 
-    pty.spawn([sys.executable, str(Path(__file__).with_name("demo.py"))], keep)
-    lines = [_last_state(line) for line in shown.decode().replace("\r\n", "\n").split("\n")]
+    pty.spawn([sys.executable, str(Path(__file__).with_name("demo.py"))], copy_output)
+    lines = [_strip_overwritten_text(line) for line in output.decode().replace("\r\n", "\n").split("\n")]
     console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text.from_ansi("\n".join(line for line in lines if not re.search("request_id|save …", line))))
     console.save_svg(str(picture), title="from an empty folder to an answer over HTTP")
 
 
-def page(picture: Path) -> None:
-    """Train and serve the basic template, and take the page's picture."""
+def take_page_screenshot(picture: Path) -> None:
+    """Train and serve the basic template, and take a screenshot of the page."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "digits"
         subprocess.run([sys.executable, "-m", "mlapp", "init", "digits"], cwd=folder, check=True)
@@ -56,7 +56,7 @@ def page(picture: Path) -> None:
         )
         try:
             assert server.stderr is not None
-            url = next(found.group() for line in server.stderr if (found := re.search(r"http://\S+", line)))
+            url = next(match.group() for line in server.stderr if (match := re.search(r"http://\S+", line)))
             profile = f"--user-data-dir={folder}/chromium"
             subprocess.run([*CHROMIUM, profile, f"--screenshot={picture}", url], check=True)
         finally:
@@ -64,8 +64,8 @@ def page(picture: Path) -> None:
             server.wait()
 
 
-def _last_state(line: str) -> str:
-    """A line as it stood at the end: what a spinner drew over itself is gone."""
+def _strip_overwritten_text(line: str) -> str:
+    """The final state of a line, without the text that a spinner has overwritten."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-HJKSTfhln]", "", line)
     return plain.rpartition("\r")[2]
 

@@ -24,7 +24,7 @@ Kubernetes notation: `500m`, `2`, `512Mi`.
 
 
 def make_pages() -> dict[Path, str]:
-    """Each page's file and text."""
+    """File → text of each page."""
     return {
         REFERENCE / f"{name}-settings.md": HEAD.format(name=name, title=title, file=file)
         + render_target(find_target_class(name).settings_type)

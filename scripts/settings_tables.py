@@ -30,7 +30,7 @@ def render_target(settings_type: type) -> str:
 
 
 def render_table(prefix: str, fields: dict[str, Any]) -> str:
-    """One row for each field with a description; `prefix` comes before its name."""
+    """A table with a row for each field that has a description. `prefix` is added before the name."""
     rows = [
         f"| `{prefix}{name}` | {_render_type(field)} | {_render_default(field)} | {field['description']} |"
         for name, field in fields.items()
@@ -40,7 +40,7 @@ def render_table(prefix: str, fields: dict[str, Any]) -> str:
 
 
 def find_section(field: dict[str, Any]) -> str | None:
-    """The name of the struct that a field is, or lists or maps; None for a plain value."""
+    """The name of the section in a field, or in its list or mapping; None for a plain value."""
     options = [field, *field.get("anyOf", []), field.get("items") or {}]
     if isinstance(field.get("additionalProperties"), dict):
         options.append(field["additionalProperties"])
@@ -76,5 +76,5 @@ def _render_default(field: dict[str, Any]) -> str:
 
 
 def _write_value(value: Any) -> str:
-    """A value as YAML spells it."""
+    """A value as YAML writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

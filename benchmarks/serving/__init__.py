@@ -1,1 +1,1 @@
-"""mlapp's server beside its peers: the same model, the same requests, in turn on one machine."""
+"""Compares mlapp's server with its peers: the same model and requests, in turns on one machine."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serving`: measure, print the tables, and write them down."""
+"""`python -m benchmarks.serving`: measures, prints the tables, and writes them to benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def main() -> int:
             print(f"{program} is missing: `apt-get install wrk`, `pip install uv`.", file=sys.stderr)
             return 1
     models = environments.CACHE / "models"
-    programs = environments.prepare("mlapp")
+    programs = environments.install_environment("mlapp")
     subprocess.run([programs / "python", environments.PEERS / "model" / "digits.py", models], check=True)
     peers = [peer for peer in PEERS if peer.name in (LIMIT, EMPTY, MLAPP) or peer.folder in arguments.peers]
     contests = [
-        contest.hold(
+        contest.run_contest(
             scenario,
             peers,
             models,
@@ -55,12 +55,12 @@ def main() -> int:
         for scenario in SCENARIOS
         if scenario.name in arguments.scenarios
     ]
-    text = report.markdown(contests, seconds=arguments.seconds, rounds=arguments.rounds)
+    text = report.render_report(contests, seconds=arguments.seconds, rounds=arguments.rounds)
     print(text)
     if not arguments.no_write:
         arguments.results.parent.mkdir(exist_ok=True)
         arguments.results.write_text(json.dumps([held.as_dict() for held in contests], indent=1) + "\n")
-        report.write(text, README)
+        report.write_report(text, README)
     return 0
 
 

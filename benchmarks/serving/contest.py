@@ -1,4 +1,4 @@
-"""One scenario's contest: start every server, check its answers, load them in turn."""
+"""Runs the contest of one scenario: starts every server, checks its answers, and loads the servers in turns."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ WARM_UP_SECONDS = 2.0
 
 @dataclass
 class Measurements:
-    """What was measured of one server in one scenario.
+    """The measurements of one server in one scenario.
 
     Attributes:
-        failure: why there is nothing else, or "".
-        extra_bytes: the idle server's memory above a process that imported the same libraries and loaded the model.
-        loads: by number of connections, one a round.
-        cpu: as `loads`: processor time a request, in microseconds, of all the server's processes.
+        failure: why there are no measurements; empty if there are.
+        extra_bytes: the idle server's memory minus that of a process that has loaded the same libraries and the model.
+        loads: number of connections → one load per round.
+        cpu: number of connections → CPU microseconds per request of all processes of the server, one per round.
     """
 
     failure: str = ""
@@ -45,7 +45,7 @@ class Measurements:
 
 @dataclass
 class Server:
-    """A peer that runs, or what became of it."""
+    """A running peer and its measurements."""
 
     peer: Peer
     scenario: Scenario
@@ -59,27 +59,27 @@ class Server:
 
     @cached_property
     def bodies(self) -> list[bytes]:
-        """What wrk sends."""
+        """The bodies that wrk sends."""
         return [self.body(number) for number in range(self.scenario.bodies)]
 
     def answer(self, number: int) -> Any:
-        """The first prediction, where there is one for each row."""
-        reply = load.ask(self.port, self.peer.path, self.body(number))
+        """The first prediction, if there is one for each row; otherwise a text with their number."""
+        reply = load.send_request(self.port, self.peer.path, self.body(number))
         if self.peer.answer is None:
             return None
         if self.scenario.streams:
             return max(range(len(reply)), key=reply.__getitem__)
-        found = self.peer.answer(reply)
-        return found[0] if len(found) == self.scenario.rows else f"{len(found)} predictions"
+        predictions = self.peer.answer(reply)
+        return predictions[0] if len(predictions) == self.scenario.rows else f"{len(predictions)} predictions"
 
     def start(self, models: Path) -> None:
-        """Recreate its folder, start it there, wait for its first answer.
+        """Start the server in a new folder, and wait for its first answer.
 
         Raises:
-            RuntimeError: it did not start or answers wrongly; the text says how.
+            RuntimeError: the server did not start, or gives a wrong answer.
         """
         peer, model = self.peer, models / f"{self.scenario.kind}.joblib"
-        programs = environments.prepare(peer.environment or peer.folder)
+        programs = environments.install_environment(peer.environment or peer.folder)
         folder = environments.CACHE / "run" / self.scenario.name / peer.folder
         source = environments.PEERS / peer.folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +87,7 @@ class Server:
         filled = {"port": str(self.port), "model": str(model), "scenario": self.scenario.kind}
         filled["workers"] = str(self.scenario.workers)
         variables = {
-            **environments.variables(programs),
+            **environments.make_server_variables(programs),
             **{"MODEL": filled["model"], "SCENARIO": self.scenario.kind, "WORKERS": filled["workers"]},
             **{name: value.format(**filled) for name, value in peer.variables.items()},
         }
@@ -98,11 +98,11 @@ class Server:
             process = self.process = run([part.format(**filled) for part in peer.serve], start_new_session=True)
         self._wait(folder / "output.log")
         if peer.answer:
-            baseline = _resident_of_model(programs, variables, model)
-            self.measured.extra_bytes = processes.resident_bytes(process.pid) - baseline
+            baseline = _measure_model_process(programs, variables, model)
+            self.measured.extra_bytes = processes.read_resident_bytes(process.pid) - baseline
             questions = [partial(self.answer, number) for number in range(len(self.samples.rows))]
             try:
-                load.check(questions, self.samples.expected)
+                load.check_answers(questions, self.samples.expected)
             except (AssertionError, OSError, http.client.HTTPException, LookupError) as error:
                 raise RuntimeError(f"wrong answer: {error}") from error
 
@@ -122,32 +122,32 @@ class Server:
 
     def close(self) -> None:
         if self.process:
-            processes.stop(self.process.pid)
+            processes.stop_process_tree(self.process.pid)
             self.process.wait()
 
     def load(self, connections: int, seconds: float) -> tuple[load.Load, float]:
-        """One run of wrk, and the processor time a request in microseconds."""
+        """Run wrk once; returns its result and the CPU microseconds per request."""
         assert self.process
-        before = processes.cpu_seconds(self.process.pid)
+        before = processes.read_cpu_seconds(self.process.pid)
         url = f"http://127.0.0.1:{self.port}{self.peer.path}"
-        seen = load.run(url, self.bodies, connections, seconds)
-        used = processes.cpu_seconds(self.process.pid) - before
-        return seen, used * 1e6 / max(seen.requests, 1)
+        result = load.run_wrk(url, self.bodies, connections, seconds)
+        cpu = processes.read_cpu_seconds(self.process.pid) - before
+        return result, cpu * 1e6 / max(result.requests, 1)
 
     def measure(self, connections: int, seconds: float) -> None:
-        """Add one round."""
-        seen, cpu = self.load(connections, seconds)
-        self.measured.loads.setdefault(connections, []).append(seen)
+        """Measure one round."""
+        result, cpu = self.load(connections, seconds)
+        self.measured.loads.setdefault(connections, []).append(result)
         self.measured.cpu.setdefault(connections, []).append(cpu)
 
 
-def _resident_of_model(programs: Path, variables: dict[str, str], model: Path) -> int:
+def _measure_model_process(programs: Path, variables: dict[str, str], model: Path) -> int:
     command = [programs / "python", environments.PEERS / "model" / "resident.py", model]
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         process.stdout.readline()
-        size = processes.resident_bytes(process.pid)
+        size = processes.read_resident_bytes(process.pid)
         process.stdin.close()
     return size
 
@@ -158,13 +158,15 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _alone(models: Path, scenario: Scenario, servers: Sequence[Server], seconds: float) -> list[dict[str, float]]:
-    """What one client sees of the empty app and of mlapp, and the model's own call, in mlapp's environment."""
-    programs = environments.prepare("mlapp")
+def _measure_lone_request(
+    models: Path, scenario: Scenario, servers: Sequence[Server], seconds: float
+) -> list[dict[str, float]]:
+    """Rounds with the latencies of the empty app, of mlapp, and of the model's own call, for a single client."""
+    programs = environments.install_environment("mlapp")
     script, model = environments.PEERS / "model" / "alone.py", models / f"{scenario.kind}.joblib"
     named = [f"{server.peer.name}={server.port}" for server in servers if server.peer.name in (EMPTY, MLAPP)]
     command = [str(part) for part in (programs / "python", script, model, models / "samples.json", seconds, *named)]
-    variables = environments.variables(programs)
+    variables = environments.make_server_variables(programs)
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=variables).stdout
     rounds: list[dict[str, float]] = json.loads(output)
     return rounds
@@ -172,12 +174,12 @@ def _alone(models: Path, scenario: Scenario, servers: Sequence[Server], seconds:
 
 @dataclass
 class Contest:
-    """What one scenario gave.
+    """The results of one scenario.
 
     Attributes:
-        alone: for a lone request, many short rounds; in each the medians in microseconds of the model's own call
-            (`own`), the empty app and mlapp.
-        servers: by peer's name.
+        alone: many short rounds with single requests. Each has the median microseconds of the model's own call (`own`),
+            the empty app and mlapp.
+        servers: name of the peer → measurements.
     """
 
     scenario: Scenario
@@ -187,7 +189,7 @@ class Contest:
     as_dict = asdict
 
 
-def hold(
+def run_contest(
     scenario: Scenario,
     peers: Sequence[Peer],
     models: Path,
@@ -196,10 +198,10 @@ def hold(
     rounds: int,
     seconds: float,
 ) -> Contest:
-    """Start all the peers, then in each round load each of them in turn, so that all share the machine's drift.
+    """Start all peers, and load them in turns, so that changes in the machine's speed affect all of them.
 
     Raises:
-        RuntimeError: mlapp did not start or answers wrongly: without it there is nothing to compare.
+        RuntimeError: mlapp did not start, or gives a wrong answer, so that there is nothing to compare.
     """
     chosen = [peer for peer in peers if not scenario.folders or peer.folder in scenario.folders]
     servers = [Server(peer, scenario, samples, _free_port()) for peer in chosen]
@@ -221,10 +223,10 @@ def hold(
             running.append(server)
             is_complete = {one.peer.name for one in running} == {LIMIT, EMPTY, MLAPP}
             if is_complete and 1 in scenario.connections and not scenario.streams:
-                # Before the others: some are busy even when idle.
+                # Measure before the other servers start, because some use CPU time even when idle.
                 print(f"{scenario.name}: a lone request …", file=sys.stderr)
-                alone = _alone(models, scenario, running, rounds * seconds * 2)
-        # A number of connections at a time: BentoML's batching takes long to forget the load that it had before.
+                alone = _measure_lone_request(models, scenario, running, rounds * seconds * 2)
+        # Measure all rounds of one number of connections together, because BentoML's batching adapts slowly.
         for number in scenario.connections:
             for server in running:
                 server.load(number, WARM_UP_SECONDS)

@@ -1,4 +1,4 @@
-"""A peer's virtual environment, in a cache outside the repository."""
+"""Creates the virtual environments of peers, in a cache outside the repository."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PEERS = ROOT / "benchmarks" / "peers"
 CACHE = Path(os.environ.get("MLAPP_BENCH_CACHE", Path.home() / ".cache" / "mlapp-bench"))
 
 
-def prepare(name: str) -> Path:
-    """Install what benchmarks/peers/NAME/requirements.txt pins, unless that is done, and give the environment's bin.
+def install_environment(name: str) -> Path:
+    """Install benchmarks/peers/NAME/requirements.txt if it has changed; returns the environment's folder `bin`.
 
     Raises:
-        subprocess.CalledProcessError: uv could not install it; its own message is on stderr.
+        subprocess.CalledProcessError: uv could not install it; its message is on stderr.
     """
     requirements = PEERS / name / "requirements.txt"
     folder = CACHE / name
     stamp = folder / "requirements.sha256"
     content = requirements.read_bytes()
-    if b"--editable" in content:  # this checkout itself: another one, or other dependencies, is another environment
+    if b"--editable" in content:  # this checkout: the environment also depends on its path and dependencies
         content += str(ROOT).encode() + (ROOT / "pyproject.toml").read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
@@ -35,10 +35,10 @@ def prepare(name: str) -> Path:
     return folder / "bin"
 
 
-def variables(bin_folder: Path) -> dict[str, str]:
-    """The variables that every server gets: its own programs first, the shared model importable, no thread pools.
+def make_server_variables(bin_folder: Path) -> dict[str, str]:
+    """The environment variables of every server: its programs first in PATH, and the shared model importable.
 
-    One numerical thread each: the model is tiny, and the load generator has the other core.
+    Each server gets one numeric thread, because the model is tiny, and the load generator needs the other core.
     """
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     return {

@@ -1,4 +1,4 @@
-"""Load with wrk, and a check of the answers before it."""
+"""Loads a server with wrk, and checks its answers."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw.
+    """The result of one run of wrk.
 
     Attributes:
-        rate: answers a second that were 2xx.
-        p50, p99: latency in microseconds, of all answers.
-        errors: answers that were not 2xx, and connections that failed or timed out.
+        rate: successful responses (2xx) per second.
+        p50, p99: latency of all responses in microseconds.
+        errors: other responses, and connections that failed or timed out.
     """
 
     requests: int
@@ -52,8 +52,8 @@ class Load:
     as_dict = asdict
 
 
-def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """POST the bodies in turn, again and again, over `connections` connections.
+def run_wrk(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """POST the bodies repeatedly in turn, over this number of connections.
 
     Raises:
         subprocess.CalledProcessError: wrk failed.
@@ -63,22 +63,22 @@ def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> 
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name, url]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seen = json.loads(output.rpartition("RESULT ")[2])
-    good = seen["requests"] - seen["status"]
+    summary = json.loads(output.rpartition("RESULT ")[2])
+    successes = summary["requests"] - summary["status"]
     return Load(
-        requests=seen["requests"],
-        rate=good / (seen["microseconds"] / 1e6),
-        p50=seen["p50"],
-        p99=seen["p99"],
-        errors=seen["status"] + seen["socket"],
+        requests=summary["requests"],
+        rate=successes / (summary["microseconds"] / 1e6),
+        p50=summary["p50"],
+        p99=summary["p99"],
+        errors=summary["status"] + summary["socket"],
     )
 
 
-def ask(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
-    """One request's parsed answer; the list of the events' data for a stream of server-sent events.
+def send_request(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
+    """The parsed response to one request; for server-sent events, the list of their data.
 
     Raises:
-        OSError, http.client.HTTPException: no connection, or an answer that is not 200; the text says what it was.
+        OSError, http.client.HTTPException: the connection failed, or the status is not 200.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -95,21 +95,24 @@ def ask(port: int, path: str, body: bytes, timeout: float = 30.0) -> Any:
 
 
 def _iterate_events(content: bytes) -> Iterator[Any]:
-    """The JSON data of the server-sent events in a body, without those that end it."""
+    """The JSON data of the server-sent events in a body, except for events that end the stream."""
     for event in content.replace(b"\r\n", b"\n").split(b"\n\n"):
         fields = dict(line.split(b":", 1) for line in event.splitlines())
         if b"data" in fields and fields.get(b"event", b"message").strip() == b"message":
             yield json.loads(fields[b"data"])
 
 
-def check(questions: Sequence[Callable[[], Any]], expected: Sequence[Any], concurrency: int = 16) -> None:
-    """Ask all questions at once; each must get its own answer back, batched or not.
+def check_answers(questions: Sequence[Callable[[], Any]], expected: Sequence[Any], concurrency: int = 16) -> None:
+    """Send requests concurrently, and check that each gets its own answer, batched or not.
+
+    Args:
+        questions: each sends a request and returns its answer.
 
     Raises:
-        AssertionError: names the first that differs.
+        AssertionError: names the first wrong answer.
     """
     with ThreadPoolExecutor(concurrency) as pool:
         answers = list(pool.map(lambda question: question(), questions))
-    for number, (answer, right) in enumerate(zip(answers, expected, strict=True)):
-        if answer != right:
-            raise AssertionError(f"sample {number}: answered {answer!r}, not {right!r}")
+    for number, (answer, expected_answer) in enumerate(zip(answers, expected, strict=True)):
+        if answer != expected_answer:
+            raise AssertionError(f"sample {number}: answered {answer!r}, not {expected_answer!r}")

@@ -1,4 +1,4 @@
-"""The servers that are compared, how each is started, and what each wants to be sent."""
+"""The compared servers, with their commands and request formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .scenarios import Samples, Scenario
 Request = Callable[[Scenario, Samples, int], object]
 
 
-def _inputs(scenario: Scenario, samples: Samples, number: int) -> object:
+def _make_inputs(scenario: Scenario, samples: Samples, number: int) -> object:
     count = len(samples.rows)
     rows = [samples.rows[(number + at) % count] for at in range(scenario.rows)]
     if not scenario.records:
@@ -19,16 +19,16 @@ def _inputs(scenario: Scenario, samples: Samples, number: int) -> object:
     return {"inputs": [dict(zip(samples.columns, row, strict=True)) for row in rows]}
 
 
-def _mlflow(scenario: Scenario, samples: Samples, number: int) -> object:
-    rows = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
+def _make_mlflow_body(scenario: Scenario, samples: Samples, number: int) -> object:
+    rows = _make_inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
     return {"dataframe_records": rows} if scenario.records else {"inputs": rows}
 
 
-def _open_inference(scenario: Scenario, samples: Samples, number: int) -> object:
+def _make_open_inference_body(scenario: Scenario, samples: Samples, number: int) -> object:
     """The Open Inference Protocol: one tensor, or one a column for MLServer's pandas codec."""
     row = samples.rows[number]
     if not scenario.records:
-        rows = _inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
+        rows = _make_inputs(scenario, samples, number)["inputs"]  # type: ignore[index]
         data = [value for each in rows for value in each]
         return {"inputs": [{"name": "inputs", "shape": [len(rows), len(row)], "datatype": "FP64", "data": data}]}
     columns = [
@@ -38,11 +38,11 @@ def _open_inference(scenario: Scenario, samples: Samples, number: int) -> object
     return {"parameters": {"content_type": "pd"}, "inputs": columns}
 
 
-def _triton(scenario: Scenario, samples: Samples, number: int) -> object:
+def _make_triton_body(scenario: Scenario, samples: Samples, number: int) -> object:
     """The Open Inference Protocol, with a batch dimension: one tensor, or one a column."""
     rows = [samples.rows[(number + at) % len(samples.rows)] for at in range(scenario.rows)]
     if not scenario.records:
-        return _open_inference(scenario, samples, number)
+        return _make_open_inference_body(scenario, samples, number)
     columns = zip(samples.columns, zip(*rows, strict=True), strict=True)
     return {
         "inputs": [
@@ -57,13 +57,14 @@ class Peer:
     """One server.
 
     Attributes:
-        folder: under benchmarks/peers; its files, or those of its folder named like the scenario, are copied to where
-            the server runs. Its requirements.txt is installed into an environment of its own.
-        environment: whose environment it runs in, when not its own.
-        prepare: run once before the server starts. In it, as in `serve` and `variables`, {port}, {model} (a joblib
-            file), {scenario} and {workers} are filled in.
-        answer: the predictions in a parsed response; None: it predicts nothing.
-        processes: that the architecture needs for "one worker", for the reader of the table.
+        folder: in benchmarks/peers. Its files, or those of its subfolder with the scenario's name, are copied to the
+            folder of the server. Its requirements.txt defines the virtual environment.
+        serve: the command that starts the server. {port}, {model} (a joblib file), {scenario} and {workers} are
+            replaced in it, in `prepare` and in `variables`.
+        environment: the peer with the environment to use; its own by default.
+        prepare: a command to run before the server starts.
+        answer: returns the predictions of a parsed response; None if the server predicts nothing.
+        processes: number of processes that the server needs for one worker, for the table.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Peer:
     prepare: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     path: str = "/predict"
-    request: Request = _inputs
+    request: Request = _make_inputs
     answer: Callable[[Any], Any] | None = lambda reply: reply["predictions"]
     processes: int = 1
 
@@ -116,7 +117,7 @@ PEERS = (
             "MLSERVER_MODEL_NAME": "digits",
         },
         path="/v2/models/digits/infer",
-        request=_open_inference,
+        request=_make_open_inference_body,
         answer=lambda reply: reply["outputs"][0]["data"],
     ),
     Peer(
@@ -129,7 +130,7 @@ PEERS = (
         prepare=("python", "save.py", "{model}", "model"),
         variables={"UVICORN_ACCESS_LOG": "false", "UVICORN_LOG_LEVEL": "warning", "MLFLOW_DISABLE_TELEMETRY": "true"},
         path="/invocations",
-        request=_mlflow,
+        request=_make_mlflow_body,
         processes=2,
     ),
     Peer("FastAPI", "fastapi", _UVICORN),
@@ -144,7 +145,7 @@ PEERS = (
         "pytriton",
         ("python", "server.py", "{port}"),
         path="/v2/models/digits/infer",
-        request=_triton,
+        request=_make_triton_body,
         answer=lambda reply: reply["outputs"][0]["data"],
         processes=3,
     ),

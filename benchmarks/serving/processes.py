@@ -1,4 +1,4 @@
-"""A server's processes, through Linux's /proc: memory and processor time, and how to end them."""
+"""Measures memory and CPU time of a server's processes with Linux's /proc, and ends them."""
 
 from __future__ import annotations
 
@@ -12,56 +12,67 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _STATE, _PARENT, _USER_TIME, _SYSTEM_TIME = 0, 1, 11, 12
 
 
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on; the name before it may hold spaces. Empty if it is gone."""
+def _read_process_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat, starting with the state, as the name before it can contain spaces. Empty if the
+    process has ended.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def tree(root: int) -> list[int]:
-    """The process and all that descend from it, parents first."""
+def list_process_tree(root: int) -> list[int]:
+    """A process and its descendants, parents first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))) and fields[_STATE] != "Z":
+        if entry.name.isdigit() and (fields := _read_process_stat(int(entry.name))) and fields[_STATE] != "Z":
             children.setdefault(int(fields[_PARENT]), []).append(int(entry.name))
-    found = [root]
-    for pid in found:
-        found.extend(children.get(pid, []))
-    return found
+    pids = [root]
+    for pid in pids:
+        pids.extend(children.get(pid, []))
+    return pids
 
 
-def stop(root: int, grace: float = 10.0) -> None:
-    """End the tree: politely, and after `grace` seconds not."""
-    pids = tree(root)
-    _send(pids, signal.SIGTERM)
+def stop_process_tree(root: int, grace: float = 10.0) -> None:
+    """End a process and its descendants: by SIGTERM, and after `grace` seconds by SIGKILL."""
+    pids = list_process_tree(root)
+    _send_signal(pids, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while time.monotonic() < deadline and any((fields := _stat(pid)) and fields[_STATE] != "Z" for pid in pids):
+    while time.monotonic() < deadline and any(
+        (fields := _read_process_stat(pid)) and fields[_STATE] != "Z" for pid in pids
+    ):
         time.sleep(0.1)
-    _send(pids, signal.SIGKILL)
+    _send_signal(pids, signal.SIGKILL)
 
 
-def _send(pids: list[int], number: signal.Signals) -> None:
+def _send_signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def cpu_seconds(root: int) -> float:
-    """Processor time that the tree has used so far."""
-    return sum(int(f[_USER_TIME]) + int(f[_SYSTEM_TIME]) for pid in tree(root) if (f := _stat(pid))) / _TICKS
+def read_cpu_seconds(root: int) -> float:
+    """CPU seconds that a process and its descendants have used."""
+    return (
+        sum(
+            int(f[_USER_TIME]) + int(f[_SYSTEM_TIME])
+            for pid in list_process_tree(root)
+            if (f := _read_process_stat(pid))
+        )
+        / _TICKS
+    )
 
 
-def resident_bytes(root: int) -> int:
-    """Memory of the tree: what several of its processes share is counted once.
+def read_resident_bytes(root: int) -> int:
+    """Bytes of memory of a process and its descendants, in which shared memory is counted once.
 
-    Anonymous memory is the sum of proportional shares; a file's pages count as the largest part that any one process
+    Anonymous memory is the sum of proportional shares. The pages of a file count as the largest number that one process
     has in memory.
     """
     anonymous = 0
     files: dict[str, int] = {}
-    for pid in tree(root):
+    for pid in list_process_tree(root):
         mapped: dict[str, int] = {}
         file = ""
         resident = 0

@@ -1,4 +1,4 @@
-"""Scenarios: what is sent to which model."""
+"""The scenarios: models, and requests to them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Scenario:
     """One payload and one model.
 
     Attributes:
-        model: `rows`, `records`, `sleep` or `stream`: the model and the app, when they are not named as the scenario.
-        rows: of a request.
-        bodies: that are sent in turn, each with other numbers.
-        connections: of wrk, one run for each.
-        workers: processes that predict.
-        folders: of the only peers that take part; all of them when empty.
+        model: the name of the model and the app (`rows`, `records`, `sleep` or `stream`); by default, the scenario's.
+        rows: number of rows per request.
+        bodies: number of different bodies, which are sent in turn.
+        connections: numbers of connections; one run of wrk for each.
+        workers: number of processes that predict.
+        folders: the folders of the peers that take part; empty for all peers.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Scenario:
 
     @property
     def streams(self) -> bool:
-        """Whether an answer is a stream with a score for each digit; else it is one prediction a row."""
+        """Whether an answer is a stream with a score for each digit, instead of one prediction per row."""
         return self.kind == "stream"
 
     @property
     def records(self) -> bool:
-        """Whether a row is a record of 64 named columns, and the predictor gets a DataFrame; else an array."""
+        """Whether rows are records of 64 named columns, and the predictor gets a DataFrame instead of an array."""
         return self.kind == "records"
 
 
@@ -67,7 +67,7 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows to ask about, and the digit that the trained model sees in each."""
+    """Rows, and the digit that the trained model predicts for each."""
 
     columns: list[str]
     rows: list[list[float]]
@@ -75,5 +75,5 @@ class Samples:
 
 
 def read_samples(path: Path) -> Samples:
-    """What `benchmarks/peers/model/digits.py` wrote."""
+    """Read the file that `benchmarks/peers/model/digits.py` has written."""
     return Samples(**json.loads(path.read_text()))

@@ -137,4 +137,4 @@ def test_the_documentation_lists_every_setting() -> None:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert (ROOT / "docs/configuration.md").read_text() == script.document(), "run python scripts/configuration.py"
+    assert (ROOT / "docs/configuration.md").read_text() == script.render_page(), "run python scripts/configuration.py"

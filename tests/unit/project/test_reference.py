@@ -35,7 +35,7 @@ def test_the_docker_page_shows_every_setting() -> None:
     pytest.importorskip("docker")
     for target in ("docker", "lambda"):
         page = ROOT / f"docs/reference/{target}-settings.md"
-        assert page.read_text() == load_script(f"{target}_settings").document()
+        assert page.read_text() == load_script(f"{target}_settings").render_page()
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))

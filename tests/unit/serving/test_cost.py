@@ -29,7 +29,7 @@ async def test_lines_that_run_for_a_request(scenario, monkeypatch):
         monkeypatch.setattr(module, "DELAY", NEVER)
     client = Client(scenario)
     await client.connect()
-    await client.ask(2 * CONNECTIONS)
+    await client.send_requests(2 * CONNECTIONS)
     lines = 0
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
@@ -42,7 +42,7 @@ async def test_lines_that_run_for_a_request(scenario, monkeypatch):
     requests = 30 * CONNECTIONS
     sys.settrace(count)
     try:
-        await client.ask(requests)
+        await client.send_requests(requests)
     finally:
         sys.settrace(None)
     await client.application.close_models()

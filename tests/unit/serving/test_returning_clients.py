@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from benchmarks.instructions import Client
-from mlapp.serving.inference.returning_clients import LONGEST, MOST_SKIPPED, SHARE, SLACK, ReturningClients
+from mlapp.serving.inference.returning_clients import LONGEST, MAX_SKIPPED, SHARE, SLACK, ReturningClients
 
 CALL = 0.005
 """Seconds of the model's usual call."""
@@ -47,14 +47,14 @@ def test_a_wait_in_vain_is_repeated_ever_less_often():
             clients.end_wait(2, 8, now=turn + SHARE * CALL)
     gaps = [after - before for before, after in itertools.pairwise(waits)]
     assert gaps[:3] == [1, 3, 7]
-    assert gaps[-1] == MOST_SKIPPED
+    assert gaps[-1] == MAX_SKIPPED
 
 
 @pytest.mark.anyio
 async def test_requests_of_several_turns_share_a_call_where_many_were_answered_together():
     client = Client("rows")
     await client.connect()
-    await client.ask(2 * len(client.protocols))
+    await client.send_requests(2 * len(client.protocols))
     calls = []
     metrics = client.application.endpoints[0].metrics
     metrics.note_batch = lambda rows, waited, seconds: calls.append(rows)
