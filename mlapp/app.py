@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 class App(Pipeline):
     """An app: functions marked as stages, and the operations on them.
 
-    app = App("digits", target="target")
+        app = App("digits", target="target")
 
-    @app.data_reader
-    def read(limit: int | None = None) -> pd.DataFrame: ...
+        @app.data_reader
+        def read(limit: int | None = None) -> pd.DataFrame: ...
 
-    @app.model
-    def build(C: float = 1.0) -> LogisticRegression: ...
+        @app.model
+        def build(C: float = 1.0) -> LogisticRegression: ...
 
-    trained = app.train(C=0.1)
-    app.predict(trained.schema.features.example_inputs())
+        trained = app.train(C=0.1)
+        app.predict(trained.schema.features.example_inputs())
+
+    Args:
+        name: the model's name in the store, in URLs and on clusters: letters, digits, `.`, `_` and `-`.
+        target: the column or columns to predict; None for clustering and similar tasks.
+        features: the only columns to use, in training and prediction; by default all except the target.
+        predict: what the default predictor returns: `labels` for the model's own predictions, `proba` for the
+            probability of each class by name.
     """
 
     _trained: TrainedModel | None = None
@@ -55,7 +62,7 @@ class App(Pipeline):
 
     @property
     def root(self) -> Path:
-        """The app's folder: the folder of its project; the current folder outside of projects."""
+        """The folder of the app's project; the current folder if the app is in no project."""
         if self._root is not None:
             return self._root
         found = None if self._file is None else find_project_root(Path(self._file).resolve().parent)
@@ -87,15 +94,17 @@ class App(Pipeline):
         like: str | int | None = None,
         **named: Any,
     ) -> TrainedModel:
-        """Run the pipeline in this process; `save` keeps the result as a version.
+        """Train in this process, and return the trained model; `save` stores it as a version.
 
         Args:
             from_: the version to continue training from, instead of a new model.
             like: the version whose parameters to reuse; parameters given here override them.
-            parameters: as `named`, for names that Python does not allow, such as `{"data_reader.limit": 10}`.
+            parameters: parameters by name, for names that Python does not allow, such as `{"data_reader.limit": 10}`.
+            named: parameters of the pipeline, such as `C=0.1`.
 
         Raises:
-            MlappError: see `mlapp.training.run`.
+            MlappError: a stage is missing or raises, a parameter is wrong, or the model would answer differently on a
+                server.
         """
         from mlapp import training
         from mlapp.store.manifest import list_manifest_parameters
@@ -114,7 +123,8 @@ class App(Pipeline):
         """Store a trained model as the next version; by default the model trained last.
 
         Raises:
-            DeclarationError: nothing was trained. StoreError: it cannot be stored.
+            DeclarationError: nothing was trained.
+            StoreError: it cannot be stored.
         """
         from mlapp.errors import DeclarationError, UsageError
 
@@ -134,7 +144,9 @@ class App(Pipeline):
         """A stored version, ready to predict.
 
         Raises:
-            UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
+            UsageError: no such version or alias.
+            StoreError: the store cannot be read.
+            ModelError: the model cannot be loaded.
         """
         from mlapp.prediction import load_predictor
 
@@ -157,7 +169,8 @@ class App(Pipeline):
             version: a version of the store; by default the model trained last in this process, or the latest version.
 
         Raises:
-            InputError: the inputs do not fit the schema. UsageError: unknown parameters or version.
+            InputError: the inputs do not fit the schema.
+            UsageError: unknown parameters or version.
         """
         from mlapp import prediction
 
@@ -194,7 +207,7 @@ class App(Pipeline):
         return Remote(url, timeout=timeout, api_key=api_key)
 
     def store(self) -> Store:
-        """The store that mlapp.yaml in the app's folder names."""
+        """The model store of the app's project: the setting `store:` in mlapp.yaml."""
         from mlapp.store import open_store
 
         return open_store(self.settings.store, self.root)

@@ -48,7 +48,8 @@ class Remote:
         """Predictions for records, rows, columns, an array, a DataFrame or a `RequestBody`: one per row.
 
         Raises:
-            InputError: the server refuses the inputs; names the fields. RemoteError: it cannot be reached, or fails.
+            InputError: the server refuses the inputs; the message names the fields.
+            RemoteError: the server cannot be reached, or fails.
         """
         status, content = self._post_to_server_with_retry(
             inputs if isinstance(inputs, RequestBody) else _encode_client_inputs(inputs)

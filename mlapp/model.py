@@ -33,11 +33,11 @@ class TrainedModel:
         estimator: the fitted model, as the trainer returned it.
         parameters: every parameter of every stage, under its shortest clear name.
         metrics: split → metric → value.
-        schema: of features (before the transformer) and predictions.
-        fingerprint: of the loader's data; `rows` and `columns` are its size.
+        schema: the schema of features (before the transformer) and predictions.
+        fingerprint: a fingerprint of the loader's data; `rows` and `columns` are its size.
         parent: the version that training continued from.
         batching: whether predictions are independent of the other rows, so that requests can share a call.
-        started: in UTC; `duration` in seconds.
+        started: the start of the training, in UTC; `duration` is in seconds.
         baseline: the reference for live data; stored beside the model's files.
     """
 
@@ -70,7 +70,9 @@ class TrainedModel:
         """Write the model's files into an empty folder.
 
         Raises:
-            ModelError: it cannot be saved. UserCodeError: the saver raised. OSError: the disk is full.
+            ModelError: it cannot be saved.
+            UserCodeError: the saver raised.
+            OSError: the disk is full.
         """
         self._save_model_estimator(folder)
         if self.baseline is not None:

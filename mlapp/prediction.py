@@ -39,8 +39,8 @@ class Predictor:
     """A loaded model with the app's functions.
 
     Attributes:
-        version: None for a model trained in this process and not stored.
-        parameters: of the training run, by name, or `stage.name` if two stages share it.
+        version: the number of the version; None for a model trained in this process and not stored.
+        parameters: the parameters of the training, by name, or `stage.name` if two stages share it.
         ignores_extra: ignore unknown columns instead of refusing them (`serve.extra: ignore`).
     """
 

@@ -73,6 +73,7 @@ def create_wsgi(
     The model is loaded by the first request of each process. Until there is a version, requests get 503.
 
     Raises:
-        ConfigError: mlapp.yaml is wrong. UsageError: `follow` with a fixed version.
+        ConfigError: mlapp.yaml is wrong.
+        UsageError: `follow` with a fixed version.
     """
     return WsgiApplication(ModelHost(app, model, settings, store, follow))

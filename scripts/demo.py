@@ -30,7 +30,8 @@ def main() -> None:
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(timeout=30)
-    print("\nYour turn:  mlapp init digits && cd digits && mlapp train && mlapp serve")
+    print("\nInstall:    pip install '.[sklearn,monitor]'")
+    print("Your turn:  mlapp init digits && cd digits && mlapp train && mlapp serve")
     print("Next:       docs/app.md (write your own app), docs/serving.md, docs/kubernetes.md")
 
 

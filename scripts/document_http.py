@@ -71,7 +71,9 @@ def _render_operation(method: str, path: str, operation: dict[str, Any]) -> str:
         ]
         lines.append("")
     lines += ["| status | meaning |", "|---|---|"]
-    lines += [f"| {status} | {_join_lines(each['description'])} |" for status, each in operation["responses"].items()]
+    lines += [
+        f"| {status} | {_join_lines(each['description'])} |" for status, each in sorted(operation["responses"].items())
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -9,9 +9,11 @@ from mlapp.errors import DeclarationError
 
 @dataclass(frozen=True)
 class Search:
-    """`C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0`: from `low` to `high`, both included.
+    """The range of a parameter for `mlapp tune`: `C: Annotated[float, Search(1e-3, 10, log=True)] = 1.0`.
 
     Args:
+        low: the lowest value, included.
+        high: the highest value, included.
         log: sample uniformly on a logarithmic scale, for a parameter whose order of magnitude matters.
         step: only `low`, `low + step`, …
 
