@@ -59,14 +59,14 @@ class Runtime(MlappRuntime):
 
 
 def export_to_mlserver(
-    project: Project, model: str, folder: Path, *, settings_of: str | None = None, warn: Reporter
+    project: Project, model: str, folder: Path, *, environment: str | None = None, warn: Reporter
 ) -> Bundle:
     """Write the folder atomically.
 
     Args:
         model: a version, an alias or `latest`.
         folder: absent, empty, or an earlier export, which is replaced except for its mlapp_runtime.py.
-        settings_of: the key of `environments:` whose settings to serve with.
+        environment: the key of `environments:` whose settings to serve with.
         warn: receives one line per warning.
 
     Returns:
@@ -81,7 +81,7 @@ def export_to_mlserver(
         raise UsageError(
             f"{folder} already exists, and `mlapp export` did not write it.", "Give another folder: --to FOLDER."
         )
-    bundle = bundle_project(project, model=model, settings_of=settings_of, warn=warn)
+    bundle = bundle_project(project, model=model, environment=environment, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         staging = Path(made) / folder.name

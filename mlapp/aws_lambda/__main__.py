@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from mlapp.aws_lambda.loop import ADDRESS, run_lambda_loop
+from mlapp.aws_lambda.loop import ADDRESS_VARIABLE, run_lambda_loop
 from mlapp.aws_lambda.runtime_api import RuntimeApi
 from mlapp.errors import MlappError
 from mlapp.printable_text import make_printable_line, set_up_logging
@@ -28,9 +28,9 @@ def main() -> int:
     if bundle is None and (IMAGE / "bundle.json").is_file():
         bundle = IMAGE
     set_up_logging("%(levelname)s %(name)s %(message)s")
-    address = os.environ.get(ADDRESS)
+    address = os.environ.get(ADDRESS_VARIABLE)
     if not address:
-        print(f"{ADDRESS} is not set, so this process does not run in AWS Lambda.", file=sys.stderr)
+        print(f"{ADDRESS_VARIABLE} is not set, so this process does not run in AWS Lambda.", file=sys.stderr)
         print("Deploy the function, or run it in AWS's runtime interface emulator: aws-lambda-rie python -m "
         "mlapp.aws_lambda.",
               file=sys.stderr)  # fmt: skip

@@ -56,14 +56,14 @@ class HttpEvent:
         except UnicodeDecodeError:
             body, is_base64 = base64.b64encode(answer.body).decode(), True
         headers = answer.list_headers()
-        found: dict[str, Any] = {"statusCode": answer.status}
+        response: dict[str, Any] = {"statusCode": answer.status}
         if self.is_balancer:
-            found["statusDescription"] = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+            response["statusDescription"] = f"{answer.status} {HTTPStatus(answer.status).phrase}"
         if self.has_lists:
-            found["multiValueHeaders"] = {name: [value] for name, value in headers}
+            response["multiValueHeaders"] = {name: [value] for name, value in headers}
         else:
-            found["headers"] = dict(headers)
-        return msgspec.json.encode({**found, "body": body, "isBase64Encoded": is_base64})
+            response["headers"] = dict(headers)
+        return msgspec.json.encode({**response, "body": body, "isBase64Encoded": is_base64})
 
     def stream_answer(self, answer: Answer) -> Iterator[bytes]:
         """Encode a response in parts: first status and headers, then the body."""
@@ -82,9 +82,10 @@ def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
     if not isinstance(context, dict):
         return None
     lists = event.get("multiValueHeaders")
-    given = {name: ", ".join(values) for name, values in lists.items()} if lists else event.get("headers") or {}
+    event_headers = {name: ", ".join(values) for name, values in lists.items()} if lists else event.get("headers") or {}
     headers = {
-        str(name).lower().encode("latin-1"): str(value).encode("latin-1", "replace") for name, value in given.items()
+        str(name).lower().encode("latin-1"): str(value).encode("latin-1", "replace")
+        for name, value in event_headers.items()
     }
     http = context.get("http")
     if isinstance(http, dict):
@@ -103,8 +104,8 @@ def read_http_event(event: dict[str, Any]) -> HttpEvent | None:
 
 
 def find_event_path(path: str) -> str:
-    """The model's path at the end of a URL, after a stage or the function's mount point."""
-    return next((known for known in sorted(PATHS, key=len, reverse=True) if path.endswith(known)), path)
+    """The model's path, such as `/predict`, without an API stage or a mount point before it."""
+    return next((model_path for model_path in sorted(PATHS, key=len, reverse=True) if path.endswith(model_path)), path)
 
 
 def _read_event_body(event: dict[str, Any], headers: dict[bytes, bytes]) -> Callable[[int], bytes]:

@@ -15,17 +15,17 @@ ANSWER = 6 * 1024 * 1024
 """Maximum bytes of a response that does not stream."""
 BALANCER_ANSWER = 1024 * 1024
 """Maximum bytes of a response to an Application Load Balancer."""
-NEARLY_ALL = 0.9
-"""Ratio of the memory limit above which memory use is logged."""
+MEMORY_WARNING_SHARE = 0.9
+"""Share of the memory limit above which memory use is logged."""
 MARGIN = 0.25
 """Seconds before the timeout at which a running invocation is logged."""
 
 
 def explain_response_limit(size: int, limit: int) -> str:
     """Explanation for a response that is too large."""
-    most = f"{limit // (1024 * 1024)} MB"
+    limit_text = f"{limit // (1024 * 1024)} MB"
     return (
-        f"The answer has {size} bytes; Lambda returns at most {most}. Send fewer rows in one "
+        f"The answer has {size} bytes; Lambda returns at most {limit_text}. Send fewer rows in one "
         "request; or set targets.lambda.streaming and use the function URL; or put the rows in a file in S3."
     )
 
@@ -40,12 +40,12 @@ def warn_of_lambda_memory() -> bool:
 
     Lambda kills the process at the limit without a message.
     """
-    limit = read_lambda_memory_mb()
+    limit_mb = read_lambda_memory_mb()
     unit = 1 if sys.platform == "darwin" else 1024
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
-    if not limit or used < NEARLY_ALL * limit:
+    used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
+    if not limit_mb or used_mb < MEMORY_WARNING_SHARE * limit_mb:
         return False
-    log.warning("The function used %.0f of its %d MB of memory. Raise targets.lambda.memory.", used, limit)
+    log.warning("The function used %.0f of its %d MB of memory. Raise targets.lambda.memory.", used_mb, limit_mb)
     return True
 
 

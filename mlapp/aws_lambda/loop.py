@@ -21,8 +21,8 @@ from mlapp.project import Project
 
 log = logging.getLogger("mlapp.lambda")
 
-ADDRESS = "AWS_LAMBDA_RUNTIME_API"
-TRACE = "_X_AMZN_TRACE_ID"
+ADDRESS_VARIABLE = "AWS_LAMBDA_RUNTIME_API"
+TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
 
 
 def open_model_function(bundle: Path | None) -> ModelFunction:
@@ -35,8 +35,8 @@ def open_model_function(bundle: Path | None) -> ModelFunction:
         project = Project.find()
         version: str | int = project.settings.serve.model or "latest"
     else:
-        opened = bundles.open(bundle)
-        project, version = opened.served_project, opened.settings.serve.model
+        model_bundle = bundles.open(bundle)
+        project, version = model_bundle.served_project, model_bundle.settings.serve.model
     project = _disable_monitoring(project)
     settings = decode_section(LambdaSettings, project.settings.targets.get("lambda") or {}, "targets.lambda")
     host = ModelHost(project.app, version, project.settings.serve, project.store)
@@ -61,14 +61,14 @@ def run_lambda_loop(api: RuntimeApi, bundle: Path | None) -> None:
     except MlappError as error:
         api.send_init_error(type(error).__name__, f"{error.what} {error.todo}")
         raise
-    except BaseException as error:  # also sys.exit() in app.py: Lambda shows only a reason that it is sent
+    except BaseException as error:  # including sys.exit() in app.py: Lambda shows no other reason
         api.send_init_error(type(error).__name__, str(error))
         raise
     watch = limits.DeadlineWatch()
     has_warned = limits.warn_of_lambda_memory()
     while True:
         invocation = api.wait_for_invocation()
-        os.environ[TRACE] = invocation.trace
+        os.environ[TRACE_VARIABLE] = invocation.trace
         watch.begin(invocation.remaining)
         try:
             answer_lambda_invocation(api, function, invocation)
@@ -104,13 +104,13 @@ def answer_lambda_invocation(api: RuntimeApi, function: ModelFunction, invocatio
         api.send_error(invocation, type(error).__name__, f"{error.what} {error.todo}")
     except MemoryError:
         text = (
-            f"The function has no memory left of its {limits.read_lambda_memory_mb()} MB. Raise targets.lambda.memory."
+            f"The function ran out of its {limits.read_lambda_memory_mb()} MB of memory. Raise targets.lambda.memory."
         )
         log.error("%s", text)
         api.send_error(invocation, "OutOfMemory", text)
     except msgspec.DecodeError as error:
         api.send_error(invocation, "InvalidRequest", f"The event is not JSON: {error}")
-    except Exception as error:  # of the app's code: the next invocation must still be answered
+    except Exception as error:  # from the app's code: the next invocation must still be answered
         _send_unexpected_error(api, invocation, error)
 
 

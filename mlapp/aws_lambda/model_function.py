@@ -83,7 +83,7 @@ class ModelFunction:
     def _answer_http_event(self, event: HttpEvent, remaining: float) -> bytes | Stream:
         does_stream = self._settings.streaming and event.is_function_url
         request = event.request
-        headers = _limit_model_function_time(request.headers, remaining)
+        headers = _add_lambda_timeout_header(request.headers, remaining)
         if not does_stream:
             headers = {**headers, b"accept": b"application/json"}
         answer = self._site.answer_request(WebRequest(request.method, request.path, headers, request.read))
@@ -97,20 +97,20 @@ class ModelFunction:
 
     def _answer_s3_objects(self, objects: list[StoredObject], remaining: float) -> bytes:
         """Predict each file. A failing file does not stop the others."""
-        written, failed = [], []
-        for found in objects:
-            if self._bucket.is_own_output(found):
+        outputs, failures = [], []
+        for stored_object in objects:
+            if self._bucket.is_own_output(stored_object):
                 continue
             try:
-                answer = self._predict_event_body(self._bucket.read(found), found.headers, remaining)
+                answer = self._predict_event_body(self._bucket.read(stored_object), stored_object.headers, remaining)
             except InvocationError as error:
-                log.error("%s: %s", found, error)
-                failed.append((f"{found}: {error}", error.kind))
+                log.error("%s: %s", stored_object, error)
+                failures.append((f"{stored_object}: {error}", error.kind))
             else:
-                written.append(str(self._bucket.write(found.key, answer, found.bucket)))
-        if failed:
-            raise InvocationError(failed[0][1], "; ".join(text for text, _ in failed))
-        return msgspec.json.encode({"written": written})
+                outputs.append(str(self._bucket.write(stored_object.key, answer, stored_object.bucket)))
+        if failures:
+            raise InvocationError(failures[0][1], "; ".join(text for text, _ in failures))
+        return msgspec.json.encode({"written": outputs})
 
     def _answer_sqs_messages(self, messages: list[dict[str, Any]], remaining: float) -> bytes:
         """Predict each message. SQS retries the messages in the response, or sends them to the dead-letter queue."""
@@ -119,7 +119,7 @@ class ModelFunction:
             identity = str(message.get("messageId"))
             try:
                 self._answer_sqs_message(identity, str(message.get("body", "")).encode(), remaining)
-            except Exception as error:  # of the app's code: the other messages must not be sent again for it
+            except Exception as error:  # from the app's code: the other messages must not be sent again
                 log.error("message %s: %s", identity, error)
                 failures.append({"itemIdentifier": identity})
         return msgspec.json.encode({"batchItemFailures": failures})
@@ -137,21 +137,23 @@ class ModelFunction:
         """Predict the data that the app's reader returns now."""
         if not self._bucket.has_destination:
             raise InvocationError(
-                "NoOutput", "A schedule invoked the function, but there is no place for its predictions: set "
-                "targets.lambda.output in mlapp.yaml, as s3://bucket/predictions.",
+                "NoOutput", "A schedule invoked the function, but the predictions have no destination: set "
+                "targets.lambda.output in mlapp.yaml, such as s3://bucket/predictions.",
             )  # fmt: skip
         from mlapp import training
 
         try:
-            loaded = self.host.open_endpoint().current
-            predictor = loaded.predictor
+            served_model = self.host.open_endpoint().current
+            predictor = served_model.predictor
             features = training.read_features(self.host.app, {}, trained_with=predictor.parameters)
-            found = predictor.predict_features(features)
-            rows = list(found) if loaded.is_stream else loaded.list_rows(found, len(found))
+            predictions = predictor.predict_features(features)
+            rows = (
+                list(predictions) if served_model.is_stream else served_model.list_rows(predictions, len(predictions))
+            )
         except MlappError as error:
             raise InvocationError(type(error).__name__, f"{error.what} {error.todo}") from error
-        place = self._bucket.write(f"schedule/{name}", encode_predictions(rows, loaded.tail))
-        return msgspec.json.encode({"written": [str(place)], "rows": len(rows)})
+        output_object = self._bucket.write(f"schedule/{name}", encode_predictions(rows, served_model.tail))
+        return msgspec.json.encode({"written": [str(output_object)], "rows": len(rows)})
 
     def _predict_event_body(self, body: bytes, headers: dict[bytes, bytes], remaining: float) -> bytes:
         """The body of the response to `POST /predict`.
@@ -160,7 +162,7 @@ class ModelFunction:
             InvocationError: the response is not a prediction.
         """
         headers = {
-            **_limit_model_function_time(headers, remaining),
+            **_add_lambda_timeout_header(headers, remaining),
             b"accept": b"application/json",
             b"content-length": str(len(body)).encode(),
         }
@@ -172,13 +174,13 @@ class ModelFunction:
         return answer.body
 
 
-def _limit_model_function_time(headers: Any, remaining: float) -> dict[bytes, bytes]:
+def _add_lambda_timeout_header(headers: Any, remaining: float) -> dict[bytes, bytes]:
     """The headers with the function's remaining time, unless the client's limit is shorter."""
-    most = max(remaining - MARGIN, 0.001)
-    given = headers.get(b"x-request-timeout")
-    if given is not None and (parse_plain_number(given.strip()) or 0.0) < most:  # a wrong one is refused later
-        return dict(headers)
-    return {**headers, b"x-request-timeout": b"%f" % most}
+    remaining_time = max(remaining - MARGIN, 0.001)
+    client_limit = headers.get(b"x-request-timeout")
+    if client_limit is not None and (parse_plain_number(client_limit.strip()) or 0.0) < remaining_time:
+        return dict(headers)  # a wrong one is refused later
+    return {**headers, b"x-request-timeout": b"%f" % remaining_time}
 
 
 def _parse_queued_s3_objects(body: bytes) -> list[StoredObject] | None:

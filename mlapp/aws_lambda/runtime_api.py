@@ -20,7 +20,7 @@ ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 
 
 class RuntimeApiError(Exception):
-    """Lambda refused a response; includes status and text."""
+    """Lambda refused a request. The message has the status and Lambda's text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"Lambda's Runtime API answered {status}: {text:.500}")
@@ -110,10 +110,14 @@ class RuntimeApi:
                     connection.send(b"%x\r\n%b\r\n" % (len(part), part))
         except OSError:
             raise
-        except Exception as error:  # of the predictor: the status is sent, so the trailer must tell it
-            told = base64.b64encode(encode_runtime_error(type(error).__name__, str(error)))
+        except Exception as error:  # from the predictor: the status is sent, so only trailers can report it
+            encoded_error = base64.b64encode(encode_runtime_error(type(error).__name__, str(error)))
             trailers = (
-                f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode() + ERROR_BODY.encode() + b": " + told + b"\r\n"
+                f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode()
+                + ERROR_BODY.encode()
+                + b": "
+                + encoded_error
+                + b"\r\n"
             )
         connection.send(b"0\r\n" + trailers + b"\r\n")
         self._read_runtime_answer()

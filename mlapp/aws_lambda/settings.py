@@ -11,7 +11,7 @@ from mlapp.config import END, CanaryLimits, Section
 
 
 class Vpc(Section, frozen=True):
-    """Where the function's network is. It then reaches AWS only through the VPC."""
+    """The function's network. The function then reaches AWS only through this VPC."""
 
     subnets: Annotated[list[str], Meta(min_length=1, description="Ids of subnets.")]
     security_groups: Annotated[list[str], Meta(min_length=1, description="Ids of security groups.")]
@@ -29,7 +29,7 @@ class SqsTrigger(Section, frozen=True):
     """`triggers.sqs:` messages of a queue."""
 
     queue: Annotated[str, Meta(min_length=1, description="Name or ARN of an existing queue.")]
-    batch: Annotated[int, Meta(ge=1, le=10, description="Maximum number of messages of an invocation.")] = 10
+    batch: Annotated[int, Meta(ge=1, le=10, description="Maximum number of messages per invocation.")] = 10
 
 
 class Triggers(Section, frozen=True):
@@ -50,16 +50,17 @@ class LambdaSettings(Section, frozen=True):
     role: Annotated[str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")] = None
     function: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}" + END)] | None,
-        Meta(description="Name of the function; the app's when absent."),
+        Meta(description="Name of the function. Defaults to the app's name."),
     ] = None
     repository: Annotated[
-        str | None, Meta(description="Name of the ECR repository, created when missing; the app's when absent.")
+        str | None,
+        Meta(description="Name of the ECR repository, created when missing. Defaults to the app's name."),
     ] = None
     architecture: Annotated[Literal["x86_64", "arm64"], Meta(description="CPU architecture of the function.")] = (
         "x86_64"
     )
     memory: Annotated[int, Meta(ge=128, le=10240, description="Memory in MB. More memory comes with more CPU.")] = 1024
-    timeout: Annotated[int, Meta(ge=1, le=900, description="Maximum seconds of an invocation.")] = 30
+    timeout: Annotated[int, Meta(ge=1, le=900, description="Maximum seconds per invocation.")] = 30
     storage: Annotated[int, Meta(ge=512, le=10240, description="MB of /tmp.")] = 512
     url: Annotated[
         Literal["iam", "public", "none"],
@@ -85,7 +86,8 @@ class LambdaSettings(Section, frozen=True):
         Triggers, Meta(description="Triggers of the live release, besides its URL and direct calls.")
     ] = msgspec.field(default_factory=Triggers)
     concurrency: Annotated[
-        Annotated[int, Meta(ge=0)] | None, Meta(description="Reserved concurrency; the account's when absent.")
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Reserved concurrency. By default, the function shares the account's."),
     ] = None
     env: Annotated[dict[str, str], Meta(description="Environment variables of the function. No secrets.")] = {}
     vpc: Annotated[Vpc | None, Meta(description="Network of the function.")] = None

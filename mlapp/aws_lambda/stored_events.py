@@ -18,13 +18,15 @@ from mlapp.errors import MissingExtraError
 log = logging.getLogger("mlapp.lambda")
 
 DEFAULT_PREFIX = "predictions/"
-MEDIA = {
+OUTPUT_SUFFIX = ".predictions.json"
+"""Suffix of files that the function writes."""
+MEDIA_TYPES = {
     ".json": b"application/json",
     ".csv": b"text/csv",
     ".arrow": b"application/vnd.apache.arrow.file",
     ".npy": b"application/x-npy",
 }
-"""Format of a file by suffix. `.gz` files are decompressed."""
+"""Media type of a file by suffix. `.gz` files are decompressed."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +41,48 @@ class StoredObject:
 
     @property
     def headers(self) -> dict[bytes, bytes]:
-        """The headers of an equivalent request; without a content type if the name does not determine it."""
+        """The headers of an equivalent request, without a content type if the suffix is unknown."""
         name = self.key.removesuffix(".gz")
-        media = next((media for end, media in MEDIA.items() if name.endswith(end)), None)
+        media = next((media for end, media in MEDIA_TYPES.items() if name.endswith(end)), None)
         headers = {} if media is None else {b"content-type": media}
         return {**headers, b"content-encoding": b"gzip"} if name != self.key else headers
 
 
 class Bucket:
-    """Reads and writes objects. Imports boto3 on first use."""
+    """Reads input files from S3, and writes predictions. Imports boto3 on first use."""
 
     def __init__(self, output: str | None) -> None:
-        place, _, prefix = (output or "").removeprefix("s3://").partition("/")
-        self._place = place or None
-        self._prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else "" if place else DEFAULT_PREFIX
+        bucket_name, _, prefix = (output or "").removeprefix("s3://").partition("/")
+        self._bucket_name = bucket_name or None
+        self._prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else "" if bucket_name else DEFAULT_PREFIX
         self._client: Any = None
 
     @property
     def has_destination(self) -> bool:
-        """Whether there is a destination for predictions on inputs that come from no bucket."""
-        return self._place is not None
+        """Whether `targets.lambda.output` gives a destination for predictions on inputs that are not files."""
+        return self._bucket_name is not None
 
-    def is_own_output(self, found: StoredObject) -> bool:
+    def is_own_output(self, stored_object: StoredObject) -> bool:
         """Whether the function wrote the object: its own outputs would invoke it forever."""
-        is_here = found.bucket == (self._place or found.bucket) and found.key.startswith(self._prefix)
-        return is_here and found.key.endswith(ANSWER)
+        has_output_location = stored_object.bucket == (
+            self._bucket_name or stored_object.bucket
+        ) and stored_object.key.startswith(self._prefix)
+        return has_output_location and stored_object.key.endswith(OUTPUT_SUFFIX)
 
-    def read(self, found: StoredObject) -> bytes:
-        content: bytes = self._open_s3_client().get_object(Bucket=found.bucket, Key=found.key)["Body"].read()
+    def read(self, stored_object: StoredObject) -> bytes:
+        content: bytes = (
+            self._open_s3_client().get_object(Bucket=stored_object.bucket, Key=stored_object.key)["Body"].read()
+        )
         return content
 
     def write(self, name: str, body: bytes, bucket: str | None = None) -> StoredObject:
         """Write predictions as `name`; to `bucket` if `targets.lambda.output` is not set."""
-        made = StoredObject(self._place or str(bucket), f"{self._prefix}{name}{ANSWER}")
-        self._open_s3_client().put_object(Bucket=made.bucket, Key=made.key, Body=body, ContentType="application/json")
-        log.info("wrote %s", made)
-        return made
+        output_object = StoredObject(self._bucket_name or str(bucket), f"{self._prefix}{name}{OUTPUT_SUFFIX}")
+        self._open_s3_client().put_object(
+            Bucket=output_object.bucket, Key=output_object.key, Body=body, ContentType="application/json"
+        )
+        log.info("wrote %s", output_object)
+        return output_object
 
     def _open_s3_client(self) -> Any:
         if self._client is None:
@@ -84,10 +92,6 @@ class Bucket:
                 raise MissingExtraError("Files in S3", "aws") from None
             self._client = boto3.client("s3")
         return self._client
-
-
-ANSWER = ".predictions.json"
-"""Suffix of files that the function writes."""
 
 
 def list_event_records(event: dict[str, Any], source: str) -> list[dict[str, Any]] | None:

@@ -51,7 +51,7 @@ class BundleOptions(TypedDict, total=False):
     """The optional arguments of `build_bundle`, for the functions that pass them on."""
 
     model: str | int
-    settings_of: str | None
+    environment: str | None
     output: Path | None
     upgrade: bool
     has_model: bool
@@ -61,7 +61,7 @@ def build_bundle(
     project: Project,
     model: str | int = "latest",
     *,
-    settings_of: str | None = None,
+    environment: str | None = None,
     output: Path | None = None,
     upgrade: bool = False,
     has_model: bool = True,
@@ -71,7 +71,7 @@ def build_bundle(
 
     Args:
         model: a version, alias or `latest` of the store.
-        settings_of: the key of `environments:` with the settings for serving.
+        environment: the key of `environments:` with the settings for serving.
         output: the parent folder of the bundle; by default `.mlapp/bundles` of the project.
         upgrade: resolve the requirements again, to the newest compatible versions.
         has_model: whether to include the version. Without it, versions with the same libraries share a bundle.
@@ -95,7 +95,7 @@ def build_bundle(
         staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
         try:
             plan = _BundlePlan(
-                project, manifest, version if has_model else None, python, settings_of, upgrade, staging, warn
+                project, manifest, version if has_model else None, python, environment, upgrade, staging, warn
             )
             return _publish_bundle(plan, _fill_bundle(plan))
         finally:
@@ -122,7 +122,7 @@ class _BundlePlan:
     manifest: Manifest
     version: ModelVersion | None
     python: str
-    settings_of: str | None
+    environment: str | None
     upgrade: bool
     staging: Path
     warn: Reporter
@@ -147,7 +147,7 @@ def _fill_bundle(plan: _BundlePlan) -> BundleManifest:
         python=plan.python,
         mlapp=distribution.version(),
         requirements=source,
-        environment=plan.settings_of,
+        environment=plan.environment,
         git=provenance.read_git_state(project.root),
         source=_read_bundle_git_remote(project.root),
         files=describe_bundle_files(staging),

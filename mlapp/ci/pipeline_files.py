@@ -18,7 +18,7 @@ from mlapp.provenance import query_git
 FORMATS = ("github", "gitlab")
 FILES = Path(__file__).parent / "files"
 SCRIPTS = ".ci"
-"""The project's folder of the scripts that both systems run."""
+"""Folder in the project for the scripts that both CI systems run."""
 
 UNQUOTED = {
     "DIRECTORY": "folder",
@@ -27,7 +27,7 @@ UNQUOTED = {
     "STAGING": "target",
     "PRODUCTION": "target",
 }
-"""Values that the files contain without quotes."""
+"""Descriptions of the values that the files contain without quotes."""
 
 NOT_CLUSTERS = frozenset({"docker", "flyte"})
 ACTIONS = {
@@ -36,7 +36,7 @@ ACTIONS = {
     "AWS_CREDENTIALS": "e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3",
     "COSIGN": "6f9f17788090df1f26f669e9d70d6ae9567deba6 # v4.1.2",
 }
-"""The commits of the actions: a tag can be moved, a commit cannot."""
+"""GitHub actions, pinned by commit because a tag can be moved."""
 
 
 def write_pipeline_files(project: Project, format: str, folder: Path | None = None) -> list[Path]:
@@ -52,7 +52,7 @@ def write_pipeline_files(project: Project, format: str, folder: Path | None = No
     check_ci_pipeline_format(format)
     root = project.root.resolve()
     repository = (folder.resolve() if folder else _find_pipeline_repository(root)) or root
-    if folder and not root.is_relative_to(repository):  # files for another place, to be copied there
+    if folder and not root.is_relative_to(repository):  # the user copies the files into a repository later
         root = repository
     directory = root.relative_to(repository).as_posix()
     values = _collect_pipeline_values(project, directory, repository)
@@ -123,9 +123,9 @@ def _collect_pipeline_values(project: Project, directory: str, repository: Path)
     slug = _make_pipeline_slug(name)
     target = find_pipeline_target(settings)
     in_subfolder = directory != "."
-    places = {
-        key: f"--target {target} --env {key}" if key in settings.environments else f"--target {target}{other}"
-        for key, other in (("staging", f" --namespace {slug}-staging"), ("production", ""))
+    target_options = {
+        key: f"--target {target} --env {key}" if key in settings.environments else f"--target {target}{default_options}"
+        for key, default_options in (("staging", f" --namespace {slug}-staging"), ("production", ""))
     }
     return {
         **ACTIONS,
@@ -136,8 +136,8 @@ def _collect_pipeline_values(project: Project, directory: str, repository: Path)
         "EXTRAS": ",".join(_list_ci_pipeline_extras(settings)),
         "SMALL": "-p limit=500" if _has_pipeline_reader_limit(project) else "",
         "TRAIN": "--remote " if "flyte" in settings.targets else "",
-        "STAGING": places["staging"],
-        "PRODUCTION": places["production"],
+        "STAGING": target_options["staging"],
+        "PRODUCTION": target_options["production"],
         "BRANCH": _find_pipeline_branch(repository),
         "DIRECTORY": directory,
         "ROOT": f"{directory}/" if in_subfolder else "",
@@ -148,11 +148,11 @@ def _collect_pipeline_values(project: Project, directory: str, repository: Path)
 
 
 def _refuse_unusable_pipeline_names(values: dict[str, str]) -> None:
-    """Refuse names that the shell or YAML interprets differently, because scripts contain them without quotes."""
-    for key, what in UNQUOTED.items():
+    """Refuse values with special characters of the shell or YAML, because the files contain them without quotes."""
+    for key, description in UNQUOTED.items():
         if not re.fullmatch(r"[\w./@ =-]*" if key in ("STAGING", "PRODUCTION") else r"[\w./@-]+", values[key]):
             raise UsageError(
-                f"The {what} {values[key]!r} cannot be used in a pipeline's files.",
+                f"The {description} {values[key]!r} cannot be used in a pipeline's files.",
                 "Rename it: use only letters, digits, '.', '_', '-' and '/'.",
             )
 
@@ -170,7 +170,7 @@ def _list_ci_pipeline_extras(settings: Settings) -> list[str]:
 
 
 def _has_pipeline_reader_limit(project: Project) -> bool:
-    """Whether the data reader has a parameter `limit`, by its source. Does not run it."""
+    """Whether the data reader declares a parameter `limit`. Reads its source without running it."""
     file = locate_app(project.settings.app, project.root).file
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -178,15 +178,19 @@ def _has_pipeline_reader_limit(project: Project) -> bool:
         return False
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            marks = [mark.func if isinstance(mark, ast.Call) else mark for mark in node.decorator_list]
-            if any(isinstance(mark, ast.Attribute) and mark.attr == "data_reader" for mark in marks):
+            decorators = [
+                decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list
+            ]
+            if any(
+                isinstance(decorator, ast.Attribute) and decorator.attr == "data_reader" for decorator in decorators
+            ):
                 return any(argument.arg == "limit" for argument in (*node.args.args, *node.args.kwonlyargs))
     return False
 
 
 def _find_pipeline_repository(folder: Path) -> Path | None:
-    found = query_git(folder, "rev-parse", "--show-toplevel")
-    return Path(found).resolve() if found else None
+    root = query_git(folder, "rev-parse", "--show-toplevel")
+    return Path(root).resolve() if root else None
 
 
 def _find_pipeline_branch(repository: Path) -> str:

@@ -70,33 +70,33 @@ def build_image(
             "Add --bundle-only; to name an image, use --tag.",
         )
     if bundle_only or print_dockerfile:
-        made = bundle_project(
-            project, model=model, settings_of=environment, output=to, upgrade=upgrade, warn=output.print_warning
+        bundle = bundle_project(
+            project, model=model, environment=environment, output=to, upgrade=upgrade, warn=output.print_warning
         )
         if print_dockerfile:
             from mlapp.images.dockerfile import render_dockerfile
             from mlapp.images.image_spec import make_image_spec
 
-            typer.echo(render_dockerfile(make_image_spec(made)), nl=False)
+            typer.echo(render_dockerfile(make_image_spec(bundle)), nl=False)
         elif json:
-            output.print_json({"bundle": made.folder, "hash": made.hash, "manifest": made.manifest})
+            output.print_json({"bundle": bundle.folder, "hash": bundle.hash, "manifest": bundle.manifest})
         else:
-            typer.echo(made.folder)
-            output.print_note(f"Serve it: mlapp serve --bundle {made.folder}")
+            typer.echo(bundle.folder)
+            output.print_note(f"Serve it: mlapp serve --bundle {bundle.folder}")
         return
-    with output.show_progress() as tell, _show_build_bars() as bar:
+    with output.show_progress() as report, _show_build_bars() as update_bar:
         images = build_project_image(
             project,
             model=model,
-            settings_of=environment,
+            environment=environment,
             tag=tag,
             platform=platform,
             upgrade=upgrade,
-            scanned=scan,
-            pushed=push,
-            progress=tell,
+            should_scan=scan,
+            should_push=push,
+            progress=report,
             warn=output.print_warning,
-            bar=bar,
+            bar=update_bar,
         )
     if json:
         output.print_json([{**_summarize_built_image(image), "layers": image.layers} for image in images])
@@ -119,7 +119,7 @@ def _summarize_built_image(image: object) -> dict[str, object]:
 
 @contextmanager
 def _show_build_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar per layer on a terminal; nothing elsewhere, where each step already prints a line."""
+    """Show a progress bar per layer on a terminal. Elsewhere show nothing, because each step already prints a line."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
         return

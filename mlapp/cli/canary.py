@@ -25,8 +25,8 @@ def promote_canary(
 
       mlapp promote --target k8s
     """
-    place = open_canary_target(environment, target, namespace, context)
-    _print_canary_release(place.promote(progress=output.print_note), "is live", json)
+    deploy_target = open_canary_target(environment, target, namespace, context)
+    _print_canary_release(deploy_target.promote(progress=output.print_note), "is live", json)
 
 
 def abort_canary(
@@ -42,8 +42,8 @@ def abort_canary(
 
       mlapp abort --target k8s
     """
-    place = open_canary_target(environment, target, namespace, context)
-    _print_canary_release(place.abort(progress=output.print_note), "was removed", json)
+    deploy_target = open_canary_target(environment, target, namespace, context)
+    _print_canary_release(deploy_target.abort(progress=output.print_note), "was removed", json)
 
 
 def _print_canary_release(release: Release, outcome: str, json: bool) -> None:

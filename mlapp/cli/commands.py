@@ -67,7 +67,7 @@ cli.add_typer(data.cli, name="data")
 cli.add_typer(runs.cli, name="runs")
 cli.add_typer(schedule.cli, name="schedule")
 cli.add_typer(monitor.cli, name="monitor")
-cli.command("feedback")(feedback.feedback)
+cli.command("feedback")(feedback.send_feedback)
 cli.command("doctor")(doctor.diagnose_machine)
 
 
@@ -82,7 +82,7 @@ def _print_version(is_given: bool) -> None:
 @cli.callback()
 def change_folder(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error. Works after a command too.")
+        bool, typer.Option("--debug", help="Show the traceback of an error. Can also follow a command.")
     ] = False,
     directory: Annotated[
         Path | None, typer.Option("-C", metavar="DIR", help="Run the command in this folder.", show_default=False)
@@ -91,8 +91,8 @@ def change_folder(
         bool, typer.Option("--version", help="Print mlapp's version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Go to the folder of -C. The other options are handled before a command runs."""
+    """Change to the folder of -C. The other options take effect before this function runs."""
     if directory is not None:
         if not directory.is_dir():
-            raise UsageError(f"-C {directory}: there is no such folder.", "Give the folder of a project.")
+            raise UsageError(f"-C {directory}: the folder does not exist.", "Give the folder of a project.")
         os.chdir(directory)

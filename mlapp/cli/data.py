@@ -1,4 +1,4 @@
-"""`mlapp data`: what the reader reads"""
+"""`mlapp data`: show, export and check the reader's data"""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def show_data(
         )
         return
     output.print_table(
-        ["column", "type", "missing", "distinct", "least", "most", "distribution"],
+        ["column", "type", "missing", "distinct", "min", "max", "distribution"],
         [
             [
                 column.name,
@@ -84,7 +84,7 @@ def export_data(
 ) -> None:
     """Export the reader's data to a file.
 
-    Writes part by part. The file appears when it is complete.
+    Writes the data in parts. The file appears when it is complete.
 
     Examples:
 
@@ -133,17 +133,19 @@ def check_data(
     with _show_read_row_count():
         trained_with = list_manifest_parameters(version.manifest)
         features = training.read_features(project.app, parse_parameters(parameter), trained_with=trained_with)
-    found = compare_schemas(version.manifest.schema.features, infer_schema(features))
-    broken = [difference for difference in found if difference.breaks]
+    differences = compare_schemas(version.manifest.schema.features, infer_schema(features))
+    breaking = [difference for difference in differences if difference.breaks]
     if json:
-        output.print_json({"version": version.version, "rows": len(features), "fits": not broken, "differences": found})
-    elif found:
+        output.print_json(
+            {"version": version.version, "rows": len(features), "fits": not breaking, "differences": differences}
+        )
+    elif differences:
         output.print_table(
             ["column", "difference", ""],
-            [[each.column, each.what, "breaks" if each.breaks else "look"] for each in found],
+            [[each.column, each.what, "breaks" if each.breaks else "look"] for each in differences],
         )
-    if broken:
-        names = ", ".join(dict.fromkeys(difference.column for difference in broken))
+    if breaking:
+        names = ", ".join(dict.fromkeys(difference.column for difference in breaking))
         raise DataError(
             f"The data does not fit version {version.version}: {names}.",
             "Fix the data, or train a new version on this data: mlapp train.",
@@ -158,14 +160,14 @@ def _show_read_row_count() -> Iterator[None]:
     from mlapp.data.source import watch_source_rows
 
     total = 0
-    with output.show_progress() as tell:
+    with output.show_progress() as report:
 
         def add_rows(rows: int) -> None:
             nonlocal total
             total += rows
             if sys.stderr.isatty():
-                tell(f"read {total:,} rows")
+                report(f"read {total:,} rows")
 
-        tell("read")
+        report("read")
         with watch_source_rows(add_rows):
             yield

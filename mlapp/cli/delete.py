@@ -23,13 +23,17 @@ def delete_app(
     """
     from mlapp.project import Project
 
-    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
+    deploy_target = open_target_from_options(Project.find(environment=environment), target, namespace, context)
     if not yes:
-        found = place.status()
-        where = found.place or place.name
-        output.ask_confirmation(f"Remove {place.app} with {found.ready} ready replicas from {where}?", yes=False)
-    removed = place.delete(progress=output.print_note)
+        status = deploy_target.status()
+        location = status.place or deploy_target.name
+        output.ask_confirmation(
+            f"Remove {deploy_target.app} with {status.ready} ready replicas from {location}?", yes=False
+        )
+    removed = deploy_target.delete(progress=output.print_note)
     if json:
         output.print_json(removed)
     else:
-        output.print_note(f"{place.app} is removed." if removed else f"There was nothing to remove for {place.app}.")
+        output.print_note(
+            f"{deploy_target.app} is removed." if removed else f"There was nothing to remove for {deploy_target.app}."
+        )

@@ -22,7 +22,7 @@ from mlapp.errors import UsageError
 if TYPE_CHECKING:
     from mlapp.deploy import Release, Shipment, Target
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def deploy_app(
@@ -41,10 +41,12 @@ def deploy_app(
         int | None, typer.Option(min=1, max=99, help="Deploy a canary with this percentage of the traffic.")
     ] = None,
     auto_promote: Annotated[
-        str | None, typer.Option(help="With --canary: watch it for a period, such as 10m, then promote or abort it.")
+        str | None,
+        typer.Option(help="With --canary: watch the canary for a period, such as 10m, then promote or abort it."),
     ] = None,
     force_conflicts: Annotated[
-        bool, typer.Option("--force-conflicts", help="Overwrite fields and objects that others changed or created.")
+        bool,
+        typer.Option("--force-conflicts", help="Overwrite fields and objects that other tools changed or created."),
     ] = False,
     to_git: Annotated[
         str | None,
@@ -93,41 +95,53 @@ def deploy_app(
     if seconds and canary is None:
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
-    place = open_target_from_options(project, target, namespace, context)
-    given = {"--force-conflicts": force_conflicts, "--image": image is not None, "--model": model is not None}
-    refuse_unsupported_options(type(place), [option for option, is_given in given.items() if is_given])
-    _refuse_unsupported_deploy_options(place, dry_run, diff, canary, to_git)
-    if not dry_run and to_git is None and isinstance(place, CheckTarget):
-        place.check()  # fail before building an image
-    shipment = make_shipment(
-        project, place, model=model or "latest", image=image, settings_of=environment, progress=output.print_note
+    deploy_target = open_target_from_options(project, target, namespace, context)
+    limited_options = {"--force-conflicts": force_conflicts, "--image": image is not None, "--model": model is not None}
+    refuse_unsupported_options(
+        type(deploy_target), [option for option, is_given in limited_options.items() if is_given]
     )
-    if dry_run and canary is not None and isinstance(place, CanaryRenderTarget):
-        _print_deployed_documents(place.render_canary(shipment, canary))
+    _refuse_unsupported_deploy_options(deploy_target, dry_run, diff, canary, to_git)
+    if not dry_run and to_git is None and isinstance(deploy_target, CheckTarget):
+        deploy_target.check()  # fail before building an image
+    shipment = make_shipment(
+        project,
+        deploy_target,
+        model=model or "latest",
+        image=image,
+        environment=environment,
+        progress=output.print_note,
+    )
+    if dry_run and canary is not None and isinstance(deploy_target, CanaryRenderTarget):
+        _print_deployed_documents(deploy_target.render_canary(shipment, canary))
         return
     if dry_run:
-        _print_deployed_documents(place.render(shipment))
+        _print_deployed_documents(deploy_target.render(shipment))
         return
-    if diff and isinstance(place, DiffTarget):
-        text = place.diff(shipment, take_over=force_conflicts)
+    if diff and isinstance(deploy_target, DiffTarget):
+        text = deploy_target.diff(shipment, take_over=force_conflicts)
         typer.echo(text, nl=False)
         raise typer.Exit(1 if text else 0)
     if to_git is not None:
         _commit_deployed_release(
-            place, shipment, to_git, git_path or choose_release_folder(project.name, environment), git_branch, json
+            deploy_target,
+            shipment,
+            to_git,
+            git_path or choose_release_folder(project.name, environment),
+            git_branch,
+            json,
         )
-    elif canary is not None and isinstance(place, CanaryTarget):
-        release = place.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
+    elif canary is not None and isinstance(deploy_target, CanaryTarget):
+        release = deploy_target.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
         if seconds:
             from mlapp.monitoring.canary_quality import CanaryQuality
 
             quality = CanaryQuality(project, time.time())
-            release = place.judge(seconds, progress=output.print_note, compare_quality=quality)
-        _print_deployed_release(place, release, json)
+            release = deploy_target.judge(seconds, progress=output.print_note, compare_quality=quality)
+        _print_deployed_release(deploy_target, release, json)
     else:
-        release = place.apply(shipment, progress=output.print_note, take_over=force_conflicts)
-        _print_deployed_release(place, release, json)
-    if isinstance(place, ClusterTarget) and keeps_monitoring_in_pods(project.settings):
+        release = deploy_target.apply(shipment, progress=output.print_note, take_over=force_conflicts)
+        _print_deployed_release(deploy_target, release, json)
+    if isinstance(deploy_target, ClusterTarget) and keeps_monitoring_in_pods(project.settings):
         output.print_note(
             "Monitoring data stays in each pod and is lost with it: set `monitor.url` in mlapp.yaml to a bucket (s3://…)."
         )
@@ -162,65 +176,65 @@ def _refuse_deploy_options_without_apply(
 
 
 def _refuse_unsupported_deploy_options(
-    place: Target[Any], dry_run: bool, diff: bool, canary: int | None, to_git: str | None
+    target: Target[Any], dry_run: bool, diff: bool, canary: int | None, to_git: str | None
 ) -> None:
     from mlapp.deploy import CanaryRenderTarget, CanaryTarget, DiffTarget
 
-    if canary is not None and not isinstance(place, CanaryTarget):
-        raise UsageError(f"The target {place.name} does not support canaries.", "Leave --canary out.")
-    if canary is not None and dry_run and not isinstance(place, CanaryRenderTarget):
-        raise UsageError(f"The target {place.name} cannot preview a canary.", "Leave --dry-run out.")
-    if diff and not isinstance(place, DiffTarget):
-        raise UsageError(f"The target {place.name} does not support --diff.", "Use --dry-run.")
+    if canary is not None and not isinstance(target, CanaryTarget):
+        raise UsageError(f"The target {target.name} does not support canaries.", "Leave --canary out.")
+    if canary is not None and dry_run and not isinstance(target, CanaryRenderTarget):
+        raise UsageError(f"The target {target.name} cannot preview a canary.", "Leave --dry-run out.")
+    if diff and not isinstance(target, DiffTarget):
+        raise UsageError(f"The target {target.name} does not support --diff.", "Use --dry-run.")
     if to_git is not None:
         from mlapp.deploy.cluster.cluster_target import ClusterTarget
 
-        if not isinstance(place, ClusterTarget):
-            raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Leave out --to-git.")
+        if not isinstance(target, ClusterTarget):
+            raise UsageError(f"The target {target.name} has no Kubernetes objects.", "Leave out --to-git.")
 
 
-def _print_deployed_release(place: Target[Any], release: Release, json: bool) -> None:
+def _print_deployed_release(target: Target[Any], release: Release, json: bool) -> None:
     from mlapp.deploy import PredictTarget
 
     if json:
         output.print_json(release)
     elif release.state == "canary":
         output.print_note(
-            f"Release {release.number} is a canary. Next: mlapp promote, or mlapp abort, with --target {place.name}"
+            f"Release {release.number} is a canary. Next: mlapp promote, or mlapp abort, with --target {target.name}"
         )
     else:
         output.print_note(f"Release {release.number} is live{':' if release.url else '.'}")
         if release.url:
             typer.echo(release.url)
-        asked = f", or mlapp predict --target {place.name} --features FILE"
+        predict_hint = f", or mlapp predict --target {target.name} --features FILE"
         output.print_note(
-            f"Next: mlapp status --target {place.name}{asked if isinstance(place, PredictTarget) else ''}"
+            f"Next: mlapp status --target {target.name}{predict_hint if isinstance(target, PredictTarget) else ''}"
         )
 
 
 def _commit_deployed_release(
-    place: Target[Any], shipment: Shipment, repository: str, path: str, branch: str | None, json: bool
+    target: Target[Any], shipment: Shipment, repository: str, path: str, branch: str | None, json: bool
 ) -> None:
     from mlapp.deploy.git_release import commit_release
 
-    documents = place.render(shipment)
-    found = commit_release(documents, shipment, repository, path, branch=branch, progress=output.print_note)
+    documents = target.render(shipment)
+    commit = commit_release(documents, shipment, repository, path, branch=branch, progress=output.print_note)
     if json:
-        output.print_json(found)
+        output.print_json(commit)
         return
-    if not found.changed:
+    if not commit.changed:
         output.print_note(f"{path} in {repository} already contains this release: nothing to commit.")
     else:
-        end = "." if found.pushed else f"; push it: git -C {repository} push"
-        output.print_note(f"The release is in {path} of {repository}, branch {found.branch}{end}")
-    output.print_result(found.commit)
+        end = "." if commit.pushed else f"; push it: git -C {repository} push"
+        output.print_note(f"The release is in {path} of {repository}, branch {commit.branch}{end}")
+    output.print_result(commit.commit)
 
 
 def _parse_promotion_time(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
         raise UsageError(f"--auto-promote {text} is not a period of time.", "Give it as 90s, 10m or 1h.")
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNIT_SECONDS[match[2]]
 
 
 def _print_deployed_documents(documents: list[dict[str, Any]]) -> None:

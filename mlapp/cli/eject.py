@@ -1,4 +1,4 @@
-"""`mlapp eject`: write what mlapp generates"""
+"""`mlapp eject`: write the files that mlapp generates, to edit and keep"""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class EjectGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from mlapp import plugins
 
-        own = super().list_commands(ctx)
-        others = [name for name, target in plugins.load_plugins(plugins.TARGETS) if hasattr(target, "eject_formats")]
-        return [*own, *sorted(name for name in others if name not in (*own, "docker"))]
+        own_names = super().list_commands(ctx)
+        eject_targets = [
+            name for name, target in plugins.load_plugins(plugins.TARGETS) if hasattr(target, "eject_formats")
+        ]
+        return [*own_names, *sorted(name for name in eject_targets if name not in (*own_names, "docker"))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from mlapp.deploy.target import target_names
@@ -41,7 +43,7 @@ def eject_kubernetes(
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
     image: Annotated[
-        str | None, typer.Option(help="The image, repository@sha256:…. Built and pushed when absent.")
+        str | None, typer.Option(help="The image, repository@sha256:…. By default, mlapp builds and pushes one.")
     ] = None,
     namespace: Namespace = None,
     environment: Environment = None,
@@ -92,9 +94,9 @@ def eject_dockerfile(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    made = bundle_project(project, model=model, settings_of=environment, warn=output.print_warning)
-    with output.show_progress() as tell:
-        written = eject_dockerfile(made, project.root, platform=platform, progress=tell, warn=output.print_warning)
+    bundle = bundle_project(project, model=model, environment=environment, warn=output.print_warning)
+    with output.show_progress() as report:
+        written = eject_dockerfile(bundle, project.root, platform=platform, progress=report, warn=output.print_warning)
     for path in written:
         typer.echo(path)
 
@@ -102,7 +104,7 @@ def eject_dockerfile(
 def eject_compose(
     to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
     model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
-    image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
+    image: Annotated[str | None, typer.Option(help="The image. By default, mlapp builds one.")] = None,
     environment: Environment = None,
 ) -> None:
     """Write a compose file equivalent to the docker target.
@@ -123,7 +125,7 @@ def _make_eject_command(name: str) -> Any:
         ] = None,
         to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("deploy"),
         model: Annotated[str, typer.Option(help="A version, an alias or `latest`.")] = "latest",
-        image: Annotated[str | None, typer.Option(help="The image; one is built when absent.")] = None,
+        image: Annotated[str | None, typer.Option(help="The image. By default, mlapp builds one.")] = None,
         environment: Environment = None,
     ) -> None:
         _eject_target(name, format, to, model, image, environment)
@@ -155,16 +157,16 @@ def _eject_target(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_target_from_options(project, name, namespace)
-    if not isinstance(place, EjectTarget):
+    target = open_target_from_options(project, name, namespace)
+    if not isinstance(target, EjectTarget):
         raise UsageError(f"The target {name} has no files to write.", "Use mlapp deploy --dry-run.")
-    format = format or place.eject_formats[0]
-    if format not in place.eject_formats:  # fail before building an image
-        raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(place.eject_formats)}.")
+    format = format or target.eject_formats[0]
+    if format not in target.eject_formats:  # fail before building an image
+        raise UsageError(f"There is no format '{format}'.", f"Formats: {', '.join(target.eject_formats)}.")
     shipment = make_shipment(
-        project, place, model=model, image=image, settings_of=environment, progress=output.print_note
+        project, target, model=model, image=image, environment=environment, progress=output.print_note
     )
-    for path in place.eject(shipment, to, format):
+    for path in target.eject(shipment, to, format):
         typer.echo(path)
 
 

@@ -32,9 +32,9 @@ def eject_rules(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    made = make_rules(project.name, project.settings.monitor)
-    found = make_prometheus_rule(project.name, made) if operator else made
-    typer.echo(yaml.safe_dump(found, sort_keys=False, width=120), nl=False)
+    rules = make_rules(project.name, project.settings.monitor)
+    document = make_prometheus_rule(project.name, rules) if operator else rules
+    typer.echo(yaml.safe_dump(document, sort_keys=False, width=120), nl=False)
 
 
 def eject_grafana(environment: Environment = None) -> None:

@@ -1,4 +1,4 @@
-"""`mlapp eject rbac` and `mlapp eject iam`: the least permissions that an app needs"""
+"""`mlapp eject rbac` and `mlapp eject iam`: the minimal permissions to deploy and run an app"""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mlapp.cli.target_options import Namespace, TargetName, open_target_from_opt
 from mlapp.errors import UsageError
 
 PLACEHOLDER = "registry.invalid/image@sha256:" + "0" * 64
-"""Placeholder for an image that is not needed."""
+"""Image of the rendered objects. Permissions do not depend on it."""
 
 
 def eject_rbac(target: TargetName = None, namespace: Namespace = None, environment: Environment = None) -> None:
-    """Print the smallest Role that can deploy this app.
+    """Print the minimal Role that can deploy this app.
 
     Includes a ServiceAccount with this Role.
     The default target is k8s, or the only cluster target in mlapp.yaml.
@@ -34,13 +34,13 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    configured = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
-    name = target or (configured[0] if len(configured) == 1 else "k8s")
-    place = open_target_from_options(project, name, namespace)
-    if not isinstance(place, ClusterTarget):
-        raise UsageError(f"The target {place.name} is not in a cluster.", "Name one that is: --target k8s.")
+    cluster_targets = [name for name in project.settings.targets if issubclass(find_target_class(name), ClusterTarget)]
+    name = target or (cluster_targets[0] if len(cluster_targets) == 1 else "k8s")
+    deploy_target = open_target_from_options(project, name, namespace)
+    if not isinstance(deploy_target, ClusterTarget):
+        raise UsageError(f"The target {deploy_target.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
-    typer.echo(dump_yaml_documents(place.rbac(add_monitoring_needs(shipment, project.settings))), nl=False)
+    typer.echo(dump_yaml_documents(deploy_target.rbac(add_monitoring_needs(shipment, project.settings))), nl=False)
 
 
 def eject_iam(
@@ -49,9 +49,9 @@ def eject_iam(
     ] = None,
     environment: Environment = None,
 ) -> None:
-    """Print the smallest role that the app needs on AWS.
+    """Print the minimal role that the app needs on AWS.
 
-    Prints a CloudFormation template, which also has the policy for the identity that deploys.
+    Prints a CloudFormation template. It also has the policy for the identity that deploys.
 
     Example:
 
@@ -63,8 +63,8 @@ def eject_iam(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    configured = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
-    place = open_target_from_options(project, target or (configured[0] if configured else "lambda"))
-    if not isinstance(place, IamTarget):
-        raise UsageError(f"The target {place.name} is not on AWS.", "Name one that is: --target sagemaker.")
-    typer.echo(dump_yaml_documents([place.iam()]), nl=False)
+    aws_targets = [name for name in ("lambda", "sagemaker") if name in project.settings.targets]
+    deploy_target = open_target_from_options(project, target or (aws_targets[0] if aws_targets else "lambda"))
+    if not isinstance(deploy_target, IamTarget):
+        raise UsageError(f"The target {deploy_target.name} is not on AWS.", "Name one that is: --target sagemaker.")
+    typer.echo(dump_yaml_documents([deploy_target.iam()]), nl=False)

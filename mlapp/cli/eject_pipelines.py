@@ -1,4 +1,4 @@
-"""`mlapp eject ci` and `mlapp eject gitops`: what deploys the app on a push or a commit."""
+"""`mlapp eject ci` and `mlapp eject gitops`: files that deploy the app on a push or a commit"""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def eject_gitops(
     from mlapp.project import Project
 
     project = Project.find(environment=environment)
-    place = open_target_from_options(project, target or "k8s", namespace)
+    deploy_target = open_target_from_options(project, target or "k8s", namespace)
     options = GitopsOptions(format, repo, git_path, git_branch, rollouts, prometheus)
-    for file in write_gitops_files(project, place, to, options, output.print_note):
+    for file in write_gitops_files(project, deploy_target, to, options, output.print_note):
         typer.echo(file)

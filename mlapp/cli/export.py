@@ -12,7 +12,8 @@ from mlapp.cli.options import Environment, Json
 from mlapp.cli.parameters import Parameters, parse_parameters
 from mlapp.errors import UsageError, suggest_nearest
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
+"""Maximum rows of the reader's data on which both models are compared."""
 
 
 def export_model(
@@ -48,7 +49,7 @@ def export_model(
         _export_onnx(model, to, parse_parameters(parameter), environment, json)
         return
     if parameter:
-        raise UsageError("-p is given, but an export to MLServer reads no data.", "Leave it out.")
+        raise UsageError("-p is given, but an export to MLServer reads no data.", "Leave out -p.")
     _export_mlserver(model, to, environment, json)
 
 
@@ -60,7 +61,7 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
     project = Project.find(environment=environment)
     folder = to or Path(f"{project.name}-mlserver")
 
-    bundle = export_to_mlserver(project, model, here / folder, settings_of=environment, warn=output.print_warning)
+    bundle = export_to_mlserver(project, model, here / folder, environment=environment, warn=output.print_warning)
     if json:
         output.print_json(
             {"folder": str(here / folder), "model": bundle.manifest.app, "version": bundle.manifest.version}
@@ -68,9 +69,8 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
         return
     typer.echo(folder)
     output.print_note(
-        f"The folder contains {bundle.manifest.app} version {bundle.manifest.version}. Next, where MLServer is "
-        f"installed: "
-        f"pip install -r {folder}/requirements.txt && mlserver start {folder}"
+        f"The folder contains {bundle.manifest.app} version {bundle.manifest.version}. Next, in an environment with "
+        f"MLServer: pip install -r {folder}/requirements.txt && mlserver start {folder}"
     )
 
 
@@ -85,7 +85,7 @@ def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environmen
     file = to or Path(f"{project.name}-{version.version}.onnx")
     with replace_exported_file(here / file) as unfinished:
         predictor = prediction.load_predictor(project.app, version)
-        features = training.read_features(project.app, values, trained_with=predictor.parameters)[:MOST_ROWS]
+        features = training.read_features(project.app, values, trained_with=predictor.parameters)[:MAX_ROWS]
         converted = onnx_conversion.convert_to_onnx(predictor, features)
         unfinished.write_bytes(converted.estimator.content)
     if json:
@@ -94,6 +94,6 @@ def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environmen
         )
         return
     output.print_note(
-        f"{file} answers as {project.name} version {version.version}: {len(features)} rows were compared with the "
-        "model. Its inputs are the model's features, after a feature_transformer."
+        f"{file} has the same predictions as {project.name} version {version.version} on {len(features)} rows. Its "
+        "inputs are the model's features, after a feature_transformer."
     )

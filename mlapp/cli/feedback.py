@@ -12,7 +12,7 @@ from mlapp.cli.options import Environment, Json
 from mlapp.errors import DataError, TruthError, UsageError
 
 
-def feedback(
+def send_feedback(
     file: Annotated[
         Path, typer.Argument(help="A CSV, Parquet, JSON or JSON-lines file with id and truth, or keys and truth.")
     ],
@@ -21,7 +21,7 @@ def feedback(
 ) -> None:
     """Report the true values of past predictions.
 
-    The file has the columns `id` (as the answer's X-Request-ID, or REQUEST#ROW) and `truth`, or key columns and
+    The file has the columns `id` (the response's X-Request-ID, or REQUEST#ROW) and `truth`, or key columns and
     `truth`. A server accepts the same at POST /feedback.
 
     Example:
@@ -39,24 +39,26 @@ def feedback(
     baselines = read_history_baselines(project.store, project.name, map(str, numbers[-1:]))
     rules = ColumnPrivacy(project.settings.monitor.columns, project.name)
     truths = Truths(open_place_for_inspection(project), rules, next(iter(baselines.values()), None))
-    found = _read_truths_file(file, truths.kind)
-    is_entries = isinstance(found, list) and all(isinstance(row, dict) and {"id", "keys"} & set(row) for row in found)
+    content = _read_truths_file(file, truths.kind)
+    has_entry_form = isinstance(content, list) and all(
+        isinstance(row, dict) and {"id", "keys"} & set(row) for row in content
+    )
     try:
-        checked = truths.check(found if is_entries else make_truths_from_table(found))
+        checked = truths.check(content if has_entry_form else make_truths_from_table(content))
         accepted = truths.write(checked)
     except TruthError as error:
         raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
-    answer = truths.describe_accepted(accepted, checked)
-    if "unknown_classes" in answer:
-        output.print_note(describe_unknown_truth_classes(answer["unknown_classes"]))
+    summary = truths.describe_accepted(accepted, checked)
+    if "unknown_classes" in summary:
+        output.print_note(describe_unknown_truth_classes(summary["unknown_classes"]))
     if json:
-        output.print_json(answer)
+        output.print_json(summary)
     else:
         typer.echo(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
 
 
 def _read_truths_file(file: Path, kind: str | None) -> Any:
-    """The content of a file. Ids and keys in CSV are texts: `007` is not 7, and `NA` can be a country.
+    """The content of a file. IDs and keys in CSV stay strings: `007` is not 7, and `NA` can be a country.
 
     Args:
         kind: JSON type of the target, if known.

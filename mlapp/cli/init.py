@@ -24,7 +24,7 @@ def init_project(
     ci: Annotated[
         str | None, typer.Option(help="Add the pipelines of a CI system: github or gitlab; see `mlapp eject ci`.")
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
+    is_list: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def init_project(
     if ci is not None:
         check_ci_pipeline_format(ci)
 
-    if show:
+    if is_list:
         templates = scaffold.list_templates()
         if json:
             output.print_json([{"name": template.name, "description": template.description} for template in templates])
@@ -57,13 +57,15 @@ def init_project(
             output.print_table(["template", ""], [[template.name, template.description] for template in templates])
         return
 
-    def consent(code: Sequence[str]) -> bool:
+    def ask_to_run_code(code: Sequence[str]) -> bool:
         if code and not yes:
             output.print_note(f"{template} runs code on this machine:\n  " + "\n  ".join(code))
             output.ask_confirmation("Run it?", yes=False)
         return bool(code) or yes
 
-    folder = scaffold.scaffold_project(name, template, parse_parameters(values), Path.cwd(), consent, output.print_note)
+    folder = scaffold.scaffold_project(
+        name, template, parse_parameters(values), Path.cwd(), ask_to_run_code, output.print_note
+    )
     if ci is not None:
         add_pipeline_environments(Project.find(folder))
         write_pipeline_files(Project.find(folder), ci)

@@ -35,24 +35,24 @@ def print_logs(
     from mlapp.deploy import LogTarget
     from mlapp.project import Project
 
-    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
-    if not isinstance(place, LogTarget):
-        raise UsageError(f"The target {place.name} has no logs.", "Look for them on the platform itself.")
+    deploy_target = open_target_from_options(Project.find(environment=environment), target, namespace, context)
+    if not isinstance(deploy_target, LogTarget):
+        raise UsageError(f"The target {deploy_target.name} has no logs.", "Read them on the platform itself.")
     if follow:
-        _require_release_with_logs(place)
+        _require_release_with_logs(deploy_target)
     is_empty = True
-    for line in place.logs(follow=follow, tail=tail, since=since):
+    for line in deploy_target.logs(follow=follow, tail=tail, since=since):
         is_empty = False
         output.print_result(f"{line.replica}  {line.text}")
     if is_empty:
-        _require_release_with_logs(place)
+        _require_release_with_logs(deploy_target)
 
 
-def _require_release_with_logs(place: Target[Any]) -> None:
+def _require_release_with_logs(target: Target[Any]) -> None:
     from mlapp.deploy import DeployError
 
-    if not place.releases():  # one that is starting, or has failed, has logs
+    if not target.releases():  # a release that is starting or has failed has logs, too
         raise DeployError(
-            f"{place.app} has no release on the target {place.name}, so it has no logs.",
-            f"Deploy it: mlapp deploy --target {place.name}",
+            f"{target.app} has no release on the target {target.name}, so it has no logs.",
+            f"Deploy it: mlapp deploy --target {target.name}",
         )

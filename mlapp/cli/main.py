@@ -31,10 +31,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: by default those of this process.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
+    command_line = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in command_line
     try:
-        _run_command([argument for argument in given if argument != "--debug"])
+        _dispatch_arguments([argument for argument in command_line if argument != "--debug"])
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -51,19 +51,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run_command(arguments: list[str]) -> None:
+def _dispatch_arguments(arguments: list[str]) -> None:
     set_up_logging()
     plain = parse_plain_serve_arguments(arguments)
     if plain is None:
-        _run_parsed_command(arguments)
+        _run_with_typer(arguments)
     else:
         start_server(**plain)
         sys.exit(0)  # as typer does after each command
 
 
-def _run_parsed_command(arguments: list[str]) -> None:
+def _run_with_typer(arguments: list[str]) -> None:
     """Run a command through typer. Wrong use is an error of two lines, without the usage that click prints above it."""
-    import typer  # lazy, like the commands: a server that starts needs none of them
+    import typer  # slow to import, and not needed by `mlapp serve`
 
     from mlapp.cli.commands import cli
 
@@ -82,7 +82,7 @@ def _run_parsed_command(arguments: list[str]) -> None:
 
 
 def _advise_on_wrong_use(error: Any, path: str) -> str:
-    """What to do; `C=1` and `--C 1` look like a parameter without its option."""
+    """The second line of an error. `C=1` and `--C 1` look like a parameter without `-p`."""
     is_unknown_option = type(error).__name__ == "NoSuchOption" and not error.possibilities
     is_assignment = "extra argument" in error.message and "=" in error.message
     options = error.ctx.command.params if error.ctx else ()

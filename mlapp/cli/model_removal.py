@@ -49,23 +49,25 @@ def prune_versions(
     from mlapp.project import Project
 
     project = Project.find()
-    going = project.store.list_expendable(project.name, keep)
-    listed = ", ".join(str(version.version) for version in going)
-    if going and not dry_run:
-        output.ask_confirmation(f"Permanently delete these versions of {project.name}: {listed}?", yes=yes)
-    gone = going if dry_run else [version for version in going if _delete_unless_aliased(project.store, version)]
-    size = sum(file.size for version in gone for file in version.files.values())
+    expendable = project.store.list_expendable(project.name, keep)
+    numbers = ", ".join(str(version.version) for version in expendable)
+    if expendable and not dry_run:
+        output.ask_confirmation(f"Permanently delete these versions of {project.name}: {numbers}?", yes=yes)
+    pruned = (
+        expendable if dry_run else [version for version in expendable if _delete_unless_aliased(project.store, version)]
+    )
+    size = sum(file.size for version in pruned for file in version.files.values())
     if json:
-        output.print_json({"versions": [version.version for version in gone], "bytes": size, "deleted": not dry_run})
+        output.print_json({"versions": [version.version for version in pruned], "bytes": size, "deleted": not dry_run})
         return
-    if not going:
+    if not expendable:
         output.print_note(
             f"Nothing to delete: {project.name} has no version besides the newest {keep} and those with an alias."
         )
     elif dry_run:
-        output.print_note(f"Versions to delete: {len(gone)}, with {size / 1e6:.1f} MB: {listed}.")
+        output.print_note(f"Versions to delete: {len(pruned)}, with {size / 1e6:.1f} MB: {numbers}.")
     else:
-        output.print_note(f"Versions deleted: {len(gone)}, with {size / 1e6:.1f} MB.")
+        output.print_note(f"Versions deleted: {len(pruned)}, with {size / 1e6:.1f} MB.")
 
 
 def _delete_unless_aliased(store: Store, version: Manifest) -> bool:

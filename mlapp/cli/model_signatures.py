@@ -45,12 +45,12 @@ def sign_version(
     from mlapp.project import Project
 
     project = Project.find()
-    given = {
+    keys = {
         "private_key": _resolve_signature_key_path(private_key),
         "signing_certificate": _resolve_signature_key_path(signing_certificate),
         "certificate_chain": [_resolve_signature_key_path(name) for name in certificate_chain or []],
     }
-    store = _open_store_with_keys(project, given)
+    store = _open_store_with_keys(project, keys)
     number = store.sign_version(project.name, version, keyless=keyless)
     if json:
         output.print_json({"app": project.name, "version": number})
@@ -84,13 +84,13 @@ def verify_version(
     from mlapp.project import Project
 
     project = Project.find()
-    given = {
+    keys = {
         "public_key": _resolve_signature_key_path(public_key),
         "certificate_chain": [_resolve_signature_key_path(name) for name in certificate_chain or []],
         "identity": identity,
         "identity_provider": identity_provider,
     }
-    number = _open_store_with_keys(project, given).verify_version(project.name, version)
+    number = _open_store_with_keys(project, keys).verify_version(project.name, version)
     if json:
         output.print_json({"app": project.name, "version": number, "verified": True})
         return
@@ -99,13 +99,13 @@ def verify_version(
 
 
 def _resolve_signature_key_path(name: str | None) -> str | None:
-    """Resolve a path from the command line relative to the current folder, not the project's."""
+    """Make a path of the command line absolute, because the store resolves relative ones in the project's folder."""
     return None if name is None else str(Path(name).expanduser().absolute())
 
 
-def _open_store_with_keys(project: Project, given: Mapping[str, Any]) -> Store:
+def _open_store_with_keys(project: Project, keys: Mapping[str, Any]) -> Store:
     """The project's store; keys given as flags replace those of the settings."""
     import msgspec
 
-    chosen = {name: value for name, value in given.items() if value}
-    return project.open_store(msgspec.structs.replace(project.settings.store, **chosen))
+    overrides = {name: value for name, value in keys.items() if value}
+    return project.open_store(msgspec.structs.replace(project.settings.store, **overrides))

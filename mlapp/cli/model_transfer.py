@@ -32,8 +32,8 @@ def pull_version(
 
     project = Project.find()
     if to is None:
-        with output.show_progress() as tell:
-            output.print_result(str(project.store.get(project.name, version, progress=tell).files))
+        with output.show_progress() as report:
+            output.print_result(str(project.store.get(project.name, version, progress=report).files))
         return
     _transfer_version(project.name, project.store, version, project.open_store(to))
 
@@ -71,8 +71,8 @@ def _transfer_version(app: str, source: Store, version: str, target: Store) -> N
     manifest = source.manifest(app, source.resolve(app, version))
     number = target.find_number(manifest)
     if number is None:
-        with output.show_progress() as tell:
-            number = target.import_version(source.get(app, manifest.version, progress=tell), progress=tell).version
+        with output.show_progress() as report:
+            number = target.import_version(source.get(app, manifest.version, progress=report), progress=report).version
         output.print_note(f"Version {manifest.version} of {app} is version {number} in {target.storage!r}.")
     else:
         output.print_note(f"Version {manifest.version} of {app} is in {target.storage!r} already, as version {number}.")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mlapp.errors import StoreError
     from mlapp.project import Project
 
-NEWEST = 50
-"""Number of listed versions, so that the duration does not grow with the store."""
+MAX_NEWEST = 50
+"""Maximum number of listed versions, so that the duration does not grow with the store."""
 
 
 def list_versions(
@@ -29,7 +29,7 @@ def list_versions(
         typer.Option(help="Only versions with this metric, such as accuracy>=0.9. Repeat it to combine conditions."),
     ] = None,
     all_versions: Annotated[
-        bool, typer.Option("--all", help=f"List all versions, not only the newest {NEWEST}.")
+        bool, typer.Option("--all", help=f"List all versions, not only the newest {MAX_NEWEST}.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -48,7 +48,7 @@ def list_versions(
 
     project = Project.find()
     damaged: list[StoreError] = []
-    newest = None if all_versions or sort or where or json else NEWEST
+    newest = None if all_versions or sort or where or json else MAX_NEWEST
     manifests = project.store.versions(project.name, damaged, newest=newest)
     versions = select_versions(manifests, sort=sort, where=where or [])
     aliases: dict[int, list[str]] = {}
@@ -113,8 +113,8 @@ def show_version(version: Version = "latest", json: Json = False) -> None:
             *([f"parameter {name}", "none" if value is None else value] for name, value in manifest.parameters.items()),
             *(
                 [f"{name} ({split})", value]
-                for split, found in manifest.metrics.items()
-                for name, value in found.items()
+                for split, scores in manifest.metrics.items()
+                for name, value in scores.items()
             ),
             *(
                 [f"library {name}", number]
@@ -196,17 +196,17 @@ def _compare_live_model(project: Project, numbers: list[int], on: str, *, json: 
         raise UsageError(f"--on {on} is not a period.", "Give it as live:7d.")
     since = parse_inspected_moment(text)
     assert since is not None
-    found = compare_versions_live(project, numbers, since=since, until=time.time())
+    comparison = compare_versions_live(project, numbers, since=since, until=time.time())
     if json:
-        output.print_json(found)
+        output.print_json(comparison)
         return
-    names = list(dict.fromkeys(name for side in found.sides for name in side.metrics))
+    names = list(dict.fromkeys(name for side in comparison.sides for name in side.metrics))
     output.print_table(
-        ["", *(f"version {side.version}" for side in found.sides)],
-        [["rows", *(side.rows for side in found.sides)], ["truths", *(side.truths for side in found.sides)]]
-        + [[name, *(side.metrics.get(name) for side in found.sides)] for name in names],
+        ["", *(f"version {side.version}" for side in comparison.sides)],
+        [["rows", *(side.rows for side in comparison.sides)], ["truths", *(side.truths for side in comparison.sides)]]
+        + [[name, *(side.metrics.get(name) for side in comparison.sides)] for name in names],
     )
-    typer.echo(f"The predictions agree for {found.agreement:.1%} of {found.rows} rows.")
+    typer.echo(f"The predictions agree for {comparison.agreement:.1%} of {comparison.rows} rows.")
 
 
 def promote_version(

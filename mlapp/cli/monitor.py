@@ -1,4 +1,4 @@
-"""`mlapp monitor`: what is wrong with the model that answers"""
+"""`mlapp monitor`: drift and quality of the served model"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ cli = typer.Typer(invoke_without_command=True)
 Since = Annotated[str | None, typer.Option(help="Start of the report: 2h, 7d, or 2026-01-31T12:00. [a day]")]
 Until = Annotated[str | None, typer.Option(help="End of the report. [now]")]
 Version = Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [all]")]
-MOST = 24
+MAX_TABLE_ROWS = 24
 
 
 @cli.callback()
@@ -63,19 +63,20 @@ def show_windows(
     deliveries = Deliveries(place, project.settings.monitor.alerts)
     for receiver, count in deliveries.count_pending().items():
         output.print_note(describe_pending_deliveries(receiver, count))
-    if check and _are_alarming_windows(reports):
+    if check and _has_alarm_in_last_window(reports):
         raise typer.Exit(1)
 
 
 @cli.command("run")
-def run(
+def close_ended_windows(
     bundle: Annotated[Path | None, typer.Option(help="The served bundle, instead of a project.")] = None,
     environment: Environment = None,
 ) -> None:
     """Close the windows that have ended.
 
     Evaluates them, stores the results and sends alarms.
-    Each window is closed once, even if several processes run this. The server runs it; on Kubernetes, a CronJob does.
+    Each window is closed once, even if several processes run this command. The server runs it; on Kubernetes, a
+    CronJob does.
 
     Example:
 
@@ -94,7 +95,7 @@ def run(
 
 
 @cli.command("report")
-def report(
+def write_html_report(
     html: Annotated[Path, typer.Option("--html", help="File to write.")],
     since: Since = None,
     until: Until = None,
@@ -187,21 +188,21 @@ def report_skew(
     from mlapp.monitoring.skew import find_skew
     from mlapp.project import Project
 
-    found = find_skew(Project.find(environment=environment), rows, version)
+    skew = find_skew(Project.find(environment=environment), rows, version)
     if json:
-        output.print_json(found)
-    elif found.different:
-        typer.echo(f"{found.different} of {found.rows} predictions differ from those of the training path.")
-        for column in found.columns:
+        output.print_json(skew)
+    elif skew.different:
+        typer.echo(f"{skew.different} of {skew.rows} predictions differ from those of the training path.")
+        for column in skew.columns:
             output.print_result(f"  {column.name}: {column.text}")
     else:
-        typer.echo(f"All {found.rows} predictions match those of the training path.")
-    if found.different:
+        typer.echo(f"All {skew.rows} predictions match those of the training path.")
+    if skew.different:
         raise typer.Exit(1)
 
 
 def _parse_person_keys(texts: Sequence[str]) -> dict[str, str]:
-    """The names and values, which all have to match a row."""
+    """Names and values. A row is deleted if it matches all of them."""
     from mlapp.errors import UsageError
 
     pairs: dict[str, str] = {}
@@ -221,7 +222,7 @@ def _parse_person_key(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _are_alarming_windows(reports: Sequence[WindowReport]) -> bool:
+def _has_alarm_in_last_window(reports: Sequence[WindowReport]) -> bool:
     closed = [report for report in reports if report.closed and report.state != "empty"]
     return any(report.state == "alarm" for report in closed if report.until == closed[-1].until)
 
@@ -231,15 +232,17 @@ def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
         typer.echo("There were no predictions in this period.")
         return
     runs = [list(run) for _, run in groupby(reports, lambda report: report if report.state != "empty" else None)]
-    shown = [(run[0], len(run)) for run in runs[-MOST:]]
+    shown = [(run[0], len(run)) for run in runs[-MAX_TABLE_ROWS:]]
     if len(shown) < len(runs):
-        left = sum(len(run) for run in runs[:-MOST])
-        output.print_note(f"{left} earlier windows are not shown; --json prints all of them.")
+        hidden = sum(len(run) for run in runs[:-MAX_TABLE_ROWS])
+        output.print_note(f"{hidden} earlier windows are not shown; --json prints all of them.")
     rows: list[list[Any]] = []
     for report, windows in shown:
-        known = report.metrics or {name: metric.value for name, metric in report.quality.items() if metric.estimated}
+        metric_values = report.metrics or {
+            name: metric.value for name, metric in report.quality.items() if metric.estimated
+        }
         mark = "" if report.metrics else "~"
-        metrics = ", ".join(f"{name} {mark}{value:.3g}" for name, value in known.items())
+        metrics = ", ".join(f"{name} {mark}{value:.3g}" for name, value in metric_values.items())
         state = report.state if report.closed else f"{report.state} (open)"
         if windows > 1:
             state += f" ({windows} windows)"
@@ -260,14 +263,14 @@ def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
 
 
 def _print_monitor_alarms(reports: Sequence[WindowReport]) -> None:
-    """Each alarm in the window in which it starts, or in the first displayed window."""
+    """Print each alarm in the window in which it starts, or in the first displayed window."""
     active: dict[str, set[tuple[str, str]]] = {}
     for report in reports:
         before = active.get(report.version, set())
         active[report.version] = {(alarm.kind, alarm.column) for alarm in report.alarms}
-        begun = [alarm for alarm in report.alarms if (alarm.kind, alarm.column) not in before]
-        if begun:
+        new_alarms = [alarm for alarm in report.alarms if (alarm.kind, alarm.column) not in before]
+        if new_alarms:
             begin = f"{report.since:%Y-%m-%d %H:%M:%S}, version {report.version}"
             output.print_result(f"\nAlarms that began in the window from {begin}:")
-        for alarm in begun:
+        for alarm in new_alarms:
             output.print_result(f"  {alarm.text}")

@@ -54,7 +54,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         [format_table_cell(value) for value in columns],
         *([format_table_cell(value) for value in row] for row in rows),
     ]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     bold, plain = ("\033[1m", "\033[0m") if _has_color_output(sys.stdout) else ("", "")
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -101,13 +101,13 @@ def ask_confirmation(question: str, *, yes: bool) -> None:
 def show_progress() -> Iterator[Callable[[str], None]]:
     """Show the steps of a long operation: a spinner on a terminal, one line per step elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda step: print_note(f"{step} …")
+        yield lambda text: print_note(f"{text} …")
         return
     from rich.console import Console
     from rich.text import Text
 
     with Console(stderr=True).status("") as status:
-        yield lambda step: status.update(Text(make_printable_line(f"{step} …")))
+        yield lambda text: status.update(Text(make_printable_line(f"{text} …")))
 
 
 def _has_color_output(stream: Any) -> bool:

@@ -27,7 +27,7 @@ ParametersFile = Annotated[
 ]
 
 
-def read_given_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str, Any]:
+def read_command_parameters(file: Path | None, texts: Iterable[str] | None) -> dict[str, Any]:
     """The parameters of a file, overridden by those of `-p`.
 
     Raises:
@@ -47,27 +47,27 @@ def read_parameters_file(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"--params {file} cannot be read: {reason}.", "Give a YAML or JSON file.") from None
-    found = parse_yaml(text, file)
-    if found is None:
+    content = parse_yaml(text, file)
+    if content is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UsageError(
-            f"{file} contains a {type(found).__name__}, not parameters.", "Write names and values, such as `C: 0.1`."
+            f"{file} contains a {type(content).__name__}, not parameters.", "Write names and values, such as `C: 0.1`."
         )
-    return {str(name): value for name, value in found.items()}
+    return {str(name): value for name, value in content.items()}
 
 
-def parse_parameters(given: Iterable[str] | None) -> dict[str, str]:
+def parse_parameters(texts: Iterable[str] | None) -> dict[str, str]:
     """Parse `["C=0.1"]` to `{"C": "0.1"}`.
 
     Raises:
         UsageError: a text has no `=`, or a name is given twice.
     """
     values: dict[str, str] = {}
-    for text in given or ():
+    for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"-p {text}: there is no '=' in it.", "Give it as -p name=value.")
+            raise UsageError(f"-p {text} has no '='.", "Give it as -p name=value.")
         if name in values:
             raise UsageError(f"-p {name} is given twice.", "Give it once.")
         values[name] = value

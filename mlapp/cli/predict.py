@@ -68,33 +68,14 @@ def print_predictions(
     from mlapp.project import Project
 
     values = parse_parameters(parameter)
-    if features is not None and values:
-        raise UsageError("--features and -p are both given.", "Give either a file or the reader's parameters.")
-    if no_wait and not remote:
-        raise UsageError(
-            "--no-wait is given without --remote.", "Add --remote: only a run on Flyte continues without this command."
-        )
+    deployment = "--target" if target is not None else "--url" if url is not None else None
+    _refuse_contradictory_predict_options(features, values, deployment, model, remote=remote, no_wait=no_wait)
     if target is not None and url is not None:
         raise UsageError("--target and --url are both given.", "Give one of them.")
-    asked = "--target" if target is not None else "--url" if url is not None else None
-    if remote and asked:
-        raise UsageError(
-            f"{asked} and --remote are both given.",
-            "Give one of them: a deployed model answers, or a run on Flyte predicts.",
-        )
-    flags = {"namespace": namespace, "context": context, **read_target_flags()}
-    if target is None and (flag := next((name for name, value in flags.items() if value is not None), None)):
-        flag = f"--{flag.replace('_', '-')}"
-        raise UsageError(f"{flag} is given without --target.", f"Give --target too, or leave {flag} out.")
-    if asked and model is not None:
-        raise UsageError(f"{asked} and --model are both given.", "The deployed version answers: leave out --model.")
-    if remote and features is not None:
-        raise UsageError(
-            "--features and --remote are both given.",
-            "On Flyte, the features come from the data_reader: set its parameters with -p.",
-        )
+    if target is None:
+        _refuse_target_flags({"namespace": namespace, "context": context, **read_target_flags()})
     project = Project.find(environment=environment)
-    if asked:
+    if deployment:
         body = read_request_body(features) if features is not None else _read_predict_body(project, values)
         output.print_json(
             _predict_at_url(project, url, body)
@@ -102,26 +83,75 @@ def print_predictions(
             else _predict_deployed(project, target, namespace, context, body)
         )
         return
-    from mlapp import prediction, training
-    from mlapp.features_file import check_features_file, read_features_file
-
     if remote:
         predictions = _predict_on_flyte(project, values, model or "latest", no_wait)
         if predictions is None:
             return
     else:
-        if features is not None:
-            check_features_file(features)
-        here = Path.cwd()  # loading the app changes to the project's folder
-        predictor = project.app.load(model or "latest")
-        if features is None:
-            read = training.read_features(project.app, values, trained_with=predictor.parameters)
-            predictions = predictor.predict_features(read)
-        else:
-            has_loader = project.app.stage("feature_loader") is not None
-            schema = prediction.UNKNOWN if has_loader else predictor.schema.features
-            predictions = predictor.predict(read_features_file(features, schema, here))
+        predictions = _predict_here(project, features, values, model or "latest")
     output.print_json(normalize_to_rows(predictions, f"The predictor of {project.name}"))
+
+
+def _refuse_contradictory_predict_options(
+    features: str | None,
+    values: dict[str, Any],
+    deployment: str | None,
+    model: str | None,
+    *,
+    remote: bool,
+    no_wait: bool,
+) -> None:
+    """Refuse options that exclude each other.
+
+    Args:
+        deployment: the option that selects a deployed model, `--target` or `--url`.
+    """
+    if features is not None and values:
+        raise UsageError("--features and -p are both given.", "Give either a file or the reader's parameters.")
+    if no_wait and not remote:
+        raise UsageError(
+            "--no-wait is given without --remote.", "Add --remote: only a run on Flyte continues without this command."
+        )
+    if remote and deployment:
+        raise UsageError(
+            f"{deployment} and --remote are both given.",
+            "Give one of them: a deployed model answers, or a run on Flyte predicts.",
+        )
+    if deployment and model is not None:
+        raise UsageError(
+            f"{deployment} and --model are both given.", "The deployed version answers: leave out --model."
+        )
+    if remote and features is not None:
+        raise UsageError(
+            "--features and --remote are both given.",
+            "On Flyte, the features come from the data_reader: set its parameters with -p.",
+        )
+
+
+def _refuse_target_flags(flags: dict[str, Any]) -> None:
+    """Refuse the flags of a target in a command without `--target`."""
+    for name, value in flags.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is given without --target.", f"Give --target too, or leave {flag} out.")
+
+
+def _predict_here(project: Project, features: str | None, values: dict[str, Any], model: str) -> Any:
+    """The predictions on a file of features, or on the reader's data if `features` is None."""
+    from mlapp import prediction, training
+    from mlapp.features_file import check_features_file, read_features_file
+
+    if features is not None:
+        check_features_file(features)
+    here = Path.cwd()  # loading the app changes to the project's folder
+    predictor = project.app.load(model)
+    if features is None:
+        return predictor.predict_features(
+            training.read_features(project.app, values, trained_with=predictor.parameters)
+        )
+    has_loader = project.app.stage("feature_loader") is not None
+    schema = prediction.UNKNOWN if has_loader else predictor.schema.features
+    return predictor.predict(read_features_file(features, schema, here))
 
 
 def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:
@@ -133,8 +163,8 @@ def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_w
         print_remote_run_id(run)
         return None
     follow_remote_run(engine, run.id)
-    predicted = engine.fetch_predictions(run.id)
-    return predicted["prediction"] if list(predicted.columns) == ["prediction"] else predicted
+    table = engine.fetch_predictions(run.id)
+    return table["prediction"] if list(table.columns) == ["prediction"] else table
 
 
 def _predict_deployed(
@@ -147,10 +177,10 @@ def _predict_deployed(
     """
     from mlapp.deploy import PredictTarget
 
-    place = open_target_from_options(project, name, namespace, context)
-    if not isinstance(place, PredictTarget):
-        raise UsageError(f"The target {place.name} does not answer requests.", "Use --remote, or another target.")
-    return place.predict(body)["predictions"]
+    target = open_target_from_options(project, name, namespace, context)
+    if not isinstance(target, PredictTarget):
+        raise UsageError(f"The target {target.name} does not answer requests.", "Use --remote, or another target.")
+    return target.predict(body)["predictions"]
 
 
 def _predict_at_url(project: Project, url: str, body: RequestBody) -> Any:

@@ -24,10 +24,10 @@ def list_releases(
     """
     from mlapp.project import Project
 
-    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
-    found = place.releases()
+    deploy_target = open_target_from_options(Project.find(environment=environment), target, namespace, context)
+    releases = deploy_target.releases()
     if json:
-        output.print_json(found)
+        output.print_json(releases)
         return
     output.print_table(
         ["release", "state", "created", "model", "code", "by", "note"],
@@ -41,8 +41,8 @@ def list_releases(
                 release.by,
                 (release.note or "")[:80],
             ]
-            for release in found
+            for release in releases
         ],
     )
-    if not found:
-        output.print_note(f"{place.app} has no release. Deploy it: mlapp deploy --target {place.name}")
+    if not releases:
+        output.print_note(f"{deploy_target.app} has no release. Deploy it: mlapp deploy --target {deploy_target.name}")

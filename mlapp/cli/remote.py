@@ -33,7 +33,7 @@ def open_remote_project(environment: str | None) -> Engine:
 
 
 def register_remote_project(engine: Engine) -> Registration:
-    """Build what changed, and register what is new.
+    """Build the image if it changed, and register the project's workflows if they changed.
 
     Raises:
         FlyteError: Flyte refused.
@@ -60,11 +60,11 @@ def print_remote_run_id(run: Run, *, json: bool = False) -> None:
     output.print_note(f"Fetch the result later: mlapp runs wait {run.id}")
 
 
-def follow_remote_run(engine: Engine, run: str, back: str | None = None) -> Run:
+def follow_remote_run(engine: Engine, run: str, resume_command: str | None = None) -> Run:
     """Follow a run to its end. Ctrl-C leaves it running, and prints how to follow it again.
 
     Args:
-        back: the command to follow it again, if it is not `mlapp runs wait`.
+        resume_command: the command that follows it again, if it is not `mlapp runs wait`.
 
     Raises:
         RunFailedError: the run failed; the traceback of the user's function has been printed.
@@ -72,15 +72,15 @@ def follow_remote_run(engine: Engine, run: str, back: str | None = None) -> Run:
     from mlapp.flyte.errors import RunFailedError
 
     try:
-        with _show_remote_progress() as tell:
-            return engine.follow_run(run, tell, output.print_note)
+        with _show_remote_progress() as report:
+            return engine.follow_run(run, report, output.print_note)
     except RunFailedError as error:
         if error.trace:
             output.print_note(error.trace)
         raise
     except KeyboardInterrupt:
-        back = back or f"mlapp runs wait {run}"
-        output.print_note(f"\nThe run continues. Follow it again: {back}. Stop it: mlapp runs abort {run}")
+        resume_command = resume_command or f"mlapp runs wait {run}"
+        output.print_note(f"\nThe run continues. Follow it again: {resume_command}. Stop it: mlapp runs abort {run}")
         sys.exit(130)
 
 
@@ -102,14 +102,14 @@ def fetch_remote_model(engine: Engine, run: str) -> ModelVersion:
 @contextmanager
 def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
     """Show the tasks of a run: a line for each change, and on a terminal a clock while a task runs."""
-    told: dict[str, tuple[str, str | None]] = {}
+    shown_states: dict[str, tuple[str, str | None]] = {}
     if not sys.stderr.isatty():
 
         def print_task_lines(run: Run) -> None:
-            for step in run.steps:
-                if told.get(step.name) != (step.phase, step.waits_for):
-                    told[step.name] = step.phase, step.waits_for
-                    output.print_note(_format_remote_task(step))
+            for task in run.steps:
+                if shown_states.get(task.name) != (task.phase, task.waits_for):
+                    shown_states[task.name] = task.phase, task.waits_for
+                    output.print_note(_format_remote_task(task))
 
         yield print_task_lines
         return
@@ -118,29 +118,29 @@ def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as clocks:
-        whole = clocks.add_task("the run")
-        running: dict[str, Any] = {}
+        run_clock = clocks.add_task("the run")
+        task_clocks: dict[str, Any] = {}
 
         def update_live_table(run: Run) -> None:
-            for step in run.steps:
-                if told.get(step.name) == (step.phase, step.waits_for):
+            for task in run.steps:
+                if shown_states.get(task.name) == (task.phase, task.waits_for):
                     continue
-                told[step.name] = step.phase, step.waits_for
-                if step.name in running and step.phase == "running":
-                    clocks.update(running[step.name], description=_format_remote_task(step))
-                elif step.phase == "running":
-                    running[step.name] = clocks.add_task(_format_remote_task(step))
-                elif step.phase != "queued":
-                    output.print_note(_format_remote_task(step))
-                    if step.name in running:
-                        clocks.remove_task(running.pop(step.name))
-            clocks.update(whole, description=f"the run: {run.phase}")
+                shown_states[task.name] = task.phase, task.waits_for
+                if task.name in task_clocks and task.phase == "running":
+                    clocks.update(task_clocks[task.name], description=_format_remote_task(task))
+                elif task.phase == "running":
+                    task_clocks[task.name] = clocks.add_task(_format_remote_task(task))
+                elif task.phase != "queued":
+                    output.print_note(_format_remote_task(task))
+                    if task.name in task_clocks:
+                        clocks.remove_task(task_clocks.pop(task.name))
+            clocks.update(run_clock, description=f"the run: {run.phase}")
 
         yield update_live_table
 
 
-def _format_remote_task(step: TaskRun) -> str:
-    if step.phase == "running" and step.waits_for:
-        return make_printable_line(f"{step.name} waits: {step.waits_for}")
-    seconds = f" ({step.seconds:.1f} s)" if step.seconds and step.phase != "running" else ""
-    return f"{step.name}: {step.phase}{', from the cache' if step.cached else ''}{seconds}"
+def _format_remote_task(task: TaskRun) -> str:
+    if task.phase == "running" and task.waits_for:
+        return make_printable_line(f"{task.name} waits: {task.waits_for}")
+    seconds = f" ({task.seconds:.1f} s)" if task.seconds and task.phase != "running" else ""
+    return f"{task.name}: {task.phase}{', from the cache' if task.cached else ''}{seconds}"

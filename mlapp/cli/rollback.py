@@ -33,8 +33,8 @@ def roll_back(
     """
     from mlapp.project import Project
 
-    place = open_target_from_options(Project.find(environment=environment), target, namespace, context)
-    release = place.rollback(to, progress=output.print_note)
+    deploy_target = open_target_from_options(Project.find(environment=environment), target, namespace, context)
+    release = deploy_target.rollback(to, progress=output.print_note)
     if json:
         output.print_json(release)
     else:

@@ -65,24 +65,24 @@ def show_run(run: Id, environment: Environment = None, json: Json = False) -> No
       mlapp runs show abc123
     """
     engine = open_remote_project(environment)
-    found = engine.read_run(run)
+    details = engine.read_run(run)
     if json:
-        output.print_json(found)
+        output.print_json(details)
         return
     output.print_table(
         ["task", "phase", "seconds", ""],
-        [[step.name, step.phase, step.seconds, _format_run_note(step)] for step in found.steps],
+        [[task.name, task.phase, task.seconds, _format_run_note(task)] for task in details.steps],
     )
-    output.print_note(f"{found.workflow} {found.phase}: {found.url}")
-    if found.phase in ("failed", "aborted"):
-        error = engine.explain_failure(found)
+    output.print_note(f"{details.workflow} {details.phase}: {details.url}")
+    if details.phase in ("failed", "aborted"):
+        error = engine.explain_failure(details)
         if error.trace:
             output.print_note(error.trace)
         output.print_note(f"{error.what}\n{error.todo}")
 
 
-def _format_run_note(step: TaskRun) -> str:
-    return "cached" if step.cached else f"waits: {step.waits_for}" if step.waits_for else ""
+def _format_run_note(task: TaskRun) -> str:
+    return "cached" if task.cached else f"waits: {task.waits_for}" if task.waits_for else ""
 
 
 @cli.command("wait")
@@ -126,14 +126,14 @@ def abort_run(
     output.print_note(f"Run {run} is being stopped.")
 
 
-@cli.command()
-def recover(
+@cli.command("recover")
+def recover_run(
     run: Id,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the new run's id and exit.")] = False,
     environment: Environment = None,
     json: Json = False,
 ) -> None:
-    """Start a failed run again after the last tasks that succeeded.
+    """Start a failed run again from its first failed task.
 
     Reuses the results of the tasks that succeeded. The failed tasks and all later ones run again.
 
@@ -142,11 +142,11 @@ def recover(
       mlapp runs recover abc123
     """
     engine = open_remote_project(environment)
-    again = announce_remote_run(engine.recover(run))
+    new_run = announce_remote_run(engine.recover(run))
     if no_wait:
-        print_remote_run_id(again, json=json)
+        print_remote_run_id(new_run, json=json)
         return
-    wait_for_run(again.id, environment, json)
+    wait_for_run(new_run.id, environment, json)
 
 
 @cli.command("logs")
@@ -163,8 +163,8 @@ def print_run_logs(run: Id, environment: Environment = None, json: Json = False)
     links = engine.list_logs(run)
     texts = [] if links else list(engine.read_logs(run))
     if json:
-        found = [{"task": task, "url": url} for task, url in links]
-        output.print_json(found + [{"task": task, "text": text} for task, text in texts])
+        entries = [{"task": task, "url": url} for task, url in links]
+        output.print_json(entries + [{"task": task, "text": text} for task, text in texts])
         return
     if texts:
         for task, text in texts:

@@ -26,27 +26,27 @@ def list_schedules(environment: Environment = None, json: Json = False) -> None:
     """
     engine = open_remote_project(environment)
     try:
-        found = engine.list_schedules()
+        schedules = engine.list_schedules()
     except (ProjectError, UserCodeError, DeclarationError) as error:
         output.print_note(f"The app cannot be read, so only deployed schedules are listed: {error.what}")
-        found = engine.deployed_schedules()
+        schedules = engine.deployed_schedules()
     if json:
-        output.print_json(found)
+        output.print_json(schedules)
         return
     output.print_table(
         ["schedule", "when (UTC)", "state", "promote_if", "version"],
         [
             [
-                state.name,
-                state.when,
-                "active" if state.active else "inactive" if state.version else "not deployed",
-                state.promote_if,
-                state.version,
+                schedule.name,
+                schedule.when,
+                "active" if schedule.active else "inactive" if schedule.version else "not deployed",
+                schedule.promote_if,
+                schedule.version,
             ]
-            for state in found
+            for schedule in schedules
         ],
     )
-    if not found:
+    if not schedules:
         output.print_note("The app declares no schedule. Declare one: app.schedule('nightly', cron='0 3 * * *').")
 
 
@@ -99,9 +99,9 @@ def list_schedule_runs(
     """
     here = Path.cwd()  # loading the app changes to the project's folder
     engine = open_remote_project(environment)
-    found = engine.list_runs(limit=limit, schedule=name)
+    runs = engine.list_runs(limit=limit, schedule=name)
     if fetch:
-        for run in reversed(found):
+        for run in reversed(runs):
             if run.phase == "succeeded":
                 if run.workflow.endswith(".predict"):
                     file = f"{name}-{run.id}.parquet"
@@ -111,9 +111,9 @@ def list_schedule_runs(
                 version = engine.fetch_model(run.id, schedule=name)
                 output.print_note(f"{run.id} is version {version.version}")
     if json:
-        output.print_json(found)
+        output.print_json(runs)
         return
     output.print_table(
         ["run", "phase", "started", "seconds"],
-        [[run.id, run.phase, f"{run.started:%Y-%m-%d %H:%M}" if run.started else "", run.seconds] for run in found],
+        [[run.id, run.phase, f"{run.started:%Y-%m-%d %H:%M}" if run.started else "", run.seconds] for run in runs],
     )

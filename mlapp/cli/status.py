@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.target_options import Context, Namespace, TargetName, open_target_from_options
+
+if TYPE_CHECKING:
+    from mlapp.deploy import Event, Release, Replica, Status
 
 
 def show_status(
@@ -30,77 +34,82 @@ def show_status(
     """
     from mlapp.project import Project
 
-    found = open_target_from_options(Project.find(environment=environment), target, namespace, context).status()
+    status = open_target_from_options(Project.find(environment=environment), target, namespace, context).status()
     if json:
-        output.print_json(found)
+        output.print_json(status)
     else:
-        release, canary = found.release, found.canary
-        rows: list[list[object]] = [["place", found.place or found.target]]
-        if release:
-            shipped = release.shipment
-            by = f" by {release.by}" if release.by else ""
-            rows.append(
-                [
-                    "release",
-                    f"{release.number}, {_format_status_age(release.created)} ago{by}"
-                    f"{_format_status_note(release.note)}",
-                ]
-            )
-            if shipped.image:  # otherwise the release is scheduled code without model, URL and replicas
-                rows += [
-                    ["model", f"version {shipped.model_version or 'unknown'}"],
-                    ["code", shipped.code_revision or "unknown"],
-                    ["image", shipped.image],
-                    ["url", found.url or "none"],
-                ]
-        else:
-            rows.append(["release", "none is live"])
-        if canary:
-            version = canary.shipment.model_version or "unknown"
-            rows.append(["canary", f"release {canary.number}, model version {version}"])
-        if len(found.traffic) > 1:
-            parts = [f"{share} % to release {number}" for number, share in found.traffic.items()]
-            rows.append(["traffic", ", ".join(parts)])
-        if release is None or release.shipment.image:
-            rows.append(["ready", f"{found.ready} of {found.desired}"])
-        if found.scaling:
-            rows.append(["scaling", found.scaling])
-        output.print_table([found.app, ""], rows)
-        if found.replicas:
+        output.print_table([status.app, ""], _list_status_rows(status))
+        if status.replicas:
             typer.echo("")
-            output.print_table(
-                ["replica", "state", "release", "restarts", "age", "node"],
-                [
-                    [
-                        each.name,
-                        "Ready" if each.ready else each.state,
-                        each.release,
-                        each.restarts,
-                        _format_status_age(each.started) if each.started else None,
-                        each.node,
-                    ]
-                    for each in found.replicas
-                ],
-            )
-        if found.events:
+            _print_replica_table(status.replicas)
+        if status.events:
             typer.echo("")
-            output.print_table(
-                ["event", "about", "ago", "message"],
-                [
-                    [each.reason, each.subject, _format_status_age(each.time), " ".join(each.message.split())[:160]]
-                    for each in found.events
-                ],
-            )
-        for problem in found.problems:
+            _print_event_table(status.events)
+        for problem in status.problems:
             output.print_note(f"Problem: {problem}")
-        if release is None and not found.problems:
-            output.print_note(f"Nothing is deployed there. Deploy it: mlapp deploy --target {found.target}")
-    if check and (found.problems or found.release is None or found.ready < found.desired):
+        if status.release is None and not status.problems:
+            output.print_note(f"Nothing is deployed there. Deploy it: mlapp deploy --target {status.target}")
+    if check and (status.problems or status.release is None or status.ready < status.desired):
         raise typer.Exit(1)
 
 
-def _format_status_note(note: str | None) -> str:
-    return f" ({note})" if note else ""
+def _list_status_rows(status: Status) -> list[list[object]]:
+    release, canary = status.release, status.canary
+    rows: list[list[object]] = [["place", status.place or status.target]]
+    rows += _list_release_rows(release, status.url) if release else [["release", "none is live"]]
+    if canary:
+        version = canary.shipment.model_version or "unknown"
+        rows.append(["canary", f"release {canary.number}, model version {version}"])
+    if len(status.traffic) > 1:
+        parts = [f"{share} % to release {number}" for number, share in status.traffic.items()]
+        rows.append(["traffic", ", ".join(parts)])
+    if release is None or release.shipment.image:
+        rows.append(["ready", f"{status.ready} of {status.desired}"])
+    if status.scaling:
+        rows.append(["scaling", status.scaling])
+    return rows
+
+
+def _list_release_rows(release: Release, url: str | None) -> list[list[object]]:
+    shipment = release.shipment
+    by = f" by {release.by}" if release.by else ""
+    note = f" ({release.note})" if release.note else ""
+    rows: list[list[object]] = [["release", f"{release.number}, {_format_status_age(release.created)} ago{by}{note}"]]
+    if shipment.image:  # otherwise the release is scheduled code without model, URL and replicas
+        rows += [
+            ["model", f"version {shipment.model_version or 'unknown'}"],
+            ["code", shipment.code_revision or "unknown"],
+            ["image", shipment.image],
+            ["url", url or "none"],
+        ]
+    return rows
+
+
+def _print_replica_table(replicas: Sequence[Replica]) -> None:
+    output.print_table(
+        ["replica", "state", "release", "restarts", "age", "node"],
+        [
+            [
+                replica.name,
+                "Ready" if replica.ready else replica.state,
+                replica.release,
+                replica.restarts,
+                _format_status_age(replica.started) if replica.started else None,
+                replica.node,
+            ]
+            for replica in replicas
+        ],
+    )
+
+
+def _print_event_table(events: Sequence[Event]) -> None:
+    output.print_table(
+        ["event", "about", "ago", "message"],
+        [
+            [event.reason, event.subject, _format_status_age(event.time), " ".join(event.message.split())[:160]]
+            for event in events
+        ],
+    )
 
 
 def _format_status_age(time: datetime) -> str:

@@ -21,7 +21,8 @@ TargetName = Annotated[
 ]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Kubernetes namespace.")]
 Context = Annotated[str | None, typer.Option("--context", help="Context in the kubeconfig.")]
-PARAMETERS = "mlapp.target_parameters"
+PARAMETERS_KEY = "mlapp.target_parameters"
+"""Key in click's context of the options that the target declares."""
 _flags: ContextVar[dict[str, Any]] = ContextVar("target_flags")
 """Flags of the running command. They are not in click's context, because typer bundles its own click since 0.20."""
 
@@ -32,39 +33,44 @@ def open_target_from_options(
     """The target of a command.
 
     Raises:
-        UsageError: no target is named, and mlapp.yaml has none or several; or it has no namespaces and contexts.
+        UsageError: no target is named and mlapp.yaml has none or several, or the target does not support an option.
     """
     from mlapp.deploy import CodeTarget, find_target_class, open_target
 
     configured = list(project.settings.targets)
     if name is None and len(configured) != 1:
-        found = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
-        raise UsageError(f"No target is given. {found}", "Name it: --target k8s, or --target docker.")
+        configured_text = f"mlapp.yaml has several: {', '.join(configured)}." if configured else "mlapp.yaml has none."
+        raise UsageError(f"No target is given. {configured_text}", "Name it: --target k8s, or --target docker.")
     name = name or configured[0]
-    cluster = {key: value for key, value in (("namespace", namespace), ("context", context)) if value is not None}
-    refuse_unsupported_options(find_target_class(name), [f"--{key}" for key in cluster])
-    target = open_target(name, project.name, project.settings, {**cluster, **read_target_flags()})
+    cluster_options = {
+        key: value for key, value in (("namespace", namespace), ("context", context)) if value is not None
+    }
+    refuse_unsupported_options(find_target_class(name), [f"--{key}" for key in cluster_options])
+    target = open_target(name, project.name, project.settings, {**cluster_options, **read_target_flags()})
     if isinstance(target, CodeTarget):
         target.project = project
     return target
 
 
-def refuse_unsupported_options(kind: type[Target[Any]], given: Iterable[str]) -> None:
+def refuse_unsupported_options(target_type: type[Target[Any]], options: Iterable[str]) -> None:
     """Check the options of a command against its target.
 
     Args:
-        given: the options on the command line that not every target supports, such as `--image`.
+        target_type: the class of the target.
+        options: the options on the command line that not every target supports, such as `--image`.
 
     Raises:
         UsageError: an option has no meaning for the target.
     """
     from mlapp.config.section import list_section_fields
 
-    settings = list_section_fields(kind.settings_type)
-    unsupported = kind.unsupported_options | {f"--{key}" for key in ("namespace", "context") if key not in settings}
-    for option in given:
+    settings = list_section_fields(target_type.settings_type)
+    unsupported = target_type.unsupported_options | {
+        f"--{key}" for key in ("namespace", "context") if key not in settings
+    }
+    for option in options:
         if option in unsupported:
-            raise UsageError(f"The target {kind.name} does not support {option}.", f"Leave {option} out.")
+            raise UsageError(f"The target {target_type.name} does not support {option}.", f"Leave {option} out.")
 
 
 def open_canary_target(
@@ -78,10 +84,10 @@ def open_canary_target(
     from mlapp.deploy import CanaryTarget
     from mlapp.project import Project
 
-    place = open_target_from_options(Project.find(environment=environment), name, namespace, context)
-    if not isinstance(place, CanaryTarget):
-        raise UsageError(f"The target {place.name} does not support canaries.", "Deploy without one.")
-    return place
+    target = open_target_from_options(Project.find(environment=environment), name, namespace, context)
+    if not isinstance(target, CanaryTarget):
+        raise UsageError(f"The target {target.name} does not support canaries.", "Deploy without one.")
+    return target
 
 
 class TargetCommand(TyperCommand):
@@ -94,12 +100,12 @@ class TargetCommand(TyperCommand):
         _flags.set({})
         name = self.target or _find_flag_target(args) or _find_only_flag_target()
         if name is not None:
-            own = {parameter.name for parameter in self.params}
-            ctx.meta[PARAMETERS] = [option for option in _make_flag_options(name) if option.name not in own]
+            own_names = {parameter.name for parameter in self.params}
+            ctx.meta[PARAMETERS_KEY] = [option for option in _make_flag_options(name) if option.name not in own_names]
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return [*super().get_params(ctx), *ctx.meta.get(PARAMETERS, ())]
+        return [*super().get_params(ctx), *ctx.meta.get(PARAMETERS_KEY, ())]
 
 
 def read_target_flags() -> dict[str, Any]:
@@ -108,9 +114,9 @@ def read_target_flags() -> dict[str, Any]:
 
 
 def _find_flag_target(args: list[str]) -> str | None:
-    for at, argument in enumerate(args):
+    for index, argument in enumerate(args):
         if argument in ("--target", "-t"):
-            return args[at + 1] if at + 1 < len(args) else None
+            return args[index + 1] if index + 1 < len(args) else None
         if argument.startswith("--target="):
             return argument.partition("=")[2]
     return None
@@ -127,7 +133,7 @@ def _find_only_flag_target() -> str | None:
 
 
 def _make_flag_options(name: str) -> Iterator[TyperOption]:
-    """An option per field of the target's flags; none if the target cannot be loaded, which the command reports."""
+    """One option per field of the target's flags. None if the target cannot be loaded: the command reports that."""
     from mlapp.deploy.target import find_target_class
 
     try:

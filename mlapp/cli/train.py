@@ -10,7 +10,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
+from mlapp.cli.parameters import Parameters, ParametersFile, read_command_parameters
 from mlapp.cli.remote import (
     NoWait,
     Remote,
@@ -24,9 +24,10 @@ from mlapp.engines import open_project_engine
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
+    from mlapp.config import Monitor
     from mlapp.flyte.interface import Engine as RemoteEngine
     from mlapp.project import Project
-    from mlapp.store import ModelVersion
+    from mlapp.store import Manifest, ModelVersion
 
 
 class Engine(str, enum.Enum):
@@ -40,14 +41,14 @@ def train_model(
     parameter: Parameters = None,
     params: ParametersFile = None,
     like: Annotated[
-        str | None, typer.Option("--like", help="A version, an alias or `latest` whose parameters to reuse.")
+        str | None, typer.Option("--like", help="Reuse the parameters of a version, an alias or `latest`.")
     ] = None,
     environment: Environment = None,
     engine: Annotated[
         Engine, typer.Option(help="How to run on this machine: directly, or as the compiled Flyte workflow.")
     ] = Engine.LOCAL,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="A version, an alias or `latest` to continue training from.")
+        str | None, typer.Option("--from", help="Continue training from a version, an alias or `latest`.")
     ] = None,
     remote: Remote = False,
     no_wait: NoWait = False,
@@ -77,7 +78,35 @@ def train_model(
     from mlapp.project import Project
     from mlapp.store.manifest import list_manifest_parameters
 
-    values = read_given_parameters(params, parameter)
+    values = read_command_parameters(params, parameter)
+    _refuse_contradictory_train_options(engine, start_from, run_id, remote=remote, no_wait=no_wait)
+    project = Project.find(environment=environment)
+    project.store.check_writable()
+    check_place(project.settings.monitor, project.store, project.root, project.app.name)
+    if like is not None:
+        manifest = project.store.get(project.name, like).manifest
+        values = {**list_manifest_parameters(manifest), **values}
+        if manifest.parent is not None and start_from is None and not remote:
+            start_from = str(manifest.parent)
+            output.print_note(f"version {manifest.version} continued version {manifest.parent}; so does this training")
+    if remote:
+        version = _train_on_flyte(project, values, is_followed=not no_wait, run_id=run_id, json=json)
+    elif engine is Engine.FLYTE_LOCAL:
+        version = _train_flyte_local(project, values)
+    else:
+        version = _train_here(project, values, start_from)
+    if version is None:
+        return
+    if json:
+        output.print_json(version.manifest)
+        return
+    _warn_about_monitor_settings(project.settings.monitor, version.manifest)
+    _print_trained_version(version)
+
+
+def _refuse_contradictory_train_options(
+    engine: Engine, start_from: str | None, run_id: str | None, *, remote: bool, no_wait: bool
+) -> None:
     if remote and engine is not Engine.LOCAL:
         raise UsageError(
             "--remote and --engine are both given.", "Give --remote to run on Flyte, --engine to run here."
@@ -90,47 +119,31 @@ def train_model(
         raise UsageError("--run-id is given without --remote.", "Add --remote: only a run on Flyte has an ID.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
         raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
-    project = Project.find(environment=environment)
-    project.store.check_writable()
-    check_place(project.settings.monitor, project.store, project.root, project.app.name)
-    if like is not None:
-        recorded = project.store.get(project.name, like).manifest
-        values = {**list_manifest_parameters(recorded), **values}
-        if recorded.parent is not None and start_from is None and not remote:
-            start_from = str(recorded.parent)
-            output.print_note(
-                f"version {recorded.version} continued from version {recorded.parent}; so does this training"
-            )
-    if remote:
-        version = _train_on_flyte(project, values, is_followed=not no_wait, run_id=run_id, json=json)
-    elif engine is Engine.FLYTE_LOCAL:
-        version = _train_flyte_local(project, values)
-    else:
-        version = _train_here(project, values, start_from)
-    if version is None:
-        return
-    if json:
-        output.print_json(version.manifest)
-        return
+
+
+def _warn_about_monitor_settings(settings: Monitor, manifest: Manifest) -> None:
+    """Warn about columns and metrics that the model does not have, and settings without effect."""
     from mlapp.training.monitored_names import (
         find_idle_monitored_settings,
         find_unknown_monitored_columns,
         find_unknown_monitored_metrics,
     )
 
-    settings, manifest = project.settings.monitor, version.manifest
     unknown = find_unknown_monitored_columns(settings, manifest.schema.features)
     unknown += find_unknown_monitored_metrics(settings, manifest.headline)
     for error in unknown + find_idle_monitored_settings(settings):
         output.print_warning(f"{error.what} {error.todo}")
-    found = version.manifest.metrics
-    if not found:
+
+
+def _print_trained_version(version: ModelVersion) -> None:
+    splits = version.manifest.metrics
+    if not splits:
         output.print_note(
             f"{version.app} version {version.version} is in the store, without metrics. Next: mlapp serve"
         )
         return
-    columns = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
-    output.print_table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in found.items()])
+    columns = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
+    output.print_table(["split", *columns], [[split, *map(metrics.get, columns)] for split, metrics in splits.items()])
     output.print_note(f"{version.app} version {version.version} is in the store. Next: mlapp serve")
 
 
@@ -139,16 +152,16 @@ def _train_here(project: Project, values: dict[str, Any], start_from: str | None
     from mlapp.provenance import read_git_state
 
     app = project.app
-    previous = None if start_from is None else project.store.get(app.name, start_from)
-    with output.show_progress() as tell:
-        trained = training.run(app, values, progress=tell, previous=previous, must_be_savable=True)
-        tell("save")
-        return project.store.put(trained, git=read_git_state(project.root), progress=tell)
+    parent = None if start_from is None else project.store.get(app.name, start_from)
+    with output.show_progress() as report:
+        trained = training.run(app, values, progress=report, previous=parent, must_be_savable=True)
+        report("save")
+        return project.store.put(trained, git=read_git_state(project.root), progress=report)
 
 
 def _train_flyte_local(project: Project, values: dict[str, Any]) -> ModelVersion:
-    with output.show_progress() as tell:
-        return open_project_engine(project).run_here(values, tell)
+    with output.show_progress() as report:
+        return open_project_engine(project).run_here(values, report)
 
 
 def _train_on_flyte(
@@ -156,10 +169,10 @@ def _train_on_flyte(
 ) -> ModelVersion | None:
     engine = open_project_engine(project)
     options: dict[str, Any] = {} if run_id is None else {"run_id": run_id}
-    if options and not _has_run_ids(engine):
+    if options and not _can_set_run_id(engine):
         raise UsageError(
             f"--run-id cannot be used with the engine '{project.settings.engine}': it names its runs itself.",
-            "Leave out --run-id, or install a version of the engine's package whose start_run takes run_id.",
+            "Leave out --run-id, or install a version of the engine's package that supports run IDs.",
         )
     registration = register_remote_project(engine)
     started = engine.start_run("train", values, registration, **options)
@@ -171,7 +184,7 @@ def _train_on_flyte(
     return fetch_remote_model(engine, run.id)
 
 
-def _has_run_ids(engine: RemoteEngine) -> bool:
-    """Whether an engine, which can be that of an older plugin, takes the ID of a run."""
+def _can_set_run_id(engine: RemoteEngine) -> bool:
+    """Whether an engine accepts the ID of a run. Engines of older plugins do not."""
     parameters = inspect.signature(engine.start_run).parameters
     return "run_id" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())

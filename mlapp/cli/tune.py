@@ -14,7 +14,7 @@ import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
-from mlapp.cli.parameters import Parameters, ParametersFile, read_given_parameters
+from mlapp.cli.parameters import Parameters, ParametersFile, read_command_parameters
 from mlapp.cli.remote import announce_remote_run, fetch_remote_model, follow_remote_run, register_remote_project
 from mlapp.engines import open_project_engine
 
@@ -34,7 +34,7 @@ def tune_model(
     minimize: Annotated[
         bool | None,
         typer.Option(
-            "--minimize/--maximize", help="Whether lower or higher is better. By default decided by the metric's name."
+            "--minimize/--maximize", help="Whether lower or higher is better. By default, decided by the metric's name."
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of cross-validation folds.")] = 3,
@@ -62,21 +62,21 @@ def tune_model(
     from mlapp import tuning
     from mlapp.project import Project
 
-    fixed = read_given_parameters(params, parameter)
+    fixed = read_command_parameters(params, parameter)
     project = Project.find(environment=environment)
     project.store.check_writable()
     folder = project.root / ".mlapp/tuning"
     options = tuning.Options(
         trials=trials, metric=metric, minimize=minimize, folds=folds, workers=workers, fixed=fixed, folder=folder
     )
-    found, version = _tune_on_flyte(project, options) if remote else _tune_here(project, options, environment)
-    page = tuning.write_search_page(found, folder / f"{found.study.study_name}.html")
+    search, version = _tune_on_flyte(project, options) if remote else _tune_here(project, options, environment)
+    page = tuning.write_search_page(search, folder / f"{search.study.study_name}.html")
     if json:
         output.print_json(version.manifest)
         return
-    _print_tuning_result(found)
-    output.print_note(f"The plots of the {len(found.trials)} trials are in {os.path.relpath(page)}.")
-    output.print_note(f"{version.app} version {version.version} has the parameters of trial {found.best.number}.")
+    _print_tuning_result(search)
+    output.print_note(f"The plots of the {len(search.trials)} trials are in {os.path.relpath(page)}.")
+    output.print_note(f"{version.app} version {version.version} has the parameters of trial {search.best.number}.")
 
 
 def _tune_here(project: Project, options: Options, environment: str | None) -> tuple[SearchResult, ModelVersion]:
@@ -89,19 +89,19 @@ def _tune_here(project: Project, options: Options, environment: str | None) -> t
     def count_trials(result: SearchResult) -> None:
         nonlocal finished_count
         finished_count = len(result.trials)
-        tell(result)
+        show_trials(result)
 
-    with show_trial_table() as tell:
+    with show_trial_table() as show_trials:
         try:
             result = tuning.search_parameters(
-                partial(_load_cli_tune_app, project.root, environment), options, count_trials
+                partial(_load_tuned_app, project.root, environment), options, count_trials
             )
         except KeyboardInterrupt:
             output.print_note(f"Stopped after {finished_count} trials. Run the same command again to continue.")
             raise
-    with output.show_progress() as step, threads.limit_to_one_thread():  # like the trials
+    with output.show_progress() as report, threads.limit_to_one_thread():  # like the trials
         trained = training.run(
-            project.app, {**options.fixed, **result.best.parameters}, progress=step, must_be_savable=True
+            project.app, {**options.fixed, **result.best.parameters}, progress=report, must_be_savable=True
         )
         return result, project.store.put(trained, git=read_git_state(project.root), tuning=result.record())
 
@@ -114,27 +114,27 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[SearchResult, Mo
     metric = choose_remote_search_metric(project.store, project.name, options.metric)
     output.print_note(f"trials are compared by {metric}")
     registration = register_remote_project(engine)
-    again = "the same `mlapp tune --remote`"
-    runs: list[Run] = []
-    with show_trial_table() as tell:
+    resume_command = "the same `mlapp tune --remote`"
+    started_runs: list[Run] = []
+    with show_trial_table() as show_trials:
         result = search_on_flyte(
             engine,
             project.app,
             options,
             metric,
             registration,
-            follow=lambda run: follow_remote_run(engine, run, again),
-            started=lambda run: runs.append(announce_remote_run(run)),
-            tell=tell,
+            follow=lambda run: follow_remote_run(engine, run, resume_command),
+            started=lambda run: started_runs.append(announce_remote_run(run)),
+            tell=show_trials,
         )
     values = {**options.fixed, **result.best.parameters}
-    data_of = runs[0].id if runs else None  # an interrupted search can have no trials left
+    data_of = started_runs[0].id if started_runs else None  # an interrupted search can have no trials left
     run = announce_remote_run(engine.start_run("train", values, registration, tuning=result.record(), data_of=data_of))
     follow_remote_run(engine, run.id)
     return result, fetch_remote_model(engine, run.id)
 
 
-def _load_cli_tune_app(root: Path, environment: str | None) -> App:
+def _load_tuned_app(root: Path, environment: str | None) -> App:
     from mlapp.project import Project
 
     return Project.find(root, environment).app

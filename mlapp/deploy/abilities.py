@@ -1,4 +1,4 @@
-"""What a target can do besides the methods of `Target`. Commands check for these protocols with `isinstance`."""
+"""Optional abilities of a target, as protocols. Commands check for them with `isinstance`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlapp.project import Project
 from mlapp.reporting import Reporter
 
 CompareQuality = Callable[[str | None, str | None], str | None]
-"""Takes the versions of the live release and the canary; returns why the canary's is worse, or None."""
+"""Takes the model versions of the live release and the canary; returns why the canary is worse, or None."""
 
 
 @runtime_checkable
 class CheckTarget(Protocol):
-    """Can check whether the service that it deploys to answers."""
+    """Can check whether the platform that it deploys to is reachable."""
 
     def check(self) -> str:
         """Name and address of the service that answers, in one line. Raises `MlappError` if none answers."""
@@ -26,7 +26,7 @@ class CheckTarget(Protocol):
 
 @runtime_checkable
 class CodeTarget(Protocol):
-    """Runs the project's code besides or instead of its image, so it needs the project."""
+    """Runs the project's code in addition to or instead of its image, so it needs the project."""
 
     project: Project | None
     """By default, the current folder's project."""
@@ -64,7 +64,7 @@ class IamTarget(Protocol):
 
 @runtime_checkable
 class DiffTarget(Protocol):
-    """Can show what `apply` would change."""
+    """Can show the changes that `apply` would make."""
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff from the current to the planned state; empty if nothing would change."""
@@ -73,7 +73,7 @@ class DiffTarget(Protocol):
 
 @runtime_checkable
 class LogTarget(Protocol):
-    """Can show what the replicas print."""
+    """Can show the output of the replicas."""
 
     def logs(self, *, follow: bool = False, tail: int | None = None, since: float | None = None) -> Iterator[LogLine]:
         """Log lines of all replicas: the last `tail` of each, from the last `since` seconds; `follow` never ends."""
@@ -119,7 +119,7 @@ class CanaryRenderTarget(Protocol):
     """Can render a canary without starting it."""
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The documents that `canary` would send, as plain data in order, as far as the settings determine them."""
+        """The documents that `canary` would apply, in order, as far as the settings determine them."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Compare a canary with the live release by requests, error rate and latency, on every target alike."""
+"""Compare a canary with the live release by requests, error rate and latency, for every target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Traffic(Protocol):
 
     @property
     def latency(self) -> float:
-        """Mean seconds of a request."""
+        """Mean seconds per request."""
         ...
 
 
@@ -36,7 +36,7 @@ T = TypeVar("T", bound=Traffic)
 
 def watch_canary(
     read_traffic: Callable[[], tuple[T, T]],
-    explain: Callable[[T, T], str | None],
+    explain_canary: Callable[[T, T], str | None],
     limits: CanaryLimits,
     seconds: float,
     pause: float,
@@ -47,59 +47,59 @@ def watch_canary(
 
     Args:
         read_traffic: reads the traffic of the live release and of the canary.
-        explain: returns the reason why the canary is worse, or None.
+        explain_canary: returns the reason why the canary is worse, or None.
         pause: seconds between two readings.
-        hint: what to do when there are too few requests, besides `promote` and `abort`.
+        hint: advice for too few requests, in addition to `promote` and `abort`.
 
     Raises:
-        DeployError: the canary had too few requests for a judgment; it stays.
+        DeployError: the canary had too few requests for a decision; it keeps running.
     """
-    end, told = time.monotonic() + seconds, ""
+    end, last_line = time.monotonic() + seconds, ""
     while True:
-        left = end - time.monotonic()
-        time.sleep(max(0.0, min(pause, left)))
-        live, trial = read_traffic()
-        line = describe_traffic(live, trial)
-        if line != told:
+        remaining = end - time.monotonic()
+        time.sleep(max(0.0, min(pause, remaining)))
+        live, canary = read_traffic()
+        line = describe_traffic(live, canary)
+        if line != last_line:
             progress(line)
-            told = line
-        if reason := explain(live, trial):
+            last_line = line
+        if reason := explain_canary(live, canary):
             return reason
-        if left <= 0:
+        if remaining <= 0:
             break
-    if trial.requests < limits.requests:
+    if canary.requests < limits.requests:
         raise DeployError(
-            f"The canary had {trial.requests:.0f} requests in {seconds:.0f} s, too few for a decision "
+            f"The canary had {canary.requests:.0f} requests in {seconds:.0f} s, too few for a decision "
             f"({limits.requests} are needed). The canary keeps running.",
             f"Run `mlapp promote` or `mlapp abort`. {hint}",
         )
     return None
 
 
-def explain_worse_traffic(live: Traffic, trial: Traffic, limits: CanaryLimits) -> str | None:
-    """The reason why the canary is worse than the live release; None if it is not, or if it is too early to say."""
-    if trial.requests < limits.requests:
+def explain_worse_traffic(live: Traffic, canary: Traffic, limits: CanaryLimits) -> str | None:
+    """The reason why the canary is worse than the live release; None if it is not, or has too few requests."""
+    if canary.requests < limits.requests:
         return None
-    if trial.error_rate > live.error_rate + limits.error_rate:
+    if canary.error_rate > live.error_rate + limits.error_rate:
         return (
-            f"{trial.error_rate:.1%} of its requests failed, compared with {live.error_rate:.1%} for the live release"
+            f"{canary.error_rate:.1%} of its requests failed, compared with {live.error_rate:.1%} for the live release"
         )
-    if live.requests >= limits.requests and trial.latency > live.latency * limits.latency_ratio:
+    if live.requests >= limits.requests and canary.latency > live.latency * limits.latency_ratio:
         return (
-            f"its requests took {trial.latency * 1000:.1f} ms, compared with {live.latency * 1000:.1f} ms for the live "
-            "release"
+            f"its requests took {canary.latency * 1000:.1f} ms, compared with {live.latency * 1000:.1f} ms for the "
+            "live release"
         )
     return None
 
 
-def describe_traffic(live: Traffic, trial: Traffic) -> str:
+def describe_traffic(live: Traffic, canary: Traffic) -> str:
     """Both releases' traffic in one line."""
     return "; ".join(
         f"{name}: {traffic.requests:.0f} requests, {traffic.error_rate:.1%} failed, {traffic.latency * 1000:.1f} ms"
-        for name, traffic in (("canary", trial), ("live", live))
+        for name, traffic in (("canary", canary), ("live", live))
     )
 
 
-def compare_canary_quality(compare: CompareQuality | None, live: Release, trial: Release) -> str | None:
-    """The reason why the quality of the canary's version is worse; None if it is not, or is not compared."""
-    return None if compare is None else compare(live.shipment.model_version, trial.shipment.model_version)
+def compare_canary_quality(compare: CompareQuality | None, live: Release, canary: Release) -> str | None:
+    """The reason why the canary's model has worse quality; None if it has not, or `compare` is None."""
+    return None if compare is None else compare(live.shipment.model_version, canary.shipment.model_version)

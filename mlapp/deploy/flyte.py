@@ -1,4 +1,4 @@
-"""Flyte as a target: registers the app's workflows and schedules. It runs the code, without a server."""
+"""Flyte as a target: registers the app's workflows and schedules. There is no server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FlyteSettings(Section, frozen=True):
-    """`targets.flyte:` has no settings; project, domain and image are in `flyte:`, because `--remote` uses them too."""
+    """`targets.flyte:` has no settings. `flyte:` has project, domain and image, because `--remote` uses them too."""
 
 
 class FlyteTarget(Target[FlyteSettings]):
@@ -42,15 +42,15 @@ class FlyteTarget(Target[FlyteSettings]):
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         registration = self.engine.register_project(shipment.image or self.engine.build_image(progress), progress)
-        news = f"{len(registration.created)} new" if registration.created else "registered already"
-        progress(f"version {registration.version}: {news}")
+        summary = f"{len(registration.created)} new" if registration.created else "registered already"
+        progress(f"version {registration.version}: {summary}")
         self.engine.deploy_schedules(registration, progress)
-        found = next(release for release in self.releases() if release.note == registration.version)
-        return Release(**{**vars(found), "shipment": shipment})
+        release = next(candidate for candidate in self.releases() if candidate.note == registration.version)
+        return Release(**{**vars(release), "shipment": shipment})
 
     def status(self) -> Status:
-        found = self.releases()
-        live = next((release for release in found if release.state == "live"), None)
+        releases = self.releases()
+        live = next((release for release in releases if release.state == "live"), None)
         schedules = self.engine.deployed_schedules() if live else []
         events, problems = [], []
         for run in self.engine.list_runs(limit=10) if live else ():
@@ -61,7 +61,9 @@ class FlyteTarget(Target[FlyteSettings]):
         problems += [
             f"schedule {state.name} is not active"
             for state in schedules
-            if not state.active and live and state.version == live.note  # an older one is no longer declared
+            if not state.active
+            and live
+            and state.version == live.note  # a schedule of an older version is no longer declared
         ]
         return Status(
             app=self.app,
@@ -74,19 +76,27 @@ class FlyteTarget(Target[FlyteSettings]):
         )
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
-        found = self.releases()
-        live = next((release for release in found if release.state == "live"), None)
-        earlier = [release for release in found if live and release.number < live.number]
-        chosen = next((r for r in found if r.number == to), None) if to else earlier[-1] if earlier else None
-        if chosen is None:
-            listed = ", ".join(str(release.number) for release in found) or "none"
-            raise DeployError(f"There is no release {to or 'before the live one'} of {self.app}.", f"It has: {listed}.")
-        if not self.engine.activate_version(chosen.note or "", progress):
+        releases = self.releases()
+        live = next((release for release in releases if release.state == "live"), None)
+        earlier = [release for release in releases if live and release.number < live.number]
+        goal = (
+            next((release for release in releases if release.number == to), None)
+            if to
+            else earlier[-1]
+            if earlier
+            else None
+        )
+        if goal is None:
+            number_list = ", ".join(str(release.number) for release in releases) or "none"
             raise DeployError(
-                f"Release {chosen.number} of {self.app} has no active schedule, so there is nothing to roll back.",
+                f"There is no release {to or 'before the live one'} of {self.app}.", f"It has: {number_list}."
+            )
+        if not self.engine.activate_version(goal.note or "", progress):
+            raise DeployError(
+                f"Release {goal.number} of {self.app} has no active schedule, so there is nothing to roll back.",
                 "To run that code, check it out with git, then: mlapp train --remote.",
             )
-        return Release(**{**vars(chosen), "state": "live"})
+        return Release(**{**vars(goal), "state": "live"})
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = self.engine.deactivate_schedules()
@@ -94,8 +104,8 @@ class FlyteTarget(Target[FlyteSettings]):
         return removed
 
     def releases(self) -> list[Release]:
-        found = self.engine.list_versions()
-        active = self.engine.active_version() or (found[-1][0] if found else None)
+        versions = self.engine.list_versions()
+        active = self.engine.active_version() or (versions[-1][0] if versions else None)
         return [
             Release(
                 number=number,
@@ -106,5 +116,5 @@ class FlyteTarget(Target[FlyteSettings]):
                 state="live" if version == active else "superseded",
                 note=version,
             )
-            for number, (version, created) in enumerate(found, 1)
+            for number, (version, created) in enumerate(versions, 1)
         ]

@@ -1,7 +1,7 @@
 """`mlapp deploy --to-git`: a release as a commit, which Argo CD or Flux then applies.
 
-Only files with `MARK` are replaced or removed; other files in the folder are not mlapp's. If another push comes first,
-mlapp commits again on top of it, unless that push changed the same folder.
+mlapp replaces and removes only files with `MARK`. If another push comes first, mlapp commits again on top of it, unless
+that push changed the same folder.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mlapp.provenance import query_git
 from mlapp.reporting import Reporter
 
 MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
-ATTEMPTS = 10
-"""Number of pushes that lose a race before the deploy fails."""
+MAX_ATTEMPTS = 10
+"""Maximum number of pushes. The deploy fails if another push comes first each time."""
 
-OVERTAKEN = ("non-fast-forward", "fetch first", "cannot lock ref", "failed to update ref", "stale info")
+RACE_MESSAGES = ("non-fast-forward", "fetch first", "cannot lock ref", "failed to update ref", "stale info")
 """Git's messages if another push came first."""
 
 
@@ -67,7 +67,7 @@ def commit_release(
     """Write the documents into the folder `path` of a repository, commit, and push.
 
     Args:
-        repository: a URL or a folder. mlapp pushes to a bare folder, and commits on the branch of one with a work tree.
+        repository: a URL or a folder. mlapp pushes to a bare repository, and commits in a folder with a work tree.
         branch: by default the repository's default branch.
 
     Raises:
@@ -89,17 +89,17 @@ def commit_release(
         _run_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
         branch = branch or _run_git(clone, "symbolic-ref", "--short", "HEAD")
         is_empty = not _run_git(clone, "branch", "--remotes")
-        before: str | None = None
-        for _ in range(ATTEMPTS):
+        old_hash: str | None = None
+        for _ in range(MAX_ATTEMPTS):
             if not is_empty:
                 _check_out_release_branch(clone, repository, branch)
-            found = _hash_release_folder(clone, path)
-            if before is not None and found != before:
+            new_hash = _hash_release_folder(clone, path)
+            if old_hash is not None and new_hash != old_hash:
                 raise DeployError(
                     f"Someone else changed {path} in {repository} at the same time; nothing was pushed.",
                     "Review their commit; deploy again to replace it.",
                 )
-            before = found
+            old_hash = new_hash
             changed = _write_release_commit(clone, path, texts, message)
             if changed and not _push_release_commit(clone, repository, branch):
                 progress("another push came first: retrying on top of it")
@@ -107,7 +107,7 @@ def commit_release(
                 continue
             return GitRelease(repository, branch, path, _run_git(clone, "rev-parse", "HEAD"), changed, True)
     raise DeployError(
-        f"Others pushed to {repository} {ATTEMPTS} times in a row; the release was not pushed.", "Deploy again."
+        f"Others pushed to {repository} {MAX_ATTEMPTS} times in a row; the release was not pushed.", "Deploy again."
     )
 
 
@@ -154,22 +154,22 @@ def _check_out_release_branch(clone: Path, repository: str, branch: str) -> None
 
 
 def _write_release_commit(root: Path, path: str, texts: dict[str, str], message: str) -> bool:
-    """Replace our files in the folder and commit; returns whether there was something to commit."""
+    """Replace mlapp's files in the folder and commit them; returns whether anything changed."""
     folder = root / path
     if folder.is_symlink() or not folder.resolve().is_relative_to(root.resolve()):
         raise DeployError(f"{path} is a link to a place outside the repository.", "Give another --git-path.")
-    ours = set(_list_released_files(folder))
+    own_files = set(_list_released_files(folder))
     for name in texts:
-        if os.path.lexists(folder / name) and name not in ours:  # a link can point outside the repository
+        if os.path.lexists(folder / name) and name not in own_files:  # a link can point outside the repository
             raise DeployError(
                 f"{path}/{name} already exists, and mlapp did not write it.", "Remove it, or give another --git-path."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ours - set(texts):
+    for name in own_files - set(texts):
         (folder / name).unlink()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    names = [f"{path}/{name}" for name in sorted(ours | set(texts))]
+    names = [f"{path}/{name}" for name in sorted(own_files | set(texts))]
     _run_git(root, "add", "--all", "--", *names)
     if not _run_git(root, "status", "--porcelain", "--", *names):
         return False
@@ -183,8 +183,8 @@ def _write_release_commit(root: Path, path: str, texts: dict[str, str], message:
 def _list_released_files(folder: Path) -> Iterator[str]:
     for file in folder.glob("*.yaml"):
         if file.is_file() and not file.is_symlink():
-            with file.open(encoding="utf-8", errors="replace") as opened:
-                if opened.readline().rstrip("\n") == MARK:
+            with file.open(encoding="utf-8", errors="replace") as stream:
+                if stream.readline().rstrip("\n") == MARK:
                     yield file.name
 
 
@@ -202,7 +202,7 @@ def _push_release_commit(clone: Path, repository: str, branch: str) -> bool:
     try:
         _run_git(clone, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     except DeployError as error:
-        if any(text in error.what for text in OVERTAKEN):
+        if any(text in error.what for text in RACE_MESSAGES):
             return False
         raise DeployError(f"{repository} refused the push: {error.what}", error.todo) from None
     return True
@@ -214,13 +214,13 @@ def _run_git(root: Path, *arguments: str) -> str:
     Raises:
         DeployError: Git is not installed, or fails.
     """
-    environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    variables = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, env=environ, capture_output=True, text=True)  # noqa: S603, S607
+        result = subprocess.run(["git", *arguments], cwd=root, env=variables, capture_output=True, text=True)  # noqa: S603, S607
     except OSError as error:
         raise DeployError(f"Git cannot be run: {error}", "Install git.") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-        reason = " ".join(lines) or f"exit code {done.returncode}"
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
+        reason = " ".join(lines) or f"exit code {result.returncode}"
         raise DeployError(f"git {arguments[0]}: {reason}", "Check the address and your write permission.")
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -20,8 +20,8 @@ from mlapp.provenance import query_git
 from mlapp.reporting import Reporter
 
 FORMATS = ("argocd", "flux")
-UNKNOWN = "https://git.example.org/team/deployments.git"
-NOT_COUNTED = "/livez|/readyz|/health|/metrics|/ping"
+PLACEHOLDER_URL = "https://git.example.org/team/deployments.git"
+UNCOUNTED_PATHS = "/livez|/readyz|/health|/metrics|/ping"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class GitopsOptions:
 
     Attributes:
         format: `argocd` or `flux`.
-        repository: the URL that is deployed from; by default the project's origin.
-        path: the folder in the repository; by default that of `mlapp deploy --to-git`.
+        repository: URL of the repository with the release; by default the project's origin.
+        path: the folder in the repository; by default the one that `mlapp deploy --to-git` uses.
         with_rollout: whether Argo Rollouts scales the Deployment.
         prometheus: its URL, for the analysis of a canary.
     """
@@ -62,7 +62,7 @@ class DeployedFolder:
 
 
 def write_gitops_files(
-    project: Project, place: Target[Any], folder: Path, options: GitopsOptions, progress: Reporter
+    project: Project, target: Target[Any], folder: Path, options: GitopsOptions, progress: Reporter
 ) -> list[Path]:
     """Write the files into `folder`, without overwriting any; returns their paths.
 
@@ -74,26 +74,28 @@ def write_gitops_files(
             f"There is no format '{options.format}'.{suggest_nearest(options.format, FORMATS)}",
             f"Formats: {', '.join(FORMATS)}.",
         )
-    if not isinstance(place, ClusterTarget):
-        raise UsageError(f"The target {place.name} has no Kubernetes objects.", "Give --target k8s.")
-    name, namespace = place.names.base, place.settings.namespace_name or "default"
-    if place.settings.namespace_name is None:
-        progress(f"targets.{place.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
+    if not isinstance(target, ClusterTarget):
+        raise UsageError(f"The target {target.name} has no Kubernetes objects.", "Give --target k8s.")
+    name, namespace = target.names.base, target.settings.namespace_name or "default"
+    if target.settings.namespace_name is None:
+        progress(f"targets.{target.name} has no namespace, so `default` is used. To change it: --namespace team-a.")
     title = f"{name}-{project.environment}" if project.environment else name
     repository = options.repository or query_git(project.root, "remote", "get-url", "origin")
     if not repository:
         progress("The repository is not known. Replace git.example.org with its URL, or give --repo.")
     path = options.path or choose_release_folder(project.name, project.environment)
-    deployed = DeployedFolder(title, name, namespace, repository or UNKNOWN, options.branch, path)
+    app_folder = DeployedFolder(title, name, namespace, repository or PLACEHOLDER_URL, options.branch, path)
     texts = {}
     if options.format == "argocd":
-        texts["application.yaml"] = dump_yaml(make_gitops_application(deployed, options.with_rollout))
+        texts["application.yaml"] = dump_yaml(make_gitops_application(app_folder, options.with_rollout))
     else:
-        pinned = options.with_rollout and isinstance(place, KubernetesTarget) and place.settings.autoscaling is None
-        flux = make_gitops_flux_objects(deployed, place.settings.rollout.timeout, pinned)
+        has_fixed_replicas = (
+            options.with_rollout and isinstance(target, KubernetesTarget) and target.settings.autoscaling is None
+        )
+        flux = make_gitops_flux_objects(app_folder, target.settings.rollout.timeout, has_fixed_replicas)
         texts["flux.yaml"] = dump_yaml_documents(flux)
-    if isinstance(place, KubernetesTarget):
-        limits, monitor = place.settings.canary, project.settings.monitor
+    if isinstance(target, KubernetesTarget):
+        limits, monitor = target.settings.canary, project.settings.monitor
         template = make_gitops_analysis(project.name, name, namespace, monitor, limits, options.prometheus)
         texts["analysis-template.yaml"] = dump_yaml(template)
         if options.with_rollout:
@@ -107,61 +109,63 @@ def write_gitops_files(
     return [folder / file for file in texts]
 
 
-def make_gitops_application(deployed: DeployedFolder, rollouts: bool) -> dict[str, Any]:
+def make_gitops_application(app_folder: DeployedFolder, rollouts: bool) -> dict[str, Any]:
     """An Application of Argo CD: https://argo-cd.readthedocs.io/en/stable/operator-manual/application.yaml.
 
     Args:
         rollouts: whether Argo Rollouts scales the Deployment.
     """
     options = ["CreateNamespace=true", "PruneLast=true", "ServerSideApply=true"]
-    ignored = {"group": "apps", "kind": "Deployment", "name": deployed.name, "jsonPointers": ["/spec/replicas"]}
+    ignored_field = {"group": "apps", "kind": "Deployment", "name": app_folder.name, "jsonPointers": ["/spec/replicas"]}
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
-        "metadata": {"name": deployed.title, "namespace": "argocd"},
+        "metadata": {"name": app_folder.title, "namespace": "argocd"},
         "spec": {
             "project": "default",
-            "source": {"repoURL": deployed.repository, "targetRevision": deployed.branch, "path": deployed.path},
-            "destination": {"server": "https://kubernetes.default.svc", "namespace": deployed.namespace},
+            "source": {"repoURL": app_folder.repository, "targetRevision": app_folder.branch, "path": app_folder.path},
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": app_folder.namespace},
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
                 # The previous release's ConfigMap is in use until the new pods run, so it is removed last.
                 "syncOptions": [*options, "RespectIgnoreDifferences=true"] if rollouts else options,
             },
-            **({"ignoreDifferences": [ignored]} if rollouts else {}),
+            **({"ignoreDifferences": [ignored_field]} if rollouts else {}),
         },
     }
 
 
-def make_gitops_flux_objects(deployed: DeployedFolder, timeout: int, pinned: bool) -> list[dict[str, Any]]:
+def make_gitops_flux_objects(
+    app_folder: DeployedFolder, timeout: int, has_fixed_replicas: bool
+) -> list[dict[str, Any]]:
     """A GitRepository and a Kustomization of Flux: https://fluxcd.io/flux/components/kustomize/kustomizations/.
 
     Args:
         timeout: seconds after which a rollout counts as failed.
-        pinned: whether the Deployment sets replicas that Argo Rollouts must be able to change.
+        has_fixed_replicas: whether the Deployment sets replicas that Argo Rollouts must be able to change.
     """
     patch = [{"op": "remove", "path": "/spec/replicas"}]
     source = {
         "apiVersion": "source.toolkit.fluxcd.io/v1",
         "kind": "GitRepository",
-        "metadata": {"name": deployed.title, "namespace": "flux-system"},
-        "spec": {"interval": "1m", "url": deployed.repository, "ref": {"branch": deployed.branch}},
+        "metadata": {"name": app_folder.title, "namespace": "flux-system"},
+        "spec": {"interval": "1m", "url": app_folder.repository, "ref": {"branch": app_folder.branch}},
     }
     kustomization = {
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
         "kind": "Kustomization",
-        "metadata": {"name": deployed.title, "namespace": "flux-system"},
+        "metadata": {"name": app_folder.title, "namespace": "flux-system"},
         "spec": {
             "interval": "10m",
-            "sourceRef": {"kind": "GitRepository", "name": deployed.title},
-            "path": f"./{deployed.path}",
-            "targetNamespace": deployed.namespace,
+            "sourceRef": {"kind": "GitRepository", "name": app_folder.title},
+            "path": f"./{app_folder.path}",
+            "targetNamespace": app_folder.namespace,
             "prune": True,
-            "wait": True,  # Ready then includes the pods
+            "wait": True,  # the condition Ready then includes the pods
             "timeout": f"{timeout}s",
             **(
-                {"patches": [{"target": {"kind": "Deployment", "name": deployed.name}, "patch": dump_yaml(patch)}]}
-                if pinned
+                {"patches": [{"target": {"kind": "Deployment", "name": app_folder.name}, "patch": dump_yaml(patch)}]}
+                if has_fixed_replicas
                 else {}
             ),
         },
@@ -194,10 +198,10 @@ def make_gitops_analysis(
         ),
     ]
     versions = _render_gitops_versions_query
-    new = f"({versions(app, canary)} unless on (version) {versions(app, stable)})"
+    new_versions = f"({versions(app, canary)} unless on (version) {versions(app, stable)})"
     for rule in make_rules(app, monitor)["groups"][0]["rules"]:
         if "alert" in rule:
-            query = f"count(({rule['expr']}) and on (version) {new}) or vector(0)"
+            query = f"count(({rule['expr']}) and on (version) {new_versions}) or vector(0)"
             metrics.append(_make_gitops_metric(_to_kebab_case(rule["alert"]), query, "result[0] == 0", prometheus))
     return {
         "apiVersion": "argoproj.io/v1alpha1",
@@ -239,8 +243,8 @@ def _make_gitops_metric(name: str, query: str, condition: str, prometheus: str) 
     }
 
 
-def _render_gitops_rate_query(counter: str, pods: str, more: str = "") -> str:
-    return f'sum(rate({counter}{{{pods}, handler!~"{NOT_COUNTED}"{more}}}[2m]))'
+def _render_gitops_rate_query(counter: str, pods: str, extra_labels: str = "") -> str:
+    return f'sum(rate({counter}{{{pods}, handler!~"{UNCOUNTED_PATHS}"{extra_labels}}}[2m]))'
 
 
 def _render_gitops_versions_query(app: str, pods: str) -> str:
@@ -248,8 +252,8 @@ def _render_gitops_versions_query(app: str, pods: str) -> str:
 
 
 def _render_gitops_error_query(pods: str) -> str:
-    failed = _render_gitops_rate_query("http_requests_total", pods, ', status=~"5.."')
-    return f"(({failed} or vector(0)) / {_render_gitops_rate_query('http_requests_total', pods)})"
+    error_rate = _render_gitops_rate_query("http_requests_total", pods, ', status=~"5.."')
+    return f"(({error_rate} or vector(0)) / {_render_gitops_rate_query('http_requests_total', pods)})"
 
 
 def _render_gitops_latency_query(pods: str) -> str:

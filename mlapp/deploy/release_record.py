@@ -1,4 +1,4 @@
-"""What a platform without a store of releases keeps with each: in a container's label, or in the tags of a model."""
+"""The record of a release on a platform that stores none: in a container's label, or in the tags of a Model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str | None = None
 
     def make_shipment(self, app: str) -> Shipment:
-        """What was shipped."""
+        """The shipment."""
         return Shipment(app, self.image, self.model_version, self.code_revision, self.example)
 
     def make_release(self, app: str, target: str, state: State, url: str | None) -> Release:
-        """The release in a state."""
+        """The release, in the state `state`."""
         shipment = self.make_shipment(app)
         return Release(self.number, app, target, shipment, self.created, state, self.by, self.note, url)
 

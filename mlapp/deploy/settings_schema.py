@@ -17,10 +17,10 @@ def make_settings_schema() -> dict[str, Any]:
     """
     targets = {name: target.settings_type for name, target in plugins.load_plugins(plugins.TARGETS)}
     names = sorted(targets)
-    (main, *sections), definitions = msgspec.json.schema_components(
+    (root_schema, *sections), definitions = msgspec.json.schema_components(
         [Settings, *(targets[name] for name in names)], ref_template="#/$defs/{name}"
     )
-    places = dict(zip(names, sections, strict=True))
+    target_sections = dict(zip(names, sections, strict=True))
     for name in list(definitions):
         _shorten_schema_description(definitions[name])
     settings = definitions["Settings"]
@@ -32,18 +32,18 @@ def make_settings_schema() -> dict[str, Any]:
     settings["properties"]["targets"] = {
         "type": "object",
         "description": "Where the app is deployed, by the target's name.",
-        "properties": places,
+        "properties": target_sections,
         "additionalProperties": {"type": "object"},
     }
     settings["properties"]["environments"] = {
         "type": "object",
         "description": "Settings by environment, laid over the others by --env.",
-        "additionalProperties": main,
+        "additionalProperties": root_schema,
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mlapp.yaml",
-        **main,
+        **root_schema,
         "$defs": definitions,
     }
 

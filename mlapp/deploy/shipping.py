@@ -18,7 +18,7 @@ from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.store import Manifest
 
-PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
+PINNED_IMAGE = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
 def make_shipment(
@@ -27,7 +27,7 @@ def make_shipment(
     *,
     model: str = "latest",
     image: str | None = None,
-    settings_of: str | None = None,
+    environment: str | None = None,
     progress: Reporter,
 ) -> Shipment:
     """The shipment for a deploy of the project.
@@ -35,7 +35,7 @@ def make_shipment(
     Args:
         model: a version, alias or `latest` of the store.
         image: an existing image, instead of building one; by digest if the target pulls it.
-        settings_of: the key of `environments:` with the settings that the image serves with.
+        environment: the key in `environments:` whose settings the image uses.
         progress: receives each step of the build and push.
 
     Raises:
@@ -50,8 +50,8 @@ def make_shipment(
         has_model = project.settings.serve.wsgi is not None or not target.fetches_model(
             _find_shipped_version_uri(project, manifest)
         )
-        image = _build_shipped_image(project, manifest, settings_of, target, has_model, progress)
-    elif target.needs_registry and not PINNED.fullmatch(image):
+        image = _build_shipped_image(project, manifest, environment, target, has_model, progress)
+    elif target.needs_registry and not PINNED_IMAGE.fullmatch(image):
         raise UsageError(
             f"--image {image} does not name an image by its digest.",
             "Give it as repository@sha256:…; `docker buildx imagetools inspect IMAGE` prints it.",
@@ -72,7 +72,7 @@ def make_shipment(
 
 
 def add_monitoring_needs(shipment: Shipment, settings: Settings) -> Shipment:
-    """The shipment with what the settings of monitoring ask of a target."""
+    """The shipment with the requirements of the monitoring settings."""
     runs_here = settings.monitor.run is True
     return replace(
         shipment,
@@ -110,7 +110,7 @@ def _find_shipped_version_uri(project: Project, manifest: Manifest | None) -> st
 def _build_shipped_image(
     project: Project,
     manifest: Manifest,
-    settings_of: str | None,
+    environment: str | None,
     target: Target[Any],
     has_model: bool,
     progress: Reporter,
@@ -118,9 +118,9 @@ def _build_shipped_image(
     from mlapp.images.project_image import build_project_image
     from mlapp.images.push import RegistryLogin
 
-    push, place = target.needs_registry, None
+    push, registry = target.needs_registry, None
     if isinstance(target, RegistryTarget):
-        place = target.open_registry(progress)
+        registry = target.open_registry(progress)
     elif push and "/" not in (project.settings.image.name or ""):
         raise DeployError(
             "The cluster pulls images from a registry, but mlapp.yaml names none.",
@@ -130,12 +130,12 @@ def _build_shipped_image(
     images = build_project_image(
         project,
         model=manifest.version,
-        settings_of=settings_of,
-        tag=place.repository if place else None,
+        environment=environment,
+        tag=registry.repository if registry else None,
         platform=list(target.platforms) if isinstance(target, RegistryTarget) else None,
-        login=RegistryLogin(place.user, place.password) if place else None,
+        login=RegistryLogin(registry.user, registry.password) if registry else None,
         has_model=has_model,
-        pushed=push,
+        should_push=push,
         progress=progress,
         warn=lambda text: progress(f"Warning: {text}"),
     )

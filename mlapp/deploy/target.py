@@ -27,7 +27,7 @@ State = Literal["pending", "live", "canary", "superseded", "failed", "aborted"]
 
 
 class DeployError(MlappError):
-    """Shipping failed, or the target refused; `what` describes the resulting state."""
+    """A deploy failed, or the target refused a request. `what` describes the resulting state."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Shipment:
         manifest: the version's manifest in JSON, for targets that provide the model separately from the image.
         monitor_schedule: when to close monitoring windows, as a cron expression, for targets with a scheduler; None if
             another pod cannot read the monitoring data.
-        monitor_trains: whether closing a window can train a model, which takes long.
+        monitor_trains: whether closing a window can train a model, which takes longer.
         monitor_bucket: whether the pods write monitoring data to an object store.
         alert_ports: the ports of the webhooks that receive alarms.
     """
@@ -72,7 +72,7 @@ class Release:
         number: the release's number.
         app: the app's name.
         target: the target's name.
-        shipment: what was shipped.
+        shipment: the shipment.
         created: the time of creation, in UTC.
         state: `live` serves; `canary` serves a part of the traffic; the others do not serve.
         by: the deployer's user name at the target.
@@ -177,16 +177,16 @@ class Target(ABC, Generic[S]):
     ships_image: ClassVar[bool] = True
     """Whether the target runs the app's image; if not, no image is built."""
     unsupported_options: ClassVar[frozenset[str]] = frozenset({"--force-conflicts"})
-    """Options of `mlapp deploy` without a meaning for the target, which the command refuses: `--force-conflicts`,
+    """Options of `mlapp deploy` that the target does not support, so the command refuses them: `--force-conflicts`,
     `--image` and `--model`. A target whose methods read `take_over` removes the first."""
     checked_unconfigured: ClassVar[bool] = True
     """Whether `mlapp doctor` checks the target in projects without settings for it; False for special platforms."""
     flags_type: ClassVar[type[Section]] = Section
-    """The target's own flags for every command with `--target`: a section with fields that become options (`region:
+    """The target's flags for every command with `--target`: a section whose fields become options (`region:
     str | None` becomes `--region`, its `Meta(description=…)` the help). A flag overrides the setting of that name."""
 
     def __init__(self, app: str, settings: S, serve: Serve | None = None) -> None:
-        """`settings` is the target's own section, `targets.<name>`; `serve` is the server's, which the probes need."""
+        """`settings` is the section `targets.<name>`; `serve` has the server's settings, for the probes."""
         self.app = app
         self.settings = settings
         self.serve = serve or Serve()
@@ -205,9 +205,9 @@ class Target(ABC, Generic[S]):
 
     @abstractmethod
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
-        """Make `shipment` live, and return when it answers; on failure, restore the previous release and raise.
+        """Make `shipment` live, and return when it answers. On failure, restore the previous release and raise.
 
-        With `take_over`, also overwrite what somebody else has changed or created; otherwise this is an error.
+        With `take_over`, also overwrite fields and objects of other tools. Otherwise, they are an error.
         """
 
     @abstractmethod
@@ -239,14 +239,14 @@ def find_target_class(name: str) -> type[Target[Any]]:
         UsageError: there is no such target.
         PluginError: its package cannot be imported.
     """
-    known = target_names()
-    if name not in known:
+    names = target_names()
+    if name not in names:
         raise UsageError(
-            f"There is no target '{name}'.{suggest_nearest(name, known)}",
-            f"Installed targets: {', '.join(known) or 'none'}.",
+            f"There is no target '{name}'.{suggest_nearest(name, names)}",
+            f"Installed targets: {', '.join(names) or 'none'}.",
         )
-    kind: type[Target[Any]] = plugins.load_plugin(plugins.TARGETS, name)
-    return kind
+    target_class: type[Target[Any]] = plugins.load_plugin(plugins.TARGETS, name)
+    return target_class
 
 
 def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Target[Any]:
@@ -257,6 +257,6 @@ def open_target(name: str, app: str, settings: Settings, overrides: Mapping[str,
         PluginError: its package cannot be imported.
         ConfigError: the section does not fit the target's settings.
     """
-    kind = find_target_class(name)
-    raw = merge_settings(settings.targets.get(name) or {}, overrides or {})
-    return kind(app, decode_section(kind.settings_type, raw, f"targets.{name}"), settings.serve)
+    target_class = find_target_class(name)
+    section = merge_settings(settings.targets.get(name) or {}, overrides or {})
+    return target_class(app, decode_section(target_class.settings_type, section, f"targets.{name}"), settings.serve)

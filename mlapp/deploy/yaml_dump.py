@@ -1,4 +1,4 @@
-"""Documents as readable YAML, and their differences: keys in original order, no anchors, long text as blocks."""
+"""Documents as readable YAML, and diffs of them. Keys keep their order; long text is a block; there are no anchors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-NOT_TEXT_ELSEWHERE = re.compile(
+AMBIGUOUS_TEXT = re.compile(
     r"[yYnN]|[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?)"
 )
 """Text that kubectl, kustomize and helm parse as a number or a boolean but PyYAML does not quote: `1e3`, `y`."""
@@ -24,7 +24,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_yaml_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else "'" if NOT_TEXT_ELSEWHERE.fullmatch(value) else None
+    style = "|" if "\n" in value else "'" if AMBIGUOUS_TEXT.fullmatch(value) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -42,6 +42,6 @@ def dump_yaml_documents(documents: Iterable[Any]) -> str:
 
 
 def diff_yaml(before: Any, after: Any, before_title: str, after_title: str) -> str:
-    """A unified diff of two documents; None or an empty one means no document."""
-    old, new = (dump_yaml(each).splitlines(keepends=True) if each else [] for each in (before, after))
+    """A unified diff of two documents. None and an empty document mean that there is none."""
+    old, new = (dump_yaml(document).splitlines(keepends=True) if document else [] for document in (before, after))
     return "".join(difflib.unified_diff(old, new, before_title, after_title))

@@ -20,7 +20,7 @@ def predict(inputs: Any) -> list[Any]:
 
     Raises:
         InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
-        TimeoutError: the model was not free within `serve.timeout`. MlappError: the model cannot be loaded.
+        TimeoutError: the model was busy for longer than `serve.timeout`. MlappError: the model cannot be loaded.
     """
     from mlapp.django.model_site import open_model_site
 

@@ -8,24 +8,24 @@ from mlapp.django.site_settings import import_app, read_site_settings
 from mlapp.embed.answers import ModelSite
 from mlapp.embed.host import ModelHost
 
-_opened: dict[str, ModelSite] = {}
+_site_cache: dict[str, ModelSite] = {}
 
 
 def open_model_site() -> ModelSite:
-    """The site of the app that `MLAPP` names. It loads the model at its first request.
+    """The site of the app that `MLAPP` names. It loads the model at the first request.
 
     Raises:
         ConfigError: `MLAPP` or mlapp.yaml is wrong. ProjectError, UserCodeError: the app cannot be imported.
     """
-    site = _opened.get("site")
+    site = _site_cache.get("site")
     if site is None:
         settings = read_site_settings()
-        made = ModelSite(ModelHost(import_app(settings), settings.model, follow=settings.follow))
-        site = _opened.setdefault("site", made)  # atomic: concurrent threads get the same one
+        new_site = ModelSite(ModelHost(import_app(settings), settings.model, follow=settings.follow))
+        site = _site_cache.setdefault("site", new_site)  # atomic: concurrent threads get the same one
     return site
 
 
 def forget_model_site(*, setting: str, **_: Any) -> None:
     """Unload the model when a test overrides `MLAPP`."""
-    if setting == "MLAPP" and (site := _opened.pop("site", None)) is not None:
+    if setting == "MLAPP" and (site := _site_cache.pop("site", None)) is not None:
         site.host.close_model()

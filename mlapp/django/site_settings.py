@@ -71,15 +71,15 @@ def import_app(site: SiteSettings) -> App:
             f"MLAPP['app'] is '{site.app}', but there is no module '{error.name}'.",
             "Give the App's module as an import path: `app:app` is `app` in app.py, next to manage.py.",
         ) from None
-    found = getattr(module, site.variable, None)
-    if not isinstance(found, App):
+    app = getattr(module, site.variable, None)
+    if not isinstance(app, App):
         apps = [name for name, value in vars(module).items() if isinstance(value, App)]
         raise ProjectError(
             f"MLAPP['app'] is '{site.app}', but {site.module} has no App '{site.variable}'."
             f"{suggest_nearest(site.variable, apps)}",
             f"It has: {', '.join(apps) or 'none'}.",
         )
-    return found
+    return app
 
 
 def find_app_file(site: SiteSettings) -> Path | None:

@@ -12,6 +12,6 @@ from mlapp.embed.answers import PATHS
 
 app_name = "mlapp"
 urlpatterns = [
-    path(place[1:], answer_path, {"path": place}, name=place.strip("/"))
-    for place in sorted(PATHS, reverse=True)  # `reverse` uses the last path of a name: the one without a slash
+    path(model_path[1:], answer_path, {"path": model_path}, name=model_path.strip("/"))
+    for model_path in sorted(PATHS, reverse=True)  # `reverse` uses the last path of a name: the one without a slash
 ]

@@ -17,7 +17,7 @@ from mlapp.serving.web.problems import HttpError
 
 @csrf_exempt  # API clients send no token, and the model's site reads no cookie
 def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
-    """The answer of the model's `path`, such as `/predict`."""
+    """The response of the model's `path`, such as `/predict`."""
     answer = open_model_site().answer_request(read_environ(request.META, path, _find_django_view_reader(request)))
     headers = dict(answer.list_headers())
     if answer.stream is None:
@@ -30,7 +30,7 @@ def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
 
 
 def _find_django_view_reader(request: HttpRequest) -> Callable[[int], bytes] | None:
-    """Reads the body. None for a chunked body under WSGI, which Django treats as empty; the web server reads it."""
+    """The function that reads the body; None for a chunked body under WSGI, which Django treats as empty."""
     has_length = bool(request.META.get("CONTENT_LENGTH"))
     if isinstance(request, WSGIRequest) and not has_length:
         return None
@@ -45,7 +45,7 @@ def _find_django_view_reader(request: HttpRequest) -> Callable[[int], bytes] | N
 
 
 async def _iterate_django_view_body(body: StreamBody) -> AsyncGenerator[bytes, None]:
-    """The parts of a body for ASGI, which threads wait for."""
+    """The parts of a body for ASGI. A thread waits for each part."""
     try:
         while (part := await asyncio.to_thread(next, body, None)) is not None:
             yield part

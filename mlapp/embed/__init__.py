@@ -1,1 +1,1 @@
-"""A model inside another program: shared code of the WSGI application, the Flask blueprint and the Django app."""
+"""A model inside another program: shared by the WSGI application, the Flask blueprint and the Django app."""

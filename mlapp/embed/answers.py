@@ -29,11 +29,11 @@ from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 
 log = logging.getLogger("mlapp.serving")
-EVENTS = b"text/event-stream"
-LONGEST_LENGTH = 18
+EVENT_STREAM = b"text/event-stream"
+MAX_LENGTH_DIGITS = 18
 """Maximum digits of a content-length that is parsed."""
-OPEN = ("/livez", "/readyz", "/health")
-"""Paths that need no API key, because probes send none."""
+KEYLESS_PATHS = ("/livez", "/readyz", "/health")
+"""Paths without an API key, because probes send none."""
 PATHS = {
     "/predict": "POST",
     "/predict/": "POST",
@@ -79,11 +79,11 @@ class Answer:
 
     def list_headers(self) -> list[tuple[str, str]]:
         """All headers as strings, with the content length if it is known."""
-        found = [("content-type", self.media.decode("latin-1"))]
-        found += [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
+        headers = [("content-type", self.media.decode("latin-1"))]
+        headers += [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
         if self.stream is None:
-            found.append(("content-length", str(len(self.body))))
-        return [(name, value) for name, value in found if name != "connection"]  # set by the web server (PEP 3333)
+            headers.append(("content-length", str(len(self.body))))
+        return [(name, value) for name, value in headers if name != "connection"]  # PEP 3333: the web server sets it
 
     def iterate_body(self) -> StreamBody:
         """The body and the stream after it. `close` ends the stream, even before the first item was read."""
@@ -122,7 +122,7 @@ class ModelSite:
 
     def answer_request(self, request: WebRequest) -> Answer:
         """The response to a request. Never raises: errors become responses, too."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         metrics = self.host.state.metrics
         identity = choose_request_id(request.headers)
         metrics.begin_request()
@@ -130,7 +130,7 @@ class ModelSite:
         try:
             try:
                 answer = self._find_answer(request, identity)
-            except Exception as error:  # also a bug: the site must get an answer, not an error
+            except Exception as error:  # including bugs: the site must get a response, not an exception
                 answer = _make_problem_answer(make_http_error(error))
             answer.headers = [
                 *answer.headers,
@@ -140,21 +140,21 @@ class ModelSite:
             status = answer.status
         finally:
             handler = request.path if request.path in PATHS else "other"
-            metrics.end_request(request.method, handler, status, time.perf_counter() - started)
+            metrics.end_request(request.method, handler, status, time.perf_counter() - start)
         return answer
 
     def _find_answer(self, request: WebRequest, identity: bytes) -> Answer:
         if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
             response = self._cors.preflight_response(request.headers)
-            allowances = [(name, value) for name, value in response.headers if not name.startswith(b"content-")]
-            return Answer(response.status, response.body, headers=allowances)
-        if request.path not in OPEN and not request.is_trusted:
+            headers = [(name, value) for name, value in response.headers if not name.startswith(b"content-")]
+            return Answer(response.status, response.body, headers=headers)
+        if request.path not in KEYLESS_PATHS and not request.is_trusted:
             self._keys.check_key(request.headers)
-        allowed = PATHS.get(request.path)
-        if allowed is None:
+        method = PATHS.get(request.path)
+        if method is None:
             raise HttpError(404, f"There is no {request.path:.200}. POST to /predict; GET /model describes the model.")
-        if request.method not in (allowed, "HEAD" if allowed == "GET" else allowed):
-            raise HttpError(405, f"{request.path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
+        if request.method not in (method, "HEAD" if method == "GET" else method):
+            raise HttpError(405, f"{request.path:.200} takes {method}.", headers=[(b"allow", method.encode())])
         if request.path == "/livez":
             return Answer(200, b'{"status":"ok"}')
         if request.path == "/metrics":
@@ -166,7 +166,7 @@ class ModelSite:
             raise HttpError(503, f"The model cannot be loaded: {error.what}") from None
         if request.path == "/feedback":
             return self._answer_feedback(endpoint, request)
-        if allowed == "POST":
+        if method == "POST":
             return self._answer_prediction(endpoint, request, identity)
         return self._answer_get(endpoint, request.path)
 
@@ -195,14 +195,14 @@ class ModelSite:
         body = self._read_body(request)
         try:
             truths = Truths(place, rules, endpoint.current.baseline)
-            checked = truths.check(decode_json(body))
-            accepted = truths.write(checked)
+            valid_truths = truths.check(decode_json(body))
+            count = truths.write(valid_truths)
         except (StoreError, MissingExtraError) as error:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         finally:
             self._count_answer_bytes(-len(body))
-        return Answer(200, encode_json(truths.describe_accepted(accepted, checked)))
+        return Answer(200, encode_json(truths.describe_accepted(count, valid_truths)))
 
     def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
         settings = self.host.settings
@@ -212,15 +212,15 @@ class ModelSite:
             encoding = request.headers.get(b"content-encoding", b"").strip().lower()
             if encoding:
                 body = decompress_body(body, encoding, settings.max_body)
-            loaded = endpoint.current
+            served_model = endpoint.current
             media = parse_media_type(request.headers.get(b"content-type", b""))
-            part: Part = decode_in_process(loaded.codec, decode_body, body, budget, media, settings.max_body)
+            part: Part = decode_in_process(served_model.codec, decode_body, body, budget, media, settings.max_body)
             part.id = identity
-            if loaded.is_stream:
-                items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
-                return self._answer_stream(items, request, budget, loaded.tail, is_unionml=part.is_unionml)
-            predictions = self.host.predict_part(endpoint, loaded, part, budget)
-            return Answer(200, encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml))
+            if served_model.is_stream:
+                items = endpoint.streams.stream_items(served_model, part, budget.timeout, encode_json)
+                return self._answer_stream(items, request, budget, served_model.tail, is_unionml=part.is_unionml)
+            predictions = self.host.predict_part(endpoint, served_model, part, budget)
+            return Answer(200, encode_answer(predictions, served_model.tail, is_unionml=part.is_unionml))
         finally:
             self._count_answer_bytes(-len(body))
 
@@ -228,31 +228,31 @@ class ModelSite:
         self, items: Any, request: WebRequest, budget: Budget, tail: bytes, *, is_unionml: bool
     ) -> Answer:
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
-            found = self.host.state.loop.run(streams.collect_stream(items, self.host.settings.max_body, budget))
-            return Answer(200, encode_answer(found, tail, is_unionml=is_unionml))
+            predictions = self.host.state.loop.run(streams.collect_stream(items, self.host.settings.max_body, budget))
+            return Answer(200, encode_answer(predictions, tail, is_unionml=is_unionml))
         events = self.host.state.loop.iterate(streams.encode_stream_events(items))
         first = next(events)  # a stream that fails immediately becomes a problem response
-        return Answer(200, first, EVENTS, [(b"cache-control", b"no-cache")], events)
+        return Answer(200, first, EVENT_STREAM, [(b"cache-control", b"no-cache")], events)
 
     def _read_body(self, request: WebRequest) -> bytes:
-        """The whole body, counted in the intake.
+        """The whole body. Its bytes count against the limit `serve.max_bodies`.
 
         Raises:
             HttpError: 400 if it ends early; 413 if it is too large; 503 if the process holds too many bodies.
         """
         limit = self.host.settings.max_body
-        told = request.headers.get(b"content-length", b"")
-        length = int(told) if told.isdigit() and len(told) <= LONGEST_LENGTH else None
+        length_text = request.headers.get(b"content-length", b"")
+        length = int(length_text) if length_text.isdigit() and len(length_text) <= MAX_LENGTH_DIGITS else None
         if length is not None and length > limit:
             raise too_large_body_error(limit)
-        most = limit + 1 if length is None else length
+        max_size = limit + 1 if length is None else length
         parts, size = [], 0
-        while size < most:
-            piece = request.read(most - size)
-            if not piece:
+        while size < max_size:
+            chunk = request.read(max_size - size)
+            if not chunk:
                 break
-            parts.append(piece)
-            size += len(piece)
+            parts.append(chunk)
+            size += len(chunk)
         if size > limit:
             raise too_large_body_error(limit)
         if length is not None and size < length:

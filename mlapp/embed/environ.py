@@ -31,7 +31,7 @@ def read_environ(
 
 
 def _find_environ_reader(environ: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Callable[[int], bytes]:
-    """A reader of the body. Without a content length, it reads to the end only if the web server marks the end."""
+    """The function that reads the body. Without a content length, it reads only if the web server marks the end."""
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     has_end = b"content-length" in headers or b"transfer-encoding" in headers or environ.get("wsgi.input_terminated")
     return read if has_end else lambda size: b""

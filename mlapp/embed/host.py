@@ -60,7 +60,7 @@ def check_follow(model: str | int | TrainedModel, settings: Serve) -> None:
 
 @dataclass
 class ProcessState:
-    """State of a host in one process. Its locks use the current `threading.Lock`, because gevent replaces it late."""
+    """State of a host in one process. It looks up `threading.Lock` late, because gevent replaces it at run time."""
 
     metrics: ThreadMetrics
     intake: Intake
@@ -135,10 +135,10 @@ class ModelHost:
             UsageError: no such version or alias. ModelError, StoreError: the model cannot be loaded.
         """
         if self._loaded is None:
-            # In a thread that ends, and with it the threads that OpenMP keeps for each thread that used it. If the main
-            # thread had some, its first parallel loop in a forked child would wait for them forever.
-            with ThreadPoolExecutor(1) as thread:
-                self._loaded = thread.submit(
+            # Load in a temporary thread: the threads that OpenMP keeps for each calling thread end with it. If the main
+            # thread had such threads, its first parallel loop in a forked child would wait for them forever.
+            with ThreadPoolExecutor(1) as pool:
+                self._loaded = pool.submit(
                     load_served_model, self.app, self._model, self._store, self.settings
                 ).result()
 
@@ -172,13 +172,13 @@ class ModelHost:
 
     def _start_host_endpoint(self, state: ProcessState) -> Endpoint:
         self.load_model()
-        loaded, self._loaded = self._loaded, None  # the endpoint replaces it when the alias moves
-        assert loaded is not None
-        state.metrics.models.clear()  # left by a failed attempt
-        endpoint = Endpoint(self.app, loaded, self.settings, state.metrics)
+        served_model, self._loaded = self._loaded, None  # the endpoint replaces it when the alias moves
+        assert served_model is not None
+        state.metrics.models.clear()  # a failed attempt may have left entries
+        endpoint = Endpoint(self.app, served_model, self.settings, state.metrics)
         try:
             state.loop.run(endpoint.start_model())
-        except Exception:  # whatever failed, the next attempt starts a new endpoint
+        except Exception:  # of any kind: the next attempt starts a new endpoint
             state.loop.run(endpoint.close_endpoint())
             raise
         state.recorder = make_recorder(
@@ -195,7 +195,7 @@ class ModelHost:
 
     @cached_property
     def place(self) -> Place | None:
-        """The place for monitoring data; None for a model that is not stored, or if there is no suitable place."""
+        """The place for monitoring data; None if the model is not in a store, or no place is suitable."""
         if isinstance(self._model, TrainedModel):
             return None
         store = self.app.store() if self._store is None else self._store
@@ -206,67 +206,69 @@ class ModelHost:
 
         Raises:
             InputError: the inputs do not fit the schema. UserCodeError: the app's code raised.
-            TimeoutError: the model was not free within `serve.timeout`. MlappError: the model cannot be loaded.
+            TimeoutError: the model was busy for longer than `serve.timeout`. MlappError: the model cannot be loaded.
         """
         endpoint = self.open_endpoint()
-        loaded = endpoint.current
+        served_model = endpoint.current
         budget = Budget(self.settings, self.settings.timeout)
-        part = loaded.codec.accept_inputs([inputs] if _is_record(inputs) else inputs)
+        part = served_model.codec.accept_inputs([inputs] if _is_record(inputs) else inputs)
         try:
-            if loaded.is_stream:
-                items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
-                found = self.state.loop.run(streams.collect_stream(items, self.settings.max_body, budget))
-                return [json.loads(item) for item in found]
-            return self.predict_part(endpoint, loaded, part, budget)
+            if served_model.is_stream:
+                items = endpoint.streams.stream_items(served_model, part, budget.timeout, encode_json)
+                lines = self.state.loop.run(streams.collect_stream(items, self.settings.max_body, budget))
+                return [json.loads(item) for item in lines]
+            return self.predict_part(endpoint, served_model, part, budget)
         except HttpError as error:
             raise TimeoutError(error.detail) from error
 
-    def predict_part(self, endpoint: Endpoint, loaded: ServedModel, part: Part, budget: Budget) -> list[Any]:
+    def predict_part(self, endpoint: Endpoint, served_model: ServedModel, part: Part, budget: Budget) -> list[Any]:
         """The predictions for one request's features, one entry per row.
 
         As in the server, only one thread at a time runs a sync predictor; an `async def` predictor runs in a loop.
 
         Raises:
-            HttpError: 504 if the predictor is not free in time. MlappError: the app's code failed.
+            HttpError: 504 if the predictor is busy for too long. MlappError: the app's code failed.
         """
-        if loaded.is_async:
-            predictions: list[Any] = self.state.loop.run(endpoint.predict_part(part, budget.remaining, loaded))
+        if served_model.is_async:
+            predictions: list[Any] = self.state.loop.run(endpoint.predict_part(part, budget.remaining, served_model))
             return predictions
         state, metrics = self.state, endpoint.metrics
-        arrived = time.perf_counter()
+        arrival = time.perf_counter()
         if not state.calling.acquire(timeout=budget.remaining):
             metrics.expired.inc()
             raise budget.expired_error()
         try:
-            started = time.perf_counter()
-            rows, features, found = predict_batch(loaded, [part], part.rows)
-            seconds = time.perf_counter() - started
+            start = time.perf_counter()
+            rows, features, raw_predictions = predict_batch(served_model, [part], part.rows)
+            seconds = time.perf_counter() - start
             if state.recorder is not None:
-                state.recorder.add(loaded, (part,), [rows], part.rows, seconds)
-        except Exception:  # every failure counts
+                state.recorder.add(served_model, (part,), [rows], part.rows, seconds)
+        except Exception:  # of any kind: count it
             metrics.failed.inc()
             raise
         finally:
             state.calling.release()
-        state.metrics.note_call(metrics, part.rows, started - arrived, seconds)
-        if loaded.predictor.pipeline.callbacks:
-            self._run_host_callbacks(endpoint, loaded, features, found)
+        state.metrics.note_call(metrics, part.rows, start - arrival, seconds)
+        if served_model.predictor.pipeline.callbacks:
+            self._run_host_callbacks(endpoint, served_model, features, raw_predictions)
         return rows
 
-    def _run_host_callbacks(self, endpoint: Endpoint, loaded: ServedModel, features: Any, predictions: Any) -> None:
+    def _run_host_callbacks(
+        self, endpoint: Endpoint, served_model: ServedModel, features: Any, predictions: Any
+    ) -> None:
         """Run on_predict in a thread, so that the client does not wait for it."""
         state = self.state
         with state.loading:
             if state.callbacks is None:
                 state.callbacks = ThreadPoolExecutor(1, thread_name_prefix="on_predict")
 
-        def run() -> None:
-            if not loaded.predictor.run_on_predict(features, predictions):
+        def run_on_predict() -> None:
+            if not served_model.predictor.run_on_predict(features, predictions):
                 endpoint.metrics.callback_failed.inc()
 
-        state.callbacks.submit(run)
+        state.callbacks.submit(run_on_predict)
 
 
 def _is_record(inputs: Any) -> bool:
-    """Whether inputs are one record rather than columns; a list of one record has a faster decoder."""
+    """Whether inputs are one record rather than columns. A list of one record has a faster decoder."""
     return type(inputs) is dict and not any(isinstance(value, (list, tuple)) for value in inputs.values())

@@ -1,4 +1,4 @@
-"""An event loop in its own thread, for what the server does in its loop: async predictors, streams, warm-up."""
+"""An event loop in its own thread, for async predictors, streams and the warm-up, as in the server's loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop that other threads send work to. It starts immediately and ends with the process."""
+    """An event loop for work from other threads. It starts immediately and ends with the process."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()

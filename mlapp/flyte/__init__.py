@@ -46,9 +46,9 @@ def open_flyte_engine(project: Project) -> Engine:
         MissingExtraError: flytekit is not installed. ConfigError: FLYTECTL_CONFIG names no file.
     """
     require_flytekit()
-    named = os.environ.get("FLYTECTL_CONFIG")
-    if named and not os.path.exists(named):  # flytekit would print a warning when it is imported
-        raise ConfigError(f"FLYTECTL_CONFIG names {named}, which does not exist.", "Correct it, or unset it.")
+    config_file = os.environ.get("FLYTECTL_CONFIG")
+    if config_file and not os.path.exists(config_file):  # flytekit would print a warning when it is imported
+        raise ConfigError(f"FLYTECTL_CONFIG names {config_file}, which does not exist.", "Correct it, or unset it.")
     from mlapp.flyte.engine import FlytekitEngine
 
     _keep_flyte_interrupt_handler()
@@ -57,7 +57,7 @@ def open_flyte_engine(project: Project) -> Engine:
 
 
 def _keep_flyte_interrupt_handler() -> None:
-    """Restore Python's default Ctrl-C handler, because flytekit's, installed on import, exits silently."""
+    """Restore Python's Ctrl-C handler: flytekit's, which it installs when it is imported, exits silently."""
     handler = signal.getsignal(signal.SIGINT)
     is_flytekits = getattr(handler, "__module__", "").startswith("flytekit")
     if is_flytekits and threading.current_thread() is threading.main_thread():
@@ -74,13 +74,13 @@ def _remove_flyte_temporary_folders() -> None:
 
 
 def require_flytekit() -> None:
-    """Raise MissingExtraError if flytekit is not installed, and MlappError if it cannot be."""
+    """Raise MissingExtraError if flytekit is not installed, or MlappError if this Python cannot have it."""
     if importlib.util.find_spec("flytekit") is not None:
         return
     if sys.version_info >= (3, 13):
-        here = "{}.{}".format(*sys.version_info)
+        python_version = "{}.{}".format(*sys.version_info)
         raise MlappError(
-            f"flytekit needs a Python before 3.13, and this is {here}.",
+            f"flytekit needs a Python before 3.13, and this is {python_version}.",
             "Create the project's environment with Python 3.12, and install mlapp-kit[flyte] in it.",
         )
     raise MissingExtraError("Flyte", "flyte")

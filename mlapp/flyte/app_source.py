@@ -18,7 +18,7 @@ from mlapp.project import Project
 
 @dataclass(frozen=True)
 class Source:
-    """An app, the folder of its project, and its place in that folder, such as `app.py:digits`.
+    """An app, the folder of its project, and its location in that folder (`place`), such as `app.py:digits`.
 
     `environment` is the key of `environments:` with the settings to use, here and in the tasks. `size` is the size of
     the latest version's data, rows × columns, if known.

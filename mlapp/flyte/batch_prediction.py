@@ -1,4 +1,4 @@
-"""Predictions for the data that the reader gives, as a task writes them. Independent of Flyte."""
+"""Predictions on the reader's data, which a task writes to a file. Independent of Flyte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlapp.store import ModelVersion
 
 
 def run_predict_step(pipeline: Pipeline, bound: Bound, version: ModelVersion, out: Path) -> None:
-    """Write predictions for the reader's data as a Parquet file: the column `prediction`, or the predictor's own."""
+    """Write predictions on the reader's data as Parquet: the column `prediction`, or the predictor's own columns."""
     predictor = prediction.load_predictor(pipeline, version)
     values = _choose_batch_values(pipeline, bound)
     features = training.read_features(pipeline, values, trained_with=predictor.parameters)
@@ -25,9 +25,9 @@ def run_predict_step(pipeline: Pipeline, bound: Bound, version: ModelVersion, ou
 def _choose_batch_values(pipeline: Pipeline, bound: Bound) -> dict[str, Any]:
     """The values that differ from the defaults, by full name, because Flyte also passes defaults."""
     defaults = {parameter.full_name: parameter.default for parameter in list_parameters(pipeline.stages.values())}
-    given = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
+    all_values = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
     return {
         name: value
-        for name, value in given.items()
+        for name, value in all_values.items()
         if to_json_value(value) != to_json_value(defaults.get(name, REQUIRED))
     }

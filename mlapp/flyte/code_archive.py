@@ -14,7 +14,7 @@ from mlapp.config import Settings
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 
-NOT_DATA = (".py", ".pyc", ".md")
+EXCLUDED_SUFFIXES = (".py", ".pyc", ".md")
 
 
 def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
@@ -25,13 +25,13 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
     """
     root = project.root
     hasher = hashlib.sha256()
-    packed = io.BytesIO()
+    archive = io.BytesIO()
     with (
-        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
+        gzip.GzipFile(fileobj=archive, mode="wb", mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w|") as tar,
     ):
-        needed = (project.location.file.relative_to(root), Path(config.FILE))
-        for path in _list_archived_files(root, project.settings, warn, needed):
+        required = (project.location.file.relative_to(root), Path(config.FILE))
+        for path in _list_archived_files(root, project.settings, warn, required):
             member = tar.gettarinfo(str(root / path), path.as_posix())
             member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
             hasher.update(f"{path.as_posix()}\0{member.mode}\0{member.linkname}\0".encode())
@@ -41,18 +41,18 @@ def archive_code(project: Project, warn: Reporter) -> tuple[bytes, str]:
                 tar.addfile(member, io.BytesIO(content))
             else:
                 tar.addfile(member)
-    return packed.getvalue(), hasher.hexdigest()
+    return archive.getvalue(), hasher.hexdigest()
 
 
 def digest_archive_data(root: Path, settings: Settings) -> str:
-    """SHA-256 of the non-code files in the archive, which a cached reader can read.
+    """SHA-256 of the data files in the archive, which a cached reader can read.
 
     Python files are excluded, because a task's cache depends on the functions that it runs
     (`mlapp.flyte.code_fingerprint`). Markdown is excluded too.
     """
     hasher = hashlib.sha256()
     for path in _list_archived_files(root, settings, lambda text: None):
-        if path.suffix not in NOT_DATA and (root / path).is_file():
+        if path.suffix not in EXCLUDED_SUFFIXES and (root / path).is_file():
             hasher.update(f"{path.as_posix()}\0{(root / path).stat().st_size}\0".encode())
             with (root / path).open("rb") as file:
                 while chunk := file.read(1 << 20):

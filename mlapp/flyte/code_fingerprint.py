@@ -1,4 +1,4 @@
-"""Fingerprints of a result's dependencies: a function with everything that it calls, and a whole registration."""
+"""Fingerprints of code: of functions with everything that they call, and of a whole registration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import msgspec
 from mlapp import distribution
 from mlapp.provenance import GitState, read_installed_versions
 
-SIMPLE = (str, bytes, int, float, bool, type(None))
-TEXTUAL = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
-"""Modules of types that their text form describes completely."""
+PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
+TEXT_MODULES = ("datetime", "decimal", "enum", "fractions", "pathlib", "re", "uuid")
+"""Modules of types whose text form describes a value completely."""
 
 
 def compute_code_cache_version(functions: Iterable[Callable[..., Any]], root: Path, declared: Any = None) -> str:
-    """The cache version of a task. It changes with the source of its functions, with the source of everything that
-    they call in the project, and with the values that they use from its modules.
+    """The cache version of a task. It changes with the source of its functions and of everything that they call in the
+    project, and with the values that they use from its modules.
 
     Comments, layout and decorator options are ignored. Libraries other than mlapp are ignored too: the image identifies
     their versions.
@@ -102,7 +102,7 @@ class _SourceWalk:
         ):
             self.add_value(type(value))
             for attribute in vars(value).values():
-                if isinstance(attribute, (*SIMPLE, list, tuple, dict, types.FunctionType)):
+                if isinstance(attribute, (*PLAIN_TYPES, list, tuple, dict, types.FunctionType)):
                     self.add_value(attribute)
 
     def _add_fingerprint_function(self, function: types.FunctionType) -> None:
@@ -117,11 +117,11 @@ class _SourceWalk:
         modules: list[Any] = []
         for name in _iterate_fingerprinted_names(function.__code__):
             if name in function.__globals__:
-                found = [function.__globals__[name]]
-            else:  # perhaps a module that the function imports when it is called, or `b` of a module `a`, in `a.b.f(x)`
+                values = [function.__globals__[name]]
+            else:  # a module that the function imports when called, or `b` of a module `a` in `a.b.f(x)`
                 self._add_fingerprint_import(name, Path(function.__code__.co_filename).parent)
-                found = [getattr(module, name, None) for module in modules]
-            for value in found:
+                values = [getattr(module, name, None) for module in modules]
+            for value in values:
                 if isinstance(value, types.ModuleType) and self._is_own_code(_find_fingerprinted_module(value)):
                     modules.append(value)
                 self.add_value(value)
@@ -151,8 +151,8 @@ class _SourceWalk:
         parts = name.split(".")
         for base in dict.fromkeys((start.resolve(), self._root)):
             for length in range(1, len(parts) + 1):
-                place = base.joinpath(*parts[:length])
-                for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+                path = base.joinpath(*parts[:length])
+                for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
                     if file.is_file():
                         self._add_fingerprint_file(str(file))
 
@@ -175,7 +175,7 @@ def _iterate_fingerprinted_names(code: types.CodeType) -> Iterable[str]:
 
 def _is_fingerprint_constant(value: Any) -> bool:
     kinds = () if isinstance(value, type) else type(value).__mro__[:-1]
-    return isinstance(value, SIMPLE) or any(kind.__module__ in TEXTUAL for kind in kinds)
+    return isinstance(value, PLAIN_TYPES) or any(kind.__module__ in TEXT_MODULES for kind in kinds)
 
 
 def _find_fingerprinted_module(module: types.ModuleType) -> str | None:
@@ -184,9 +184,11 @@ def _find_fingerprinted_module(module: types.ModuleType) -> str | None:
 
 
 def _read_fingerprinted_source(value: Any) -> bytes:
-    """The source without comments, layout and decorators, as far as it is available."""
+    """The source without comments, layout and decorators; the bytecode if there is no source."""
     try:
-        text = textwrap.dedent(inspect.getsource(getattr(value, "__code__", value)))  # not a wrapped function's
+        text = textwrap.dedent(
+            inspect.getsource(getattr(value, "__code__", value))
+        )  # not the source of a wrapped function
         tree = ast.parse(text)
     except (OSError, TypeError, SyntaxError):
         code = getattr(value, "__code__", None)

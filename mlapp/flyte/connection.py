@@ -14,11 +14,11 @@ from mlapp.config import Flyte
 from mlapp.errors import ConfigError, MlappError
 from mlapp.flyte.errors import FlyteError, UnreachableError
 
-DEADLINE = 30.0
+CALL_TIMEOUT = 30.0
 """Timeout of one call in seconds."""
 
 TOO_LARGE = ("larger than max", "exceeds platform configured threshold")
-"""gRPC's and flyteadmin's messages for what is above a limit. Other exhausted resources are there again later."""
+"""Messages of gRPC and flyteadmin about an exceeded size limit. Other exhausted resources become free again."""
 
 
 def find_flyte_connection_config() -> str:
@@ -27,13 +27,14 @@ def find_flyte_connection_config() -> str:
 
 
 class _ChannelOptions(list[tuple[str, Any]]):
-    """Options of a gRPC channel that replace those of flytekit, which adds them after its own: of two options with the
-    same name, gRPC uses the first.
+    """Options of a gRPC channel that replace flytekit's options with the same names.
+
+    flytekit appends them to its own options, and gRPC uses the first of two options with the same name.
     """
 
-    def __radd__(self, before: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        own = dict(self)
-        return [*((name, value) for name, value in before if name not in own), *self]
+    def __radd__(self, flytekit_options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        own_names = {name for name, _ in self}
+        return [*((name, value) for name, value in flytekit_options if name not in own_names), *self]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Connection:
                 "There is no configuration for Flyte.",
                 "Write ~/.flyte/config.yaml (flytectl config init --host=YOUR.FLYTE), or set FLYTECTL_CONFIG.",
             )
-        # flytekit retries every failed call three times without delay; we retry with delay, and only if it can help.
+        # flytekit would retry each failed call three times at once. mlapp retries with delay, and only if it can help.
         return config.with_params(platform=dataclasses.replace(config.platform, rpc_retries=0))
 
     @property
@@ -74,7 +75,7 @@ class Connection:
 
     @cached_property
     def client(self) -> Any:
-        """flytekit's client; connects on the first call."""
+        """flytekit's client. Connects on the first call."""
         from flytekit.clients.friendly import SynchronousFlyteClient
 
         # Without calls, such as during an image build, flytekit pings every 30 s, and flyteadmin responds with GOAWAY.
@@ -95,7 +96,7 @@ class Connection:
         """
         from flytekit.clients.grpc_utils.deadline_interceptor import scoped_grpc_deadline
 
-        with self.translate_errors(), scoped_grpc_deadline(DEADLINE):
+        with self.translate_errors(), scoped_grpc_deadline(CALL_TIMEOUT):
             return function(*args, **named)
 
     @contextmanager
@@ -105,14 +106,14 @@ class Connection:
             yield
         except MlappError:
             raise
-        except Exception as error:  # the known one can be any cause in the chain; others are raised unchanged
-            told = self._translate_connection_error(error)
-            if told is None:
+        except Exception as error:  # a known error can be any cause in the chain; others are raised unchanged
+            translation = self._translate_connection_error(error)
+            if translation is None:
                 raise
-            raise told from error
+            raise translation from error
 
     def check_project(self) -> None:
-        """Check that the project and domain exist: for an unknown project, Flyte lists nothing and refuses nothing.
+        """Check that the project and domain exist: for an unknown project, Flyte returns empty lists instead of errors.
 
         Raises:
             FlyteError: Flyte has no such project, or the project has no such domain.
@@ -121,8 +122,8 @@ class Connection:
         from flytekit.clients.raw import RawSynchronousFlyteClient
 
         request = project_pb2.ProjectListRequest(limit=1, filters=f"eq(identifier,{self.settings.project})")
-        answer: Any = self.call_client(RawSynchronousFlyteClient.list_projects, self.client, request)
-        domains = answer.projects[0].domains if answer.projects else ()
+        response: Any = self.call_client(RawSynchronousFlyteClient.list_projects, self.client, request)
+        domains = response.projects[0].domains if response.projects else ()
         if self.settings.domain not in {domain.id for domain in domains}:
             raise self.missing_project_error()
 
@@ -141,33 +142,36 @@ class Connection:
         from flytekit.exceptions.system import FlyteSystemException
 
         chain = list(_iterate_connection_causes(error))
-        rpc = next((found for found in chain if isinstance(found, grpc.RpcError) and hasattr(found, "code")), None)
+        rpc = next((cause for cause in chain if isinstance(cause, grpc.RpcError) and hasattr(cause, "code")), None)
         code = rpc.code() if rpc is not None else None
         details = (rpc.details() or "") if rpc is not None else ""
-        unknown = ("are registered", "is unrecognized by system")  # flyteadmin's messages for a project, a domain
-        if any(words in details for words in unknown) or ("project" in details and "not found" in details):
+        project_messages = (
+            "are registered",
+            "is unrecognized by system",
+        )  # flyteadmin's messages for a project, a domain
+        if any(text in details for text in project_messages) or ("project" in details and "not found" in details):
             return self.missing_project_error()
         status = grpc.StatusCode
         if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED) or any(
-            _is_connection_login_error(found) for found in chain
+            _is_connection_login_error(cause) for cause in chain
         ):
             return FlyteError(
                 f"Flyte at {self.endpoint} rejects the login: {details or 'the login has expired'}.",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",
             )
-        if code == status.RESOURCE_EXHAUSTED and any(words in details for words in TOO_LARGE):
+        if code == status.RESOURCE_EXHAUSTED and any(text in details for text in TOO_LARGE):
             return FlyteError(
                 f"Flyte at {self.endpoint} rejects a message that is too large: {details}",
                 "All parameters and trials are sent in one message: make them shorter, and pass data by its path or "
                 "URL.",
             )
-        unavailable = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
-        cut = ("RST_STREAM", "Stream removed", "GOAWAY")  # messages after a proxy drops a connection
+        unavailable_codes = (status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED)
+        reset_messages = ("RST_STREAM", "Stream removed", "GOAWAY")  # messages after a proxy drops a connection
         if (
-            code in unavailable
-            or any(text in details for text in cut)
+            code in unavailable_codes
+            or any(text in details for text in reset_messages)
             or any(
-                isinstance(found, (user.FlyteTimeout, requests.ConnectionError, requests.Timeout)) for found in chain
+                isinstance(cause, (user.FlyteTimeout, requests.ConnectionError, requests.Timeout)) for cause in chain
             )
         ):
             return UnreachableError(
@@ -175,7 +179,7 @@ class Connection:
                 f"Check the endpoint in {find_flyte_connection_config()}, `insecure: true` if it has no TLS, and the "
                 "network.",
             )
-        if code is None and any(isinstance(found, FlyteSystemException) for found in chain):
+        if code is None and any(isinstance(cause, FlyteSystemException) for cause in chain):
             return FlyteError(  # the error is not from Flyte: getting a token failed
                 f"Flyte at {self.endpoint} rejects the login, and logging in again failed: {chain[-1]}",
                 "Log in again (flytectl get projects opens the browser), or renew the client secret or token command.",

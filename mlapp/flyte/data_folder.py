@@ -33,12 +33,12 @@ KINDS = {
     ("builtins", "list"): "list",
     ("builtins", "dict"): "dict",
 }
-"""Package and name of a type → the kind of its `Part`."""
+"""By package and name of a type: the kind of its `Part`."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One value: its kind, its file, table details that the file cannot hold, or the parts of the value."""
+    """One value: its kind, and its file (with table details that the file cannot hold) or its parts."""
 
     kind: str
     file: str | None = None
@@ -73,8 +73,8 @@ def write_folder_values(folder: Path, values: Mapping[str, Any], identity: Ident
         DataError: a value has no format; the message names it.
     """
     parts = []
-    for at, (name, value) in enumerate(values.items()):
-        stem = name if PLAIN_NAME.fullmatch(name) else f"part{at}"
+    for number, (name, value) in enumerate(values.items()):
+        stem = name if PLAIN_NAME.fullmatch(name) else f"part{number}"
         parts.append(_write_folder_value(folder, stem, value, name, pickle))
     index = Dataset(identity, list(values), parts)
     (folder / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index)))
@@ -100,7 +100,7 @@ def open_folder_index(folder: Path) -> Dataset:
 
 
 def check_folder_annotation(stage: Stage) -> None:
-    """Check a stage's return annotation, as far as it determines the type of the value.
+    """Check the type in a stage's return annotation, if it has one.
 
     Raises:
         UsageError: the type has no format for transfer; the message names the function and the type.
@@ -114,7 +114,7 @@ def check_folder_annotation(stage: Stage) -> None:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 of names and contents: folders with the same data have the same hash, whichever run wrote them."""
+    """SHA-256 of names and contents. Folders with the same data have the same hash, whichever run wrote them."""
     hasher = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         hasher.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
@@ -160,8 +160,8 @@ def _write_folder_value(folder: Path, stem: str, value: Any, name: str, pickle: 
         items = list(value.values()) if kind == "dict" else list(value)
         if len(items) <= 16 and all(_find_folder_type_kind(type(item)) for item in items):
             parts = [
-                _write_folder_value(folder, f"{stem}.{at}", item, f"{name}[{at}]", pickle)
-                for at, item in enumerate(items)
+                _write_folder_value(folder, f"{stem}.{number}", item, f"{name}[{number}]", pickle)
+                for number, item in enumerate(items)
             ]
             return Part(kind, None, parts, list(map(str, value)) if kind == "dict" else [])
     elif value is None or isinstance(value, (str, int, float)):

@@ -14,8 +14,8 @@ STYLE = (
 
 def render_metrics_deck(app: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The metrics of each split as HTML, as `mlapp train` prints them."""
-    names = list(dict.fromkeys(name for found in metrics.values() for name in found))
-    rows = [[split, *(_format_deck_number(found.get(name)) for name in names)] for split, found in metrics.items()]
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [[split, *(_format_deck_number(values.get(name)) for name in names)] for split, values in metrics.items()]
     return f"{STYLE}<h2>{escape(app)}</h2>{_render_deck_table(['split', *names], rows)}"
 
 

@@ -40,8 +40,8 @@ from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
 from mlapp.tuning import list_searchable_spaces
 
-NOT_BUILT = "built-when-applied:new"
-"""The image in the documents of a dry run: flytekit takes no name without a tag."""
+PLACEHOLDER_IMAGE = "built-when-applied:new"
+"""The image in the documents of a dry run. flytekit requires a tag."""
 
 
 class FlytekitEngine(Engine):
@@ -64,8 +64,8 @@ class FlytekitEngine(Engine):
         return local_run.train_locally(self.source, parameters, self.project.store, progress=progress)
 
     def render_documents(self, image: str | None) -> list[dict[str, Any]]:
-        named = image or self.project.settings.flyte.image
-        return register.render_documents(self.project, named or NOT_BUILT)
+        known_image = image or self.project.settings.flyte.image
+        return register.render_documents(self.project, known_image or PLACEHOLDER_IMAGE)
 
     def build_image(self, tell: Reporter) -> str:
         if not self.project.settings.flyte.image:  # report errors before minutes of building
@@ -91,7 +91,7 @@ class FlytekitEngine(Engine):
         data_of: str | None = None,
         run_id: str | None = None,
     ) -> Run:
-        own = (
+        workflow_inputs = (
             get_task_graph(self.source).list_task_inputs("batch")
             if workflow == "predict"
             else get_task_graph(self.source).inputs
@@ -101,19 +101,21 @@ class FlytekitEngine(Engine):
                 **{space.name: space.example for space in list_searchable_spaces(self.source.app, parameters)},
                 **parameters,
             }
-        values = inputs.encode_inputs(own, parameters)
-        kinds = {input.name: input.kind for input in own}
+        values = inputs.encode_inputs(workflow_inputs, parameters)
+        kinds = {input.name: input.kind for input in workflow_inputs}
         if version is not None:
             values["model"] = _make_optional_folder_literal(self._upload_version_for_engine(version))
         if trials is not None:
             kinds["trials"] = list[str]
             values["trials"] = [
-                msgspec.json.encode(Trial(dict(given), trials.folds, trials.seed)).decode()
-                for given in trials.parameters
+                msgspec.json.encode(Trial(dict(trial_parameters), trials.folds, trials.seed)).decode()
+                for trial_parameters in trials.parameters
             ]
             data_of = trials.data_of
-        if data_of is not None and (follows := split_workflow(self.source, "tune" if trials else "train")):
-            register.register_workflow(self.connection, self.project, registration.version, follows)
+        if data_of is not None and (
+            split_workflow_of_data := split_workflow(self.source, "tune" if trials else "train")
+        ):
+            register.register_workflow(self.connection, self.project, registration.version, split_workflow_of_data)
             values[SPLITS] = run_outputs.fetch_run_output(self.connection, data_of, SPLITS)
             workflow = "tune_split" if trials else "train_split"
         if tuning is not None:
@@ -128,8 +130,8 @@ class FlytekitEngine(Engine):
         return runs.follow_run(self.connection, run, tell, say=say)
 
     def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
-        known = schedules.find_schedule(self.connection, self.project.name, schedule) if schedule else None
-        promote_if = known.promote_if if known else ""
+        state = schedules.find_schedule(self.connection, self.project.name, schedule) if schedule else None
+        promote_if = state.promote_if if state else ""
         return run_outputs.fetch_model(self.connection, run, self.project.store, self.project.name, promote_if)
 
     def fetch_predictions(self, run: str) -> Any:
@@ -151,10 +153,14 @@ class FlytekitEngine(Engine):
         return sorted({pod.reason for pod in pods.list_pods(run) if pod.reason != "Completed"} - {""}) if pods else []
 
     def list_runs(self, *, limit: int = 20, schedule: str | None = None) -> Sequence[Run]:
-        found = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)
-        if schedule and not found and schedules.find_schedule(self.connection, self.project.name, schedule) is None:
-            raise self._unknown_engine_schedule(schedule)
-        return found
+        recent_runs = runs.list_recent_runs(self.connection, self.project.name, limit=limit, schedule=schedule)
+        if (
+            schedule
+            and not recent_runs
+            and schedules.find_schedule(self.connection, self.project.name, schedule) is None
+        ):
+            raise self._make_unknown_schedule_error(schedule)
+        return recent_runs
 
     def read_run(self, run: str) -> Run:
         return runs.read_run(self.connection, run)
@@ -169,32 +175,32 @@ class FlytekitEngine(Engine):
         return self.read_run(runs.recover_run(self.connection, run))
 
     def list_schedules(self) -> Sequence[ScheduleState]:
-        found = schedules.list_schedule_states(self.connection, self.source)
-        if not any(state.version for state in found):
+        states = schedules.list_schedule_states(self.connection, self.source)
+        if not any(state.version for state in states):
             self.connection.check_project()
-        return found
+        return states
 
     def deployed_schedules(self) -> Sequence[ScheduleState]:
-        found = schedules.list_deployed_schedules(self.connection, self.project.name)
-        if not found:
+        states = schedules.list_deployed_schedules(self.connection, self.project.name)
+        if not states:
             self.connection.check_project()
-        return found
+        return states
 
     def switch_schedule(self, name: str, active: bool) -> ScheduleState:
         state = schedules.switch_schedule(self.connection, self.project.name, name, active)
         if state is None:
-            raise self._unknown_engine_schedule(name)
+            raise self._make_unknown_schedule_error(name)
         return state
 
     def list_versions(self) -> list[tuple[str, datetime]]:
-        found = schedules.list_schedule_versions(self.connection, f"{self.project.name}.train")
-        if not found:
+        versions = schedules.list_schedule_versions(self.connection, f"{self.project.name}.train")
+        if not versions:
             self.connection.check_project()
-        return found
+        return versions
 
     def active_version(self) -> str | None:
-        running = schedules.list_active_schedules(self.connection, self.project.name)
-        return next((str(plan.id.version) for plan in running.values()), None)
+        plans = schedules.list_active_schedules(self.connection, self.project.name)
+        return next((str(plan.id.version) for plan in plans.values()), None)
 
     def activate_version(self, version: str, tell: Reporter) -> list[str]:
         return schedules.move_schedules(self.connection, self.project.name, version, tell)
@@ -202,7 +208,7 @@ class FlytekitEngine(Engine):
     def deactivate_schedules(self) -> list[str]:
         return schedules.stop_schedules(self.connection, self.project.name)
 
-    def _unknown_engine_schedule(self, name: str) -> UsageError:
+    def _make_unknown_schedule_error(self, name: str) -> UsageError:
         """The error for an unknown schedule: it is not deployed, or, if the code can be imported, not declared."""
         deployed = [state.name for state in self.deployed_schedules()]
         try:
@@ -211,10 +217,10 @@ class FlytekitEngine(Engine):
             declared = []
         if name in declared:
             return UsageError(f"Schedule '{name}' is not on the cluster.", "Deploy it: mlapp deploy --target flyte.")
-        known = dict.fromkeys([*declared, *deployed])
+        names = dict.fromkeys([*declared, *deployed])
         return UsageError(
-            f"App '{self.project.name}' has no schedule '{name}'.{suggest_nearest(name, known)}",
-            f"It has: {', '.join(known) or 'none'}.",
+            f"App '{self.project.name}' has no schedule '{name}'.{suggest_nearest(name, names)}",
+            f"It has: {', '.join(names) or 'none'}.",
         )
 
     def _upload_version_for_engine(self, version: ModelVersion) -> Any:
@@ -234,10 +240,10 @@ class FlytekitEngine(Engine):
         return Literal(scalar=Scalar(blob=Blob(BlobMetadata(kind), url)))
 
 
-def _make_optional_folder_literal(given: Any) -> Any:
+def _make_optional_folder_literal(folder: Any) -> Any:
     """A folder's literal for an input of type `FlyteDirectory | None`."""
     from flytekit.models.literals import Literal, Scalar, Union
     from flytekit.models.types import LiteralType, TypeStructure
 
-    kind = LiteralType(blob=given.scalar.blob.metadata.type, structure=TypeStructure(tag="FlyteDirectory"))
-    return Literal(scalar=Scalar(union=Union(given, kind)))
+    kind = LiteralType(blob=folder.scalar.blob.metadata.type, structure=TypeStructure(tag="FlyteDirectory"))
+    return Literal(scalar=Scalar(union=Union(folder, kind)))

@@ -6,11 +6,11 @@ from mlapp.errors import MlappError
 
 
 class FlyteError(MlappError):
-    """Flyte refused, or something there failed."""
+    """Flyte refused a request, or failed."""
 
 
 class UnreachableError(FlyteError):
-    """Flyte does not answer; a later request may succeed."""
+    """Flyte does not answer. A later request may succeed."""
 
 
 class RunFailedError(FlyteError):

@@ -9,19 +9,19 @@ from mlapp.flyte.errors import RunFailedError
 from mlapp.flyte.interface import Run
 from mlapp.flyte.run_pods import find_pod_pull_error
 
-_DECLARES = {
+_STAGE_DECORATORS = {
     "read": "data_reader",
     "split": "data_splitter",
     "evaluate": "evaluator",
     "data": "data_reader",
     "batch": "predictor",
 }
-"""The stage that declares how a task runs, if it is not the trainer."""
-FRAME_OF_OURS = "The above exception was the direct cause of the following exception"
+"""The decorator that declares a task's options, if it is not the trainer's."""
+CAUSE_SEPARATOR = "The above exception was the direct cause of the following exception"
 STAGE_LINE = re.compile(r"\n\s*in task: (\w+)\s*$")
-"""The last line of a task's error, which names the failed step of a fused task."""
+"""The last line of a task's error. It names the failed step of a fused task."""
 STAGE_ERROR = "StageError: "
-"""Prefix of the message of an error that our task wrote."""
+"""Prefix of the message of an error that mlapp's task wrote."""
 MORE_MEMORY = "resources=Resources(memory='16Gi')"
 OUT_OF_MEMORY = "OOMKilled"
 KILLED = re.compile(r"exit(ed with)? code:? \(?(137|247)|signal: killed")
@@ -42,7 +42,9 @@ def explain_failure(run: Run) -> RunFailedError:
     stage = step.name if step else ""
     name = f"Task {stage}" if step else f"Run {run.id}"
     return (
-        _explain_flyte_stage_failure(name, run, text)  # first: the user's text can mention images, memory or storage
+        _explain_flyte_stage_failure(
+            name, run, text
+        )  # first, because the user's text can mention images, memory or storage
         or _explain_memory_failure(name, stage, text)
         or explain_flyte_pull_failure(name, text)
         or _explain_storage_failure(name, run, text)
@@ -53,7 +55,7 @@ def explain_failure(run: Run) -> RunFailedError:
 
 
 def explain_flyte_pull_failure(name: str, text: str) -> RunFailedError | None:
-    """The error for an image that the cluster cannot pull; None if `text` is about something else."""
+    """The error for an image that the cluster cannot pull; None for any other text."""
     message = find_pod_pull_error(text)
     if message is None:
         return None
@@ -65,9 +67,9 @@ def explain_flyte_pull_failure(name: str, text: str) -> RunFailedError | None:
 
 def explain_option_declaration(stage: str, option: str) -> str:
     """The decorator that declares an option of a stage's task, such as `@app.data_reader(timeout=60)`."""
-    decorator = _DECLARES.get(stage, "trainer")
-    instead = ", or @app.model where the app has no trainer" if decorator == "trainer" else ""
-    return f"@app.{decorator}({option}){instead}"
+    decorator = _STAGE_DECORATORS.get(stage, "trainer")
+    alternative = ", or @app.model if the app has no trainer" if decorator == "trainer" else ""
+    return f"@app.{decorator}({option}){alternative}"
 
 
 def find_failed_stage(text: str | None) -> str | None:
@@ -96,7 +98,7 @@ def _explain_memory_failure(name: str, stage: str, text: str) -> RunFailedError 
 
 
 def _explain_flyte_stage_failure(name: str, run: Run, text: str) -> RunFailedError | None:
-    """The error that our task wrote: the user's traceback and two lines of ours."""
+    """The error that mlapp's task wrote: the user's traceback and two lines."""
     return _explain_traceback_failure(name, run, text) if STAGE_ERROR in text else None
 
 
@@ -130,14 +132,14 @@ def _explain_timeout_failure(name: str, stage: str, text: str) -> RunFailedError
 def split_failure_text(text: str) -> tuple[str, str]:
     """Split the error output of a failed task into the user's traceback and the message."""
     text = STAGE_LINE.sub("", text)
-    found = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
-    if found is None:
+    match = re.search(r"Trace:\n\n(.*)\nMessage:\n\n(.*)", text, re.DOTALL)
+    if match is None:
         return "", summarize_failure(text)
-    trace = textwrap.dedent(found.group(1))
-    if FRAME_OF_OURS in trace:  # split at the last one: the user's error can have causes too
-        trace = trace.rpartition(FRAME_OF_OURS)[0]
+    trace = textwrap.dedent(match.group(1))
+    if CAUSE_SEPARATOR in trace:  # split at the last separator, because the user's error can have causes, too
+        trace = trace.rpartition(CAUSE_SEPARATOR)[0]
     trace = trace.strip()
-    message = textwrap.dedent(found.group(2)).strip()
+    message = textwrap.dedent(match.group(2)).strip()
     if STAGE_ERROR not in message:
         return trace, message.splitlines()[0]
     message = message.partition(STAGE_ERROR)[2]

@@ -13,8 +13,8 @@ from typing import Any
 from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 
-AT_ONCE = 4
-"""Concurrent transfers. Each takes a call of flyteadmin and a request to the store."""
+MAX_TRANSFERS = 4
+"""Maximum number of concurrent transfers. Each makes a call to flyteadmin and a request to the store."""
 TIMEOUT = 60
 """Seconds without data after which a transfer fails."""
 
@@ -36,7 +36,7 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
         while chunk := content.read(1 << 20):
             digest.update(chunk)
     settings = connection.settings
-    place = connection.call_client(
+    upload = connection.call_client(
         connection.client.get_upload_signed_url,
         settings.project,
         settings.domain,
@@ -47,19 +47,19 @@ def upload_file(connection: Connection, file: Path, name: str, root: str) -> str
     headers = {
         "Content-Length": str(file.stat().st_size),
         "Content-MD5": base64.b64encode(digest.digest()).decode(),
-        **_make_file_transfer_headers(place.native_url),
-        **dict(place.headers),
+        **_make_file_transfer_headers(upload.native_url),
+        **dict(upload.headers),
     }
     with connection.translate_errors(), file.open("rb") as content:
-        answer = requests.put(
-            place.signed_url, data=content, headers=headers, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)
+        response = requests.put(
+            upload.signed_url, data=content, headers=headers, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)
         )
-    if not answer.ok:
+    if not response.ok:
         raise FlyteError(
-            f"Flyte's object store refused {name}: {answer.status_code} {answer.reason}.",
+            f"Flyte's object store refused {name}: {response.status_code} {response.reason}.",
             "Check the store's permissions for signed URLs, and this machine's clock.",
         )
-    return str(place.native_url)
+    return str(upload.native_url)
 
 
 def upload_files(connection: Connection, files: Mapping[str, Path], root: str) -> dict[str, str]:
@@ -68,7 +68,7 @@ def upload_files(connection: Connection, files: Mapping[str, Path], root: str) -
     Raises:
         FlyteError: the object store refused a file.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MAX_TRANSFERS) as pool:
         urls = pool.map(lambda name: upload_file(connection, files[name], name, root), files)
         return dict(zip(files, urls, strict=True))
 
@@ -79,16 +79,16 @@ def download_files(connection: Connection, url: str, names: Iterable[str], folde
     Raises:
         ExpiredError: a signed URL has expired.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MAX_TRANSFERS) as pool:
         for _ in pool.map(lambda name: download_file(connection, f"{url}/{name}", folder / name), names):
             pass
 
 
-def download_file(connection: Connection, url: str, file: Path, again: str = "mlapp train --remote") -> None:
-    """Download a file by a signed URL; if Flyte provides none, with this machine's own credentials.
+def download_file(connection: Connection, url: str, file: Path, retry_command: str = "mlapp train --remote") -> None:
+    """Download a file by a signed URL or, if Flyte provides none, with this machine's credentials.
 
     Args:
-        again: the command that creates such a file again.
+        retry_command: the command that creates such a file again.
 
     Raises:
         ExpiredError: the file has expired.
@@ -102,18 +102,18 @@ def download_file(connection: Connection, url: str, file: Path, again: str = "ml
             signed_url = connection.call_client(connection.client.get_download_signed_url, url).signed_url
         except FlyteError as error:
             if "NOT_FOUND" in error.what:
-                raise _expired_transfer_error(url, again) from error
+                raise _make_expired_file_error(url, retry_command) from error
             _download_without_url(connection, url, file)
             return
     with (
         connection.translate_errors(),
-        requests.get(signed_url, stream=True, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)) as answer,
+        requests.get(signed_url, stream=True, timeout=TIMEOUT, verify=_choose_transfer_tls(connection)) as response,
         file.open("wb") as target,
     ):
-        if answer.status_code in (403, 404, 410):
-            raise _expired_transfer_error(url, again)
-        answer.raise_for_status()
-        shutil.copyfileobj(answer.raw, target)
+        if response.status_code in (403, 404, 410):
+            raise _make_expired_file_error(url, retry_command)
+        response.raise_for_status()
+        shutil.copyfileobj(response.raw, target)
 
 
 def _download_without_url(connection: Connection, url: str, file: Path) -> None:
@@ -129,10 +129,10 @@ def _download_without_url(connection: Connection, url: str, file: Path) -> None:
         ) from error
 
 
-def _expired_transfer_error(url: str, again: str) -> ExpiredError:
+def _make_expired_file_error(url: str, retry_command: str) -> ExpiredError:
     return ExpiredError(
         f"{url} no longer exists: Flyte keeps a run's files for a limited time.",
-        f"Run again: {again}.",
+        f"Run again: {retry_command}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Stores what Parquet loses from a pandas table: column labels, lists in cells, sparse columns."""
+"""Keeps the parts of a pandas table that Parquet loses: column labels, lists in cells, sparse columns."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def encode_frame(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, FrameDet
     dense = frame
     if frame.columns.nlevels == 1 and not _has_plain_frame_labels(frame):
         labels = [_check_frame_format_label(label, name) for label in frame.columns.tolist()]
-        dense = frame.set_axis([str(at) for at in range(len(labels))], axis=1)
+        dense = frame.set_axis([str(position) for position in range(len(labels))], axis=1)
     cells: dict[int, str] = {}
     sparse: dict[int, tuple[str, int | float | bool | None]] = {}
-    for at, dtype in enumerate(frame.dtypes):
+    for position, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, pd.SparseDtype):
             fill = dtype.fill_value
-            sparse[at] = (
+            sparse[position] = (
                 str(dtype.subtype),
                 None if pd.isna(fill) else getattr(fill, "item", lambda value=fill: value)(),
             )
-        elif dtype.kind == "O" and (kind := _find_frame_cell_type(frame.iloc[:, at])):
-            cells[at] = kind
+        elif dtype.kind == "O" and (kind := _find_frame_cell_type(frame.iloc[:, position])):
+            cells[position] = kind
     if sparse:
         dense = dense.copy(deep=False)
-        for at in sparse:
-            dense.isetitem(at, np.asarray(dense.iloc[:, at]))
+        for position in sparse:
+            dense.isetitem(position, np.asarray(dense.iloc[:, position]))
     details = FrameDetails(labels, cells, sparse)
     return dense, None if details == FrameDetails() else details
 
@@ -66,16 +66,20 @@ def decode_frame(frame: pd.DataFrame, details: FrameDetails) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    for at, kind in details.cells.items():
-        make = tuple if kind == "tuple" else list
-        values = [cell if cell is None else make(_convert_frame_format_arrays(cell)) for cell in frame.iloc[:, at]]
+    for position, kind in details.cells.items():
+        convert = tuple if kind == "tuple" else list
+        values = [
+            cell if cell is None else convert(_convert_frame_format_arrays(cell)) for cell in frame.iloc[:, position]
+        ]
         column = np.empty(len(values), dtype=object)
-        for row, value in enumerate(values):  # `column[:] = values` makes lists of one length a second dimension
+        for row, value in enumerate(
+            values
+        ):  # `column[:] = values` would turn lists of equal length into a second dimension
             column[row] = value
-        frame.isetitem(at, column)
-    for at, (subtype, fill) in details.sparse.items():
+        frame.isetitem(position, column)
+    for position, (subtype, fill) in details.sparse.items():
         dtype = pd.SparseDtype(np.dtype(subtype), np.nan if fill is None else fill)
-        frame.isetitem(at, frame.iloc[:, at].astype(dtype).array)
+        frame.isetitem(position, frame.iloc[:, position].astype(dtype).array)
     return frame if details.labels is None else frame.set_axis(pd.Index(details.labels), axis=1)
 
 

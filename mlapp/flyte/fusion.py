@@ -1,4 +1,4 @@
-"""Group training steps into tasks. Starting a pod takes Flyte seconds, often more than a step's own work."""
+"""Groups training steps into tasks: starting a pod takes seconds, often more than the step's own work."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mlapp.pipeline.stage_tasks import Task, merge_stage_tasks
 
 TRAINING = ("read", "split", "train", "evaluate", "save")
 """The steps of `<app>.train`, in order."""
-TAKES = {
+STEP_INPUTS = {
     "read": (),
     "split": ("table",),
     "train": ("splits",),
     "evaluate": ("splits", "trained"),
     "save": ("trained", "metrics"),
 }
-"""The inputs of each step from earlier steps."""
-GIVES = {"read": "table", "split": "splits", "train": "trained", "evaluate": "metrics", "save": "model"}
-"""The outputs of each step."""
+"""By step: its inputs from earlier steps."""
+STEP_OUTPUTS = {"read": "table", "split": "splits", "train": "trained", "evaluate": "metrics", "save": "model"}
+"""By step: its output."""
 RESULTS = ("metrics", "model")
 """The outputs of the workflow."""
 
 
 def fuse_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
-    """The steps of each task of `<app>.train`, in order: `read` with `split`, and `train` with what follows it.
+    """The steps of each task of `<app>.train`, in order: `read` with `split`, and `train` with the steps after it.
 
     A step whose stages declare resources, a cache, retries or a timeout gets its own task. If that leaves `split`
     without `read`, it joins the training.
@@ -36,14 +36,14 @@ def fuse_steps(pipeline: Pipeline, *, separate: bool) -> list[tuple[str, ...]]:
     """
     groups: list[list[str]] = []
     for step in TRAINING:
-        joins = (
+        joins_previous = (
             groups
             and not separate
             and not _has_own_task(pipeline, step)
             and not _has_own_task(pipeline, groups[-1][-1])
             and (step != "train" or groups[-1] == ["split"])
         )
-        if joins:
+        if joins_previous:
             groups[-1].append(step)
         else:
             groups.append([step])
@@ -57,15 +57,15 @@ def name_fused_task(steps: Sequence[str]) -> str:
 
 def list_fused_outputs(steps: Sequence[str]) -> list[str]:
     """The outputs of a task: inputs of later tasks, and results of the workflow."""
-    later = TRAINING[TRAINING.index(steps[-1]) + 1 :]
-    wanted = {name for step in later for name in TAKES[step]} | set(RESULTS)
-    return [GIVES[step] for step in steps if GIVES[step] in wanted]
+    later_steps = TRAINING[TRAINING.index(steps[-1]) + 1 :]
+    needed_names = {name for step in later_steps for name in STEP_INPUTS[step]} | set(RESULTS)
+    return [STEP_OUTPUTS[step] for step in steps if STEP_OUTPUTS[step] in needed_names]
 
 
 def list_fused_inputs(steps: Sequence[str]) -> list[str]:
     """The inputs of a task from earlier tasks."""
-    own = {GIVES[step] for step in steps}
-    return list(dict.fromkeys(name for step in steps for name in TAKES[step] if name not in own))
+    own_outputs = {STEP_OUTPUTS[step] for step in steps}
+    return list(dict.fromkeys(name for step in steps for name in STEP_INPUTS[step] if name not in own_outputs))
 
 
 def declare_fused_task(pipeline: Pipeline, steps: Sequence[str]) -> Task:
@@ -75,5 +75,5 @@ def declare_fused_task(pipeline: Pipeline, steps: Sequence[str]) -> Task:
 
 def _has_own_task(pipeline: Pipeline, step: str) -> bool:
     stages = (pipeline.stage(role) for role in STEPS[step].declares)
-    declared = [stage.options.task for stage in stages if stage and stage.options.task is not None]
-    return any(dataclasses.replace(task, secrets=()) != Task() for task in declared)
+    tasks = [stage.options.task for stage in stages if stage and stage.options.task is not None]
+    return any(dataclasses.replace(task, secrets=()) != Task() for task in tasks)

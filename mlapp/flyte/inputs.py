@@ -18,14 +18,14 @@ from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import find_structure, is_structure
 from mlapp.schema.json_values import to_json_value
 
-RESERVED = frozenset(
+RESERVED_NAMES = frozenset(
     {"table", "splits", "trained", "metrics", "model", "predictions", "promote_if", "trials", "tuning", "model_version"}
 )
 """Reserved names of values between tasks; a parameter with such a name uses its full name."""
-CARRIED = (bool, int, float, str, datetime.datetime, datetime.timedelta)
+NATIVE_TYPES = (bool, int, float, str, datetime.datetime, datetime.timedelta)
 """Flyte's native types. Other values are passed as the text that `mlapp train -p` accepts."""
-TEXTUAL = ("datetime", "pathlib", "decimal", "uuid")
-"""Modules of types that their text describes completely."""
+TEXT_MODULES = ("datetime", "pathlib", "decimal", "uuid")
+"""Modules of types whose text form describes a value completely."""
 NO_TIME = datetime.datetime(1, 1, 1, tzinfo=datetime.timezone.utc)
 """Stands for None if Flyte requires a time: a schedule cannot fill an optional input."""
 DEFAULT = "default"
@@ -50,7 +50,7 @@ class Input:
     def default(self) -> Any:
         """The default in the interface; `REQUIRED` without one."""
         default = self.parameter.default
-        return default if default is REQUIRED else self._write_input(default)
+        return default if default is REQUIRED else self._encode_input_value(default)
 
     def encode_value(self, value: Any) -> Any:
         """Encode a user's value for Flyte.
@@ -58,14 +58,14 @@ class Input:
         Raises:
             UsageError: the value is not of the parameter's type, or Flyte cannot represent it.
         """
-        converted = self.parameter.convert_value(value)
-        written = self._write_input(converted)
-        if self.kind is str and to_json_value(self.parameter.convert_value(written)) != to_json_value(converted):
+        typed_value = self.parameter.convert_value(value)
+        encoded = self._encode_input_value(typed_value)
+        if self.kind is str and to_json_value(self.parameter.convert_value(encoded)) != to_json_value(typed_value):
             raise UsageError(
-                f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot pass {converted!r:.60}.",
+                f"Parameter '{self.parameter.name}' of {self.parameter.stage}: Flyte cannot pass {typed_value!r:.60}.",
                 "Give a number, a string, a date, or a list or dict of them, and build other objects in the function.",
             )
-        return written
+        return encoded
 
     def decode_value(self, value: Any) -> Any:
         """The value that the stage's function receives."""
@@ -75,28 +75,28 @@ class Input:
         if isinstance(value, datetime.datetime) and isinstance(default, datetime.datetime) and default.tzinfo is None:
             value = value.replace(tzinfo=None)  # Flyte's times are timezone-aware, in UTC
         # An unchanged default is passed directly: its text may represent a tuple, a class or a function.
-        if default is not REQUIRED and value == self._write_input(default):
+        if default is not REQUIRED and value == self._encode_input_value(default):
             return default
         return self.parameter.convert_value(value)
 
-    def _write_input(self, value: Any) -> Any:
+    def _encode_input_value(self, value: Any) -> Any:
         if self.kind is datetime.datetime and value is None:
             return NO_TIME
         if self.kind is not str or self.parameter.kind is str:
             return value
         if isinstance(value, str):
-            return value if self._reads_back_input(value, value) else msgspec.json.encode(value).decode()
+            return value if self._can_parse_input_text(value, value) else msgspec.json.encode(value).decode()
         if hasattr(value, "value") and hasattr(value, "name"):  # an Enum's member
             value = value.value
-        text = "null" if value is None else value if isinstance(value, str) else _spell_input_value(value)
-        return text if text is not None and self._reads_back_input(text, value) else DEFAULT
+        text = "null" if value is None else value if isinstance(value, str) else _format_input_value(value)
+        return text if text is not None and self._can_parse_input_text(text, value) else DEFAULT
 
-    def _reads_back_input(self, text: str, value: Any) -> bool:
+    def _can_parse_input_text(self, text: str, value: Any) -> bool:
         try:
-            read = self.parameter.convert_value(text)
+            parsed = self.parameter.convert_value(text)
         except UsageError:
             return False
-        return bool(to_json_value(getattr(read, "value", read)) == to_json_value(value))
+        return bool(to_json_value(getattr(parsed, "value", parsed)) == to_json_value(value))
 
 
 def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) -> list[Input]:
@@ -109,13 +109,17 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
         UsageError: a parameter without a default has a type that Flyte cannot represent; the message names it.
     """
     names = [parameter.name.lower() for parameter in parameters]
-    taken = set(RESERVED)
-    made = []
-    for parameter, short in zip(parameters, names, strict=True):
-        full = f"{parameter.stage}__{parameter.name}"
-        is_clear = names.count(short) == 1
-        name = next(name for name in (short, full.lower(), full) if name not in taken and (is_clear or name != short))
-        taken.add(name)
+    taken_names = set(RESERVED_NAMES)
+    inputs = []
+    for parameter, short_name in zip(parameters, names, strict=True):
+        full_name = f"{parameter.stage}__{parameter.name}"
+        is_clear = names.count(short_name) == 1
+        name = next(
+            name
+            for name in (short_name, full_name.lower(), full_name)
+            if name not in taken_names and (is_clear or name != short_name)
+        )
+        taken_names.add(name)
         kind = find_input_type(parameter.kind)
         if kind is None:
             if parameter.is_required and not _has_input_text_form(parameter.kind):
@@ -132,26 +136,30 @@ def make_inputs(parameters: Sequence[Parameter], times: Collection[str] = ()) ->
             kind = datetime.datetime
         elif not is_time and kind in (datetime.datetime, datetime.datetime | None):
             kind = str  # Flyte's datetime is always in UTC: a naive one would return aware
-        made.append(Input(parameter, name, kind))
-    return made
+        inputs.append(Input(parameter, name, kind))
+    return inputs
 
 
 def encode_inputs(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, by name or full name, and the defaults of the others, as Flyte inputs: input → value.
+    """Encode the values of parameters, by name or full name, and the defaults of the others, by input name.
 
     Raises:
         UsageError: a parameter is unknown, missing, or of the wrong type.
     """
-    bound = bind_pipeline_parameters([input.parameter for input in inputs], values)
-    return {input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name]) for input in inputs}
+    values_by_stage = bind_pipeline_parameters([input.parameter for input in inputs], values)
+    return {
+        input.name: input.encode_value(values_by_stage[input.parameter.stage][input.parameter.name]) for input in inputs
+    }
 
 
 def decode_inputs_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arguments of the stages' functions from a task's inputs: stage → name → value."""
-    bound: dict[str, dict[str, Any]] = {}
+    """The arguments of the stages' functions from a task's inputs, by stage and name."""
+    values_by_stage: dict[str, dict[str, Any]] = {}
     for input in inputs:
-        bound.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode_value(values[input.name])
-    return bound
+        values_by_stage.setdefault(input.parameter.stage, {})[input.parameter.name] = input.decode_value(
+            values[input.name]
+        )
+    return values_by_stage
 
 
 def find_input_type(kind: Any) -> Any:
@@ -159,15 +167,15 @@ def find_input_type(kind: Any) -> Any:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return find_input_type(options[0])
-    if kind in CARRIED:
+    if kind in NATIVE_TYPES:
         return kind
     if origin in (typing.Union, types.UnionType):
         others = [option for option in options if option is not type(None)]
         inner = find_input_type(others[0]) if len(others) == 1 else None
         return None if inner is None or len(others) == len(options) else inner | None
-    if origin is list and options and options[0] in CARRIED:
+    if origin is list and options and options[0] in NATIVE_TYPES:
         return kind
-    if origin is dict and options and options[0] is str and options[1] in CARRIED:
+    if origin is dict and options and options[0] is str and options[1] in NATIVE_TYPES:
         return kind
     return None
 
@@ -189,7 +197,7 @@ def _has_input_text_form(kind: Any) -> bool:
     return isinstance(kind, type) and any(base.__module__ in plain_types for base in kind.__mro__[:-1])
 
 
-def _spell_input_value(value: Any) -> str | None:
+def _format_input_value(value: Any) -> str | None:
     try:
         if is_structure(value):
             return msgspec.json.encode(to_plain_parameter_value(value)).decode()
@@ -201,6 +209,6 @@ def _spell_input_value(value: Any) -> str | None:
 
 
 def _format_flyte_input(value: Any) -> str:
-    if type(value).__module__.partition(".")[0] not in TEXTUAL:
+    if type(value).__module__.partition(".")[0] not in TEXT_MODULES:
         raise NotImplementedError
     return str(value)

@@ -1,6 +1,6 @@
 """The interface of an engine that runs pipelines remotely: build, register, run, watch, fetch, schedule.
 
-flytekit's engine is currently the only one. An engine with Flyte 2's SDK would fit too, because the command line uses
+mlapp has one engine, which uses flytekit. An engine with Flyte 2's SDK would fit, too, because the command line uses
 only this interface.
 """
 
@@ -86,7 +86,7 @@ class Trials:
     Attributes:
         folds: number of folds of the cross-validation, split with `seed`.
         at_once: maximum number of concurrent trials.
-        data_of: the run of `tune` to reuse the data of; None to read it again.
+        data_of: the run of `tune` whose data to reuse; None to read the data again.
     """
 
     parameters: Sequence[Mapping[str, Any]]
@@ -97,7 +97,7 @@ class Trials:
 
 
 class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A trial's result: its metrics, None for one that is not a number; or the error and its remedy, and the traceback
+    """A trial's result: its metrics (None for NaN); or the error and its remedy, and the traceback
     of the user's function.
     """
 
@@ -115,7 +115,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """A description of where the pipeline runs."""
+        """Description of the location where the pipeline runs."""
 
     @abstractmethod
     def run_here(self, parameters: Mapping[str, Any], progress: Reporter) -> ModelVersion:
@@ -127,7 +127,7 @@ class Engine(ABC):
 
     @abstractmethod
     def build_image(self, tell: Reporter) -> str:
-        """The reference of the tasks' image; built only if the project's dependencies changed."""
+        """The reference of the tasks' image. Builds it only if the project's dependencies changed."""
 
     @abstractmethod
     def register_project(self, image: str, tell: Reporter) -> Registration:
@@ -153,10 +153,11 @@ class Engine(ABC):
         """Start a workflow with values for its parameters.
 
         Args:
-            version: for `predict`, the model. trials: for `tune`. tuning: for `train`, the search that found the
-                parameters; it is recorded in the version's manifest. data_of: for `train`, the run of `tune` to reuse
-                the data of, if the app's tasks allow that. run_id: the run's ID; a repeated call with the same one
-                starts no second run.
+            version: for `predict`, the model.
+            trials: for `tune`, the parameters to try.
+            tuning: for `train`, the search that found the parameters, for the version's manifest.
+            data_of: for `train`, the run of `tune` whose data to reuse, if the app's tasks allow that.
+            run_id: the run's ID. A repeated call with the same ID starts no second run.
         """
 
     @abstractmethod
@@ -213,7 +214,7 @@ class Engine(ABC):
 
     @abstractmethod
     def recover(self, run: str) -> Run:
-        """Restart a failed run after the last tasks that succeeded."""
+        """Restart a failed run from its failed tasks."""
 
     @abstractmethod
     def list_schedules(self) -> Sequence[ScheduleState]:

@@ -12,7 +12,7 @@ from mlapp.errors import ConfigError, DeclarationError
 from mlapp.flyte import promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.inputs import Input
-from mlapp.flyte.scheduled_tasks import VERSION
+from mlapp.flyte.scheduled_tasks import VERSION_INPUT
 from mlapp.flyte.task_graph import get_task_graph
 from mlapp.flyte.workflow import monitor_workflow, predict_workflow, train_workflow
 from mlapp.monitoring.run_schedule import make_cron
@@ -38,8 +38,8 @@ def list_schedules(source: Source) -> dict[str, Schedule]:
     """The schedules of the app, and the schedule of monitoring with `monitor: {run: flyte}`.
 
     Raises:
-        DeclarationError: one of the app's has the name of monitoring's. ConfigError: Flyte cannot read what a server
-            records.
+        DeclarationError: a schedule of the app has the name of monitoring's. ConfigError: Flyte cannot read the data
+            that a server records.
     """
     declared: dict[str, Schedule] = dict(source.app.schedules)
     if source.settings.monitor.run != "flyte":
@@ -47,7 +47,7 @@ def list_schedules(source: Source) -> dict[str, Schedule]:
     cron = make_cron(source.settings)
     if cron is None:
         raise ConfigError(
-            "mlapp.yaml: monitor.run is flyte, and Flyte cannot read what the server records: it is in a local folder.",
+            "mlapp.yaml: monitor.run is flyte, but Flyte cannot read the server's monitoring data in a local folder.",
             "Set monitor.url to a bucket, or leave monitor.run out.",
         )
     if MONITOR in declared:
@@ -70,53 +70,53 @@ def make_launch_plans(source: Source) -> list[LaunchPlan]:
 
 
 def _make_launch_plan(source: Source, schedule: Schedule) -> LaunchPlan:
-    made = get_task_graph(source).entities
-    if schedule.name not in made:
+    entities = get_task_graph(source).entities
+    if schedule.name not in entities:
         makers = {"train": train_workflow, "predict": predict_workflow, "monitor": monitor_workflow}
         workflow = makers[schedule.workflow](source)
-        given = _encode_schedule_values(source, schedule)
-        made[schedule.name] = LaunchPlan.create(
+        fixed_values = _encode_schedule_values(source, schedule)
+        entities[schedule.name] = LaunchPlan.create(
             f"{workflow.name}.{schedule.name}",
             workflow,
             default_inputs={
                 name: value
                 for name, value in workflow.python_interface.default_inputs_as_kwargs.items()
-                if name not in given and name != schedule.time
+                if name not in fixed_values and name != schedule.time
             },
-            fixed_inputs=given,
+            fixed_inputs=fixed_values,
             schedule=_make_launch_plan_clock(source, schedule),
         )
-    return made[schedule.name]
+    return entities[schedule.name]
 
 
 def _encode_schedule_values(source: Source, schedule: Schedule) -> dict[str, Any]:
     """The schedule's parameter values, encoded for Flyte."""
     if isinstance(schedule, MonitorSchedule):
         return {}
-    own = _list_launch_plan_inputs(source, schedule)
-    given = dict(schedule.parameters)
+    schedule_inputs = _list_launch_plan_inputs(source, schedule)
+    parameters = dict(schedule.parameters)
     if schedule.time is not None:
-        given[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
-    bound = bind_pipeline_parameters([input.parameter for input in own], given)
+        parameters[schedule.time] = datetime.datetime.now(datetime.timezone.utc)
+    values_by_stage = bind_pipeline_parameters([input.parameter for input in schedule_inputs], parameters)
     values = {
-        input.name: input.encode_value(bound[input.parameter.stage][input.parameter.name])
-        for input in own
+        input.name: input.encode_value(values_by_stage[input.parameter.stage][input.parameter.name])
+        for input in schedule_inputs
         if select_pipeline_parameters(input.parameter.stage, [input.parameter], schedule.parameters)
     }
     if not schedule.predict:
-        return {**values, promotion.INPUT: schedule.promote_if or ""}
+        return {**values, promotion.INPUT_NAME: schedule.promote_if or ""}
     url = source.settings.store.url
     if not promotion.can_promote_in_store(url):
         raise DeclarationError(
             f"Schedule '{schedule.name}' predicts on the cluster, which cannot read the store {url}.",
             "Keep models in an object store: `store: s3://bucket/models` in mlapp.yaml.",
         )
-    return {**values, VERSION: str(schedule.model)}
+    return {**values, VERSION_INPUT: str(schedule.model)}
 
 
 def _list_launch_plan_inputs(source: Source, schedule: Schedule) -> list[Input]:
-    plan = get_task_graph(source)
-    return plan.list_task_inputs("batch") if schedule.predict else plan.inputs
+    graph = get_task_graph(source)
+    return graph.list_task_inputs("batch") if schedule.predict else graph.inputs
 
 
 def _make_launch_plan_clock(source: Source, schedule: Schedule) -> Any:

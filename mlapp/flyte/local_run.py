@@ -22,7 +22,7 @@ from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion, Store
 
 CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
-"""The variable of flytekit's local cache, which must be off: it keeps paths of deleted outputs and ignores the code."""
+"""Switches flytekit's local cache, which must be off: it keeps paths of deleted outputs, and ignores the code."""
 
 
 def train_locally(
@@ -46,7 +46,7 @@ def train_locally(
         ):
             try:
                 outputs = workflow(**values)
-            except Exception as error:  # flytekit wraps a stage's error in types of its own
+            except Exception as error:  # flytekit wraps a stage's error in its own types
                 raise _unwrap_local_error(error) from None
             model = Path(outputs.model.download())
         return promotion.save_and_promote(store, task_bodies.open_saved_version(model))
@@ -56,11 +56,15 @@ def train_locally(
 
 def _unwrap_local_error(error: BaseException) -> BaseException:
     """The original error, without flytekit's wrappers, as a run without Flyte would raise it."""
-    waiting, seen = [error], set()
-    while waiting:
-        found = waiting.pop(0)
-        if isinstance(found, MlappError):
-            return found
-        seen.add(id(found))
-        waiting += [inner for inner in (found.__context__, found.__cause__) if inner and id(inner) not in seen]
+    pending, seen_ids = [error], set()
+    while pending:
+        cause = pending.pop(0)
+        if isinstance(cause, MlappError):
+            return cause
+        seen_ids.add(id(cause))
+        pending += [
+            next_cause
+            for next_cause in (cause.__context__, cause.__cause__)
+            if next_cause and id(next_cause) not in seen_ids
+        ]
     return error

@@ -8,13 +8,13 @@ from mlapp.config import Store as StoreSettings
 from mlapp.errors import UsageError, suggest_nearest
 from mlapp.store import Manifest, ModelVersion, Store, open_store
 
-INPUT = "promote_if"
+INPUT_NAME = "promote_if"
 """The workflow's input: a metric, with the prefix `-` if lower is better; empty to promote nothing."""
 ALIAS = "production"
 
 
 def can_promote_in_store(url: str) -> bool:
-    """Whether a task in a cluster can reach the store in `store:`, which must be an object store, not a folder."""
+    """Whether a task in a cluster can reach the store: it must be an object store, not a folder."""
     return "://" in url and not url.startswith("file://")
 
 
@@ -31,15 +31,15 @@ def save_and_promote(store: Store, version: ModelVersion, metric: str = "") -> M
         UsageError: the model has no such metric. StoreError: the store is not writable.
     """
     execution = version.manifest.origin.get("execution")
-    kept = next(
+    existing = next(
         (old for old in store.versions(version.app) if execution and old.origin.get("execution") == execution), None
     )
-    if kept is not None:
-        return store.get(version.app, kept.version)
-    taken = store.import_version(version)
-    if metric and should_promote(store, taken.manifest, metric):
-        store.promote(taken.app, taken.version, ALIAS)
-    return taken
+    if existing is not None:
+        return store.get(version.app, existing.version)
+    stored = store.import_version(version)
+    if metric and should_promote(store, stored.manifest, metric):
+        store.promote(stored.app, stored.version, ALIAS)
+    return stored
 
 
 def should_promote(store: Store, manifest: Manifest, metric: str) -> bool:

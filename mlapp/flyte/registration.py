@@ -38,10 +38,10 @@ from mlapp.reporting import Reporter
 from mlapp.tuning import list_searchable_spaces
 
 UNUSED_IMAGE = "unused:0"
-ABOVE_LIMIT = re.compile(r"Requested (\w+) \w+ \[(.+?)\] is greater than current limit .+? \[(.+?)\]")
+LIMIT_MESSAGE = re.compile(r"Requested (\w+) \w+ \[(.+?)\] is greater than current limit .+? \[(.+?)\]")
 """flyteadmin's message for a task that requests more than the platform's limit (its `task_validator.go`)."""
-DESTINATION = "."
-"""Where a container unpacks the code, which is its working directory."""
+CODE_DESTINATION = "."
+"""Folder in which a container unpacks the code: its working directory."""
 
 
 def register_app(connection: Connection, project: Project, image: str, tell: Reporter) -> Registration:
@@ -53,24 +53,26 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
     Raises:
         FlyteError: Flyte refused, or the project does not exist.
     """
-    shipped = _ship_registered_code(project, image, tell)
-    is_registered = _is_registered(connection, project, shipped.version)
-    if shipped.is_dirty:
+    code = _prepare_registered_code(project, image, tell)
+    is_registered = _is_registered(connection, project, code.version)
+    if code.is_dirty:
         tell("git has changes that are not committed: the version is marked -dirty")
     if is_registered:
-        return Registration(shipped.version, (), shipped.is_dirty)
-    origin = app_source.make_flyte_app_source(project)
-    made, _ = compile_app_for_registration(origin)
+        return Registration(code.version, (), code.is_dirty)
+    source = app_source.make_flyte_app_source(project)
+    app_workflows, _ = compile_app_for_registration(source)
     with tempfile.TemporaryDirectory() as folder:
-        # Flyte accepts a repeated upload only with the same bytes, and zlib versions compress differently.
-        packed = hashlib.sha256(shipped.archive).hexdigest()
-        file = code_archive.write_code_archive(shipped.archive, Path(folder), packed)
-        place = file_transfer.upload_file(connection, file, file.name, packed[:32])
-    created = [
+        # Flyte accepts a repeated upload only with the same bytes, but versions of zlib compress differently.
+        archive_digest = hashlib.sha256(code.archive).hexdigest()
+        file = code_archive.write_code_archive(code.archive, Path(folder), archive_digest)
+        location = file_transfer.upload_file(connection, file, file.name, archive_digest[:32])
+    created_names = [
         _register_entity(connection, entity)
-        for entity in _list_registered_entities(_make_registration_settings(project, image, shipped, place), made)
+        for entity in _list_registered_entities(
+            _make_registration_settings(project, image, code, location), app_workflows
+        )
     ]
-    return Registration(shipped.version, tuple(created), shipped.is_dirty)
+    return Registration(code.version, tuple(created_names), code.is_dirty)
 
 
 def register_workflow(connection: Connection, project: Project, version: str, workflow: AppWorkflow) -> None:
@@ -90,15 +92,15 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
     Raises:
         FlyteError: Flyte refused.
     """
-    origin = app_source.make_flyte_app_source(project)
-    _, plans = compile_app_for_registration(origin)
+    source = app_source.make_flyte_app_source(project)
+    _, plans = compile_app_for_registration(source)
     settings = _make_registration_reference_settings(project, version)
-    found = {
-        find_launch_plan_schedule(origin.app.name, plan.id.name): plan
+    plans_by_schedule = {
+        find_launch_plan_schedule(source.app.name, plan.id.name): plan
         for plan in _list_registration_launch_plans(settings, plans)
     }
     schedules.deploy_schedules(
-        connection, origin, version, lambda name: _register_entity(connection, found[name]), tell
+        connection, source, version, lambda name: _register_entity(connection, plans_by_schedule[name]), tell
     )
 
 
@@ -116,32 +118,33 @@ def render_documents(project: Project, image: str) -> list[dict[str, Any]]:
     """The documents that `register_app` would send, as plain data, without the archive's location. Makes no request."""
     from google.protobuf.json_format import MessageToDict
 
-    shipped = _ship_registered_code(project, image, lambda text: None)
-    settings = _make_registration_settings(
-        project, image, shipped, f"uploaded-when-applied/{shipped.digest[:32]}.tar.gz"
-    )
-    found = []
-    made, plans = compile_app_for_registration(app_source.make_flyte_app_source(project))
-    for entity in (*_list_registered_entities(settings, made), *_list_registration_launch_plans(settings, plans)):
-        kind, place, spec = _describe_registered_entity(entity)
-        found.append(
+    code = _prepare_registered_code(project, image, lambda text: None)
+    settings = _make_registration_settings(project, image, code, f"uploaded-when-applied/{code.digest[:32]}.tar.gz")
+    documents = []
+    app_workflows, plans = compile_app_for_registration(app_source.make_flyte_app_source(project))
+    for entity in (
+        *_list_registered_entities(settings, app_workflows),
+        *_list_registration_launch_plans(settings, plans),
+    ):
+        kind, identifier, spec = _describe_registered_entity(entity)
+        documents.append(
             {
                 "kind": kind,
-                "id": MessageToDict(place.to_flyte_idl()),
+                "id": MessageToDict(identifier.to_flyte_idl()),
                 "spec": MessageToDict(spec.to_flyte_idl(), preserving_proto_field_name=True),
             }
         )
-    return found
+    return documents
 
 
-def compile_app_for_registration(origin: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
+def compile_app_for_registration(source: app_source.Source) -> tuple[list[AppWorkflow], list[LaunchPlan]]:
     """The app's workflows, `<app>.train` first, and the launch plans of its schedules. Makes no request.
 
     Raises:
         DeclarationError: there is no reader or no model, or Flyte does not support a schedule. UsageError: Flyte cannot
             represent a parameter, or no stage takes a schedule's parameter.
     """
-    return _list_registered_workflows(origin), make_launch_plans(origin)
+    return _list_registered_workflows(source), make_launch_plans(source)
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class _CodeRelease:
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
-def _ship_registered_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
+def _prepare_registered_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
     git = read_git_state(project.root)
     archive, digest = code_archive.archive_code(project, tell)
     settings = {
@@ -183,16 +186,16 @@ def make_registration_identifier(connection: Connection, kind: int, name: str, v
     return Identifier(kind, connection.settings.project, connection.settings.domain, name, version)
 
 
-def _list_registered_entities(settings: SerializationSettings, made: Sequence[AppWorkflow]) -> list[Any]:
+def _list_registered_entities(settings: SerializationSettings, app_workflows: Sequence[AppWorkflow]) -> list[Any]:
     """All objects to register except the schedules, each after those that it refers to."""
     context = FlyteContextManager.current_context()
     with FlyteContextManager.with_context(context.with_serialization_settings(settings)) as context:
-        found: OrderedDict[Any, Any] = OrderedDict()
-        plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in made[::-1]]
-        for entity in (*made, *plans):
-            get_serializable(found, settings, entity)
+        serialized: OrderedDict[Any, Any] = OrderedDict()
+        plans = [LaunchPlan.get_default_launch_plan(context, workflow) for workflow in app_workflows[::-1]]
+        for entity in (*app_workflows, *plans):
+            get_serializable(serialized, settings, entity)
         kinds = (tasks.TaskSpec, workflows.WorkflowSpec, launch_plans.LaunchPlan)
-        return [entity for entity in found.values() if isinstance(entity, kinds)]
+        return [entity for entity in serialized.values() if isinstance(entity, kinds)]
 
 
 def _list_registration_launch_plans(
@@ -204,42 +207,46 @@ def _list_registration_launch_plans(
         return [get_serializable(OrderedDict(), settings, plan) for plan in scheduled]
 
 
-def _list_registered_workflows(origin: app_source.Source) -> list[AppWorkflow]:
+def _list_registered_workflows(source: app_source.Source) -> list[AppWorkflow]:
     """The app's workflows, `<app>.train` first; `<app>.monitor` only with `monitor: {run: flyte}`, and `<app>.tune`
-    only where the app declares what to search.
+    only if the app declares parameters to search.
     """
-    made = [train_workflow(origin), predict_workflow(origin)]
-    if MONITOR in list_schedules(origin):
-        made.append(monitor_workflow(origin))
-    return [*made, tune_workflow(origin)] if list_searchable_spaces(origin.app, {}) else made
+    app_workflows = [train_workflow(source), predict_workflow(source)]
+    if MONITOR in list_schedules(source):
+        app_workflows.append(monitor_workflow(source))
+    return [*app_workflows, tune_workflow(source)] if list_searchable_spaces(source.app, {}) else app_workflows
 
 
 def _register_entity(connection: Connection, entity: Any) -> str:
     client = connection.client
-    kind, place, spec = _describe_registered_entity(entity)
-    create = {"task": client.create_task, "workflow": client.create_workflow, "launch plan": client.create_launch_plan}
+    kind, identifier, spec = _describe_registered_entity(entity)
+    create_calls = {
+        "task": client.create_task,
+        "workflow": client.create_workflow,
+        "launch plan": client.create_launch_plan,
+    }
     try:
-        connection.call_client(create[kind], place, spec)
+        connection.call_client(create_calls[kind], identifier, spec)
     except FlyteError as error:
-        # Left by an interrupted registration; the same version has the same content.
+        # An interrupted registration created it. The same version has the same content.
         if "ALREADY_EXISTS" not in error.what:
-            raise _explain_registration_limit(str(place.name), error.what) or error from error
-    return str(place.name)
+            raise _explain_registration_limit(str(identifier.name), error.what) or error from error
+    return str(identifier.name)
 
 
 def _explain_registration_limit(entity: str, refusal: str) -> FlyteError | None:
     """The error for a task that requests more than Flyte allows per task; None for other refusals."""
-    match = ABOVE_LIMIT.search(refusal)
+    match = LIMIT_MESSAGE.search(refusal)
     if match is None:
         return None
-    kind, asked, limit = match.groups()
+    kind, request, limit = match.groups()
     task = entity.rpartition(".")[2]
     option = "disk" if kind == "EPHEMERAL_STORAGE" else kind.lower()
     value = limit if option in ("cpu", "gpu") else f"'{limit}'"
-    less = explain_option_declaration(split_run_stage_names(task)[0], f"resources=Resources({option}={value})")
+    declaration = explain_option_declaration(split_run_stage_names(task)[0], f"resources=Resources({option}={value})")
     return FlyteError(
-        f"Task {task} asks for {option} {asked}, but Flyte's limit for a task is {limit}.",
-        f"Request less: {less}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
+        f"Task {task} asks for {option} {request}, but Flyte's limit for a task is {limit}.",
+        f"Request less: {declaration}. Or ask the operator to raise task_resources.limits in Flyte's configuration.",
     )
 
 
@@ -258,24 +265,24 @@ def _make_registration_reference_settings(project: Project, version: str) -> Ser
 
 
 def _make_registration_settings(
-    project: Project, image: str, shipped: _CodeRelease, place: str
+    project: Project, image: str, code: _CodeRelease, location: str
 ) -> SerializationSettings:
     return SerializationSettings(
         image_config=_parse_registration_image(image),
         project=project.settings.flyte.project,
         domain=project.settings.flyte.domain,
-        version=shipped.version,
-        env={CODE_REVISION: shipped.revision} if shipped.revision else None,
+        version=code.version,
+        env={CODE_REVISION: code.revision} if code.revision else None,
         fast_serialization_settings=FastSerializationSettings(
-            enabled=True, destination_dir=DESTINATION, distribution_location=place
+            enabled=True, destination_dir=CODE_DESTINATION, distribution_location=location
         ),
     )
 
 
 def _is_registered(connection: Connection, project: Project, version: str) -> bool:
-    place = make_registration_identifier(connection, ResourceType.LAUNCH_PLAN, f"{project.name}.train", version)
+    identifier = make_registration_identifier(connection, ResourceType.LAUNCH_PLAN, f"{project.name}.train", version)
     try:
-        connection.call_client(connection.client.get_launch_plan, place)
+        connection.call_client(connection.client.get_launch_plan, identifier)
     except FlyteError as error:
         if "NOT_FOUND" in error.what:
             return False

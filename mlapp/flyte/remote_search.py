@@ -22,9 +22,9 @@ from mlapp.tuning import (
     require_optuna,
 )
 
-ROUNDS = 5
+MAX_RUNS = 5
 """Maximum number of runs per search: trials of one run start together, so they cannot learn from each other."""
-AT_ONCE = 8
+DEFAULT_CONCURRENCY = 8
 """Default number of concurrent trials."""
 
 
@@ -61,13 +61,13 @@ def search_on_flyte(
             except (FlyteError, UsageError):  # its trials count as failed and are replaced
                 pass
             tell(study.collect_trials())
-        missing_trials = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
-        at_once = options.workers or AT_ONCE
-        size = max(at_once, math.ceil(missing_trials / ROUNDS))
+        missing_count = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
+        at_once = options.workers or DEFAULT_CONCURRENCY
+        size = max(at_once, math.ceil(missing_count / MAX_RUNS))
         data_of = None
-        while missing_trials > 0:
-            batch = [study.ask() for _ in range(min(size, missing_trials))]
-            missing_trials -= len(batch)
+        while missing_count > 0:
+            batch = [study.ask() for _ in range(min(size, missing_count))]
+            missing_count -= len(batch)
             trials = Trials([trial.parameters for trial in batch], options.folds, options.seed, at_once, data_of)
             run = engine.start_run("tune", options.fixed, registration, trials=trials)
             data_of = data_of or run.id
@@ -100,7 +100,7 @@ def check_remote_search(pipeline: Pipeline, options: Options) -> None:
 
 
 def choose_remote_search_metric(store: Store, app: str, metric: str | None) -> str:
-    """The metric for comparing trials: the given one, or the first of the app's latest version.
+    """The metric for comparing trials: `metric`, or the first one of the app's latest version.
 
     Raises:
         UsageError: there is neither. The evaluator's metrics cannot be determined without reading the data.
@@ -140,7 +140,7 @@ def _read_search_metric(result: TrialResult | None, metric: str, run: str, reaso
     """The metric of a trial.
 
     Args:
-        reasons: why pods of the run were killed, as far as the cluster reports it.
+        reasons: why pods of the run were killed, if the cluster reports it.
 
     Raises:
         MlappError: the trial failed, or its metric is not a number. UsageError: it has no such metric.

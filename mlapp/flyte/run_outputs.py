@@ -20,12 +20,12 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     """Store the model of a run; returns the existing version if it was stored before.
 
     Raises:
-        ExpiredError: its files have expired. FlyteError: the run has no model. UsageError: the model is another app's.
-        StoreError: a file differs from what was saved.
+        ExpiredError: its files have expired. FlyteError: the run has no model. UsageError: it is another app's.
+        StoreError: a file does not match the manifest.
     """
-    kept = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
-    if kept is not None:
-        return store.get(app, kept.version)
+    existing = next((old for old in store.versions(app) if old.origin.get("execution") == run), None)
+    if existing is not None:
+        return store.get(app, existing.version)
     url = fetch_run_output(connection, run, "model").scalar.blob.uri.rstrip("/")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,8 +90,8 @@ def fetch_run_output(connection: Connection, run: str, name: str) -> Any:
     from flytekit.models.literals import LiteralMap
 
     settings = connection.settings
-    place = WorkflowExecutionIdentifier(settings.project, settings.domain, run)
-    data = connection.call_client(connection.client.get_execution_data, place)
+    identifier = WorkflowExecutionIdentifier(settings.project, settings.domain, run)
+    data = connection.call_client(connection.client.get_execution_data, identifier)
     outputs = data.full_outputs.literals
     if not outputs and data.outputs.bytes > 0:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The pods of a run: their logs, why they were killed, and why they have not started. Flyte keeps only the last.
+"""The pods of a run: their logs, and the reasons why they were killed or have not started. Flyte keeps only the latter.
 
 flytepropeller runs the pods of a run in the namespace `<project>-<domain>`, with the run's ID as the label
 `execution-id` and the task's node as `node-id` (flytepropeller/pkg/compiler/transformers/k8s/workflow.go). The reasons
@@ -16,22 +16,22 @@ from typing import Any
 
 from mlapp.config import Flyte
 
-SECONDS = 10.0
-"""Timeout of one call: the cluster is often unreachable, and nothing else depends on it."""
-TAIL = 1000
+CALL_TIMEOUT = 10.0
+"""Timeout of one call in seconds. It is short because the cluster is often unreachable, and nothing depends on it."""
+MAX_LOG_LINES = 1000
 """Maximum number of lines of a pod's log."""
-CANNOT_PULL = re.compile(
+PULL_ERROR = re.compile(
     r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull|Back-off pulling image|couldn't parse image name"
 )
-"""Matches a reason, and the error of a task that failed because of it, which has the kubelet's message but no code."""
+"""Matches the reason of a waiting pod, and the error of a task that failed for it, which has no reason code."""
 UNREADY = re.compile(r"\[\w+\|(\w+)\]: [^|]*\|(.*)", re.DOTALL)
 """`[ContainersNotReady|CODE]: containers with unready status: [POD]|MESSAGE`."""
-STARTING = {
+START_REASONS = {
     "ContainerCreating": "its container is being created; a large image takes minutes",
     "PodInitializing": "its init containers run",
 }
-NOT_SCHEDULED = "the cluster has not scheduled its pod yet"
-SAYS_NOTHING = frozenset({"Demistify Pending", "Scheduling", "task submitted to K8s", "pod unschedulable"})
+UNSCHEDULED_TEXT = "the cluster has not scheduled its pod yet"
+EMPTY_REASONS = frozenset({"Demistify Pending", "Scheduling", "task submitted to K8s", "pod unschedulable"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RunPods:
 
     @classmethod
     def connect(cls, settings: Flyte) -> RunPods | None:
-        """Connect by the kubeconfig's current context, or by the pod's own account; None if there is neither."""
+        """Connect with the kubeconfig's current context, or with the pod's service account; None without both."""
         try:
             from kubernetes import client, config
         except ImportError:
@@ -83,10 +83,10 @@ class RunPods:
 
     def list_pods(self, run: str) -> list[RunPod]:
         """The pods of a run in order of their start; none if the cluster does not answer."""
-        found = self._call_or_none(
+        response = self._call_or_none(
             self._api.list_namespaced_pod, self._namespace, label_selector=f"execution-id={run}", limit=500
         )
-        pods = sorted(found.items, key=lambda pod: str(pod.metadata.creation_timestamp)) if found else []
+        pods = sorted(response.items, key=lambda pod: str(pod.metadata.creation_timestamp)) if response else []
         return [
             RunPod(
                 pod.metadata.name,
@@ -101,22 +101,22 @@ class RunPods:
         """The last lines of each pod's log."""
         for pod in self.list_pods(run):
             # Without `_preload_content=False`, the client returns the text as the repr of bytes: "b'…'".
-            answer = self._call_or_none(
+            response = self._call_or_none(
                 self._api.read_namespaced_pod_log,
                 pod.name,
                 self._namespace,
-                tail_lines=TAIL,
+                tail_lines=MAX_LOG_LINES,
                 _preload_content=False,
             )
-            if answer is not None and answer.data:
-                yield pod, answer.data.decode(errors="replace")
+            if response is not None and response.data:
+                yield pod, response.data.decode(errors="replace")
 
     def _call_or_none(self, function: Any, *args: Any, **named: Any) -> Any:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            return function(*args, **named, _request_timeout=SECONDS)
+            return function(*args, **named, _request_timeout=CALL_TIMEOUT)
         except (ApiException, HTTPError):  # no permission, unknown namespace, unreachable, or no such pod
             return None
 
@@ -140,17 +140,17 @@ def _read_pod_wait_reason(pod: Any) -> str:
 
 
 def describe_pod_reason(reason: str) -> str:
-    """The cluster's own message, such as `0/1 nodes are available: 1 Insufficient cpu.`; other reasons unchanged."""
-    if reason in SAYS_NOTHING:
-        return NOT_SCHEDULED
+    """The cluster's message in a reason, such as `0/1 nodes are available: 1 Insufficient cpu.`, or the reason."""
+    if reason in EMPTY_REASONS:
+        return UNSCHEDULED_TEXT
     match = UNREADY.fullmatch(reason)
     if match is None:
         return reason.removeprefix("Unschedulable:").strip()
     code, message = match.group(1), match.group(2).strip()
-    return f"{code}: {message}" if message else STARTING.get(code, code)
+    return f"{code}: {message}" if message else START_REASONS.get(code, code)
 
 
 def find_pod_pull_error(text: str) -> str | None:
-    """The kubelet's message about an image that it cannot pull; None if `text` is about something else."""
-    line = next((line for line in text.splitlines() if CANNOT_PULL.search(line)), None)
+    """The kubelet's message about an image that it cannot pull; None for any other text."""
+    line = next((line for line in text.splitlines() if PULL_ERROR.search(line)), None)
     return None if line is None else line.rpartition("|")[2].strip()

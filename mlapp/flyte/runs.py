@@ -24,7 +24,7 @@ from mlapp.flyte.errors import FlyteError, UnreachableError
 from mlapp.flyte.failures import explain_failure
 from mlapp.flyte.interface import Phase, Run, TaskRun, Workflow
 from mlapp.flyte.run_stages import (
-    NamedRun,
+    RunLookup,
     WaitingReasons,
     has_no_running_stage,
     is_last_stage_done,
@@ -42,7 +42,7 @@ WORKFLOWS = get_args(Workflow)
 RUN_ID = re.compile(r"[a-z][a-z0-9-]{0,19}", re.ASCII)
 PAUSE = 2.0
 """Minimum seconds between two calls while a run is followed."""
-LONGEST_PAUSE = 10.0
+MAX_PAUSE = 10.0
 PATIENCE = 600.0
 """Seconds for which a lost connection is retried."""
 WORKFLOW_PHASES: Mapping[int, Phase] = {
@@ -74,7 +74,7 @@ def start_run(
     Args:
         values: literals, or Python values of `kinds`.
         at_once: maximum number of concurrent tasks.
-        run_id: the run's ID. If there is such a run, no second one is started. None for a new ID.
+        run_id: the run's ID; None for a new one. If a run with this ID exists, no second run is started.
 
     Raises:
         UsageError: Flyte permits no such ID.
@@ -84,21 +84,23 @@ def start_run(
             f"'{run_id}' cannot be the ID of a run.",
             "Use a letter and up to 19 lowercase letters, digits and hyphens.",
         )
-    place = read_run_project_and_domain(connection)
+    project_and_domain = read_run_project_and_domain(connection)
     literals = TypeEngine.dict_to_literal_map(
         FlyteContextManager.current_context(), {name: values[name] for name in values if name in kinds}, dict(kinds)
     ).literals
     literals.update({name: value for name, value in values.items() if name not in kinds})
     name = run_id or f"f{uuid.uuid4().hex[:19]}"
     spec = ExecutionSpec(
-        Identifier(ResourceType.LAUNCH_PLAN, *place, plan, version),
+        Identifier(ResourceType.LAUNCH_PLAN, *project_and_domain, plan, version),
         ExecutionMetadata(ExecutionMetadata.ExecutionMode.MANUAL, "mlapp", 0),
         notifications=NotificationList([]),
         max_parallelism=at_once,
     )
     for is_last in (False, False, True):
         try:
-            connection.call_client(connection.client.create_execution, *place, name, spec, LiteralMap(literals))
+            connection.call_client(
+                connection.client.create_execution, *project_and_domain, name, spec, LiteralMap(literals)
+            )
             break
         except UnreachableError as error:
             # A retry starts no second run, because the name is the same.
@@ -106,7 +108,7 @@ def start_run(
                 raise UnreachableError(error.what, "The run may have started anyway: see mlapp runs list") from error
             time.sleep(PAUSE)
         except FlyteError as error:
-            if "ALREADY_EXISTS" not in error.what:  # the earlier response was lost: the run is this one
+            if "ALREADY_EXISTS" not in error.what:  # the response to an earlier attempt was lost
                 raise
             break
     return name
@@ -125,18 +127,20 @@ def follow_run(
     Raises:
         RunFailedError: it failed or was aborted. UnreachableError: no answer for ten minutes. UsageError: no such run.
     """
-    began = time.monotonic()
-    lost: float | None = None
-    current = last = None
-    asks_run, asked_reason = True, False
+    start = time.monotonic()
+    disconnection: float | None = None
+    current = reported_run = None
+    needs_run, has_requested_reason = True, False
     waiting = WaitingReasons(connection, run)
     while True:
         try:
-            node: str | None = None if current is None or asks_run or asked_reason else waiting.next_node(current)
-            asked_reason = node is not None
+            node: str | None = (
+                None if current is None or needs_run or has_requested_reason else waiting.next_node(current)
+            )
+            has_requested_reason = node is not None
             if node is not None:
-                waiting.ask(node)
-            elif asks_run or current is None:
+                waiting.request_reason(node)
+            elif needs_run or current is None:
                 current = _add_task_runs_to_run(
                     _make_run_from_execution(connection, _get_run_execution(connection, run)),
                     current.steps if current else (),
@@ -144,45 +148,45 @@ def follow_run(
             else:
                 current = _add_task_runs_to_run(current, list_run_stages(connection, run))
             assert current is not None
-            current = waiting.add_to(current)
-            if lost is not None:
+            current = waiting.add_reasons(current)
+            if disconnection is not None:
                 say("Flyte answers again")
-            lost = None
+            disconnection = None
         except UnreachableError as error:
-            if lost is None:
-                lost = time.monotonic()
+            if disconnection is None:
+                disconnection = time.monotonic()
                 say("Flyte does not answer; the run continues, and mlapp tries again")
-            if time.monotonic() - lost > PATIENCE:
+            if time.monotonic() - disconnection > PATIENCE:
                 raise UnreachableError(
                     error.what, f"The run continues. Follow it again: mlapp runs wait {run}"
                 ) from error
         else:
             # One call returns all steps. The run itself is only requested once the steps look finished.
-            asks_run = is_last_stage_done(current) or (not asks_run and has_no_running_stage(current))
+            needs_run = is_last_stage_done(current) or (not needs_run and has_no_running_stage(current))
             if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
                     current = _add_task_runs_to_run(current, list_run_stages(connection, run))
-            if current != last:
+            if current != reported_run:
                 tell(current)
-                last = current
+                reported_run = current
             if current.is_over:
                 break
             refuse_unpullable_run_stage(current)
         # The pause starts after the response, so it does not depend on the duration of the call.
-        time.sleep(min(LONGEST_PAUSE, pause + (time.monotonic() - began) / 60))
+        time.sleep(min(MAX_PAUSE, pause + (time.monotonic() - start) / 60))
     if current.phase != "succeeded":
         raise explain_failure(current)
     return current
 
 
 def recover_run(connection: Connection, run: str) -> str:
-    """Restart a failed run after the last tasks that succeeded; returns the new run's ID.
+    """Restart a failed run from its failed tasks; returns the new run's ID.
 
     Raises:
         UsageError: the run does not exist, or has not ended. FlyteError: Flyte refused.
     """
-    with NamedRun(run):
+    with RunLookup(run):
         current = _make_run_from_execution(connection, _get_run_execution(connection, run))
     if not current.is_over:
         raise UsageError(f"Run {run} has not ended: it is {current.phase}.", f"Follow it: mlapp runs wait {run}")
@@ -204,8 +208,8 @@ def read_run(connection: Connection, run: str) -> Run:
     )
     waiting = WaitingReasons(connection, run)
     for node in dict.fromkeys(step.node for step in current.steps if step.phase == "running"):
-        waiting.ask(node)
-    return waiting.add_to(current)
+        waiting.request_reason(node)
+    return waiting.add_reasons(current)
 
 
 def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: str | None = None) -> list[Run]:
@@ -214,21 +218,21 @@ def list_recent_runs(connection: Connection, app: str, *, limit: int, schedule: 
     Raises:
         FlyteError: Flyte has no such project or domain.
     """
-    wanted = (
+    name_filter = (
         filters.ValueIn("launch_plan.name", [f"{app}.train.{schedule}", f"{app}.predict.{schedule}"])
         if schedule
         else filters.ValueIn("workflow.name", [f"{app}.{workflow}" for workflow in WORKFLOWS])
     )
-    found, _ = connection.call_client(
+    executions, _ = connection.call_client(
         connection.client.list_executions_paginated,
         *read_run_project_and_domain(connection),
         limit=limit,
-        filters=[wanted],
+        filters=[name_filter],
         sort_by=NEWEST,
     )
-    if not found:
+    if not executions:
         connection.check_project()
-    return [_make_run_from_execution(connection, execution) for execution in found]
+    return [_make_run_from_execution(connection, execution) for execution in executions]
 
 
 def abort_run(connection: Connection, run: str, reason: str) -> None:
@@ -237,7 +241,7 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
     Raises:
         UsageError: the run does not exist, or has ended.
     """
-    with NamedRun(run):
+    with RunLookup(run):
         try:
             connection.call_client(
                 connection.client.terminate_execution, make_run_execution_id(connection, run), reason
@@ -251,20 +255,20 @@ def abort_run(connection: Connection, run: str, reason: str) -> None:
 
 
 def list_logs(connection: Connection, run: str) -> list[tuple[str, str]]:
-    """The step and link of each log; Flyte keeps only links, the cluster keeps the logs.
+    """The step and link of each log. Flyte keeps only links; the cluster keeps the logs.
 
     Raises:
         UsageError: the run does not exist.
     """
-    found = []
+    logs = []
     stages = list_run_stages(connection, run)
     if not stages:  # for an unknown run, Flyte returns an empty list
         _get_run_execution(connection, run)
     for node in dict.fromkeys(step.node for step in stages):
-        place = NodeExecutionIdentifier(node, make_run_execution_id(connection, run))
+        node_id = NodeExecutionIdentifier(node, make_run_execution_id(connection, run))
         name = " + ".join(split_run_stage_names(node))
-        found += [(name, link) for execution in list_task_executions(connection, place) for link in execution.logs]
-    return found
+        logs += [(name, link) for execution in list_task_executions(connection, node_id) for link in execution.logs]
+    return logs
 
 
 def _add_task_runs_to_run(run: Run, steps: tuple[TaskRun, ...]) -> Run:
@@ -274,21 +278,21 @@ def _add_task_runs_to_run(run: Run, steps: tuple[TaskRun, ...]) -> Run:
 def _make_run_from_execution(connection: Connection, execution: Any) -> Run:
     closure, plan = execution.closure, execution.spec.launch_plan
     # A schedule's plan is named after its workflow: <app>.train.<schedule>, <app>.predict.<schedule>.
-    before, _, last = plan.name.rpartition(".")
-    is_schedule = last not in WORKFLOWS
+    workflow_name, _, last_part = plan.name.rpartition(".")
+    is_schedule = last_part not in WORKFLOWS
     return Run(
         id=execution.id.name,
-        workflow=before if is_schedule else plan.name,
+        workflow=workflow_name if is_schedule else plan.name,
         version=plan.version,
         phase=WORKFLOW_PHASES.get(closure.phase, "running"),
         url=connection.console_url(execution.id.name),
         started=closure.started_at or None,
         seconds=closure.duration.total_seconds() if closure.duration else None,
         error=closure.error.message if closure.error else getattr(closure.abort_metadata, "cause", None),
-        schedule=last if is_schedule else None,
+        schedule=last_part if is_schedule else None,
     )
 
 
 def _get_run_execution(connection: Connection, run: str) -> Any:
-    with NamedRun(run):
+    with RunLookup(run):
         return connection.call_client(connection.client.get_execution, make_run_execution_id(connection, run))

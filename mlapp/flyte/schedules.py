@@ -1,7 +1,7 @@
 """The state of the schedules in Flyte: deploy, list, activate and stop them.
 
-Flyte only keeps creation times of launch plans, and deploying a version again does not create it again. So each deploy
-writes the version to the launch plan's description.
+Flyte records only when a launch plan was created, and deploying a version again does not create it again. Therefore,
+each deploy writes the version to the launch plan's description.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from mlapp.pipeline.schedule import Schedule
 from mlapp.reporting import Reporter
 
 NEWEST = Sort("created_at", Sort.Direction.DESCENDING)
-MARK = "Deployed by mlapp: "
+DESCRIPTION_PREFIX = "Deployed by mlapp: "
 """The beginning of the description of a launch plan, before the version."""
 
 
 def list_active_schedules(connection: Connection, app: str) -> dict[str, Any]:
     """The active launch plans of the app's schedules, by schedule."""
     settings = connection.settings
-    found: dict[str, Any] = {}
+    plans: dict[str, Any] = {}
     token = ""
     while True:
         page, token = connection.call_client(
             connection.client.list_active_launch_plans_paginated, settings.project, settings.domain, token=token
         )
-        found.update({name: plan for plan in page if (name := find_launch_plan_schedule(app, plan.id.name))})
+        plans.update({name: plan for plan in page if (name := find_launch_plan_schedule(app, plan.id.name))})
         if not token:
-            return found
+            return plans
 
 
 def deploy_schedules(
@@ -57,21 +57,25 @@ def deploy_schedules(
         create: creates the launch plan of a schedule in that version.
     """
     app, declared = source.app.name, list_schedules(source)
-    running = list_active_schedules(connection, app)
+    active_plans = list_active_schedules(connection, app)
     for name, schedule in declared.items():
-        now = running.get(name)
-        if now is not None and now.id.name != name_launch_plan(app, schedule):
-            _set_schedule_state(connection, now.id, LaunchPlanState.INACTIVE)  # it changed from training to predicting
-            now = None
-        if now is not None and now.id.version == version:
+        active_plan = active_plans.get(name)
+        if active_plan is not None and active_plan.id.name != name_launch_plan(app, schedule):
+            _set_schedule_state(
+                connection, active_plan.id, LaunchPlanState.INACTIVE
+            )  # the schedule changed between training and predicting
+            active_plan = None
+        if active_plan is not None and active_plan.id.version == version:
             continue
-        known = (
-            [now] if now is not None else _select_last_deployed_schedule(connection, [name_launch_plan(app, schedule)])
+        deployed_plans = (
+            [active_plan]
+            if active_plan is not None
+            else _select_last_deployed_schedule(connection, [name_launch_plan(app, schedule)])
         )
-        if not known or known[0].id.version != version:
+        if not deployed_plans or deployed_plans[0].id.version != version:
             create(name)
             record_deployed_version(connection, name_launch_plan(app, schedule), version)
-        if now is not None or not known:
+        if active_plan is not None or not deployed_plans:
             _set_schedule_state(
                 connection,
                 _make_scheduled_plan_identifier(connection, name_launch_plan(app, schedule), version),
@@ -80,7 +84,7 @@ def deploy_schedules(
             tell(f"schedule {name} runs version {version}")
         else:
             tell(f"schedule {name} was deactivated and stays inactive: mlapp schedule activate {name}")
-    for name, plan in running.items():
+    for name, plan in active_plans.items():
         if name not in declared:
             _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
             tell(f"schedule {name} is no longer declared and was deactivated")
@@ -91,42 +95,42 @@ def list_schedule_states(connection: Connection, source: Source) -> list[Schedul
     deployed.
     """
     app, declared = source.app.name, list_schedules(source)
-    running, found = list_active_schedules(connection, app), []
+    active_plans, states = list_active_schedules(connection, app), []
     for name, schedule in declared.items():
         versions = (
-            [running[name]]
-            if name in running
+            [active_plans[name]]
+            if name in active_plans
             else _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
         )
-        found.append(_make_schedule_state(schedule, versions[0].id.version if versions else "", name in running))
-    for name, plan in running.items():
+        states.append(_make_schedule_state(schedule, versions[0].id.version if versions else "", name in active_plans))
+    for name, plan in active_plans.items():
         if name not in declared:
-            found.append(ScheduleState(name, "no longer declared", True, plan.id.version))
-    return found
+            states.append(ScheduleState(name, "no longer declared", True, plan.id.version))
+    return states
 
 
 def list_deployed_schedules(connection: Connection, app: str) -> list[ScheduleState]:
     """The schedules in Flyte, active or not. The app's code is not needed."""
-    running = list_active_schedules(connection, app)
-    found = [_read_schedule_state(name, plan, is_active=True) for name, plan in running.items()]
+    active_plans = list_active_schedules(connection, app)
+    states = [_read_schedule_state(name, plan, is_active=True) for name, plan in active_plans.items()]
     for name in _list_deployed_names(connection, app):
-        if name not in running:
+        if name not in active_plans:
             versions = _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
-            found += [_read_schedule_state(name, plan, is_active=False) for plan in versions]
-    return sorted(found, key=lambda state: state.name)
+            states += [_read_schedule_state(name, plan, is_active=False) for plan in versions]
+    return sorted(states, key=lambda state: state.name)
 
 
 def switch_schedule(connection: Connection, app: str, name: str, is_active: bool) -> ScheduleState | None:
     """Switch a schedule on, in the version that was deployed last, or off; None if Flyte has no such schedule."""
-    running = list_active_schedules(connection, app)
+    active_plans = list_active_schedules(connection, app)
     versions = (
-        [running[name]]
-        if name in running and not is_active
+        [active_plans[name]]
+        if name in active_plans and not is_active
         else _select_last_deployed_schedule(connection, list_launch_plan_names(app, name))
     )
     if not versions:
         return None
-    if is_active or name in running:
+    if is_active or name in active_plans:
         _set_schedule_state(
             connection, versions[0].id, LaunchPlanState.ACTIVE if is_active else LaunchPlanState.INACTIVE
         )
@@ -142,46 +146,46 @@ def find_schedule(connection: Connection, app: str, name: str) -> ScheduleState 
 def list_schedule_versions(connection: Connection, plan: str) -> list[tuple[str, datetime.datetime]]:
     """The versions of a launch plan with their creation times, oldest first."""
     settings = connection.settings
-    place = NamedEntityIdentifier(settings.project, settings.domain, plan)
-    found: list[tuple[str, datetime.datetime]] = []
+    identifier = NamedEntityIdentifier(settings.project, settings.domain, plan)
+    versions: list[tuple[str, datetime.datetime]] = []
     token = ""
     while True:
         request = common_pb2.ResourceListRequest(
-            id=place.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
+            id=identifier.to_flyte_idl(), limit=100, token=token, sort_by=NEWEST.to_flyte_idl()
         )
         # flytekit's LaunchPlan drops the time; its raw client returns the whole message.
         page = connection.call_client(RawSynchronousFlyteClient.list_launch_plans_paginated, connection.client, request)
-        found += [
+        versions += [
             (str(plan.id.version), plan.closure.created_at.ToDatetime(tzinfo=datetime.timezone.utc))
             for plan in page.launch_plans
         ]
         token = page.token
         if not token:
-            return found[::-1]
+            return versions[::-1]
 
 
 def move_schedules(connection: Connection, app: str, version: str, tell: Reporter) -> list[str]:
-    """Point the active schedules to another version, if it includes them; returns the names of those."""
-    moved = []
+    """Point the active schedules to another version, if it includes them; returns the names of these schedules."""
+    moved_names = []
     for name, plan in list_active_schedules(connection, app).items():
-        place = _make_scheduled_plan_identifier(connection, plan.id.name, version)
+        identifier = _make_scheduled_plan_identifier(connection, plan.id.name, version)
         try:
-            _set_schedule_state(connection, place, LaunchPlanState.ACTIVE)
+            _set_schedule_state(connection, identifier, LaunchPlanState.ACTIVE)
         except FlyteError as error:
             if "NOT_FOUND" not in error.what:
                 raise
             tell(f"version {version} has no schedule {name}; it is unchanged")
         else:
-            moved.append(name)
-    return moved
+            moved_names.append(name)
+    return moved_names
 
 
 def stop_schedules(connection: Connection, app: str) -> list[str]:
     """Switch all schedules off; returns the names of those that were on."""
-    running = list_active_schedules(connection, app)
-    for plan in running.values():
+    active_plans = list_active_schedules(connection, app)
+    for plan in active_plans.values():
         _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
-    return sorted(running)
+    return sorted(active_plans)
 
 
 def _make_schedule_state(schedule: Schedule, version: str, is_active: bool) -> ScheduleState:
@@ -195,22 +199,28 @@ def _read_schedule_state(name: str, plan: Any, *, is_active: bool) -> ScheduleSt
         when = f"every {clock.rate.value} {unit}{'' if clock.rate.value == 1 else 's'}"
     else:
         when = clock.cron_schedule.schedule if clock.cron_schedule is not None else clock.cron_expression
-    given = plan.spec.fixed_inputs.literals.get(promotion.INPUT)
-    return ScheduleState(name, when or "", is_active, plan.id.version, given.scalar.primitive.value if given else "")
+    promotion_metric = plan.spec.fixed_inputs.literals.get(promotion.INPUT_NAME)
+    return ScheduleState(
+        name,
+        when or "",
+        is_active,
+        plan.id.version,
+        promotion_metric.scalar.primitive.value if promotion_metric else "",
+    )
 
 
 def _list_deployed_names(connection: Connection, app: str) -> list[str]:
     """The names of all schedules that were ever deployed."""
     settings = connection.settings
-    found: list[str] = []
+    names: list[str] = []
     token = ""
     while True:
         page, token = connection.call_client(
             connection.client.list_launch_plan_ids_paginated, settings.project, settings.domain, token=token
         )
-        found += [name for place in page if (name := find_launch_plan_schedule(app, place.name))]
+        names += [name for identifier in page if (name := find_launch_plan_schedule(app, identifier.name))]
         if not token:
-            return list(dict.fromkeys(found))
+            return list(dict.fromkeys(names))
 
 
 def _make_scheduled_plan_identifier(connection: Connection, plan: str, version: str) -> Identifier:
@@ -219,7 +229,7 @@ def _make_scheduled_plan_identifier(connection: Connection, plan: str, version: 
 
 
 def _select_last_deployed_schedule(connection: Connection, plans: list[str]) -> list[Any]:
-    """A list with the plan that was deployed last, or with the newest if that is not recorded; empty without plans."""
+    """A list with the plan that was deployed last, or the newest one if none is recorded; empty without plans."""
     for plan in plans:
         version = read_deployed_version(connection, plan)
         if version is None:
@@ -240,18 +250,20 @@ def _select_last_deployed_schedule(connection: Connection, plans: list[str]) -> 
 
 def _list_schedule_plan_versions(connection: Connection, plan: str, *, limit: int) -> list[Any]:
     settings = connection.settings
-    place = NamedEntityIdentifier(settings.project, settings.domain, plan)
-    found, _ = connection.call_client(connection.client.list_launch_plans_paginated, place, limit=limit, sort_by=NEWEST)
-    return list(found)
+    identifier = NamedEntityIdentifier(settings.project, settings.domain, plan)
+    plans, _ = connection.call_client(
+        connection.client.list_launch_plans_paginated, identifier, limit=limit, sort_by=NEWEST
+    )
+    return list(plans)
 
 
-def _set_schedule_state(connection: Connection, place: Identifier, state: int) -> None:
-    connection.call_client(connection.client.update_launch_plan, place, state)
+def _set_schedule_state(connection: Connection, identifier: Identifier, state: int) -> None:
+    connection.call_client(connection.client.update_launch_plan, identifier, state)
 
 
 def record_deployed_version(connection: Connection, plan: str, version: str) -> None:
     """Record that `version` of the launch plan `plan` was deployed last."""
-    metadata = NamedEntityMetadata(f"{MARK}{version}", NamedEntityState.ACTIVE)
+    metadata = NamedEntityMetadata(f"{DESCRIPTION_PREFIX}{version}", NamedEntityState.ACTIVE)
     connection.call_client(
         connection.client.update_named_entity,
         ResourceType.LAUNCH_PLAN,
@@ -273,7 +285,7 @@ def read_deployed_version(connection: Connection, plan: str) -> str | None:
             return None
         raise
     description = entity.metadata.description
-    return description.removeprefix(MARK) if description.startswith(MARK) else ""
+    return description.removeprefix(DESCRIPTION_PREFIX) if description.startswith(DESCRIPTION_PREFIX) else ""
 
 
 def _identify_deployed_plan(connection: Connection, plan: str) -> NamedEntityIdentifier:

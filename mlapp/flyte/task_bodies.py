@@ -1,4 +1,4 @@
-"""The bodies of the tasks: the same steps as a run in one process, with folders in between.
+"""The bodies of the tasks: the steps of a run in one process, which pass data in folders.
 
 This module is independent of Flyte. A task calls one of these functions with the folders that Flyte downloaded.
 """
@@ -47,7 +47,7 @@ from mlapp.training.splits import (
 )
 
 Bound = Mapping[str, Mapping[str, Any]]
-"""stage → name → value"""
+"""Parameter values by stage and name."""
 TABLE = "table"
 TRAINED = "trained.json"
 MANIFEST = "manifest.json"
@@ -55,7 +55,7 @@ FILES = "files"
 
 
 class FittedModel(msgspec.Struct, frozen=True):
-    """What training records about a model, besides its files."""
+    """The record of a trained model, in addition to its files."""
 
     framework: str
     model_format: str
@@ -96,20 +96,20 @@ def run_read_step(pipeline: Pipeline, bound: Bound, out: Path, *, pickle: bool =
 
 def run_split_step(pipeline: Pipeline, bound: Bound, table: Path, out: Path, *, pickle: bool = False) -> None:
     """Split the table; write the splits to `out`."""
-    values, known = data_folder.read_folder_values(table)
+    values, identity = data_folder.read_folder_values(table)
     splits = stage_calls.call_splitter(pipeline, values[TABLE], bound.get("data_splitter", {}))
-    data_folder.write_folder_values(out, splits, known, pickle=pickle)
+    data_folder.write_folder_values(out, splits, identity, pickle=pickle)
 
 
 def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) -> None:
     """Build and fit the model on the first split; write it to `out` in its framework's format."""
-    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    started, start = datetime.now(timezone.utc), time.perf_counter()
     model = stage_calls.call_builder(pipeline, bound.get("model", {}))
-    declared = frameworks.find_framework(type(model))
-    trainer = stage_calls.select_trainer(pipeline, declared)
-    stage_calls.check_trainer_parameters(trainer, declared, bound.get("trainer", {}))
-    require_savable_model(pipeline, declared, model)
-    stage_calls.require_predict(pipeline, declared, model)
+    initial_framework = frameworks.find_framework(type(model))
+    trainer = stage_calls.select_trainer(pipeline, initial_framework)
+    stage_calls.check_trainer_parameters(trainer, initial_framework, bound.get("trainer", {}))
+    require_savable_model(pipeline, initial_framework, model)
+    stage_calls.require_predict(pipeline, initial_framework, model)
     index = data_folder.open_folder_index(splits)
     part = data_folder.read_folder_value(splits, index.names[0])
     columns = list_split_columns(part)
@@ -117,8 +117,8 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
     features_schema = name_split_array_schema(infer_schema(features, columns), features, part)
     del part
     check_monitored_columns(pipeline.monitor_settings, features_schema)
-    sample = send_through_json(pipeline, declared, features_schema, sample_feature_rows(features))
-    some = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
+    sample = send_through_json(pipeline, initial_framework, features_schema, sample_feature_rows(features))
+    baseline_rows = copy_split_rows(draw_baseline_rows(features, PREDICTED_ROWS))
     transformed = stage_calls.call_transformer(pipeline, features)
     baseline = describe_split(pipeline, features, transformed, target)
     del features
@@ -143,8 +143,8 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
         rows=index.identity.rows,
         columns=index.identity.columns,
         started=started,
-        duration=time.perf_counter() - clock,
-        baseline=_measure_task_baseline(pipeline, bound, splits, framework, estimator, some, baseline),
+        duration=time.perf_counter() - start,
+        baseline=_measure_task_baseline(pipeline, bound, splits, framework, estimator, baseline_rows, baseline),
     )
     (out / FILES).mkdir()
     trained.save(out / FILES)
@@ -164,7 +164,7 @@ def run_train_step(pipeline: Pipeline, bound: Bound, splits: Path, out: Path) ->
 
 
 def _widen_task_schema(pipeline: Pipeline, bound: Bound, schema: Schema, splits: Path) -> Schema:
-    """The schema, widened by the ranges of the other splits, one at a time: a server accepts values of any split."""
+    """The schema with the ranges of all splits, because a server accepts values of any split. Reads one at a time."""
     for name in data_folder.open_folder_index(splits).names[1:]:
         part = data_folder.read_folder_value(splits, name)
         schema = widen_schema_by_split(schema, stage_calls.call_parser(pipeline, part, bound.get("data_parser", {}))[0])
@@ -177,22 +177,22 @@ def _measure_task_baseline(
     splits: Path,
     framework: frameworks.Framework,
     estimator: Any,
-    some: Any,
+    baseline_rows: Any,
     baseline: Baseline,
 ) -> Baseline:
     """The baseline with the standard errors of the metrics. It uses the evaluator's default parameters, because the
     training task does not receive others.
     """
     reliability = Reliability(stage_calls.select_evaluator(pipeline, framework), estimator, {})
-    for at, name in enumerate(data_folder.open_folder_index(splits).names):
-        if at == 0:
+    for number, name in enumerate(data_folder.open_folder_index(splits).names):
+        if number == 0:
             reliability.add_split(name, None, None)
             continue
         features, target = stage_calls.call_parser(
             pipeline, data_folder.read_folder_value(splits, name), bound.get("data_parser", {})
         )
         reliability.add_split(name, stage_calls.call_transformer(pipeline, features), target)
-    predictions = predict_reliability_sample(pipeline, framework, estimator, some)
+    predictions = predict_reliability_sample(pipeline, framework, estimator, baseline_rows)
     return reliability.complete_baseline(baseline, predictions, pipeline.monitor_settings.columns)
 
 
@@ -229,7 +229,7 @@ def run_save_step(
 ) -> ModelVersion:
     """Write a version to `out` in the store's layout: `manifest.json` and `files/`. A store assigns the number later.
 
-    Flyte's maps are unordered: the order of the splits and of the evaluator's metrics is restored.
+    Flyte's maps are unordered, so this restores the order of the splits and of the evaluator's metrics.
     """
     fitted, baseline = _read_task_model(trained), read_baseline(trained / FILES)
     model = SavedModel(
@@ -258,10 +258,10 @@ def run_save_step(
 
 
 def _restore_task_metric_order(metrics: Mapping[str, float], baseline: Baseline | None) -> dict[str, float]:
-    """Metrics in the evaluator's order, as the baseline has their errors; others follow by name."""
+    """Metrics in the evaluator's order, which the baseline's errors have. Other metrics follow by name."""
     errors = baseline.errors.values() if baseline else ()
-    first = list(dict.fromkeys(name for split in errors for name in split))
-    return {name: metrics[name] for name in (*first, *sorted({*metrics} - {*first})) if name in metrics}
+    known_names = list(dict.fromkeys(name for split in errors for name in split))
+    return {name: metrics[name] for name in (*known_names, *sorted({*metrics} - {*known_names})) if name in metrics}
 
 
 def open_saved_version(folder: Path) -> ModelVersion:
@@ -271,9 +271,9 @@ def open_saved_version(folder: Path) -> ModelVersion:
 
 def run_monitor_step(project: Project) -> str:
     """Close the windows that have ended. Returns a description of the work."""
-    closed = close_windows(project)
-    lines = [f"{closed.windows} windows closed, {len(closed.sent)} alarms begun or ended."]
-    return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in closed.sent])
+    result = close_windows(project)
+    lines = [f"{result.windows} windows closed, {len(result.sent)} alarms begun or ended."]
+    return "\n".join(lines + [f"{event['status']}: {event['text']}" for event in result.sent])
 
 
 def _read_task_model(folder: Path) -> FittedModel:

@@ -1,4 +1,4 @@
-"""What a failed task tells the user: the traceback of the user's function, and paths as in the project."""
+"""The error of a failed task for the user: the traceback of the user's function, and paths as in the project."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def format_task_trace(error: MlappError) -> str:
 
 
 def shorten_task_paths(text: str) -> str:
-    """A text with paths relative to the project: on the user's machine, the code is in another folder."""
+    """A text with paths relative to the project, because the user's machine has the code in another folder."""
     return text.replace(f"{Path.cwd()}/", "")
 
 

@@ -1,4 +1,4 @@
-"""The attempts of a node's task: the only place where Flyte reports why a pod has not started, and its log links."""
+"""The attempts of a node's task. Only they have the log links, and the reason why a pod has not started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Phase = execution_pb2.TaskExecution
 """flytekit's enumeration lacks some of the phases."""
 WAITING_PHASES = frozenset({Phase.UNDEFINED, Phase.QUEUED, Phase.INITIALIZING, Phase.WAITING_FOR_RESOURCES})
 """Phases before any user code runs. A pod that pulls its image is INITIALIZING."""
-MOST = 1000
+MAX_ATTEMPTS = 1000
 """Maximum number of attempts to read per node."""
 
 
@@ -25,8 +25,10 @@ class TaskExecution:
     """One attempt of a task, or all runs of a map task.
 
     Attributes:
-        phase: flyteidl's number. reason: the cluster's reason for the phase; a map task has none.
-        logs: the links to its logs. runs: for a map task, the phases of its runs that have begun.
+        phase: flyteidl's number.
+        reason: the cluster's reason for the phase; a map task has none.
+        logs: the links to its logs.
+        runs: for a map task, the phases of its runs that have started.
     """
 
     id: TaskExecutionIdentifier
@@ -42,11 +44,11 @@ class TaskExecution:
 
 
 def list_task_executions(connection: Connection, node: NodeExecutionIdentifier) -> list[TaskExecution]:
-    """The attempts of a node's task, from first to last; Flyte lists them in arbitrary order.
+    """The attempts of a node's task, from first to last. Flyte lists them in arbitrary order.
 
     Reads Flyte's own messages, because flytekit's model drops the reason.
     """
-    request = task_execution_pb2.TaskExecutionListRequest(node_execution_id=node.to_flyte_idl(), limit=MOST)
+    request = task_execution_pb2.TaskExecutionListRequest(node_execution_id=node.to_flyte_idl(), limit=MAX_ATTEMPTS)
     page: Any = connection.call_client(
         RawSynchronousFlyteClient.list_task_executions_paginated, connection.client, request
     )

@@ -21,7 +21,7 @@ from mlapp.errors import ProjectError
 from mlapp.flyte import code_archive, code_fingerprint, data_folder, deck, inputs, promotion, task_bodies
 from mlapp.flyte.app_source import Source, load_app_source
 from mlapp.flyte.fusion import (
-    GIVES,
+    STEP_OUTPUTS,
     declare_fused_task,
     fuse_steps,
     list_fused_inputs,
@@ -42,7 +42,7 @@ from mlapp.store import Signer
 from mlapp.training.binding import infer_model_framework, list_parameter_stages
 
 CODE_REVISION = "MLAPP_CODE_REVISION"
-"""The registered commit, with the suffix `-dirty` if changed: a container has the code but no git."""
+"""Variable with the registered commit, with the suffix `-dirty` if changed. A container has the code but no git."""
 TUNING = "tuning"
 """The input with the search that found the parameters, as JSON; empty without a search."""
 Metrics = dict[str, dict[str, float]]
@@ -109,24 +109,24 @@ class TaskGraph:
         outputs = list_fused_outputs(steps)
         name = name_fused_task(steps)
 
-        def work(given: dict[str, Any]) -> Any:
+        def run_steps(task_values: dict[str, Any]) -> Any:
             values = {
-                key: given[key] if key == "metrics" else download_flyte_task_folder(given[key])
+                key: task_values[key] if key == "metrics" else download_flyte_task_folder(task_values[key])
                 for key in list_fused_inputs(steps)
             }
             for step in steps:
                 self._tasks[name].stage = step
-                values[GIVES[step]] = self._run_step(step, given, values)
-            found = [values[key] if key == "metrics" else FlyteDirectory(str(values[key])) for key in outputs]
-            return found[0] if len(found) == 1 else tuple(found)
+                values[STEP_OUTPUTS[step]] = self._run_step(step, task_values, values)
+            results = [values[key] if key == "metrics" else FlyteDirectory(str(values[key])) for key in outputs]
+            return results[0] if len(results) == 1 else tuple(results)
 
         data = {key: Metrics if key == "metrics" else FlyteDirectory for key in list_fused_inputs(steps)}
         if "save" in steps:
-            data |= {promotion.INPUT: str, TUNING: str}
+            data |= {promotion.INPUT_NAME: str, TUNING: str}
         kinds = {"table": self._hashed_folder_type, "splits": self._hashed_folder_type, "metrics": Metrics}
         return self.make_task(
             name,
-            work,
+            run_steps,
             parameters,
             data,
             {key: kinds.get(key, FlyteDirectory) for key in outputs},
@@ -134,34 +134,34 @@ class TaskGraph:
             shows_deck="evaluate" in steps,
         )
 
-    def _run_step(self, step: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    def _run_step(self, step: str, task_values: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Run one step with the results of the previous steps; returns a folder, or the metrics."""
-        bound = inputs.decode_inputs_by_stage(self.list_task_inputs(step), given)
+        stage_values = inputs.decode_inputs_by_stage(self.list_task_inputs(step), task_values)
         if step == "evaluate":
-            metrics = task_bodies.run_evaluate_step(self.pipeline, bound, values["splits"], values["trained"])
+            metrics = task_bodies.run_evaluate_step(self.pipeline, stage_values, values["splits"], values["trained"])
             deck.publish_deck_page("Evaluation", deck.render_metrics_deck(self.name, metrics))
             return metrics
-        out = make_task_output_folder(GIVES[step])
+        out = make_task_output_folder(STEP_OUTPUTS[step])
         if step == "read":
-            task_bodies.run_read_step(self.pipeline, bound, out, pickle=self.allows_pickle)
+            task_bodies.run_read_step(self.pipeline, stage_values, out, pickle=self.allows_pickle)
         elif step == "split":
-            task_bodies.run_split_step(self.pipeline, bound, values["table"], out, pickle=self.allows_pickle)
+            task_bodies.run_split_step(self.pipeline, stage_values, values["table"], out, pickle=self.allows_pickle)
         elif step == "train":
-            task_bodies.run_train_step(self.pipeline, bound, values["splits"], out)
+            task_bodies.run_train_step(self.pipeline, stage_values, values["splits"], out)
         else:
             version = task_bodies.run_save_step(
                 self.pipeline,
-                bound,
+                stage_values,
                 values["trained"],
                 values["metrics"],
                 out,
                 origin=_read_task_graph_origin(),
                 git=_read_task_graph_git(),
-                tuning=msgspec.json.decode(given[TUNING], type=dict) if given[TUNING] else None,
+                tuning=msgspec.json.decode(task_values[TUNING], type=dict) if task_values[TUNING] else None,
                 signer=Signer(self.source.settings.store, self.source.root),
             )
             promotion.save_if_store_is_shared(
-                self.source.settings.store, self.source.root, version, given[promotion.INPUT]
+                self.source.settings.store, self.source.root, version, task_values[promotion.INPUT_NAME]
             )
         return out
 
@@ -169,7 +169,7 @@ class TaskGraph:
         self,
         step: str,
         work: Any,
-        own: list[Input],
+        stage_inputs: list[Input],
         data: Mapping[str, Any],
         outputs: dict[str, Any],
         *,
@@ -181,7 +181,7 @@ class TaskGraph:
 
         Args:
             work: the function that does the work, given the task's inputs by name.
-            own: the inputs that are parameters of stages.
+            stage_inputs: the inputs that are parameters of stages.
             data: the other inputs, by name, with their types.
             outputs: the names and types of the results.
             declared: the task's options; by default those that its stages declare.
@@ -192,7 +192,7 @@ class TaskGraph:
             step,
             work,
             name=f"{self.name}.{workflow}.{step}",
-            inputs={**make_task_graph_defaults(own), **{name: (kind, None) for name, kind in data.items()}},
+            inputs={**make_task_graph_defaults(stage_inputs), **{name: (kind, None) for name, kind in data.items()}},
             outputs=outputs,
             resolver=app_tasks,
             declared=dataclasses.replace(
@@ -203,12 +203,12 @@ class TaskGraph:
         )
 
     def _make_task_cache_version(self, step: str) -> str:
-        """A hash of the user's functions in a task, of what they call, and of the app's declarations."""
-        own = list_task_spec_stages(self.pipeline, step)
+        """A hash of the user's functions in a task, of the code that they call, and of the app's declarations."""
+        stages = list_task_spec_stages(self.pipeline, step)
         columns = (self.pipeline.target, self.pipeline.features)
-        model = next((stage.options for stage in own if stage.role.name == "model"), NO_OPTIONS)
+        model = next((stage.options for stage in stages if stage.role.name == "model"), NO_OPTIONS)
         options = dataclasses.replace(model, task=None)
-        functions = [stage.function for stage in own]
+        functions = [stage.function for stage in stages]
         return code_fingerprint.compute_code_cache_version(
             functions, self.source.root, (columns, options, self._data_digest)
         )
@@ -238,8 +238,8 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
     """Writes the loader arguments `app app.py task train` to the container's command, and reads them there; also
     `env staging` for settings of an environment.
 
-    The code is in the working directory, where our registration unpacks it, or in the folder where `pyflyte register`
-    unpacks it, which is on PYTHONPATH (`flytekit/bin/entrypoint.py`, `fast_execute_task_cmd`).
+    mlapp's registration unpacks the code in the working directory. `pyflyte register` unpacks it in a folder on
+    PYTHONPATH (`flytekit/bin/entrypoint.py`, `fast_execute_task_cmd`).
     """
 
     location = "mlapp.flyte.task_graph.app_tasks"
@@ -248,9 +248,9 @@ class AppTaskResolver(TaskResolverMixin):  # type: ignore[misc]
         return "mlapp"
 
     def load_task(self, loader_args: list[str]) -> Any:
-        given = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
-        source = load_app_source(_find_task_app_folder(given["app"]), given["app"], given.get("env"))
-        return get_task_graph(source).get_task(given["task"])
+        arguments = dict(zip(loader_args[::2], loader_args[1::2], strict=True))
+        source = load_app_source(_find_task_app_folder(arguments["app"]), arguments["app"], arguments.get("env"))
+        return get_task_graph(source).get_task(arguments["task"])
 
     def loader_args(self, settings: Any, task: Any) -> list[str]:
         environment = task.source.environment
@@ -265,26 +265,26 @@ _graphs: dict[App, TaskGraph] = {}
 
 
 def get_task_graph(source: Source) -> TaskGraph:
-    """The task graph of an app; a new one if its place or its settings have changed.
+    """The task graph of an app; a new one if its location or its settings have changed.
 
     Raises:
         DeclarationError: there is no reader or no model. UsageError: Flyte cannot represent a parameter.
     """
-    kept = _graphs.get(source.app)
-    if kept is None or kept.source != source:
-        kept = _graphs[source.app] = TaskGraph(source)
-    return kept
+    graph = _graphs.get(source.app)
+    if graph is None or graph.source != source:
+        graph = _graphs[source.app] = TaskGraph(source)
+    return graph
 
 
-def make_task_graph_defaults(own: list[Input]) -> dict[str, tuple[Any, Any]]:
+def make_task_graph_defaults(stage_inputs: list[Input]) -> dict[str, tuple[Any, Any]]:
     """Inputs in the form of flytekit's interface: name → type and default."""
-    return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in own}
+    return {input.name: (input.kind, None if input.default is REQUIRED else input.default) for input in stage_inputs}
 
 
-def _find_task_app_folder(place: str) -> Path:
+def _find_task_app_folder(location: str) -> Path:
     """The folder of the app: the working directory, or an entry of PYTHONPATH."""
     folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
-    file = place.partition(":")[0]
+    file = location.partition(":")[0]
     return next((folder for folder in folders if (folder / file).is_file()), folders[0])
 
 

@@ -21,8 +21,8 @@ from mlapp.training.binding import infer_model_framework
 SOURCE_EXTRAS = ("sql", "files", "mongo", "redis", "dynamodb")
 """mlapp's data sources with an extra of the same name."""
 OBJECT_STORE = re.compile(r"(s3|gs|az|abfs|abfss)://")
-REPLACES = {"xgboost": "xgboost", "torch": "torch"}
-"""Extra → a distribution that replaces it if the project requires that, such as `xgboost` (CUDA) for `xgboost-cpu`."""
+REPLACEMENTS = {"xgboost": "xgboost", "torch": "torch"}
+"""By extra: a distribution that replaces it if the project requires it, such as `xgboost` (CUDA) for `xgboost-cpu`."""
 
 
 def build_task_image(project: Project, tell: Reporter) -> str:
@@ -38,7 +38,7 @@ def build_task_image(project: Project, tell: Reporter) -> str:
     if "/" not in name:
         raise ConfigError(
             "There is no image for the tasks, and no registry to push one to.",
-            "Set `flyte: {image: …}` in mlapp.yaml, or `image: {name: REGISTRY/NAME}` to have it built.",
+            "Set `flyte: {image: …}` in mlapp.yaml, or `image: {name: REGISTRY/NAME}`: mlapp then builds it.",
         )
     try:
         from mlapp.images.task_image import build_task_image
@@ -81,7 +81,7 @@ def list_task_extras(
 
 
 def _has_replacing_extra(extra: str, declared: DeclaredRequirements | None) -> bool:
-    name = REPLACES.get(extra)
+    name = REPLACEMENTS.get(extra)
     if name is None or declared is None:
         return False
     return (

@@ -1,4 +1,4 @@
-"""The user's stages of each task, for its inputs, options, resources and the dependencies of its result."""
+"""The user's stages of each task. They determine its inputs, options, resources and cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.pipeline.stage_tasks import Resources, Task, merge_stage_tasks
 CPU = 1
 GIB = 1024**3
 CELL = 8 * 8
-"""Bytes of memory per cell of the data: eight for a number, and copies for reading, splitting and training."""
+"""Bytes of memory per cell of the data: eight for a number, times eight for copies in the steps."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TaskSpec:
 
     Args:
         takes: the stages whose parameters are the task's inputs.
-        declares: the stages that declare its options; the first that the app has determines whether it is cached.
+        declares: the stages that declare its options. The first of them in the app determines whether it is cached.
         runs: further stages that run in it, or whose options it depends on.
         like: a task with the same data; its resources are the default for this task.
     """
@@ -65,7 +65,7 @@ def make_task_spec_options(pipeline: Pipeline, name: str) -> Task:
     without its GPU.
     """
     step = STEPS[name]
-    own = merge_stage_tasks(
+    options = merge_stage_tasks(
         [
             stage.options.task
             for stage in _select_task_spec_stages(pipeline, step.declares)
@@ -73,9 +73,15 @@ def make_task_spec_options(pipeline: Pipeline, name: str) -> Task:
         ]
     )
     if not step.is_cached:
-        own = dataclasses.replace(own, cache=False)
-    resources = make_task_spec_options(pipeline, step.like).resources if own.resources is None and step.like else None
-    return own if resources is None else dataclasses.replace(own, resources=dataclasses.replace(resources, gpu=None))
+        options = dataclasses.replace(options, cache=False)
+    resources = (
+        make_task_spec_options(pipeline, step.like).resources if options.resources is None and step.like else None
+    )
+    return (
+        options
+        if resources is None
+        else dataclasses.replace(options, resources=dataclasses.replace(resources, gpu=None))
+    )
 
 
 def list_task_spec_stages(pipeline: Pipeline, name: str) -> list[Stage]:
@@ -100,7 +106,7 @@ def choose_default_resources(declared: Resources | None, size: int | None) -> Re
 
 
 def _estimate_default_memory(size: int) -> int:
-    needed = 1
-    while needed * GIB < size * CELL:
-        needed *= 2
-    return needed
+    gibibytes = 1
+    while gibibytes * GIB < size * CELL:
+        gibibytes *= 2
+    return gibibytes

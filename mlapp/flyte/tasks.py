@@ -42,12 +42,12 @@ class RetriedStageError(FlyteRecoverableException):  # type: ignore[misc]
 
 
 class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
-    """One or more steps: the interface comes from the app, the work is done by functions of `mlapp.flyte.task_bodies`.
+    """One or more steps. The app determines the interface; functions of `mlapp.flyte.task_bodies` do the work.
 
     Args:
-        source: the app and its place.
+        source: the app and its location.
         step: the task's name within the workflow, such as `train`; `name` is its full name.
-        resolver: how a container finds the task.
+        resolver: finds the task in a container.
         declared: resources, cache, retries, timeout and secrets.
         cache_version: the dependencies of the results besides the inputs.
     """
@@ -99,9 +99,9 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
         try:
             return self._work(inputs)
         except MlappError as error:
-            kind = RetriedStageError if self._retries else StageError
+            error_type = RetriedStageError if self._retries else StageError
             text = shorten_task_paths(f"{error.what}\n{error.todo}\nin task: {self.stage}")
-            raise kind(text).with_traceback(None) from find_task_user_error(error)
+            raise error_type(text).with_traceback(None) from find_task_user_error(error)
 
     def _expose_secrets(self) -> None:
         """Set the stage's secrets as environment variables, even if Flyte mounts them as files."""
@@ -111,16 +111,16 @@ class StageTask(PythonInstanceTask[None]):  # type: ignore[misc]
                     os.environ[secret.env_var] = flytekit.current_context().secrets.get(secret.group, secret.key)
 
 
-def download_flyte_task_folder(given: Any) -> Path:
+def download_flyte_task_folder(flyte_folder: Any) -> Path:
     """The local copy of a folder that the task received."""
-    return Path(given.download())
+    return Path(flyte_folder.download())
 
 
 def make_task_output_folder(name: str) -> Path:
     """A new folder for an output, in flytekit's folder for a task's files."""
-    made = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
-    made.mkdir(parents=True)
-    return made
+    folder = Path(FlyteContextManager.current_context().file_access.get_random_local_directory()) / name
+    folder.mkdir(parents=True)
+    return folder
 
 
 def make_task_secret(text: str) -> Secret:
@@ -133,10 +133,10 @@ def make_task_secret(text: str) -> Secret:
 def _make_flyte_task_resources(resources: Resources | None) -> dict[str, Any]:
     if resources is None:
         return {}
-    wanted = flytekit.Resources(
+    task_resources = flytekit.Resources(
         cpu=None if resources.cpu is None else str(resources.cpu),
         mem=resources.memory,
         gpu=None if resources.gpu is None else str(resources.gpu),
         ephemeral_storage=resources.disk,
     )
-    return {"requests": wanted, "limits": wanted}
+    return {"requests": task_resources, "limits": task_resources}

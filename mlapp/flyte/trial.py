@@ -1,4 +1,4 @@
-"""One trial of a search, as its task runs it. Independent of Flyte."""
+"""The body of a task that runs one trial of a search. Independent of Flyte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) -> str:
-    """The metrics of one trial on the first split, as means over the folds; or why it failed.
+    """The metrics of one trial on the first split, as means over the folds; or its error.
 
     Args:
         text: a `Trial` as JSON. Its parameters override `bound`.
@@ -35,7 +35,7 @@ def run_trial_step(pipeline: Pipeline, bound: Bound, splits: Path, text: str) ->
         A `TrialResult` as JSON.
     """
     trial = msgspec.json.decode(text, type=Trial)
-    fixed = {f"{stage}.{name}": value for stage, values in bound.items() for name, value in values.items()}
+    fixed = {f"{stage}.{name}": value for stage, stage_values in bound.items() for name, value in stage_values.items()}
     first = data_folder.read_folder_value(splits, data_folder.open_folder_index(splits).names[0])
     evaluator = TrialEvaluator(pipeline, fixed, trial.folds, trial.seed, table=first)
     try:

@@ -15,26 +15,28 @@ if TYPE_CHECKING:
 
 
 def make_tune_data_task(graph: TaskGraph) -> StageTask:
-    """Reads and splits the data once for all trials."""
-    own = graph.list_task_inputs("data")
+    """The task that reads and splits the data once for all trials."""
+    task_inputs = graph.list_task_inputs("data")
 
-    def run_data(given: dict[str, Any]) -> Any:
+    def run_data(values: dict[str, Any]) -> Any:
         table, out = make_task_output_folder("table"), make_task_output_folder("splits")
-        bound = inputs.decode_inputs_by_stage(own, given)
-        task_bodies.run_read_step(graph.pipeline, bound, table, pickle=graph.allows_pickle)
-        task_bodies.run_split_step(graph.pipeline, bound, table, out, pickle=graph.allows_pickle)
+        stage_values = inputs.decode_inputs_by_stage(task_inputs, values)
+        task_bodies.run_read_step(graph.pipeline, stage_values, table, pickle=graph.allows_pickle)
+        task_bodies.run_split_step(graph.pipeline, stage_values, table, out, pickle=graph.allows_pickle)
         return FlyteDirectory(str(out))
 
-    return graph.make_task("data", run_data, own, {}, {"splits": FlyteDirectory}, workflow="tune")
+    return graph.make_task("data", run_data, task_inputs, {}, {"splits": FlyteDirectory}, workflow="tune")
 
 
 def make_trial_task(graph: TaskGraph) -> StageTask:
-    """Scores one combination of parameters."""
-    own = graph.list_task_inputs("trial")
+    """The task that scores one combination of parameters."""
+    task_inputs = graph.list_task_inputs("trial")
 
-    def run_trial(given: dict[str, Any]) -> Any:
-        bound = inputs.decode_inputs_by_stage(own, given)
-        return run_trial_step(graph.pipeline, bound, download_flyte_task_folder(given["splits"]), given["trials"])
+    def run_trial(values: dict[str, Any]) -> Any:
+        stage_values = inputs.decode_inputs_by_stage(task_inputs, values)
+        return run_trial_step(
+            graph.pipeline, stage_values, download_flyte_task_folder(values["splits"]), values["trials"]
+        )
 
     data = {"splits": FlyteDirectory, "trials": str}
-    return graph.make_task("trial", run_trial, own, data, {"results": str}, workflow="tune")
+    return graph.make_task("trial", run_trial, task_inputs, data, {"results": str}, workflow="tune")

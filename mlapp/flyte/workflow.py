@@ -18,14 +18,14 @@ from mlapp.app import App
 from mlapp.flyte import app_source, promotion
 from mlapp.flyte.app_source import Source
 from mlapp.flyte.fusion import list_fused_inputs, list_fused_outputs, name_fused_task
-from mlapp.flyte.scheduled_tasks import VERSION
+from mlapp.flyte.scheduled_tasks import VERSION_INPUT
 from mlapp.flyte.task_graph import TUNING, Metrics, TaskGraph, get_task_graph, make_task_graph_defaults
 from mlapp.flyte.tasks import StageTask
 
 SPLITS = "splits"
 """The input with the split data of an earlier run."""
-ONE_SUCCEEDS = 0.01
-"""Minimum ratio of successful trials: a run fails only if all trials fail, as one in up to a hundred is enough."""
+MIN_SUCCESS_RATIO = 0.01
+"""Minimum share of successful trials. With up to a hundred trials, a run fails only if all of them fail."""
 
 
 class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
@@ -42,34 +42,34 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
         outputs = super().python_interface.outputs
         return Interface(inputs=self._defaults, outputs=outputs)
 
-    def __call__(self, *args: Any, **given: Any) -> Any:
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
         # flytekit fills in defaults of missing inputs, except None.
         positional = list(self._defaults)[: len(args)]
-        absent = {
+        missing = {
             name: None
             for name, (kind, default) in self._defaults.items()
-            if default is None and type(None) in get_args(kind) and name not in (*positional, *given)
+            if default is None and type(None) in get_args(kind) and name not in (*positional, *arguments)
         }
-        return super().__call__(*args, **absent, **given)
+        return super().__call__(*args, **missing, **arguments)
 
-    def add_task(self, entity: Any, node: str, **given: Any) -> Any:
+    def add_task(self, entity: Any, node: str, **arguments: Any) -> Any:
         """Add a task as a node; inputs default to the workflow's inputs of the same name. Returns its outputs."""
-        own = {name: self.inputs[name] for name in entity.python_interface.inputs if name not in given}
-        added = self.add_entity(entity, **own, **given)
-        added.with_overrides(node_name=node)
-        return added.outputs
+        workflow_values = {name: self.inputs[name] for name in entity.python_interface.inputs if name not in arguments}
+        node_entity = self.add_entity(entity, **workflow_values, **arguments)
+        node_entity.with_overrides(node_name=node)
+        return node_entity.outputs
 
 
 class MappedTask(ArrayNodeMapTask):  # type: ignore[misc]
     """A task mapped over a list: each execution gets one value of `over`, and the other inputs are shared.
 
-    flytekit names a mapped task after its module variable; ours has the name of its task.
+    flytekit names a mapped task after its module variable. This class keeps the name of its task.
     """
 
     def __init__(self, task: StageTask, over: str) -> None:
-        same = set(task.python_interface.inputs) - {over}
+        shared_inputs = set(task.python_interface.inputs) - {over}
         self._own_name = str(task.name)
-        super().__init__(task, bound_inputs=same, min_success_ratio=ONE_SUCCEEDS)
+        super().__init__(task, bound_inputs=shared_inputs, min_success_ratio=MIN_SUCCESS_RATIO)
 
     @property
     def name(self) -> str:
@@ -122,81 +122,83 @@ def split_workflow(app: App | Source, name: Literal["train", "tune"]) -> AppWork
     return _get_or_make_workflow(app, _make_train_split_workflow) if graph.has_split_training() else None
 
 
-def _get_or_make_workflow(app: App | Source, make: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
+def _get_or_make_workflow(app: App | Source, make_workflow: Callable[[TaskGraph], AppWorkflow]) -> AppWorkflow:
     """Create each workflow of an app only once, because Flyte's names are global."""
-    own = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
-    if make not in own.entities:
-        own.entities[make] = make(own)
-    made: AppWorkflow = own.entities[make]
-    return made
-
-
-def _make_train_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train", _list_workflow_inputs(plan))
-    _add_training_to_workflow(workflow, plan, plan.groups(), {})
+    graph = get_task_graph(app if isinstance(app, Source) else app_source.make_app_source(app))
+    if make_workflow not in graph.entities:
+        graph.entities[make_workflow] = make_workflow(graph)
+    workflow: AppWorkflow = graph.entities[make_workflow]
     return workflow
 
 
-def _make_train_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.train_split", {**_list_workflow_inputs(plan), SPLITS: (FlyteDirectory, None)})
-    groups = plan.groups()
-    begin = next(at for at, steps in enumerate(groups) if steps[0] == "train")
-    _add_training_to_workflow(workflow, plan, groups[begin:], {SPLITS: workflow.inputs[SPLITS]})
+def _make_train_workflow(graph: TaskGraph) -> AppWorkflow:
+    workflow = AppWorkflow(f"{graph.name}.train", _list_workflow_inputs(graph))
+    _add_training_to_workflow(workflow, graph, graph.groups(), {})
     return workflow
 
 
-def _list_workflow_inputs(plan: TaskGraph) -> dict[str, tuple[Any, Any]]:
-    return {**make_task_graph_defaults(plan.inputs), promotion.INPUT: (str, ""), TUNING: (str, "")}
+def _make_train_split_workflow(graph: TaskGraph) -> AppWorkflow:
+    workflow = AppWorkflow(
+        f"{graph.name}.train_split", {**_list_workflow_inputs(graph), SPLITS: (FlyteDirectory, None)}
+    )
+    groups = graph.groups()
+    start = next(index for index, steps in enumerate(groups) if steps[0] == "train")
+    _add_training_to_workflow(workflow, graph, groups[start:], {SPLITS: workflow.inputs[SPLITS]})
+    return workflow
+
+
+def _list_workflow_inputs(graph: TaskGraph) -> dict[str, tuple[Any, Any]]:
+    return {**make_task_graph_defaults(graph.inputs), promotion.INPUT_NAME: (str, ""), TUNING: (str, "")}
 
 
 def _add_training_to_workflow(
-    workflow: AppWorkflow, plan: TaskGraph, groups: Sequence[Sequence[str]], values: dict[str, Any]
+    workflow: AppWorkflow, graph: TaskGraph, groups: Sequence[Sequence[str]], values: dict[str, Any]
 ) -> None:
     """Add the training tasks and the workflow's outputs. `values` are the outputs of previous steps."""
     for steps in groups:
         name = name_fused_task(steps)
-        given = {key: values[key] for key in list_fused_inputs(steps)}
-        outputs = workflow.add_task(plan.get_task(name), name, **given)
+        task_values = {key: values[key] for key in list_fused_inputs(steps)}
+        outputs = workflow.add_task(graph.get_task(name), name, **task_values)
         values |= {key: outputs[key] for key in list_fused_outputs(steps)}
     workflow.add_workflow_output("metrics", values["metrics"], Metrics)
     workflow.add_workflow_output("model", values["model"], FlyteDirectory)
 
 
-def _make_predict_workflow(plan: TaskGraph) -> AppWorkflow:
+def _make_predict_workflow(graph: TaskGraph) -> AppWorkflow:
     inputs = {
-        **make_task_graph_defaults(plan.list_task_inputs("batch")),
+        **make_task_graph_defaults(graph.list_task_inputs("batch")),
         "model": (FlyteDirectory | None, None),
-        VERSION: (str, ""),
+        VERSION_INPUT: (str, ""),
     }
-    workflow = AppWorkflow(f"{plan.name}.predict", inputs)
-    batch = workflow.add_task(plan.get_task("batch"), "batch")
+    workflow = AppWorkflow(f"{graph.name}.predict", inputs)
+    batch = workflow.add_task(graph.get_task("batch"), "batch")
     workflow.add_workflow_output("predictions", batch["predictions"], FlyteFile)
     return workflow
 
 
-def _make_monitor_workflow(plan: TaskGraph) -> AppWorkflow:
-    workflow = AppWorkflow(f"{plan.name}.monitor", {})
-    closed = workflow.add_task(plan.get_task("monitor"), "monitor")
-    workflow.add_workflow_output("closed", closed["closed"], str)
+def _make_monitor_workflow(graph: TaskGraph) -> AppWorkflow:
+    workflow = AppWorkflow(f"{graph.name}.monitor", {})
+    outputs = workflow.add_task(graph.get_task("monitor"), "monitor")
+    workflow.add_workflow_output("closed", outputs["closed"], str)
     return workflow
 
 
-def _make_tune_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_task_graph_defaults(plan.inputs), "trials": (list[str], None)}
-    workflow = AppWorkflow(f"{plan.name}.tune", inputs)
-    data = workflow.add_task(plan.get_task("data"), "data")
-    _add_trials_to_workflow(workflow, plan, data["splits"])
+def _make_tune_workflow(graph: TaskGraph) -> AppWorkflow:
+    inputs = {**make_task_graph_defaults(graph.inputs), "trials": (list[str], None)}
+    workflow = AppWorkflow(f"{graph.name}.tune", inputs)
+    data = workflow.add_task(graph.get_task("data"), "data")
+    _add_trials_to_workflow(workflow, graph, data["splits"])
     workflow.add_workflow_output("splits", data["splits"], FlyteDirectory)
     return workflow
 
 
-def _make_tune_split_workflow(plan: TaskGraph) -> AppWorkflow:
-    inputs = {**make_task_graph_defaults(plan.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
-    workflow = AppWorkflow(f"{plan.name}.tune_split", inputs)
-    _add_trials_to_workflow(workflow, plan, workflow.inputs[SPLITS])
+def _make_tune_split_workflow(graph: TaskGraph) -> AppWorkflow:
+    inputs = {**make_task_graph_defaults(graph.inputs), "trials": (list[str], None), SPLITS: (FlyteDirectory, None)}
+    workflow = AppWorkflow(f"{graph.name}.tune_split", inputs)
+    _add_trials_to_workflow(workflow, graph, workflow.inputs[SPLITS])
     return workflow
 
 
-def _add_trials_to_workflow(workflow: AppWorkflow, plan: TaskGraph, splits: Any) -> None:
-    trial = workflow.add_task(MappedTask(plan.get_task("trial"), over="trials"), "trial", splits=splits)
+def _add_trials_to_workflow(workflow: AppWorkflow, graph: TaskGraph, splits: Any) -> None:
+    trial = workflow.add_task(MappedTask(graph.get_task("trial"), over="trials"), "trial", splits=splits)
     workflow.add_workflow_output("results", trial["results"], list[str | None])

@@ -20,7 +20,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Base:
-    """A base image in the engine. `inspected` is the output of `docker image inspect`."""
+    """A base image in the engine. `inspected` is the output of `docker image inspect`, as plain data."""
 
     id: str
     platform: str
@@ -57,12 +57,12 @@ def find_base(client: DockerClient, spec: ImageSpec, platform: str, progress: Re
         stream = client.api.build(
             fileobj=io.BytesIO(text.encode()), rm=True, forcerm=True, decode=True, platform=platform
         )
-        built = None
+        image_id = None
         for message in check_image_engine_messages(stream, f"Installing {', '.join(spec.system_packages)}"):
-            built = (message.get("aux") or {}).get("ID") or built
-    found = _find_local_base_image(client, str(built), platform)
-    assert found is not None
-    return found
+            image_id = (message.get("aux") or {}).get("ID") or image_id
+    built_base = _find_local_base_image(client, str(image_id), platform)
+    assert built_base is not None
+    return built_base
 
 
 def find_base_python(client: DockerClient, base: Base, python: str) -> str:
@@ -84,11 +84,11 @@ def find_base_python(client: DockerClient, base: Base, python: str) -> str:
                 if _has_base_image_path(client, container, f"{folder}/python{python}"):
                     return folder
             names = {_read_base_link(client, container, f"{folder}/python3") for folder in folders}
-            found = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
+            versions = sorted(match.group(1) for name in names if (match := re.search(r"python(3\.\d+)$", name)))
         finally:
             client.api.remove_container(container, force=True)
-    has = f"it has {', '.join(found)}" if found else "it has no other"
-    todo = f"Set image.python to '{found[-1]}'" if found else "Set image.base to an image with Python"
+    has = f"it has {', '.join(versions)}" if versions else "it has no other"
+    todo = f"Set image.python to '{versions[-1]}'" if versions else "Set image.base to an image with Python"
     raise ImageError(
         f"The base image has no Python {python}; {has}.", f"{todo} in mlapp.yaml, or choose another image.base."
     )
@@ -116,10 +116,10 @@ def _stat_base_path(client: DockerClient, container: str, path: str) -> dict[str
 
 def _find_local_base_image(client: DockerClient, reference: str, platform: str) -> Base | None:
     """An image in the engine, if it is for the platform."""
-    inspected = _inspect_base_image(client, reference)
-    if inspected is None or f"{inspected['Os']}/{inspected['Architecture']}" != platform:
+    details = _inspect_base_image(client, reference)
+    if details is None or f"{details['Os']}/{details['Architecture']}" != platform:
         return None
-    return Base(inspected["Id"], platform, inspected)
+    return Base(details["Id"], platform, details)
 
 
 def _has_base_image(client: DockerClient, reference: str) -> bool:
@@ -136,7 +136,7 @@ def _inspect_base_image(client: DockerClient, reference: str) -> dict[str, Any] 
 
 
 def _pull_base_image(client: DockerClient, reference: str, platform: str, progress: Reporter) -> Base:
-    """Pull by digest, so that no user's tag moves to another platform; the image is tagged only if the tag is free.
+    """Pull by digest, so that the user's tag does not move to another platform. Tag the image only if the tag is free.
 
     For the digest of an image index, an engine keeps the image of only one platform, so images of other platforms are
     pulled by their own digests.
@@ -145,33 +145,33 @@ def _pull_base_image(client: DockerClient, reference: str, platform: str, progre
 
     progress(f"pull {reference} for {platform}")
     name = reference.partition("@")[0]
-    last = name.rpartition("/")[2]
-    repository = name[: -len(last)] + last.partition(":")[0]
+    last_part = name.rpartition("/")[2]
+    repository = name[: -len(last_part)] + last_part.partition(":")[0]
     try:
         digest = client.api.inspect_distribution(reference)["Descriptor"]["digest"]
-        found = _find_local_base_image(client, f"{repository}@{digest}", platform)
-        if found is None and _has_base_image(client, f"{repository}@{digest}"):
+        base = _find_local_base_image(client, f"{repository}@{digest}", platform)
+        if base is None and _has_base_image(client, f"{repository}@{digest}"):
             digest = registry.find_registry_platform_digest(repository, digest, platform)
-            found = _find_local_base_image(client, f"{repository}@{digest}", platform)
-        if found is None:
+            base = _find_local_base_image(client, f"{repository}@{digest}", platform)
+        if base is None:
             stream = client.api.pull(repository, tag=digest, platform=platform, stream=True, decode=True)
             for message in check_image_engine_messages(stream, f"Pulling {reference}"):
                 if message.get("status", "").startswith("Status:"):
                     progress(message["status"].removeprefix("Status: "))
-            found = _find_local_base_image(client, f"{repository}@{digest}", platform)
-        if found is not None and "@" not in reference and not _has_base_image(client, reference):
-            client.api.tag(found.id, repository, last.partition(":")[2] or "latest")
+            base = _find_local_base_image(client, f"{repository}@{digest}", platform)
+        if base is not None and "@" not in reference and not _has_base_image(client, reference):
+            client.api.tag(base.id, repository, last_part.partition(":")[2] or "latest")
     except docker.errors.APIError as error:
-        if registry.PLAIN.search(str(error.explanation)):
-            raise registry.untrusted_registry_error(
+        if registry.TLS_ERROR.search(str(error.explanation)):
+            raise registry.make_untrusted_registry_error(
                 registry.parse_registry_host(repository), str(error.explanation)
             ) from error
         raise ImageError(
             f"The base image {reference} cannot be pulled: {error.explanation or error}.",
             "Check image.base in mlapp.yaml, the network, and `docker login`.",
         ) from error
-    if found is None:
+    if base is None:
         raise ImageError(
             f"The base image {reference} does not support {platform}.", "Choose another image.base or platform."
         )
-    return found
+    return base

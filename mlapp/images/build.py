@@ -49,7 +49,7 @@ class Image:
 
     @property
     def repository(self) -> str:
-        return split_image_reference(self.reference)[0]
+        return parse_repository_and_tag(self.reference)[0]
 
     @property
     def pinned(self) -> str:
@@ -70,8 +70,8 @@ def build_images(
     """Build the image of a bundle for each platform. An image is tagged only when it is complete.
 
     Args:
-        spec: what the image contains and runs; by default a server.
-        project_root: the project's folder, whose Dockerfile is used if it has one.
+        spec: the content and the program of the image; by default a server.
+        project_root: the project's folder. If it has a Dockerfile, the build uses it.
         tag: `repository:tag`; by default the app's name (or `image.name`) with version and bundle.
         platform: such as linux/arm64; by default the platforms in mlapp.yaml, or the engine's.
 
@@ -83,11 +83,20 @@ def build_images(
     with connect_image_engine() as client:
         with translate_image_engine_errors():
             version = client.version()
-        wanted = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
+        platforms = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")
         images = []
-        for each in wanted:
-            own = reference if len(wanted) == 1 else f"{reference}-{each.rpartition('/')[2]}"
-            job = BuildJob(client, bundle, spec, each, progress, warn, reference=own, project_root=project_root)
+        for platform_name in platforms:
+            platform_reference = reference if len(platforms) == 1 else f"{reference}-{platform_name.rpartition('/')[2]}"
+            job = BuildJob(
+                client,
+                bundle,
+                spec,
+                platform_name,
+                progress,
+                warn,
+                reference=platform_reference,
+                project_root=project_root,
+            )
             images.append(_build_platform_image(job))
         return images
 
@@ -105,11 +114,11 @@ def format_image_reference(bundle: Bundle, tag: str | None = None) -> str:
             f"'{name}' cannot be the name of an image.",
             "Use lowercase letters, digits, '.', '_', '-' and '/', such as registry.example.org/team/digits:1.",
         )
-    repository, given = split_image_reference(name)
-    return f"{repository}:{given or default}"
+    repository, name_tag = parse_repository_and_tag(name)
+    return f"{repository}:{name_tag or default}"
 
 
-def split_image_reference(reference: str) -> tuple[str, str]:
+def parse_repository_and_tag(reference: str) -> tuple[str, str]:
     """Repository and tag; the tag is empty if there is none."""
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
@@ -119,11 +128,11 @@ def split_image_reference(reference: str) -> tuple[str, str]:
 def _build_platform_image(job: BuildJob) -> Image:
     image_id = user_dockerfile.build_user_dockerfile(job) if job.dockerfile else _assemble_image(job)
     with translate_image_engine_errors():
-        inspected = job.client.api.inspect_image(image_id)
-    return Image(job.reference, inspected["Id"], job.platform, inspected["Size"], tuple(inspected["RootFS"]["Layers"]))
+        details = job.client.api.inspect_image(image_id)
+    return Image(job.reference, details["Id"], job.platform, details["Size"], tuple(details["RootFS"]["Layers"]))
 
 
-def _engine_keeps_layers_apart(client: DockerClient) -> bool:
+def _has_uncompressed_layer_store(client: DockerClient) -> bool:
     """Whether the engine uses its own store with uncompressed layers, rather than containerd's image store."""
     with translate_image_engine_errors():
         status = client.info().get("DriverStatus") or []
@@ -133,20 +142,22 @@ def _engine_keeps_layers_apart(client: DockerClient) -> bool:
 def _assemble_image(job: BuildJob) -> str:
     client = job.client
     base = find_base(client, job.spec, job.platform, job.progress)
-    keeps_apart = _engine_keeps_layers_apart(client)
+    has_uncompressed_layers = _has_uncompressed_layer_store(client)
     for has_reuse in (True, False):
-        needs = None if keeps_apart else oci_archive.BLOBS
-        with write_layers(job, base, needs=needs, has_reuse=has_reuse) as image:
-            load = (
+        required_label = None if has_uncompressed_layers else oci_archive.BLOBS
+        with write_layers(job, base, required_label=required_label, has_reuse=has_reuse) as image_layers:
+            load_image = (
                 docker_archive.load_docker_image
-                if keeps_apart
-                else partial(oci_archive.load_oci_image, known=image.known)
+                if has_uncompressed_layers
+                else partial(oci_archive.load_oci_image, engine_layers=image_layers.engine_layers)
             )
             job.progress("load the image")
             try:
-                return load(client, job.spec, base, image.layers, labels=image.labels, tag=job.reference)
+                return load_image(
+                    client, job.spec, base, image_layers.layers, labels=image_layers.labels, tag=job.reference
+                )
             except ImageError as error:
-                if not image.known.layers or "disk is full" in error.what:
+                if not image_layers.engine_layers.layers or "disk is full" in error.what:
                     raise
                 job.progress("a layer is missing in the engine: send all layers")
     raise AssertionError

@@ -1,4 +1,4 @@
-"""An image to build: its content, platform, and where steps and warnings are reported."""
+"""An image to build: its content, its platform, and the reporters of progress and warnings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """Input that every step of a build shares.
+    """The input that the steps of a build share.
 
     Attributes:
         platform: such as linux/arm64.
         progress: receives each step.
-        warn: receives what the user should change.
+        warn: receives advice for the user.
         reference: the `repository:tag` of the completed image; empty if only its files are written.
-        project_root: the project's folder; its Dockerfile is used if it has one.
+        project_root: the project's folder. If it has a Dockerfile, the build uses it.
     """
 
     client: DockerClient

@@ -1,9 +1,9 @@
 """Reproducible bytecode for an image, compiled on this machine.
 
-Python finds a .pyc by name and accepts it if its magic number matches Python's minor version, on any machine. Ours are
-"unchecked hash" files of PEP 552: they contain no time, and Python uses them without reading the source. Each package
-is compiled in a separate process, in order, because marshal's output depends on earlier work of the process. The result
-is kept in the user's cache, so that each package is compiled once.
+Python finds a .pyc by name and accepts it if its magic number matches Python's minor version, on any machine. The files
+are "unchecked hash" files of PEP 552: they contain no time, and Python uses them without reading the source. Each
+package is compiled in a separate process, in order, because marshal's output depends on earlier work of the process.
+The user's cache keeps the result, so that each package is compiled once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for source, target, shown in zip(parts, parts, parts):
         print(error.errno, target.decode())
         sys.exit(1)
 """
-"""Reads source, target and the path shown in tracebacks, each NUL-terminated; skips files that do not compile.
+"""Reads source, target and the path for tracebacks, each NUL-terminated. Skips files that do not compile.
 
 If a file cannot be written, it prints the error's number and the file.
 """
@@ -53,72 +53,75 @@ FORMAT = "1"
 TESTS = ("tests", "test")
 
 
-def compile_package_bytecode(packages: Path, shown: str, python: str) -> None:
+def compile_package_bytecode(packages: Path, image_path: str, python: str) -> None:
     """Write the bytecode of all distributions in the site-packages folder `packages` next to their sources.
 
     Args:
-        shown: the folder's path in the image.
+        image_path: the folder's path in the image.
         python: an interpreter of the image's minor version.
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for compiled in start_bytecode_compilation(pool, packages, shown, python):
-            compiled.result()
+        for future in start_bytecode_compilation(pool, packages, image_path, python):
+            future.result()
 
 
-def start_bytecode_compilation(pool: Executor, packages: Path, shown: str, python: str) -> list[Future[None]]:
+def start_bytecode_compilation(pool: Executor, packages: Path, image_path: str, python: str) -> list[Future[None]]:
     """As `compile_package_bytecode`, in threads of `pool`: one future per distribution."""
     tag, version = _read_bytecode_tag(python), _read_bytecode_version(python)
     # Largest first, so that no processor is idle for long at the end.
     records = sorted(packages.glob("*.dist-info/RECORD"), key=lambda record: -record.stat().st_size)
     return [
-        pool.submit(_compile_distribution_bytecode, record, packages, shown, python, tag, version) for record in records
+        pool.submit(_compile_distribution_bytecode, record, packages, image_path, python, tag, version)
+        for record in records
     ]
 
 
-def compile_bytecode_files(files: list[Path], root: Path, shown: str, python: str) -> None:
-    """Write the bytecode of `files`, which are relative to `root`; in the image, `root` is at `shown`."""
-    _compile_bytecode_to_folder(files, root, root, shown, python, _read_bytecode_tag(python))
+def compile_bytecode_files(files: list[Path], root: Path, image_path: str, python: str) -> None:
+    """Write the bytecode of `files`, which are relative to `root`. In the image, `root` is at `image_path`."""
+    _compile_bytecode_to_folder(files, root, root, image_path, python, _read_bytecode_tag(python))
 
 
 def _compile_distribution_bytecode(
-    record: Path, packages: Path, shown: str, python: str, tag: str, version: str
+    record: Path, packages: Path, image_path: str, python: str, tag: str, version: str
 ) -> None:
-    listed = record.read_text(encoding="utf-8")
-    names = [line.partition(",")[0].strip('"') for line in listed.splitlines()]
+    record_text = record.read_text(encoding="utf-8")
+    names = [line.partition(",")[0].strip('"') for line in record_text.splitlines()]
     files = sorted(Path(name) for name in names if name.endswith(".py") and not set(Path(name).parts) & set(TESTS))
     if not files:
         return
-    parts = (FORMAT, shown, tag, version, record.parent.name, listed)
-    kept = find_user_cache() / "bytecode" / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
+    parts = (FORMAT, image_path, tag, version, record.parent.name, record_text)
+    cached_folder = find_user_cache() / "bytecode" / hashlib.sha256(chr(0).join(parts).encode()).hexdigest()
     try:
-        if not kept.is_dir():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        if not cached_folder.is_dir():
+            cached_folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
                 compiled = Path(folder) / "compiled"
-                _compile_bytecode_to_folder(files, packages, compiled, shown, python, tag)
-                with contextlib.suppress(OSError):  # another build was faster, with the same bytes
-                    compiled.rename(kept)
+                _compile_bytecode_to_folder(files, packages, compiled, image_path, python, tag)
+                with contextlib.suppress(OSError):  # a concurrent build wrote the same bytes first
+                    compiled.rename(cached_folder)
     except OSError:  # the cache is full or read-only
-        _compile_bytecode_to_folder(files, packages, packages, shown, python, tag)
+        _compile_bytecode_to_folder(files, packages, packages, image_path, python, tag)
     else:
-        shutil.copytree(kept, packages, copy_function=hard_link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(cached_folder, packages, copy_function=hard_link_or_copy, dirs_exist_ok=True)
 
 
-def _compile_bytecode_to_folder(files: list[Path], root: Path, target: Path, shown: str, python: str, tag: str) -> None:
+def _compile_bytecode_to_folder(
+    files: list[Path], root: Path, target: Path, image_path: str, python: str, tag: str
+) -> None:
     parts: list[str | Path] = []
     for file in files:
         compiled = target / file.parent / "__pycache__" / f"{file.stem}.{tag}.pyc"
         compiled.parent.mkdir(parents=True, exist_ok=True)
-        parts += [root / file, compiled, f"{shown}/{file.as_posix()}"]
-    given = b"".join(os.fsencode(part) + b"\0" for part in parts)
+        parts += [root / file, compiled, f"{image_path}/{file.as_posix()}"]
+    input_bytes = b"".join(os.fsencode(part) + b"\0" for part in parts)
     # -I and -S: ignore this machine's environment and site-packages.
-    environ = {"PYTHONHASHSEED": "0"}
-    done = subprocess.run([python, "-I", "-S", "-c", COMPILER], input=given, capture_output=True, env=environ)  # noqa: S603
-    if done.returncode:
-        number, _, unwritten = os.fsdecode(done.stdout).strip().partition(" ")
+    variables = {"PYTHONHASHSEED": "0"}
+    result = subprocess.run([python, "-I", "-S", "-c", COMPILER], input=input_bytes, capture_output=True, env=variables)  # noqa: S603
+    if result.returncode:
+        number, _, failed_file = os.fsdecode(result.stdout).strip().partition(" ")
         if number.isdecimal():
-            raise OSError(int(number), os.strerror(int(number)), unwritten)
-        raise subprocess.CalledProcessError(done.returncode, python, done.stdout, done.stderr)
+            raise OSError(int(number), os.strerror(int(number)), failed_file)
+        raise subprocess.CalledProcessError(result.returncode, python, result.stdout, result.stderr)
 
 
 @cache
@@ -141,13 +144,13 @@ def _query_bytecode_python(python: str, code: str) -> str:
 def find_bytecode_compiler(bundle: Bundle, warn: Reporter) -> str | None:
     """The Python of this machine that compiles the image's bytecode; None, with a warning, if it has none."""
     python = bundle.manifest.python
-    found = find_bytecode_interpreter(python, bundle.settings.image)
-    if found is None:
+    interpreter = find_bytecode_interpreter(python, bundle.settings.image)
+    if interpreter is None:
         warn(
             f"Without Python {python} on this machine, bytecode is not compiled, and the image starts more slowly. "
             f"Install it, or set image.python to {'.'.join(map(str, sys.version_info[:2]))}."
         )
-    return found
+    return interpreter
 
 
 def find_bytecode_interpreter(python: str, image: Image) -> str | None:

@@ -29,11 +29,11 @@ NO_BUILD = r"Failed to build `([\w.-]+)=="
 """uv's message, with the package's name."""
 
 LOCAL_TRACES = ("direct_url.json", "uv_cache.json", "uv_build.json", "REQUESTED")
-"""Files of a dist-info that describe the local installation, with this machine's paths or time."""
+"""Files of a dist-info with this machine's paths or times."""
 
 
 def lay_out_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
-    """Create the image's virtual environment, which it has at /opt/venv, in `folder`: packages and bytecode.
+    """Create the image's virtual environment, which will be at /opt/venv, in `folder`: packages and bytecode.
 
     Raises:
         ImageError, UvError: as for `install_dependencies`.
@@ -61,16 +61,16 @@ def install_dependencies(job: BuildJob, base: Base, folder: Path) -> None:
     job.progress(f"prepare the dependencies for {job.platform}")
     packages = find_dependency_folder(folder, python)
     packages.mkdir(parents=True)
-    with ThreadPoolExecutor(1) as thread:
-        finding = thread.submit(find_base_python, job.client, base, python)
+    with ThreadPoolExecutor(1) as pool:
+        home_future = pool.submit(find_base_python, job.client, base, python)
         try:
-            _install_dependency_wheels(job, base, finding, packages)
+            _install_dependency_wheels(job, base, home_future, packages)
         finally:
-            home = finding.result()  # without the version, nothing else matters
+            home = home_future.result()  # without the version, nothing else matters
     for info in packages.glob("*.dist-info"):
         for name in LOCAL_TRACES:
             (info / name).unlink(missing_ok=True)
-    (packages / ".lock").unlink(missing_ok=True)  # uv's own
+    (packages / ".lock").unlink(missing_ok=True)  # a lock file of uv
     _move_dependency_scripts(packages, folder / "bin")
     (folder / "pyvenv.cfg").write_text(
         f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n", encoding="utf-8"
@@ -89,11 +89,11 @@ def format_dependency_path(python: str) -> str:
     return find_dependency_folder(Path(VENV), python).as_posix()
 
 
-def _install_dependency_wheels(job: BuildJob, base: Base, home: Future[str], target: Path) -> None:
-    """Install the wheels. Packages without one are built here if they are pure Python, else on the base image.
+def _install_dependency_wheels(job: BuildJob, base: Base, home_future: Future[str], target: Path) -> None:
+    """Install the wheels. Build packages without a wheel here if they are pure Python, otherwise on the base image.
 
     Args:
-        home: the folder of the base image's Python.
+        home_future: returns the folder of the base image's Python.
     """
     bundle, platform = job.bundle, job.platform
     machine = PLATFORMS[platform]
@@ -101,57 +101,59 @@ def _install_dependency_wheels(job: BuildJob, base: Base, home: Future[str], tar
         package.name: package
         for package in parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
     }
-    needed = {
+    required_names = {
         name for name, package in locked.items() if is_requirement_needed_on(package, bundle.manifest.python, machine)
     }
-    here: set[str] = set()
-    there: set[str] = set()
+    local_builds: set[str] = set()
+    base_builds: set[str] = set()
     while True:
         try:
-            _run_uv_for_image(bundle, platform, target, here, there)
+            _run_uv_for_image(bundle, platform, target, local_builds, base_builds)
         except uv.UvError as error:
             if (
-                found := _find_missing_dependency_wheels(NO_WHEEL, error) & needed - here - there
+                names := _find_missing_dependency_wheels(NO_WHEEL, error) & required_names - local_builds - base_builds
             ) and not _find_missing_dependency_wheels(NO_BUILD, error):
-                here |= found
-            elif found := _find_missing_dependency_wheels(NO_BUILD, error) & here:
-                here, there = here - found, there | found
+                local_builds |= names
+            elif names := _find_missing_dependency_wheels(NO_BUILD, error) & local_builds:
+                local_builds, base_builds = local_builds - names, base_builds | names
             else:
                 raise
             continue
-        compiled = {name for name in here if not _is_pure_python_dependency(target, name)}
-        if not compiled:
+        compiled_names = {name for name in local_builds if not _is_pure_python_dependency(target, name)}
+        if not compiled_names:
             break
-        here, there = here - compiled, there | compiled
-    for name in sorted(here | there):
-        place = "the base image" if name in there else "this machine"
-        job.warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {place}.")
-    if there:
-        python = f"{home.result()}/python{bundle.manifest.python}"
-        built = build_source_packages(job, base, python, [locked[name] for name in sorted(there)])
-        shutil.copytree(built, target, dirs_exist_ok=True)
+        local_builds, base_builds = local_builds - compiled_names, base_builds | compiled_names
+    for name in sorted(local_builds | base_builds):
+        location = "the base image" if name in base_builds else "this machine"
+        job.warn(f"{name} {locked[name].version} has no wheel for {platform}: built from its source on {location}.")
+    if base_builds:
+        python = f"{home_future.result()}/python{bundle.manifest.python}"
+        build_folder = build_source_packages(job, base, python, [locked[name] for name in sorted(base_builds)])
+        shutil.copytree(build_folder, target, dirs_exist_ok=True)
 
 
 def _find_missing_dependency_wheels(pattern: str, error: uv.UvError) -> set[str]:
     return {canonicalize_name(name) for name in re.findall(pattern, error.detail)}
 
 
-def _run_uv_for_image(bundle: Bundle, platform: str, target: Path, here: set[str], there: set[str]) -> None:
+def _run_uv_for_image(
+    bundle: Bundle, platform: str, target: Path, local_builds: set[str], base_builds: set[str]
+) -> None:
     text = (bundle.folder / REQUIREMENTS).read_text(encoding="utf-8")
-    packages = [package for package in parse_locked_requirement_lines(text) if package.name not in there]
+    packages = [package for package in parse_locked_requirement_lines(text) if package.name not in base_builds]
     arguments = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
     arguments += ["--python-version", bundle.manifest.python]
     arguments += ["--python-platform", f"{PLATFORMS[platform]}-manylinux_2_28"]
     # Hashes identify the files, whichever index has them.
     arguments += ["--index-strategy", "unsafe-best-match"]
-    arguments += ["--only-binary", ":all:"] if not here else []
-    for package in packages if here else []:
-        arguments += ["--no-binary" if package.name in here else "--only-binary", package.name]
+    arguments += ["--only-binary", ":all:"] if not local_builds else []
+    for package in packages if local_builds else []:
+        arguments += ["--no-binary" if package.name in local_builds else "--only-binary", package.name]
     shutil.rmtree(target)
     target.mkdir()
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
-        own = [line for line in text.splitlines() if line.startswith(("--find-links ", f"./{WHEELS}/"))]
-        file.write("".join(f"{line.replace('./', f'{bundle.folder}/', 1)}\n" for line in own))
+        bundle_lines = [line for line in text.splitlines() if line.startswith(("--find-links ", f"./{WHEELS}/"))]
+        file.write("".join(f"{line.replace('./', f'{bundle.folder}/', 1)}\n" for line in bundle_lines))
         file.write("".join(f"{package}\n" for package in packages))
         file.flush()
         uv.run_uv(
@@ -178,9 +180,9 @@ def _move_dependency_scripts(packages: Path, target: Path) -> None:
         content = script.read_bytes()
         if content.startswith(b"#!") and b"python" in content.split(b"\n", 1)[0]:
             content = b"\n".join([f"#!{VENV}/bin/python".encode(), content.split(b"\n", 1)[1]])
-        moved = target / script.name
-        moved.write_bytes(content)
-        moved.chmod(0o755)
+        script_file = target / script.name
+        script_file.write_bytes(content)
+        script_file.chmod(0o755)
     if source.is_dir():
         shutil.rmtree(source)
     for record in packages.glob("*.dist-info/RECORD"):

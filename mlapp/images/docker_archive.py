@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 ARCHIVE = 32 << 20
-"""Bytes of layers from which an archive is sent and another one started."""
+"""Minimum bytes of layers after which an archive is sent and the next one is started."""
 
-MOST_ARCHIVES = 2
+MAX_ARCHIVES = 2
 """Maximum number of archives in the engine: one that is sent, and one that is unpacked."""
 
 
 def make_image_configuration(spec: ImageSpec, base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
     """The image's configuration, by the OCI image specification; the SHA-256 of these bytes is the image ID."""
-    inspected = base.inspected
-    inherited = inspected["Config"]
+    base_details = base.inspected
+    base_config = base_details["Config"]
     environment = {**base.environment, **spec.environment}
     environment["PATH"] = f"{VENV}/bin:{environment['PATH']}"
     created = datetime.fromtimestamp(spec.created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = {
-        **{key: value for key, value in inherited.items() if key in ("Volumes", "OnBuild", "Shell") and value},
+        **{key: value for key, value in base_config.items() if key in ("Volumes", "OnBuild", "Shell") and value},
         "User": USER,
-        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), **({f"{spec.port}/tcp": {}} if spec.port else {})},
+        "ExposedPorts": {**(base_config.get("ExposedPorts") or {}), **({f"{spec.port}/tcp": {}} if spec.port else {})},
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "Entrypoint": spec.entrypoint,
         "WorkingDir": spec.workdir,
@@ -58,7 +58,7 @@ def make_image_configuration(spec: ImageSpec, base: Base, layers: Sequence[Layer
             "StartPeriod": 60 * SECOND,
             "Retries": 3,
         },
-        "Labels": {**(inherited.get("Labels") or {}), **spec.labels, **labels},
+        "Labels": {**(base_config.get("Labels") or {}), **spec.labels, **labels},
     }
     packages, *others = (f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in spec.layers)
     copies = [(packages, title) for title in parse_package_layers(labels)] + [(copy, "mlapp") for copy in others]
@@ -66,9 +66,9 @@ def make_image_configuration(spec: ImageSpec, base: Base, layers: Sequence[Layer
     history += [{"created": created, "created_by": copy, "comment": comment} for copy, comment in copies]
     document = {
         "created": created,
-        "architecture": inspected["Architecture"],
-        "os": inspected["Os"],
-        **({"variant": inspected["Variant"]} if inspected.get("Variant") else {}),
+        "architecture": base_details["Architecture"],
+        "os": base_details["Os"],
+        **({"variant": base_details["Variant"]} if base_details.get("Variant") else {}),
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [*base.layers, *(layer.digest for layer in layers)]},
         "history": history,
@@ -96,7 +96,7 @@ def load_docker_image(
     """
     archives: list[_Archive] = []
     stopped = Event()
-    with ThreadPoolExecutor(1) as cleaner, ThreadPoolExecutor(MOST_ARCHIVES) as senders:
+    with ThreadPoolExecutor(1) as cleaner, ThreadPoolExecutor(MAX_ARCHIVES) as senders:
         try:
             for end in _iterate_archive_ends(layers):
                 start = len(archives[-1].layers) if archives else 0
@@ -106,9 +106,9 @@ def load_docker_image(
                     configure = partial(_make_archive_configuration, base, layers[:end], labels)
                 archive = _Archive(layers[:end], start, configure, tag if end == len(layers) else None, stopped)
                 previous = archives[-1] if archives else None
-                archive.loaded = senders.submit(_send_archive_to_engine, client, base, archive, previous, cleaner)
+                archive.image_id = senders.submit(_send_archive_to_engine, client, base, archive, previous, cleaner)
                 archives.append(archive)
-            return archives[-1].loaded.result()
+            return archives[-1].image_id.result()
         finally:
             stopped.set()
             senders.shutdown(cancel_futures=True)
@@ -124,10 +124,10 @@ class _Archive:
         layers: all layers of the image, from the lowest; those before `start` are in earlier archives.
         configure: makes the image's configuration when all layers have been read and their digests are known.
         tag: the image's name; None for an image that is removed again.
-        stopped: set when the build ends, so that an interrupted one sends nothing more.
+        stopped: set when the build ends, so that an interrupted build sends no more data.
         streamed: set when the engine has the layers, or when sending them failed.
-        loaded: the image's ID.
-        nameless: the ID of a loaded image without a name, until it is removed.
+        image_id: the image's ID, once the engine has loaded it.
+        nameless_id: the ID of a loaded image without a name, until it is removed.
     """
 
     layers: Sequence[Layer]
@@ -136,8 +136,8 @@ class _Archive:
     tag: str | None
     stopped: Event
     streamed: Event = field(default_factory=Event)
-    loaded: Future[str] = field(default_factory=Future)
-    nameless: str | None = None
+    image_id: Future[str] = field(default_factory=Future)
+    nameless_id: str | None = None
 
 
 def _iterate_archive_ends(layers: Sequence[Layer]) -> Iterator[int]:
@@ -167,7 +167,7 @@ def _send_archive_to_engine(
         nonlocal configuration
         members = [f"base/{number}" for number in range(len(base.layers))]
         members += [f"layer/{number}" for number in range(len(archive.layers))]
-        sent = []
+        sent_layers = []
         if previous is not None:
             previous.streamed.wait()
         for number, layer in enumerate(archive.layers):
@@ -177,19 +177,19 @@ def _send_archive_to_engine(
                     if archive.stopped.is_set():
                         raise CancelledError
                     yield chunk
-                sent.append(layer)
+                sent_layers.append(layer)
         archive.streamed.set()
         if previous is not None:
-            previous.loaded.result()
+            previous.image_id.result()
         if archive.stopped.is_set():
             raise CancelledError
         configuration = archive.configure()
         name = f"{hashlib.sha256(configuration).hexdigest()}.json"
         tags = [archive.tag] if archive.tag else None
-        listed = json.dumps([{"Config": name, "RepoTags": tags, "Layers": members}]).encode()
-        for member_name, content in ((name, configuration), ("manifest.json", listed)):
+        manifest = json.dumps([{"Config": name, "RepoTags": tags, "Layers": members}]).encode()
+        for member_name, content in ((name, configuration), ("manifest.json", manifest)):
             yield from stream_tar_member(member_name, [content], len(content))
-        for layer in sent:
+        for layer in sent_layers:
             cleaner.submit(layer.discard)
         yield END
 
@@ -200,7 +200,7 @@ def _send_archive_to_engine(
                 pass
         identity = f"sha256:{hashlib.sha256(configuration).hexdigest()}"
         if archive.tag is None:
-            archive.nameless = identity
+            archive.nameless_id = identity
         return identity
     finally:
         archive.streamed.set()
@@ -209,7 +209,7 @@ def _send_archive_to_engine(
 
 
 def _make_archive_configuration(base: Base, layers: Sequence[Layer], labels: Mapping[str, str]) -> bytes:
-    """The configuration of an image with the first layers, whose label lets another build find them."""
+    """The configuration of an image with the first layers. Its label lets another build find them."""
     packages = dict(islice(parse_package_layers(labels).items(), len(layers)))
     document = {
         "architecture": base.inspected["Architecture"],
@@ -225,7 +225,7 @@ def _remove_nameless_archive_image(client: DockerClient, archive: _Archive) -> N
     import docker.errors
     import requests
 
-    identity, archive.nameless = archive.nameless, None
+    identity, archive.nameless_id = archive.nameless_id, None
     if identity is not None:
         # Another build of the same packages may have removed it, and the engine may be gone.
         with contextlib.suppress(docker.errors.APIError, requests.RequestException):
@@ -233,9 +233,9 @@ def _remove_nameless_archive_image(client: DockerClient, archive: _Archive) -> N
 
 
 def _read_docker_archive_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same chunks, each read and hashed while the engine processes the previous one."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = thread.submit(next, chunks, None)
+    """The same chunks. Reads and hashes each one while the engine processes the previous one."""
+    with ThreadPoolExecutor(1) as pool:
+        next_chunk = pool.submit(next, chunks, None)
+        while (chunk := next_chunk.result()) is not None:
+            next_chunk = pool.submit(next, chunks, None)
             yield chunk

@@ -18,18 +18,18 @@ def render_dockerfile(spec: ImageSpec) -> str:
     """The Dockerfile. Its build context is the project's folder, which contains the layers' files.
 
     Raises:
-        ConfigError: a variable of the environment has a line break, or a name that is none.
+        ConfigError: an environment variable has a line break or an invalid name.
     """
     _require_single_dockerfile_lines(spec.environment)
-    given = _escape_dockerfile_values(spec.environment)
-    environment = {"PATH": "", **given} | {"PATH": f"{VENV}/bin:{given.get('PATH', '$PATH')}"}
+    variables = _escape_dockerfile_values(spec.environment)
+    environment = {"PATH": "", **variables} | {"PATH": f"{VENV}/bin:{variables.get('PATH', '$PATH')}"}
     parts = [HEADER.format(layout=LAYOUT), f"FROM {spec.base}"]
     if spec.system_packages:
         parts.append(format_dockerfile_install(spec.system_packages))
     parts += [
         "\n".join(f"COPY {LAYOUT}/{layer.source} {layer.target}" for layer in spec.layers),
         # hadolint reports escaped references, too.
-        ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in given.values()) else "")
+        ("# hadolint ignore=DL3044\n" if any("\\$" in value for value in variables.values()) else "")
         + _format_dockerfile_pairs("ENV", environment),
         f"WORKDIR {spec.workdir}",
         f"USER {USER}",
@@ -55,8 +55,8 @@ def format_dockerfile_install(packages: tuple[str, ...]) -> str:
 
 
 def _format_dockerfile_pairs(instruction: str, pairs: Mapping[str, str]) -> str:
-    joined = " \\\n    ".join(f'{name}="{value}"' for name, value in pairs.items())
-    return f"{instruction} {joined}"
+    text = " \\\n    ".join(f'{name}="{value}"' for name, value in pairs.items())
+    return f"{instruction} {text}"
 
 
 def _escape_dockerfile_values(pairs: Mapping[str, str]) -> dict[str, str]:

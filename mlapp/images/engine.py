@@ -26,7 +26,7 @@ class EngineError(ImageError):
 
 @contextmanager
 def connect_image_engine() -> Iterator[DockerClient]:
-    """A client for the engine in DOCKER_HOST or the current docker context; closed at the end.
+    """A client for the engine in DOCKER_HOST or the current docker context. Closes it at the end.
 
     Raises:
         MissingExtraError: the docker SDK is not installed.
@@ -52,7 +52,7 @@ def find_engine_address() -> str:
 
 
 @contextmanager
-def translate_image_engine_errors(doing: str = "Docker") -> Iterator[None]:
+def translate_image_engine_errors(activity: str = "Docker") -> Iterator[None]:
     """Turn engine failures inside the block into an EngineError."""
     import docker.errors
     import requests
@@ -60,10 +60,10 @@ def translate_image_engine_errors(doing: str = "Docker") -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise explain_image_engine_error(error, doing) from error
+        raise explain_image_engine_error(error, activity) from error
 
 
-def explain_image_engine_error(error: BaseException, doing: str = "Docker") -> EngineError:
+def explain_image_engine_error(error: BaseException, activity: str = "Docker") -> EngineError:
     """The EngineError that explains an error of the engine or of the connection to it."""
     detail = str(getattr(error, "explanation", None) or error)
     causes = list(_iterate_image_engine_causes(error))
@@ -82,19 +82,19 @@ def explain_image_engine_error(error: BaseException, doing: str = "Docker") -> E
         )
     if "no space left" in detail.lower():
         return EngineError(
-            f"{doing}: the engine's disk is full.", "Free disk space: docker system df, docker system prune."
+            f"{activity}: the engine's disk is full.", "Free disk space: docker system df, docker system prune."
         )
     if any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in causes):
         return EngineError(
-            f"{doing}: the engine at {where} closed the connection.",
+            f"{activity}: the engine at {where} closed the connection.",
             "Check that it still runs (docker info), and retry.",
         )
     if "timed out" in detail.lower():
-        return EngineError(f"{doing}: the engine at {where} did not answer in time.", "Check its load and its log.")
-    return EngineError(f"{doing}: {_take_last_engine_line(detail)}", "Check the engine's log: journalctl -u docker.")
+        return EngineError(f"{activity}: the engine at {where} did not answer in time.", "Check its load and its log.")
+    return EngineError(f"{activity}: {_take_last_engine_line(detail)}", "Check the engine's log: journalctl -u docker.")
 
 
-def check_image_engine_messages(stream: Iterator[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+def check_image_engine_messages(stream: Iterator[dict[str, Any]], activity: str) -> Iterator[dict[str, Any]]:
     """The engine's messages of a build, load or push.
 
     Raises:
@@ -103,7 +103,7 @@ def check_image_engine_messages(stream: Iterator[dict[str, Any]], doing: str) ->
     for message in stream:
         if "error" in message or "errorDetail" in message:
             detail = (message.get("errorDetail") or {}).get("message") or message.get("error")
-            raise explain_image_engine_error(RuntimeError(str(detail)), doing)
+            raise explain_image_engine_error(RuntimeError(str(detail)), activity)
         yield message
 
 
@@ -111,32 +111,38 @@ def _find_engine_endpoint() -> dict[str, Any]:
     """Arguments of DockerClient, from DOCKER_HOST and related variables, or from the current docker context."""
     from docker.utils import kwargs_from_env
 
-    found: dict[str, Any] = dict(kwargs_from_env())
-    if "base_url" not in found:
+    arguments: dict[str, Any] = dict(kwargs_from_env())
+    if "base_url" not in arguments:
         from docker.context import ContextAPI
 
         try:
             context = ContextAPI.get_current_context()
         except Exception:  # docker itself reports a broken context file; try the default socket
-            return found
+            return arguments
         if context is not None and context.Host:
-            found["base_url"] = context.Host
+            arguments["base_url"] = context.Host
             if context.TLSConfig:
-                found["tls"] = context.TLSConfig
-    return found
+                arguments["tls"] = context.TLSConfig
+    return arguments
 
 
 def _iterate_image_engine_causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error with its arguments and causes: requests and urllib3 wrap the reason several times."""
-    seen: list[BaseException] = []
-    waiting = [error]
-    while waiting:
-        at = waiting.pop()
-        if isinstance(at, BaseException) and at not in seen:
-            seen.append(at)
-            yield at
-            waiting += [at.__cause__, at.__context__, *(arg for arg in at.args if isinstance(arg, BaseException))]
-            waiting.append(getattr(at, "reason", None) if not isinstance(getattr(at, "reason", None), str) else None)
+    seen_causes: list[BaseException] = []
+    pending = [error]
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, BaseException) and cause not in seen_causes:
+            seen_causes.append(cause)
+            yield cause
+            pending += [
+                cause.__cause__,
+                cause.__context__,
+                *(arg for arg in cause.args if isinstance(arg, BaseException)),
+            ]
+            pending.append(
+                getattr(cause, "reason", None) if not isinstance(getattr(cause, "reason", None), str) else None
+            )
 
 
 def _take_last_engine_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Specification of an image: base, layers, how it runs. Input for both a Dockerfile and an image."""
+"""Specification of an image: base, layers and program. Input for both a Dockerfile and an image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlapp.errors import ConfigError, suggest_nearest
 VENV = "/opt/venv"
 APP = "/app"
 USER = "65532:65532"
-"""A user ID that no system uses, as in distroless images; numeric, so that Kubernetes can tell that it is not root."""
+"""A user ID that no system uses, as in distroless images. It is numeric, so Kubernetes can see that it is not root."""
 
 LAYOUT = ".mlapp/image"
-"""Where a Dockerfile finds the layers' files in the project."""
+"""Folder in the project with the layers' files, from which a Dockerfile copies."""
 
 PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-"""Supported platforms: platform → the machine's name in wheels."""
+"""By supported platform: the machine's name in wheels."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _make_image_labels(bundle: Bundle) -> dict[str, str]:
     manifest = bundle.manifest
     created = datetime.fromtimestamp(manifest.created, timezone.utc)
     version = str(manifest.version) if manifest.version != NO_VERSION else None
-    found = {
+    labels = {
         "org.opencontainers.image.title": manifest.app,
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -111,7 +111,7 @@ def _make_image_labels(bundle: Bundle) -> dict[str, str]:
         "mlapp.bundle": bundle.hash,
         "mlapp.sbom": f"{APP}/sbom.cdx.json",
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in labels.items() if value}
 
 
 def format_image_revision(bundle: Bundle) -> str | None:
@@ -120,17 +120,17 @@ def format_image_revision(bundle: Bundle) -> str | None:
     return f"{git.commit}{'-dirty' if git.dirty else ''}" if git else None
 
 
-def choose_image_platforms(settings: Settings, given: list[str] | None, of_engine: str) -> list[str]:
+def choose_image_platforms(settings: Settings, requested: list[str] | None, engine_platform: str) -> list[str]:
     """The platforms to build: from the flag, otherwise from mlapp.yaml, otherwise the engine's own.
 
     Raises:
         ConfigError: a platform is not supported.
     """
-    wanted = [part.strip() for text in given or [] for part in text.split(",")] or settings.image.platforms
-    for platform in wanted:
+    platforms = [part.strip() for text in requested or [] for part in text.split(",")] or settings.image.platforms
+    for platform in platforms:
         if platform not in PLATFORMS:
             raise ConfigError(
                 f"'{platform}' is not a platform that can be built for.{suggest_nearest(platform, PLATFORMS)}",
                 f"Known: {', '.join(PLATFORMS)}.",
             )
-    return list(dict.fromkeys(wanted)) or [of_engine]
+    return list(dict.fromkeys(platforms)) or [engine_platform]

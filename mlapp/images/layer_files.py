@@ -26,11 +26,11 @@ def lay_out_layer_files(job: BuildJob, base: Base, folder: Path) -> None:
 
 def lay_out_content_layers(bundle: Bundle, folder: Path, layers: Sequence[LayerCopy]) -> None:
     """Write the files of the layers that hold no packages to `folder`: model and app."""
-    wanted = {each.source for each in layers}
+    sources = {layer.source for layer in layers}
     folder.mkdir(parents=True, exist_ok=True)
-    if "model" in wanted:
+    if "model" in sources:
         shutil.copytree(bundle.folder / MODEL, folder / "model", copy_function=hard_link_or_copy)
-    if "app" in wanted:
+    if "app" in sources:
         app = folder / "app"
         shutil.copytree(bundle.folder / CODE, app / CODE, symlinks=True, copy_function=hard_link_or_copy)
         for name in (MANIFEST, REQUIREMENTS, SBOM):

@@ -25,7 +25,7 @@ from mlapp.images.layer_reuse import (
     MODEL_LAYER,
     NOTHING,
     PACKAGES,
-    KnownLayers,
+    EngineLayers,
     find_reusable_layers,
     find_reusable_package_layers,
     parse_package_layers,
@@ -39,24 +39,24 @@ class ImageLayers:
     """The layers of an image above its base.
 
     Attributes:
-        labels: fingerprints of the layers' input, by which the next build finds the layers in the engine.
-        known: the layers that the engine has.
+        labels: fingerprints of the layers' input. The next build uses them to find the layers in the engine.
+        engine_layers: the layers that the engine already has.
     """
 
     layers: list[Layer]
     labels: Mapping[str, str]
-    known: KnownLayers
+    engine_layers: EngineLayers
 
 
 @contextmanager
-def write_layers(job: BuildJob, base: Base, *, needs: str | None, has_reuse: bool) -> Iterator[ImageLayers]:
+def write_layers(job: BuildJob, base: Base, *, required_label: str | None, has_reuse: bool) -> Iterator[ImageLayers]:
     """Write the layers that the engine lacks to a temporary folder, which exists inside the block.
 
     Bytecode is compiled in the background: the layers of packages can still be incomplete.
 
     Args:
-        needs: a label that an image must have for its layers to be reused.
-        has_reuse: whether layers in the engine are reused at all.
+        required_label: a label that an image must have for its layers to be reused.
+        has_reuse: whether to reuse layers in the engine.
 
     Raises:
         ImageError: a package has no wheel and does not build, or there is no space. UvError: the index does not answer.
@@ -64,7 +64,7 @@ def write_layers(job: BuildJob, base: Base, *, needs: str | None, has_reuse: boo
     with tempfile.TemporaryDirectory(prefix=".image-", dir=job.bundle.folder.parent) as folder:
         pool = ThreadPoolExecutor(os.cpu_count() or 1)
         try:
-            yield _write_layers(job, base, needs, has_reuse, Path(folder), pool)
+            yield _write_layers(job, base, required_label, has_reuse, Path(folder), pool)
         except OSError as error:
             raise ImageError(
                 f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free disk space there."
@@ -74,25 +74,27 @@ def write_layers(job: BuildJob, base: Base, *, needs: str | None, has_reuse: boo
 
 
 def _write_layers(
-    job: BuildJob, base: Base, needs: str | None, has_reuse: bool, folder: Path, pool: Executor
+    job: BuildJob, base: Base, required_label: str | None, has_reuse: bool, folder: Path, pool: Executor
 ) -> ImageLayers:
     packages, *others = job.spec.layers
     keys = _compute_layer_keys(job)
-    known = (
-        find_reusable_layers(job.client, base, keys[DEPENDENCIES], keys[MODEL_LAYER], needs) if has_reuse else NOTHING
+    engine_layers = (
+        find_reusable_layers(job.client, base, keys[DEPENDENCIES], keys[MODEL_LAYER], required_label)
+        if has_reuse
+        else NOTHING
     )
-    titles = parse_package_layers(known.labels)
-    missing = others[len(known.layers) - len(titles) :] if known.layers else others
-    # First, so that a syntax error in the app is reported at once.
-    lay_out_content_layers(job.bundle, folder, missing)
-    layers: list[Layer] = [FolderLayer(folder / each.source, each.target) for each in missing]
-    if not known.layers:
+    titles = parse_package_layers(engine_layers.labels)
+    missing_copies = others[len(engine_layers.layers) - len(titles) :] if engine_layers.layers else others
+    # First, so that a syntax error in the app is reported early.
+    lay_out_content_layers(job.bundle, folder, missing_copies)
+    layers: list[Layer] = [FolderLayer(folder / copy.source, copy.target) for copy in missing_copies]
+    if not engine_layers.layers:
         groups = _install_layer_packages(job, base, folder / packages.source)
         titles = {group.title: _compute_group_layer_key(job, group) for group in groups}
-        known = find_reusable_package_layers(job.client, base, titles, needs) if has_reuse else NOTHING
-        layers = [*_start_compiling_layers(job, groups[len(known.layers) :], packages.target, pool), *layers]
+        engine_layers = find_reusable_package_layers(job.client, base, titles, required_label) if has_reuse else NOTHING
+        layers = [*_start_compiling_layers(job, groups[len(engine_layers.layers) :], packages.target, pool), *layers]
     labels = {**keys, PACKAGES: json.dumps(titles)}
-    return ImageLayers([*map(Layer, known.layers), *layers], labels, known)
+    return ImageLayers([*map(Layer, engine_layers.layers), *layers], labels, engine_layers)
 
 
 def _install_layer_packages(job: BuildJob, base: Base, environment: Path) -> list[PackageGroup]:
@@ -106,9 +108,9 @@ def _start_compiling_layers(job: BuildJob, groups: list[PackageGroup], target: s
     compiler = bytecode.find_bytecode_compiler(job.bundle, job.warn)
     for group in groups:
         packages = dependencies.find_dependency_folder(group.folder, python)
-        shown = dependencies.format_dependency_path(python)
-        writing = bytecode.start_bytecode_compilation(pool, packages, shown, compiler) if compiler else ()
-        yield FolderLayer(group.folder, target, writing)
+        image_path = dependencies.format_dependency_path(python)
+        pending_writes = bytecode.start_bytecode_compilation(pool, packages, image_path, compiler) if compiler else ()
+        yield FolderLayer(group.folder, target, pending_writes)
 
 
 def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
@@ -121,13 +123,15 @@ def _compute_layer_keys(job: BuildJob) -> dict[str, str]:
 
 
 def _compute_group_layer_key(job: BuildJob, group: PackageGroup) -> str:
-    """A fingerprint of all input of a group's layer: the locked files, what they installed, and the compiler."""
+    """A fingerprint of all input of a group's layer: the locked files, the installed files, and the compiler."""
     bundle = job.bundle
-    locked = parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
-    files = sorted(str(package) for package in locked if package.name in group.names)
+    locked_packages = parse_locked_requirement_lines((bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
+    files = sorted(str(package) for package in locked_packages if package.name in group.names)
     wheels = (f"{name} {file.sha256}" for name, file in bundle.manifest.files.items() if name.startswith(f"{WHEELS}/"))
-    own = wheels if group.names - {package.name for package in locked} else ()
-    return _hash_layer_key_parts(job.platform, bundle.manifest.python, sys.version, group.fingerprint, *files, *own)
+    wheels_of_group = wheels if group.names - {package.name for package in locked_packages} else ()
+    return _hash_layer_key_parts(
+        job.platform, bundle.manifest.python, sys.version, group.fingerprint, *files, *wheels_of_group
+    )
 
 
 def _hash_layer_key_parts(*parts: str) -> str:

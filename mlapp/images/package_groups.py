@@ -18,10 +18,10 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 LARGE = 10 * 1024**2
-"""Bytes from which a package has a layer of its own."""
+"""Minimum bytes of a package with its own layer."""
 
-MOST_GROUPS = 16
-"""Maximum number of layers for packages: an engine stacks at most about 125."""
+MAX_GROUPS = 16
+"""Maximum number of layers for packages. An engine stacks at most about 125 layers."""
 
 OTHERS = "other packages"
 
@@ -73,7 +73,7 @@ class _Distribution:
 
 
 def split_packages_into_groups(environment: Path, packages: Path, target: Path) -> list[PackageGroup]:
-    """Move each large package of an environment into a folder of its own in `target`; what remains is the last group.
+    """Move each large package of an environment into its own folder in `target`. The last group has the other packages.
 
     The order is by size, largest first, so that a change of a small package changes no layer below it.
 
@@ -82,21 +82,21 @@ def split_packages_into_groups(environment: Path, packages: Path, target: Path) 
     """
     distributions = [_read_grouped_distribution(info) for info in sorted(packages.glob("*.dist-info"))]
     owners: dict[str, int] = defaultdict(int)
-    for each in distributions:
-        for root in each.roots:
+    for distribution in distributions:
+        for root in distribution.roots:
             owners[root] += 1
-    by_size = sorted(distributions, key=lambda each: (-each.size, each.title))
-    large = [each for each in by_size if each.size >= LARGE][: MOST_GROUPS - 1]
+    by_size = sorted(distributions, key=lambda distribution: (-distribution.size, distribution.title))
+    large = [distribution for distribution in by_size if distribution.size >= LARGE][: MAX_GROUPS - 1]
     groups = []
-    for each in large:
-        folder = target / f"{environment.name}-{each.name}"
-        fingerprint = _fingerprint_package_group([each])
-        shared = frozenset(root for root in each.roots if owners[root] > 1)
-        _move_grouped_distribution(each, folder / packages.relative_to(environment), shared)
-        groups.append(PackageGroup(each.title, folder, frozenset([each.name]), fingerprint))
-    small = [each for each in distributions if each not in large]
+    for distribution in large:
+        folder = target / f"{environment.name}-{distribution.name}"
+        fingerprint = _fingerprint_package_group([distribution])
+        shared = frozenset(root for root in distribution.roots if owners[root] > 1)
+        _move_grouped_distribution(distribution, folder / packages.relative_to(environment), shared)
+        groups.append(PackageGroup(distribution.title, folder, frozenset([distribution.name]), fingerprint))
+    small = [distribution for distribution in distributions if distribution not in large]
     others = PackageGroup(
-        OTHERS, environment, frozenset(each.name for each in small), _fingerprint_package_group(small)
+        OTHERS, environment, frozenset(distribution.name for distribution in small), _fingerprint_package_group(small)
     )
     return [*groups, others]
 
@@ -123,8 +123,8 @@ def _read_grouped_distribution(info: Path) -> _Distribution:
 
 def _fingerprint_package_group(distributions: Sequence[_Distribution]) -> str:
     digest = hashlib.sha256()
-    for each in distributions:
-        record = each.info / "RECORD"
-        digest.update(f"{each.info.name}\n".encode())
+    for distribution in distributions:
+        record = distribution.info / "RECORD"
+        digest.update(f"{distribution.info.name}\n".encode())
         digest.update(record.read_bytes() if record.is_file() else b"")
     return digest.hexdigest()

@@ -39,38 +39,38 @@ def build_project_image(
     *,
     tag: str | None = None,
     platform: list[str] | None = None,
-    scanned: bool = False,
-    pushed: bool = False,
+    should_scan: bool = False,
+    should_push: bool = False,
     login: RegistryLogin | None = None,
     progress: Reporter = lambda _: None,
     warn: Reporter = lambda _: None,
     bar: Bar = lambda *_: None,
     **options: Unpack[BundleOptions],
 ) -> list[Image]:
-    """Build the image of a project and one version of its model; scan it if `scanned`, and then push it if `pushed`.
+    """Build the image of a project and one version of its model, optionally scan it, and then optionally push it.
 
-    The first image is the one to run: if several platforms are pushed, it is their image index.
+    The first image is the one to run. If several platforms are pushed, it is their image index.
 
     Args:
         options: see `mlapp.bundle.build.build_bundle`. With `has_model=False`, the version only determines the
             libraries, and a platform mounts its files beside the image.
 
     Raises:
-        ConfigError: the image is to be pushed, but its name has no registry. MlappError: see `bundle_project`,
+        ConfigError: `should_push` is set, but the image's name has no registry. MlappError: see `bundle_project`,
             `build_images`, `scan_image` and `push_images`.
     """
-    if pushed and "/" not in (tag or project.settings.image.name or ""):
+    if should_push and "/" not in (tag or project.settings.image.name or ""):
         raise ConfigError(
             "The image cannot be pushed, because its name has no registry.",
             f"Set image.name in mlapp.yaml, or give --tag registry.example.org/team/{project.name}.",
         )
     with connect_image_engine():
         pass  # without an engine, fail before the requirements are resolved
-    scanner = scan.find_scanner() if scanned else []
+    scanner = scan.find_scanner() if should_scan else []
     progress("bundle the project")
     bundle = bundle_project(project, warn=warn, **options)
     images = build_images(bundle, project_root=project.root, tag=tag, platform=platform, progress=progress, warn=warn)
-    for image in images if scanned else ():
+    for image in images if should_scan else ():
         progress(f"scan {image.reference}")
         scan.scan_image(image, scanner)
-    return push_images(images, login=login, bar=bar, progress=progress) if pushed else images
+    return push_images(images, login=login, bar=bar, progress=progress) if should_push else images

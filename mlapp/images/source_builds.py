@@ -41,7 +41,7 @@ no_binary=$(sed -n 's/^\\([A-Za-z0-9._-]*\\)==.*/--no-binary \\1/p' {PLACE}/requ
 exec {PLACE}/uv/bin/uv pip install --quiet --no-deps --require-hashes --python "$0" --target {PLACE}/out $no_binary \\
   --requirements {PLACE}/requirements.txt
 """
-"""$0 is the base's Python. Tools that exist already are not installed again."""
+"""$0 is the base's Python. The script installs only missing tools."""
 
 EXEC_FORMAT = 126
 """Exit code of a shell that cannot execute a program."""
@@ -62,9 +62,9 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
     image = uv.add_indexes(job.bundle.settings.image, (job.bundle.folder / REQUIREMENTS).read_text(encoding="utf-8"))
     version = uv.read_uv_version().split()[1]
     key = hashlib.sha256("\n".join([base.id, python, version, requirements]).encode()).hexdigest()
-    kept = find_user_cache() / "compiled" / key
-    if kept.is_dir():
-        return kept
+    cached_folder = find_user_cache() / "compiled" / key
+    if cached_folder.is_dir():
+        return cached_folder
     job.progress(f"build {names} on the base image")
     with tempfile.TemporaryDirectory() as folder:
         machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
@@ -72,42 +72,44 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
         uv.run_uv(arguments, folder=Path(folder), image=image, activity="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements, encoding="utf-8")
-        environ = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
-        archive = _run_source_build(job.client, base, python, environ, Path(folder), names)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(folder, filter="data")
+        variables = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
+        archive = _run_source_build(job.client, base, python, variables, Path(folder), names)
+    cached_folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as output:
+            output.extractall(folder, filter="data")
         with contextlib.suppress(OSError):  # another build was faster
-            Path(folder, "out").rename(kept)
-    return kept
+            Path(folder, "out").rename(cached_folder)
+    return cached_folder
 
 
 def _read_source_build_variables(folder: Path) -> dict[str, str]:
     """The environment variables for this machine's network access: proxies and trusted certificate authorities."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-    found = {each: os.environ[each] for name in names for each in (name, name.lower()) if each in os.environ}
+    variables = {
+        variant: os.environ[variant] for name in names for variant in (name, name.lower()) if variant in os.environ
+    }
     authorities = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     if authorities and Path(authorities).is_file():
         shutil.copy(authorities, folder / "ca.pem")
-        found["SSL_CERT_FILE"] = f"{PLACE}/ca.pem"
-    return found
+        variables["SSL_CERT_FILE"] = f"{PLACE}/ca.pem"
+    return variables
 
 
 def _run_source_build(
-    client: DockerClient, base: Base, python: str, environ: dict[str, str], folder: Path, names: str
+    client: DockerClient, base: Base, python: str, variables: dict[str, str], folder: Path, names: str
 ) -> bytes:
     """Run the script with `folder` at PLACE; returns a tar of its output."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+    archive_bytes = io.BytesIO()
+    with tarfile.open(fileobj=archive_bytes, mode="w") as archive:
         archive.add(folder, PLACE.lstrip("/"), filter=normalize_tar_entry)
     options = client.api.create_host_config(network_mode="host")
     with translate_image_engine_errors(f"Building {names}"):
         container = client.api.create_container(
-            base.id, entrypoint=["/bin/sh", "-c", SCRIPT, python], user="0", environment=environ, host_config=options
+            base.id, entrypoint=["/bin/sh", "-c", SCRIPT, python], user="0", environment=variables, host_config=options
         )["Id"]
         try:
-            client.api.put_archive(container, "/", packed.getvalue())
+            client.api.put_archive(container, "/", archive_bytes.getvalue())
             try:
                 with translate_image_engine_errors():
                     client.api.start(container)
@@ -116,17 +118,17 @@ def _run_source_build(
                 if "exec format error" not in error.what:
                     raise
                 code = EXEC_FORMAT
-            said = client.api.logs(container).decode(errors="replace").strip()
-            if code == EXEC_FORMAT or "exec format error" in said:
+            output = client.api.logs(container).decode(errors="replace").strip()
+            if code == EXEC_FORMAT or "exec format error" in output:
                 raise ImageError(
                     f"{names} has no wheel for {base.platform}, and this engine cannot run programs of that "
                     f"platform to build one.",
                     "Choose a version that has one, or install an emulator: apt-get install qemu-user-static.",
                 )
             if code:
-                shown = " | ".join(line.strip() for line in said.splitlines() if line.strip()).strip()
+                summary = " | ".join(line.strip() for line in output.splitlines() if line.strip()).strip()
                 raise ImageError(
-                    f"{names} has no wheel for {base.platform}, and does not build on the base image: {shown[-600:]}",
+                    f"{names} has no wheel for {base.platform}, and does not build on the base image: {summary[-600:]}",
                     "Choose a version that has one, or list its build requirements under image.system_packages.",
                 )
             stream, _ = client.api.get_archive(container, f"{PLACE}/out")

@@ -16,7 +16,7 @@ TIME = 315532800
 """The modification time of every file in a layer: 1980, the earliest that zip files support."""
 
 CHUNK = 1 << 20
-MOST_OCTAL = 0o77777777777
+MAX_OCTAL_SIZE = 0o77777777777
 """Maximum file size in bytes that fits a standard header."""
 END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -47,24 +47,24 @@ class Layer:
 
 
 class FolderLayer(Layer):
-    """The files of `folder` at `target` in the image, all owned by root. The digest is known once streamed.
+    """The files of `folder` at `target` in the image, all owned by root. The digest is known after streaming.
 
-    `writing` is the work that still adds files to the folder. The layer is read after its end, and raises its errors.
+    `pending_writes` still add files to the folder. Reading the layer waits for them, and raises their errors.
     """
 
-    def __init__(self, folder: Path, target: str, writing: Sequence[Future[None]] = ()) -> None:
+    def __init__(self, folder: Path, target: str, pending_writes: Sequence[Future[None]] = ()) -> None:
         super().__init__()
         self._folder = folder
         self._target = target
-        self._writing = writing
+        self._pending_writes = pending_writes
 
     @property
     def is_complete(self) -> bool:
-        return all(each.done() for each in self._writing)
+        return all(write.done() for write in self._pending_writes)
 
     def wait(self) -> None:
-        for each in self._writing:
-            each.result()
+        for write in self._pending_writes:
+            write.result()
 
     def discard(self) -> None:
         """Remove the files, after the last use of the layer."""
@@ -84,29 +84,29 @@ class FolderLayer(Layer):
         self.digest = f"sha256:{digest.hexdigest()}"
 
     def _stream_layer_chunks(self) -> Iterator[bytes]:
-        gathered = bytearray()
+        buffer = bytearray()
         for member in self._members:
-            gathered += member.header
+            buffer += member.header
             if member.path is not None:
                 with open(member.path, "rb", buffering=0) as file:
-                    left = member.size
-                    while left:
-                        read = file.read(min(CHUNK, left))
-                        if not read:
+                    remaining = member.size
+                    while remaining:
+                        data = file.read(min(CHUNK, remaining))
+                        if not data:
                             raise OSError(None, "became shorter while it was read", member.path)
-                        left -= len(read)
-                        gathered += read
-                        if len(gathered) >= CHUNK:
-                            yield bytes(gathered)
-                            gathered.clear()
-                gathered += bytes(-member.size % tarfile.BLOCKSIZE)
-        yield bytes(gathered) + END
+                        remaining -= len(data)
+                        buffer += data
+                        if len(buffer) >= CHUNK:
+                            yield bytes(buffer)
+                            buffer.clear()
+                buffer += bytes(-member.size % tarfile.BLOCKSIZE)
+        yield bytes(buffer) + END
 
     @cached_property
     def _members(self) -> list[_Member]:
         self.wait()
         target = Path(self._target)
-        parents = [each.as_posix().lstrip("/") for each in (*reversed(target.parents[:-1]), target)]
+        parents = [parent.as_posix().lstrip("/") for parent in (*reversed(target.parents[:-1]), target)]
         return [
             *(_Member(_make_tar_header(name, tarfile.DIRTYPE, 0o755)) for name in parents),
             *_walk_tar_members(self._folder, self._target.lstrip("/")),
@@ -122,17 +122,17 @@ class _Member(NamedTuple):
 
 
 def _walk_tar_members(folder: Path | str, name: str) -> Iterator[_Member]:
-    for found in sorted(os.scandir(folder), key=lambda each: each.name):
-        path = f"{name}/{found.name}"
-        if found.is_symlink():
-            yield _Member(_make_tar_header(path, tarfile.SYMTYPE, 0o777, link=os.readlink(found.path)))
-        elif found.is_dir():
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = f"{name}/{entry.name}"
+        if entry.is_symlink():
+            yield _Member(_make_tar_header(path, tarfile.SYMTYPE, 0o777, link=os.readlink(entry.path)))
+        elif entry.is_dir():
             yield _Member(_make_tar_header(path, tarfile.DIRTYPE, 0o755))
-            yield from _walk_tar_members(found.path, path)
+            yield from _walk_tar_members(entry.path, path)
         else:
-            status = found.stat()
+            status = entry.stat()
             mode = 0o755 if status.st_mode & 0o100 else 0o644
-            yield _Member(_make_tar_header(path, tarfile.REGTYPE, mode, status.st_size), found.path, status.st_size)
+            yield _Member(_make_tar_header(path, tarfile.REGTYPE, mode, status.st_size), entry.path, status.st_size)
 
 
 def _make_tar_header(name: str, kind: bytes, mode: int, size: int = 0, link: str = "") -> bytes:
@@ -142,13 +142,13 @@ def _make_tar_header(name: str, kind: bytes, mode: int, size: int = 0, link: str
     name, size and checksum are inserted into a template from tarfile. The checksum is the sum of all bytes, with spaces
     in the checksum's place (POSIX.1-1988, ustar).
     """
-    short = (f"{name}/" if kind == tarfile.DIRTYPE else name).encode()
-    if link or len(short) > tarfile.LENGTH_NAME or not short.isascii() or size > MOST_OCTAL:
+    encoded_name = (f"{name}/" if kind == tarfile.DIRTYPE else name).encode()
+    if link or len(encoded_name) > tarfile.LENGTH_NAME or not encoded_name.isascii() or size > MAX_OCTAL_SIZE:
         return _make_tarfile_header(name, kind, mode, size, link)
     before, between, after, rest = _make_usual_tar_header(kind, mode)
     digits = b"%011o" % size
-    checksum = b"%06o\0 " % (rest + sum(short) + sum(digits))
-    return b"".join((short.ljust(tarfile.LENGTH_NAME, b"\0"), before, digits, between, checksum, after))
+    checksum = b"%06o\0 " % (rest + sum(encoded_name) + sum(digits))
+    return b"".join((encoded_name.ljust(tarfile.LENGTH_NAME, b"\0"), before, digits, between, checksum, after))
 
 
 @cache

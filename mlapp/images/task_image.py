@@ -27,13 +27,13 @@ EPOCH = 315532800
 
 @dataclass(frozen=True)
 class TaskBundle(Bundle):
-    """A bundle that holds only the dependencies of the project `of`."""
+    """A bundle with only the dependencies of the project `task_project`."""
 
-    of: Project
+    task_project: Project
 
     @cached_property
     def project(self) -> Project:
-        return self.of
+        return self.task_project
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def build_task_image(
         tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
         digest = registry.find_registry_digest(repository, tag)
         if digest is None:
-            progress(f"build {repository}:{tag}: what the tasks need has changed")
+            progress(f"build {repository}:{tag}: the tasks' dependencies have changed")
             images = build_images(
                 bundle, spec=spec, tag=f"{repository}:{tag}", platform=platforms, progress=progress, warn=warn
             )

@@ -1,4 +1,4 @@
-"""The project's own Dockerfile: written for users to edit and keep, and built from."""
+"""The project's own Dockerfile: writes one for users to edit and keep, and builds an image from it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mlapp.images.layer_files import lay_out_layer_files
 from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
 
-LASTING = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
-"""Labels that stay correct in a kept file. `mlapp build` adds those that change with code and model."""
-IGNORED = f"# The build needs only the files of the layers.\n**\n!{LAYOUT}/**\n"
+LASTING_LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
+"""Labels that stay correct in a kept Dockerfile. `mlapp build` adds those that change with code and model."""
+DOCKERIGNORE = f"# The build needs only the files of the layers.\n**\n!{LAYOUT}/**\n"
 
 
 def build_user_dockerfile(job: BuildJob) -> str:
@@ -71,16 +71,16 @@ def build_user_dockerfile(job: BuildJob) -> str:
 
 def _use_dockerfile_base(spec: ImageSpec, text: str) -> ImageSpec:
     """The specification with the base image in the Dockerfile, so that the environment fits its Python."""
-    named = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    base_names = re.findall(r"^FROM\s+(?:--platform=\S+\s+)?(\S+)", text, re.MULTILINE | re.IGNORECASE)
     stages = re.findall(r"^FROM\s.*\sAS\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
-    bases = [name for name in named if name not in stages and "$" not in name]
+    bases = [name for name in base_names if name not in stages and "$" not in name]
     return dataclasses.replace(spec, base=bases[-1] if bases else spec.base, system_packages=())
 
 
 def _write_user_dockerfile_context(context: Path, code: Path, layout: Path, dockerfile: str) -> None:
     """Write a tar of the project's and the layers' files, reproducibly so that caches hit."""
-    written = context.parent / "Dockerfile"
-    written.write_text(dockerfile, encoding="utf-8")
+    copy = context.parent / "Dockerfile"
+    copy.write_text(dockerfile, encoding="utf-8")
     with tarfile.open(context, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.dereference = False
         for path in sorted(code.iterdir()):
@@ -88,7 +88,7 @@ def _write_user_dockerfile_context(context: Path, code: Path, layout: Path, dock
                 archive.add(path, path.name, filter=normalize_tar_entry)
         if layout.is_dir():
             archive.add(layout, LAYOUT, filter=normalize_tar_entry)
-        archive.add(written, "Dockerfile", filter=normalize_tar_entry)
+        archive.add(copy, "Dockerfile", filter=normalize_tar_entry)
 
 
 def eject_dockerfile(
@@ -109,21 +109,21 @@ def eject_dockerfile(
     """
     file, ignore, layout = root / "Dockerfile", root / "Dockerfile.dockerignore", root / LAYOUT
     spec = make_image_spec(bundle)
-    lasting = {name: value for name, value in spec.labels.items() if name in LASTING}
-    texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(spec, labels=lasting))}
-    texts |= {} if ignore.exists() else {ignore: IGNORED}
+    labels = {name: value for name, value in spec.labels.items() if name in LASTING_LABELS}
+    texts = {} if file.exists() else {file: render_dockerfile(dataclasses.replace(spec, labels=labels))}
+    texts |= {} if ignore.exists() else {ignore: DOCKERIGNORE}
     with connect_image_engine() as client:
         with translate_image_engine_errors():
             version = client.version()
-        chosen = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
-        job = BuildJob(client, bundle, spec, chosen, progress, warn)
-        base = find_base(client, spec, chosen, progress)
+        engine_platform = choose_image_platforms(bundle.settings, platform, f"{version['Os']}/{version['Arch']}")[0]
+        job = BuildJob(client, bundle, spec, engine_platform, progress, warn)
+        base = find_base(client, spec, engine_platform, progress)
         try:
             shutil.rmtree(layout, ignore_errors=True)
             lay_out_layer_files(job, base, layout)
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
         except OSError as error:
-            where = error.filename or root
-            raise ImageError(f"{where}: {error.strerror}.", "Check its permissions and space.") from error
+            path_text = error.filename or root
+            raise ImageError(f"{path_text}: {error.strerror}.", "Check its permissions and space.") from error
     return [*texts, layout]

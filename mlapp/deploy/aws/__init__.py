@@ -1,1 +1,1 @@
-"""Shared by AWS targets: clients with errors that name the missing permission, and the account's registry."""
+"""Shared by AWS targets: clients whose errors name missing permissions, IAM documents, logs, and the registry."""

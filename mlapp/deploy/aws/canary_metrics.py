@@ -44,7 +44,7 @@ class MetricSource:
         begin, end = start.replace(second=0, microsecond=0), datetime.now(timezone.utc) + timedelta(minutes=1)
 
         def read_points(metric: str, statistic: str) -> list[float]:
-            found: dict[str, Any] = client.get_metric_statistics(
+            response: dict[str, Any] = client.get_metric_statistics(
                 Namespace=self.namespace,
                 MetricName=metric,
                 Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
@@ -53,7 +53,7 @@ class MetricSource:
                 Period=60,
                 Statistics=[statistic],
             )
-            return [float(point[statistic]) for point in found["Datapoints"]]
+            return [float(point[statistic]) for point in response["Datapoints"]]
 
         with self.session.translate_errors():
             latencies = read_points(self.latency, "Average")
@@ -78,7 +78,7 @@ def watch_canary_metrics(
     """
     return watch_canary(
         lambda: (read_live(), read_canary()),
-        lambda live, trial: explain_worse_traffic(live, trial, limits) or explain_quality(),
+        lambda live, canary: explain_worse_traffic(live, canary, limits) or explain_quality(),
         limits,
         seconds,
         pause,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PUSH_IMAGES = [
+PUSH_ACTIONS = [
     "BatchCheckLayerAvailability",
     "BatchGetImage",
     "CompleteLayerUpload",
@@ -36,8 +36,8 @@ def make_iam_statement(actions: list[str], resources: list[Any], *, is_template:
     Args:
         is_template: let CloudFormation replace `${AWS::Partition}` and similar variables in the resources.
     """
-    named = [{"Fn::Sub": resource} for resource in resources] if is_template else resources
-    return {"Effect": "Allow", "Action": actions, "Resource": named}
+    arns = [{"Fn::Sub": resource} for resource in resources] if is_template else resources
+    return {"Effect": "Allow", "Action": actions, "Resource": arns}
 
 
 def make_iam_pass_role_statement(role: Any, service: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def make_iam_policy(statements: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_iam_arn(service: str, resource: str) -> str:
-    """The ARN of a resource of the account in any region; CloudFormation fills in partition and account."""
+    """The ARN of a resource of this account in any region. CloudFormation fills in partition and account."""
     return f"arn:${{AWS::Partition}}:{service}:*:${{AWS::AccountId}}:{resource}"
 
 
@@ -70,7 +70,7 @@ def make_iam_role_template(
     Args:
         name: the name of the function or endpoint; prefix of the role's and policy's names.
         target: the key below `targets:` in mlapp.yaml, such as `lambda`.
-        subject: what the role is for, in words, such as `function`.
+        subject: what uses the role, for the description, such as `function`.
         role_id: the role's logical id in the template.
         service: the service that assumes the role, such as `lambda.amazonaws.com`.
         statements: the role's permissions.

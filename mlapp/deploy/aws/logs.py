@@ -1,4 +1,4 @@
-"""The output of what runs on AWS, from a log group of CloudWatch Logs."""
+"""The output of a function or endpoint on AWS, from a log group of CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mlapp.deploy.aws.session import AwsSession
 from mlapp.deploy.target import LogLine
 
 FOLLOW_PAUSE = 2.0
-LATE = 60.0
-"""Seconds after which an event can still arrive."""
+MAX_DELAY = 60.0
+"""Seconds by which CloudWatch can deliver an event late."""
 
 
 def read_log_group(
@@ -32,14 +32,14 @@ def read_log_group(
     Raises:
         DeployError: AWS refuses, or the group does not exist.
     """
-    seen: set[str] = set()
+    printed_ids: set[str] = set()
 
     def read_new_lines(start: float | None) -> list[LogLine]:
         options = {} if start is None else {"startTime": int(start * 1000)}
         with session.translate_errors():
             pages = session.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group, **options)
-            events = [event for page in pages for event in page["events"] if event["eventId"] not in seen]
-        seen.update(event["eventId"] for event in events)
+            events = [event for page in pages for event in page["events"] if event["eventId"] not in printed_ids]
+        printed_ids.update(event["eventId"] for event in events)
         return [_make_log_group_line(event, name_replica) for event in events]
 
     start = None if since is None else time.time() - since
@@ -47,7 +47,7 @@ def read_log_group(
     yield from lines if tail is None else lines[max(0, len(lines) - tail) :]
     while follow:
         time.sleep(FOLLOW_PAUSE)
-        start = max(start or 0.0, time.time() - LATE)
+        start = max(start or 0.0, time.time() - MAX_DELAY)
         yield from read_new_lines(start)
 
 

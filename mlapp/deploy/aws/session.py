@@ -1,4 +1,4 @@
-"""AWS clients, with errors in the user's terms: a missing permission has its IAM action name."""
+"""AWS clients, with errors in the user's terms: an error about a missing permission names the IAM action."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AwsSession:
     """
 
     def __init__(self, region: str | None, feature: str, target: str) -> None:
-        self._given = region
+        self._region = region
         self._feature = feature
         self._target = target
         self._clients: dict[str, Any] = {}
@@ -39,7 +39,7 @@ class AwsSession:
             import boto3
         except ModuleNotFoundError:
             raise MissingExtraError(self._feature, "aws") from None
-        return boto3.session.Session(region_name=self._given)
+        return boto3.session.Session(region_name=self._region)
 
     @property
     def region(self) -> str:
@@ -102,8 +102,8 @@ class AwsSession:
         """An AWS error in the user's terms."""
         code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in DENIED or "not authorized to perform" in text:
-            found = ACTION.search(text)
-            action = found[1] if found else f"{self._find_iam_prefix(error)}:{error.operation_name}"
+            match = ACTION.search(text)
+            action = match[1] if match else f"{self._find_iam_prefix(error)}:{error.operation_name}"
             return DeployError(
                 f"Your AWS identity lacks the permission {action}: {text}",
                 f"Ask an administrator to grant {action}; `mlapp eject iam --target {self._target}` prints all "

@@ -1,11 +1,10 @@
-"""Changes of a function: releases and canaries. A version that does not answer never gets a request.
+"""Deploys releases and canaries of a function. A version that does not answer never gets a request.
 
-Lambda has no lock. The revisions of function and alias show a concurrent change, and then nothing is written.
+Lambda has no lock. A changed revision of the function or alias shows a concurrent change; then nothing is written.
 """
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 from mlapp.aws_lambda.settings import Triggers
@@ -14,6 +13,7 @@ from mlapp.deploy.aws_lambda.documents import LIVE, NO_TRIGGERS, make_function_r
 from mlapp.deploy.aws_lambda.function import Function, read_alias_weights, read_version_record
 from mlapp.deploy.aws_lambda.invocation import request_function_prediction, start_function_version
 from mlapp.deploy.aws_lambda.triggers import TriggerSet
+from mlapp.deploy.local_user import read_local_user
 from mlapp.deploy.target import DeployError, Shipment
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
@@ -38,13 +38,13 @@ class Deployment:
         """
         function = self._function
         alias = function.find_function_alias()
-        before = self._read_version_triggers(LIVE) if alias else NO_TRIGGERS
+        old_triggers = self._read_version_triggers(LIVE) if alias else NO_TRIGGERS
         self._refuse_canary(alias)
         version = self._publish_lambda_version(shipment, alias)
         self._point_live_alias_to(version, alias)
         function.set_function_concurrency()
         function.set_function_url()
-        self._set_live_triggers(version, before)
+        self._set_live_triggers(version, old_triggers)
         return version
 
     def start_canary(self, shipment: Shipment, percent: int) -> str:
@@ -67,9 +67,9 @@ class Deployment:
     def promote_canary(self) -> str:
         """Send all requests to the canary; returns its version."""
         alias, version = self.require_canary()
-        before = self._read_version_triggers(alias["FunctionVersion"])
+        old_triggers = self._read_version_triggers(alias["FunctionVersion"])
         self._point_live_alias_to(version, alias)
-        self._set_live_triggers(version, before)
+        self._set_live_triggers(version, old_triggers)
         return version
 
     def abort_canary(self) -> str:
@@ -83,9 +83,9 @@ class Deployment:
         """Make an earlier version live again, if it answers."""
         alias = self.require_settled_alias()
         self._test_lambda_version(version, shipment)
-        before = self._read_version_triggers(alias["FunctionVersion"])
+        old_triggers = self._read_version_triggers(alias["FunctionVersion"])
         self._point_live_alias_to(version, alias)
-        self._set_live_triggers(version, before)
+        self._set_live_triggers(version, old_triggers)
 
     def remove_function(self) -> list[str]:
         """Remove the function and its triggers; returns what was removed."""
@@ -146,18 +146,16 @@ class Deployment:
         """Publish a version and test it. If it does not answer, it is removed and the live version stays."""
         function = self._function
         is_new = function.find_function_configuration() is None
-        known = {version["Version"] for version in function.list_versions()}
+        existing = {version["Version"] for version in function.list_versions()}
         self._progress(f"publish {shipment.image}")
-        version = function.publish(
-            make_function_record(shipment, _read_lambda_deployment_author(), function.settings.triggers)
-        )
+        version = function.publish(make_function_record(shipment, read_local_user(), function.settings.triggers))
         try:
             self._test_lambda_version(version, shipment)
         except DeployError as error:
             if is_new:
                 function.delete()
                 raise DeployError(f"{error.what} The function was removed again.", error.todo) from error
-            if version not in known:
+            if version not in existing:
                 function.delete_version(version)
             live = f"release {alias['FunctionVersion']} is still live" if alias else "nothing is live"
             raise DeployError(
@@ -181,11 +179,11 @@ class Deployment:
 
     def _read_version_triggers(self, qualifier: str) -> Triggers:
         """The triggers of a deployed version."""
-        found = self._function.find_function_configuration(qualifier)
-        record = read_version_record(found) if found else None
+        configuration = self._function.find_function_configuration(qualifier)
+        record = read_version_record(configuration) if configuration else None
         return record.triggers if record else NO_TRIGGERS
 
-    def _set_live_triggers(self, version: str, before: Triggers) -> None:
+    def _set_live_triggers(self, version: str, old_triggers: Triggers) -> None:
         """Create the live version's triggers.
 
         Raises:
@@ -194,7 +192,7 @@ class Deployment:
         triggers = TriggerSet(self._function.session, self._function.name)
         try:
             triggers.set_triggers(
-                self._read_version_triggers(version), before, self.require_alias()["AliasArn"], self._progress
+                self._read_version_triggers(version), old_triggers, self.require_alias()["AliasArn"], self._progress
             )
         except DeployError as error:
             raise DeployError(
@@ -204,12 +202,5 @@ class Deployment:
 
 
 def find_accepted_api_key(serve: Serve) -> str | None:
-    """A key that the server accepts; None if it wants none."""
+    """An API key that the server accepts; None if it requires none."""
     return serve.api_keys[0] if serve.api_keys else None
-
-
-def _read_lambda_deployment_author() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None

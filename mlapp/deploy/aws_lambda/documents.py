@@ -14,14 +14,14 @@ from mlapp.secret_variables import refuse_secret_variables
 
 LIVE = "live"
 """The alias that the function's URL and callers use."""
-RECORD = "MLAPP_RELEASE"
+RECORD_VARIABLE = "MLAPP_RELEASE"
 """The environment variable that describes a version."""
-PUBLIC: dict[str, dict[str, Any]] = {
+PUBLIC_PERMISSIONS: dict[str, dict[str, Any]] = {
     "Url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
     "Function": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
 }
 """The actions that a public URL allows for everyone."""
-MOST_EXAMPLE = 1500
+MAX_EXAMPLE_BYTES = 1500
 """Maximum bytes of an example in the record: a function's variables are limited to 4 kB in total."""
 
 
@@ -46,14 +46,16 @@ class ReleaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 def make_function_record(shipment: Shipment, by: str | None, triggers: Triggers = NO_TRIGGERS) -> ReleaseRecord:
     """The record of a shipment, with the triggers to create when it becomes live. A long example is omitted."""
     example = None if shipment.example is None else list(shipment.example)
-    if len(msgspec.json.encode(example)) > MOST_EXAMPLE:
+    if len(msgspec.json.encode(example)) > MAX_EXAMPLE_BYTES:
         example = None
     return ReleaseRecord(shipment.image, shipment.model_version, shipment.code_revision, by, example, triggers)
 
 
 def refuse_plain_function_secrets(settings: LambdaSettings) -> None:
-    """Raises:
-    ConfigError: a variable of the function looks like a secret.
+    """Refuse secrets in the function's variables: everyone who may describe the function can read them.
+
+    Raises:
+        ConfigError: a variable looks like a secret.
     """
     refuse_secret_variables(
         "targets.lambda.env", settings.env, "in the function", "Read it from AWS Secrets Manager instead."
@@ -64,25 +66,25 @@ def make_function_configuration(settings: LambdaSettings, record: ReleaseRecord)
     """Arguments of `UpdateFunctionConfiguration`, except the function's name.
 
     Raises:
-        ConfigError: a variable looks like a secret: everyone with permission to describe the function can read it.
+        ConfigError: a variable looks like a secret.
     """
     refuse_plain_function_secrets(settings)
-    found: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "Description": f"mlapp: model version {record.model_version or 'unknown'}",
         "Timeout": settings.timeout,
         "MemorySize": settings.memory,
         "EphemeralStorage": {"Size": settings.storage},
         "ImageConfig": {"EntryPoint": [f"{VENV}/bin/python", "-m", "mlapp.aws_lambda"]},
-        "Environment": {"Variables": {**settings.env, RECORD: msgspec.json.encode(record).decode()}},
+        "Environment": {"Variables": {**settings.env, RECORD_VARIABLE: msgspec.json.encode(record).decode()}},
     }
     if settings.role:
-        found["Role"] = settings.role
+        arguments["Role"] = settings.role
     vpc = settings.vpc
-    found["VpcConfig"] = {
+    arguments["VpcConfig"] = {
         "SubnetIds": list(vpc.subnets) if vpc else [],
         "SecurityGroupIds": list(vpc.security_groups) if vpc else [],
     }
-    return found
+    return arguments
 
 
 def describe_function_configuration(
@@ -91,7 +93,7 @@ def describe_function_configuration(
     """The part of a configuration that a deploy sets, in the same form for current and planned ones."""
     keys = ("Role", "MemorySize", "Timeout", "EphemeralStorage", "Description")
     variables = dict(configuration.get("Environment", {}).get("Variables", {}))
-    variables.pop(RECORD, None)
+    variables.pop(RECORD_VARIABLE, None)
     config = configuration.get("ImageConfig") or configuration.get("ImageConfigResponse", {}).get("ImageConfig") or {}
     vpc = configuration.get("VpcConfig") or {}
     return {
@@ -107,7 +109,7 @@ def describe_function_configuration(
 
 
 def make_function_url(settings: LambdaSettings) -> dict[str, str] | None:
-    """The arguments for the function's URL; None if it has none."""
+    """Arguments of `CreateFunctionUrlConfig`; None if the function has no URL."""
     if settings.url == "none":
         return None
     return {
@@ -139,13 +141,13 @@ def make_function_template(
         function["ReservedConcurrentExecutions"] = settings.concurrency
     if settings.tags:
         function["Tags"] = [{"Key": key, "Value": value} for key, value in settings.tags.items()]
-    new = {"Fn::GetAtt": ["Version", "Version"]}
-    alias: dict[str, Any] = {"FunctionName": {"Ref": "Function"}, "Name": LIVE, "FunctionVersion": new}
+    new_version = {"Fn::GetAtt": ["Version", "Version"]}
+    alias: dict[str, Any] = {"FunctionName": {"Ref": "Function"}, "Name": LIVE, "FunctionVersion": new_version}
     if canary is not None:
         live, percent = canary
         alias["FunctionVersion"] = live or {"Ref": "LiveVersion"}
         alias["RoutingConfig"] = {
-            "AdditionalVersionWeights": [{"FunctionVersion": new, "FunctionWeight": percent / 100}]
+            "AdditionalVersionWeights": [{"FunctionVersion": new_version, "FunctionWeight": percent / 100}]
         }
     resources: dict[str, Any] = {
         "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
@@ -154,10 +156,10 @@ def make_function_template(
     }
     url = make_function_url(settings)
     if url is not None:
-        of_alias = {"TargetFunctionArn": {"Ref": "Function"}, "Qualifier": LIVE}
-        resources["Url"] = {"Type": "AWS::Lambda::Url", "DependsOn": "Live", "Properties": {**of_alias, **url}}
+        alias_arguments = {"TargetFunctionArn": {"Ref": "Function"}, "Qualifier": LIVE}
+        resources["Url"] = {"Type": "AWS::Lambda::Url", "DependsOn": "Live", "Properties": {**alias_arguments, **url}}
         if settings.url == "public":
-            for key, permission in PUBLIC.items():
+            for key, permission in PUBLIC_PERMISSIONS.items():
                 properties = {"FunctionName": {"Ref": "Live"}, "Principal": "*", **permission}
                 resources[f"Public{key}"] = {"Type": "AWS::Lambda::Permission", "Properties": properties}
     resources.update(make_trigger_resources(name, settings.triggers))

@@ -14,16 +14,16 @@ from mlapp.deploy.aws.canary_metrics import MetricCounts, MetricSource
 from mlapp.deploy.aws.session import AwsSession, is_missing_on_aws
 from mlapp.deploy.aws_lambda.documents import (
     LIVE,
-    PUBLIC,
-    RECORD,
+    PUBLIC_PERMISSIONS,
+    RECORD_VARIABLE,
     ReleaseRecord,
     make_function_configuration,
     make_function_url,
 )
 from mlapp.deploy.target import DeployError
 
-CANNOT_ASSUME = "cannot be assumed by Lambda"
-CONFLICTS = ("ResourceConflictException", "PreconditionFailedException")
+ROLE_ERROR = "cannot be assumed by Lambda"
+CONFLICT_CODES = ("ResourceConflictException", "PreconditionFailedException")
 
 
 class Function:
@@ -51,10 +51,10 @@ class Function:
 
     def find_url(self) -> str | None:
         """The URL of the alias."""
-        found = self._call_function_unless_missing(
+        configuration = self._call_function_unless_missing(
             self._client.get_function_url_config, FunctionName=self.name, Qualifier=LIVE
         )
-        return str(found["FunctionUrl"]) if found else None
+        return str(configuration["FunctionUrl"]) if configuration else None
 
     def list_versions(self) -> list[dict[str, Any]]:
         """The published versions, oldest first."""
@@ -63,12 +63,14 @@ class Function:
 
             pages = self._client.get_paginator("list_versions_by_function").paginate(FunctionName=self.name)
             try:
-                found = [version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"]
+                versions = [
+                    version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"
+                ]
             except ClientError as error:
                 if not is_missing_on_aws(error):
                     raise
                 return []
-        return sorted(found, key=lambda version: int(version["Version"]))
+        return sorted(versions, key=lambda version: int(version["Version"]))
 
     def publish(self, record: ReleaseRecord) -> str:
         """Update the function to a record and publish it as a version; returns the version's number.
@@ -119,10 +121,10 @@ class Function:
                     FunctionName=self.name, Name=LIVE, FunctionVersion=version, RoutingConfig=routing
                 )
                 return
-            now = self._client.get_alias(FunctionName=self.name, Name=LIVE)
-            if _read_alias_routing(now) != _read_alias_routing(before):
+            current = self._client.get_alias(FunctionName=self.name, Name=LIVE)
+            if _read_alias_routing(current) != _read_alias_routing(before):
                 raise DeployError(
-                    f"Another deploy moved the alias {LIVE} of {self.name} to version {now['FunctionVersion']}.",
+                    f"Another deploy moved the alias {LIVE} of {self.name} to version {current['FunctionVersion']}.",
                     "See `mlapp releases --target lambda`, and deploy again if needed.",
                 )
             self._client.update_alias(
@@ -130,46 +132,50 @@ class Function:
                 Name=LIVE,
                 FunctionVersion=version,
                 RoutingConfig=routing,
-                **_read_function_revision(now),
+                **_read_function_revision(current),
             )
 
     def set_function_url(self) -> str | None:
         """Apply the settings to the URL of `live`; returns the URL."""
         from botocore.exceptions import ClientError
 
-        wanted = make_function_url(self.settings)
-        place = {"FunctionName": self.name, "Qualifier": LIVE}
+        arguments = make_function_url(self.settings)
+        alias_arguments = {"FunctionName": self.name, "Qualifier": LIVE}
         existing = self.find_url()
         with self._translate_function_errors():
-            if wanted is None:
+            if arguments is None:
                 if existing:
-                    self._client.delete_function_url_config(**place)
+                    self._client.delete_function_url_config(**alias_arguments)
                 return None
-            make = self._client.update_function_url_config if existing else self._client.create_function_url_config
-            url = str(make(**place, **wanted)["FunctionUrl"])
+            put_url_config = (
+                self._client.update_function_url_config if existing else self._client.create_function_url_config
+            )
+            url = str(put_url_config(**alias_arguments, **arguments)["FunctionUrl"])
             if self.settings.url == "public":
-                for key, permission in PUBLIC.items():
+                for key, permission in PUBLIC_PERMISSIONS.items():
                     try:
-                        self._client.add_permission(**place, StatementId=f"mlapp{key}", Principal="*", **permission)
+                        self._client.add_permission(
+                            **alias_arguments, StatementId=f"mlapp{key}", Principal="*", **permission
+                        )
                     except ClientError as error:
-                        if error.response["Error"].get("Code") != "ResourceConflictException":  # it exists
+                        if error.response["Error"].get("Code") != "ResourceConflictException":  # the permission exists
                             raise
         return url
 
     def set_function_concurrency(self) -> None:
         """Reserve the concurrency in the settings."""
-        wanted = self.settings.concurrency
+        concurrency = self.settings.concurrency
         with self._translate_function_errors():
-            if wanted is not None:
-                self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=wanted)
+            if concurrency is not None:
+                self._client.put_function_concurrency(FunctionName=self.name, ReservedConcurrentExecutions=concurrency)
             elif self._call_function_unless_missing(self._client.get_function_concurrency, FunctionName=self.name):
                 self._client.delete_function_concurrency(FunctionName=self.name)
 
     def invoke(self, payload: bytes, qualifier: str) -> tuple[bytes, bool]:
         """The response of a version or alias, and whether the function failed."""
         with self._translate_function_errors():
-            answer = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
-            return answer["Payload"].read(), bool(answer.get("FunctionError"))
+            response = self._client.invoke(FunctionName=self.name, Qualifier=qualifier, Payload=payload)
+            return response["Payload"].read(), bool(response.get("FunctionError"))
 
     def delete_version(self, version: str) -> None:
         with self._translate_function_errors():
@@ -182,9 +188,9 @@ class Function:
 
     def count_requests(self, version: str, start: datetime) -> MetricCounts:
         """A version's counts for requests through the alias `live` since the minute of `start`."""
-        place = {"FunctionName": self.name, "Resource": f"{self.name}:{LIVE}", "ExecutedVersion": version}
+        dimensions = {"FunctionName": self.name, "Resource": f"{self.name}:{LIVE}", "ExecutedVersion": version}
         source = MetricSource(self.session, "AWS/Lambda", "Invocations", "Errors", "Duration", 0.001)
-        return source.read_counts(place, start)
+        return source.read_counts(dimensions, start)
 
     def _wait_for_function_state(self, waiter: str, **options: Any) -> None:
         self._client.get_waiter(waiter).wait(
@@ -196,12 +202,12 @@ class Function:
 
         with self.session.translate_errors():
             try:
-                found: dict[str, Any] = call(**options)
+                response: dict[str, Any] = call(**options)
             except ClientError as error:
                 if is_missing_on_aws(error):
                     return None
                 raise
-        return found
+        return response
 
     @contextmanager
     def _translate_function_errors(self) -> Iterator[None]:
@@ -213,13 +219,13 @@ class Function:
                 yield
             except ClientError as error:
                 code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-                if CANNOT_ASSUME in text:
+                if ROLE_ERROR in text:
                     raise DeployError(
                         f"Lambda cannot use the role: {text}",
                         "Allow lambda.amazonaws.com to assume it, as in `mlapp eject iam`. "
                         "A new role is usable after some seconds.",
                     ) from error
-                if code in CONFLICTS:
+                if code in CONFLICT_CODES:
                     raise DeployError(
                         f"Another deployment is changing {self.name}: {text}",
                         "Wait until it ends, check `mlapp releases --target lambda`, and deploy again.",
@@ -229,7 +235,7 @@ class Function:
 
 def read_version_record(version: dict[str, Any]) -> ReleaseRecord | None:
     """The description of a version; None if mlapp did not publish it."""
-    text = version.get("Environment", {}).get("Variables", {}).get(RECORD)
+    text = version.get("Environment", {}).get("Variables", {}).get(RECORD_VARIABLE)
     try:
         return msgspec.json.decode(text, type=ReleaseRecord) if text else None
     except msgspec.MsgspecError:
@@ -242,9 +248,9 @@ def read_alias_weights(alias: dict[str, Any]) -> dict[str, float]:
     return {str(version): float(weight) for version, weight in weights.items()}
 
 
-def _read_function_revision(found: dict[str, Any]) -> dict[str, str]:
-    """The revision of a function or alias: with it, AWS refuses to overwrite a concurrent change."""
-    return {"RevisionId": found["RevisionId"]} if found.get("RevisionId") else {}
+def _read_function_revision(response: dict[str, Any]) -> dict[str, str]:
+    """The revision in a response about a function or alias. With it, AWS refuses to overwrite a concurrent change."""
+    return {"RevisionId": response["RevisionId"]} if response.get("RevisionId") else {}
 
 
 def _read_alias_routing(alias: dict[str, Any]) -> tuple[str, dict[str, float]]:

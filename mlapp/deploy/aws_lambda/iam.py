@@ -6,7 +6,7 @@ from typing import Any
 
 from mlapp.aws_lambda.settings import LambdaSettings, SqsTrigger, Triggers
 from mlapp.deploy.aws.iam import (
-    PUSH_IMAGES,
+    PUSH_ACTIONS,
     make_iam_arn,
     make_iam_pass_role_statement,
     make_iam_role_template,
@@ -15,7 +15,7 @@ from mlapp.deploy.aws.iam import (
 from mlapp.deploy.aws_lambda.trigger_documents import name_trigger_rule
 
 SERVICE = "lambda.amazonaws.com"
-DEPLOYER_FUNCTION = [
+DEPLOYER_ACTIONS = [
     "AddPermission",
     "CreateAlias",
     "CreateFunction",
@@ -39,7 +39,7 @@ DEPLOYER_FUNCTION = [
     "UpdateFunctionConfiguration",
     "UpdateFunctionUrlConfig",
 ]
-NETWORK = [
+NETWORK_ACTIONS = [
     "AssignPrivateIpAddresses",
     "CreateNetworkInterface",
     "DeleteNetworkInterface",
@@ -47,11 +47,9 @@ NETWORK = [
     "DescribeSubnets",
     "UnassignPrivateIpAddresses",
 ]
-
-
-QUEUE = ["DeleteMessage", "GetQueueAttributes", "ReceiveMessage"]
-MAPPING = ["Create", "Delete", "Update"]
-RULE = ["DeleteRule", "PutRule", "PutTargets", "RemoveTargets"]
+QUEUE_ACTIONS = ["DeleteMessage", "GetQueueAttributes", "ReceiveMessage"]
+MAPPING_ACTIONS = ["Create", "Delete", "Update"]
+RULE_ACTIONS = ["DeleteRule", "PutRule", "PutTargets", "RemoveTargets"]
 
 
 def make_function_iam_template(function: str, repository: str, settings: LambdaSettings) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def make_function_iam_template(function: str, repository: str, settings: LambdaS
 
 def _make_function_statements(function: str, settings: LambdaSettings) -> list[dict[str, Any]]:
     logs = make_iam_arn("logs", f"log-group:/aws/lambda/{function}")
-    found = [
+    statements = [
         make_iam_statement(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], [logs, f"{logs}:*"], is_template=True
         )
@@ -82,38 +80,44 @@ def _make_function_statements(function: str, settings: LambdaSettings) -> list[d
     if settings.output:
         bucket, _, prefix = settings.output.removeprefix("s3://").partition("/")
         prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
-        found.append(
+        statements.append(
             make_iam_statement(["s3:PutObject"], [f"arn:${{AWS::Partition}}:s3:::{bucket}/{prefix}*"], is_template=True)
         )
     triggers = settings.triggers
     if triggers.s3:
-        read = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}/"
-        found.append(make_iam_statement(["s3:GetObject"], [f"{read}{triggers.s3.prefix}*"], is_template=True))
+        bucket_arn = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}/"
+        statements.append(
+            make_iam_statement(["s3:GetObject"], [f"{bucket_arn}{triggers.s3.prefix}*"], is_template=True)
+        )
         if not settings.output:
-            found.append(make_iam_statement(["s3:PutObject"], [f"{read}predictions/*"], is_template=True))
+            statements.append(make_iam_statement(["s3:PutObject"], [f"{bucket_arn}predictions/*"], is_template=True))
     if triggers.sqs:
-        found.append(
-            make_iam_statement([f"sqs:{action}" for action in QUEUE], [_make_queue_arn(triggers.sqs)], is_template=True)
+        statements.append(
+            make_iam_statement(
+                [f"sqs:{action}" for action in QUEUE_ACTIONS], [_make_queue_arn(triggers.sqs)], is_template=True
+            )
         )
     if settings.vpc:
-        found.append(make_iam_statement([f"ec2:{action}" for action in NETWORK], ["*"]))
-    return found
+        statements.append(make_iam_statement([f"ec2:{action}" for action in NETWORK_ACTIONS], ["*"]))
+    return statements
 
 
 def _make_function_deployer_statements(
     function: str, repository: str, settings: LambdaSettings
 ) -> list[dict[str, Any]]:
-    own = make_iam_arn("lambda", f"function:{function}")
-    images = make_iam_arn("ecr", f"repository/{repository}")
-    logs = make_iam_arn("logs", f"log-group:/aws/lambda/{function}")
+    function_arn = make_iam_arn("lambda", f"function:{function}")
+    repository_arn = make_iam_arn("ecr", f"repository/{repository}")
+    log_arn = make_iam_arn("logs", f"log-group:/aws/lambda/{function}")
     role: Any = settings.role or {"Fn::GetAtt": ["FunctionRole", "Arn"]}
     return [
-        make_iam_statement([f"lambda:{action}" for action in DEPLOYER_FUNCTION], [own, f"{own}:*"], is_template=True),
-        make_iam_statement([f"ecr:{action}" for action in PUSH_IMAGES], [images], is_template=True),
+        make_iam_statement(
+            [f"lambda:{action}" for action in DEPLOYER_ACTIONS], [function_arn, f"{function_arn}:*"], is_template=True
+        ),
+        make_iam_statement([f"ecr:{action}" for action in PUSH_ACTIONS], [repository_arn], is_template=True),
         make_iam_statement(
             ["ecr:GetAuthorizationToken", "sts:GetCallerIdentity", "cloudwatch:GetMetricStatistics"], ["*"]
         ),
-        make_iam_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
+        make_iam_statement(["logs:FilterLogEvents"], [log_arn, f"{log_arn}:*"], is_template=True),
         make_iam_pass_role_statement(role, SERVICE),
         *_make_trigger_statements(function, settings.triggers),
     ]
@@ -121,22 +125,24 @@ def _make_function_deployer_statements(
 
 def _make_trigger_statements(function: str, triggers: Triggers) -> list[dict[str, Any]]:
     """The permissions for creating, changing and removing the triggers."""
-    found = []
+    statements = []
     if triggers.s3:
         bucket = f"arn:${{AWS::Partition}}:s3:::{triggers.s3.bucket}"
-        found.append(
+        statements.append(
             make_iam_statement(["s3:GetBucketNotification", "s3:PutBucketNotification"], [bucket], is_template=True)
         )
     if triggers.sqs:
         arn = _make_queue_arn(triggers.sqs)
-        found.append(make_iam_statement(["sqs:GetQueueUrl", "sqs:GetQueueAttributes"], [arn], is_template=True))
+        statements.append(make_iam_statement(["sqs:GetQueueUrl", "sqs:GetQueueAttributes"], [arn], is_template=True))
         # IAM supports no narrower resource for these.
-        found.append(make_iam_statement([f"lambda:{action}EventSourceMapping" for action in MAPPING], ["*"]))
-        found.append(make_iam_statement(["lambda:ListEventSourceMappings"], ["*"]))
+        statements.append(
+            make_iam_statement([f"lambda:{action}EventSourceMapping" for action in MAPPING_ACTIONS], ["*"])
+        )
+        statements.append(make_iam_statement(["lambda:ListEventSourceMappings"], ["*"]))
     if triggers.schedule:
         rule = make_iam_arn("events", f"rule/{name_trigger_rule(function)}")
-        found.append(make_iam_statement([f"events:{action}" for action in RULE], [rule], is_template=True))
-    return found
+        statements.append(make_iam_statement([f"events:{action}" for action in RULE_ACTIONS], [rule], is_template=True))
+    return statements
 
 
 def _make_queue_arn(trigger: SqsTrigger) -> str:

@@ -31,8 +31,8 @@ def request_function_prediction(
             f"The request has {len(payload)} bytes; Lambda accepts at most 6 MB.",
             "Send fewer rows, or upload the file to S3 and use a bucket trigger.",
         )
-    content, failed = function.invoke(payload, qualifier)
-    if failed:
+    content, is_failure = function.invoke(payload, qualifier)
+    if is_failure:
         raise DeployError(
             f"{function.name}:{qualifier} failed: {_explain_invocation_failure(content, function.settings)}",
             "See `mlapp logs --target lambda`.",
@@ -48,8 +48,8 @@ def start_function_version(function: Function, version: str) -> None:
     """
     context = {"http": {"method": "GET", "path": "/readyz"}}
     payload = msgspec.json.encode({"version": "2.0", "rawPath": "/readyz", "requestContext": context})
-    content, failed = function.invoke(payload, version)
-    if failed or _read_invocation_status(content) != 200:
+    content, is_failure = function.invoke(payload, version)
+    if is_failure or _read_invocation_status(content) != 200:
         raise DeployError(
             f"{function.name}:{version} does not start: {_explain_invocation_failure(content, function.settings)}",
             "See `mlapp logs --target lambda`.",
@@ -69,49 +69,49 @@ def _make_invocation_event(body: RequestBody, api_key: str | None) -> dict[str, 
 
 
 def _read_invocation_predictions(content: bytes, name: str) -> dict[str, Any]:
-    """The predictions in a payload, which is either the answer itself or an HTTP response.
+    """The predictions in a payload, which is either the answer of `/predict` or an HTTP response with it.
 
     Raises:
         DeployError: the payload is neither, or it is a problem document.
     """
     try:
-        found = msgspec.json.decode(content)
-        if isinstance(found, dict) and "statusCode" in found:
-            status, found = found["statusCode"], msgspec.json.decode(found["body"])
+        answer = msgspec.json.decode(content)
+        if isinstance(answer, dict) and "statusCode" in answer:
+            status, answer = answer["statusCode"], msgspec.json.decode(answer["body"])
             if status != 200:
                 raise DeployError(
-                    f"{name} answers {status}: {found['detail']}", "Send inputs that match the model's schema."
+                    f"{name} answers {status}: {answer['detail']}", "Send inputs that match the model's schema."
                 )
     except (msgspec.DecodeError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, dict) or "predictions" not in found:
+        answer = None
+    if not isinstance(answer, dict) or "predictions" not in answer:
         raise DeployError(
             f"{name} does not answer with predictions: {content[:200].decode(errors='replace')}",
             "See `mlapp logs --target lambda`.",
         )
-    return found
+    return answer
 
 
 def _read_invocation_status(content: bytes) -> int | None:
     """The status of an HTTP response in a payload; None if the payload is not one."""
     try:
-        found = msgspec.json.decode(content)
+        answer = msgspec.json.decode(content)
     except msgspec.DecodeError:
         return None
-    return found.get("statusCode") if isinstance(found, dict) else None
+    return answer.get("statusCode") if isinstance(answer, dict) else None
 
 
 def _explain_invocation_failure(content: bytes, settings: LambdaSettings) -> str:
-    """Explains a function's failure, with the setting to change."""
+    """Explain a function's failure, with the setting to change."""
     try:
-        told = msgspec.json.decode(content)
-        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage") or content[:500].decode())
+        error = msgspec.json.decode(content)
+        kind, text = str(error.get("errorType", "")), str(error.get("errorMessage") or content[:500].decode())
     except (msgspec.DecodeError, AttributeError):
         kind, text = "", content[:500].decode(errors="replace")
     if "timed out" in text or kind == "Sandbox.Timedout":
         return f"{text} targets.lambda.timeout is {settings.timeout} s; more targets.lambda.memory gives more CPU."
     if kind in ("Runtime.OutOfMemory", "OutOfMemory") or "signal: killed" in text:
-        return f"{text} It has no memory left: targets.lambda.memory is {settings.memory} MB."
+        return f"{text} The function ran out of memory: targets.lambda.memory is {settings.memory} MB."
     if kind == "Runtime.ExitError" or kind == "Runtime.InvalidEntrypoint":
         return f"{text} The process ended before it answered; targets.lambda.architecture is {settings.architecture}."
     return f"{kind}: {text}" if kind else text

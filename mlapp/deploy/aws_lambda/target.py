@@ -92,7 +92,7 @@ class LambdaTarget(Target[LambdaSettings]):
         ]
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The template with the alias's weights. Reads the live version from AWS, if it is reachable and has one."""
+        """The template with the alias's weights. Reads the live version from AWS if possible."""
         record = make_function_record(shipment, None, self.settings.triggers)
         alias = None
         with suppress(DeployError):
@@ -102,15 +102,19 @@ class LambdaTarget(Target[LambdaSettings]):
 
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         function = self._function
-        live = function.find_function_configuration(LIVE) if function.find_function_alias() else None
-        planned = make_function_record(shipment, None, self.settings.triggers)
-        wanted = describe_function_configuration(
-            self.function_name, make_function_configuration(self.settings, planned), planned
+        live_configuration = function.find_function_configuration(LIVE) if function.find_function_alias() else None
+        record = make_function_record(shipment, None, self.settings.triggers)
+        planned = describe_function_configuration(
+            self.function_name, make_function_configuration(self.settings, record), record
         )
-        running = (
-            {} if live is None else describe_function_configuration(self.function_name, live, read_version_record(live))
+        current = (
+            {}
+            if live_configuration is None
+            else describe_function_configuration(
+                self.function_name, live_configuration, read_version_record(live_configuration)
+            )
         )
-        return diff_yaml(running, wanted, f"{self.function_name} (on AWS)", f"{self.function_name} (to be)")
+        return diff_yaml(current, planned, f"{self.function_name} (on AWS)", f"{self.function_name} (to be)")
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Publish a version, and make it live once it answers."""
@@ -161,12 +165,12 @@ class LambdaTarget(Target[LambdaSettings]):
         place = f"AWS account {function.session.account}, region {function.session.region}"
         if alias is None:
             return Status(self.app, self.name, None, place=place)
-        found = {str(release.number): release for release in self.releases()}
+        releases = {str(release.number): release for release in self.releases()}
         weights, live = read_alias_weights(alias), str(alias["FunctionVersion"])
         configuration = function.find_function_configuration(LIVE) or {}
         state = str(configuration.get("State") or "Active")
         problems = [] if state in ("Active", "Inactive") else [f"{state}: {configuration.get('StateReason', '')}"]
-        if live not in found:
+        if live not in releases:
             problems.append(f"The alias live points to version {live}, which mlapp did not publish.")
         traffic = {int(version): round(weight * 100) for version, weight in weights.items()}
         if live.isdigit():
@@ -174,8 +178,8 @@ class LambdaTarget(Target[LambdaSettings]):
         return Status(
             app=self.app,
             target=self.name,
-            release=found.get(live),
-            canary=next((found[version] for version in weights if version in found), None),
+            release=releases.get(live),
+            canary=next((releases[version] for version in weights if version in releases), None),
             desired=1,
             ready=0 if problems else 1,
             traffic=traffic,
@@ -191,7 +195,7 @@ class LambdaTarget(Target[LambdaSettings]):
         url = self._function.find_url() if alias else None
         live = str(alias["FunctionVersion"]) if alias else None
         weights = read_alias_weights(alias) if alias else {}
-        found = []
+        releases = []
         for version in self._function.list_versions():
             number = version["Version"]
             record = read_version_record(version)
@@ -200,7 +204,7 @@ class LambdaTarget(Target[LambdaSettings]):
             state: State = "live" if number == live else "canary" if number in weights else "superseded"
             created = datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", version["LastModified"]))
             shipment = record.make_shipment(self.app)
-            found.append(
+            releases.append(
                 Release(
                     int(number),
                     self.app,
@@ -212,25 +216,25 @@ class LambdaTarget(Target[LambdaSettings]):
                     url=url if state in ("live", "canary") else None,
                 )
             )
-        return found
+        return releases
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Point `live` at an earlier version, which keeps its number."""
         deployment = self._open_deployment(progress)
         live = deployment.require_settled_alias()["FunctionVersion"]
-        known = {release.number: release for release in self.releases()}
-        before = [number for number in known if not live.isdigit() or number < int(live)]
-        wanted = to if to is not None else max(before, default=None)
-        if wanted is None or wanted not in known:
-            listed = ", ".join(map(str, known)) or "none"
+        releases = {release.number: release for release in self.releases()}
+        earlier_numbers = [number for number in releases if not live.isdigit() or number < int(live)]
+        number = to if to is not None else max(earlier_numbers, default=None)
+        if number is None or number not in releases:
+            number_list = ", ".join(map(str, releases)) or "none"
             raise DeployError(
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
-                f"Choose with --to: {listed}."
+                f"Choose with --to: {number_list}."
                 if to
                 else "Deploy a second release first; see `mlapp releases --target lambda`.",
             )
-        deployment.roll_back(str(wanted), known[wanted].shipment)
-        return self._find_release(str(wanted))
+        deployment.roll_back(str(number), releases[number].shipment)
+        return self._find_release(str(number))
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the function with its versions, alias, URL and triggers. The images stay in ECR."""
@@ -265,7 +269,7 @@ class LambdaTarget(Target[LambdaSettings]):
         if not self.settings.role:
             raise DeployError(
                 "targets.lambda.role is not set: the function needs a role.",
-                "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints a template of the smallest role.",
+                "Set it to the ARN of a role in mlapp.yaml; `mlapp eject iam` prints a template of the minimal role.",
             )
 
     def _require_triggers(self) -> None:
@@ -273,10 +277,10 @@ class LambdaTarget(Target[LambdaSettings]):
         TriggerSet(self._function.session, self.function_name).require_trigger_sources(self.settings)
 
     def _find_release(self, version: str) -> Release:
-        found = next((release for release in self.releases() if str(release.number) == version), None)
-        if found is None:
+        match = next((release for release in self.releases() if str(release.number) == version), None)
+        if match is None:
             raise DeployError(
                 f"mlapp did not publish version {version} of {self.function_name}, to which the alias {LIVE} points.",
                 "See `mlapp releases --target lambda`, and deploy again.",
             )
-        return found
+        return match

@@ -20,13 +20,13 @@ def refuse_contradictory_triggers(settings: LambdaSettings) -> None:
     if triggers.schedule is not None and settings.output is None:
         raise ConfigError(
             "targets.lambda.triggers.schedule is set, but targets.lambda.output is not.",
-            "Set targets.lambda.output to the place for predictions, such as s3://bucket/predictions.",
+            "Set targets.lambda.output to a destination for the predictions, such as s3://bucket/predictions.",
         )
     if triggers.s3 is not None and settings.output is not None:
-        place = f"s3://{triggers.s3.bucket}/{triggers.s3.prefix}"
-        if f"{settings.output.rstrip('/')}/".startswith(place):
+        source = f"s3://{triggers.s3.bucket}/{triggers.s3.prefix}"
+        if f"{settings.output.rstrip('/')}/".startswith(source):
             raise ConfigError(
-                f"targets.lambda.output {settings.output} is in {place}, where each new file invokes the function.",
+                f"targets.lambda.output {settings.output} is in {source}, where each new file invokes the function.",
                 "Name another folder or bucket for the predictions, or a prefix for triggers.s3.",
             )
 
@@ -37,7 +37,7 @@ def name_trigger_rule(function: str) -> str:
 
 
 def name_trigger_notification(function: str) -> str:
-    """ID of our entry in a bucket's notifications."""
+    """ID of mlapp's entry in a bucket's notifications."""
     return f"mlapp-{function}"
 
 
@@ -70,14 +70,14 @@ def make_trigger_mapping(trigger: SqsTrigger, queue_arn: Any) -> dict[str, Any]:
 def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
     """Resources of a CloudFormation template, which contains the function's alias as `Live`.
 
-    A bucket's notifications belong to the template that created the bucket, so ours is in the permission's metadata.
+    The template that created a bucket owns its notifications, so mlapp's entry is in the metadata of the permission.
     """
     live: dict[str, Any] = {"Ref": "Live"}
     allow = {"FunctionName": live, "Action": "lambda:InvokeFunction"}
-    found: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
     if triggers.s3 is not None:
         bucket = triggers.s3.bucket
-        found["S3Permission"] = {
+        resources["S3Permission"] = {
             "Type": "AWS::Lambda::Permission",
             "Metadata": {"Bucket": bucket, "Notification": make_trigger_notification(triggers.s3, function, live)},
             "Properties": {
@@ -91,17 +91,20 @@ def make_trigger_resources(function: str, triggers: Triggers) -> dict[str, Any]:
         queue = triggers.sqs.queue
         arn = {"Fn::Sub": f"arn:${{AWS::Partition}}:sqs:${{AWS::Region}}:${{AWS::AccountId}}:{queue}"}
         mapping = make_trigger_mapping(triggers.sqs, queue if queue.startswith("arn:") else arn)
-        found["Queue"] = {"Type": "AWS::Lambda::EventSourceMapping", "Properties": {"FunctionName": live, **mapping}}
+        resources["Queue"] = {
+            "Type": "AWS::Lambda::EventSourceMapping",
+            "Properties": {"FunctionName": live, **mapping},
+        }
     if triggers.schedule is not None:
         rule = {
             "Name": name_trigger_rule(function),
             "ScheduleExpression": triggers.schedule,
             "Targets": [{"Id": "live", "Arn": live}],
         }
-        found["Schedule"] = {"Type": "AWS::Events::Rule", "Properties": rule}
-        source = {"Fn::GetAtt": ["Schedule", "Arn"]}
-        found["SchedulePermission"] = {
+        resources["Schedule"] = {"Type": "AWS::Events::Rule", "Properties": rule}
+        rule_arn = {"Fn::GetAtt": ["Schedule", "Arn"]}
+        resources["SchedulePermission"] = {
             "Type": "AWS::Lambda::Permission",
-            "Properties": {**allow, "Principal": "events.amazonaws.com", "SourceArn": source},
+            "Properties": {**allow, "Principal": "events.amazonaws.com", "SourceArn": rule_arn},
         }
-    return found
+    return resources

@@ -1,6 +1,6 @@
 """The triggers of the alias `live`: a bucket's notifications, a queue, and an EventBridge schedule.
 
-Each method is idempotent and keeps what others created: a bucket has one notification document for all its users.
+Each method is idempotent and keeps entries of others: a bucket has one notification document for all its users.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/with-s3.html, with-sqs.html and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html.
@@ -43,32 +43,36 @@ class TriggerSet:
         if triggers.s3 is not None:
             self._read_trigger_notifications(triggers.s3.bucket)
         if triggers.sqs is not None:
-            found = self._read_trigger_queue(triggers.sqs.queue)
-            visible = int(found["VisibilityTimeout"])
-            if visible < settings.timeout:
+            attributes = self._read_trigger_queue(triggers.sqs.queue)
+            visibility_timeout = int(attributes["VisibilityTimeout"])
+            if visibility_timeout < settings.timeout:
                 raise DeployError(
-                    f"The queue {triggers.sqs.queue} has a visibility timeout of {visible} s, less than the function's "
-                    f"timeout of {settings.timeout} s, which Lambda does not accept.",
+                    f"The queue {triggers.sqs.queue} has a visibility timeout of {visibility_timeout} s, less than the "
+                    f"function's timeout of {settings.timeout} s, which Lambda does not accept.",
                     f"Set the queue's visibility timeout to {6 * settings.timeout} s, or lower targets.lambda.timeout.",
                 )
 
-    def set_triggers(self, wanted: Triggers, before: Triggers, alias_arn: str, progress: Reporter) -> None:
-        """Create the triggers `wanted`, and remove those of `before` that are no longer wanted."""
+    def set_triggers(self, new_triggers: Triggers, old_triggers: Triggers, alias_arn: str, progress: Reporter) -> None:
+        """Create `new_triggers`, and remove those of `old_triggers` that are not among them."""
         self.remove_triggers(
             Triggers(
-                s3=before.s3 if before.s3 and not _is_same_trigger_bucket(before, wanted) else None,
-                sqs=before.sqs if before.sqs and not _is_same_trigger_queue(before, wanted) else None,
-                schedule=before.schedule if wanted.schedule is None else None,
+                s3=old_triggers.s3
+                if old_triggers.s3 and not _is_same_trigger_bucket(old_triggers, new_triggers)
+                else None,
+                sqs=old_triggers.sqs
+                if old_triggers.sqs and not _is_same_trigger_queue(old_triggers, new_triggers)
+                else None,
+                schedule=old_triggers.schedule if new_triggers.schedule is None else None,
             ),
             alias_arn,
             progress,
         )
-        if wanted.s3 is not None:
-            self._set_trigger_notification(wanted.s3, alias_arn, progress)
-        if wanted.sqs is not None:
-            self._set_trigger_mapping(wanted.sqs, alias_arn, progress)
-        if wanted.schedule is not None:
-            self._set_trigger_schedule(wanted.schedule, alias_arn, progress)
+        if new_triggers.s3 is not None:
+            self._set_trigger_notification(new_triggers.s3, alias_arn, progress)
+        if new_triggers.sqs is not None:
+            self._set_trigger_mapping(new_triggers.sqs, alias_arn, progress)
+        if new_triggers.schedule is not None:
+            self._set_trigger_schedule(new_triggers.schedule, alias_arn, progress)
 
     def remove_triggers(self, triggers: Triggers, alias_arn: str, progress: Reporter) -> list[str]:
         """Remove the triggers that exist; returns their names."""
@@ -85,14 +89,16 @@ class TriggerSet:
 
     def _read_trigger_notifications(self, bucket: str) -> dict[str, Any]:
         with self._session.translate_errors():
-            found = self._session.client("s3").get_bucket_notification_configuration(Bucket=bucket)
-        return {key: value for key, value in found.items() if key != "ResponseMetadata"}
+            response = self._session.client("s3").get_bucket_notification_configuration(Bucket=bucket)
+        return {key: value for key, value in response.items() if key != "ResponseMetadata"}
 
-    def _write_trigger_notifications(self, bucket: str, content: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-        changed = {**content, "LambdaFunctionConfigurations": entries}
+    def _write_trigger_notifications(
+        self, bucket: str, old_content: dict[str, Any], entries: list[dict[str, Any]]
+    ) -> None:
+        new_content = {**old_content, "LambdaFunctionConfigurations": entries}
         with self._session.translate_errors():
             self._session.client("s3").put_bucket_notification_configuration(
-                Bucket=bucket, NotificationConfiguration=changed
+                Bucket=bucket, NotificationConfiguration=new_content
             )
 
     def _set_trigger_notification(self, trigger: S3Trigger, alias_arn: str, progress: Reporter) -> None:
@@ -100,10 +106,10 @@ class TriggerSet:
         self._allow_trigger_invocation("s3", "s3.amazonaws.com", source)
         content = self._read_trigger_notifications(trigger.bucket)
         entries = content.get("LambdaFunctionConfigurations") or []
-        wanted = make_trigger_notification(trigger, self._function, alias_arn)
-        others = [entry for entry in entries if entry["Id"] != wanted["Id"]]
-        if entries != [*others, wanted]:
-            self._write_trigger_notifications(trigger.bucket, content, [*others, wanted])
+        own_entry = make_trigger_notification(trigger, self._function, alias_arn)
+        other_entries = [entry for entry in entries if entry["Id"] != own_entry["Id"]]
+        if entries != [*other_entries, own_entry]:
+            self._write_trigger_notifications(trigger.bucket, content, [*other_entries, own_entry])
             progress(f"new files in s3://{trigger.bucket}/{trigger.prefix} invoke {self._function}:{LIVE}")
 
     def _remove_trigger_notification(self, bucket: str) -> bool:
@@ -117,10 +123,10 @@ class TriggerSet:
                 return False
             raise
         entries = content.get("LambdaFunctionConfigurations") or []
-        others = [entry for entry in entries if entry["Id"] != name_trigger_notification(self._function)]
-        if len(others) != len(entries):
-            self._write_trigger_notifications(bucket, content, others)
-        return len(others) != len(entries)
+        other_entries = [entry for entry in entries if entry["Id"] != name_trigger_notification(self._function)]
+        if len(other_entries) != len(entries):
+            self._write_trigger_notifications(bucket, content, other_entries)
+        return len(other_entries) != len(entries)
 
     def _read_trigger_queue(self, queue: str) -> dict[str, str]:
         """The attributes of a queue by its name or ARN."""
@@ -130,43 +136,43 @@ class TriggerSet:
             options = {"QueueOwnerAWSAccountId": queue.split(":")[4]}
         with self._session.translate_errors():
             url = client.get_queue_url(QueueName=queue.rpartition(":")[2], **options)["QueueUrl"]
-            found: dict[str, str] = client.get_queue_attributes(
+            attributes: dict[str, str] = client.get_queue_attributes(
                 QueueUrl=url, AttributeNames=["QueueArn", "VisibilityTimeout"]
             )["Attributes"]
-        return found
+        return attributes
 
     def _find_trigger_mapping(self, queue: str, alias_arn: str) -> dict[str, Any] | None:
-        """The mapping of a queue, which can have been deleted, to the alias."""
+        """The mapping from a queue to the alias. Also finds the mapping of a deleted queue."""
         with self._session.translate_errors():
             pages = self._session.client("lambda").get_paginator("list_event_source_mappings")
-            found = [
+            mappings = [
                 mapping
                 for page in pages.paginate(FunctionName=alias_arn)
                 for mapping in page["EventSourceMappings"]
                 if queue in (mapping["EventSourceArn"], mapping["EventSourceArn"].rpartition(":")[2])
             ]
-        return found[0] if found else None
+        return mappings[0] if mappings else None
 
     def _set_trigger_mapping(self, trigger: SqsTrigger, alias_arn: str, progress: Reporter) -> None:
-        wanted = make_trigger_mapping(trigger, self._read_trigger_queue(trigger.queue)["QueueArn"])
-        found = self._find_trigger_mapping(trigger.queue, alias_arn)
+        arguments = make_trigger_mapping(trigger, self._read_trigger_queue(trigger.queue)["QueueArn"])
+        mapping = self._find_trigger_mapping(trigger.queue, alias_arn)
         client = self._session.client("lambda")
         with self._session.translate_errors():
-            if found is None:
-                client.create_event_source_mapping(FunctionName=alias_arn, **wanted)
+            if mapping is None:
+                client.create_event_source_mapping(FunctionName=alias_arn, **arguments)
                 progress(f"messages of the queue {trigger.queue} invoke {self._function}:{LIVE}")
-            elif found.get("BatchSize") != trigger.batch:
+            elif mapping.get("BatchSize") != trigger.batch:
                 client.update_event_source_mapping(
-                    UUID=found["UUID"], FunctionName=alias_arn, BatchSize=trigger.batch,
-                    FunctionResponseTypes=wanted["FunctionResponseTypes"],
+                    UUID=mapping["UUID"], FunctionName=alias_arn, BatchSize=trigger.batch,
+                    FunctionResponseTypes=arguments["FunctionResponseTypes"],
                 )  # fmt: skip
 
     def _remove_trigger_mapping(self, queue: str, alias_arn: str) -> bool:
-        found = self._find_trigger_mapping(queue, alias_arn)
-        if found is None:
+        mapping = self._find_trigger_mapping(queue, alias_arn)
+        if mapping is None:
             return False
         with self._session.translate_errors():
-            self._session.client("lambda").delete_event_source_mapping(UUID=found["UUID"])
+            self._session.client("lambda").delete_event_source_mapping(UUID=mapping["UUID"])
         return True
 
     def _set_trigger_schedule(self, schedule: str, alias_arn: str, progress: Reporter) -> None:
@@ -197,20 +203,20 @@ class TriggerSet:
         """Allow an AWS service to invoke the alias for one source, replacing an earlier source."""
         from botocore.exceptions import ClientError
 
-        place = {"FunctionName": self._function, "Qualifier": LIVE, "StatementId": STATEMENTS[kind]}
+        statement = {"FunctionName": self._function, "Qualifier": LIVE, "StatementId": STATEMENTS[kind]}
         account = {"SourceAccount": self._session.account} if kind == "s3" else {}
         with self._session.translate_errors():
             client = self._session.client("lambda")
             for is_last in (False, True):
                 try:
                     client.add_permission(
-                        **place, Action="lambda:InvokeFunction", Principal=principal, SourceArn=source, **account
+                        **statement, Action="lambda:InvokeFunction", Principal=principal, SourceArn=source, **account
                     )
                     return
                 except ClientError as error:
                     if is_last or error.response["Error"].get("Code") != "ResourceConflictException":
                         raise
-                    client.remove_permission(**place)
+                    client.remove_permission(**statement)
 
     def _forbid_trigger_invocation(self, kind: str) -> None:
         from botocore.exceptions import ClientError
@@ -225,12 +231,12 @@ class TriggerSet:
                     raise
 
 
-def _is_same_trigger_bucket(before: Triggers, wanted: Triggers) -> bool:
-    return before.s3 is not None and wanted.s3 is not None and before.s3.bucket == wanted.s3.bucket
+def _is_same_trigger_bucket(old: Triggers, new: Triggers) -> bool:
+    return old.s3 is not None and new.s3 is not None and old.s3.bucket == new.s3.bucket
 
 
-def _is_same_trigger_queue(before: Triggers, wanted: Triggers) -> bool:
-    return before.sqs is not None and wanted.sqs is not None and before.sqs.queue == wanted.sqs.queue
+def _is_same_trigger_queue(old: Triggers, new: Triggers) -> bool:
+    return old.sqs is not None and new.sqs is not None and old.sqs.queue == new.sqs.queue
 
 
 def _parse_trigger_partition(arn: str) -> str:

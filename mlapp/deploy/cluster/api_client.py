@@ -1,7 +1,7 @@
 """A Kubernetes API client: plain documents in and out, server-side apply, readable errors.
 
-The client library provides the connection and the login. Its generated methods are not used: there is one function per
-kind, and documents are plain data here anyway.
+The client library provides the connection and the login. Its generated methods are not used, because each covers one
+kind only, and mlapp handles all kinds as plain data.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mlapp.deploy.cluster.transport import ApiCall, ApiRequest, Transport, read_
 MANAGER = "mlapp"
 """mlapp's field manager."""
 
-OLDEST = (1, 30)
-"""The oldest version that accepts the rendered objects: they use the preStop `sleep` action of pods."""
+MIN_SERVER_VERSION = (1, 30)
+"""The minimum version of the server: rendered pods use the preStop `sleep` action."""
 
-REMOVED_WITHIN = 30.0
+REMOVAL_TIMEOUT = 30.0
 """Seconds to wait for the removal of an object with finalizers."""
 
-APPLY = "application/apply-patch+yaml"
-MERGE = "application/merge-patch+json"
+APPLY_MEDIA_TYPE = "application/apply-patch+yaml"
+MERGE_MEDIA_TYPE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Watch:
 
     def stop(self) -> None:
         """End the iteration, which may wait in another thread."""
-        with suppress(OSError, RuntimeError, ValueError):  # it has just ended
+        with suppress(OSError, RuntimeError, ValueError):  # the watch has ended
             self._response.shutdown()
 
 
@@ -58,7 +58,7 @@ class Cluster:
         self.connection = connection
         self.transport = Transport(connection)
         self._version: tuple[int, int] | None = None
-        self._known: set[Kind] = set()
+        self._available_kinds: set[Kind] = set()
 
     @property
     def calls(self) -> list[ApiCall]:
@@ -82,22 +82,22 @@ class Cluster:
 
     def read_server_time(self) -> datetime:
         """The time by the server's clock, which is the same for everyone who deploys."""
-        return datetime.now(timezone.utc) + self.transport.ahead
+        return datetime.now(timezone.utc) + self.transport.clock_offset
 
     def read_server_version(self) -> tuple[int, int]:
-        """The server's version; requested once.
+        """The server's version. Requests it once.
 
         Raises:
             ApiError: it is too old for the objects that mlapp renders.
         """
         if self._version:
             return self._version
-        answer = self.transport.send_json(ApiRequest("GET", "/version", "get", "the version"))
-        digits = [int("".join(filter(str.isdigit, answer.get(part, "0"))) or 0) for part in ("major", "minor")]
-        if tuple(digits) < OLDEST:
-            found, least = ".".join(map(str, digits)), ".".join(map(str, OLDEST))
+        response = self.transport.send_json(ApiRequest("GET", "/version", "get", "the version"))
+        digits = [int("".join(filter(str.isdigit, response.get(part, "0"))) or 0) for part in ("major", "minor")]
+        if tuple(digits) < MIN_SERVER_VERSION:
+            version_text, minimum = ".".join(map(str, digits)), ".".join(map(str, MIN_SERVER_VERSION))
             raise ApiError(
-                f"The cluster ({self.connection.context}) is version {found}; mlapp needs {least} or later.",
+                f"The cluster ({self.connection.context}) is version {version_text}; mlapp needs {minimum} or later.",
                 "Ask its operator to upgrade it; until then, adapt the files of `mlapp eject k8s` by hand.",
                 0,
             )
@@ -108,8 +108,8 @@ class Cluster:
         """The user name that the server authenticates us as."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-        answer = self.transport.send_json(ApiRequest("POST", path, "create", "SelfSubjectReview", body=body))
-        return str(answer.get("status", {}).get("userInfo", {}).get("username", "unknown"))
+        response = self.transport.send_json(ApiRequest("POST", path, "create", "SelfSubjectReview", body=body))
+        return str(response.get("status", {}).get("userInfo", {}).get("username", "unknown"))
 
     def require_namespace(self) -> None:
         """Check that the namespace exists, if we are allowed to read it.
@@ -120,10 +120,10 @@ class Cluster:
             ApiError: the namespace does not exist.
         """
         try:
-            found = self.get_object(NAMESPACE, self.namespace)
+            namespace = self.get_object(NAMESPACE, self.namespace)
         except ApiError:
             return
-        if found is None:
+        if namespace is None:
             raise ApiError(
                 f"There is no namespace '{self.namespace}' in {self.connection.context}.",
                 "Choose another with --namespace, or let mlapp create it: "
@@ -132,36 +132,36 @@ class Cluster:
             )
 
     def require_kind(self, kind: Kind, todo: str) -> None:
-        """Check that the server has an operator's kind in the rendered version; requested once.
+        """Check that the server has an operator's kind in the rendered API version. Requests it once.
 
         Raises:
             ApiError: the operator is not installed, or too old.
         """
-        if kind in self._known:
+        if kind in self._available_kinds:
             return
         group, _, version = kind.api_version.partition("/")
         try:
-            found = self.transport.send_json(ApiRequest("GET", f"/apis/{group}", "get", kind.kind))
+            group_info = self.transport.send_json(ApiRequest("GET", f"/apis/{group}", "get", kind.kind))
         except ApiError as error:
-            if error.code == 403:  # the write itself reports it
+            if error.code == 403:  # the later write reports the missing permission
                 return
             if error.code != 404:
                 raise
             raise ApiError(
                 f"The cluster ({self.connection.context}) does not know {kind.kind}: "
-                f"{_name_api_user(kind)} is not installed.",
+                f"{_name_kind_provider(kind)} is not installed.",
                 todo,
                 404,
             ) from None
-        served = [entry.get("version") for entry in found.get("versions") or []]
-        if version not in served:
+        served_versions = [entry.get("version") for entry in group_info.get("versions") or []]
+        if version not in served_versions:
             raise ApiError(
-                f"{_name_api_user(kind)} in {self.connection.context} is too old: it serves "
-                f"{', '.join(map(str, served)) or 'nothing'} of {group}, not {version}.",
+                f"{_name_kind_provider(kind)} in {self.connection.context} is too old: it serves "
+                f"{', '.join(map(str, served_versions)) or 'nothing'} of {group}, not {version}.",
                 todo,
                 404,
             )
-        self._known.add(kind)
+        self._available_kinds.add(kind)
 
     def get_object(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """The object, or None."""
@@ -176,20 +176,22 @@ class Cluster:
 
     def list_with_version(self, kind: Kind, **query: str) -> tuple[list[dict[str, Any]], str]:
         """The current objects, and the resource version to start a watch from."""
-        answer = self.transport.send_json(ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query))
-        return answer.get("items", []), str(answer["metadata"]["resourceVersion"])
+        response = self.transport.send_json(ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query))
+        return response.get("items", []), str(response["metadata"]["resourceVersion"])
 
     def list_objects(self, kind: Kind, selector: str = "", **query: str) -> list[dict[str, Any]]:
         """Objects of a kind that match `selector`; none if the cluster does not have the kind."""
         if selector:
             query["labelSelector"] = selector
         try:
-            answer = self.transport.send_json(ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query))
+            response = self.transport.send_json(
+                ApiRequest("GET", self._make_api_path(kind), "list", kind.plural, query)
+            )
         except ApiError as error:
             if error.code == 404 and not kind.core:
                 return []
             raise
-        items: list[dict[str, Any]] = answer.get("items", [])
+        items: list[dict[str, Any]] = response.get("items", [])
         for item in items:
             item.setdefault("apiVersion", kind.api_version)
             item.setdefault("kind", kind.kind)
@@ -207,7 +209,7 @@ class Cluster:
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
         path = self._make_api_path(kind, document["metadata"]["name"])
         body = self._place_in_namespace(kind, document)
-        return self.transport.send_json(ApiRequest("PATCH", path, "patch", title, query, body, APPLY))
+        return self.transport.send_json(ApiRequest("PATCH", path, "patch", title, query, body, APPLY_MEDIA_TYPE))
 
     def create_object(self, document: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create an object; ApiError 409 if it exists."""
@@ -230,7 +232,9 @@ class Cluster:
         """A JSON merge patch."""
         path = self._make_api_path(kind, name)
         query = {"fieldManager": MANAGER}
-        return self.transport.send_json(ApiRequest("PATCH", path, "patch", f"{kind.kind}/{name}", query, change, MERGE))
+        return self.transport.send_json(
+            ApiRequest("PATCH", path, "patch", f"{kind.kind}/{name}", query, change, MERGE_MEDIA_TYPE)
+        )
 
     def delete_object(self, document: Mapping[str, Any]) -> bool:
         """Remove exactly this object, not a later one with its name; False if it no longer exists."""
@@ -240,21 +244,21 @@ class Cluster:
             body["preconditions"] = {"uid": uid}
         path = self._make_api_path(kind, document["metadata"]["name"])
         try:
-            left = self.transport.send_json(ApiRequest("DELETE", path, "delete", title, body=body))
+            response = self.transport.send_json(ApiRequest("DELETE", path, "delete", title, body=body))
         except ApiError as error:
             if error.code in (404, 409):
                 return False
             raise
-        if (left.get("metadata") or {}).get("finalizers"):
-            self._wait_until_removed(kind, left["metadata"])
+        if (response.get("metadata") or {}).get("finalizers"):
+            self._wait_until_removed(kind, response["metadata"])
         return True
 
     def _wait_until_removed(self, kind: Kind, metadata: Mapping[str, Any]) -> None:
-        """Wait for the controller that has put a finalizer on an object, so that a new object can have its name."""
-        end = time.monotonic() + REMOVED_WITHIN
+        """Wait for the controller behind an object's finalizer, so that a new object can have the same name."""
+        end = time.monotonic() + REMOVAL_TIMEOUT
         while time.monotonic() < end:
-            found = self.get_object(kind, metadata["name"])
-            if found is None or found["metadata"].get("uid") != metadata.get("uid"):
+            current = self.get_object(kind, metadata["name"])
+            if current is None or current["metadata"].get("uid") != metadata.get("uid"):
                 return
             time.sleep(0.1)
 
@@ -273,9 +277,9 @@ class Cluster:
     def read_pod_log(self, pod: str, **query: str) -> Any:
         """The log of a pod's server, as a response to read line by line."""
         path = f"{self._make_api_path(POD, pod)}/log"
-        follow = None if "follow" in query else 30.0
+        timeout = None if "follow" in query else 30.0
         return self.transport.send_call(
-            ApiRequest("GET", path, "get", f"pods/log of {pod}", query, stream=follow or 86400.0)
+            ApiRequest("GET", path, "get", f"pods/log of {pod}", query, stream=timeout or 86400.0)
         )
 
     def _make_api_path(self, kind: Kind, name: str | None = None) -> str:
@@ -287,6 +291,6 @@ class Cluster:
         return {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
 
 
-def _name_api_user(kind: Kind) -> str:
+def _name_kind_provider(kind: Kind) -> str:
     """The operator that provides a kind, for messages."""
     return "Knative Serving" if kind.group == "serving.knative.dev" else OPERATORS.get(kind.kind, kind.group)

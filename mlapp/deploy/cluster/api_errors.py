@@ -1,4 +1,4 @@
-"""Explains errors of the API server: the missing permission, exceeded quota, policy, or wrong field."""
+"""Explains errors of the API server: a missing permission, an exceeded quota, a policy, or a wrong field."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UnreachableError(DeployError):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A field of another field manager, `owner`."""
+    """A field that another field manager, `owner`, has set."""
 
     object: str
     field: str
@@ -48,12 +48,12 @@ class Conflict:
 
 
 class ConflictError(ApiError):
-    """Server-side apply found fields that others own."""
+    """Server-side apply met fields that other managers own."""
 
     def __init__(self, conflicts: list[Conflict]) -> None:
-        told = "; ".join(f"{one.object} {one.field} is owned by {one.owner}" for one in conflicts)
+        details = "; ".join(f"{one.object} {one.field} is owned by {one.owner}" for one in conflicts)
         super().__init__(
-            f"Fields of this release belong to others, and nothing was changed: {told}.",
+            f"Fields of this release belong to others, and nothing was changed: {details}.",
             "Remove the field from the setting or patch, ask its owner, or overwrite it with --force-conflicts.",
             409,
             "Conflict",
@@ -91,40 +91,40 @@ def _explain_api_error(
     code: int, message: str, reason: str, verb: str, object: str, connection: Connection
 ) -> tuple[str, str]:
     context, section = connection.context, connection.section
-    if found := _QUOTA.search(message):
+    if match := _QUOTA.search(message):
         sizes = ", ".join(f"{section}.{name}" for name in connection.size_settings)
         return (
-            f"{object} exceeds the namespace's quota '{found['quota']}': {found['detail'].strip()}",
+            f"{object} exceeds the namespace's quota '{match['quota']}': {match['detail'].strip()}",
             f"Ask for less ({sizes}), or for a larger quota.",
         )
-    if found := _WEBHOOK.search(message) or _POLICY.search(message):
-        words = found["words"].strip() or "no reason given"
+    if match := _WEBHOOK.search(message) or _POLICY.search(message):
+        words = match["words"].strip() or "no reason given"
         return (
-            f"{object} was refused by the cluster's policy '{found['policy']}': {words}",
+            f"{object} was refused by the cluster's policy '{match['policy']}': {words}",
             f"Change the field that the policy names, by a setting of {section} or {section}.patches.",
         )
     if "violates PodSecurity" in message:
         todo = "Change the field that the message names, or ask for a namespace of another Pod Security level."
         if "storage-initializer" in message:
             todo = (
-                "The container is KServe's own: have a securityContext set in its ClusterStorageContainer, use a "
-                "namespace of level baseline, or serve the image's own model: targets.kserve.storage_uri: image."
+                "The container is KServe's: set a securityContext in its ClusterStorageContainer, use a namespace "
+                "of level baseline, or serve the image's own model: targets.kserve.storage_uri: image."
             )
         return f"{object} was refused by Pod Security: {message[message.index('violates PodSecurity') :]}", todo
-    if found := _FORBIDDEN.search(message):
-        resource = found["resource"] + (f".{found['group']}" if found["group"] else "")
-        where = f" in namespace {found['namespace']}" if found["namespace"] else ""
+    if match := _FORBIDDEN.search(message):
+        resource = match["resource"] + (f".{match['group']}" if match["group"] else "")
+        where = f" in namespace {match['namespace']}" if match["namespace"] else ""
         return (
-            f"{found['user']} may not {found['verb']} {resource}{where}.",
-            "Ask the cluster's operator for it: `mlapp eject rbac` prints the smallest Role that can deploy.",
+            f"{match['user']} may not {match['verb']} {resource}{where}.",
+            "Ask the cluster's operator for it: `mlapp eject rbac` prints the minimal Role.",
         )
     if code == 403:
         return f"May not {verb} {object}: {message}", "Ask the cluster's operator; `mlapp eject rbac` prints a Role."
-    if found := re.search(r'namespaces "([^"]+)" not found', message):
+    if match := re.search(r'namespaces "([^"]+)" not found', message):
         return (
-            f"There is no namespace '{found[1]}' in {context}.",
+            f"There is no namespace '{match[1]}' in {context}.",
             f"Ask its operator to create it, or let mlapp create it: {section}.namespace: "
-            f"{{name: {found[1]}, create: true}}.",
+            f"{{name: {match[1]}, create: true}}.",
         )
     kind = object.partition("/")[0]
     if code == 404 and kind in OPERATORS:
@@ -158,9 +158,9 @@ def _decode_api_status(body: bytes | str) -> dict[str, Any]:
 
 def _parse_api_conflicts(status: dict[str, Any], object: str) -> list[Conflict]:
     causes = (status.get("details") or {}).get("causes") or []
-    found = []
+    conflicts = []
     for cause in causes:
         if cause.get("reason") == "FieldManagerConflict":
             owner = re.search(r'conflict with "([^"]*)"', cause.get("message", ""))
-            found.append(Conflict(object, cause.get("field", ""), owner[1] if owner else "somebody else"))
-    return found
+            conflicts.append(Conflict(object, cause.get("field", ""), owner[1] if owner else "somebody else"))
+    return conflicts

@@ -1,4 +1,4 @@
-"""Pods and events of an app, as `mlapp status` shows them for every target in a cluster."""
+"""Pods, events and problems of an app, as `mlapp status` shows them for every target in a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.target import Event, Replica
 
-EVENTS = 8
+MAX_EVENTS = 8
 LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 
 
@@ -20,8 +20,8 @@ def find_app_status_revision(documents: Iterable[dict[str, Any]]) -> str | None:
     for document in documents:
         spec = document.get("spec", {})
         template = (spec.get("template") or {}).get("metadata") or spec.get("predictor") or {}
-        if found := (template.get("labels") or {}).get(labels.REVISION):
-            return str(found)
+        if revision := (template.get("labels") or {}).get(labels.REVISION):
+            return str(revision)
     return None
 
 
@@ -32,14 +32,14 @@ def make_status_replicas(all_pods: Iterable[dict[str, Any]], records: Sequence[R
 
 
 def _make_status_replica(pod: dict[str, Any], records: Sequence[ReleaseRecord]) -> Replica:
-    own = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
-    trial = releases.find_canary_release(records)
-    if trial and own.endswith("-canary"):
-        number = trial.number
+    instance = (pod["metadata"].get("labels") or {}).get(labels.INSTANCE, "")
+    canary = releases.find_canary_release(records)
+    if canary and instance.endswith("-canary"):
+        number = canary.number
     else:
-        wanted = pods.read_pod_revision(pod)
+        revision = pods.read_pod_revision(pod)
         number = next(
-            (record.number for record in reversed(records) if find_app_status_revision(record.documents) == wanted), 0
+            (record.number for record in reversed(records) if find_app_status_revision(record.documents) == revision), 0
         )
     return Replica(
         name=pod["metadata"]["name"],
@@ -59,46 +59,46 @@ def find_release_status_problems(records: Sequence[ReleaseRecord], workload: str
         workload: the kind of the object that runs the live release.
         is_gone: whether that object does not exist.
     """
-    found = []
+    problems = []
     live = releases.find_live_release(records)
-    if begun := releases.find_interrupted_release(records):
-        found.append(f"release {begun.number} was interrupted before it was ready: deploy again, or roll back")
+    if interrupted := releases.find_interrupted_release(records):
+        problems.append(f"release {interrupted.number} was interrupted before it was ready: deploy again, or roll back")
     if live and is_gone:
-        found.append(f"release {live.number} is recorded as live, but its {workload} is gone: deploy again")
+        problems.append(f"release {live.number} is recorded as live, but its {workload} is gone: deploy again")
     if live is None and records and records[-1].state == "failed":
-        found.append(f"release {records[-1].number} failed: {records[-1].release.note}")
-    return found
+        problems.append(f"release {records[-1].number} failed: {records[-1].release.note}")
+    return problems
 
 
 def find_pod_status_problems(all_pods: Iterable[dict[str, Any]], events: Sequence[dict[str, Any]]) -> list[str]:
-    """Why pods that should serve do not; `events` are those of the namespace."""
-    found = []
+    """Reasons why pods are not ready; `events` are those of the namespace."""
+    problems = []
     for pod in all_pods:
         if not pods.is_pod_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
-            own = [
+            pod_events = [
                 event for event in events if (event.get("involvedObject") or {}).get("name") == pod["metadata"]["name"]
             ]
-            if said := pods.find_pod_trouble(pod, own):
-                found.append(said.text)
-    return found
+            if trouble := pods.find_pod_trouble(pod, pod_events):
+                problems.append(trouble.text)
+    return problems
 
 
-def list_app_events(items: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
+def list_app_events(all_events: list[dict[str, Any]], names: Names) -> tuple[Event, ...]:
     """The latest events of the app's objects and of objects that controllers created for them, oldest first."""
-    found = []
-    for item in items:
-        subject = item.get("involvedObject") or {}
+    app_events = []
+    for event in all_events:
+        subject = event.get("involvedObject") or {}
         name = subject.get("name", "")
         if names.is_own_name(name):
-            text = item.get("lastTimestamp") or item.get("eventTime") or item.get("firstTimestamp")
-            found.append(
+            text = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
+            app_events.append(
                 Event(
                     time=datetime.fromisoformat(text.replace("Z", "+00:00")) if text else LONG_AGO,
-                    kind="warning" if item.get("type") == "Warning" else "normal",
+                    kind="warning" if event.get("type") == "Warning" else "normal",
                     subject=f"{subject.get('kind')}/{name}",
-                    reason=item.get("reason") or "",
-                    message=item.get("message") or "",
-                    count=item.get("count") or (item.get("series") or {}).get("count") or 1,
+                    reason=event.get("reason") or "",
+                    message=event.get("message") or "",
+                    count=event.get("count") or (event.get("series") or {}).get("count") or 1,
                 )
             )
-    return tuple(sorted(found, key=lambda event: event.time)[-EVENTS:])
+    return tuple(sorted(app_events, key=lambda event: event.time)[-MAX_EVENTS:])

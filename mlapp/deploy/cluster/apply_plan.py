@@ -21,13 +21,13 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
     Raises:
         DeployError: the server refused or became unreachable; the message lists what was written.
     """
-    done: list[str] = []
+    written: list[str] = []
     try:
         for change in plan.removals:
             if change.document["kind"] == AUTOSCALER.kind:
                 lock.check_held()
-                cluster.delete_object(change.document)  # first, or it would overwrite our replica count
-                done.append(change.title)
+                cluster.delete_object(change.document)  # first, or the autoscaler would overwrite the replica count
+                written.append(change.title)
         for change in plan.changes:
             if change.action not in VERBS:
                 continue
@@ -35,21 +35,22 @@ def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress:
             if change.handover and change.before:
                 cluster.apply_object(_keep_only_planned_replicas(change.before), manager=HANDOVER, force=True)
             cluster.apply_object(change.document, force=change.force)
-            done.append(change.title)
+            written.append(change.title)
             progress(f"{change.title} {VERBS[change.action]}")
     except DeployError as error:
-        left = [change.title for change in plan.pending if change.title not in done]
-        if isinstance(error, UnreachableError) or done:
-            kind = UnreachableError if isinstance(error, UnreachableError) else DeployError
-            raise kind(
-                f"{error.what} Written by then: {', '.join(done) or 'nothing'}; not written: {', '.join(left)}.",
-                f"{error.todo} Then deploy again: it goes on from there.",
+        unwritten = [change.title for change in plan.pending if change.title not in written]
+        if isinstance(error, UnreachableError) or written:
+            error_type = UnreachableError if isinstance(error, UnreachableError) else DeployError
+            raise error_type(
+                f"{error.what} Written by then: {', '.join(written) or 'nothing'}; "
+                f"not written: {', '.join(unwritten)}.",
+                f"{error.todo} Then deploy again: the deploy continues from there.",
             ) from error
         raise
 
 
 def prune_planned_objects(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
-    """Remove objects that are no longer rendered: only of the prunable kinds, and only objects that mlapp applied."""
+    """Remove objects that are no longer rendered, if their kind is prunable and mlapp applied them."""
     for change in plan.removals:
         lock.check_held()
         if is_managed_object(change.document) and cluster.delete_object(change.document):

@@ -1,8 +1,8 @@
 """`--auto-promote`: compares a canary with the live release by the pods' own counters, and by quality.
 
 From each pod's `/metrics`: `http_requests_total` (by status) and `http_request_duration_seconds`, without requests
-of health checks and scrapers; and `mlapp_feature_rows_total`, the predictions. Counts start when the watch begins; a
-restarted pod starts again at zero, and its counters are then used in full. Quality comes from the prediction log.
+of health checks and scrapers; and `mlapp_feature_rows_total`, the predictions. Counts start when the watch begins. A
+restarted pod counts from zero, so all its counts are used. Quality comes from the prediction log.
 """
 
 from __future__ import annotations
@@ -29,13 +29,21 @@ from mlapp.deploy.cluster.settings import Canary
 from mlapp.deploy.target import DeployError
 from mlapp.monitoring.canary import SERIES, explain_canary_predictions
 
-NOT_COUNTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
+UNCOUNTED_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics", "/ping"})
 PAUSE = 5.0
 
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """The number of answered requests, of those with status 500 or above, and the total seconds of all."""
+    """Counters of one or several pods.
+
+    Attributes:
+        requests: the number of answered requests.
+        errors: the number of requests with status 500 or above.
+        seconds: the total duration of the requests whose duration was measured.
+        timed: the number of requests whose duration was measured.
+        predictions: rows by series, bucket and value of the prediction.
+    """
 
     requests: float = 0
     errors: float = 0
@@ -50,7 +58,7 @@ class RequestCounts:
 
     @property
     def latency(self) -> float:
-        """Mean seconds of a request."""
+        """Mean seconds per request."""
         return self.seconds / self.timed if self.timed else 0.0
 
     def subtract_counts(self, before: RequestCounts) -> RequestCounts:
@@ -79,72 +87,72 @@ class RequestCounts:
 
 
 def judge_canary(
-    job: DeploySession[Any], seconds: float, compare_quality: CompareQuality | None = None
+    session: DeploySession[Any], seconds: float, compare_quality: CompareQuality | None = None
 ) -> ReleaseRecord:
-    """Watch for `seconds`, then promote; abort as soon as the canary is clearly worse.
+    """Watch the canary for `seconds`, then promote it. Abort as soon as it is clearly worse.
 
     Args:
-        compare_quality: returns the reason why the canary's version is worse than the live one, if truths are known.
+        compare_quality: returns the reason why the canary's version is worse than the live one, or None.
 
     Raises:
-        DeployError: the canary was aborted, with the numbers; or it had too few requests to judge, and stays.
+        DeployError: the canary was aborted, or had too few requests for a decision and keeps running.
     """
-    record, before, _ = canary_trial.require_canary_trial(job)
-    if before is None:
+    record, live_record, _ = canary_trial.require_canary_trial(session)
+    if live_record is None:
         raise DeployError(
             f"Release {record.number} is a canary, but there is no live release to compare it with.",
             "Run `mlapp promote` or `mlapp abort`.",
         )
-    live_release = before.release
-    live_pods, trial_pods = WatchedRelease(job, before), WatchedRelease(job, record)
-    limits = job.target.canary_limits
+    live_release = live_record.release
+    live_pods, canary_pods = WatchedRelease(session, live_record), WatchedRelease(session, record)
+    limits = session.target.canary_limits
 
     def read_traffic() -> tuple[RequestCounts, RequestCounts]:
-        job.lock.check_held()
-        return live_pods.read_counts(), trial_pods.read_counts()
+        session.lock.check_held()
+        return live_pods.read_counts(), canary_pods.read_counts()
 
-    def explain(live: RequestCounts, trial: RequestCounts) -> str | None:
-        return explain_worse_canary(live, trial, limits) or compare_canary_quality(
+    def explain_canary(live: RequestCounts, canary: RequestCounts) -> str | None:
+        return explain_worse_canary(live, canary, limits) or compare_canary_quality(
             compare_quality, live_release, record.release
         )
 
     try:
         reason = watch_canary(
             read_traffic,
-            explain,
+            explain_canary,
             limits,
             seconds,
             PAUSE,
-            job.progress,
-            f"targets.{job.target.name}.canary.requests is the minimum.",
+            session.progress,
+            f"targets.{session.target.name}.canary.requests is the minimum.",
         )
     except KeyboardInterrupt:
         raise InterruptedDeployError(
             "Interrupted: the canary keeps running without a decision.", "Run `mlapp promote` or `mlapp abort`."
         ) from None
     if reason:
-        record = job.target.abort_canary(job)
+        record = session.target.abort_canary(session)
         raise DeployError(
             f"The canary, release {record.number}, was aborted: {reason}. The previous release serves all traffic.",
-            f"`mlapp logs` shows the pods; targets.{job.target.name}.canary sets the limits.",
+            f"`mlapp logs` shows the pods; targets.{session.target.name}.canary sets the limits.",
         )
-    return job.target.promote_canary(job)
+    return session.target.promote_canary(session)
 
 
-def explain_worse_canary(live: RequestCounts, trial: RequestCounts, limits: Canary) -> str | None:
-    """The reason why the canary is worse by its requests or predictions; None if it is not, or too early to say."""
-    if trial.requests < limits.requests:
+def explain_worse_canary(live: RequestCounts, canary: RequestCounts, limits: Canary) -> str | None:
+    """The reason why the canary is worse by requests or predictions; None if it is not, or has too few requests."""
+    if canary.requests < limits.requests:
         return None
-    return canary_watch.explain_worse_traffic(live, trial, limits) or explain_canary_predictions(
-        live.predictions, trial.predictions, limits.predictions
+    return canary_watch.explain_worse_traffic(live, canary, limits) or explain_canary_predictions(
+        live.predictions, canary.predictions, limits.predictions
     )
 
 
 class WatchedRelease:
-    """One release's pods. A pod's last counts are kept if it terminates or is temporarily unreachable."""
+    """One release's pods. Keeps the last counts of a pod that terminates or is unreachable."""
 
-    def __init__(self, job: DeploySession[Any], record: ReleaseRecord) -> None:
-        self._job = job
+    def __init__(self, session: DeploySession[Any], record: ReleaseRecord) -> None:
+        self._session = session
         self._record = record
         self._latest: dict[str, RequestCounts] = {}
         self._scrape_canary_pods()
@@ -159,8 +167,8 @@ class WatchedRelease:
         )
 
     def _scrape_canary_pods(self) -> None:
-        target = self._job.target
-        for pod in self._job.cluster.list_objects(POD, target.select_release_pods(self._record)):
+        target = self._session.target
+        for pod in self._session.cluster.list_objects(POD, target.select_release_pods(self._record)):
             if is_pod_ready(pod):
                 name = pod["metadata"]["name"]
                 with suppress(ApiError):
@@ -186,7 +194,7 @@ def parse_request_counts(text: str) -> RequestCounts:
     predictions: dict[tuple[str, str, str], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.labels.get("handler") in NOT_COUNTED:
+            if sample.labels.get("handler") in UNCOUNTED_PATHS:
                 continue
             if sample.name == SERIES and sample.labels.get("feature", "").startswith("prediction"):
                 key = sample.labels["feature"], sample.labels.get("le", ""), sample.labels.get("value", "")

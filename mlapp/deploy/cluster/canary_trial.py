@@ -1,4 +1,4 @@
-"""Shared parts of canaries in a cluster: preconditions, the record, and restoring after a failure."""
+"""Shared by the canaries of all cluster targets: preconditions, the record, and restoring after a failure."""
 
 from __future__ import annotations
 
@@ -15,51 +15,55 @@ from mlapp.deploy.target import DeployError, Shipment
 Records = Sequence[ReleaseRecord]
 
 
-def require_live_for_canary(job: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
+def require_live_for_canary(session: DeploySession[Any]) -> tuple[ReleaseRecord, Records]:
     """The live release to run a canary beside, and all recorded releases.
 
     Raises:
         DeployError: nothing is live, or another release is still undecided.
     """
-    records = job.releases.list_records()
-    before = releases.find_live_release(records)
-    if before is None:
+    records = session.releases.list_records()
+    live = releases.find_live_release(records)
+    if live is None:
         raise DeployError("There is no live release, which a canary needs.", "Deploy once without --canary.")
-    if (trial := releases.find_canary_release(records)) or (trial := releases.find_interrupted_release(records)):
+    if (undecided := releases.find_canary_release(records)) or (
+        undecided := releases.find_interrupted_release(records)
+    ):
         raise DeployError(
-            f"Release {trial.number} is not finished ({trial.state}); nothing was changed.",
+            f"Release {undecided.number} is not finished ({undecided.state}); nothing was changed.",
             "`mlapp promote` or `mlapp abort` a canary; deploy an interrupted release again.",
         )
-    return before, records
+    return live, records
 
 
-def require_canary_trial(job: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecord | None, Records]:
+def require_canary_trial(session: DeploySession[Any]) -> tuple[ReleaseRecord, ReleaseRecord | None, Records]:
     """The canary, the live release, and all recorded releases.
 
     Raises:
         DeployError: there is no canary.
     """
-    records = job.releases.list_records()
+    records = session.releases.list_records()
     record = releases.find_canary_release(records)
     if record is None:
-        raise DeployError("There is no canary.", f"Start one: `mlapp deploy --target {job.target.name} --canary 10`.")
+        raise DeployError(
+            "There is no canary.", f"Start one: `mlapp deploy --target {session.target.name} --canary 10`."
+        )
     return record, releases.find_live_release(records), records
 
 
 def record_canary_trial(
-    job: DeploySession[Any],
+    session: DeploySession[Any],
     shipment: Shipment,
     goal: Sequence[dict[str, Any]],
     records: Records,
     percent: int,
     url: str | None,
 ) -> ReleaseRecord:
-    """Record a canary before any of its objects is written; `goal` is what its promotion applies."""
-    return job.releases.create_record(
+    """Record a canary before any of its objects is written; `goal` has the documents that its promotion applies."""
+    return session.releases.create_record(
         shipment,
         goal,
         records,
-        by=job.read_deploy_author(),
+        by=session.read_deploy_author(),
         percent=percent,
         note=f"began as a canary at {percent} %",
         url=url,
@@ -68,7 +72,7 @@ def record_canary_trial(
 
 @contextmanager
 def undo_failed_canary_start(
-    job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord, undo: Callable[[], None]
+    session: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord, undo: Callable[[], None]
 ) -> Iterator[None]:
     """Start a canary inside the block. On failure, `undo` routes all traffic back to `before`.
 
@@ -80,7 +84,7 @@ def undo_failed_canary_start(
         yield
     except KeyboardInterrupt:
         undo()
-        job.releases.mark_state(record, "aborted", "interrupted")
+        session.releases.mark_state(record, "aborted", "interrupted")
         raise InterruptedDeployError(
             f"Interrupted: the canary was removed, and release {before.number} is live.",
             "Deploy with --canary again to retry.",
@@ -89,7 +93,7 @@ def undo_failed_canary_start(
         raise
     except DeployError as error:
         undo()
-        job.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
+        session.releases.mark_state(record, "failed", error.what.splitlines()[0][:500])
         raise DeployError(
             f"The canary failed: {error.what}\nIt was removed; release {before.number} is live.", error.todo
         ) from error
@@ -97,7 +101,7 @@ def undo_failed_canary_start(
 
 @contextmanager
 def undo_failed_canary_promotion(
-    job: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord | None, undo: Callable[[], None]
+    session: DeploySession[Any], record: ReleaseRecord, before: ReleaseRecord | None, undo: Callable[[], None]
 ) -> Iterator[None]:
     """Make a canary live inside the block. On failure, `undo` removes the canary and `before` is applied again.
 
@@ -116,4 +120,4 @@ def undo_failed_canary_promotion(
         raise
     except DeployError as error:
         undo()
-        raise job.restore_release(record, before, error) from error
+        raise session.restore_release(record, before, error) from error

@@ -12,7 +12,7 @@ from mlapp.deploy.cluster.object_kinds import Kind
 from mlapp.deploy.target import DeployError
 
 LISTED = "LISTED"
-"""Pseudo-event with all objects of a kind, rather than a change of one."""
+"""Pseudo-event with all objects of a kind, unlike the events of a watch."""
 
 
 class ChangeFeed:
@@ -47,12 +47,12 @@ class ChangeFeed:
             DeployError: the API server refused a watch.
         """
         try:
-            found = self._changes.get(timeout=max(0.01, seconds))
+            change = self._changes.get(timeout=max(0.01, seconds))
         except queue.Empty:
             return None
-        if isinstance(found, DeployError):
-            raise found
-        return found
+        if isinstance(change, DeployError):
+            raise change
+        return change
 
     def _feed_kind_changes(self, kind: Kind, query: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
@@ -75,7 +75,7 @@ class ChangeFeed:
             time.sleep(0.2)
 
     def _feed_watch_changes(self, kind: Kind, watch: Watch) -> None:
-        if self._ended.is_set():  # before the watch could be stopped
+        if self._ended.is_set():  # `__exit__` ran before the watch was registered
             return
         for action, item in watch:
             self._changes.put((kind, action, item))

@@ -1,6 +1,6 @@
 """Plans the changes of a release. Every object is first applied as a dry run, so a refusal changes nothing.
 
-Before the first write, the dry runs detect fields that others own, policies and quotas that refuse an object, and
+Before the first write, the dry runs detect fields of other managers, policies and quotas that refuse an object, and
 objects of the same name that mlapp did not create.
 """
 
@@ -29,10 +29,10 @@ from mlapp.deploy.target import DeployError
 from mlapp.deploy.yaml_dump import diff_yaml
 
 HANDOVER = f"{MANAGER}-handover"
-"""Field manager that owns `spec.replicas` until an autoscaler does; otherwise it would fall to its default, one pod."""
+"""Field manager that owns `spec.replicas` until an autoscaler does. Without an owner, it would reset to one pod."""
 
-CONTROLLER = "deployment.kubernetes.io/"
-"""Annotations in which the Deployment controller keeps counters."""
+CONTROLLER_PREFIX = "deployment.kubernetes.io/"
+"""Prefix of annotations in which the Deployment controller keeps counters."""
 
 Action = Literal["create", "change", "remove", "same"]
 Key = tuple[str, str]
@@ -102,20 +102,22 @@ def list_own_objects(cluster: Cluster, names: Names, kinds: Iterable[Kind]) -> d
     selector = f"{labels.APP}={names.base},!{labels.RECORD}"
     with ThreadPoolExecutor(4) as pool:
         lists = pool.map(lambda kind: cluster.list_objects(kind, selector), kinds)
-    found = [item for items in lists for item in items]
+    objects = [item for items in lists for item in items]
     return {
-        (item["kind"], item["metadata"]["name"]): item for item in found if not item["metadata"].get("ownerReferences")
+        (item["kind"], item["metadata"]["name"]): item
+        for item in objects
+        if not item["metadata"].get("ownerReferences")
     }
 
 
 def list_prunable_kinds(
-    prunable: Iterable[Kind], documents: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]] = ()
+    prunable: Iterable[Kind], documents: Iterable[dict[str, Any]], old_documents: Iterable[dict[str, Any]] = ()
 ) -> list[Kind]:
     """The prunable kinds, without those of operators that neither this release nor the previous one needs."""
-    used = {find_object_kind(document) for document in (*documents, *earlier)}
-    groups = {kind.group for kind in used if not kind.core}  # an operator provides all kinds of its group
+    used_kinds = {find_object_kind(document) for document in (*documents, *old_documents)}
+    groups = {kind.group for kind in used_kinds if not kind.core}  # an operator provides all kinds of its group
     kinds = [kind for kind in prunable if kind.core or kind.group in groups]
-    return [*kinds, CLAIM] if CLAIM in used else kinds
+    return [*kinds, CLAIM] if CLAIM in used_kinds else kinds
 
 
 def plan_changes(
@@ -124,7 +126,7 @@ def plan_changes(
     documents: Sequence[dict[str, Any]],
     *,
     prunable: Sequence[Kind],
-    earlier: Sequence[dict[str, Any]] = (),
+    old_documents: Sequence[dict[str, Any]] = (),
     keep: Collection[Key] = (),
     prune: bool = True,
     take_over: bool = False,
@@ -134,44 +136,44 @@ def plan_changes(
     Args:
         documents: the release's rendered documents.
         prunable: the kinds of object that the target creates and may remove, in the order of removal.
-        earlier: the previous release's documents, for their kinds.
-        keep: objects to keep although they are not rendered: those of a canary.
+        old_documents: the previous release's documents, for their kinds.
+        keep: objects to keep although they are not rendered, such as those of a canary.
         prune: whether to remove objects that are no longer rendered.
-        take_over: take over fields that others own, and objects that others created.
+        take_over: take over fields and objects of other managers.
 
     Raises:
-        ConflictError: others own some fields; the message lists all of them.
-        DeployError: an object of that name is not ours; a policy, a quota or the server refuses an object.
+        ConflictError: other managers own some fields; the message lists all of them.
+        DeployError: mlapp did not create an object of the same name; a policy, a quota or the server refuses an object.
     """
     rest = [document for document in documents if find_object_kind(document) != NAMESPACE]
-    live = list_own_objects(cluster, names, list_prunable_kinds(prunable, rest, earlier))
+    live = list_own_objects(cluster, names, list_prunable_kinds(prunable, rest, old_documents))
     rendered = {(document["kind"], document["metadata"]["name"]) for document in rest}
     obsolete = {key: item for key, item in live.items() if key not in rendered and key not in keep} if prune else {}
-    autoscaler_goes = any(kind == AUTOSCALER.kind for kind, _ in obsolete)
+    removes_autoscaler = any(kind == AUTOSCALER.kind for kind, _ in obsolete)
 
     def try_document(document: dict[str, Any]) -> Change | list[Conflict]:
         before = live.get((document["kind"], document["metadata"]["name"]))
         if before is None:
             return _plan_new_object(cluster, document, take_over)
-        return _plan_changed_object(cluster, document, before, take_over, autoscaler_goes)
+        return _plan_changed_object(cluster, document, before, take_over, removes_autoscaler)
 
     with ThreadPoolExecutor(4) as pool:
-        tried = list(pool.map(try_document, rest))
-    conflicts = [conflict for result in tried if not isinstance(result, Change) for conflict in result]
+        results = list(pool.map(try_document, rest))
+    conflicts = [conflict for result in results if not isinstance(result, Change) for conflict in result]
     if conflicts:
         raise ConflictError(conflicts)
-    removed = [
+    removals = [
         Change(item, item, None)
         for item in _sort_planned_objects(obsolete.values(), prunable)
         if is_managed_object(item)
     ]
-    return ChangePlan((*(result for result in tried if isinstance(result, Change)), *removed))
+    return ChangePlan((*(result for result in results if isinstance(result, Change)), *removals))
 
 
 def ensure_namespace(cluster: Cluster, document: dict[str, Any]) -> Change:
     """Create the Namespace if it is missing, because no other object can be dry-run without it.
 
-    An existing Namespace of somebody else is used unchanged.
+    An existing Namespace is used unchanged, even if another tool created it.
     """
     before = cluster.get_object(NAMESPACE, document["metadata"]["name"])
     if before is None:
@@ -186,20 +188,20 @@ def _plan_new_object(cluster: Cluster, document: dict[str, Any], take_over: bool
         if error.reason != "AlreadyExists":
             raise
     kind = find_object_kind(document)
-    found = cluster.get_object(kind, document["metadata"]["name"]) or {"metadata": {}}
+    existing = cluster.get_object(kind, document["metadata"]["name"]) or {"metadata": {}}
     if not take_over:
-        makers = sorted({entry.get("manager", "?") for entry in found["metadata"].get("managedFields", [])})
+        managers = sorted({entry.get("manager", "?") for entry in existing["metadata"].get("managedFields", [])})
         raise DeployError(
             f"{object_title(document)} already exists, and mlapp did not create it ("
-            f"{' and '.join(makers) or 'someone else'} did). "
+            f"{' and '.join(managers) or 'someone else'} did). "
             "Nothing was changed.",
             "Rename the app, remove that object, or take it over with --force-conflicts.",
         )
-    return Change(document, found, cluster.apply_object(document, dry_run=True, force=True), force=True)
+    return Change(document, existing, cluster.apply_object(document, dry_run=True, force=True), force=True)
 
 
 def _plan_changed_object(
-    cluster: Cluster, document: dict[str, Any], before: dict[str, Any], take_over: bool, autoscaler_goes: bool
+    cluster: Cluster, document: dict[str, Any], before: dict[str, Any], take_over: bool, removes_autoscaler: bool
 ) -> Change | list[Conflict]:
     if before["kind"] == DEPLOYMENT.kind and before["spec"].get("paused") and "paused" not in document["spec"]:
         raise DeployError(
@@ -210,9 +212,9 @@ def _plan_changed_object(
     try:
         after = cluster.apply_object(document, dry_run=True, force=force)
     except ConflictError as error:
-        foreign = [one for one in error.conflicts if not _is_planned_conflict(one, autoscaler_goes)]
-        if foreign:
-            return foreign
+        foreign_conflicts = [one for one in error.conflicts if not _is_planned_conflict(one, removes_autoscaler)]
+        if foreign_conflicts:
+            return foreign_conflicts
         force = True
         after = cluster.apply_object(document, dry_run=True, force=True)
     handover = _needs_replica_handover(document, before)
@@ -222,13 +224,13 @@ def _plan_changed_object(
     return Change(document, before, after, force, handover)
 
 
-def _is_planned_conflict(conflict: Conflict, autoscaler_goes: bool) -> bool:
-    """Whether the field was ours, or was set by our own autoscaler, which is being removed."""
-    return conflict.owner.startswith(MANAGER) or (autoscaler_goes and conflict.field == ".spec.replicas")
+def _is_planned_conflict(conflict: Conflict, removes_autoscaler: bool) -> bool:
+    """Whether mlapp set the field, or mlapp's autoscaler, which this plan removes."""
+    return conflict.owner.startswith(MANAGER) or (removes_autoscaler and conflict.field == ".spec.replicas")
 
 
 def _needs_replica_handover(document: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether we own `spec.replicas` in the cluster and no longer render it: an autoscaler takes over."""
+    """Whether mlapp owns `spec.replicas` in the cluster and no longer renders it, because an autoscaler takes over."""
     if document["kind"] != DEPLOYMENT.kind or "replicas" in document["spec"]:
         return False
     return any(
@@ -238,7 +240,7 @@ def _needs_replica_handover(document: dict[str, Any], before: dict[str, Any]) ->
 
 
 def is_managed_object(item: dict[str, Any]) -> bool:
-    """Whether mlapp applied the object; a label alone is no proof, as it can be copied."""
+    """Whether mlapp applied the object. A label alone is no proof: it can be copied."""
     return any(entry.get("manager") == MANAGER for entry in item["metadata"].get("managedFields", []))
 
 
@@ -262,17 +264,17 @@ def _diff_planned_object(title: str, before: dict[str, Any] | None, after: dict[
 
 def strip_server_fields(document: dict[str, Any]) -> dict[str, Any]:
     """An object without fields that the server sets, for comparison and display."""
-    given = document["metadata"]
-    metadata = {key: given[key] for key in ("name", "namespace", "labels") if given.get(key)}
+    source = document["metadata"]
+    metadata = {key: source[key] for key in ("name", "namespace", "labels") if source.get(key)}
     annotations = {
-        key: value for key, value in (given.get("annotations") or {}).items() if not key.startswith(CONTROLLER)
+        key: value for key, value in (source.get("annotations") or {}).items() if not key.startswith(CONTROLLER_PREFIX)
     }
     if annotations:
         metadata["annotations"] = annotations
-    shown = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": metadata}
-    return {**shown, **{key: value for key, value in document.items() if key not in (*shown, "status")}}
+    header = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": metadata}
+    return {**header, **{key: value for key, value in document.items() if key not in (*header, "status")}}
 
 
 def _sort_planned_objects(items: Iterable[dict[str, Any]], prunable: Iterable[Kind]) -> list[dict[str, Any]]:
-    position = {kind.kind: at for at, kind in enumerate(prunable)}
+    position = {kind.kind: index for index, kind in enumerate(prunable)}
     return sorted((item for item in items if item["kind"] in position), key=lambda item: position[item["kind"]])

@@ -92,9 +92,9 @@ class ClusterTarget(Target[S]):
 
     @abstractmethod
     def wait_for_release(
-        self, job: DeploySession[S], documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool
+        self, session: DeploySession[S], documents: Sequence[dict[str, Any]], record: ReleaseRecord, *, restored: bool
     ) -> None:
-        """Return when the workload of the documents is ready and answers.
+        """Wait until the workload of the documents is ready and answers.
 
         Args:
             documents: the applied documents: all of a release, or only its workload.
@@ -106,15 +106,17 @@ class ClusterTarget(Target[S]):
         """
 
     @abstractmethod
-    def start_canary(self, job: DeploySession[S], shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+    def start_canary(
+        self, session: DeploySession[S], shipment: Shipment, percent: int, take_over: bool
+    ) -> ReleaseRecord:
         """Start `shipment` beside the live release, with `percent` of the traffic."""
 
     @abstractmethod
-    def promote_canary(self, job: DeploySession[S]) -> ReleaseRecord:
+    def promote_canary(self, session: DeploySession[S]) -> ReleaseRecord:
         """Make the canary the live release."""
 
     @abstractmethod
-    def abort_canary(self, job: DeploySession[S]) -> ReleaseRecord:
+    def abort_canary(self, session: DeploySession[S]) -> ReleaseRecord:
         """Remove the canary and route all traffic back to the live release."""
 
     @abstractmethod
@@ -122,7 +124,7 @@ class ClusterTarget(Target[S]):
         """The documents of a canary, as far as the settings determine them."""
 
     def require_cluster(self) -> None:
-        """Check, before anything is written, that the cluster has everything that the target needs.
+        """Check that the cluster meets the target's requirements, before anything is written.
 
         Raises:
             DeployError: the cluster is too old, or an operator is missing.
@@ -134,10 +136,10 @@ class ClusterTarget(Target[S]):
         return make_namespace(self.settings.namespace)
 
     def find_url(self, shipment: Shipment) -> str | None:
-        """The app's future URL, as far as the settings determine it."""
+        """The URL that the app will have, if the settings determine it."""
         return None
 
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+    def find_assigned_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the cluster assigned to a live release; None if it is already known."""
         return None
 
@@ -161,22 +163,27 @@ class ClusterTarget(Target[S]):
         """A unified diff against the live objects, from a server-side dry run; changes nothing."""
         self.require_cluster()
         documents = self.render(shipment)
-        space = self.make_namespace()
-        if space and self.cluster.get_object(object_kinds.NAMESPACE, space["metadata"]["name"]) is None:
-            # A dry run needs the namespace. Without it, every object is new.
+        namespace = self.make_namespace()
+        if namespace and self.cluster.get_object(object_kinds.NAMESPACE, namespace["metadata"]["name"]) is None:
+            # A dry run needs the namespace. Without one, every object is new.
             return diff_plan(ChangePlan(tuple(Change(document, None, document) for document in documents)))
-        before = releases.find_live_release(self.open_releases().list_records())
-        earlier = before.documents if before else ()
+        live = releases.find_live_release(self.open_releases().list_records())
+        old_documents = live.documents if live else ()
         plan = plan_changes(
-            self.cluster, self.names, documents, prunable=self.prunable, earlier=earlier, take_over=take_over
+            self.cluster,
+            self.names,
+            documents,
+            prunable=self.prunable,
+            old_documents=old_documents,
+            take_over=take_over,
         )
         return diff_plan(plan)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Ship the release: see `DeploySession.ship_release`."""
         documents = self.render(shipment)
-        with open_deploy_session(self, progress) as job:
-            return job.ship_release(shipment, documents, take_over=take_over).release
+        with open_deploy_session(self, progress) as session:
+            return session.ship_release(shipment, documents, take_over=take_over).release
 
     def releases(self) -> list[Release]:
         """The recorded releases, oldest first."""
@@ -187,32 +194,32 @@ class ClusterTarget(Target[S]):
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Apply an earlier release's objects again, as a new release."""
-        with open_deploy_session(self, progress) as job:
-            goal = releases.choose_rollback_release(job.releases.list_records(), to)
+        with open_deploy_session(self, progress) as session:
+            goal = releases.choose_rollback_release(session.releases.list_records(), to)
             note = f"rollback to {goal.number}"
             shipment = goal.release.shipment
-            return job.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
+            return session.ship_release(shipment, goal.documents, repeats=goal.number, note=note).release
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the app's objects and records. Claims, Secrets and the Namespace stay; kept claims are reported."""
-        with open_deploy_session(self, progress) as job:
-            records = job.releases.list_records()
-            earlier = [document for record in records for document in record.documents]
-            looked_at = list_prunable_kinds(self.prunable, (), earlier)
-            found = list_own_objects(self.cluster, self.names, looked_at)
-            removed = []
+        with open_deploy_session(self, progress) as session:
+            records = session.releases.list_records()
+            documents = [document for record in records for document in record.documents]
+            kinds = list_prunable_kinds(self.prunable, (), documents)
+            objects = list_own_objects(self.cluster, self.names, kinds)
+            removed_titles = []
             for kind in self.prunable:
-                for item in found.values():
+                for item in objects.values():
                     if item["kind"] == kind.kind and is_managed_object(item) and self.cluster.delete_object(item):
-                        removed.append(object_kinds.object_title(item))
-                        progress(f"{removed[-1]} removed")
-            for item in found.values():
+                        removed_titles.append(object_kinds.object_title(item))
+                        progress(f"{removed_titles[-1]} removed")
+            for item in objects.values():
                 if item["kind"] == object_kinds.CLAIM.kind:
                     progress(f"{object_kinds.object_title(item)} is kept: it contains data")
-            return [*removed, *job.releases.remove_records(records)]
+            return [*removed_titles, *session.releases.remove_records(records)]
 
     def rbac(self, shipment: Shipment) -> list[dict[str, Any]]:
-        """The minimal Role for deploying this; the namespace defaults to the kubeconfig's."""
+        """The minimal Role for deploying the shipment. The namespace defaults to the kubeconfig's."""
         try:
             namespace = self.settings.namespace_name or self.cluster.namespace
         except DeployError:
@@ -239,22 +246,22 @@ class ClusterTarget(Target[S]):
         self, shipment: Shipment, percent: int, *, progress: Reporter = ignore_progress, take_over: bool = False
     ) -> Release:
         """Start the shipment beside the live release, with `percent` of the traffic."""
-        with open_deploy_session(self, progress) as job:
-            return self.start_canary(job, shipment, percent, take_over).release
+        with open_deploy_session(self, progress) as session:
+            return self.start_canary(session, shipment, percent, take_over).release
 
     def judge(
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
         """Watch the canary, then promote or abort it."""
-        with open_deploy_session(self, progress) as job:
-            return canary_analysis.judge_canary(job, seconds, compare_quality).release
+        with open_deploy_session(self, progress) as session:
+            return canary_analysis.judge_canary(session, seconds, compare_quality).release
 
     def promote(self, *, progress: Reporter = ignore_progress) -> Release:
         """Make the canary live."""
-        with open_deploy_session(self, progress) as job:
-            return self.promote_canary(job).release
+        with open_deploy_session(self, progress) as session:
+            return self.promote_canary(session).release
 
     def abort(self, *, progress: Reporter = ignore_progress) -> Release:
         """Remove the canary."""
-        with open_deploy_session(self, progress) as job:
-            return self.abort_canary(job).release
+        with open_deploy_session(self, progress) as session:
+            return self.abort_canary(session).release

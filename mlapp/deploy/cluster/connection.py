@@ -1,4 +1,4 @@
-"""Connect to a cluster by kubeconfig and context, with the client library's logins, or by the pod's account."""
+"""Connect to a cluster with a kubeconfig and the client library's logins, or with the pod's service account."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError
 from mlapp.errors import ConfigError, MissingExtraError, suggest_nearest
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SIZE_SETTINGS = ("resources", "memory", "replicas", "min_replicas")
-VALIDATOR = "kubernetes_validate"
-"""An optional import of the client library that mlapp does not need and that would slow each command by seconds."""
-_HOW = "Get one from the cluster's operator, set KUBECONFIG, and test it with `kubectl version`."
+VALIDATOR_MODULE = "kubernetes_validate"
+"""A module that the client library imports if it is installed. mlapp does not need it, and it imports for seconds."""
+KUBECONFIG_ADVICE = "Get one from the cluster's operator, set KUBECONFIG, and test it with `kubectl version`."
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Connection:
 
     Args:
         section: the settings' key, for messages.
-        size_settings: names of the settings that decide how much an app needs of a quota, for messages.
+        size_settings: names of the settings that count against a quota, for messages.
     """
 
     client: Any
@@ -52,7 +52,7 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
         DeployError: there is no kubeconfig, the context is unknown, or the login command fails.
     """
     try:
-        with _block_client_import(VALIDATOR):
+        with _block_client_import(VALIDATOR_MODULE):
             from kubernetes import client, config
             from kubernetes.config.config_exception import ConfigException
     except ImportError:
@@ -63,31 +63,31 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
     try:
         if in_cluster and not Path("~/.kube/config").expanduser().exists():
             config.load_incluster_config(client_configuration=configuration)
-            namespace, context = (ACCOUNT / "namespace").read_text().strip(), "this cluster"
+            namespace, context = (ACCOUNT_FOLDER / "namespace").read_text().strip(), "this cluster"
         else:
             _check_kubeconfig(file)
             contexts, active = config.list_kube_config_contexts(config_file=file)
-            chosen = _choose_kube_context(contexts, active, settings.context)
-            with _collect_login_errors() as said:
-                config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
-            if said and not configuration.api_key and not configuration.cert_file:
+            chosen_context = _choose_kube_context(contexts, active, settings.context)
+            with _collect_login_errors() as login_errors:
+                config.load_kube_config(file, context=chosen_context["name"], client_configuration=configuration)
+            if login_errors and not configuration.api_key and not configuration.cert_file:
                 raise DeployError(
-                    f"The login command of context {chosen['name']} failed: {'; '.join(said)}",
+                    f"The login command of context {chosen_context['name']} failed: {'; '.join(login_errors)}",
                     "Install the command or log in again, and test the login with `kubectl get pods`.",
                 )
-            namespace = chosen["context"].get("namespace") or "default"
-            context = f"context {chosen['name']}"
+            namespace = chosen_context["context"].get("namespace") or "default"
+            context = f"context {chosen_context['name']}"
     except ConfigError as error:
         raise DeployError(f"The kubeconfig cannot be used: {error.what}", error.todo) from None
     except (ConfigException, OSError) as error:
-        raise DeployError(f"The kubeconfig cannot be used: {error}", _HOW) from None
+        raise DeployError(f"The kubeconfig cannot be used: {error}", KUBECONFIG_ADVICE) from None
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         detail = " ".join(str(error).split())
-        raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {detail}", _HOW) from None
+        raise DeployError(f"{file or '~/.kube/config'} is not a kubeconfig: {detail}", KUBECONFIG_ADVICE) from None
     if configuration.host == "http://localhost" or not configuration.host:
-        raise DeployError("The kubeconfig names no cluster.", _HOW)
+        raise DeployError("The kubeconfig names no cluster.", KUBECONFIG_ADVICE)
     configuration.retries = False
-    # One per pod whose log is followed: urllib3 warns of each connection for which its pool has no place.
+    # One connection per followed pod log: urllib3 warns about each connection beyond the pool's size.
     configuration.connection_pool_maxsize = 256
     sizes = tuple(name for name in SIZE_SETTINGS if name in settings.__struct_fields__)
     return Connection(client.ApiClient(configuration), settings.namespace_name or namespace, context, section, sizes)
@@ -96,18 +96,18 @@ def connect_cluster(settings: ClusterSection, section: str) -> Connection:
 @contextmanager
 def _collect_login_errors() -> Iterator[list[str]]:
     """Collect logged errors: if the login command fails, the client library only logs it and continues."""
-    said: list[str] = []
+    errors: list[str] = []
 
-    def take_record(record: logging.LogRecord) -> bool:
+    def collect_error(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
-            said.append(record.getMessage())
+            errors.append(record.getMessage())
         return record.levelno < logging.ERROR
 
-    logging.getLogger().addFilter(take_record)
+    logging.getLogger().addFilter(collect_error)
     try:
-        yield said
+        yield errors
     finally:
-        logging.getLogger().removeFilter(take_record)
+        logging.getLogger().removeFilter(collect_error)
 
 
 @contextmanager
@@ -124,10 +124,10 @@ def _block_client_import(module: str) -> Iterator[None]:
 
 
 def _check_kubeconfig(file: str | None) -> None:
-    """Refuse files that do not exist, and a key that is given twice, as kubectl does: the client takes the last one."""
-    paths = [Path(part).expanduser() for part in (file or "~/.kube/config").split(os.pathsep) if part]
+    """Refuse missing files and, like kubectl, duplicate keys: the client library uses the last one."""
+    paths = [Path(path_text).expanduser() for path_text in (file or "~/.kube/config").split(os.pathsep) if path_text]
     if not any(path.is_file() for path in paths):
-        raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", _HOW)
+        raise DeployError(f"There is no kubeconfig: {', '.join(map(str, paths))} does not exist.", KUBECONFIG_ADVICE)
     for path in paths:
         if path.is_file():
             parse_yaml(path.read_text(encoding="utf-8"), path)

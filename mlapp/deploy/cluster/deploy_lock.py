@@ -1,4 +1,4 @@
-"""One deploy at a time: a Lease that is held and renewed while objects are changed.
+"""Allows one deploy at a time: a Lease that is held and renewed while objects are changed.
 
 The Lease of a killed deploy expires after 30 s. The protocol is that of leader election with coordination.k8s.io/v1;
 an expired Lease is taken over with `resourceVersion`, so that only one of two deploys succeeds. Times are the server's,
@@ -7,7 +7,6 @@ because the clocks of the deploying machines can differ by more than the duratio
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import threading
@@ -23,10 +22,11 @@ from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError, UnreachableError
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import LEASE
+from mlapp.deploy.local_user import read_local_user
 from mlapp.deploy.target import DeployError
 
-SECONDS = 30
-TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+LEASE_SECONDS = 30
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LockLostError(UnreachableError):
@@ -34,13 +34,13 @@ class LockLostError(UnreachableError):
 
 
 class DeployLock:
-    """A held lock; call `check_held` before each step that changes something."""
+    """A held lock. Call `check_held` before each change."""
 
     def __init__(self) -> None:
         self.lost = threading.Event()
 
     def check_held(self) -> None:
-        """Raise `LockLostError` if the lock was lost: the API server was unreachable for longer than the Lease."""
+        """Raise `LockLostError` if the API server was unreachable for longer than the Lease is valid."""
         if self.lost.is_set():
             raise LockLostError(
                 "Stopped: the API server was unreachable for so long that another deploy of this app may have started.",
@@ -53,17 +53,17 @@ def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
     """Hold the app's lock.
 
     Raises:
-        DeployError: another deploy holds it; includes who and since when.
+        DeployError: another deploy holds it. The message says who, and since when.
     """
-    holder = f"{_name_lock_holder()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    holder = f"{read_local_user() or os.getuid()}@{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     lease = _acquire_lock_lease(cluster, names, holder)
-    lock, done = DeployLock(), threading.Event()
-    renewer = threading.Thread(target=_renew_lock_lease, args=(cluster, names, holder, lock, done), daemon=True)
+    lock, released = DeployLock(), threading.Event()
+    renewer = threading.Thread(target=_renew_lock_lease, args=(cluster, names, holder, lock, released), daemon=True)
     renewer.start()
     try:
         yield lock
     finally:
-        done.set()
+        released.set()
         if not lock.lost.is_set():
             with suppress(DeployError):
                 cluster.delete_object(lease)
@@ -76,12 +76,14 @@ def _acquire_lock_lease(cluster: Cluster, names: Names, holder: str) -> dict[str
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
-    found = cluster.get_object(LEASE, names.lock)
-    if found is None:
+    lease = cluster.get_object(LEASE, names.lock)
+    if lease is None:
         return cluster.create_object(document)
-    spec = found.get("spec") or {}
-    renewed = _parse_lock_lease_time(spec.get("renewTime"))
-    if renewed and cluster.read_server_time() < renewed + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS)):
+    spec = lease.get("spec") or {}
+    renew_time = _parse_lock_lease_time(spec.get("renewTime"))
+    if renew_time and cluster.read_server_time() < renew_time + timedelta(
+        seconds=spec.get("leaseDurationSeconds", LEASE_SECONDS)
+    ):
         who = spec.get("holderIdentity", "somebody").rpartition("-")[0]
         since = _parse_lock_lease_time(spec.get("acquireTime"))
         when = f" since {since:%H:%M:%S} UTC" if since else ""
@@ -89,7 +91,7 @@ def _acquire_lock_lease(cluster: Cluster, names: Names, holder: str) -> dict[str
             f"{names.app} is being deployed by {who}{when}; nothing was changed.",
             "Wait until it ends; `mlapp status` shows its progress.",
         )
-    document["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+    document["metadata"]["resourceVersion"] = lease["metadata"]["resourceVersion"]
     try:
         return cluster.replace_object(document)
     except ApiError as error:
@@ -98,31 +100,31 @@ def _acquire_lock_lease(cluster: Cluster, names: Names, holder: str) -> dict[str
         raise
 
 
-def _renew_lock_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, done: threading.Event) -> None:
-    last = time.monotonic()
-    while not done.wait(SECONDS / 3):
+def _renew_lock_lease(cluster: Cluster, names: Names, holder: str, lock: DeployLock, released: threading.Event) -> None:
+    last_renewal = time.monotonic()
+    while not released.wait(LEASE_SECONDS / 3):
         try:
-            found = cluster.get_object(LEASE, names.lock)
-            if found is None or found["spec"].get("holderIdentity") != holder:
+            lease = cluster.get_object(LEASE, names.lock)
+            if lease is None or lease["spec"].get("holderIdentity") != holder:
                 lock.lost.set()
                 return
-            found["spec"]["renewTime"] = cluster.read_server_time().strftime(TIME)
-            cluster.replace_object(found)
-            last = time.monotonic()
+            lease["spec"]["renewTime"] = cluster.read_server_time().strftime(TIME_FORMAT)
+            cluster.replace_object(lease)
+            last_renewal = time.monotonic()
         except DeployError:
-            if time.monotonic() - last > SECONDS:
+            if time.monotonic() - last_renewal > LEASE_SECONDS:
                 lock.lost.set()
                 return
 
 
-def _make_lock_lease(names: Names, holder: str, begun: datetime) -> dict[str, Any]:
-    now = begun.strftime(TIME)
-    own = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
-    spec = {"holderIdentity": holder, "leaseDurationSeconds": SECONDS, "acquireTime": now, "renewTime": now}
+def _make_lock_lease(names: Names, holder: str, start: datetime) -> dict[str, Any]:
+    now = start.strftime(TIME_FORMAT)
+    own_labels = {labels.APP: names.base, labels.MANAGED_BY: "mlapp", labels.RECORD: "lock"}
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "acquireTime": now, "renewTime": now}
     return {
         "apiVersion": LEASE.api_version,
         "kind": LEASE.kind,
-        "metadata": {"name": names.lock, "labels": own},
+        "metadata": {"name": names.lock, "labels": own_labels},
         "spec": spec,
     }
 
@@ -131,10 +133,3 @@ def _parse_lock_lease_time(text: str | None) -> datetime | None:
     if not text:
         return None
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _name_lock_holder() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user database
-        return str(os.getuid())

@@ -39,7 +39,7 @@ class InterruptedDeployError(DeployError):
 class DeploySession(Generic[S]):
     """State shared by a deploy, a rollback and a canary while the lock is held.
 
-    `target` provides the parts that differ between cluster targets: the kinds of object, how to wait for a release,
+    `target` provides the parts that differ between cluster targets: the kinds of objects, how to wait for a release,
     and its address.
     """
 
@@ -99,9 +99,9 @@ class DeploySession(Generic[S]):
                 prune_planned_objects(self.cluster, plan, self.lock, self.progress)
                 live = self.settle_release(record, before, records)
         except KeyboardInterrupt:
-            raise self._interrupted_deploy_error(record) from None
+            raise self._make_interrupted_deploy_error(record) from None
         except UnreachableError:
-            raise  # nothing can be restored now
+            raise  # without the server, nothing can be restored
         except DeployError as error:
             raise self.restore_release(record, before, error) from error
         return live
@@ -116,13 +116,13 @@ class DeploySession(Generic[S]):
         take_over: bool = False,
     ) -> ChangePlan:
         """Dry-run the documents and report the server's warnings."""
-        earlier = before.documents if before else ()
+        old_documents = before.documents if before else ()
         plan = plan_changes(
             self.cluster,
             self.names,
             documents,
             prunable=self.target.prunable,
-            earlier=earlier,
+            old_documents=old_documents,
             keep=keep,
             prune=prune,
             take_over=take_over,
@@ -139,11 +139,11 @@ class DeploySession(Generic[S]):
         try:
             self.target.wait_for_release(self, documents, record, restored=restored)
         except UnreachableError as error:
-            again = "" if isinstance(error, LockLostError) else " Then deploy again to continue watching."
+            hint = "" if isinstance(error, LockLostError) else " Then deploy again to continue watching."
             raise UnreachableError(
                 f"{error.what} Release {record.number} is applied; the cluster continues the rollout, but mlapp no "
                 f"longer watches it.",
-                error.todo + again,
+                error.todo + hint,
             ) from error
 
     def settle_release(
@@ -158,7 +158,7 @@ class DeploySession(Generic[S]):
         return record
 
     def restore_release(self, record: ReleaseRecord, before: ReleaseRecord | None, error: DeployError) -> DeployError:
-        """Apply the previous release again; returns the error to raise, which states what is live now."""
+        """Apply the previous release again. Returns the error to raise, which states the live release."""
         number = record.number
         self.progress(f"release {number} failed: {error.what.splitlines()[0]}")
         reason = error.what.splitlines()[0][:500]
@@ -174,13 +174,13 @@ class DeploySession(Generic[S]):
         if before.number == number:
             return error
         try:
-            back = self.plan_changes(before.documents, record, take_over=True)
+            plan = self.plan_changes(before.documents, record, take_over=True)
             with _defer_deploy_interrupt():
-                execute_plan(self.cluster, back, self.lock, self.progress)
-                prune_planned_objects(self.cluster, back, self.lock, self.progress)
+                execute_plan(self.cluster, plan, self.lock, self.progress)
+                prune_planned_objects(self.cluster, plan, self.lock, self.progress)
             self.wait_for_rollout(before.documents, before, restored=True)
-        except (DeployError, KeyboardInterrupt) as second:
-            what = second.what if isinstance(second, DeployError) else "interrupted"
+        except (DeployError, KeyboardInterrupt) as rollback_error:
+            what = rollback_error.what if isinstance(rollback_error, DeployError) else "interrupted"
             return DeployError(
                 f"Release {number} failed: {error.what} The rollback to release {before.number} failed too: {what}",
                 f"{error.todo} Then `mlapp rollback --to {before.number}`.",
@@ -193,7 +193,7 @@ class DeploySession(Generic[S]):
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
         """The URL that the cluster assigned; None if it is already known or not yet assigned."""
         with suppress(DeployError):  # the release is live even if this lookup fails
-            return self.target.find_given_url(record, self.progress)
+            return self.target.find_assigned_url(record, self.progress)
         return None
 
     def _record_deployed_release(
@@ -207,15 +207,15 @@ class DeploySession(Generic[S]):
     ) -> ReleaseRecord:
         """The record to use: a new one, an interrupted one to continue, or the live one."""
         text = dump_yaml_documents(documents)
-        before, begun = releases.find_live_release(records), releases.find_interrupted_release(records)
-        if begun and begun.objects == text:
-            self.progress(f"resuming the interrupted release {begun.number}")
-            return begun
-        if begun:
-            self.releases.mark_state(begun, "failed", "interrupted before it was ready")
-        elif before and before.objects == text and not plan.pending:
-            self.progress(f"release {before.number} is live already: nothing to change")
-            return before
+        live, interrupted = releases.find_live_release(records), releases.find_interrupted_release(records)
+        if interrupted and interrupted.objects == text:
+            self.progress(f"resuming the interrupted release {interrupted.number}")
+            return interrupted
+        if interrupted:
+            self.releases.mark_state(interrupted, "failed", "interrupted before it was ready")
+        elif live and live.objects == text and not plan.pending:
+            self.progress(f"release {live.number} is live already: nothing to change")
+            return live
         return self.releases.create_record(
             shipment,
             documents,
@@ -227,12 +227,12 @@ class DeploySession(Generic[S]):
         )
 
     def read_deploy_author(self) -> str | None:
-        """Our user name in the cluster; None if the cluster does not report it."""
+        """The name by which the cluster knows this user; None if it does not report one."""
         with suppress(DeployError):
             return self.cluster.read_user_name()
         return None
 
-    def _interrupted_deploy_error(self, record: ReleaseRecord) -> InterruptedDeployError:
+    def _make_interrupted_deploy_error(self, record: ReleaseRecord) -> InterruptedDeployError:
         return InterruptedDeployError(
             f"Interrupted: release {record.number} is applied; the cluster continues the rollout, but mlapp no "
             f"longer watches it.",
@@ -244,16 +244,16 @@ class DeploySession(Generic[S]):
 def open_deploy_session(target: ClusterTarget[S], progress: Reporter) -> Iterator[DeploySession[S]]:
     """A session that holds the lock, on a cluster that meets the target's requirements."""
     target.require_cluster()
-    if space := target.make_namespace():
-        ensure_namespace(target.cluster, space)  # even the lock needs one
+    if namespace := target.make_namespace():
+        ensure_namespace(target.cluster, namespace)  # even the lock needs it
     with hold_lock(target.cluster, target.names) as lock:
         yield DeploySession(target.cluster, target.names, target, progress, lock)
 
 
 def _refuse_deploy_beside_canary(records: Sequence[ReleaseRecord]) -> None:
-    if trial := releases.find_canary_release(records):
+    if canary := releases.find_canary_release(records):
         raise DeployError(
-            f"Release {trial.number} is still a canary; nothing was changed.",
+            f"Release {canary.number} is still a canary; nothing was changed.",
             "Run `mlapp promote` or `mlapp abort` first.",
         )
 
@@ -264,11 +264,11 @@ def _defer_deploy_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    signals: list[int] = []
+    old_handler = signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
+        signal.signal(signal.SIGINT, old_handler)
+    if signals:
         raise KeyboardInterrupt

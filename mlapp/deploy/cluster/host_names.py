@@ -1,4 +1,4 @@
-"""Checks the host names that KServe and Knative make for a service: both refuse a long one only after a write.
+"""Checks the host names that KServe and Knative make for a service. Both refuse a long name only after the write.
 
 Sources: https://github.com/kserve/kserve/issues/4807; `domain-template` in
 https://knative.dev/docs/serving/configuration/config-network.
@@ -17,8 +17,8 @@ from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.transport import ApiRequest
 from mlapp.deploy.target import DeployError
 
-LONGEST_LABEL = 63
-"""Characters between two dots of a host name."""
+MAX_LABEL_LENGTH = 63
+"""Maximum characters between two dots of a host name."""
 
 
 class HostNames(NamedTuple):
@@ -48,7 +48,7 @@ KNATIVE = HostNames(
 
 
 def refuse_long_host_name(cluster: Cluster, hosts: HostNames, target: str, service: str) -> None:
-    """Check the host name of a service, as far as the platform's template is readable.
+    """Check the host name of a service, if the platform's template is readable.
 
     Args:
         target: name of mlapp's target.
@@ -58,37 +58,37 @@ def refuse_long_host_name(cluster: Cluster, hosts: HostNames, target: str, servi
         DeployError: one of its labels is too long.
     """
     namespace = cluster.namespace
-    if len(f"{service}-{namespace}") <= LONGEST_LABEL:
+    if len(f"{service}-{namespace}") <= MAX_LABEL_LENGTH:
         return
-    config = _read_if_allowed(cluster, hosts)
+    config = _read_host_name_config(cluster, hosts)
     if config is None:
         return
     values = {"Name": service, "Namespace": namespace}
-    label = max(_format_host_name(_find_template(config, hosts), values).split("."), key=len)
-    if len(label) > LONGEST_LABEL:
+    label = max(_format_host_name(_find_host_name_template(config, hosts), values).split("."), key=len)
+    if len(label) > MAX_LABEL_LENGTH:
         raise DeployError(
             f"targets.{target}: {hosts.platform} would create the host name '{label}' of {len(label)} characters; "
-            f"{LONGEST_LABEL} are allowed in one label.",
+            f"{MAX_LABEL_LENGTH} are allowed in one label.",
             f"Use a shorter `name`, or a namespace with a shorter name than '{namespace}'.",
         )
 
 
-def _find_template(config: dict[str, Any], hosts: HostNames) -> str:
+def _find_host_name_template(config: dict[str, Any], hosts: HostNames) -> str:
     data = config.get("data") or {}
-    found = data.get("domain-template")
+    template = data.get("domain-template")
     with suppress(msgspec.MsgspecError):
-        found = found or msgspec.json.decode(data.get("ingress", "{}"), type=dict[str, Any]).get("domainTemplate")
-    return str(found or hosts.default)
+        template = template or msgspec.json.decode(data.get("ingress", "{}"), type=dict[str, Any]).get("domainTemplate")
+    return str(template or hosts.default)
 
 
 def _format_host_name(template: str, values: dict[str, str]) -> str:
-    return re.sub(r"\{\{-?\s*\.(\w+)\s*-?\}\}", lambda found: values.get(found[1], "domain"), template)
+    return re.sub(r"\{\{-?\s*\.(\w+)\s*-?\}\}", lambda match: values.get(match[1], "domain"), template)
 
 
-def _read_if_allowed(cluster: Cluster, hosts: HostNames) -> dict[str, Any] | None:
+def _read_host_name_config(cluster: Cluster, hosts: HostNames) -> dict[str, Any] | None:
     with suppress(ApiError):
-        found: dict[str, Any] | None = cluster.transport.send_json(
+        config: dict[str, Any] | None = cluster.transport.send_json(
             ApiRequest("GET", hosts.config, "get", f"{hosts.platform}'s configuration")
         )
-        return found
+        return config
     return None

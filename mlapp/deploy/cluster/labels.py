@@ -30,18 +30,23 @@ PORT = 8000
 
 
 def make_selector_labels(names: Names, instance: str) -> dict[str, str]:
-    """Labels that select the pods of one Deployment. Immutable once applied, so they contain nothing that changes."""
+    """Labels that select the pods of one Deployment. They are immutable once applied, so no value may change."""
     return {NAME: names.base, INSTANCE: instance}
 
 
 def make_monitor_selector_labels(names: Names) -> dict[str, str]:
-    """Labels that select the pods of monitoring: not those of the servers, so that no Service sends them requests."""
+    """Labels that select the pods of monitoring. They differ from the servers' labels, which Services select."""
     return {PART_OF: names.base, COMPONENT: "monitor"}
 
 
-def make_object_labels(names: Names, instance: str, owner: str | None, more: dict[str, str]) -> dict[str, str]:
-    """Labels of every object; the user's labels cannot replace those that mlapp selects by."""
-    own = {**make_selector_labels(names, instance), COMPONENT: "model-server", MANAGED_BY: "mlapp", APP: names.base}
+def make_object_labels(names: Names, instance: str, owner: str | None, user_labels: dict[str, str]) -> dict[str, str]:
+    """Labels of every object. The user's labels cannot replace those by which mlapp selects objects."""
+    own_labels = {
+        **make_selector_labels(names, instance),
+        COMPONENT: "model-server",
+        MANAGED_BY: "mlapp",
+        APP: names.base,
+    }
     if owner:
-        own[OWNER] = make_label_value(owner)
-    return {**more, **own}
+        own_labels[OWNER] = make_label_value(owner)
+    return {**user_labels, **own_labels}

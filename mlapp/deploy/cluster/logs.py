@@ -1,4 +1,4 @@
-"""Log lines of all pods as one stream, which includes later pods while it is followed."""
+"""Log lines of all pods as one stream. While followed, the stream includes later pods."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlapp.deploy.cluster.object_kinds import POD
 from mlapp.deploy.cluster.transport import read_transport_lines
 from mlapp.deploy.target import DeployError, LogLine
 
-LOOK_AGAIN = 2.0
+REFRESH_INTERVAL = 2.0
 """Interval in seconds for finding new pods."""
-BEGINNING = frozenset({"Pending", "Unknown"})
+UNSTARTED_PHASES = frozenset({"Pending", "Unknown"})
 
 
 def stream_pod_logs(
@@ -42,14 +42,14 @@ def stream_pod_logs(
         query["tailLines"] = str(tail)
     if since is not None:
         query["sinceSeconds"] = str(max(1, int(since)))
-    chosen = selector or f"{labels.NAME}={names.base},{labels.APP}={names.base}"
-    found = _list_pods_with_logs(cluster, chosen)
-    if not found and not follow:
+    pod_selector = selector or f"{labels.NAME}={names.base},{labels.APP}={names.base}"
+    phases = _list_pods_with_logs(cluster, pod_selector)
+    if not phases and not follow:
         raise DeployError(f"{names.app} has no pods in {cluster.place}.", "Look at `mlapp status`.")
     if follow:
-        yield from _follow_pod_logs(cluster, chosen, query)
+        yield from _follow_pod_logs(cluster, pod_selector, query)
         return
-    for pod in sorted(found):
+    for pod in sorted(phases):
         with suppress(_NotStartedError):
             yield from (line for _, line in _read_pod_log_lines(cluster, pod, query))
 
@@ -58,7 +58,7 @@ def _list_pods_with_logs(cluster: Cluster, selector: str) -> dict[str, str]:
     """The phase of each started pod."""
     pods = cluster.list_objects(POD, selector)
     phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
-    return {pod: phase for pod, phase in phases.items() if phase not in BEGINNING}
+    return {pod: phase for pod, phase in phases.items() if phase not in UNSTARTED_PHASES}
 
 
 class _NotStartedError(Exception):
@@ -66,7 +66,7 @@ class _NotStartedError(Exception):
 
 
 def _read_pod_log_lines(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, LogLine]]:
-    """The lines, each with the kubelet's timestamp. Nine decimals of a second make timestamps comparable as text."""
+    """The lines, each with the kubelet's timestamp. All have nine decimals of a second, so they compare as text."""
     from mlapp.deploy.cluster.api_errors import ApiError
 
     try:
@@ -88,48 +88,48 @@ def _parse_log_stamp(stamp: str) -> datetime | None:
 
 
 def _follow_pod_logs(cluster: Cluster, selector: str, query: dict[str, str]) -> Iterator[LogLine]:
-    came: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
-    followed: set[str] = set()
-    ended: set[str] = set()
-    last: dict[str, str] = {}
+    lines: queue.Queue[LogLine | DeployError] = queue.Queue(10_000)
+    known_pods: set[str] = set()
+    ended_pods: set[str] = set()
+    last_stamps: dict[str, str] = {}
 
-    def follow_pod(pod: str, how: dict[str, str]) -> None:
+    def follow_pod(pod: str, pod_query: dict[str, str]) -> None:
         from urllib3.exceptions import HTTPError
 
-        after = last.get(pod, "")
+        last_stamp = last_stamps.get(pod, "")
         try:
-            for stamp, line in _read_pod_log_lines(cluster, pod, {**how, "follow": "true"}):
-                if stamp > after:
-                    came.put(line)
-                    last[pod] = stamp
+            for stamp, line in _read_pod_log_lines(cluster, pod, {**pod_query, "follow": "true"}):
+                if stamp > last_stamp:
+                    lines.put(line)
+                    last_stamps[pod] = stamp
         except DeployError as error:
-            came.put(error)
+            lines.put(error)
         except (_NotStartedError, HTTPError, OSError):
             pass
-        ended.add(pod)
+        ended_pods.add(pod)
 
-    later = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
-    first = True
+    resume_query = {key: value for key, value in query.items() if key not in ("tailLines", "sinceSeconds")}
+    is_first_round = True
     while True:
         for pod, phase in _list_pods_with_logs(cluster, selector).items():
-            # The stream ended but the pod still runs: it was cut off, or the container restarted. Continue after its
+            # The stream of a running pod ended: it was cut off, or the container restarted. Continue after its
             # last line.
-            if pod not in followed or (pod in ended and phase == "Running"):
-                since = {"sinceTime": last[pod]} if pod in last else {}
-                how = query if first else {**later, **since}
-                followed.add(pod)
-                ended.discard(pod)
-                threading.Thread(target=follow_pod, args=(pod, how), daemon=True).start()
-        first = False
-        yield from _iterate_log_lines_until_refresh(came)
+            if pod not in known_pods or (pod in ended_pods and phase == "Running"):
+                since = {"sinceTime": last_stamps[pod]} if pod in last_stamps else {}
+                pod_query = query if is_first_round else {**resume_query, **since}
+                known_pods.add(pod)
+                ended_pods.discard(pod)
+                threading.Thread(target=follow_pod, args=(pod, pod_query), daemon=True).start()
+        is_first_round = False
+        yield from _iterate_log_lines_until_refresh(lines)
 
 
-def _iterate_log_lines_until_refresh(came: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
-    """Lines until the next search for new pods; under load the queue is never empty."""
-    end = time.monotonic() + LOOK_AGAIN
-    while (left := end - time.monotonic()) > 0:
+def _iterate_log_lines_until_refresh(lines: queue.Queue[LogLine | DeployError]) -> Iterator[LogLine]:
+    """Lines until the next search for new pods. Stops by time, because under load the queue is never empty."""
+    end = time.monotonic() + REFRESH_INTERVAL
+    while (remaining := end - time.monotonic()) > 0:
         try:
-            item = came.get(timeout=left)
+            item = lines.get(timeout=remaining)
         except queue.Empty:
             return
         if isinstance(item, DeployError):

@@ -8,11 +8,11 @@ from mlapp.deploy.cluster.labels import MANAGED_BY
 from mlapp.deploy.cluster.settings import Namespace
 
 
-def make_namespace(wanted: str | Namespace | None) -> dict[str, Any] | None:
+def make_namespace(namespace: str | Namespace | None) -> dict[str, Any] | None:
     """The Namespace, if mlapp creates it."""
-    if not isinstance(wanted, Namespace) or not wanted.create:
+    if not isinstance(namespace, Namespace) or not namespace.create:
         return None
-    own = {MANAGED_BY: "mlapp"}
-    if wanted.pod_security:
-        own["pod-security.kubernetes.io/enforce"] = wanted.pod_security
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.name, "labels": own}}
+    own_labels = {MANAGED_BY: "mlapp"}
+    if namespace.pod_security:
+        own_labels["pod-security.kubernetes.io/enforce"] = namespace.pod_security
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": own_labels}}

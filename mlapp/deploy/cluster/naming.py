@@ -6,24 +6,24 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-LONGEST = 40
+MAX_LENGTH = 40
 """Leaves room in the 63 characters of a DNS label for `-canary`, `-config-0123abcd` and `-release-123456`."""
-SAFE = "bcdfghjklmnpqrstvwxz2456789"
+SUFFIX_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Characters of generated Kubernetes suffixes: no vowels, so that they form no words."""
 
 
-def make_dns_label(text: str, longest: int = LONGEST) -> str:
+def make_dns_label(text: str, max_length: int = MAX_LENGTH) -> str:
     """`text` as a DNS label that begins with a letter, as a Service's name must.
 
     A valid label stays unchanged. Any other text gets eight characters of its hash, so that names that normalize to
     the same label (`My_App`, `my-app`) never collide.
     """
     label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if label == text and len(label) <= longest and label[0].isalpha():
+    if label == text and len(label) <= max_length and label[0].isalpha():
         return label
     if not label or not label[0].isalpha():
         label = f"app-{label}".rstrip("-")
-    return f"{label[: longest - 9].rstrip('-')}-{make_short_digest(text)}"
+    return f"{label[: max_length - 9].rstrip('-')}-{make_short_digest(text)}"
 
 
 def make_label_value(text: str) -> str:
@@ -57,8 +57,8 @@ class Names:
 
         `digits-v2-5d4f7bcc66-x2k9q` is a pod of the app `digits-v2`, not of `digits`.
         """
-        made = f"(-[{SAFE}]{{6,10}}(-[{SAFE}]{{5}})?)?"
-        return re.fullmatch(f"({re.escape(self.base)}|{re.escape(self.canary)}){made}", name) is not None
+        generated_suffix = f"(-[{SUFFIX_CHARACTERS}]{{6,10}}(-[{SUFFIX_CHARACTERS}]{{5}})?)?"
+        return re.fullmatch(f"({re.escape(self.base)}|{re.escape(self.canary)}){generated_suffix}", name) is not None
 
     @property
     def lock(self) -> str:
@@ -75,4 +75,4 @@ class Names:
 
     def volume_name(self, name: str) -> str:
         """Name of the PersistentVolumeClaim of the volume `name`."""
-        return make_dns_label(f"{self.base}-{name}", longest=63)
+        return make_dns_label(f"{self.base}-{name}", max_length=63)

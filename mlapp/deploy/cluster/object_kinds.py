@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind with its API address. Every cluster has the `core` kinds; the others need their operator."""
+    """One kind of object with its API address. Every cluster has the `core` kinds; the others need an operator."""
 
     kind: str
     api_version: str
@@ -29,8 +29,8 @@ class Kind:
     def api_path(self, namespace: str | None, name: str | None = None) -> str:
         """The URL path of the collection, or of the object `name`."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
-        place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
-        return f"{root}{place}/{self.plural}" + (f"/{name}" if name else "")
+        namespace_part = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return f"{root}{namespace_part}/{self.plural}" + (f"/{name}" if name else "")
 
 
 NAMESPACE = Kind("Namespace", "v1", "namespaces", namespaced=False)
@@ -75,7 +75,7 @@ RENDERED = (
     ROUTE,
     SERVICE_MONITOR,
 )
-"""All kinds that can be rendered, in the order of application."""
+"""All kinds that can be rendered, in the order in which they are applied."""
 
 PRUNED = (
     SERVICE_MONITOR,
@@ -91,7 +91,7 @@ PRUNED = (
     EXTERNAL_SECRET,
     SERVICE_ACCOUNT,
 )
-"""The only kinds that are ever removed, in this order. Namespaces, PersistentVolumeClaims and Secrets are never."""
+"""The only kinds that mlapp removes, in this order. It never removes Namespaces, volume claims and Secrets."""
 
 OPERATORS = {
     ROUTE.kind: "the Gateway API",

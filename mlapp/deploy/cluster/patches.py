@@ -36,15 +36,15 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 
 def select_canary_patches(patches: list[Patch], names: Names, documents: list[dict[str, Any]]) -> list[Patch]:
     """The patches that match a canary's documents. A patch of the live object by name also changes the canary's."""
-    there = {(document["kind"], document["metadata"]["name"]) for document in documents}
-    kinds = {kind for kind, _ in there}
-    fitting = []
+    keys = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    kinds = {kind for kind, _ in keys}
+    matching = []
     for patch in patches:
-        if patch.name == names.base and (patch.kind, names.canary) in there:
-            fitting.append(msgspec.structs.replace(patch, name=names.canary))
-        if (patch.kind, patch.name) in there or (patch.name is None and patch.kind in kinds):
-            fitting.append(patch)
-    return fitting
+        if patch.name == names.base and (patch.kind, names.canary) in keys:
+            matching.append(msgspec.structs.replace(patch, name=names.canary))
+        if (patch.kind, patch.name) in keys or (patch.name is None and patch.kind in kinds):
+            matching.append(patch)
+    return matching
 
 
 def apply_patches(
@@ -57,27 +57,27 @@ def apply_patches(
     """
     documents, target = copy.deepcopy(documents), section.rpartition(".")[2]
     for index, patch in enumerate(patches):
-        place = f"{section}.patches[{index}]"
+        setting = f"{section}.patches[{index}]"
         if (patch.merge is None) == (patch.json is None):
-            raise ConfigError(f"{place} needs one of `merge` and `json`.", "Give it exactly one.")
-        chosen = [
+            raise ConfigError(f"{setting} needs one of `merge` and `json`.", "Give it exactly one.")
+        positions = [
             position
             for position, document in enumerate(documents)
             if document["kind"] == patch.kind and patch.name in (None, document["metadata"]["name"])
         ]
-        if not chosen:
+        if not positions:
             kinds = sorted({document["kind"] for document in documents})
-            wanted = patch.kind + (f"/{patch.name}" if patch.name else "")
+            title = patch.kind + (f"/{patch.name}" if patch.name else "")
             raise ConfigError(
-                f"{place} matches no object: there is no {wanted}.{suggest_nearest(patch.kind, kinds)}",
+                f"{setting} matches no object: there is no {title}.{suggest_nearest(patch.kind, kinds)}",
                 f"Objects: {', '.join(map(object_title, documents))}.",
             )
-        for position in chosen:
-            documents[position] = _apply_cluster_patch(patch, documents[position], place, target)
+        for position in positions:
+            documents[position] = _apply_cluster_patch(patch, documents[position], setting, target)
     return documents
 
 
-def _apply_cluster_patch(patch: Patch, document: dict[str, Any], place: str, target: str) -> dict[str, Any]:
+def _apply_cluster_patch(patch: Patch, document: dict[str, Any], setting: str, target: str) -> dict[str, Any]:
     identity = (document["apiVersion"], object_title(document), document.get("spec", {}).get("selector"))
     result: dict[str, Any]
     if patch.merge is not None:
@@ -89,12 +89,12 @@ def _apply_cluster_patch(patch: Patch, document: dict[str, Any], place: str, tar
             result = jsonpatch.apply_patch(document, patch.json or [])
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise ConfigError(
-                f"{place} cannot be applied to {object_title(document)}: {error}",
-                f"Look at what it changes: mlapp deploy --target {target} --dry-run, without the patch.",
+                f"{setting} cannot be applied to {object_title(document)}: {error}",
+                f"See the objects without the patch: mlapp deploy --target {target} --dry-run.",
             ) from None
     if identity != (result.get("apiVersion"), object_title(result), result.get("spec", {}).get("selector")):
         raise ConfigError(
-            f"{place} changes the kind, name or selector of {object_title(document)}.",
+            f"{setting} changes the kind, name or selector of {object_title(document)}.",
             "Leave these fields unchanged: mlapp finds its objects by them.",
         )
     return result
@@ -123,7 +123,7 @@ def _merge_patched_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
         return [_strip_patch_directives(item) for item in patch]
     result = list(base)
     for item in patch:
-        position = next((at for at, old in enumerate(result) if old.get(key) == item[key]), None)
+        position = next((index for index, old in enumerate(result) if old.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
             if position is not None:
                 del result[position]
@@ -135,7 +135,7 @@ def _merge_patched_list(name: str, base: Any, patch: list[Any]) -> list[Any]:
 
 
 def _strip_patch_directives(value: Any) -> Any:
-    """A patch's value without nulls and directives, for when there is nothing to merge with."""
+    """A patch's value without nulls and directives, for a field that the object does not have."""
     if isinstance(value, dict):
         return {
             key: _strip_patch_directives(item) for key, item in value.items() if item is not None and key != "$patch"

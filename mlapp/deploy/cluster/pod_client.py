@@ -39,7 +39,7 @@ def request_pod(cluster: Cluster, serve: Serve, request: PodRequest) -> tuple[in
     """Status and response of one request to a pod.
 
     Args:
-        serve: the server's settings: whether it uses TLS, and its API keys as far as they are known locally.
+        serve: the server's settings, for TLS and the API keys that are known locally.
 
     Raises:
         DeployError: neither a port-forward nor the proxy reaches the pod.
@@ -48,19 +48,21 @@ def request_pod(cluster: Cluster, serve: Serve, request: PodRequest) -> tuple[in
     try:
         with forward_port(cluster, request.pod, request.port, tls) as connection:
             body = request.body
-            sent = {**({} if body is None else {"Content-Type": body.media_type}), **request.headers}
+            headers = {**({} if body is None else {"Content-Type": body.media_type}), **request.headers}
             if serve.api_keys:
-                sent["X-API-Key"] = serve.api_keys[0]
-            connection.request(request.method, request.path, None if body is None else body.content, sent)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+                headers["X-API-Key"] = serve.api_keys[0]
+            connection.request(request.method, request.path, None if body is None else body.content, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
     except ApiError as error:
         if error.code == 401:
             raise
         try:
             return request_through_proxy(cluster, request, tls)
-        except ApiError as other:
-            raise error if other.code == 403 else other from None  # the printed Role allows only port-forwards
+        except ApiError as proxy_error:
+            raise (
+                error if proxy_error.code == 403 else proxy_error
+            ) from None  # the printed Role allows only port-forwards
 
 
 def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def predict_at_pod(cluster: Cluster, serve: Serve, pod: str, inputs: Any) -> dic
     Raises:
         DeployError: the pod does not answer, or answers with an error, which the message includes.
     """
-    status, answer = request_pod(cluster, serve, PodRequest(pod, "POST", "/predict", RequestBody.of(inputs)))
-    text = answer.decode(errors="replace")
+    status, content = request_pod(cluster, serve, PodRequest(pod, "POST", "/predict", RequestBody.of(inputs)))
+    text = content.decode(errors="replace")
     if status != 200:
         raise AnswerError(pod, status, text)
     try:
@@ -86,7 +88,7 @@ class AnswerError(DeployError):
     """A pod answers, but not with a prediction."""
 
     def __init__(self, pod: str, status: int, text: str) -> None:
-        todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows what the pod says."
+        todo = "Try the same inputs with `mlapp serve` here; `mlapp logs` shows the pod's output."
         if status == 401:
             todo = "Set MLAPP_SERVE__API_KEYS to one of the server's keys."
         super().__init__(f"pod {pod} answered {status} to a prediction: {_extract_pod_problem(text)}", todo)
@@ -108,7 +110,7 @@ def _extract_pod_problem(text: str) -> str:
 def forward_port(cluster: Cluster, pod: str, port: int, tls: bool = False) -> Iterator[HTTPConnection]:
     """An HTTP connection to a pod's port, through the API server and the kubelet.
 
-    With `tls`, the certificate is not verified: it is for the Service's name, and the kubelet identifies the pod.
+    With `tls`, the certificate is not verified: it names the Service, and the kubelet already identifies the pod.
     """
     from kubernetes.client.exceptions import ApiException
     from kubernetes.stream.ws_client import portforward_call
@@ -123,7 +125,7 @@ def forward_port(cluster: Cluster, pod: str, port: int, tls: bool = False) -> It
             client.configuration, "GET", url, query_params=[("ports", str(port))], headers=headers
         )
     except ApiException as error:
-        code = int(found.group(1)) if (found := _HANDSHAKE.search(str(error.reason))) else 0
+        code = int(match.group(1)) if (match := _HANDSHAKE.search(str(error.reason))) else 0
         cluster.calls.append(ApiCall("portforward", path, code))
         raise make_api_error(
             code, str(error.reason), "create", f"pods/portforward of {pod}", cluster.connection
@@ -134,7 +136,7 @@ def forward_port(cluster: Cluster, pod: str, port: int, tls: bool = False) -> It
     connection.sock.settimeout(60)
     try:
         if tls:
-            connection.sock = _unverified_tls_context().wrap_socket(connection.sock)
+            connection.sock = _make_unverified_tls_context().wrap_socket(connection.sock)
         yield connection
     except (HTTPException, OSError) as error:
         detail = forward.error(port) or str(error)
@@ -151,28 +153,28 @@ def request_through_proxy(cluster: Cluster, request: PodRequest, tls: bool) -> t
     """
     name = f"{request.pod}:{request.port}"
     url = f"{POD.api_path(cluster.namespace, f'https:{name}' if tls else name)}/proxy{request.path}"
-    what = f"pods/proxy of {request.pod}"
+    object_title = f"pods/proxy of {request.pod}"
     body = request.body
-    answer = cluster.transport.send_call(
+    response = cluster.transport.send_call(
         ApiRequest(
             request.method,
             url,
             "create",
-            what,
+            object_title,
             body=body.content if body else None,
             media_type=body.media_type if body else "",
             headers=request.headers,
             is_idempotent=False,
-            is_passed_on=True,
+            accepts_any_status=True,
         )
     )
-    data = bytes(answer.data)
-    if answer.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
-        raise make_api_error(answer.status, data, "create", what, cluster.connection)
-    return int(answer.status), data
+    data = bytes(response.data)
+    if response.status >= 400 and b'"kind":"Status"' in data.replace(b" ", b""):  # not from the pod
+        raise make_api_error(response.status, data, "create", object_title, cluster.connection)
+    return int(response.status), data
 
 
-def _unverified_tls_context() -> ssl.SSLContext:
+def _make_unverified_tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -9,22 +9,22 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 
-IMAGE_NEVER = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
-IMAGE_REASONS = IMAGE_NEVER | {"ImagePullBackOff", "ErrImagePull"}
+FINAL_IMAGE_REASONS = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+IMAGE_REASONS = FINAL_IMAGE_REASONS | {"ImagePullBackOff", "ErrImagePull"}
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
-"""Termination reasons of a container whose command could not run: it has no log, but the runtime's message."""
-PULLED_LATER = 60.0
+START_FAILURES = frozenset({"StartError", "ContainerCannotRun"})
+"""Termination reasons of a container that never ran its command. It has no log, only the runtime's message."""
+PULL_PATIENCE = 60.0
 """Seconds to wait for a registry that is busy or unreachable."""
-MADE_LATER = 30.0
+SECRET_PATIENCE = 30.0
 """Seconds to wait for a Secret that an operator creates."""
-CRASHES = 2
-"""Number of terminations after which a container counts as crashing: a single one can be transient."""
+MIN_CRASHES = 2
+"""Number of terminations after which a container counts as crashing. A single one can be transient."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not serve.
+    """The reason why a pod does not serve.
 
     Args:
         fatal: waiting longer than `patience` seconds will not help.
@@ -61,11 +61,11 @@ def describe_pod_state(pod: dict[str, Any]) -> str:
         return "Terminating"
     for status in _list_pod_container_statuses(pod):
         current = status.get("state") or {}
-        waiting, ended = current.get("waiting"), current.get("terminated")
+        waiting, terminated = current.get("waiting"), current.get("terminated")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return str(waiting["reason"])
-        if ended and ended.get("exitCode"):
-            return str(ended.get("reason") or f"exit {ended['exitCode']}")
+        if terminated and terminated.get("exitCode"):
+            return str(terminated.get("reason") or f"exit {terminated['exitCode']}")
     phase = str(pod.get("status", {}).get("phase") or "Pending")
     if phase == "Running" and not is_pod_ready(pod):
         return "Starting"
@@ -73,7 +73,7 @@ def describe_pod_state(pod: dict[str, Any]) -> str:
 
 
 def read_pod_start_time(pod: dict[str, Any]) -> datetime | None:
-    """When the kubelet accepted the pod."""
+    """The time at which the kubelet accepted the pod."""
     text = pod.get("status", {}).get("startTime")
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
 
@@ -99,8 +99,8 @@ def find_pod_trouble(pod: dict[str, Any], events: Iterable[dict[str, Any]] = ())
             name, f"pod {name} failed: {status.get('reason', '')} {status.get('message', '')}".rstrip(), True
         )
     for container in _list_pod_container_statuses(pod):
-        if found := _find_pod_container_trouble(name, container):
-            return found
+        if trouble := _find_pod_container_trouble(name, container):
+            return trouble
     if not is_pod_ready(pod) and (probe := _find_pod_probe_failure(events)):
         return Trouble(name, f"pod {name} is not ready: {probe}")
     return None
@@ -111,21 +111,21 @@ def _find_pod_container_trouble(pod: str, status: dict[str, Any]) -> Trouble | N
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason"), waiting.get("message") or ""
     if reason in IMAGE_REASONS:
-        patience = 0.0 if reason in IMAGE_NEVER or _is_final_pod_message(message) else PULLED_LATER
-        what = f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}"
-        return Trouble(pod, what, True, patience=patience)
+        patience = 0.0 if reason in FINAL_IMAGE_REASONS or _is_final_pod_message(message) else PULL_PATIENCE
+        text = f"pod {pod} cannot pull its image {status.get('image', '')}: {message or reason}"
+        return Trouble(pod, text, True, patience=patience)
     if reason in CONFIG_REASONS:
-        return Trouble(pod, f"pod {pod} cannot start: {message or reason}", True, patience=MADE_LATER)
-    ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
-    if ended and (status.get("restartCount", 0) >= CRASHES or reason == "CrashLoopBackOff"):
-        how = ended.get("reason") or "Error"
-        what = f"exit code {ended.get('exitCode')}"
-        if how in NEVER_RAN:
-            return Trouble(pod, f"pod {pod} cannot start ({how}): {ended.get('message') or what}", True)
-        if how == "OOMKilled":
-            what = "it needs more than its memory limit"
-        is_killed = how == "OOMKilled"
-        text = f"pod {pod} crashes ({how}): {what}"
+        return Trouble(pod, f"pod {pod} cannot start: {message or reason}", True, patience=SECRET_PATIENCE)
+    terminated = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+    if terminated and (status.get("restartCount", 0) >= MIN_CRASHES or reason == "CrashLoopBackOff"):
+        end_reason = terminated.get("reason") or "Error"
+        text = f"exit code {terminated.get('exitCode')}"
+        if end_reason in START_FAILURES:
+            return Trouble(pod, f"pod {pod} cannot start ({end_reason}): {terminated.get('message') or text}", True)
+        if end_reason == "OOMKilled":
+            text = "it needs more than its memory limit"
+        is_killed = end_reason == "OOMKilled"
+        text = f"pod {pod} crashes ({end_reason}): {text}"
         return Trouble(pod, text, True, not is_killed, container, out_of_memory=is_killed)
     return None
 

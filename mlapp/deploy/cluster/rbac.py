@@ -8,8 +8,8 @@ from typing import Any
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, NAMESPACE, Kind, find_object_kind
 
-LOOK = ["get", "list"]
-WRITE = ["create", "patch"]
+READ_VERBS = ["get", "list"]
+WRITE_VERBS = ["create", "patch"]
 
 
 def make_rbac(
@@ -27,48 +27,48 @@ def make_rbac(
         watched: the kinds, besides pods and events, to watch while a release starts.
         namespace: the app's namespace.
     """
-    used = {find_object_kind(document) for document in documents} | {CONFIG_MAP}
-    groups = {kind.group for kind in used if not kind.core}
-    looked_at = {kind for kind in prunable if kind.core or kind.group in groups}
+    applied_kinds = {find_object_kind(document) for document in documents} | {CONFIG_MAP}
+    groups = {kind.group for kind in applied_kinds if not kind.core}
+    listed_kinds = {kind for kind in prunable if kind.core or kind.group in groups}
     rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
 
     def allow_verbs(group: str, resource: str, verbs: Iterable[str]) -> None:
         rules.setdefault((group, tuple(verbs)), []).append(resource)
 
-    for kind in sorted(used | looked_at | set(watched), key=lambda kind: (kind.group, kind.plural)):
+    for kind in sorted(applied_kinds | listed_kinds | set(watched), key=lambda kind: (kind.group, kind.plural)):
         if not kind.namespaced:
             continue
-        verbs = [*LOOK, *(["watch"] if kind in watched else []), *(WRITE if kind in used else [])]
-        removed = kind in prunable or kind == CONFIG_MAP  # old records are removed
-        allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if removed else [])])
+        verbs = [*READ_VERBS, *(["watch"] if kind in watched else []), *(WRITE_VERBS if kind in applied_kinds else [])]
+        is_removed = kind in prunable or kind == CONFIG_MAP  # old records are removed
+        allow_verbs(kind.group, kind.plural, [*verbs, *(["delete"] if is_removed else [])])
     allow_verbs("coordination.k8s.io", "leases", ["get", "create", "update", "delete"])
     allow_verbs("", "pods", ["list", "watch"])
     allow_verbs("", "events", ["list", "watch"])
     allow_verbs("", "pods/log", ["get"])
     allow_verbs("", "pods/portforward", ["get", "create"])
     name = f"{names.base}-deployer"
-    place = {"namespace": namespace}
+    namespace_field = {"namespace": namespace}
     account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     role = [
         {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
         for (group, verbs), resources in rules.items()
     ]
-    made: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, **place}},
-        {**_make_rbac_reference("Role"), "metadata": {"name": name, **place}, "rules": role},
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, **namespace_field}},
+        {**_make_rbac_reference("Role"), "metadata": {"name": name, **namespace_field}, "rules": role},
         {
             **_make_rbac_reference("RoleBinding"),
-            "metadata": {"name": name, **place},
+            "metadata": {"name": name, **namespace_field},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [account],
         },
     ]
-    if NAMESPACE in used:
-        cluster_wide = f"{namespace}-{name}"  # each namespace of the app has its own
-        made += [
+    if NAMESPACE in applied_kinds:
+        cluster_role_name = f"{namespace}-{name}"  # each namespace of the app has its own
+        objects += [
             {
                 **_make_rbac_reference("ClusterRole"),
-                "metadata": {"name": cluster_wide},
+                "metadata": {"name": cluster_role_name},
                 "rules": [
                     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
                     {
@@ -81,12 +81,12 @@ def make_rbac(
             },
             {
                 **_make_rbac_reference("ClusterRoleBinding"),
-                "metadata": {"name": cluster_wide},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_wide},
+                "metadata": {"name": cluster_role_name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_role_name},
                 "subjects": [account],
             },
         ]
-    return made
+    return objects
 
 
 def _make_rbac_reference(kind: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Releases, recorded in the cluster: one ConfigMap each, with the shipment and all rendered objects.
 
-A rollback applies those objects again: image, model and configuration together. It is a ConfigMap rather than a Secret
-because it contains nothing secret, and so that deploying needs no permission to read Secrets.
+A rollback applies those objects again: image, model and configuration together. A ConfigMap is enough because the
+record has no secrets, and deploying then needs no permission to read Secrets.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mlapp.deploy.cluster.object_kinds import CONFIG_MAP
 from mlapp.deploy.target import DeployError, Release, Shipment, State
 from mlapp.deploy.yaml_dump import dump_yaml_documents
 
-LARGEST_EXAMPLE = 64 * 1024
-"""Maximum characters of a recorded example; a ConfigMap is limited to 1 MiB in total."""
+MAX_EXAMPLE_LENGTH = 64 * 1024
+"""Maximum characters of a recorded example. A ConfigMap is limited to 1 MiB in total."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Releases:
             DeployError: another target deployed an app of this name to the namespace.
         """
         selector = f"{labels.APP}={self.names.base},{labels.RECORD}=release"
-        found = [_decode_release(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
-        if foreign := next((record for record in found if record.release.target != self.target), None):
-            other = foreign.release.target
+        records = [_decode_release(item) for item in self._cluster.list_objects(CONFIG_MAP, selector)]
+        if foreign_record := next((record for record in records if record.release.target != self.target), None):
+            owner = foreign_record.release.target
             raise DeployError(
-                f"{self.names.app} is deployed in {self._cluster.place} by the target {other}, not {self.target}.",
-                f"Use --target {other}, or another namespace; `mlapp delete --target {other}` removes that one.",
+                f"{self.names.app} is deployed in {self._cluster.place} by the target {owner}, not {self.target}.",
+                f"Use --target {owner}, or another namespace; `mlapp delete --target {owner}` removes that one.",
             )
-        return sorted(found, key=lambda record: record.number)
+        return sorted(records, key=lambda record: record.number)
 
     def create_record(
         self,
@@ -93,9 +93,9 @@ class Releases:
     ) -> ReleaseRecord:
         """Record a release that is about to be applied, as `pending`."""
         number = existing[-1].number + 1 if existing else 1
-        if len(json.dumps(shipment.example)) > LARGEST_EXAMPLE:
+        if len(json.dumps(shipment.example)) > MAX_EXAMPLE_LENGTH:
             shipment = replace(shipment, example=None)
-        shipment = replace(shipment, manifest=None)  # if a target needs it, one of the objects contains it
+        shipment = replace(shipment, manifest=None)  # an object contains it if the target needs it
         now = datetime.now(timezone.utc).replace(microsecond=0)
         release = Release(number, shipment.app, self.target, shipment, now, "pending", by=by, note=note, url=url)
         record = ReleaseRecord(release, dump_yaml_documents(documents), percent, repeats)
@@ -114,15 +114,15 @@ class Releases:
         self, record: ReleaseRecord, state: State, note: str | None = None, *, url: str | None = None
     ) -> ReleaseRecord:
         """Change a release's state, and its note and URL if given."""
-        old = record.release
-        release = replace(old, state=state, note=note or old.note, url=url or old.url)
-        changed = replace(record, release=release)
+        old_release = record.release
+        release = replace(old_release, state=state, note=note or old_release.note, url=url or old_release.url)
+        new_record = replace(record, release=release)
         change = {
             "metadata": {"labels": {labels.STATE: state}},
-            "data": {"release.json": _encode_release(changed)},
+            "data": {"release.json": _encode_release(new_record)},
         }
         self._cluster.patch_object(CONFIG_MAP, self.names.release_name(record.number), change)
-        return changed
+        return new_record
 
     def trim_records(self, records: Sequence[ReleaseRecord], keep: int) -> None:
         """Remove the oldest records beyond `keep`, but never the live one.
@@ -130,8 +130,8 @@ class Releases:
         Failed releases are counted separately, so that they never displace a release to roll back to.
         """
         for states in (("superseded", "live"), ("failed", "aborted")):
-            known = [record for record in records if record.state in states]
-            for record in known[: max(0, len(known) - keep)]:
+            candidates = [record for record in records if record.state in states]
+            for record in candidates[: max(0, len(candidates) - keep)]:
                 if record.state != "live":
                     self._cluster.delete_object(self._make_release_document(record))
 
@@ -144,7 +144,7 @@ class Releases:
         ]
 
     def _make_release_document(self, record: ReleaseRecord) -> dict[str, Any]:
-        own = {
+        own_labels = {
             labels.NAME: self.names.base,
             labels.INSTANCE: self.names.base,
             labels.MANAGED_BY: "mlapp",
@@ -155,7 +155,7 @@ class Releases:
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": self.names.release_name(record.number), "labels": own},
+            "metadata": {"name": self.names.release_name(record.number), "labels": own_labels},
             "data": {"release.json": _encode_release(record), "objects.yaml": record.objects},
         }
 
@@ -166,7 +166,7 @@ def find_live_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
 
 
 def find_canary_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord | None:
-    """The release on trial."""
+    """The canary."""
     return next((record for record in reversed(records) if record.state == "canary"), None)
 
 
@@ -178,35 +178,35 @@ def find_interrupted_release(records: Sequence[ReleaseRecord]) -> ReleaseRecord 
 def choose_rollback_release(records: Sequence[ReleaseRecord], number: int | None) -> ReleaseRecord:
     """The release to roll back to: `number`, or by default the one that was live before the current one.
 
-    If a release was interrupted, this is the one that is still recorded as live.
+    After an interrupted deploy, the default is the release that is still recorded as live.
 
     Raises:
         DeployError: there is no such release.
     """
     if number is None:
-        now = find_live_release(records)
-        if now and find_interrupted_release(records):
-            return now
+        live = find_live_release(records)
+        if live and find_interrupted_release(records):
+            return live
         # Rolling back twice goes two releases back, not back and forth.
-        limit = (now.repeats or now.number) if now else (records[-1].number + 1 if records else 0)
-        before = [record for record in records if record.state == "superseded" and record.number < limit]
-        if before:
-            return before[-1]
+        limit = (live.repeats or live.number) if live else (records[-1].number + 1 if records else 0)
+        earlier = [record for record in records if record.state == "superseded" and record.number < limit]
+        if earlier:
+            return earlier[-1]
         raise DeployError(
             "There is no earlier release to go back to.", "Deploy a second release first; see `mlapp releases`."
         )
-    found = next((record for record in records if record.number == number), None)
-    if found is None:
+    record = next((record for record in records if record.number == number), None)
+    if record is None:
         raise DeployError(
             f"There is no release {number}.",
             f"Releases: {', '.join(str(record.number) for record in records) or 'none'}. See `mlapp releases`.",
         )
-    return found
+    return record
 
 
 def _encode_release(record: ReleaseRecord) -> str:
-    more = {"percent": record.percent, "repeats": record.repeats}
-    return json.dumps({**msgspec.to_builtins(record.release), **more}, indent=2, ensure_ascii=False)
+    extra = {"percent": record.percent, "repeats": record.repeats}
+    return json.dumps({**msgspec.to_builtins(record.release), **extra}, indent=2, ensure_ascii=False)
 
 
 def _decode_release(item: dict[str, Any]) -> ReleaseRecord:
@@ -214,8 +214,8 @@ def _decode_release(item: dict[str, Any]) -> ReleaseRecord:
     name = item["metadata"]["name"]
     try:
         raw = json.loads(data["release.json"])
-        more = {key: raw.pop(key, None) for key in ("percent", "repeats")}
-        return ReleaseRecord(msgspec.convert(raw, Release), data["objects.yaml"], **more)
+        extra = {key: raw.pop(key, None) for key in ("percent", "repeats")}
+        return ReleaseRecord(msgspec.convert(raw, Release), data["objects.yaml"], **extra)
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise DeployError(
             f"The record ConfigMap/{name} cannot be read: {error}",

@@ -1,4 +1,4 @@
-"""Parts of the server's container that every target in a cluster writes alike."""
+"""Parts of the server's container that are the same for every cluster target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mlapp.config import Serve
 from mlapp.deploy.cluster.settings import SecretVariable, ServerRollout
 
-SPARE = 5
+MARGIN = 5
 """Seconds between the server's drain deadline and the kubelet's."""
 
 
@@ -17,7 +17,7 @@ def make_server_probes(serve: Serve, startup: int, port: int | str) -> dict[str,
     """The startup, readiness and liveness probes.
 
     Args:
-        startup: seconds that the server may take to load its model.
+        startup: maximum seconds for loading the model.
         port: number or name of the server's port.
     """
     scheme = {"scheme": "HTTPS"} if serve.tls_cert else {}
@@ -40,7 +40,7 @@ def make_server_stop_hook(rollout: ServerRollout) -> dict[str, Any]:
 
 def compute_server_stop_seconds(rollout: ServerRollout, serve: Serve, grace: float) -> int:
     """`terminationGracePeriodSeconds`: the preStop hook, the server's grace period, and its drain."""
-    return rollout.leave + math.ceil(grace) + math.ceil(serve.drain) + SPARE
+    return rollout.leave + math.ceil(grace) + math.ceil(serve.drain) + MARGIN
 
 
 def make_server_security() -> dict[str, Any]:
@@ -54,7 +54,7 @@ def make_server_security() -> dict[str, Any]:
 
 
 def make_server_container_secrets(secrets: Mapping[str, SecretVariable]) -> list[dict[str, Any]]:
-    """Environment variables from Secrets that exist, by name."""
+    """Environment variables from existing Secrets, sorted by name."""
     return [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": source.secret, "key": source.key}}}
         for name, source in sorted(secrets.items())

@@ -1,4 +1,4 @@
-"""Environment variables of the server in a pod, for settings that differ from their defaults."""
+"""Environment variables of the server in a pod: the user's, and settings that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.errors import ConfigError
 from mlapp.secret_variables import refuse_secret_variables
 
-KEYS = "MLAPP_SERVE__API_KEYS"
+API_KEYS_VARIABLE = "MLAPP_SERVE__API_KEYS"
 
 
 def make_server_variables(
@@ -34,21 +34,21 @@ def make_server_variables(
         more: additional variables of the target.
 
     Raises:
-        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, which every reader of the cluster sees.
+        ConfigError: `serve.api_keys` or a secret in `env` is in plain text, visible to every reader of the cluster.
     """
     refuse_plain_server_secrets(serve, env, secrets, section)
-    own = {name: spell_server_variable(value) for name, value in env.items()}
+    user_variables = {name: format_server_variable(value) for name, value in env.items()}
     settings = msgspec.to_builtins(serve)
     default = msgspec.to_builtins(Serve())
-    told = {
-        f"MLAPP_SERVE__{name.upper()}": spell_server_variable(value)
+    variables = {
+        f"MLAPP_SERVE__{name.upper()}": format_server_variable(value)
         for name, value in settings.items()
         if value != default[name] and name not in ("api_keys", "host", "port")
     }
     if grace:
-        told["MLAPP_SERVE__GRACE"] = spell_server_variable(grace)
-    told.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
-    return dict(sorted({**told, **(more or {}), **own}.items()))
+        variables["MLAPP_SERVE__GRACE"] = format_server_variable(grace)
+    variables.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address of the pod
+    return dict(sorted({**variables, **(more or {}), **user_variables}.items()))
 
 
 def refuse_plain_server_secrets(serve: Serve, env: Mapping[str, Any], secrets: Collection[str], section: str) -> None:
@@ -57,23 +57,24 @@ def refuse_plain_server_secrets(serve: Serve, env: Mapping[str, Any], secrets: C
     Raises:
         ConfigError: `serve.api_keys` or a secret in `env` is in plain text, or a variable is in `env` and `secrets`.
     """
-    if serve.api_keys and KEYS not in secrets:
+    if serve.api_keys and API_KEYS_VARIABLE not in secrets:
         raise ConfigError(
             "serve.api_keys would be stored in the cluster in plain text.",
-            f"Put the keys into a Secret, and name it: {section}.secrets: {{{KEYS}: {{secret: NAME, key: KEY}}}}",
+            f"Put the keys into a Secret, and name it: {section}.secrets: "
+            f"{{{API_KEYS_VARIABLE}: {{secret: NAME, key: KEY}}}}",
         )
     both = sorted(set(env) & set(secrets))
     if both:
         raise ConfigError(f"{section}: {both[0]} is in both `env` and `secrets`.", "Leave it in one of them.")
     refuse_secret_variables(
         f"{section}.env",
-        {name: spell_server_variable(value) for name, value in env.items()},
+        {name: format_server_variable(value) for name, value in env.items()},
         "in the cluster",
         f"Put it into a Secret, and name that: {section}.secrets: {{{{name}}: {{secret: NAME, key: KEY}}}}.",
     )
 
 
-def spell_server_variable(value: Any) -> str:
+def format_server_variable(value: Any) -> str:
     """A setting as the value of an environment variable: true, 1.5, a,b."""
     if isinstance(value, bool):
         return "true" if value else "false"

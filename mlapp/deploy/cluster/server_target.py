@@ -1,4 +1,4 @@
-"""The bases of targets in a cluster whose pods run mlapp's server: any, and those of a platform with revisions."""
+"""Base classes of cluster targets whose pods run mlapp's server, and of those on a platform with revisions."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class RevisionTarget(ServerTarget[V]):
     service_kind: ClassVar[Kind]
     """The kind of the object."""
 
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+    def find_assigned_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the platform assigned: `status.url`."""
-        found = self.cluster.get_object(self.service_kind, self.names.base) or {}
-        url = found.get("status", {}).get("url")
+        service = self.cluster.get_object(self.service_kind, self.names.base) or {}
+        url = service.get("status", {}).get("url")
         return str(url) if url else None
 
     def select_release_pods(self, record: ReleaseRecord) -> str:

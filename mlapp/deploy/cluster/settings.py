@@ -1,4 +1,4 @@
-"""Settings of every cluster target: its location, how a release starts, when a canary is aborted, and patches."""
+"""Settings of every cluster target: location, rollout, limits of a canary, and patches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Namespace(Section, frozen=True):
 
 
 class SecretVariable(Section, frozen=True):
-    """One entry of `secrets`: an environment variable from a Secret that exists."""
+    """One entry of `secrets`: an environment variable from an existing Secret."""
 
     secret: Annotated[str, Meta(description="The Secret's name.")]
     key: Annotated[str, Meta(description="Key in the Secret.")]
@@ -41,7 +41,7 @@ class PodResources(Section, frozen=True):
     cpu: Annotated[Quantity, Meta(description="CPU request. OMP_NUM_THREADS follows it, rounded up.")] = "500m"
     cpu_limit: Annotated[Quantity | None, Meta(description="CPU limit; null for none.")] = "1"
     memory: Annotated[Quantity, Meta(description="Memory request.")] = "512Mi"
-    memory_limit: Annotated[Quantity | None, Meta(description="Memory limit; the request when absent.")] = None
+    memory_limit: Annotated[Quantity | None, Meta(description="Memory limit. Defaults to the request.")] = None
     tmp: Annotated[Quantity, Meta(description="Size of /tmp, the only writable folder.")] = "256Mi"
     requests: Annotated[
         dict[str, Quantity], Meta(description="Requests in Kubernetes form; they override the others.")
@@ -52,7 +52,7 @@ class PodResources(Section, frozen=True):
 
 
 class Rollout(Section, frozen=True):
-    """`rollout:` when a release is complete, and how many are kept."""
+    """`rollout:` the condition for a complete release, and the number of kept releases."""
 
     timeout: Annotated[int, Meta(ge=5, description="Seconds until an incomplete rollout fails.")] = 300
     history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
@@ -90,7 +90,7 @@ class Patch(Section, frozen=True):
     """One entry of `patches`: changes a field that has no setting. Either `merge` or `json`."""
 
     kind: Annotated[str, Meta(description="Kind of the objects to change, such as Deployment.")]
-    name: Annotated[str | None, Meta(description="Name of the object; all objects of the kind when absent.")] = None
+    name: Annotated[str | None, Meta(description="Name of the object. Defaults to all objects of the kind.")] = None
     merge: Annotated[
         dict[str, Any] | None, Meta(description="A strategic merge patch. Lists of named items merge by name.")
     ] = None
@@ -102,12 +102,12 @@ class ClusterSection(Section, frozen=True):
 
     kubeconfig: Annotated[
         str | None,
-        Meta(description="kubeconfig file; KUBECONFIG, ~/.kube/config or the pod's own account when absent."),
+        Meta(description="kubeconfig file. Defaults to KUBECONFIG, ~/.kube/config or the pod's service account."),
     ] = None
-    context: Annotated[str | None, Meta(description="Context of the kubeconfig; its current one when absent.")] = None
+    context: Annotated[str | None, Meta(description="Context of the kubeconfig. Defaults to its current one.")] = None
     namespace: Annotated[
         Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
-        Meta(description="Namespace, or a mapping of name, create and pod_security; the context's when absent."),
+        Meta(description="Namespace, or a mapping of name, create and pod_security. Defaults to the context's."),
     ] = None
     labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}
     annotations: Annotated[dict[str, str], Meta(description="Annotations of every object.")] = {}
@@ -131,7 +131,7 @@ class ServerSection(ClusterSection, frozen=True):
 
 
 class ServingPodSection(ServerSection, frozen=True):
-    """The settings of targets on platforms that create pods from our image, such as KServe and Knative."""
+    """The settings of targets on platforms that create pods from the app's image, such as KServe and Knative."""
 
     concurrency: Annotated[
         Annotated[int, Meta(ge=0)] | None,
@@ -141,14 +141,14 @@ class ServingPodSection(ServerSection, frozen=True):
     resources: PodResources = msgspec.field(default_factory=PodResources)
 
 
-def refuse_reversed_replica_range(section: str, least: int, most: int | None) -> None:
+def refuse_reversed_replica_range(section: str, minimum: int, maximum: int | None) -> None:
     """Check `min_replicas` against `max_replicas`, which may be absent.
 
     Raises:
         ConfigError: the minimum is more than the maximum.
     """
-    if most is not None and most < least:
+    if maximum is not None and maximum < minimum:
         raise ConfigError(
-            f"{section}: min_replicas {least} is more than max_replicas {most}.",
+            f"{section}: min_replicas {minimum} is more than max_replicas {maximum}.",
             "Raise max_replicas, or lower min_replicas.",
         )

@@ -16,7 +16,7 @@ Documents = Sequence[dict[str, Any]]
 
 
 def start_canary(
-    job: DeploySession[Any],
+    session: DeploySession[Any],
     shipment: Shipment,
     percent: int,
     documents: Documents,
@@ -34,41 +34,43 @@ def start_canary(
         UnreachableError: the server became unreachable; the canary stays as it is.
         DeployError: the canary was refused or did not become ready, and has been removed.
     """
-    plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
-    goal = job.target.render(shipment)
-    record = canary_trial.record_canary_trial(job, shipment, goal, records, percent, before.release.url)
-    job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_canary_start(job, record, before, lambda: _restore_live_in_single_step(job, before)):
-        execute_plan(job.cluster, plan, job.lock, job.progress)
-        job.wait_for_rollout(documents, record)
-    return job.releases.mark_state(record, "canary")
+    plan = session.plan_changes(documents, before, prune=False, take_over=take_over)
+    goal = session.target.render(shipment)
+    record = canary_trial.record_canary_trial(session, shipment, goal, records, percent, before.release.url)
+    session.progress(f"release {record.number} as a canary: {plan.summary}")
+    with canary_trial.undo_failed_canary_start(
+        session, record, before, lambda: _restore_live_in_single_step(session, before)
+    ):
+        execute_plan(session.cluster, plan, session.lock, session.progress)
+        session.wait_for_rollout(documents, record)
+    return session.releases.mark_state(record, "canary")
 
 
-def promote_canary(job: DeploySession[Any]) -> ReleaseRecord:
+def promote_canary(session: DeploySession[Any]) -> ReleaseRecord:
     """Route all traffic to the canary.
 
     Raises:
         DeployError: there is no canary, or it was refused; the previous release stays live.
     """
-    record, before, records = canary_trial.require_canary_trial(job)
-    plan = job.plan_changes(record.documents, before)
-    with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: None):
-        execute_plan(job.cluster, plan, job.lock, job.progress)
-        job.wait_for_rollout(record.documents, record)
-    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
-    return job.settle_release(record, before, records)
+    record, before, records = canary_trial.require_canary_trial(session)
+    plan = session.plan_changes(record.documents, before)
+    with canary_trial.undo_failed_canary_promotion(session, record, before, lambda: None):
+        execute_plan(session.cluster, plan, session.lock, session.progress)
+        session.wait_for_rollout(record.documents, record)
+    prune_planned_objects(session.cluster, plan, session.lock, session.progress)
+    return session.settle_release(record, before, records)
 
 
-def abort_canary(job: DeploySession[Any]) -> ReleaseRecord:
+def abort_canary(session: DeploySession[Any]) -> ReleaseRecord:
     """Route all traffic back to the live release and remove the canary."""
-    record, before, _ = canary_trial.require_canary_trial(job)
+    record, before, _ = canary_trial.require_canary_trial(session)
     if before is not None:
-        _restore_live_in_single_step(job, before)
-    return job.releases.mark_state(record, "aborted")
+        _restore_live_in_single_step(session, before)
+    return session.releases.mark_state(record, "aborted")
 
 
-def _restore_live_in_single_step(job: DeploySession[Any], before: ReleaseRecord) -> None:
-    plan = job.plan_changes(before.documents, before, take_over=True)
-    execute_plan(job.cluster, plan, job.lock, job.progress)
-    job.wait_for_rollout(before.documents, before, restored=True)
-    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
+def _restore_live_in_single_step(session: DeploySession[Any], before: ReleaseRecord) -> None:
+    plan = session.plan_changes(before.documents, before, take_over=True)
+    execute_plan(session.cluster, plan, session.lock, session.progress)
+    session.wait_for_rollout(before.documents, before, restored=True)
+    prune_planned_objects(session.cluster, plan, session.lock, session.progress)

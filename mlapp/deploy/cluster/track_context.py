@@ -43,18 +43,18 @@ class TrackContext(Generic[S]):
 
     @property
     def grace(self) -> float:
-        """Seconds after SIGTERM during which the server still answers and closes connections.
+        """Seconds after SIGTERM during which the server still answers, and closes idle connections.
 
         The server's default is 0, which suits a laptop. In a cluster, clients keep connections open through a load
-        balancer, and cutting one while a request is on its way loses the request.
+        balancer, and closing one during a request loses the request.
         """
         return self.serve.grace or float(self.settings.rollout.leave)
 
     @property
     def labels(self) -> dict[str, str]:
         """Labels of this track's objects."""
-        own = {**self.settings.labels, **self.shipment.labels}
-        return labels.make_object_labels(self.names, self.instance, self.owner, own)
+        user_labels = {**self.settings.labels, **self.shipment.labels}
+        return labels.make_object_labels(self.names, self.instance, self.owner, user_labels)
 
     def make_document(self, kind: Kind, name: str, **content: Any) -> dict[str, Any]:
         """A document with its metadata."""

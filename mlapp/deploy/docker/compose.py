@@ -1,4 +1,4 @@
-"""The app as a compose file: runs one release as this target would, with `docker compose up`."""
+"""The app as a compose file: `docker compose up` runs one release as the docker target would."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def make_compose_file(name: str, shipment: Shipment, settings: DockerSettings, s
         service["cpus"] = settings.cpu
     if settings.memory is not None:
         service["mem_limit"] = settings.memory
-    if found := _list_compose_variables(settings):
+    if variables := _list_compose_variables(settings):
         # Compose expands variables: references must be expanded, and literal `$` must not be.
         service["environment"] = {
-            name: value if REFERENCE.fullmatch(value) else value.replace("$", "$$") for name, value in found.items()
+            name: value if REFERENCE.fullmatch(value) else value.replace("$", "$$") for name, value in variables.items()
         }
     return {"name": name, "services": {name: service}}
 
@@ -49,7 +49,7 @@ def make_compose_environment(settings: DockerSettings) -> dict[str, str]:
     Raises:
         ConfigError: a value is a secret in plain text, or refers to a variable that is not set.
     """
-    found = {}
+    variables = {}
     for name, value in _list_compose_variables(settings).items():
         reference = REFERENCE.fullmatch(value)
         if reference is not None and reference[1] not in os.environ:
@@ -57,8 +57,8 @@ def make_compose_environment(settings: DockerSettings) -> dict[str, str]:
                 f"targets.docker.env.{name} needs the environment variable {reference[1]}, which is not set.",
                 f"Set it before the command: export {reference[1]}=…",
             )
-        found[name] = value if reference is None else os.environ[reference[1]]
-    return found
+        variables[name] = value if reference is None else os.environ[reference[1]]
+    return variables
 
 
 def _list_compose_variables(settings: DockerSettings) -> dict[str, str]:

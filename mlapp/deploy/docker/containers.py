@@ -1,4 +1,4 @@
-"""Finds, creates and identifies the containers of an app on an engine, and checks whether they are ready."""
+"""Finds, creates and starts the containers of an app on an engine, and checks whether they are ready."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 APP = "mlapp.app"
 ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
-FAILED = "-failed"
-AMBIGUOUS = 20
-"""Attempts to start a container while the engine has two networks of the app's name."""
-PROGRAM = Path(tcp_proxy.__file__)
+FAILED_SUFFIX = "-failed"
+MAX_START_ATTEMPTS = 20
+"""Maximum attempts to start a container while the engine has two networks of the app's name."""
+PROXY_PROGRAM = Path(tcp_proxy.__file__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Server:
 
     @property
     def is_failed(self) -> bool:
-        return self.name.endswith(FAILED)
+        return self.name.endswith(FAILED_SUFFIX)
 
     @property
     def is_running(self) -> bool:
@@ -68,27 +68,30 @@ class Containers:
 
     def list_servers(self) -> list[Server]:
         """The servers of all kept releases, oldest first."""
-        found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=server"]})
-        servers = [Server(each, msgspec.json.decode(each.labels[RELEASE], type=ReleaseRecord)) for each in found]
+        containers = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=server"]})
+        servers = [
+            Server(container, msgspec.json.decode(container.labels[RELEASE], type=ReleaseRecord))
+            for container in containers
+        ]
         return sorted(servers, key=lambda server: server.record.number)
 
     def find_proxy(self) -> Container | None:
-        """The front's container, or None."""
-        found = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
-        return found[0] if found else None
+        """The proxy's container, or None."""
+        containers = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
+        return containers[0] if containers else None
 
     def find_live_server(self) -> Server | None:
-        """The server that the front sends connections to."""
-        holder = self.find_proxy()
-        if holder is None:
+        """The server to which the proxy sends connections."""
+        proxy = self.find_proxy()
+        if proxy is None:
             return None
-        stream, _ = holder.get_archive(f"{tcp_proxy.STATE}/{tcp_proxy.BACKEND}")
+        stream, _ = proxy.get_archive(f"{tcp_proxy.STATE}/{tcp_proxy.BACKEND}")
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
             file = archive.extractfile(tcp_proxy.BACKEND)
             name = file.read().decode().partition(":")[0] if file else ""
         return next((server for server in self.list_servers() if server.name == name), None)
 
-    def make_server(self, record: ReleaseRecord) -> Server:
+    def create_server_container(self, record: ReleaseRecord) -> Server:
         """Create the container of a release without starting it."""
         settings = self.settings
         limits: dict[str, Any] = {}
@@ -104,7 +107,7 @@ class Containers:
             network=self._ensure_container_network(),
             tmpfs={"/tmp": f"size={settings.tmp},mode=1777"},  # noqa: S108
             stop_signal="SIGTERM",
-            **self._container_hardening_options(),
+            **self._make_container_hardening_options(),
             **limits,
         )
         return Server(container, record)
@@ -113,24 +116,24 @@ class Containers:
         """Start a container. Two simultaneous deploys may briefly create two networks of the app."""
         import docker.errors
 
-        for left in reversed(range(AMBIGUOUS)):
+        for remaining_attempts in reversed(range(MAX_START_ATTEMPTS)):
             try:
                 container.start()
                 return
             except docker.errors.APIError as error:
-                if not left or "is ambiguous" not in str(error):
+                if not remaining_attempts or "is ambiguous" not in str(error):
                     raise
                 time.sleep(0.1)
 
-    def start_proxy(self, image: str, to: Server) -> Container:
-        """Create and start the front, which sends connections to a server.
+    def start_proxy(self, image: str, server: Server) -> Container:
+        """Create and start the proxy, which publishes the port and sends connections to a server.
 
-        Its program is copied from this installation, because the image's mlapp can be older. It needs only Python.
+        Its program is copied from this installation, because the image can have an older mlapp. It needs only Python.
         """
-        made = self.client.containers.create(
+        proxy = self.client.containers.create(
             image,
             name=self.name,
-            entrypoint=["python", "-I", f"{tcp_proxy.STATE}/{PROGRAM.name}", str(self.port)],
+            entrypoint=["python", "-I", f"{tcp_proxy.STATE}/{PROXY_PROGRAM.name}", str(self.port)],
             command=[],
             labels=self._make_container_labels("front"),
             network=self._ensure_container_network(),
@@ -138,40 +141,40 @@ class Containers:
             volumes={f"{self.name}-state": {"bind": tcp_proxy.STATE, "mode": "rw"}},
             healthcheck={"test": ["NONE"]},
             mem_limit="128m",
-            **self._container_hardening_options(),
+            **self._make_container_hardening_options(),
         )
         try:
-            self._copy_into_container(made, PROGRAM.name, PROGRAM.read_bytes())
-            self.point_proxy(made, to)
-            self.start_container(made)
-        except BaseException:  # also Ctrl-C: no half-made proxy may keep the port
-            made.remove(force=True)
+            self._copy_into_container(proxy, PROXY_PROGRAM.name, PROXY_PROGRAM.read_bytes())
+            self.point_proxy(proxy, server)
+            self.start_container(proxy)
+        except BaseException:  # also on Ctrl-C: an unfinished proxy must not keep the port
+            proxy.remove(force=True)
             raise
-        return made
+        return proxy
 
-    def point_proxy(self, holder: Container, to: Server) -> None:
-        """Make the front send new connections to a server."""
-        self._copy_into_container(holder, tcp_proxy.BACKEND, f"{to.name}:{self.port}".encode())
-        holder.reload()
-        if holder.status == "running":
-            # The signal comes from inside the container. After one from the engine, the engine takes the container
-            # for stopped by hand, and `restart: unless-stopped` does not start it again with the machine.
-            code, output = holder.exec_run(["python", "-ISc", "import os, signal; os.kill(1, signal.SIGHUP)"])
+    def point_proxy(self, proxy: Container, server: Server) -> None:
+        """Make the proxy send new connections to a server."""
+        self._copy_into_container(proxy, tcp_proxy.BACKEND, f"{server.name}:{self.port}".encode())
+        proxy.reload()
+        if proxy.status == "running":
+            # The signal comes from inside the container. After a signal through the engine, the engine would consider
+            # the container stopped by hand, and `restart: unless-stopped` would not start it after a reboot.
+            code, output = proxy.exec_run(["python", "-ISc", "import os, signal; os.kill(1, signal.SIGHUP)"])
             if code:
                 assert isinstance(output, bytes)
                 reason = output.decode(errors="replace").strip()
                 raise DeployError(
-                    f"The proxy {holder.name} cannot be switched to {to.name}: {reason}",
+                    f"The proxy {proxy.name} cannot be switched to {server.name}: {reason}",
                     "Deploy again. The previous release keeps serving.",
                 )
 
-    def is_port_published(self, holder: Container) -> bool:
-        """Whether the front publishes the port in the settings."""
-        bindings = (holder.attrs["HostConfig"].get("PortBindings") or {}).get(f"{self.port}/tcp") or []
+    def is_port_published(self, proxy: Container) -> bool:
+        """Whether the proxy publishes the port in the settings."""
+        bindings = (proxy.attrs["HostConfig"].get("PortBindings") or {}).get(f"{self.port}/tcp") or []
         return bindings == [{"HostIp": self.settings.host, "HostPort": str(self.settings.port)}]
 
     def remove_network_and_volume(self) -> list[str]:
-        """Remove the network and the front's volume; returns the names of those that existed."""
+        """Remove the network and the proxy's volume; returns the names of those that existed."""
         import docker.errors
 
         removed = []
@@ -183,13 +186,13 @@ class Containers:
             removed.append(f"{self.name}-state")
         return removed
 
-    def _copy_into_container(self, holder: Container, name: str, content: bytes) -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
+    def _copy_into_container(self, container: Container, name: str, content: bytes) -> None:
+        archive_bytes = io.BytesIO()
+        with tarfile.open(fileobj=archive_bytes, mode="w") as archive:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
-        holder.put_archive(tcp_proxy.STATE, packed.getvalue())
+        container.put_archive(tcp_proxy.STATE, archive_bytes.getvalue())
 
     @property
     def _network_name(self) -> str:
@@ -210,13 +213,13 @@ class Containers:
 
     def _list_container_networks(self) -> list[Network]:
         """The app's networks, oldest first."""
-        found = self.client.networks.list(names=[f"^{self._network_name}$"])
-        return sorted(found, key=lambda network: (network.attrs["Created"], str(network.id)))
+        networks = self.client.networks.list(names=[f"^{self._network_name}$"])
+        return sorted(networks, key=lambda network: (network.attrs["Created"], str(network.id)))
 
     def _make_container_labels(self, role: str) -> dict[str, str]:
         return {APP: self.app, ROLE: role}
 
-    def _container_hardening_options(self) -> dict[str, Any]:
+    def _make_container_hardening_options(self) -> dict[str, Any]:
         return {
             "read_only": True,
             "cap_drop": ["ALL"],
@@ -239,14 +242,14 @@ def make_docker_container_release(server: Server, app: str, live: Server | None,
 
 
 def is_server_healthy(server: Server) -> bool:
-    """Run the health check in the container; without one, a server is ready as soon as its container runs."""
+    """Run the health check in the container. Without one, a server is ready as soon as its container runs."""
     import docker.errors
 
     command = _find_health_command(server)
     try:
         return command is None or bool(server.container.exec_run(command).exit_code == 0)
     except docker.errors.APIError as error:
-        if error.status_code == 409:  # it ended in the meantime
+        if error.status_code == 409:  # the container ended in the meantime
             return False
         raise
 

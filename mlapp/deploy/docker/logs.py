@@ -1,4 +1,4 @@
-"""Output of an app's servers."""
+"""Reads the output of an app's servers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlapp.deploy.target import LogLine
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-SHOWN = 15
-"""Number of log lines in an error message."""
-LOOK = 2.0
+MAX_ERROR_LINES = 15
+"""Maximum number of log lines in an error message."""
+REFRESH_INTERVAL = 2.0
 """Interval in seconds for finding new releases while logs are followed."""
 
 
@@ -37,28 +37,28 @@ def read_log_lines(containers: Containers, *, follow: bool, tail: int | None, si
     else:
         live = containers.find_live_server()
         running = [server for server in containers.list_servers() if server.is_running]
-        for server in running or ([live] if live else []):  # what stopped says why
+        for server in running or ([live] if live else []):  # a stopped server's output has the reason
             yield from _read_server_log_lines(server, follow=False, **options)
 
 
 def read_last_log_lines(container: Container) -> str:
     """The last lines, joined into one."""
-    said = container.logs(tail=SHOWN).decode(errors="replace").splitlines()
-    return " | ".join(line.strip() for line in said if line.strip()) or "nothing"
+    lines = container.logs(tail=MAX_ERROR_LINES).decode(errors="replace").splitlines()
+    return " | ".join(line.strip() for line in lines if line.strip()) or "nothing"
 
 
 def _follow_docker_logs(containers: Containers, options: dict[str, Any]) -> Iterator[LogLine]:
     queue: Queue[LogLine] = Queue()
-    seen: set[str] = set()
+    known_servers: set[str] = set()
     while True:
         for server in containers.list_servers():
-            if server.is_running and server.name not in seen:
-                seen.add(server.name)
+            if server.is_running and server.name not in known_servers:
+                known_servers.add(server.name)
                 Thread(target=_queue_docker_log_lines, args=(server, queue, options), daemon=True).start()
-        ends = time.monotonic() + LOOK
-        while (left := ends - time.monotonic()) > 0:
+        refresh_time = time.monotonic() + REFRESH_INTERVAL
+        while (remaining := refresh_time - time.monotonic()) > 0:
             with suppress(Empty):
-                yield queue.get(timeout=left)
+                yield queue.get(timeout=remaining)
 
 
 def _queue_docker_log_lines(server: Server, queue: Queue[LogLine], options: dict[str, Any]) -> None:

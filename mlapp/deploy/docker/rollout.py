@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 from mlapp.deploy.docker import compose, logs
-from mlapp.deploy.docker.containers import FAILED, Containers, Server, is_server_healthy
+from mlapp.deploy.docker.containers import FAILED_SUFFIX, Containers, Server, is_server_healthy
 from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.target import DeployError
 from mlapp.reporting import Reporter
@@ -17,9 +17,9 @@ from mlapp.reporting import Reporter
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-POLL = 0.2
-ANSWER = 15.0
-"""Seconds within which the front must answer at the published port."""
+POLL_INTERVAL = 0.2
+ANSWER_TIMEOUT = 15.0
+"""Seconds within which the proxy must answer at the published port."""
 
 
 def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) -> Server:
@@ -31,29 +31,29 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
     """
     import docker.errors
 
-    before = containers.find_live_server()
-    _require_no_other_deploy(containers, before)
+    live = containers.find_live_server()
+    _require_no_other_deploy(containers, live)
     _require_docker_rollout_image(containers, record.image, progress)
     try:
-        server = containers.make_server(record)
+        server = containers.create_server_container(record)
     except docker.errors.APIError as error:
         if error.status_code == 409:
-            raise _concurrent_deploy_error(containers, f"{containers.name}-{record.number}") from error
+            raise _explain_concurrent_docker_deploy(containers, f"{containers.name}-{record.number}") from error
         raise _explain_docker_rollout_refusal(error, containers, record.image) from error
     try:
         progress(f"start {server.name}")
         containers.start_container(server.container)
-        _wait_until_ready(containers, server)
+        _wait_for_server_ready(containers, server)
         _switch_proxy_to(containers, server, progress)
-    except BaseException as error:  # also Ctrl-C: the old server must get the traffic back
-        _switch_proxy_back(containers, before)
+    except BaseException as error:  # also on Ctrl-C: the old server must get the traffic back
+        _switch_proxy_back(containers, live)
         _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
             raise _explain_docker_rollout_refusal(error, containers, server.name) from error
         raise
-    if before is not None and before.is_running:
-        progress(f"stop {before.name}")
-        _retire_server(before, compose.compute_stop_timeout(containers.serve))
+    if live is not None and live.is_running:
+        progress(f"stop {live.name}")
+        _retire_server(live, compose.compute_stop_timeout(containers.serve))
     _prune_servers(containers, server)
     return server
 
@@ -63,16 +63,16 @@ def _require_no_other_deploy(containers: Containers, live: Server | None) -> Non
 
     A killed deploy also leaves such a server, so it is ignored once it is older than a deploy can take.
     """
-    longest = timedelta(seconds=containers.settings.ready_timeout + ANSWER)
-    since = datetime.now(timezone.utc) - longest
+    max_duration = timedelta(seconds=containers.settings.ready_timeout + ANSWER_TIMEOUT)
+    earliest = datetime.now(timezone.utc) - max_duration
     for server in containers.list_servers():
         is_newer = live is None or server.record.number > live.record.number
-        is_begun = not server.is_failed and server.container.status != "exited"
-        if is_newer and is_begun and server.record.created > since:
-            raise _concurrent_deploy_error(containers, server.name)
+        is_starting = not server.is_failed and server.container.status != "exited"
+        if is_newer and is_starting and server.record.created > earliest:
+            raise _explain_concurrent_docker_deploy(containers, server.name)
 
 
-def _concurrent_deploy_error(containers: Containers, name: str) -> DeployError:
+def _explain_concurrent_docker_deploy(containers: Containers, name: str) -> DeployError:
     return DeployError(
         f"Another deploy of {containers.app} is in progress: it created the container {name}.",
         f"Wait until it ends. If it was killed: docker rm --force {name}.",
@@ -97,70 +97,70 @@ def _require_docker_rollout_image(containers: Containers, image: str, progress: 
             ) from error
 
 
-def _wait_until_ready(containers: Containers, server: Server) -> None:
+def _wait_for_server_ready(containers: Containers, server: Server) -> None:
     timeout = containers.settings.ready_timeout
-    ends = time.monotonic() + timeout
+    end = time.monotonic() + timeout
     while True:
         server.container.reload()
         state = server.container.attrs["State"]
         if state["Status"] == "exited" or server.container.attrs["RestartCount"]:
-            killed = " because it ran out of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
+            reason = " because it ran out of memory: raise targets.docker.memory" if state.get("OOMKilled") else ""
             raise DeployError(
-                f"{server.name} exited with code {state['ExitCode']}{killed}; its output: "
+                f"{server.name} exited with code {state['ExitCode']}{reason}; its output: "
                 f"{logs.read_last_log_lines(server.container)}",
                 "Fix the error in its output. The previous release, if any, keeps serving.",
             )
         if state["Status"] == "running" and is_server_healthy(server):
             return
-        if time.monotonic() > ends:
+        if time.monotonic() > end:
             raise DeployError(
                 f"{server.name} was not ready in {timeout:g} s; its output: "
                 f"{logs.read_last_log_lines(server.container)}",
                 "Raise targets.docker.ready_timeout if it needs longer; the previous release, if any, keeps serving.",
             )
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
 
 
 def _switch_proxy_to(containers: Containers, server: Server, progress: Reporter) -> None:
-    front = containers.find_proxy()
-    if front is not None and containers.is_port_published(front):
-        containers.point_proxy(front, server)
-        if front.status != "running":
-            front.start()
+    proxy = containers.find_proxy()
+    if proxy is not None and containers.is_port_published(proxy):
+        containers.point_proxy(proxy, server)
+        if proxy.status != "running":
+            proxy.start()
     else:
         progress(f"publish {containers.settings.host}:{containers.settings.port}")
-        _publish_proxy_port(containers, front, server)
+        _publish_proxy_port(containers, proxy, server)
     _wait_for_proxy_answer(containers, server)
 
 
-def _publish_proxy_port(containers: Containers, before: Container | None, server: Server) -> None:
-    """Create a front, replacing one with a different port. If the new port is taken, the old front is restored."""
-    if before is not None:
-        before.stop(timeout=0)
-        before.rename(f"{containers.name}-before")
+def _publish_proxy_port(containers: Containers, old_proxy: Container | None, server: Server) -> None:
+    """Create a proxy, replacing one with a different port. If the new port is taken, the old proxy is restored."""
+    if old_proxy is not None:
+        old_proxy.stop(timeout=0)
+        old_proxy.rename(f"{containers.name}-before")
     try:
         containers.start_proxy(server.record.image, server)
-    except BaseException:  # also Ctrl-C: the old proxy must get its name back
-        if before is not None:
-            before.rename(containers.name)
+    except BaseException:  # also on Ctrl-C: the old proxy must get its name back
+        if old_proxy is not None:
+            old_proxy.rename(containers.name)
         raise
-    if before is not None:
-        before.remove(force=True)
+    if old_proxy is not None:
+        old_proxy.remove(force=True)
 
 
-def _switch_proxy_back(containers: Containers, before: Server | None) -> None:
-    """Make the front send connections to the previous release again; without one, remove the front."""
-    front = containers.find_proxy()
-    if front is not None and before is not None:
-        containers.point_proxy(front, before)
-        if front.status != "running":
-            front.start()
-    elif front is not None:
-        front.remove(force=True)
+def _switch_proxy_back(containers: Containers, live: Server | None) -> None:
+    """Make the proxy send connections to the previous release again. Without one, remove the proxy."""
+    proxy = containers.find_proxy()
+    if proxy is not None and live is not None:
+        containers.point_proxy(proxy, live)
+        if proxy.status != "running":
+            proxy.start()
+    elif proxy is not None:
+        proxy.remove(force=True)
 
 
 def _wait_for_proxy_answer(containers: Containers, server: Server) -> None:
-    ends = time.monotonic() + ANSWER
+    end = time.monotonic() + ANSWER_TIMEOUT
     while True:
         try:
             with urllib.request.urlopen(f"{containers.url}/livez", timeout=5):  # noqa: S310
@@ -168,23 +168,23 @@ def _wait_for_proxy_answer(containers: Containers, server: Server) -> None:
         except HTTPError:
             return
         except OSError as error:
-            if time.monotonic() > ends:
-                front = containers.find_proxy()
-                if front is not None and (front.status != "running" or front.attrs["RestartCount"]):
+            if time.monotonic() > end:
+                proxy = containers.find_proxy()
+                if proxy is not None and (proxy.status != "running" or proxy.attrs["RestartCount"]):
                     raise DeployError(
-                        f"The proxy {front.name}, which listens on the port, is not running; its output: "
-                        f"{logs.read_last_log_lines(front)}",
+                        f"The proxy {proxy.name}, which listens on the port, is not running; its output: "
+                        f"{logs.read_last_log_lines(proxy)}",
                         "The image needs a `python` on its PATH: 3.8 or newer.",
                     ) from error
                 raise DeployError(
                     f"{server.name} is ready, but {containers.url} does not answer: {error}",
                     "Check targets.docker.host and the machine's firewall.",
                 ) from error
-            time.sleep(POLL / 2)
+            time.sleep(POLL_INTERVAL / 2)
 
 
 def _retire_server(server: Server, timeout: float) -> None:
-    """Stop and remove a container; with `restart: always`, the engine would restart it after a reboot."""
+    """Stop a container, and prevent its restart: the policy `always` would start it again after a reboot."""
     never: Any = {"Name": "no"}  # missing in the SDK's types
     server.container.update(restart_policy=never)
     server.container.stop(timeout=timeout)
@@ -196,23 +196,23 @@ def _set_server_aside(server: Server) -> None:
 
     try:
         _retire_server(server, timeout=2)
-        server.container.rename(f"{server.name}{FAILED}")
+        server.container.rename(f"{server.name}{FAILED_SUFFIX}")
     except docker.errors.APIError:
         server.container.remove(force=True)
 
 
 def _prune_servers(containers: Containers, live: Server) -> None:
     others = [server for server in containers.list_servers() if server.name != live.name]
-    good = [server for server in others if not server.is_failed]
-    kept = {server.name for server in good[-containers.settings.keep :]} | {
+    successful = [server for server in others if not server.is_failed]
+    kept_names = {server.name for server in successful[-containers.settings.keep :]} | {
         server.name for server in others if server.is_failed and server.record.number > live.record.number - 3
     }
     for server in others:
-        if server.name not in kept:
+        if server.name not in kept_names:
             server.container.remove(force=True)
 
 
-def _explain_docker_rollout_refusal(error: Any, containers: Containers, what: str) -> DeployError:
+def _explain_docker_rollout_refusal(error: Any, containers: Containers, subject: str) -> DeployError:
     text = str(error.explanation or error)
     settings = containers.settings
     if "port is already allocated" in text or "address already in use" in text:
@@ -221,4 +221,4 @@ def _explain_docker_rollout_refusal(error: Any, containers: Containers, what: st
         )
     if "no space left" in text.lower():
         return DeployError("The engine's disk is full.", "Free disk space: docker system df, docker system prune.")
-    return DeployError(f"The engine refused {what}: {text}", "Fix the error named above.")
+    return DeployError(f"The engine refused {subject}: {text}", "Fix the error named above.")

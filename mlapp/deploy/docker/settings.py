@@ -30,7 +30,8 @@ class DockerSettings(Section, frozen=True):
         Meta(description="Restart policy of the container."),
     ] = "unless-stopped"
     env: Annotated[
-        dict[str, str], Meta(description="Environment variables; `${NAME}` is a variable of the deploying shell.")
+        dict[str, str],
+        Meta(description="Environment variables. `${NAME}` is replaced with a variable of the deploying shell."),
     ] = {}
     ready_timeout: Annotated[float, Meta(gt=0, description="Seconds until the container must be ready.")] = 120.0
     keep: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from mlapp.deploy.docker.containers import (
 )
 from mlapp.deploy.docker.rollout import roll_out
 from mlapp.deploy.docker.settings import DockerSettings
+from mlapp.deploy.local_user import read_local_user
 from mlapp.deploy.release_record import make_release_record
 from mlapp.deploy.target import DeployError, LogLine, Release, Replica, Shipment, Status, Target, ignore_progress
 from mlapp.errors import MissingExtraError
@@ -32,7 +32,7 @@ from mlapp.request_body import RequestBody
 
 
 class DockerTarget(Target[DockerSettings]):
-    """One server on a Docker engine, behind a front that publishes the port: see `mlapp.deploy.docker.tcp_proxy`."""
+    """One server on a Docker engine, behind a proxy that publishes the port: see `mlapp.deploy.docker.tcp_proxy`."""
 
     name: ClassVar[str] = "docker"
     settings_type = DockerSettings
@@ -77,25 +77,25 @@ class DockerTarget(Target[DockerSettings]):
             ]
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
-        found = [each for each in self.releases() if each.state in ("live", "superseded")]
-        live = next((each for each in found if each.state == "live"), None)
-        before = [each for each in found if live is None or each.number < live.number]
-        wanted = [each for each in found if each.number == to] if to is not None else before[-1:]
-        if not wanted:
-            listed = ", ".join(str(each.number) for each in found) or "none"
+        successful = [release for release in self.releases() if release.state in ("live", "superseded")]
+        live = next((release for release in successful if release.state == "live"), None)
+        earlier = [release for release in successful if live is None or release.number < live.number]
+        chosen = [release for release in successful if release.number == to] if to is not None else earlier[-1:]
+        if not chosen:
+            number_list = ", ".join(str(release.number) for release in successful) or "none"
             raise DeployError(
                 f"There is no release {to} of {self.app} to go back to." if to else "There is no earlier release.",
-                f"Choose with --to: {listed}."
+                f"Choose with --to: {number_list}."
                 if to
                 else "Deploy a second release first; see `mlapp releases --target docker`.",
             )
-        return self._apply_shipment(wanted[0].shipment, progress, f"rollback to {wanted[0].number}")
+        return self._apply_shipment(chosen[0].shipment, progress, f"rollback to {chosen[0].number}")
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = []
         with self._open_containers() as containers:
-            front = containers.find_proxy()
-            for container in [*([front] if front else []), *(server.container for server in containers.list_servers())]:
+            proxy = containers.find_proxy()
+            for container in [*([proxy] if proxy else []), *(server.container for server in containers.list_servers())]:
                 progress(f"remove {container.name}")
                 container.stop(timeout=compose.compute_stop_timeout(self.serve))
                 container.remove(force=True)
@@ -116,8 +116,8 @@ class DockerTarget(Target[DockerSettings]):
             headers["X-API-Key"] = self.serve.api_keys[0]
         request = urllib.request.Request(f"{url}/predict", body.content, headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=self.serve.timeout + 5) as answer:  # noqa: S310
-                found: dict[str, Any] = msgspec.json.decode(answer.read())
+            with urllib.request.urlopen(request, timeout=self.serve.timeout + 5) as response:  # noqa: S310
+                predictions: dict[str, Any] = msgspec.json.decode(response.read())
         except HTTPError as error:
             raise DeployError(
                 f"{url}/predict answers {error.code}: {error.read(500).decode(errors='replace')}",
@@ -127,7 +127,7 @@ class DockerTarget(Target[DockerSettings]):
             raise DeployError(
                 f"{url} does not answer: {error}", "See `mlapp status --target docker`, or deploy it."
             ) from None
-        return found
+        return predictions
 
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
         import yaml
@@ -142,7 +142,7 @@ class DockerTarget(Target[DockerSettings]):
     def _apply_shipment(self, shipment: Shipment, progress: Reporter, note: str | None) -> Release:
         with self._open_containers() as containers:
             number = max((server.record.number for server in containers.list_servers()), default=0) + 1
-            record = make_release_record(shipment, number, getpass.getuser(), note)
+            record = make_release_record(shipment, number, read_local_user(), note)
             server = roll_out(containers, record, progress)
             return make_docker_container_release(server, self.app, server, containers.url)
 
@@ -159,12 +159,12 @@ class DockerTarget(Target[DockerSettings]):
 
 def _make_docker_replica(server: Server) -> Replica:
     attrs = server.container.attrs
-    told = (attrs["State"].get("Health") or {}).get("Status", "")
+    health = (attrs["State"].get("Health") or {}).get("Status", "")
     started = attrs["State"]["StartedAt"]
     return Replica(
         name=server.name,
-        ready=told == "healthy" or (told == "starting" and is_server_healthy(server)),
-        state=told or attrs["State"]["Status"],
+        ready=health == "healthy" or (health == "starting" and is_server_healthy(server)),
+        state=health or attrs["State"]["Status"],
         release=server.record.number,
         restarts=attrs["RestartCount"],
         node=attrs.get("Node", {}).get("Name"),
@@ -173,8 +173,8 @@ def _make_docker_replica(server: Server) -> Replica:
 
 
 def _find_docker_problems(containers: Containers, live: Server | None) -> Iterator[str]:
-    front = containers.find_proxy()
-    if front is not None and front.status != "running":
-        yield f"the proxy {front.name} is {front.status}: docker start {front.name}"
+    proxy = containers.find_proxy()
+    if proxy is not None and proxy.status != "running":
+        yield f"the proxy {proxy.name} is {proxy.status}: docker start {proxy.name}"
     if live is not None and not live.is_running:
         yield f"{live.name} is {live.container.status}; its last output: {logs.read_last_log_lines(live.container)}"

@@ -1,4 +1,4 @@
-"""The front: a container that holds the published port and forwards connections to the live release.
+"""The proxy: a container that holds the published port and forwards connections to the live release.
 
 It keeps the port open while a release is replaced. It forwards bytes and does not parse HTTP: an open connection stays
 with its release, which closes it during its own shutdown. On SIGHUP, it reloads the destination of new connections.
@@ -20,7 +20,7 @@ BACKEND = "backend"
 """The file in STATE with the live release's container and port, such as `digits-3:8000`."""
 
 PATIENCE = 10.0
-"""Seconds that a connection waits for a backend that refuses it, because it is restarting."""
+"""Seconds that a connection waits for a backend that refuses it, for instance because it is restarting."""
 
 
 class PipeEnd(asyncio.Protocol):
@@ -85,12 +85,12 @@ class Proxy:
     async def _connect_backend(self, client: _ClientEnd) -> None:
         assert client.transport is not None
         loop = asyncio.get_running_loop()
-        ends = loop.time() + PATIENCE
+        end = loop.time() + PATIENCE
         while not client.transport.is_closing():
             try:
                 _, backend = await loop.create_connection(lambda: PipeEnd(client), *self._backend)
             except OSError:
-                if loop.time() > ends:
+                if loop.time() > end:
                     break
                 await asyncio.sleep(0.05)
                 continue
@@ -100,11 +100,11 @@ class Proxy:
 
 
 class _ClientEnd(PipeEnd):
-    """The client's end. Buffers what arrives before the backend is connected, and pauses reading until then."""
+    """The client's end. Buffers data that arrives before the backend is connected, and then pauses reading."""
 
-    def __init__(self, front: Proxy) -> None:
+    def __init__(self, proxy: Proxy) -> None:
         super().__init__()
-        self._front = front
+        self._front = proxy
         self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -135,20 +135,20 @@ class _ClientEnd(PipeEnd):
 
 async def serve_proxy(port: int, state: Path) -> None:
     """Forward connections until SIGTERM."""
-    front = Proxy(state)
+    proxy = Proxy(state)
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, front.reload_backend)
-    front.reload_backend()  # it may have changed before there was a handler
+    stopped = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, proxy.reload_backend)
+    proxy.reload_backend()  # it may have changed before there was a handler
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    server = await loop.create_server(front.accept_client, "0.0.0.0", port, backlog=4096)  # noqa: S104 (in a container)
-    await ended.wait()
+        loop.add_signal_handler(number, stopped.set)
+    server = await loop.create_server(proxy.accept_client, "0.0.0.0", port, backlog=4096)  # noqa: S104 (in a container)
+    await stopped.wait()
     server.close()
 
 
 def main() -> None:
-    """Run the front on the port in the command line."""
+    """Run the proxy on the port in the command line."""
     port, state = int(sys.argv[1]), Path(STATE)
     try:
         import uvloop

@@ -1,4 +1,4 @@
-"""The number of pods: the HorizontalPodAutoscaler, and the PodDisruptionBudget that keeps some during drains."""
+"""The HorizontalPodAutoscaler, and the PodDisruptionBudget that keeps pods running while nodes are drained."""
 
 from __future__ import annotations
 

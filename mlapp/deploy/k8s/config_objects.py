@@ -9,8 +9,6 @@ from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, EXTERNAL_SECRET, SERVI
 from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.k8s.render_context import RenderContext
 
-KEYS = "MLAPP_SERVE__API_KEYS"
-
 
 def make_config_variables(context: RenderContext) -> dict[str, str]:
     """The server's settings and the user's `env`, as environment variables.
@@ -30,7 +28,7 @@ def make_config_variables(context: RenderContext) -> dict[str, str]:
 
 
 def make_config_map(context: RenderContext) -> dict[str, Any]:
-    """An immutable ConfigMap named by its content: old pods keep theirs, and a change triggers a rollout."""
+    """An immutable ConfigMap, named by its content: old pods keep their own, and a change triggers a rollout."""
     data = make_config_variables(context)
     name = context.names.config_name(json.dumps(data, sort_keys=True))
     return context.make_document(CONFIG_MAP, name, immutable=True, data=data)
@@ -48,14 +46,14 @@ def make_service_account(context: RenderContext) -> dict[str, Any] | None:
 
 
 def make_external_secret(context: RenderContext) -> dict[str, Any] | None:
-    """The ExternalSecret, if variables come from a vault; it creates a Secret with the app's name."""
+    """The ExternalSecret, if variables come from a vault. It creates a Secret with the app's name."""
     settings = context.settings.external_secret
     if settings is None:
         return None
     data = []
-    for variable, place in sorted(settings.data.items()):
-        key, _, part = place.partition("#")
-        reference = {"key": key, "property": part} if part else {"key": key}
+    for variable, remote_key in sorted(settings.data.items()):
+        key, _, property_name = remote_key.partition("#")
+        reference = {"key": key, "property": property_name} if property_name else {"key": key}
         data.append({"secretKey": variable, "remoteRef": reference})
     return context.make_document(
         EXTERNAL_SECRET,

@@ -28,18 +28,18 @@ def eject_documents(names: Names, documents: list[dict[str, Any]], folder: Path,
             f"There is no format '{format}'.{suggest_nearest(format, FORMATS)}", f"Formats: {', '.join(FORMATS)}."
         )
     documents = [strip_owner_labels(document) for document in documents]
-    make = {"yaml": _eject_plain_yaml, "kustomize": _eject_kustomization, "helm": _eject_helm_chart}[format]
-    files = make(names, documents)
+    make_files = {"yaml": _eject_plain_yaml, "kustomize": _eject_kustomization, "helm": _eject_helm_chart}[format]
+    files = make_files(names, documents)
     for name in files:
         if (folder / name).exists():
             raise DeployError(f"{folder / name} already exists.", "Remove it, or give another folder with --to.")
-    written = []
+    paths = []
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 def _eject_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
@@ -47,12 +47,12 @@ def _eject_plain_yaml(names: Names, documents: list[dict[str, Any]]) -> dict[str
 
 
 def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[str, str]:
-    """Files with a generator instead of the ConfigMap. As with ours, a change of its name triggers a rollout."""
+    """Files with a generator instead of the ConfigMap. It also names the ConfigMap by its content."""
     config = next(document for document in documents if document["kind"] == CONFIG_MAP.kind)
-    rest = [document for document in documents if document is not config]
+    others = [document for document in documents if document is not config]
     plain_name = f"{names.base}-config"
     namespace = config["metadata"].get("namespace")
-    files = group_documents_by_file(rest)
+    files = group_documents_by_file(others)
     image = ""
     for document in files.values():
         document["metadata"].pop("namespace", None)
@@ -79,7 +79,7 @@ def _eject_kustomization(names: Names, documents: list[dict[str, Any]]) -> dict[
 
 
 def _rename_config_map(document: dict[str, Any], old: str, new: str) -> None:
-    """Point the containers, if the object has any, at a ConfigMap of another name."""
+    """Replace the name of a ConfigMap in the object's containers, if it has any."""
     pod = find_pod_template(document).get("spec", {})
     for container in (*pod.get("containers", []), *pod.get("initContainers", [])):
         for source in container.get("envFrom", []):
@@ -132,7 +132,7 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
             mark = marks.put_mark("{{ .Values.ingress.host }}")
             document["spec"]["rules"][0]["host"] = mark
             for entry in document["spec"].get("tls", []):
-                entry["hosts"] = [mark if known == host else known for known in entry["hosts"]]
+                entry["hosts"] = [mark if tls_host == host else tls_host for tls_host in entry["hosts"]]
         templates[f"templates/{name}"] = marks.fill_marks(dump_yaml(document))
     chart = {
         "apiVersion": "v2",
@@ -174,7 +174,7 @@ def _refer_to_server_resources(document: dict[str, Any], marks: _Marks) -> None:
 
 
 def _extract_image(document: dict[str, Any], marks: _Marks) -> dict[str, str]:
-    """Let the containers of the server's image use the image of the values. Returns these values."""
+    """Make the containers of the server's image use the chart's image values. Returns these values."""
     pod = find_pod_template(document)["spec"]
     server = pod["containers"][0]["image"]
     repository, at, digest = server.partition("@")

@@ -23,7 +23,7 @@ from mlapp.images.image_spec import APP, VENV
 DEADLINE = 1800
 """Seconds after which a run is canceled."""
 TRAINING_DEADLINE = 6 * 3600
-"""The same for a run that can train a model."""
+"""Seconds after which a run that can train a model is canceled."""
 
 
 def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
@@ -34,9 +34,9 @@ def make_service_monitor(context: RenderContext) -> dict[str, Any] | None:
     endpoint: dict[str, Any] = {"port": "http", "path": "/metrics", "interval": settings.interval}
     if context.serve.tls_cert:  # Prometheus scrapes the pod's IP, which the certificate does not cover
         endpoint.update(scheme="https", tlsConfig={"insecureSkipVerify": True})
-    chosen = {"matchLabels": {labels.APP: context.names.base}}
+    selector = {"matchLabels": {labels.APP: context.names.base}}
     document = context.make_document(
-        SERVICE_MONITOR, context.names.base, spec={"selector": chosen, "endpoints": [endpoint]}
+        SERVICE_MONITOR, context.names.base, spec={"selector": selector, "endpoints": [endpoint]}
     )
     document["metadata"]["labels"] = {**settings.labels, **document["metadata"]["labels"]}
     return document
@@ -47,8 +47,8 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
     shipment, settings = context.shipment, context.settings
     if not context.has_monitoring_job:
         return None
-    wanted = settings.resources
-    memory = str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)
+    resources = settings.resources
+    memory = str(resources.memory if resources.memory_limit is None else resources.memory_limit)
     container = {
         "name": labels.CONTAINER,
         "image": shipment.image,
@@ -57,7 +57,7 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
         "envFrom": make_workload_environment_sources(context, config_name),
         "env": make_workload_environment(context),
         "resources": {
-            "requests": {"cpu": str(wanted.cpu), "memory": str(wanted.memory)},
+            "requests": {"cpu": str(resources.cpu), "memory": str(resources.memory)},
             "limits": {"memory": memory},
         },
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, *list_volume_mounts(context)],
@@ -70,7 +70,7 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
         "restartPolicy": "Never",
         "securityContext": make_workload_pod_security(context),
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(wanted.tmp)}}, *list_claimed_volumes(context)],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": str(resources.tmp)}}, *list_claimed_volumes(context)],
     }
     optional = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],

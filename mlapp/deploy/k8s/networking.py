@@ -17,15 +17,15 @@ NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
 def make_service(context: RenderContext, both_tracks: bool = False) -> dict[str, Any]:
-    """The Service; with `both_tracks`, it also selects the canary's pods, so that pod counts split the traffic."""
+    """The Service. With `both_tracks` it also selects the canary's pods, so the pod counts split the traffic."""
     settings = context.settings.service
     ports = [{"name": "http", "port": settings.port, "targetPort": "http", "protocol": "TCP"}]
     if context.serve.grpc_port:
         grpc = context.serve.grpc_port
         ports.append({"name": GRPC_PORT_NAME, "port": grpc, "targetPort": GRPC_PORT_NAME, "protocol": "TCP"})
-    chosen = {labels.NAME: context.names.base} if both_tracks else context.selector
+    selector = {labels.NAME: context.names.base} if both_tracks else context.selector
     document = context.make_document(
-        SERVICE, context.instance, spec={"type": settings.type, "selector": chosen, "ports": ports}
+        SERVICE, context.instance, spec={"type": settings.type, "selector": selector, "ports": ports}
     )
     if settings.annotations:
         document["metadata"].setdefault("annotations", {}).update(settings.annotations)
@@ -83,9 +83,9 @@ def _make_monitor_network_policy(context: RenderContext) -> dict[str, Any]:
 
 
 def _list_egress_rules(
-    context: RenderContext, own: list[dict[str, Any]], *, sends_alarms: bool
+    context: RenderContext, own_rules: list[dict[str, Any]], *, sends_alarms: bool
 ) -> list[dict[str, Any]]:
-    """DNS, the pods' `own` rules, the ports of monitoring, and the `egress` entries.
+    """The rules for DNS, `own_rules`, the ports of monitoring, and the `egress` entries.
 
     The addresses of object stores and webhooks are unknown and change, so only their ports are restricted.
     """
@@ -93,12 +93,12 @@ def _list_egress_rules(
     ports = set(shipment.alert_ports) if sends_alarms else set()
     if shipment.monitor_bucket:
         ports.add(find_url_port(str(context.settings.env.get("AWS_ENDPOINT_URL", ""))))
-    rules = [_render_network_dns_rule(settings.dns), *own]
+    rules = [_render_network_dns_rule(settings.dns), *own_rules]
     if ports:
         rules.append(_allow_network_ports(sorted(ports)))
-    for allowed in settings.egress:
-        peer = {"ipBlock": {"cidr": allowed.cidr}} if allowed.cidr else _render_network_peer(allowed.namespace)
-        rules.append({"to": [peer], **(_allow_network_ports(allowed.ports) if allowed.ports else {})})
+    for entry in settings.egress:
+        peer = {"ipBlock": {"cidr": entry.cidr}} if entry.cidr else _render_network_peer(entry.namespace)
+        rules.append({"to": [peer], **(_allow_network_ports(entry.ports) if entry.ports else {})})
     return rules
 
 
@@ -154,8 +154,8 @@ def make_k8s_network_route(context: RenderContext, canary_percent: int | None = 
         "backendRefs": backends,
     }
     if settings.path != "/":
-        stripped = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
-        rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": stripped}}]
+        prefix_removal = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
+        rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": prefix_removal}}]
     spec: dict[str, Any] = {"parentRefs": [_make_route_parent(settings)], "rules": [rule]}
     if settings.hosts:
         spec["hostnames"] = list(settings.hosts)
@@ -181,6 +181,6 @@ def find_k8s_network_address(context: RenderContext, namespace: str) -> str:
         is_secure = gateway.section != "http" if gateway.tls is None else gateway.tls
         scheme = "https" if is_secure else "http"
         return f"{scheme}://{gateway.hosts[0]}{gateway.path}".rstrip("/")
-    scheme, usual = ("https", 443) if context.serve.tls_cert else ("http", 80)
-    port = "" if context.settings.service.port == usual else f":{context.settings.service.port}"
+    scheme, default_port = ("https", 443) if context.serve.tls_cert else ("http", 80)
+    port = "" if context.settings.service.port == default_port else f":{context.settings.service.port}"
     return f"{scheme}://{context.names.base}.{namespace}.svc{port}"

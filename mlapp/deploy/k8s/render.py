@@ -30,7 +30,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
     _refuse_contradictory_settings(context)
     config = config_objects.make_config_map(context)
     replicas = None if settings.autoscaling else settings.replicas
-    made = [
+    candidates = [
         make_namespace(settings.namespace),
         config_objects.make_service_account(context),
         config,
@@ -46,30 +46,38 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
         networking.make_k8s_network_route(context),
         monitoring.make_service_monitor(context),
     ]
-    return _finish_rendered_documents([document for document in made if document is not None], settings)
+    return _finish_rendered_documents([document for document in candidates if document is not None], settings)
 
 
 def render_canary(
     shipment: Shipment, settings: KubernetesSettings, serve: Serve, replicas: int, percent: int
 ) -> list[dict[str, Any]]:
-    """The documents of a canary beside the live release: its own Deployment and ConfigMap, and how traffic is split.
+    """The documents of a canary beside the live release: its Deployment and ConfigMap, and those that split traffic.
 
     With an HTTPRoute, traffic is split by weight and the canary has its own Service; otherwise the app's Service
     selects the pods of both, and `replicas` determines the split.
     """
-    live, trial = RenderContext(shipment, settings, serve), RenderContext(shipment, settings, serve, track="canary")
-    config = config_objects.make_config_map(live)
-    made: list[dict[str, Any] | None] = [
+    live_context, canary_context = (
+        RenderContext(shipment, settings, serve),
+        RenderContext(shipment, settings, serve, track="canary"),
+    )
+    config = config_objects.make_config_map(live_context)
+    candidates: list[dict[str, Any] | None] = [
         config,
-        *storage.make_volume_claims(live),
-        workload.make_deployment(trial, config["metadata"]["name"], replicas),
+        *storage.make_volume_claims(live_context),
+        workload.make_deployment(canary_context, config["metadata"]["name"], replicas),
     ]
     if settings.gateway is not None:
-        made += [networking.make_service(trial), networking.make_k8s_network_route(live, percent)]
+        candidates += [
+            networking.make_service(canary_context),
+            networking.make_k8s_network_route(live_context, percent),
+        ]
     else:
-        made.append(networking.make_service(live, both_tracks=True))
-    present = [document for document in made if document is not None]
-    return _finish_rendered_documents(present, settings, select_canary_patches(settings.patches, live.names, present))
+        candidates.append(networking.make_service(live_context, both_tracks=True))
+    documents = [document for document in candidates if document is not None]
+    return _finish_rendered_documents(
+        documents, settings, select_canary_patches(settings.patches, live_context.names, documents)
+    )
 
 
 def _finish_rendered_documents(
@@ -100,8 +108,8 @@ def _refuse_contradictory_settings(context: RenderContext) -> None:
         )
     if scaling and not (scaling.cpu or scaling.memory or scaling.metrics):
         raise ConfigError("targets.k8s.autoscaling has no metric to scale by.", "Set cpu, memory or metrics.")
-    for index, allowed in enumerate(settings.network_policy.egress):
-        if (allowed.cidr is None) == (allowed.namespace is None):
+    for index, entry in enumerate(settings.network_policy.egress):
+        if (entry.cidr is None) == (entry.namespace is None):
             raise ConfigError(
                 f"targets.k8s.network_policy.egress[{index}] needs one of `cidr` and `namespace`.",
                 "Give it exactly one. The address of a Service does not work: policies see the addresses of its pods.",

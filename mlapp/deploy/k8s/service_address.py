@@ -8,18 +8,18 @@ from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import INGRESS, POD, ROUTE, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord
 
-GIVEN = ("LoadBalancer", "NodePort")
+ASSIGNED_TYPES = ("LoadBalancer", "NodePort")
 
 
-def is_address_given_by_cluster(record: ReleaseRecord) -> bool:
+def is_address_assigned_by_cluster(record: ReleaseRecord) -> bool:
     """Whether the address is known only once the Service exists, because no rendered object names a host."""
-    doors = [document for document in record.documents if document["kind"] in (INGRESS.kind, ROUTE.kind)]
+    routes = [document for document in record.documents if document["kind"] in (INGRESS.kind, ROUTE.kind)]
     services = [document for document in record.documents if document["kind"] == SERVICE.kind]
-    return not doors and any(document["spec"].get("type") in GIVEN for document in services)
+    return not routes and any(document["spec"].get("type") in ASSIGNED_TYPES for document in services)
 
 
 def find_service_url(cluster: Cluster, names: Names, record: ReleaseRecord) -> str | None:
-    """The external URL of the release's Service; None as long as it has none."""
+    """The external URL of the release's Service; None if the cluster has assigned none yet."""
     scheme = (record.release.url or "http").partition(":")[0]
     service = cluster.get_object(SERVICE, names.base)
     if service is None:
@@ -33,9 +33,9 @@ def find_service_url(cluster: Cluster, names: Names, record: ReleaseRecord) -> s
     hosts = [entry.get("hostname") or entry.get("ip") for entry in entries]
     if not hosts or not hosts[0]:
         return None
-    usual = {"http": 80, "https": 443}
+    default_ports = {"http": 80, "https": 443}
     return f"{scheme}://{_format_service_address_host(hosts[0])}" + (
-        "" if port["port"] == usual[scheme] else f":{port['port']}"
+        "" if port["port"] == default_ports[scheme] else f":{port['port']}"
     )
 
 

@@ -22,7 +22,7 @@ class Resources(Section, frozen=True):
     cpu: Annotated[Quantity, Meta(description="CPU request. OMP_NUM_THREADS follows it, rounded up.")] = "500m"
     cpu_limit: Annotated[Quantity | None, Meta(description="CPU limit; null for none.")] = "1"
     memory: Annotated[Quantity, Meta(description="Memory request.")] = "512Mi"
-    memory_limit: Annotated[Quantity | None, Meta(description="Memory limit; the request when absent.")] = None
+    memory_limit: Annotated[Quantity | None, Meta(description="Memory limit. Defaults to the request.")] = None
     gpu: Annotated[int, Meta(ge=0, description="GPUs of each pod.")] = 0
     gpu_resource: Annotated[str, Meta(description="Resource name of a GPU, from the device plugin.")] = "nvidia.com/gpu"
     tmp: Annotated[Quantity, Meta(description="Size of /tmp, the only writable folder.")] = "256Mi"
@@ -56,8 +56,8 @@ class Ingress(Section, frozen=True):
     path: Annotated[
         str, Meta(pattern="^/", description="Path prefix. The server has none, so the controller must strip it.")
     ] = "/"
-    class_name: Annotated[str | None, Meta(description="IngressClass; the cluster's default when absent.")] = None
-    tls_secret: Annotated[str | None, Meta(description="Secret of the certificate; plain HTTP when absent.")] = None
+    class_name: Annotated[str | None, Meta(description="IngressClass. Defaults to the cluster's default.")] = None
+    tls_secret: Annotated[str | None, Meta(description="Secret of the certificate. Defaults to plain HTTP.")] = None
     annotations: Annotated[dict[str, str], Meta(description="Annotations, for the controller.")] = {}
 
 
@@ -65,8 +65,8 @@ class Gateway(Section, frozen=True):
     """`gateway:` an external address through the Gateway API. Canaries then split traffic exactly."""
 
     name: Annotated[str, Meta(description="The Gateway to attach to.")]
-    namespace: Annotated[str | None, Meta(description="Namespace of the Gateway; the app's when absent.")] = None
-    section: Annotated[str | None, Meta(description="Listener of the Gateway; every allowed one when absent.")] = None
+    namespace: Annotated[str | None, Meta(description="Namespace of the Gateway. Defaults to the app's.")] = None
+    section: Annotated[str | None, Meta(description="Listener of the Gateway. Defaults to every allowed one.")] = None
     hosts: Annotated[list[str], Meta(description="Host names; the listener's when empty.")] = []
     path: Annotated[str, Meta(pattern="^/", description="Path prefix; the route strips it.")] = "/"
     tls: Annotated[
@@ -147,9 +147,9 @@ class Volume(Section, frozen=True):
     """One entry of `volumes`: a PersistentVolumeClaim, mounted into each pod. Never removed by mlapp."""
 
     path: Annotated[str, Meta(pattern="^/", description="Mount path.")]
-    claim: Annotated[str | None, Meta(description="Existing claim; one is created when absent.")] = None
+    claim: Annotated[str | None, Meta(description="Existing claim. By default, mlapp creates one.")] = None
     size: Annotated[Quantity, Meta(description="Size of the created claim.")] = "1Gi"
-    storage_class: Annotated[str | None, Meta(description="StorageClass; the cluster's default when absent.")] = None
+    storage_class: Annotated[str | None, Meta(description="StorageClass. Defaults to the cluster's default.")] = None
     access_mode: Annotated[
         Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"], Meta(description="Access mode.")
     ] = "ReadWriteMany"
@@ -175,7 +175,7 @@ class ModelPull(Section, frozen=True):
 class ServiceAccount(Section, frozen=True):
     """`service_account:` the identity of the pods."""
 
-    name: Annotated[str | None, Meta(description="Existing ServiceAccount; one is created when absent.")] = None
+    name: Annotated[str | None, Meta(description="Existing ServiceAccount. By default, mlapp creates one.")] = None
     annotations: Annotated[dict[str, str], Meta(description="Annotations, for example for workload identity.")] = {}
     token: Annotated[bool, Meta(description="Whether to mount its token; serving needs none.")] = False
 
@@ -191,8 +191,8 @@ class KubernetesSettings(ServerSection, frozen=True):
     autoscaling: Annotated[Autoscaling | None, Meta(description="Scale by load; `{}` uses the defaults.")] = None
     resources: Resources = msgspec.field(default_factory=Resources)
     service: Service = msgspec.field(default_factory=Service)
-    ingress: Annotated[Ingress | None, Meta(description="An Ingress; none when absent.")] = None
-    gateway: Annotated[Gateway | None, Meta(description="An HTTPRoute; none when absent.")] = None
+    ingress: Annotated[Ingress | None, Meta(description="An Ingress. None by default.")] = None
+    gateway: Annotated[Gateway | None, Meta(description="An HTTPRoute. None by default.")] = None
     network_policy: NetworkPolicy = msgspec.field(default_factory=NetworkPolicy)
     monitoring: Monitoring = msgspec.field(default_factory=Monitoring)
     external_secret: Annotated[
@@ -205,14 +205,14 @@ class KubernetesSettings(ServerSection, frozen=True):
     service_account: ServiceAccount = msgspec.field(default_factory=ServiceAccount)
     user: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Numeric user and group of the container; the image's when absent."),
+        Meta(description="Numeric user and group of the container. Defaults to the image's."),
     ] = None
     node_selector: Annotated[dict[str, str], Meta(description="Required labels of nodes.")] = {}
     tolerations: Annotated[list[dict[str, Any]], Meta(description="Tolerations, in Kubernetes form.")] = []
     affinity: Annotated[dict[str, Any], Meta(description="Affinity, in Kubernetes form.")] = {}
     topology_spread: Annotated[
         list[dict[str, Any]] | None,
-        Meta(description="Topology spread constraints, in Kubernetes form; over hosts and zones when absent."),
+        Meta(description="Topology spread constraints, in Kubernetes form. Defaults to hosts and zones."),
     ] = None
     priority_class: Annotated[str | None, Meta(description="PriorityClass.")] = None
     runtime_class: Annotated[str | None, Meta(description="RuntimeClass, such as nvidia.")] = None

@@ -1,4 +1,4 @@
-"""Volumes of pods: PersistentVolumeClaims, and space for a model that is fetched at start."""
+"""Volumes of the pods: PersistentVolumeClaims, and space for a model that is fetched at start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlapp.deploy.k8s.settings import ModelPull
 
 def make_volume_claims(context: RenderContext) -> list[dict[str, Any]]:
     """A PersistentVolumeClaim for each volume that does not name an existing one."""
-    made = []
+    claims = []
     for name, volume in context.settings.volumes.items():
         if volume.claim is None:
             spec: dict[str, Any] = {
@@ -20,8 +20,8 @@ def make_volume_claims(context: RenderContext) -> list[dict[str, Any]]:
             }
             if volume.storage_class is not None:
                 spec["storageClassName"] = volume.storage_class
-            made.append(context.make_document(CLAIM, context.names.volume_name(name), spec=spec))
-    return made
+            claims.append(context.make_document(CLAIM, context.names.volume_name(name), spec=spec))
+    return claims
 
 
 def list_claimed_volumes(context: RenderContext) -> list[dict[str, Any]]:

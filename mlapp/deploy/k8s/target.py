@@ -1,4 +1,4 @@
-"""The Kubernetes target: a Deployment and its related objects. The base class has what all cluster targets share."""
+"""The Kubernetes target: a Deployment and its related objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlapp.deploy.cluster.releases import ReleaseRecord
 from mlapp.deploy.cluster.rollout import RolloutWait
 from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.k8s import canary, eject, service_address
-from mlapp.deploy.k8s import status as standing
+from mlapp.deploy.k8s import status as kubernetes_status
 from mlapp.deploy.k8s.networking import find_k8s_network_address
 from mlapp.deploy.k8s.render import render_canary, render_release
 from mlapp.deploy.k8s.render_context import RenderContext
@@ -45,9 +45,9 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
         """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
         return find_k8s_network_address(RenderContext(shipment, self.settings, self.serve), self.cluster.namespace)
 
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+    def find_assigned_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that the cluster assigned to the Service; None if it is already known or not yet assigned."""
-        if not service_address.is_address_given_by_cluster(record):
+        if not service_address.is_address_assigned_by_cluster(record):
             return None
         if url := service_address.find_service_url(self.cluster, self.names, record):
             return url
@@ -56,7 +56,7 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
 
     def wait_for_release(
         self,
-        job: DeploySession[KubernetesSettings],
+        session: DeploySession[KubernetesSettings],
         documents: Sequence[dict[str, Any]],
         record: ReleaseRecord,
         *,
@@ -67,31 +67,31 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
         template = deployment["spec"]["template"]["metadata"]["labels"]
         example = record.release.shipment.example if self.rollout.check else None
         name, revision = deployment["metadata"]["name"], template[labels.REVISION]
-        rollout = RolloutWait(job.cluster, self.serve, name, revision, job.progress, example)
-        rollout.wait_until_complete(self.rollout.timeout, job.lock)
+        rollout = RolloutWait(session.cluster, self.serve, name, revision, session.progress, example)
+        rollout.wait_until_complete(self.rollout.timeout, session.lock)
 
     def status(self) -> Status:
         """The state of the app."""
-        found = standing.read_kubernetes_status(
+        status = kubernetes_status.read_kubernetes_status(
             self.cluster, self.open_releases(), by_route=self.settings.gateway is not None
         )
-        if found.release is None and not found.replicas:
+        if status.release is None and not status.replicas:
             self.cluster.require_namespace()
-        return found
+        return status
 
     def start_canary(
-        self, job: DeploySession[KubernetesSettings], shipment: Shipment, percent: int, take_over: bool
+        self, session: DeploySession[KubernetesSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a second Deployment beside the live one."""
-        return canary.start_canary(job, shipment, percent, take_over)
+        return canary.start_canary(session, shipment, percent, take_over)
 
-    def promote_canary(self, job: DeploySession[KubernetesSettings]) -> ReleaseRecord:
+    def promote_canary(self, session: DeploySession[KubernetesSettings]) -> ReleaseRecord:
         """Roll the live Deployment to the canary, move the traffic, remove the canary."""
-        return canary.promote_canary(job)
+        return canary.promote_canary(session)
 
-    def abort_canary(self, job: DeploySession[KubernetesSettings]) -> ReleaseRecord:
+    def abort_canary(self, session: DeploySession[KubernetesSettings]) -> ReleaseRecord:
         """Remove the canary."""
-        return canary.abort_canary(job)
+        return canary.abort_canary(session)
 
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
         """Write the objects as files: plain YAML, a kustomization or a Helm chart."""

@@ -24,7 +24,7 @@ TMP = "/tmp"  # noqa: S108  inside the container
 
 
 def make_deployment(context: RenderContext, config_name: str, replicas: int | None) -> dict[str, Any]:
-    """The Deployment; without `spec.replicas` when `replicas` is None, because an autoscaler owns it."""
+    """The Deployment. If `replicas` is None, `spec.replicas` is absent because an autoscaler owns it."""
     settings = context.settings
     spec: dict[str, Any] = {
         "revisionHistoryLimit": 3,
@@ -150,13 +150,13 @@ def make_workload_environment(context: RenderContext) -> list[dict[str, Any]]:
 
 
 def _make_workload_resources(context: RenderContext, gpu: bool = True) -> dict[str, dict[str, str]]:
-    wanted = context.settings.resources
-    requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
-    limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}
-    if wanted.cpu_limit is not None:
-        limits = {"cpu": str(wanted.cpu_limit), **limits}
-    if wanted.gpu and gpu:
-        limits[wanted.gpu_resource] = requests[wanted.gpu_resource] = str(wanted.gpu)
+    resources = context.settings.resources
+    requests = {"cpu": str(resources.cpu), "memory": str(resources.memory)}
+    limits = {"memory": str(resources.memory if resources.memory_limit is None else resources.memory_limit)}
+    if resources.cpu_limit is not None:
+        limits = {"cpu": str(resources.cpu_limit), **limits}
+    if resources.gpu and gpu:
+        limits[resources.gpu_resource] = requests[resources.gpu_resource] = str(resources.gpu)
     return {"requests": requests, "limits": limits}
 
 

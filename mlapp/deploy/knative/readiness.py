@@ -1,4 +1,4 @@
-"""Wait for a Knative Service: its conditions at the current generation, its traffic, pods, and a real prediction."""
+"""Wait for a Knative Service: its conditions at the current generation, its traffic and pods, and a prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD, Kind
 from mlapp.deploy.cluster.pods import find_pod_trouble, is_pod_ready
 from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
 
-FAILED_FOR = 10.0
+FAILURE_PATIENCE = 10.0
 """Seconds to tolerate a False condition: Knative sets it briefly while it reconciles."""
 
 
@@ -22,7 +22,7 @@ class KnativeWait(RolloutWait):
 
     Args:
         traffic: percentage of each revision, by its name.
-        may_sleep: whether a revision without pods counts as ready: pods stop when there are no requests.
+        may_sleep: whether a revision without pods counts as ready, because Knative stops idle pods.
     """
 
     traffic: dict[str, int] = field(default_factory=dict)
@@ -34,19 +34,19 @@ class KnativeWait(RolloutWait):
         feed.add_watch(POD, labelSelector=f"{self.selector},{labels.REVISION}={self.revision}")
         feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
 
-    def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+    def _apply_rollout_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
         if change is not None and change[0] == KNATIVE_SERVICE and change[1] != LISTED:
             self.item = change[2]
             return
-        super()._take_change(change)
+        super()._apply_rollout_change(change)
 
     def _report_changes(self) -> None:
         super()._report_changes()
         for condition in self._read_knative_conditions():
-            words = describe_knative_condition(condition)
-            if self._told.get(condition["type"]) != words:
-                self._told[condition["type"]] = words
-                self.progress(f"Service/{self.name}: {words}")
+            text = describe_knative_condition(condition)
+            if self._reported.get(condition["type"]) != text:
+                self._reported[condition["type"]] = text
+                self.progress(f"Service/{self.name}: {text}")
 
     def _is_observed(self) -> bool:
         return False  # Knative owns the Deployment
@@ -56,24 +56,25 @@ class KnativeWait(RolloutWait):
         if status.get("observedGeneration", -1) < self.item.get("metadata", {}).get("generation", 0):
             return False
         if not any(
-            each["type"] == "Ready" and each.get("status") == "True" for each in self._read_knative_conditions()
+            condition["type"] == "Ready" and condition.get("status") == "True"
+            for condition in self._read_knative_conditions()
         ):
             return False
-        given = {entry.get("revisionName"): entry.get("percent") for entry in status.get("traffic") or []}
-        if any(given.get(name) != percent for name, percent in self.traffic.items()):
+        shares = {entry.get("revisionName"): entry.get("percent") for entry in status.get("traffic") or []}
+        if any(shares.get(name) != percent for name, percent in self.traffic.items()):
             return False
         return any(map(is_pod_ready, self.pods.values())) or (self.may_sleep and not self.pods)
 
-    def _refuse_hopeless(self) -> None:
-        super()._refuse_hopeless()
+    def _raise_for_fatal_trouble(self) -> None:
+        super()._raise_for_fatal_trouble()
         status = self.item.get("status", {})
-        current = status.get("observedGeneration", -1) >= self.item.get("metadata", {}).get("generation", 0)
-        for condition in self._read_knative_conditions() if current else ():
+        is_current = status.get("observedGeneration", -1) >= self.item.get("metadata", {}).get("generation", 0)
+        for condition in self._read_knative_conditions() if is_current else ():
             if condition["type"] != "Ready" and condition.get("status") == "False":
-                words = describe_knative_condition(condition)
-                if time.monotonic() - self._since.setdefault(words, time.monotonic()) >= FAILED_FOR:
+                text = describe_knative_condition(condition)
+                if time.monotonic() - self._trouble_since.setdefault(text, time.monotonic()) >= FAILURE_PATIENCE:
                     raise RolloutError(
-                        f"Service/{self.name}: {words}{self._read_knative_logs()}",
+                        f"Service/{self.name}: {text}{self._read_knative_logs()}",
                         "Fix the cause named above; for Pod Security set targets.knative.pod_security: restricted.",
                     )
 
@@ -81,18 +82,19 @@ class KnativeWait(RolloutWait):
         after = f" after {timeout:.0f} s" if timeout else ""
         if not self.item.get("status"):
             return f"Knative has not started to process Service/{self.name}{after}: is its controller running?"
-        told = [
-            describe_knative_condition(each) for each in self._read_knative_conditions() if each.get("status") != "True"
+        reasons = [
+            describe_knative_condition(condition)
+            for condition in self._read_knative_conditions()
+            if condition.get("status") != "True"
         ]
-        return (
-            f"Service/{self.name} is not ready{after}: {'; '.join(told) or 'no pod answers'}{self._read_knative_logs()}"
-        )
+        reason = "; ".join(reasons) or "no pod answers"
+        return f"Service/{self.name} is not ready{after}: {reason}{self._read_knative_logs()}"
 
     def _read_knative_logs(self) -> str:
         """Problems of the pods, with the last log lines of crashing ones."""
         for name, pod in self.pods.items():
-            if found := find_pod_trouble(pod, self.warnings.get(name, ())):
-                return f"; {found.text}{self._read_rollout_crash_log(found)}"
+            if trouble := find_pod_trouble(pod, self.warnings.get(name, ())):
+                return f"; {trouble.text}{self._read_rollout_crash_log(trouble)}"
         return ""
 
     def _read_knative_conditions(self) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from mlapp.deploy.target import Shipment
 from mlapp.errors import ConfigError
 
 SECTION = "targets.knative"
-IGNORED = {
+IGNORED_SETTINGS = {
     "rollout.leave": ("Knative itself keeps a stopping pod until its requests end", "Remove it from mlapp.yaml."),
     "resources.tmp": ("only `pod_security: restricted` mounts a folder for /tmp", "Set pod_security, or remove tmp."),
     "resources.cpu": (
@@ -41,9 +41,9 @@ IGNORED = {
         "Set only one of them, or `resources.requests: {memory: …}` for a lower request.",
     ),
 }
-"""Why a setting has no effect, and what to do."""
-STEP = 2
-"""Period of the startup probe in seconds; on Cloud Run, a probe's timeout must not exceed it."""
+"""By setting without effect: the reason, and the advice."""
+PROBE_PERIOD = 2
+"""Period of the startup probe in seconds. On Cloud Run, a probe's timeout must not exceed it."""
 
 
 def render_release(
@@ -69,14 +69,14 @@ def _make_knative_service(
     """The Service with the user's patches; `digest` ends the revision's name."""
     names = Names(shipment.app)
     spec = _make_revision(shipment, settings, serve)
-    own = labels.make_object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
+    object_labels = labels.make_object_labels(names, names.base, None, {**settings.labels, **shipment.labels})
     if settings.platform == "cloud_run":
-        own = _to_google_labels(own)
+        object_labels = _convert_to_google_labels(object_labels)
     annotations = _make_service_scale_annotations(settings)
-    pod_labels = {**own, labels.REVISION: digest} if settings.platform == "knative" else own
+    pod_labels = {**object_labels, labels.REVISION: digest} if settings.platform == "knative" else object_labels
     if shipment.model_version:
-        version = labels.VERSION if settings.platform == "knative" else "model-version"
-        pod_labels = {**pod_labels, version: make_label_value(shipment.model_version)}
+        version_label = labels.VERSION if settings.platform == "knative" else "model-version"
+        pod_labels = {**pod_labels, version_label: make_label_value(shipment.model_version)}
     name = f"{names.base}-{digest}"
     template: dict[str, Any] = {"metadata": {"name": name, "labels": pod_labels}, "spec": spec}
     if annotations:
@@ -85,7 +85,7 @@ def _make_knative_service(
     if live is not None and live != name and percent < 100:
         traffic = [{"revisionName": live, "percent": 100 - percent}, *traffic]
     content = {"spec": {"template": template, "traffic": traffic}}
-    document = make_track_context_document(settings, KNATIVE_SERVICE, names.base, own, **content)
+    document = make_track_context_document(settings, KNATIVE_SERVICE, names.base, object_labels, **content)
     return apply_patches([document], settings.patches, SECTION)[0]
 
 
@@ -108,9 +108,9 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
         "resources": _make_revision_resources(settings),
         "startupProbe": {
             "httpGet": {"path": "/readyz", "port": PORT},
-            "periodSeconds": STEP,
-            "timeoutSeconds": STEP,
-            "failureThreshold": max(1, math.ceil(settings.rollout.startup / STEP)),
+            "periodSeconds": PROBE_PERIOD,
+            "timeoutSeconds": PROBE_PERIOD,
+            "failureThreshold": max(1, math.ceil(settings.rollout.startup / PROBE_PERIOD)),
         },
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": PORT},
@@ -135,41 +135,41 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
 
 
 def _make_revision_environment(settings: KnativeSettings, serve: Serve) -> list[dict[str, Any]]:
-    told = make_server_variables(serve, settings.env, settings.secrets, section=SECTION)
+    values = make_server_variables(serve, settings.env, settings.secrets, section=SECTION)
     cpu = str(settings.resources.cpu_limit or settings.resources.cpu)
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
-    told.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    values.setdefault("OMP_NUM_THREADS", str(max(1, math.ceil(cores))))
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     return [*variables, *make_server_container_secrets(settings.secrets)]
 
 
 def _make_revision_resources(settings: KnativeSettings) -> dict[str, dict[str, str]]:
     """By default only limits: Kubernetes uses them as requests too, and Cloud Run supports nothing else."""
-    wanted = settings.resources
+    resources = settings.resources
     limits = {
-        "cpu": str(wanted.cpu if wanted.cpu_limit is None else wanted.cpu_limit),
-        "memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit),
+        "cpu": str(resources.cpu if resources.cpu_limit is None else resources.cpu_limit),
+        "memory": str(resources.memory if resources.memory_limit is None else resources.memory_limit),
     }
     if settings.gpus:
         limits["nvidia.com/gpu"] = str(settings.gpus)
-    limits.update({name: str(amount) for name, amount in wanted.limits.items()})
-    requests = {name: str(amount) for name, amount in wanted.requests.items()}
+    limits.update({name: str(amount) for name, amount in resources.limits.items()})
+    requests = {name: str(amount) for name, amount in resources.requests.items()}
     return {"limits": limits, **({"requests": requests} if requests else {})}
 
 
 def _make_service_scale_annotations(settings: KnativeSettings) -> dict[str, str]:
     """The scaling annotations, in the spelling that both Knative and Cloud Run accept."""
-    found = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
+    annotations = {"autoscaling.knative.dev/minScale": str(settings.min_replicas)} if settings.min_replicas else {}
     if settings.max_replicas is not None:
-        found["autoscaling.knative.dev/maxScale"] = str(settings.max_replicas)
-    return found
+        annotations["autoscaling.knative.dev/maxScale"] = str(settings.max_replicas)
+    return annotations
 
 
-def _to_google_labels(own: dict[str, str]) -> dict[str, str]:
+def _convert_to_google_labels(object_labels: dict[str, str]) -> dict[str, str]:
     """Labels in the form that Google Cloud accepts: lower-case letters, digits, `-` and `_`, without a domain."""
     return {
         re.sub(r"[^a-z0-9_-]+", "-", key.rpartition("/")[2].lower()): re.sub(r"[^a-z0-9_-]+", "-", value.lower())[:63]
-        for key, value in own.items()
+        for key, value in object_labels.items()
     }
 
 
@@ -180,13 +180,15 @@ def _refuse_contradictory_knative_settings(settings: KnativeSettings) -> None:
             "targets.knative: Cloud Run refuses the security context of `pod_security: restricted`.",
             "Remove `platform: cloud_run` or `pod_security`.",
         )
-    wanted, default = settings.resources, PodResources()
-    ignored = {
+    resources, default = settings.resources, PodResources()
+    flags = {
         "rollout.leave": settings.rollout.leave != ServerRollout().leave,
-        "resources.tmp": wanted.tmp != default.tmp and settings.pod_security is None,
-        "resources.cpu": wanted.cpu != default.cpu and wanted.cpu_limit is not None,
-        "resources.memory": wanted.memory != default.memory and wanted.memory_limit is not None,
+        "resources.tmp": resources.tmp != default.tmp and settings.pod_security is None,
+        "resources.cpu": resources.cpu != default.cpu and resources.cpu_limit is not None,
+        "resources.memory": resources.memory != default.memory and resources.memory_limit is not None,
     }
-    for name, is_ignored in ignored.items():
+    for name, is_ignored in flags.items():
         if is_ignored:
-            raise ConfigError(f"targets.knative.{name} has no effect: {IGNORED[name][0]}.", IGNORED[name][1])
+            raise ConfigError(
+                f"targets.knative.{name} has no effect: {IGNORED_SETTINGS[name][0]}.", IGNORED_SETTINGS[name][1]
+            )

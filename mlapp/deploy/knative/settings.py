@@ -18,10 +18,10 @@ class KnativeSettings(ServingPodSection, frozen=True):
     ] = "knative"
     min_replicas: Annotated[int, Meta(ge=0, description="Minimum number of pods; 0 stops idle pods.")] = 0
     max_replicas: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of pods; the platform's when absent.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of pods. Defaults to the platform's.")
     ] = None
     timeout: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum seconds of a request; the platform's when absent.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum seconds of a request. Defaults to the platform's.")
     ] = None
     pod_security: Annotated[
         Literal["restricted"] | None,

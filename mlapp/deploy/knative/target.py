@@ -24,7 +24,7 @@ from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
 
-INSTALL = "Ask the cluster's operator to install Knative Serving, or use --target k8s."
+INSTALL_ADVICE = "Ask the cluster's operator to install Knative Serving, or use --target k8s."
 
 
 class KnativeTarget(RevisionTarget[KnativeSettings]):
@@ -46,7 +46,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
                 "gcloud run services replace .mlapp/service.yaml",
             )
         super().require_cluster()
-        self.cluster.require_kind(KNATIVE_SERVICE, INSTALL)
+        self.cluster.require_kind(KNATIVE_SERVICE, INSTALL_ADVICE)
         refuse_long_host_name(self.cluster, KNATIVE, self.name, self.names.base)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         return render_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
-        """The Service with split traffic. Reads the live revision's name from the cluster, if it is reachable."""
+        """The Service with split traffic. Reads the name of the live revision from the cluster if possible."""
         try:
             live = find_live_release(self.open_releases().list_records())
         except DeployError:
@@ -64,7 +64,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
 
     def wait_for_release(
         self,
-        job: DeploySession[KnativeSettings],
+        session: DeploySession[KnativeSettings],
         documents: Sequence[dict[str, Any]],
         record: ReleaseRecord,
         *,
@@ -74,18 +74,18 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         spec = documents[0]["spec"]
         template = spec["template"]["metadata"]
         wait = KnativeWait(
-            job.cluster,
+            session.cluster,
             self.serve,
             documents[0]["metadata"]["name"],
             template["labels"][labels.REVISION],
-            job.progress,
+            session.progress,
             record.release.shipment.example if self.rollout.check else None,
             selector=f"{labels.NAME}={self.names.base}",
             traffic={entry["revisionName"]: entry["percent"] for entry in spec["traffic"]},
             # A new revision always starts a pod before it is ready; an earlier one can be scaled to zero.
             may_sleep=restored or record.state == "canary",
         )
-        wait.wait_until_complete(self.rollout.timeout, job.lock)
+        wait.wait_until_complete(self.rollout.timeout, session.lock)
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """A prediction by a ready pod, through a port-forward. Fails if the Service is scaled to zero."""
@@ -102,27 +102,31 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
 
     def status(self) -> Status:
         """The state of the app."""
-        own = f"{labels.APP}={self.names.base}"
+        selector = f"{labels.APP}={self.names.base}"
         with ThreadPoolExecutor(4) as pool:
-            recorded = pool.submit(self.open_releases().list_records)
+            records_future = pool.submit(self.open_releases().list_records)
             kinds = (KNATIVE_SERVICE, POD, EVENT)
             services, all_pods, events = pool.map(
-                lambda kind: self.cluster.list_objects(kind, "" if kind is EVENT else own), kinds
+                lambda kind: self.cluster.list_objects(kind, "" if kind is EVENT else selector), kinds
             )
-            records = recorded.result()
-        live, trial = find_live_release(records), find_canary_release(records)
+            records = records_future.result()
+        live, canary = find_live_release(records), find_canary_release(records)
         if not records:
             self.cluster.require_namespace()
         service = next((item for item in services if item["metadata"]["name"] == self.names.base), None)
-        told = (service or {}).get("status", {})
-        numbers = {find_knative_service_revision(record.documents): record.number for record in (live, trial) if record}
+        status = (service or {}).get("status", {})
+        numbers = {
+            find_knative_service_revision(record.documents): record.number for record in (live, canary) if record
+        }
         traffic: dict[int, int] = {}
-        for entry in told.get("traffic") or []:
+        for entry in status.get("traffic") or []:
             number = numbers.get(entry.get("revisionName"))
             if number is not None:
                 traffic[number] = traffic.get(number, 0) + int(entry.get("percent") or 0)
         problems = [
-            describe_knative_condition(each) for each in told.get("conditions") or [] if each.get("status") == "False"
+            describe_knative_condition(condition)
+            for condition in status.get("conditions") or []
+            if condition.get("status") == "False"
         ]
         problems += find_release_status_problems(records, KNATIVE_SERVICE.kind, service is None)
         problems += find_pod_status_problems(all_pods, events)
@@ -130,35 +134,35 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
             app=self.app,
             target=self.name,
             release=live.release if live else None,
-            canary=trial.release if trial else None,
+            canary=canary.release if canary else None,
             desired=len(all_pods),
             ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
             replicas=make_status_replicas(all_pods, records),
             traffic=traffic,
-            url=told.get("url") or (live.release.url if live else None),
+            url=status.get("url") or (live.release.url if live else None),
             events=list_app_events(events, self.names),
             problems=tuple(dict.fromkeys(problems)),
             place=self.cluster.place,
         )
 
     def start_canary(
-        self, job: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
+        self, session: DeploySession[KnativeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a second revision with a part of the traffic."""
-        before, records = canary_trial.require_live_for_canary(job)
-        name = find_knative_service_revision(before.documents)
+        live, records = canary_trial.require_live_for_canary(session)
+        name = find_knative_service_revision(live.documents)
         documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if find_knative_service_revision(documents) == name:
             raise DeployError(
-                f"Release {before.number} is identical to the canary, so there is nothing to try.",
+                f"Release {live.number} is identical to the canary, so there is nothing to try.",
                 "Change the model, the code or a setting, and deploy again.",
             )
-        return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
+        return single_step_canary.start_canary(session, shipment, percent, documents, live, records, take_over)
 
-    def promote_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
+    def promote_canary(self, session: DeploySession[KnativeSettings]) -> ReleaseRecord:
         """Route all traffic to the canary's revision; no pod is started."""
-        return single_step_canary.promote_canary(job)
+        return single_step_canary.promote_canary(session)
 
-    def abort_canary(self, job: DeploySession[KnativeSettings]) -> ReleaseRecord:
+    def abort_canary(self, session: DeploySession[KnativeSettings]) -> ReleaseRecord:
         """Route all traffic to the live revision."""
-        return single_step_canary.abort_canary(job)
+        return single_step_canary.abort_canary(session)

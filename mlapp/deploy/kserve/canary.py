@@ -1,4 +1,4 @@
-"""Start, promote and abort a canary on KServe, by the methods of `canary_documents`."""
+"""Start, promote and abort a canary on KServe by one of the methods of `canary_documents`."""
 
 from __future__ import annotations
 
@@ -33,53 +33,57 @@ from mlapp.deploy.target import DeployError, Shipment
 Session = DeploySession[KServeSettings]
 Documents = Sequence[dict[str, Any]]
 
-ACCEPTED_WITHIN = 10.0
-TRAFFIC_WITHIN = 60.0
+ACCEPT_TIMEOUT = 10.0
+TRAFFIC_TIMEOUT = 60.0
 
 
-def start_canary(job: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+def start_canary(session: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
     """Start `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
         UnreachableError: the server became unreachable; the canary stays as it is.
         DeployError: nothing is live, nothing can split traffic, or the canary did not become ready and was removed.
     """
-    before, records = canary_trial.require_live_for_canary(job)
-    context = KServeContext(shipment, job.settings, job.serve)
+    live, records = canary_trial.require_live_for_canary(session)
+    context = KServeContext(shipment, session.settings, session.serve)
     method = choose_canary_method(context)
-    if method == "spec" and lacks_spec_canary(job.cluster):
+    if method == "spec" and lacks_spec_canary(session.cluster):
         method = "second"
-    route = _require_kserve_canary_split(job, before, method)
-    live = _select_inference_service(before.documents)
-    documents = render_kserve_canary_workload(context, percent, method, live)
+    route = _require_kserve_canary_split(session, live, method)
+    live_service = _select_inference_service(live.documents)
+    documents = render_kserve_canary_workload(context, percent, method, live_service)
     try:
-        plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
+        plan = session.plan_changes(documents, live, prune=False, take_over=take_over)
     except ApiError as error:
         if method != "spec" or "canary" not in error.message:
             raise
         method = "second"  # KServe before 0.20 has no `spec.canary`
         documents = render_kserve_canary_workload(context, percent, method)
-        plan = job.plan_changes(documents, before, prune=False, take_over=take_over)
+        plan = session.plan_changes(documents, live, prune=False, take_over=take_over)
     if method == "second":
-        refuse_long_host_name(job.cluster, KSERVE, "kserve", name_canary_service(context))
+        refuse_long_host_name(session.cluster, KSERVE, "kserve", name_canary_service(context))
     traffic: list[dict[str, Any]] = []
     if route is not None:
         traffic = apply_canary_patches(context, [make_canary_route(context, percent, route["spec"])])
-        job.plan_changes(traffic, before, prune=False, take_over=take_over)  # a refusal must come before any write
-    goal = render_release(shipment, job.settings, job.serve)
-    record = canary_trial.record_canary_trial(job, shipment, goal, records, percent, before.release.url)
-    job.progress(f"release {record.number} as a canary: {plan.summary}")
-    with canary_trial.undo_failed_canary_start(job, record, before, lambda: _remove_kserve_canary(job, before, record)):
-        execute_plan(job.cluster, plan, job.lock, job.progress)
-        job.wait_for_rollout(_select_awaited_objects(documents), record)
-        if traffic and not _has_kserve_weights(job):
-            shift = job.plan_changes(traffic, before, prune=False, take_over=take_over)
-            execute_plan(job.cluster, shift, job.lock, job.progress)
-            _wait_until_route_accepted(job, traffic[0]["metadata"]["name"])
-    return job.releases.mark_state(record, "canary")
+        session.plan_changes(traffic, live, prune=False, take_over=take_over)  # a refusal must come before any write
+    documents_after_promotion = render_release(shipment, session.settings, session.serve)
+    record = canary_trial.record_canary_trial(
+        session, shipment, documents_after_promotion, records, percent, live.release.url
+    )
+    session.progress(f"release {record.number} as a canary: {plan.summary}")
+    with canary_trial.undo_failed_canary_start(
+        session, record, live, lambda: _remove_kserve_canary(session, live, record)
+    ):
+        execute_plan(session.cluster, plan, session.lock, session.progress)
+        session.wait_for_rollout(_select_documents_to_await(documents), record)
+        if traffic and not _has_kserve_weights(session):
+            traffic_plan = session.plan_changes(traffic, live, prune=False, take_over=take_over)
+            execute_plan(session.cluster, traffic_plan, session.lock, session.progress)
+            _wait_until_route_accepted(session, traffic[0]["metadata"]["name"])
+    return session.releases.mark_state(record, "canary")
 
 
-def promote_canary(job: Session) -> ReleaseRecord:
+def promote_canary(session: Session) -> ReleaseRecord:
     """Make the canary the live release: roll the live pods to it, move the traffic, remove the canary.
 
     In Knative mode, its revision gets all traffic and no pod is started.
@@ -87,51 +91,51 @@ def promote_canary(job: Session) -> ReleaseRecord:
     Raises:
         DeployError: there is no canary, or its release does not become ready; the previous release stays live.
     """
-    record, before, records = canary_trial.require_canary_trial(job)
-    goal = record.documents
-    keeping = goal
-    current = _find_canary_inference_service(job)
-    if current is not None and (trials := current["spec"].get("canary")):
-        keeping = copy.deepcopy(goal)
-        add_canary(_select_inference_service(keeping), trials)  # it serves until the live pods are ready
-    keep = [("HTTPRoute", _name_kserve_canary_route(job)), ("InferenceService", job.names.canary)]
-    plan = job.plan_changes(keeping, before, keep=keep)
-    with canary_trial.undo_failed_canary_promotion(job, record, before, lambda: _remove_canary_split(job)):
-        execute_plan(job.cluster, plan, job.lock, job.progress)
-        job.wait_for_rollout(goal, record)
-    _remove_canary_split(job)
-    _remove_kserve_canary_service(job)
-    if keeping is not goal:
-        rest = job.plan_changes(goal, before, keep=keep)
-        execute_plan(job.cluster, rest, job.lock, job.progress)
-    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
-    return job.settle_release(record, before, records)
+    record, live, records = canary_trial.require_canary_trial(session)
+    final_documents = record.documents
+    transition_documents = final_documents
+    current = _find_canary_inference_service(session)
+    if current is not None and (canaries := current["spec"].get("canary")):
+        transition_documents = copy.deepcopy(final_documents)
+        add_canary(_select_inference_service(transition_documents), canaries)  # it serves until the live pods are ready
+    kept_keys = [("HTTPRoute", _name_kserve_canary_route(session)), ("InferenceService", session.names.canary)]
+    plan = session.plan_changes(transition_documents, live, keep=kept_keys)
+    with canary_trial.undo_failed_canary_promotion(session, record, live, lambda: _remove_canary_split(session)):
+        execute_plan(session.cluster, plan, session.lock, session.progress)
+        session.wait_for_rollout(final_documents, record)
+    _remove_canary_split(session)
+    _remove_kserve_canary_service(session)
+    if transition_documents is not final_documents:
+        final_plan = session.plan_changes(final_documents, live, keep=kept_keys)
+        execute_plan(session.cluster, final_plan, session.lock, session.progress)
+    prune_planned_objects(session.cluster, plan, session.lock, session.progress)
+    return session.settle_release(record, live, records)
 
 
-def abort_canary(job: Session) -> ReleaseRecord:
+def abort_canary(session: Session) -> ReleaseRecord:
     """Remove the canary and route all traffic back to the live release."""
-    record, before, _ = canary_trial.require_canary_trial(job)
-    _remove_kserve_canary(job, before, record)
-    return job.releases.mark_state(record, "aborted")
+    record, live, _ = canary_trial.require_canary_trial(session)
+    _remove_kserve_canary(session, live, record)
+    return session.releases.mark_state(record, "aborted")
 
 
-def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Method) -> dict[str, Any] | None:
+def _require_kserve_canary_split(session: Session, live: ReleaseRecord, method: Method) -> dict[str, Any] | None:
     """Check that the traffic can be split; returns KServe's own HTTPRoute of the app, or None if Knative splits it.
 
     Raises:
         DeployError: nothing can split the traffic; nothing was written.
     """
     if method == "traffic":
-        status = (_find_canary_inference_service(job) or {}).get("status", {})
+        status = (_find_canary_inference_service(session) or {}).get("status", {})
         if not status.get("components", {}).get("predictor", {}).get("latestRolledoutRevision"):
             raise DeployError(
-                f"Release {before.number} does not have all traffic yet, so Knative cannot split it; "
+                f"Release {live.number} does not have all traffic yet, so Knative cannot split it; "
                 "nothing was changed.",
                 "Wait until `mlapp status` shows 100 %, and try again.",
             )
         return None
     try:
-        route = job.cluster.get_object(ROUTE, job.names.base)
+        route = session.cluster.get_object(ROUTE, session.names.base)
     except ApiError as error:
         if error.code != 404:
             raise
@@ -139,7 +143,7 @@ def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Me
     if route is None:
         raise DeployError(
             "A canary in Standard mode needs the Gateway API, and KServe has created no HTTPRoute for "
-            f"{job.names.base}, so nothing can split the traffic. Nothing was changed.",
+            f"{session.names.base}, so nothing can split the traffic. Nothing was changed.",
             "Ask KServe's operator to enable the Gateway API (ingress.enableGatewayApi), use `mode: knative`, or "
             "deploy without "
             "--canary.",
@@ -147,112 +151,114 @@ def _require_kserve_canary_split(job: Session, before: ReleaseRecord, method: Me
     return route
 
 
-def _has_kserve_weights(job: Session) -> bool:
+def _has_kserve_weights(session: Session) -> bool:
     """Whether KServe's own route already splits the traffic."""
-    route = job.cluster.get_object(ROUTE, job.names.base) or {"spec": {}}
+    route = session.cluster.get_object(ROUTE, session.names.base) or {"spec": {}}
     return any(len(rule.get("backendRefs") or []) > 1 for rule in route["spec"].get("rules") or [])
 
 
-def _wait_until_route_accepted(job: Session, name: str) -> None:
-    """Wait for a Gateway to accept our route.
+def _wait_until_route_accepted(session: Session, name: str) -> None:
+    """Wait for a Gateway to accept the route that splits the traffic.
 
     Raises:
         DeployError: the route is refused; includes the Gateway's message.
     """
-    end = time.monotonic() + ACCEPTED_WITHIN
+    end = time.monotonic() + ACCEPT_TIMEOUT
     while True:
-        route = job.cluster.get_object(ROUTE, name) or {}
-        found = [
+        route = session.cluster.get_object(ROUTE, name) or {}
+        conditions = [
             condition
             for parent in route.get("status", {}).get("parents") or []
             for condition in parent.get("conditions") or []
             if condition.get("type") == "Accepted"
         ]
-        if any(condition.get("status") == "True" for condition in found):
+        if any(condition.get("status") == "True" for condition in conditions):
             return
-        if found and found[0].get("status") == "False":
-            said = f"{found[0].get('reason')}: {found[0].get('message')}"
-            raise DeployError(f"The Gateway does not accept HTTPRoute/{name}: {said}", "Ask the Gateway's operator.")
+        if conditions and conditions[0].get("status") == "False":
+            reason = f"{conditions[0].get('reason')}: {conditions[0].get('message')}"
+            raise DeployError(f"The Gateway does not accept HTTPRoute/{name}: {reason}", "Ask the Gateway's operator.")
         if time.monotonic() > end:
-            job.progress(f"no Gateway has reported yet whether it accepts HTTPRoute/{name} (ParentStatusNotAvailable)")
+            session.progress(
+                f"no Gateway has reported yet whether it accepts HTTPRoute/{name} (ParentStatusNotAvailable)"
+            )
             return
         time.sleep(1)
 
 
-def _remove_kserve_canary(job: Session, before: ReleaseRecord | None, record: ReleaseRecord) -> None:
+def _remove_kserve_canary(session: Session, live: ReleaseRecord | None, record: ReleaseRecord) -> None:
     """Route all traffic to the live release, then remove the canary's pods."""
-    _remove_canary_split(job)
-    _remove_kserve_canary_service(job)
-    if before is None:
+    _remove_canary_split(session)
+    _remove_kserve_canary_service(session)
+    if live is None:
         return
-    current = _find_canary_inference_service(job)
+    current = _find_canary_inference_service(session)
     if current is not None and "canaryTrafficPercent" in current["spec"]["predictor"]:
-        _take_traffic_back(job, before, record)
-    plan = job.plan_changes(before.documents, before, take_over=True)
-    execute_plan(job.cluster, plan, job.lock, job.progress)
+        _return_traffic_to_live(session, live, record)
+    plan = session.plan_changes(live.documents, live, take_over=True)
+    execute_plan(session.cluster, plan, session.lock, session.progress)
     if plan.pending:
-        job.wait_for_rollout(before.documents, before, restored=True)
-    prune_planned_objects(job.cluster, plan, job.lock, job.progress)
+        session.wait_for_rollout(live.documents, live, restored=True)
+    prune_planned_objects(session.cluster, plan, session.lock, session.progress)
 
 
-def _take_traffic_back(job: Session, before: ReleaseRecord, record: ReleaseRecord) -> None:
+def _return_traffic_to_live(session: Session, live: ReleaseRecord, record: ReleaseRecord) -> None:
     """Send nothing to the newest revision, then make the live release's content the newest, still without traffic.
 
     Without `canaryTrafficPercent`, Knative would send everything to the newest ready revision, which is the canary.
     """
-    for content in (record, before):
-        staged = copy.deepcopy(content.documents)
-        _select_inference_service(staged)["spec"]["predictor"]["canaryTrafficPercent"] = 0
-        plan = job.plan_changes(staged, before, prune=False, take_over=True)
-        execute_plan(job.cluster, plan, job.lock, job.progress)
-        if content is before:
-            job.wait_for_rollout(staged, before, restored=True)
+    for source in (record, live):
+        documents = copy.deepcopy(source.documents)
+        _select_inference_service(documents)["spec"]["predictor"]["canaryTrafficPercent"] = 0
+        plan = session.plan_changes(documents, live, prune=False, take_over=True)
+        execute_plan(session.cluster, plan, session.lock, session.progress)
+        if source is live:
+            session.wait_for_rollout(documents, live, restored=True)
             return
-        end = time.monotonic() + TRAFFIC_WITHIN
-        while read_newest_revision_share(_find_canary_inference_service(job) or {}, 0) and time.monotonic() < end:
+        end = time.monotonic() + TRAFFIC_TIMEOUT
+        while read_newest_revision_share(_find_canary_inference_service(session) or {}, 0) and time.monotonic() < end:
             time.sleep(1)
 
 
-def _remove_canary_split(job: Session) -> None:
+def _remove_canary_split(session: Session) -> None:
     """Leave the traffic to KServe's own route, and wait until the Gateway has updated."""
-    if job.settings.mode == "knative":
+    if session.settings.mode == "knative":
         return
     try:
-        route = job.cluster.get_object(ROUTE, _name_kserve_canary_route(job))
+        route = session.cluster.get_object(ROUTE, _name_kserve_canary_route(session))
     except ApiError as error:
         if error.code != 404:
             raise
         route = None
-    if route is not None and job.cluster.delete_object(route):
-        job.progress(f"HTTPRoute/{_name_kserve_canary_route(job)} removed")
-        time.sleep(min(job.settings.rollout.leave, 5))
+    if route is not None and session.cluster.delete_object(route):
+        session.progress(f"HTTPRoute/{_name_kserve_canary_route(session)} removed")
+        time.sleep(min(session.settings.rollout.leave, 5))
 
 
-def _remove_kserve_canary_service(job: Session) -> None:
-    if job.settings.mode == "knative":
+def _remove_kserve_canary_service(session: Session) -> None:
+    if session.settings.mode == "knative":
         return
-    found = job.cluster.get_object(INFERENCE_SERVICE, job.names.canary)
-    if found is not None and job.cluster.delete_object(found):
-        job.progress(f"InferenceService/{job.names.canary} removed")
+    service = session.cluster.get_object(INFERENCE_SERVICE, session.names.canary)
+    if service is not None and session.cluster.delete_object(service):
+        session.progress(f"InferenceService/{session.names.canary} removed")
 
 
-def _name_kserve_canary_route(job: Session) -> str:
-    return f"{job.names.base}-split"
+def _name_kserve_canary_route(session: Session) -> str:
+    return f"{session.names.base}-split"
 
 
-def _find_canary_inference_service(job: Session) -> dict[str, Any] | None:
-    return job.cluster.get_object(INFERENCE_SERVICE, job.names.base)
+def _find_canary_inference_service(session: Session) -> dict[str, Any] | None:
+    return session.cluster.get_object(INFERENCE_SERVICE, session.names.base)
 
 
 def _select_inference_service(documents: Documents) -> dict[str, Any]:
     return next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
 
 
-def _select_awaited_objects(documents: Documents) -> list[dict[str, Any]]:
-    """The documents to wait for; with `spec.canary`, only the canary's predictor, with the revision of its pods."""
+def _select_documents_to_await(documents: Documents) -> list[dict[str, Any]]:
+    """The documents to wait for. With `spec.canary`, only the canary's predictor, with the revision of its pods."""
     service = _select_inference_service(documents)
     if "canary" not in service["spec"]:
         return list(documents)
-    trial = copy.deepcopy(service)
-    trial["spec"] = {"predictor": service["spec"]["canary"][0]["predictor"]}
-    return [trial]
+    canary_service = copy.deepcopy(service)
+    canary_service["spec"] = {"predictor": service["spec"]["canary"][0]["predictor"]}
+    return [canary_service]

@@ -1,10 +1,10 @@
-"""The documents of a canary on KServe, by one of three methods. Mode, version and cluster decide.
+"""The documents of a canary on KServe. Mode, version and cluster decide between three methods.
 
 | mode                 | the model is in  | how the traffic is split                                               |
 |----------------------|------------------|------------------------------------------------------------------------|
 | Knative              | image or bucket  | `canaryTrafficPercent`: Knative splits between two revisions           |
-| Standard             | image            | a second InferenceService, and an HTTPRoute of ours with weights       |
-| Standard, from 0.20  | bucket           | `spec.canary`, and an HTTPRoute of ours where KServe's has no weights  |
+| Standard             | image            | a second InferenceService, and mlapp's HTTPRoute with weights          |
+| Standard, from 0.20  | bucket           | `spec.canary`, and mlapp's HTTPRoute if KServe's has no weights        |
 
 In Standard mode, KServe accepts `canaryTrafficPercent` but ignores it. KServe 0.20.0 runs the pods of `spec.canary` but
 routes nothing to them. Without the Gateway API nothing can split the traffic; this is an error before any write.
@@ -34,7 +34,7 @@ GATEWAY: dict[str, Any] = {
 }
 """KServe's default Gateway, for a dry run; a deploy uses the Gateway of KServe's own route for the app."""
 DOMAIN = "example.com"
-CANARY = "canary"
+CANARY_NAME = "canary"
 EVERY_PATH = "^/.*$"
 """KServe's match of every path."""
 
@@ -59,8 +59,8 @@ def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | N
         backend = {"name": f"{context.names.base}-predictor", "port": 80}
         matches = [{"path": {"type": "RegularExpression", "value": EVERY_PATH}}]
         rules = [{"matches": matches, "backendRefs": [backend]}]
-        own = {"parentRefs": [GATEWAY], "hostnames": [host], "rules": rules}
-        documents.append(make_canary_route(context, percent, own))
+        route_spec = {"parentRefs": [GATEWAY], "hostnames": [host], "rules": rules}
+        documents.append(make_canary_route(context, percent, route_spec))
     return documents
 
 
@@ -68,41 +68,41 @@ def render_kserve_canary_workload(
     context: KServeContext, percent: int, method: Method, live: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """The workload documents of the canary; with the method `traffic`, they also split the traffic."""
-    trial = replace(context, track="canary")
+    canary_context = replace(context, track="canary")
     documents = make_predictor_model_objects(context)
     if method == "traffic":
         service = make_inference_service(context)
         service["spec"]["predictor"]["canaryTrafficPercent"] = percent
     elif method == "second":
-        least = max(1, math.ceil(context.settings.min_replicas * percent / 100))
-        service = make_inference_service(trial, min_replicas=least)
+        min_replicas = max(1, math.ceil(context.settings.min_replicas * percent / 100))
+        service = make_inference_service(canary_context, min_replicas=min_replicas)
     else:
         service = copy.deepcopy(live) if live is not None else make_inference_service(context)
-        predictor = make_predictor(trial)
+        predictor = make_predictor(canary_context)
         predictor["model"]["name"] = CONTAINER  # required here, forbidden in the stable one
-        least = math.ceil(service["spec"]["predictor"]["minReplicas"] * percent / 100)
-        trial_predictor = {"name": CANARY, **predictor, "minReplicas": max(1, least)}
-        add_canary(service, [{"trafficPercent": percent, "predictor": trial_predictor}])
+        min_replicas = math.ceil(service["spec"]["predictor"]["minReplicas"] * percent / 100)
+        canary_predictor = {"name": CANARY_NAME, **predictor, "minReplicas": max(1, min_replicas)}
+        add_canary(service, [{"trafficPercent": percent, "predictor": canary_predictor}])
         return [*apply_canary_patches(context, documents), service]
     return apply_canary_patches(context, [*documents, service])
 
 
-def add_canary(service: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+def add_canary(service: dict[str, Any], canaries: list[dict[str, Any]]) -> None:
     """Add `spec.canary` to an InferenceService.
 
-    KServe takes the canary's pods out of the live predictor's `minReplicas`. It is raised by as many, so that the live
+    KServe takes the canary's pods out of the live predictor's `minReplicas`. Raise it by their number, so that the live
     release keeps its own pods.
     """
     predictor = service["spec"]["predictor"]
-    predictor["minReplicas"] += sum(trial["predictor"]["minReplicas"] for trial in trials)
+    predictor["minReplicas"] += sum(canary["predictor"]["minReplicas"] for canary in canaries)
     predictor["maxReplicas"] = max(predictor["maxReplicas"], predictor["minReplicas"])
-    service["spec"]["canary"] = trials
+    service["spec"]["canary"] = canaries
 
 
-def make_canary_route(context: KServeContext, percent: int, own: dict[str, Any]) -> dict[str, Any]:
+def make_canary_route(context: KServeContext, percent: int, route_spec: dict[str, Any]) -> dict[str, Any]:
     """The HTTPRoute that splits the traffic of the app's host by weight, beside KServe's own route of that host.
 
-    Each rule keeps KServe's timeouts, filters and ports; `own` is the spec of KServe's route. Gateways differ in
+    Each rule keeps KServe's timeouts, filters and ports; `route_spec` is the spec of KServe's route. Gateways differ in
     whether prefixes or regular expressions take precedence, but prefer longer ones. Each match exists in both forms,
     and longer than KServe's regular expression, so this route wins in both cases.
     """
@@ -116,11 +116,11 @@ def make_canary_route(context: KServeContext, percent: int, own: dict[str, Any])
                 for part in _make_canary_backend(context, backend, percent)
             ],
         }
-        for rule in own.get("rules") or []
+        for rule in route_spec.get("rules") or []
     ]
-    spec = {"parentRefs": own.get("parentRefs") or [GATEWAY], "rules": rules}
-    if own.get("hostnames"):
-        spec["hostnames"] = own["hostnames"]
+    spec = {"parentRefs": route_spec.get("parentRefs") or [GATEWAY], "rules": rules}
+    if route_spec.get("hostnames"):
+        spec["hostnames"] = route_spec["hostnames"]
     return context.make_document(ROUTE, f"{context.names.base}-split", spec=spec)
 
 
@@ -128,8 +128,8 @@ def _make_canary_backend(context: KServeContext, backend: dict[str, Any], percen
     """The live release's backend with its share, and the canary's on the same port."""
     if backend["name"] != f"{context.names.base}-predictor":
         return [backend]
-    trial = {**backend, "name": name_canary_service(context), "weight": percent}
-    return [{**backend, "weight": 100 - percent}, trial]
+    canary_backend = {**backend, "name": name_canary_service(context), "weight": percent}
+    return [{**backend, "weight": 100 - percent}, canary_backend]
 
 
 def _list_stronger_canary_matches(match: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,11 +137,11 @@ def _list_stronger_canary_matches(match: dict[str, Any]) -> list[dict[str, Any]]
     path = match.get("path") or {}
     if path.get("type") != "RegularExpression":
         return [match]
-    longer = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", path["value"])
-    literal = re.match(r"(?:[^\\.*+?()\[{|$]|\\\W)*", path["value"].removeprefix("^"))
-    prefix = re.sub(r"\\(\W)", r"\1", literal[0] if literal else "")
+    long_expression = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", path["value"])
+    literal_match = re.match(r"(?:[^\\.*+?()\[{|$]|\\\W)*", path["value"].removeprefix("^"))
+    prefix = re.sub(r"\\(\W)", r"\1", literal_match[0] if literal_match else "")
     return [
-        {**match, "path": {"type": "RegularExpression", "value": longer}},
+        {**match, "path": {"type": "RegularExpression", "value": long_expression}},
         {**match, "path": {"type": "PathPrefix", "value": prefix[: prefix.rfind("/") + 1] or "/"}},
     ]
 

@@ -17,12 +17,12 @@ from mlapp.deploy.kserve.settings import KServeSettings
 from mlapp.deploy.kserve.settings_check import refuse_contradictory_kserve_settings
 from mlapp.deploy.target import Shipment
 
-MODE = "serving.kserve.io/deploymentMode"
+MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 MODES = {"standard": "Standard", "knative": "Knative"}
-AUTOSCALER = "serving.kserve.io/autoscalerClass"
-VISIBILITY = "networking.kserve.io/visibility"
+AUTOSCALER_ANNOTATION = "serving.kserve.io/autoscalerClass"
+VISIBILITY_LABEL = "networking.kserve.io/visibility"
 INTERNAL = "cluster-local"
-"""Value of the label `VISIBILITY` with which KServe creates no route: the Service in the cluster is the address."""
+"""Value of `VISIBILITY_LABEL` with which KServe creates no route: the Service in the cluster is the address."""
 
 
 def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -> list[dict[str, Any]]:
@@ -33,8 +33,8 @@ def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -
     """
     context = KServeContext(shipment, settings, serve)
     refuse_contradictory_kserve_settings(settings)
-    made = [*make_predictor_model_objects(context), make_inference_service(context)]
-    return apply_patches(made, settings.patches, SECTION)
+    documents = [*make_predictor_model_objects(context), make_inference_service(context)]
+    return apply_patches(documents, settings.patches, SECTION)
 
 
 def make_inference_service(context: KServeContext, *, min_replicas: int | None = None) -> dict[str, Any]:
@@ -42,15 +42,15 @@ def make_inference_service(context: KServeContext, *, min_replicas: int | None =
     settings = context.settings
     document = context.make_document(INFERENCE_SERVICE, context.instance)
     annotations = document["metadata"].setdefault("annotations", {})
-    annotations[MODE] = MODES[settings.mode]
+    annotations[MODE_ANNOTATION] = MODES[settings.mode]
     if settings.mode == "standard":
-        annotations[AUTOSCALER] = settings.scaler
+        annotations[AUTOSCALER_ANNOTATION] = settings.scaler
     elif settings.scaler == "hpa":
         annotations["autoscaling.knative.dev/class"] = "hpa.autoscaling.knative.dev"
         annotations["autoscaling.knative.dev/metric"] = "cpu"
     if context.shipment.code_revision:
         annotations[labels.CODE] = context.shipment.code_revision
     if context.track == "canary":  # reached through the app's own route, without its own host
-        document["metadata"]["labels"][VISIBILITY] = INTERNAL
+        document["metadata"]["labels"][VISIBILITY_LABEL] = INTERNAL
     document["spec"] = {"predictor": {**make_predictor(context), **make_predictor_scaling(settings, min_replicas)}}
     return document

@@ -16,7 +16,7 @@ from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import ApiError
 from mlapp.deploy.cluster.transport import ApiRequest
 
-OLDEST = (0, 17)
+MIN_VERSION = (0, 17)
 SPEC_CANARY = (0, 20)
 """The first version that runs `spec.canary`."""
 CONTROLLER = "/apis/apps/v1/namespaces/kserve/deployments/kserve-controller-manager"
@@ -27,24 +27,26 @@ _TAG = re.compile(r":v?(\d+)\.(\d+)[^@]*")
 
 
 def refuse_old_kserve(cluster: Cluster, todo: str) -> None:
-    """Check that KServe is 0.17 or later, as far as the user is allowed to read its version.
+    """Check that KServe is 0.17 or later, if the user is allowed to read its version.
 
     Raises:
         ApiError: it is older.
     """
     version = read_controller_version(cluster)
-    least = ".".join(map(str, OLDEST))
+    minimum = ".".join(map(str, MIN_VERSION))
     if version is None and _has_old_kserve_schema(cluster):
         raise ApiError(
-            f"KServe in {cluster.connection.context} is older than {least}: its InferenceService has no "
+            f"KServe in {cluster.connection.context} is older than {minimum}: its InferenceService has no "
             f"spec.predictor.logger.{NEW_FIELD}.",
             todo,
             404,
         )
-    if version is not None and version < OLDEST:
-        found = ".".join(map(str, version))
+    if version is not None and version < MIN_VERSION:
+        version_text = ".".join(map(str, version))
         raise ApiError(
-            f"KServe in {cluster.connection.context} is version {found}; mlapp needs {least} or later.", todo, 404
+            f"KServe in {cluster.connection.context} is version {version_text}; mlapp needs {minimum} or later.",
+            todo,
+            404,
         )
 
 
@@ -56,22 +58,22 @@ def lacks_spec_canary(cluster: Cluster) -> bool:
 
 def read_controller_version(cluster: Cluster) -> tuple[int, int] | None:
     """Major and minor version, from the tag of the controller's image; None if not readable or not a version."""
-    deployment = _read_version_if_allowed(cluster, CONTROLLER)
+    deployment = _read_kserve_object(cluster, CONTROLLER)
     containers = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
-    image = next((str(each.get("image")) for each in containers if each.get("name") == "manager"), "")
-    found = _TAG.search(image.rpartition("/")[2])
-    return (int(found[1]), int(found[2])) if found else None
+    image = next((str(container.get("image")) for container in containers if container.get("name") == "manager"), "")
+    match = _TAG.search(image.rpartition("/")[2])
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _has_old_kserve_schema(cluster: Cluster) -> bool:
-    schemas = _read_version_if_allowed(cluster, SCHEMA).get("components", {}).get("schemas", {})
-    found: Any = next((schema for name, schema in schemas.items() if name.endswith(".InferenceService")), {})
+    schemas = _read_kserve_object(cluster, SCHEMA).get("components", {}).get("schemas", {})
+    schema: Any = next((candidate for name, candidate in schemas.items() if name.endswith(".InferenceService")), {})
     for name in ("spec", "predictor", "logger"):
-        found = found.get("properties", {}).get(name, {})
-    return bool(found.get("properties")) and NEW_FIELD not in found["properties"]
+        schema = schema.get("properties", {}).get(name, {})
+    return bool(schema.get("properties")) and NEW_FIELD not in schema["properties"]
 
 
-def _read_version_if_allowed(cluster: Cluster, path: str) -> dict[str, Any]:
+def _read_kserve_object(cluster: Cluster, path: str) -> dict[str, Any]:
     with suppress(ApiError):
         return cluster.transport.send_json(ApiRequest("GET", path, "get", "KServe's version"))
     return {}

@@ -1,6 +1,6 @@
-"""The predictor of an InferenceService: our own container, or a `model` that KServe fetches for a ServingRuntime.
+"""The predictor of an InferenceService: mlapp's container, or a `model` that KServe fetches for a ServingRuntime.
 
-The image contains its model, so the predictor is by default our own container, and KServe adds nothing to its pods.
+The image contains its model, so by default the predictor is mlapp's container, and KServe adds nothing to its pods.
 With a model in a bucket, the predictor is a `model` with a ServingRuntime of the image, and KServe's storage
 initializer puts the files in /mnt/models. Without `storageUri`, KServe would treat a `model` as multi-model serving.
 """
@@ -31,11 +31,11 @@ CONTAINER = "kserve-container"
 """The container name by which KServe identifies the server in a pod."""
 MODEL_FORMAT = "mlapp"
 MODELS = "/mnt/models"
-"""Where KServe's storage initializer puts the files."""
+"""Folder in which KServe's storage initializer puts the files."""
 MANIFEST_FOLDER = "/etc/mlapp"
 MANIFEST = "version.json"
 DEFAULT_CPU_LIMIT = 1.0
-"""The limit in KServe's ConfigMap as shipped (`inferenceService.resource.cpuLimit`)."""
+"""KServe's default limit (`inferenceService.resource.cpuLimit` of its ConfigMap)."""
 CPU_TARGET = 70
 """Target of the Standard mode's autoscaler, in percent of the requested CPU."""
 
@@ -44,12 +44,12 @@ def make_predictor_model_objects(context: KServeContext) -> list[dict[str, Any]]
     """Additional objects for a model in a bucket: the version's manifest, and the runtime that serves it."""
     if context.storage_uri is None:
         return []
-    made = [make_serving_runtime(context)]
-    return [make_predictor_manifest(context), *made] if context.shipment.manifest else made
+    objects = [make_serving_runtime(context)]
+    return [make_predictor_manifest(context), *objects] if context.shipment.manifest else objects
 
 
 def make_predictor(context: KServeContext) -> dict[str, Any]:
-    """The predictor without its scaling: our own container, or a model that KServe fetches."""
+    """The predictor without its scaling: mlapp's container, or a model that KServe fetches."""
     settings = context.settings
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
@@ -60,7 +60,7 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
         "nodeSelector": settings.node_selector,
         "tolerations": settings.tolerations,
     }
-    if not context.is_knative:  # Knative sets its own and rejects these
+    if not context.is_knative:  # Knative sets these fields itself and rejects them here
         pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         pod["terminationGracePeriodSeconds"] = compute_server_stop_seconds(
             settings.rollout, context.serve, context.grace
@@ -79,23 +79,23 @@ def make_predictor(context: KServeContext) -> dict[str, Any]:
             name = make_predictor_manifest(context)["metadata"]["name"]
             volumes.append({"name": "version", "configMap": {"name": name, "defaultMode": 0o444}})
     pod["volumes"] = volumes
-    own = {labels.INSTANCE: context.instance}
+    pod_labels = {labels.INSTANCE: context.instance}
     if context.shipment.model_version:
-        own[labels.VERSION] = make_label_value(context.shipment.model_version)
-    own[labels.REVISION] = make_short_digest(json.dumps({**pod, **_list_pod_metadata(context)}, sort_keys=True))
+        pod_labels[labels.VERSION] = make_label_value(context.shipment.model_version)
+    pod_labels[labels.REVISION] = make_short_digest(json.dumps({**pod, **_list_pod_metadata(context)}, sort_keys=True))
     annotations = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORT),
         "prometheus.io/path": "/metrics",
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
-    return {"labels": own, "annotations": annotations, **pod}
+    return {"labels": pod_labels, "annotations": annotations, **pod}
 
 
 def _list_pod_metadata(context: KServeContext) -> dict[str, Any]:
-    """What KServe copies from an InferenceService's metadata to its pods, apart from the track's own labels.
+    """The inputs of the metadata that KServe copies to the pods, apart from the track's own labels.
 
-    A change of it starts new pods, so the revision must change with it.
+    A change of this metadata starts new pods, so the revision must change, too.
     """
     shipment, settings = context.shipment, context.settings
     return {
@@ -110,15 +110,15 @@ def _list_pod_metadata(context: KServeContext) -> dict[str, Any]:
 
 def make_predictor_scaling(settings: KServeSettings, min_replicas: int | None = None) -> dict[str, Any]:
     """The number of pods, and the concurrency and timeout of each."""
-    least = settings.min_replicas if min_replicas is None else min_replicas
-    most = max(settings.most_replicas, least)
-    scaling: dict[str, Any] = {"minReplicas": least, "maxReplicas": least if settings.scaler == "none" else most}
+    minimum = settings.min_replicas if min_replicas is None else min_replicas
+    maximum = max(settings.replica_limit, minimum)
+    scaling: dict[str, Any] = {"minReplicas": minimum, "maxReplicas": minimum if settings.scaler == "none" else maximum}
     if settings.mode == "standard" and settings.scaler == "hpa":
         scaling.update(scaleMetric="cpu", scaleTarget=CPU_TARGET)
     elif settings.scaler == "keda":
         target = {"type": "Utilization", "averageUtilization": CPU_TARGET}
         scaling["autoScaling"] = {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
-    if settings.mode == "standard":  # KServe's own default stops a quarter of the pods first
+    if settings.mode == "standard":  # KServe's default first stops a quarter of the pods
         rolling = {"maxUnavailable": 0, "maxSurge": 1}
         scaling["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
     if settings.timeout is not None:
@@ -156,53 +156,53 @@ def make_predictor_container(context: KServeContext) -> dict[str, Any]:
 
 
 def make_predictor_environment(context: KServeContext) -> list[dict[str, Any]]:
-    """The server's variables, in the pod spec itself: the webhooks of KServe and Knative read no ConfigMap of ours."""
+    """The server's variables, in the pod spec itself because the webhooks of KServe and Knative read no ConfigMap."""
     settings = context.settings
-    more = {}
+    extra = {}
     if context.storage_uri is not None:
-        more["MLAPP_MODEL_FOLDER"] = MODELS
+        extra["MLAPP_MODEL_FOLDER"] = MODELS
         if context.shipment.manifest:
-            more["MLAPP_MODEL_MANIFEST"] = f"{MANIFEST_FOLDER}/{MANIFEST}"
-    told = make_server_variables(
+            extra["MLAPP_MODEL_MANIFEST"] = f"{MANIFEST_FOLDER}/{MANIFEST}"
+    values = make_server_variables(
         context.serve,
         settings.env,
         settings.secrets,
         section=SECTION,
         grace=0.0 if context.is_knative else context.grace,
-        more=more,
+        more=extra,
     )
-    told.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_predictor_cores(settings.resources.cpu))))
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in told.items()]
+    values.setdefault("OMP_NUM_THREADS", str(math.ceil(_count_predictor_cores(settings.resources.cpu))))
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     return [*variables, *make_server_container_secrets(settings.secrets)]
 
 
 def make_predictor_resources(settings: KServeSettings) -> dict[str, dict[str, str]]:
     """Requests and limits of the server's container."""
-    wanted = settings.resources
-    requests = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
-    limits = {"memory": str(wanted.memory if wanted.memory_limit is None else wanted.memory_limit)}
-    if wanted.cpu_limit is not None:
-        limits["cpu"] = str(wanted.cpu_limit)
+    sizes = settings.resources
+    requests = {"cpu": str(sizes.cpu), "memory": str(sizes.memory)}
+    limits = {"memory": str(sizes.memory if sizes.memory_limit is None else sizes.memory_limit)}
+    if sizes.cpu_limit is not None:
+        limits["cpu"] = str(sizes.cpu_limit)
     if settings.gpus:
         limits["nvidia.com/gpu"] = requests["nvidia.com/gpu"] = str(settings.gpus)
-    requests.update({name: str(amount) for name, amount in wanted.requests.items()})
-    limits.update({name: str(amount) for name, amount in wanted.limits.items()})
+    requests.update({name: str(amount) for name, amount in sizes.requests.items()})
+    limits.update({name: str(amount) for name, amount in sizes.limits.items()})
     return {"requests": requests, "limits": limits}
 
 
 def _refuse_kserve_predictor_limit(settings: KServeSettings) -> None:
-    """Check that the CPU limit that KServe's webhook adds where there is none leaves room for the request.
+    """Check the CPU request against the limit that KServe's webhook adds if none is set.
 
     Raises:
-        ConfigError: the request is above it, so that KServe could create no pod.
+        ConfigError: the request is above that limit, so KServe could create no pod.
     """
     resources = make_predictor_resources(settings)
-    wanted = resources["requests"]["cpu"]
-    if "cpu" not in resources["limits"] and _count_predictor_cores(wanted) > DEFAULT_CPU_LIMIT:
+    cpu_request = resources["requests"]["cpu"]
+    if "cpu" not in resources["limits"] and _count_predictor_cores(cpu_request) > DEFAULT_CPU_LIMIT:
         raise ConfigError(
             f"{SECTION}.resources: no CPU limit is set, so KServe adds its own of {DEFAULT_CPU_LIMIT:g} CPU, which is "
-            f"less than the request of {wanted}.",
-            f"Set {SECTION}.resources.cpu_limit to at least {wanted}.",
+            f"less than the request of {cpu_request}.",
+            f"Set {SECTION}.resources.cpu_limit to at least {cpu_request}.",
         )
 
 
@@ -234,7 +234,7 @@ def _escape_predictor_placeholders(value: Any) -> Any:
 
 
 def make_predictor_manifest(context: KServeContext) -> dict[str, Any]:
-    """The version's manifest, with which the server verifies every model file."""
+    """A ConfigMap with the version's manifest, which the server uses to verify every model file."""
     data = {MANIFEST: context.shipment.manifest or ""}
     name = f"{context.names.base}-version-{make_short_digest(data[MANIFEST])}"
     return context.make_document(CONFIG_MAP, name, immutable=True, data=data)

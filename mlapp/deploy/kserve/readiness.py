@@ -1,4 +1,4 @@
-"""Wait for an InferenceService: its pods, its conditions, and a real prediction.
+"""Wait for an InferenceService: its pods, its conditions, and a prediction.
 
 An InferenceService copies `status.observedGeneration` from its Deployment (or Knative Service), so the value does not
 show whether KServe has seen a change. The Deployment with the release's revision, at the Deployment's own
@@ -16,12 +16,12 @@ from mlapp.deploy.cluster.change_feed import LISTED, ChangeFeed
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, KNATIVE_REVISION, POD, Kind
 from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.rollout import RolloutError, RolloutWait
-from mlapp.deploy.kserve.inference_service import INTERNAL, MODES, VISIBILITY
+from mlapp.deploy.kserve.inference_service import INTERNAL, MODES, VISIBILITY_LABEL
 
 NO_PARENT = "ParentStatusNotAvailable"
 OLD_MODES = {"RawDeployment": "Standard", "Serverless": "Knative"}
-"""Names of the modes before KServe 0.16; later versions accept them too."""
-FAILED_FOR = 10.0
+"""Names of the modes before KServe 0.16. Later versions still accept them."""
+FAILURE_PATIENCE = 10.0
 """Seconds to tolerate failed reconciles: KServe retries, and may be waiting for another object."""
 FATAL_REASONS = frozenset({"ReconcileFailed", "InvalidPredictorSpec", "RevisionFailed", "RevisionMissing"})
 FAILED_TRANSITIONS = frozenset({"InvalidSpec", "BlockedByFailedLoad"})
@@ -37,7 +37,7 @@ class ServiceWait(RolloutWait):
         mode: `standard` or `knative`.
         needs_ingress: whether its routes must be accepted too.
         percent: in Knative mode, the newest revision's percentage of the traffic.
-        may_sleep: in Knative mode, whether a revision without pods counts as ready: pods stop without requests.
+        may_sleep: in Knative mode, whether a revision without pods counts as ready, because Knative stops idle pods.
     """
 
     service: str = ""
@@ -59,7 +59,7 @@ class ServiceWait(RolloutWait):
             feed.add_watch(KNATIVE_REVISION, labelSelector=f"{labels.REVISION}={self.revision}")
             feed.add_watch(EVENT, fieldSelector="involvedObject.kind=Pod")
 
-    def _take_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
+    def _apply_rollout_change(self, change: tuple[Kind, str, dict[str, Any]] | None) -> None:
         if change is not None and change[1] != LISTED:
             kind, _, item = change
             if kind == INFERENCE_SERVICE:
@@ -72,20 +72,20 @@ class ServiceWait(RolloutWait):
                 if item.get("type") == "Warning":
                     self.events.append(item)
                 return
-        super()._take_change(change)
+        super()._apply_rollout_change(change)
 
     def _report_changes(self) -> None:
         super()._report_changes()
         for condition in self._read_service_conditions().values():
             kind, status = condition.get("type", ""), condition.get("status")
-            said = f"{kind} is {status}" + (
+            text = f"{kind} is {status}" + (
                 f": {_describe_service_condition(condition)}"
                 if status != "True" and _describe_service_condition(condition)
                 else ""
             )
-            if self._told.get(f"condition {kind}") != said and kind != "Stopped":
-                self._told[f"condition {kind}"] = said
-                self.progress(f"InferenceService/{self.service}: {said}")
+            if self._reported.get(f"condition {kind}") != text and kind != "Stopped":
+                self._reported[f"condition {kind}"] = text
+                self.progress(f"InferenceService/{self.service}: {text}")
 
     def _is_complete(self) -> bool:
         status = self.item.get("status", {})
@@ -94,23 +94,23 @@ class ServiceWait(RolloutWait):
             if template.get(labels.REVISION) != self.revision or not super()._is_complete():
                 return False
         else:
-            found = status.get("components", {}).get("predictor", {})
-            latest = found.get("latestReadyRevision")
-            if latest not in self.revisions or latest != found.get("latestCreatedRevision"):
+            predictor = status.get("components", {}).get("predictor", {})
+            latest = predictor.get("latestReadyRevision")
+            if latest not in self.revisions or latest != predictor.get("latestCreatedRevision"):
                 return False
             if not any(map(is_pod_ready, self.pods.values())) and not self.may_sleep:
                 return False
             if read_newest_revision_share(self.item, self.percent) != self.percent:
                 return False
         conditions = self._read_service_conditions()
-        wanted = ("Ready", "PredictorReady") if self.needs_ingress else ("PredictorReady",)
-        return all(conditions.get(kind, {}).get("status") == "True" for kind in wanted)
+        required = ("Ready", "PredictorReady") if self.needs_ingress else ("PredictorReady",)
+        return all(conditions.get(kind, {}).get("status") == "True" for kind in required)
 
     def _is_observed(self) -> bool:
         return self.mode == "standard" and super()._is_observed()
 
-    def _refuse_hopeless(self) -> None:
-        super()._refuse_hopeless()
+    def _raise_for_fatal_trouble(self) -> None:
+        super()._raise_for_fatal_trouble()
         status = self.item.get("status", {})
         mode = status.get("deploymentMode")
         if mode and OLD_MODES.get(mode, mode) != MODES[self.mode]:
@@ -124,10 +124,10 @@ class ServiceWait(RolloutWait):
                     f"KServe refused InferenceService/{self.service} ({event['reason']}): {event.get('message')}",
                     "Use targets.kserve.mode: standard, or ask the cluster's operator to install Knative Serving.",
                 )
-        if found := self._find_failure():
-            key = f"failure {found}"
-            if time.monotonic() - self._since.setdefault(key, time.monotonic()) >= FAILED_FOR:
-                raise RolloutError(found, "Fix the cause named above; `mlapp status` shows the conditions.")
+        if failure := self._find_failure():
+            key = f"failure {failure}"
+            if time.monotonic() - self._trouble_since.setdefault(key, time.monotonic()) >= FAILURE_PATIENCE:
+                raise RolloutError(failure, "Fix the cause named above; `mlapp status` shows the conditions.")
 
     def _find_failure(self) -> str | None:
         """KServe's message about a spec that it cannot run."""
@@ -135,8 +135,8 @@ class ServiceWait(RolloutWait):
             return f"KServe cannot run the model ({info.get('reason')}): {info.get('message') or ''}".rstrip(": ")
         for condition in self._read_service_conditions().values():
             if condition.get("status") == "False" and condition.get("reason") in FATAL_REASONS:
-                told = _describe_service_condition(condition)
-                return f"InferenceService/{self.service}: {condition['type']} is False: {told}"
+                reason = _describe_service_condition(condition)
+                return f"InferenceService/{self.service}: {condition['type']} is False: {reason}"
         return None
 
     def _explain_timeout(self, timeout: float | None) -> str:
@@ -151,29 +151,29 @@ class ServiceWait(RolloutWait):
             return (
                 f"The pods of {self.service} answer, but it has no address{after}: {explain_missing_address(ingress)}"
             )
-        told = [
+        reasons = [
             f"{kind} is {condition.get('status')} ({_describe_service_condition(condition)})"
             for kind, condition in conditions.items()
             if condition.get("status") != "True"
             and kind not in ("Ready", "Stopped")
             and _describe_service_condition(condition)
         ]
-        told += [str(event.get("message")) for event in self.events[-1:]]
+        reasons += [str(event.get("message")) for event in self.events[-1:]]
         if self.mode == "standard" and self.deployment:
-            told.insert(0, super()._explain_timeout(timeout))
+            reasons.insert(0, super()._explain_timeout(timeout))
         elif self.mode == "standard":
-            told.insert(0, f"KServe has created no Deployment {self.name}{after}")
+            reasons.insert(0, f"KServe has created no Deployment {self.name}{after}")
         else:
             ready = sum(is_pod_ready(pod) for pod in self.pods.values())
-            told.insert(0, f"{ready} pods of the new revision are ready{after}")
-            told += [found for pod in self.pods.values() if (found := self._describe_trouble(pod))]
-        return "; ".join(told)
+            reasons.insert(0, f"{ready} pods of the new revision are ready{after}")
+            reasons += [trouble for pod in self.pods.values() if (trouble := self._describe_trouble(pod))]
+        return "; ".join(reasons)
 
     def _advise_on_timeout(self) -> str:
         if self._lacks_address():
             return (
                 "Ask the Gateway's operator to fix it, or serve inside the cluster only: "
-                f"targets.kserve.labels: {{{VISIBILITY}: {INTERNAL}}}."
+                f"targets.kserve.labels: {{{VISIBILITY_LABEL}: {INTERNAL}}}."
             )
         return super()._advise_on_timeout()
 
@@ -186,8 +186,8 @@ class ServiceWait(RolloutWait):
     def _describe_trouble(self, pod: dict[str, Any]) -> str | None:
         from mlapp.deploy.cluster.pods import find_pod_trouble
 
-        found = find_pod_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
-        return found.text + self._read_rollout_crash_log(found) if found else None
+        trouble = find_pod_trouble(pod, self.warnings.get(pod["metadata"]["name"], ()))
+        return trouble.text + self._read_rollout_crash_log(trouble) if trouble else None
 
     def _read_service_conditions(self) -> dict[str, dict[str, Any]]:
         return find_service_conditions(self.item)
@@ -195,30 +195,30 @@ class ServiceWait(RolloutWait):
 
 def read_newest_revision_share(service: dict[str, Any], default: int) -> int:
     """Percentage of the traffic that Knative sends to the newest revision; `default` if the status lacks it."""
-    found = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
-    if not found:
+    entries = service.get("status", {}).get("components", {}).get("predictor", {}).get("traffic")
+    if not entries:
         return default
-    return sum(int(entry.get("percent") or 0) for entry in found if entry.get("latestRevision"))
+    return sum(int(entry.get("percent") or 0) for entry in entries if entry.get("latestRevision"))
 
 
 def find_model_failure(item: dict[str, Any]) -> dict[str, Any] | None:
-    """KServe's current failure to run the model. KServe never clears `lastFailureInfo`, so it can be of the past."""
+    """KServe's current failure to run the model. KServe never clears `lastFailureInfo`, so it can be outdated."""
     model = item.get("status", {}).get("modelStatus", {})
     return model.get("lastFailureInfo") if model.get("transitionStatus") in FAILED_TRANSITIONS else None
 
 
 def find_service_conditions(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """An object's conditions by their type."""
-    found = item.get("status", {}).get("conditions") or []
-    return {condition.get("type", ""): condition for condition in found}
+    conditions = item.get("status", {}).get("conditions") or []
+    return {condition.get("type", ""): condition for condition in conditions}
 
 
 def explain_missing_address(condition: dict[str, Any]) -> str:
     """An explanation why an InferenceService has no address."""
     if condition.get("reason") == NO_PARENT:
-        said = condition.get("message")
+        message = condition.get("message")
         return (
-            f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + said if said else ''}); "
+            f"no Gateway has accepted its HTTPRoute ({NO_PARENT}{': ' + message if message else ''}); "
             "the Gateway that KServe is configured with (ingress.kserveIngressGateway) is missing or not ready"
         )
     return _describe_service_condition(condition) or "KServe has created no route yet"

@@ -16,7 +16,7 @@ SECTION = "targets.kserve"
 class KServeContext(TrackContext[KServeSettings]):
     """One Shipment on one track, with the settings for rendering it.
 
-    KServe copies the labels of an InferenceService to everything that it creates for it.
+    KServe copies the labels of an InferenceService to all objects that it creates for it.
     """
 
     @property
@@ -26,10 +26,10 @@ class KServeContext(TrackContext[KServeSettings]):
 
     @property
     def storage_uri(self) -> str | None:
-        """Where KServe downloads the model version from; None if the image's own model is served."""
-        shipment, given = self.shipment, self.settings.storage_uri
-        if given == IMAGE:
+        """The URI from which KServe downloads the model version; None if the image's own model is served."""
+        shipment, uri = self.shipment, self.settings.storage_uri
+        if uri == IMAGE:
             return None
-        if given is not None:
-            return fill_storage_uri(given, shipment, SECTION)
+        if uri is not None:
+            return fill_storage_uri(uri, shipment, SECTION)
         return shipment.model_uri if is_readable_by_kserve(shipment.model_uri) else None

@@ -23,24 +23,24 @@ class KServeSettings(ServingPodSection, frozen=True):
         int, Meta(ge=0, description="Minimum number of pods; 0 needs Knative mode, and stops idle pods.")
     ] = 1
     max_replicas: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of pods; `min_replicas` when absent.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of pods. Defaults to `min_replicas`.")
     ] = None
     timeout: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Maximum seconds of a request; KServe's default when absent."),
+        Meta(description="Maximum seconds of a request. Defaults to KServe's."),
     ] = None
     autoscaler: Annotated[
         Literal["hpa", "keda", "external", "knative", "none"] | None,
         Meta(
-            description="What changes the number of pods. When absent: `knative` in Knative mode; otherwise `hpa` if "
-            "`max_replicas` is more than `min_replicas`, and `none` if not. `external` is one of your own."
+            description="Autoscaler of the pods. Default: `knative` in Knative mode; otherwise `hpa` if "
+            "`max_replicas` is more than `min_replicas`, and `none` if not. `external` is your own autoscaler."
         ),
     ] = None
     storage_uri: Annotated[
         str | None,
         Meta(
             description="Folder of the model version, downloaded by KServe: s3, gs, pvc, oci, https or hf. `{version}` "
-            "stands for the version. `image` serves the image's own model. When absent: the version in the model "
+            "stands for the version. `image` serves the image's own model. Default: the version in the model "
             "store, if KServe reads its bucket, and the image's own model otherwise."
         ),
     ] = None
@@ -51,7 +51,7 @@ class KServeSettings(ServingPodSection, frozen=True):
     tolerations: Annotated[list[dict[str, Any]], Meta(description="Tolerations, in Kubernetes form.")] = []
 
     @property
-    def most_replicas(self) -> int:
+    def replica_limit(self) -> int:
         """The maximum number of pods."""
         return max(self.max_replicas or self.min_replicas, 1)
 
@@ -62,4 +62,4 @@ class KServeSettings(ServingPodSection, frozen=True):
             return self.autoscaler
         if self.mode == "knative":
             return "knative"
-        return "hpa" if self.most_replicas > self.min_replicas else "none"
+        return "hpa" if self.replica_limit > self.min_replicas else "none"

@@ -1,4 +1,4 @@
-"""What KServe's controller refuses in Standard mode only after the InferenceService is written: known before.
+"""Checks, before any write, for changes that KServe's controller refuses in Standard mode only after the write.
 
 Source: https://github.com/kserve/kserve/issues/5196, a change of the autoscaler.
 """
@@ -18,13 +18,13 @@ def refuse_second_autoscaler(cluster: Cluster, service: str) -> None:
     """Check that KServe's HorizontalPodAutoscaler is gone before KEDA scales the same pods.
 
     Raises:
-        DeployError: it is there.
+        DeployError: it still exists.
     """
     name = f"{service}-predictor"
-    found: dict[str, Any] | None = None
+    autoscaler: dict[str, Any] | None = None
     with suppress(ApiError):  # no permission to read it
-        found = cluster.get_object(AUTOSCALER, name)
-    owners = (found or {}).get("metadata", {}).get("ownerReferences") or []
+        autoscaler = cluster.get_object(AUTOSCALER, name)
+    owners = (autoscaler or {}).get("metadata", {}).get("ownerReferences") or []
     if any(owner.get("kind") == "InferenceService" for owner in owners):
         raise DeployError(
             f"targets.kserve: KServe keeps the HorizontalPodAutoscaler {name} when the autoscaler changes to keda, "

@@ -16,7 +16,7 @@ from mlapp.deploy.cluster.app_status import (
 )
 from mlapp.deploy.cluster.object_kinds import EVENT, INFERENCE_SERVICE, POD, ROUTE
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
-from mlapp.deploy.kserve.inference_service import INTERNAL, VISIBILITY
+from mlapp.deploy.kserve.inference_service import INTERNAL, VISIBILITY_LABEL
 from mlapp.deploy.kserve.readiness import explain_missing_address, find_model_failure, find_service_conditions
 from mlapp.deploy.target import Status
 
@@ -24,25 +24,25 @@ from mlapp.deploy.target import Status
 def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: bool) -> Status:
     """The complete status, from five lists that are requested concurrently; `by_route` if a route can split traffic."""
     names = recorded_releases.names
-    own = f"{labels.APP}={names.base}"
+    selector = f"{labels.APP}={names.base}"
     kinds = (INFERENCE_SERVICE, POD, EVENT, *([ROUTE] if by_route else []))
     with ThreadPoolExecutor(5) as pool:
-        recorded = pool.submit(recorded_releases.list_records)
-        lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else own), kinds)
+        records_future = pool.submit(recorded_releases.list_records)
+        lists = pool.map(lambda kind: cluster.list_objects(kind, "" if kind is EVENT else selector), kinds)
         services, all_pods, events, *routes = lists
-        records = recorded.result()
-    live, trial = releases.find_live_release(records), releases.find_canary_release(records)
+        records = records_future.result()
+    live, canary = releases.find_live_release(records), releases.find_canary_release(records)
     service = next((item for item in services if item["metadata"]["name"] == names.base), None)
     predictor = (service or {"spec": {"predictor": {}}})["spec"]["predictor"]
     return Status(
         app=names.app,
         target=recorded_releases.target,
         release=live.release if live else None,
-        canary=trial.release if trial else None,
+        canary=canary.release if canary else None,
         desired=sum(int(item["spec"]["predictor"].get("minReplicas", 1)) for item in services),
         ready=sum(pods.is_pod_ready(pod) for pod in all_pods),
         replicas=make_status_replicas(all_pods, records),
-        traffic=_read_kserve_traffic(live, trial, service, [route for each in routes for route in each], names.base),
+        traffic=_read_kserve_traffic(live, canary, service, [route for items in routes for route in items], names.base),
         url=find_service_url(service or {}) or (live.release.url if live else None),
         scaling=_describe_kserve_scaling(predictor),
         events=list_app_events(events, names),
@@ -52,17 +52,17 @@ def read_kserve_status(cluster: Cluster, recorded_releases: Releases, by_route: 
 
 
 def find_service_url(service: dict[str, Any]) -> str | None:
-    """The URL that KServe reports: inside the cluster if the service has no route."""
+    """The URL that KServe reports, which is internal to the cluster if the service has no route."""
     status = service.get("status", {})
-    own = (status.get("address") or {}).get("url")
-    is_internal = (service.get("metadata", {}).get("labels") or {}).get(VISIBILITY) == INTERNAL
-    url = own if is_internal and own else status.get("url")
+    internal_url = (status.get("address") or {}).get("url")
+    is_internal = (service.get("metadata", {}).get("labels") or {}).get(VISIBILITY_LABEL) == INTERNAL
+    url = internal_url if is_internal and internal_url else status.get("url")
     return str(url) if url else None
 
 
 def _read_kserve_traffic(
     live: ReleaseRecord | None,
-    trial: ReleaseRecord | None,
+    canary: ReleaseRecord | None,
     service: dict[str, Any] | None,
     routes: Sequence[dict[str, Any]],
     base: str,
@@ -70,23 +70,23 @@ def _read_kserve_traffic(
     """The percentage of each release: from Knative's traffic, or from the weights of a route."""
     if live is None:
         return {}
-    if trial is None:
+    if canary is None:
         return {live.number: 100}
     share = 0
-    found = (service or {}).get("status", {}).get("components", {}).get("predictor", {}).get("traffic") or []
-    if len(found) > 1:
-        share = sum(int(entry.get("percent") or 0) for entry in found if entry.get("latestRevision"))
+    entries = (service or {}).get("status", {}).get("components", {}).get("predictor", {}).get("traffic") or []
+    if len(entries) > 1:
+        share = sum(int(entry.get("percent") or 0) for entry in entries if entry.get("latestRevision"))
     for route in routes:
         for rule in route["spec"].get("rules") or []:
             weights = {backend["name"]: backend.get("weight", 1) for backend in rule.get("backendRefs") or []}
             if (name := f"{base}-canary-predictor") in weights:
                 share = round(100 * weights[name] / max(1, sum(weights.values())))
-    return {live.number: 100 - share, trial.number: share}
+    return {live.number: 100 - share, canary.number: share}
 
 
 def _describe_kserve_scaling(predictor: dict[str, Any]) -> str | None:
-    least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
-    return f"{least} to {most} replicas" if most > least else None
+    minimum, maximum = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
+    return f"{minimum} to {maximum} replicas" if maximum > minimum else None
 
 
 def _find_kserve_problems(
@@ -95,14 +95,14 @@ def _find_kserve_problems(
     all_pods: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> list[str]:
-    found = find_release_status_problems(records, INFERENCE_SERVICE.kind, not services)
+    problems = find_release_status_problems(records, INFERENCE_SERVICE.kind, not services)
     for item in services:
         for kind, condition in find_service_conditions(item).items():
             if kind == "IngressReady" and condition.get("status") != "True":
-                found.append(f"{item['metadata']['name']} has no address: {explain_missing_address(condition)}")
+                problems.append(f"{item['metadata']['name']} has no address: {explain_missing_address(condition)}")
             elif kind == "PredictorReady" and condition.get("status") == "False":
-                said = condition.get("message") or condition.get("reason") or "no reason given"
-                found.append(f"{item['metadata']['name']}: PredictorReady is False: {said}")
+                reason = condition.get("message") or condition.get("reason") or "no reason given"
+                problems.append(f"{item['metadata']['name']}: PredictorReady is False: {reason}")
         if failure := find_model_failure(item):
-            found.append(f"{item['metadata']['name']}: {failure.get('reason')}: {failure.get('message')}")
-    return list(dict.fromkeys([*found, *find_pod_status_problems(all_pods, events)]))
+            problems.append(f"{item['metadata']['name']}: {failure.get('reason')}: {failure.get('message')}")
+    return list(dict.fromkeys([*problems, *find_pod_status_problems(all_pods, events)]))

@@ -25,7 +25,7 @@ from mlapp.deploy.kserve.status import find_service_url, read_kserve_status
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.reporting import Reporter
 
-INSTALL = "Ask the cluster's operator to install KServe 0.17 or later, or use --target k8s."
+INSTALL_ADVICE = "Ask the cluster's operator to install KServe 0.17 or later, or use --target k8s."
 
 
 class KServeTarget(RevisionTarget[KServeSettings]):
@@ -52,10 +52,10 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     def require_cluster(self) -> None:
         """Check that the cluster is new enough, has KServe 0.17 or later, and that KServe can run the release."""
         super().require_cluster()
-        self.cluster.require_kind(INFERENCE_SERVICE, INSTALL)
-        refuse_old_kserve(self.cluster, INSTALL)
+        self.cluster.require_kind(INFERENCE_SERVICE, INSTALL_ADVICE)
+        refuse_old_kserve(self.cluster, INSTALL_ADVICE)
         if self.settings.storage_uri not in (None, IMAGE):
-            self.cluster.require_kind(SERVING_RUNTIME, INSTALL)
+            self.cluster.require_kind(SERVING_RUNTIME, INSTALL_ADVICE)
         hosts = KSERVE if self.settings.mode == "standard" else KNATIVE
         refuse_long_host_name(self.cluster, hosts, self.name, f"{self.names.base}-predictor")
         if self.settings.mode == "standard" and self.settings.scaler == "keda":
@@ -63,8 +63,8 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def fetches_model(self, model_uri: str | None) -> bool:
         """Whether KServe's storage initializer downloads the version into /mnt/models."""
-        given = self.settings.storage_uri
-        return given != IMAGE and (given is not None or is_readable_by_kserve(model_uri))
+        uri = self.settings.storage_uri
+        return uri != IMAGE and (uri is not None or is_readable_by_kserve(model_uri))
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
@@ -79,7 +79,7 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def wait_for_release(
         self,
-        job: DeploySession[KServeSettings],
+        session: DeploySession[KServeSettings],
         documents: Sequence[dict[str, Any]],
         record: ReleaseRecord,
         *,
@@ -87,17 +87,17 @@ class KServeTarget(RevisionTarget[KServeSettings]):
     ) -> None:
         """Wait until the InferenceService among the documents is ready and its new pods answer.
 
-        A restored release needs no accepted route: a reason to refuse it applied when it was live, too.
+        A restored release needs no accepted route: it was live with the same route before.
         """
         service = next(document for document in documents if document["kind"] == INFERENCE_SERVICE.kind)
         predictor, name = service["spec"]["predictor"], service["metadata"]["name"]
         variant = predictor.get("name")
         wait = ServiceWait(
-            job.cluster,
+            session.cluster,
             self.serve,
             f"{name}-{variant}-predictor" if variant else f"{name}-predictor",
             predictor["labels"][labels.REVISION],
-            job.progress,
+            session.progress,
             record.release.shipment.example if self.rollout.check else None,
             container=CONTAINER,
             selector=f"{labels.INSTANCE}={predictor['labels'][labels.INSTANCE]}",
@@ -107,32 +107,32 @@ class KServeTarget(RevisionTarget[KServeSettings]):
             percent=predictor.get("canaryTrafficPercent", 100),
             may_sleep=predictor.get("minReplicas") == 0,
         )
-        wait.wait_until_complete(self.rollout.timeout, job.lock)
+        wait.wait_until_complete(self.rollout.timeout, session.lock)
 
-    def find_given_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
+    def find_assigned_url(self, record: ReleaseRecord, progress: Reporter) -> str | None:
         """The URL that KServe reports; the one inside the cluster if the service has no route."""
         return find_service_url(self.cluster.get_object(INFERENCE_SERVICE, self.names.base) or {})
 
     def status(self) -> Status:
         """The state of the app."""
-        found = read_kserve_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
-        if found.release is None and not found.replicas:
+        status = read_kserve_status(self.cluster, self.open_releases(), self.settings.mode == "standard")
+        if status.release is None and not status.replicas:
             self.cluster.require_namespace()
-        return found
+        return status
 
     def start_canary(
-        self, job: DeploySession[KServeSettings], shipment: Shipment, percent: int, take_over: bool
+        self, session: DeploySession[KServeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a canary by the method that the mode and the cluster allow: see `mlapp.deploy.kserve.canary`."""
-        return canary.start_canary(job, shipment, percent, take_over)
+        return canary.start_canary(session, shipment, percent, take_over)
 
-    def promote_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
+    def promote_canary(self, session: DeploySession[KServeSettings]) -> ReleaseRecord:
         """Make the canary the live release."""
-        return canary.promote_canary(job)
+        return canary.promote_canary(session)
 
-    def abort_canary(self, job: DeploySession[KServeSettings]) -> ReleaseRecord:
+    def abort_canary(self, session: DeploySession[KServeSettings]) -> ReleaseRecord:
         """Remove the canary."""
-        return canary.abort_canary(job)
+        return canary.abort_canary(session)
 
     @cached_property
     def _live_service(self) -> dict[str, Any] | None:

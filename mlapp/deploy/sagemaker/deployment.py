@@ -1,4 +1,4 @@
-"""Changes of an endpoint: releases and canaries, with restoring after a failure.
+"""Deploys releases and canaries to an endpoint, and restores the live release after a failure.
 
 SageMaker has no lock. Of two concurrent deploys, the second one finds its release number taken (`CreateModel`) or the
 endpoint busy (`UpdateEndpoint`), and changes nothing.
@@ -32,10 +32,10 @@ class Deployment:
         """
         endpoint = self._endpoint
         current = endpoint.describe()
-        live, trial = endpoint.find_numbers(current)
-        if trial is not None:
+        live, canary = endpoint.find_numbers(current)
+        if canary is not None:
             raise DeployError(
-                f"Release {trial} is still a canary; nothing was changed.",
+                f"Release {canary} is still a canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()
@@ -45,10 +45,10 @@ class Deployment:
             endpoint.switch(config, (record.number,), self._progress)
             self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
-            endpoint.note_state(record.number, "failed")
+            endpoint.record_state(record.number, "failed")
             raise
         except DeployError as error:
-            endpoint.note_state(record.number, "failed")
+            endpoint.record_state(record.number, "failed")
             if live is None:
                 raise DeployError(
                     f"Release {record.number} failed: {error.what}",
@@ -68,7 +68,7 @@ class Deployment:
             DeployError: nothing is live, another deploy is in progress, or the canary failed and was removed.
         """
         endpoint = self._endpoint
-        live = self._require_undecided_endpoint()
+        live = self._require_endpoint_without_canary()
         record = self._create_endpoint_release(shipment, f"began as a canary at {percent} %")
         config = documents.name_canary_config(endpoint.name, live, record.number)
         try:
@@ -77,12 +77,12 @@ class Deployment:
             self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
             endpoint.delete_config(config)
-            endpoint.note_state(record.number, "failed")
+            endpoint.record_state(record.number, "failed")
             raise
         except DeployError as error:
             self._restore_live_endpoint(live, config)
             endpoint.delete_config(config)
-            endpoint.note_state(record.number, "failed")
+            endpoint.record_state(record.number, "failed")
             raise DeployError(
                 f"The canary failed: {error.what}\nIt was removed; release {live} is live.", error.todo
             ) from error
@@ -90,24 +90,24 @@ class Deployment:
 
     def promote_canary(self) -> int:
         """Route all traffic to the canary, then stop the live release's instances; returns the canary's number."""
-        live, trial = self._endpoint.require_canary()
-        self._end_endpoint_trial(trial, live, trial)
-        return trial
+        live, canary = self._endpoint.require_canary()
+        self._finish_endpoint_canary(canary, live, canary)
+        return canary
 
     def abort_canary(self) -> int:
         """Route all traffic to the live release, then stop the canary's instances; returns the canary's number."""
-        live, trial = self._endpoint.require_canary()
-        self._end_endpoint_trial(live, live, trial)
-        self._endpoint.note_state(trial, "aborted")
-        return trial
+        live, canary = self._endpoint.require_canary()
+        self._finish_endpoint_canary(live, live, canary)
+        self._endpoint.record_state(canary, "aborted")
+        return canary
 
-    def _end_endpoint_trial(self, winner: int, live: int, trial: int) -> None:
+    def _finish_endpoint_canary(self, winner: int, live: int, canary: int) -> None:
         endpoint = self._endpoint
         self._require_idle_endpoint()
-        endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, trial)})
+        endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, canary)})
         self._progress(f"release {winner} gets all traffic")
         endpoint.switch(documents.name_endpoint_release(endpoint.name, winner), (winner,), self._progress)
-        endpoint.delete_config(documents.name_canary_config(endpoint.name, live, trial))
+        endpoint.delete_config(documents.name_canary_config(endpoint.name, live, canary))
 
     def _create_endpoint_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
         """Create the Model and configuration of a release with the next number."""
@@ -120,17 +120,17 @@ class Deployment:
         self._progress(f"release {number}: Model/{documents.name_endpoint_release(endpoint.name, number)}")
         return record
 
-    def _restore_live_endpoint(self, live: int, failed: str) -> None:
+    def _restore_live_endpoint(self, live: int, failed_config: str) -> None:
         """Switch back to the live release's configuration, unless SageMaker or another deploy replaced the failed one.
 
         Args:
-            failed: the name of the failed configuration.
+            failed_config: the name of the failed configuration.
         """
         endpoint = self._endpoint
         name = documents.name_endpoint_release(endpoint.name, live)
         current = endpoint.describe()
         is_live = current is not None and current["EndpointConfigName"] == name
-        if current is not None and current["EndpointConfigName"] not in (name, failed):
+        if current is not None and current["EndpointConfigName"] not in (name, failed_config):
             raise ConcurrentDeployError(endpoint.name, f"it runs {current['EndpointConfigName']}")
         if current is None or not is_live or current["EndpointStatus"] != READY:
             endpoint.switch(name, (live,), self._progress)
@@ -140,8 +140,8 @@ class Deployment:
         if record.example is None:
             return
         variant = documents.name_endpoint_variant(record.number)
-        answer = self._endpoint.invoke(RequestBody.of(record.example), variant)
-        self._progress(f"variant {variant} answers: {str(answer['predictions'])[:60]}")
+        response = self._endpoint.invoke(RequestBody.of(record.example), variant)
+        self._progress(f"variant {variant} answers: {str(response['predictions'])[:60]}")
 
     def _trim_endpoint_releases(self, live: int) -> None:
         endpoint = self._endpoint
@@ -154,14 +154,14 @@ class Deployment:
         if current is not None and current["EndpointStatus"] in BUSY:
             raise ConcurrentDeployError(self._endpoint.name, f"it is {current['EndpointStatus']}")
 
-    def _require_undecided_endpoint(self) -> int:
+    def _require_endpoint_without_canary(self) -> int:
         """The number of the live release. Fails if nothing is live, there is a canary, or the endpoint is busy."""
-        live, trial = self._endpoint.find_numbers()
+        live, canary = self._endpoint.find_numbers()
         if live is None:
             raise DeployError("There is no live release, which a canary needs.", "Deploy once without --canary.")
-        if trial is not None:
+        if canary is not None:
             raise DeployError(
-                f"Release {trial} is still a canary; nothing was changed.",
+                f"Release {canary} is still a canary; nothing was changed.",
                 "Run `mlapp promote` or `mlapp abort` first.",
             )
         self._require_idle_endpoint()

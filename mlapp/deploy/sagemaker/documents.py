@@ -1,4 +1,4 @@
-"""SageMaker's requests for a release: pure, deterministic, without network access.
+"""SageMaker's requests for a release, as plain data: deterministic, without network access.
 
 SageMaker runs the image with the argument `serve` and sends requests to `/ping` and `/invocations` on port 8080:
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html. A release's record is stored in
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.deploy.cluster.server_environment import spell_server_variable
+from mlapp.deploy.cluster.server_environment import format_server_variable
 from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 from mlapp.errors import ConfigError
@@ -26,9 +26,9 @@ PORT = 8080
 APP_TAG = "mlapp:app"
 STATE_TAG = "mlapp:state"
 RECORD_TAG = "mlapp:record:"
-CHUNK = 256
+MAX_TAG_LENGTH = 256
 """Maximum characters of a tag's value."""
-CHUNKS = 20
+MAX_TAG_COUNT = 20
 
 
 def name_endpoint(app: str, settings: SageMakerSettings) -> str:
@@ -63,16 +63,18 @@ def make_endpoint_variables(settings: SageMakerSettings, serve: Serve) -> dict[s
             "serve.api_keys does nothing on SageMaker: IAM decides who may invoke an endpoint.",
             "Leave serve.api_keys out for this environment.",
         )
-    own = {name: spell_server_variable(value) for name, value in settings.env.items()}
-    refuse_secret_variables("targets.sagemaker.env", own, "in the Model", "Read it from AWS Secrets Manager instead.")
-    told, default = msgspec.to_builtins(serve), msgspec.to_builtins(Serve())
+    user_variables = {name: format_server_variable(value) for name, value in settings.env.items()}
+    refuse_secret_variables(
+        "targets.sagemaker.env", user_variables, "in the Model", "Read it from AWS Secrets Manager instead."
+    )
+    settings_values, default = msgspec.to_builtins(serve), msgspec.to_builtins(Serve())
     variables = {
-        f"MLAPP_SERVE__{name.upper()}": spell_server_variable(value)
-        for name, value in told.items()
+        f"MLAPP_SERVE__{name.upper()}": format_server_variable(value)
+        for name, value in settings_values.items()
         if value != default[name] and name not in ("api_keys", "host", "port", "tls_cert", "tls_key", "grpc_port")
     }
     variables.update(MLAPP_SERVE__HOST="0.0.0.0", MLAPP_SERVE__PORT=str(PORT))  # noqa: S104  every address
-    return dict(sorted({**variables, **own}.items()))
+    return dict(sorted({**variables, **user_variables}.items()))
 
 
 def make_endpoint_model(
@@ -198,21 +200,26 @@ def make_endpoint_tags(
     tags = {**settings.tags, APP_TAG: app}
     if record is not None:
         text = _encode_release_tags(record)
-        if len(text) > CHUNK * CHUNKS:
+        if len(text) > MAX_TAG_LENGTH * MAX_TAG_COUNT:
             text = _encode_release_tags(msgspec.structs.replace(record, example=None))
-        tags.update({f"{RECORD_TAG}{at // CHUNK}": text[at : at + CHUNK] for at in range(0, len(text), CHUNK)})
+        tags.update(
+            {
+                f"{RECORD_TAG}{start // MAX_TAG_LENGTH}": text[start : start + MAX_TAG_LENGTH]
+                for start in range(0, len(text), MAX_TAG_LENGTH)
+            }
+        )
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 def read_release_tags(tags: list[dict[str, str]]) -> tuple[ReleaseRecord, str | None] | None:
     """A release and its state, from a Model's tags; None if mlapp did not create the Model."""
-    found = {tag["Key"]: tag["Value"] for tag in tags}
-    parts = [key for key in found if key.startswith(RECORD_TAG)]
+    values = {tag["Key"]: tag["Value"] for tag in tags}
+    parts = [key for key in values if key.startswith(RECORD_TAG)]
     if not parts:
         return None
-    text = "".join(found[key] for key in sorted(parts, key=lambda key: int(key.rpartition(":")[2])))
+    text = "".join(values[key] for key in sorted(parts, key=lambda key: int(key.rpartition(":")[2])))
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(text), type=ReleaseRecord), found.get(STATE_TAG)
+        return msgspec.json.decode(base64.urlsafe_b64decode(text), type=ReleaseRecord), values.get(STATE_TAG)
     except (ValueError, msgspec.MsgspecError):
         return None
 

@@ -25,7 +25,7 @@ BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 
 class ConcurrentDeployError(DeployError):
-    """Another deploy is changing the endpoint; this one has not affected what is served."""
+    """Another deploy is changing the endpoint. This one has not changed the live release."""
 
     def __init__(self, endpoint: str, reason: str) -> None:
         super().__init__(
@@ -54,16 +54,16 @@ class Endpoint:
 
         with self.session.translate_errors():
             try:
-                found: dict[str, Any] = self.client.describe_endpoint(EndpointName=self.name)
+                endpoint: dict[str, Any] = self.client.describe_endpoint(EndpointName=self.name)
             except ClientError as error:
                 if "Could not find" in error.response["Error"].get("Message", ""):
                     return None
                 raise
-            return found
+            return endpoint
 
     def list_records(self) -> list[tuple[ReleaseRecord, str | None]]:
         """The releases with their recorded states, oldest first."""
-        found = []
+        records = []
         with self.session.translate_errors():
             pages = self.client.get_paginator("list_models").paginate(NameContains=f"{self.name}-r")
             for page in pages:
@@ -72,8 +72,8 @@ class Endpoint:
                         continue
                     tags = self.client.list_tags(ResourceArn=model["ModelArn"])["Tags"]
                     if (record := documents.read_release_tags(tags)) is not None:
-                        found.append(record)
-        return sorted(found, key=lambda entry: entry[0].number)
+                        records.append(record)
+        return sorted(records, key=lambda entry: entry[0].number)
 
     def find_numbers(self, current: dict[str, Any] | None = None) -> tuple[int | None, int | None]:
         """The numbers of the live release and the canary, from the name of the endpoint's configuration.
@@ -84,13 +84,13 @@ class Endpoint:
         current = current or self.describe()
         if current is None:
             return None, None
-        found = re.fullmatch(rf"{re.escape(self.name)}-r(\d+)(?:-r(\d+))?", current["EndpointConfigName"])
-        if found is None:
+        match = re.fullmatch(rf"{re.escape(self.name)}-r(\d+)(?:-r(\d+))?", current["EndpointConfigName"])
+        if match is None:
             raise DeployError(
                 f"The endpoint {self.name} runs {current['EndpointConfigName']}, which was not created by mlapp.",
                 "Set targets.sagemaker.endpoint to another name, or delete that endpoint.",
             )
-        return int(found[1]), int(found[2]) if found[2] else None
+        return int(match[1]), int(match[2]) if match[2] else None
 
     def require_canary(self) -> tuple[int, int]:
         """The numbers of the live release and of the canary.
@@ -98,10 +98,10 @@ class Endpoint:
         Raises:
             DeployError: there is no canary.
         """
-        live, trial = self.find_numbers()
-        if live is None or trial is None:
+        live, canary = self.find_numbers()
+        if live is None or canary is None:
             raise DeployError("There is no canary.", "Start one: `mlapp deploy --target sagemaker --canary 10`.")
-        return live, trial
+        return live, canary
 
     def create_model(self, serve: Any, record: ReleaseRecord) -> None:
         """Create a release's Model and the configuration that gives it all traffic.
@@ -150,13 +150,13 @@ class Endpoint:
 
     def set_weights(self, weights: Mapping[int, int]) -> None:
         """Change the traffic shares of the running variants immediately."""
-        wanted = [
+        shares = [
             {"VariantName": documents.name_endpoint_variant(number), "DesiredWeight": float(share)}
             for number, share in weights.items()
         ]
         with self._translate_endpoint_conflicts():
             self.client.update_endpoint_weights_and_capacities(
-                EndpointName=self.name, DesiredWeightsAndCapacities=wanted
+                EndpointName=self.name, DesiredWeightsAndCapacities=shares
             )
 
     def invoke(self, body: RequestBody, variant: str | None = None) -> dict[str, Any]:
@@ -165,28 +165,28 @@ class Endpoint:
         Raises:
             DeployError: the model answers with an error, or without predictions.
         """
-        chosen = {"TargetVariant": variant} if variant else {}
+        options = {"TargetVariant": variant} if variant else {}
         with self.session.translate_errors():
-            answer = self.session.client("sagemaker-runtime").invoke_endpoint(
+            response = self.session.client("sagemaker-runtime").invoke_endpoint(
                 EndpointName=self.name,
                 ContentType=body.media_type,
                 Accept="application/json",
                 Body=body.content,
-                **chosen,
+                **options,
             )
-            text = answer["Body"].read()
+            text = response["Body"].read()
         try:
-            found = json.loads(text)
+            answer = json.loads(text)
         except ValueError:
-            found = None
-        if not isinstance(found, dict) or "predictions" not in found:
+            answer = None
+        if not isinstance(answer, dict) or "predictions" not in answer:
             raise DeployError(
                 f"The endpoint {self.name} answered with no predictions: {text[:300]!r}",
                 "`mlapp logs` shows what the server says.",
             )
-        return found
+        return answer
 
-    def note_state(self, number: int, state: str) -> None:
+    def record_state(self, number: int, state: str) -> None:
         """Record a release's final state in its Model's tags."""
         with suppress(DeployError), self.session.translate_errors():
             arn = self.client.describe_model(ModelName=documents.name_endpoint_release(self.name, number))["ModelArn"]
@@ -239,19 +239,21 @@ class Endpoint:
         return True
 
     def _wait_until_endpoint_in_service(self, config: str, progress: Reporter) -> None:
-        end, told = time.monotonic() + self.settings.timeout, ""
+        end, last_status = time.monotonic() + self.settings.timeout, ""
         while True:
-            found = self.describe()
-            if found is None:
+            current = self.describe()
+            if current is None:
                 raise DeployError(f"The endpoint {self.name} was deleted.", "Ask who deleted it, and deploy again.")
-            status = found["EndpointStatus"]
-            if status != told:
-                told = status
+            status = current["EndpointStatus"]
+            if status != last_status:
+                last_status = status
                 progress(f"{self.name}: {status}")
-            if status == READY and found["EndpointConfigName"] == config:
+            if status == READY and current["EndpointConfigName"] == config:
                 return
             if status not in BUSY:
-                reason = found.get("FailureReason") or f"the endpoint is {status} with {found['EndpointConfigName']}"
+                reason = (
+                    current.get("FailureReason") or f"the endpoint is {status} with {current['EndpointConfigName']}"
+                )
                 raise DeployError(
                     f"The endpoint {self.name} did not start: {reason}", "`mlapp logs` shows what the server says."
                 )
@@ -281,7 +283,7 @@ class Endpoint:
         if not ids:
             return
         with self.session.translate_errors():
-            found = client.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
-            for entry in found:
+            targets = client.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
+            for entry in targets:
                 keys = ("ServiceNamespace", "ResourceId", "ScalableDimension")
                 client.deregister_scalable_target(**{key: entry[key] for key in keys})

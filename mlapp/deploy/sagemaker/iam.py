@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlapp.deploy.aws.iam import (
-    PUSH_IMAGES,
+    PUSH_ACTIONS,
     make_iam_arn,
     make_iam_pass_role_statement,
     make_iam_role_template,
@@ -14,8 +14,8 @@ from mlapp.deploy.aws.iam import (
 from mlapp.deploy.sagemaker.settings import SageMakerSettings
 
 SERVICE = "sagemaker.amazonaws.com"
-PULL_IMAGES = ["BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer"]
-NETWORK = [
+PULL_ACTIONS = ["BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer"]
+NETWORK_ACTIONS = [
     "CreateNetworkInterface",
     "CreateNetworkInterfacePermission",
     "DeleteNetworkInterface",
@@ -26,7 +26,7 @@ NETWORK = [
     "DescribeSubnets",
     "DescribeVpcs",
 ]
-DEPLOYER_ENDPOINT = [
+DEPLOYER_ACTIONS = [
     "AddTags",
     "CreateEndpoint",
     "CreateEndpointConfig",
@@ -41,7 +41,7 @@ DEPLOYER_ENDPOINT = [
     "UpdateEndpoint",
     "UpdateEndpointWeightsAndCapacities",
 ]
-SCALING = ["DeregisterScalableTarget", "DescribeScalableTargets", "PutScalingPolicy", "RegisterScalableTarget"]
+SCALING_ACTIONS = ["DeregisterScalableTarget", "DescribeScalableTargets", "PutScalingPolicy", "RegisterScalableTarget"]
 
 
 def make_endpoint_iam_template(endpoint: str, repository: str, settings: SageMakerSettings) -> dict[str, Any]:
@@ -63,40 +63,46 @@ def make_endpoint_iam_template(endpoint: str, repository: str, settings: SageMak
 
 
 def _make_endpoint_statements(endpoint: str, repository: str, settings: SageMakerSettings) -> list[dict[str, Any]]:
-    logs = make_iam_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
-    images = make_iam_arn("ecr", f"repository/{repository}")
-    found = [
+    log_arn = make_iam_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
+    repository_arn = make_iam_arn("ecr", f"repository/{repository}")
+    statements = [
         make_iam_statement(["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], ["*"]),
-        make_iam_statement([f"ecr:{action}" for action in PULL_IMAGES], [images], is_template=True),
+        make_iam_statement([f"ecr:{action}" for action in PULL_ACTIONS], [repository_arn], is_template=True),
         make_iam_statement(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [logs, f"{logs}:*"],
+            [log_arn, f"{log_arn}:*"],
             is_template=True,
         ),
     ]
     if settings.vpc:
-        found.append(make_iam_statement([f"ec2:{action}" for action in NETWORK], ["*"]))
-    return found
+        statements.append(make_iam_statement([f"ec2:{action}" for action in NETWORK_ACTIONS], ["*"]))
+    return statements
 
 
 def _make_endpoint_deployer_statements(
     endpoint: str, repository: str, settings: SageMakerSettings
 ) -> list[dict[str, Any]]:
-    own = [make_iam_arn("sagemaker", f"{kind}/{endpoint}*") for kind in ("endpoint", "endpoint-config", "model")]
-    images = make_iam_arn("ecr", f"repository/{repository}")
-    logs = make_iam_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
+    endpoint_arns = [
+        make_iam_arn("sagemaker", f"{kind}/{endpoint}*") for kind in ("endpoint", "endpoint-config", "model")
+    ]
+    repository_arn = make_iam_arn("ecr", f"repository/{repository}")
+    log_arn = make_iam_arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoint}")
     role: Any = settings.role or {"Fn::GetAtt": ["ExecutionRole", "Arn"]}
-    anywhere = ["sagemaker:ListModels", "ecr:GetAuthorizationToken", "sts:GetCallerIdentity"]
-    found = [
-        make_iam_statement([f"sagemaker:{action}" for action in DEPLOYER_ENDPOINT], own, is_template=True),
-        make_iam_statement([f"ecr:{action}" for action in PUSH_IMAGES], [images], is_template=True),
-        make_iam_statement([*anywhere, "cloudwatch:GetMetricStatistics"], ["*"]),
-        make_iam_statement(["logs:FilterLogEvents"], [logs, f"{logs}:*"], is_template=True),
+    unrestricted_actions = ["sagemaker:ListModels", "ecr:GetAuthorizationToken", "sts:GetCallerIdentity"]
+    statements = [
+        make_iam_statement([f"sagemaker:{action}" for action in DEPLOYER_ACTIONS], endpoint_arns, is_template=True),
+        make_iam_statement([f"ecr:{action}" for action in PUSH_ACTIONS], [repository_arn], is_template=True),
+        make_iam_statement([*unrestricted_actions, "cloudwatch:GetMetricStatistics"], ["*"]),
+        make_iam_statement(["logs:FilterLogEvents"], [log_arn, f"{log_arn}:*"], is_template=True),
         make_iam_pass_role_statement(role, SERVICE),
     ]
     if settings.autoscaling is not None:
-        found.append(make_iam_statement([f"application-autoscaling:{action}" for action in SCALING], ["*"]))
-        linked = "sagemaker.application-autoscaling.amazonaws.com"  # AWS creates this role with the first target
-        condition = {"StringEquals": {"iam:AWSServiceName": linked}}
-        found.append({**make_iam_statement(["iam:CreateServiceLinkedRole"], ["*"]), "Condition": condition})
-    return found
+        statements.append(
+            make_iam_statement([f"application-autoscaling:{action}" for action in SCALING_ACTIONS], ["*"])
+        )
+        linked_service = (
+            "sagemaker.application-autoscaling.amazonaws.com"  # AWS creates this role with the first target
+        )
+        condition = {"StringEquals": {"iam:AWSServiceName": linked_service}}
+        statements.append({**make_iam_statement(["iam:CreateServiceLinkedRole"], ["*"]), "Condition": condition})
+    return statements

@@ -24,7 +24,7 @@ class Scaling(Section, frozen=True):
     min: Annotated[int, Meta(ge=1, description="Minimum number of instances.")] = 1
     max: Annotated[int, Meta(ge=1, description="Maximum number of instances.")] = 4
     requests: Annotated[
-        int, Meta(ge=1, description="Requests a minute of each instance (`SageMakerVariantInvocationsPerInstance`).")
+        int, Meta(ge=1, description="Requests per minute and instance (`SageMakerVariantInvocationsPerInstance`).")
     ] = 600
 
 
@@ -38,18 +38,19 @@ class SageMakerSettings(Section, frozen=True):
     ] = None
     endpoint: Annotated[
         Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,43}" + END)] | None,
-        Meta(description="Name of the endpoint; the app's when absent."),
+        Meta(description="Name of the endpoint. Defaults to the app's name."),
     ] = None
     repository: Annotated[
-        str | None, Meta(description="Name of the ECR repository, created when missing; the app's when absent.")
+        str | None,
+        Meta(description="Name of the ECR repository, created when missing. Defaults to the app's name."),
     ] = None
     instance_type: Annotated[str, Meta(pattern=r"^ml\.", description="Type of the instances.")] = "ml.m5.large"
     instances: Annotated[int, Meta(ge=1, description="Number of instances, without autoscaling.")] = 1
     autoscaling: Annotated[Scaling | None, Meta(description="Scale by load; `{}` uses the defaults.")] = None
     env: Annotated[dict[str, Text], Meta(description="Environment variables of the server. No secrets.")] = {}
-    vpc: Annotated[Vpc | None, Meta(description="Network of the instances; SageMaker's when absent.")] = None
+    vpc: Annotated[Vpc | None, Meta(description="Network of the instances. Defaults to SageMaker's.")] = None
     tags: Annotated[dict[str, str], Meta(description="Tags of all created resources.")] = {}
-    timeout: Annotated[int, Meta(ge=60, description="Seconds for an endpoint to be in service; then it fails.")] = 1800
+    timeout: Annotated[int, Meta(ge=60, description="Seconds until an endpoint must be in service.")] = 1800
     history: Annotated[int, Meta(ge=1, description="Releases to keep for `mlapp rollback`.")] = 10
     canary: CanaryLimits = msgspec.field(default_factory=CanaryLimits)
 

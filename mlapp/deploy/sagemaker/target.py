@@ -81,17 +81,17 @@ class SageMakerTarget(Target[SageMakerSettings]):
     def diff(self, shipment: Shipment, *, take_over: bool = False) -> str:
         """A unified diff from the live release's Model to the planned one."""
         live = self._endpoint.find_numbers()[0]
-        running: dict[str, Any] = {}
+        current: dict[str, Any] = {}
         if live is not None:
             with self._endpoint.session.translate_errors():
                 name = documents.name_endpoint_release(self._endpoint.name, live)
-                found = self._endpoint.client.describe_model(ModelName=name)
-            running = self._describe_sagemaker_model(found["PrimaryContainer"], found["ExecutionRoleArn"])
+                response = self._endpoint.client.describe_model(ModelName=name)
+            current = self._describe_sagemaker_model(response["PrimaryContainer"], response["ExecutionRoleArn"])
         model = documents.make_endpoint_model(
             self._endpoint.name, self.settings, self.serve, make_release_record(shipment, 0)
         )
-        wanted = self._describe_sagemaker_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
-        return diff_yaml(running, wanted, f"{self._endpoint.name} (on AWS)", f"{self._endpoint.name} (to be)")
+        planned = self._describe_sagemaker_model(model["PrimaryContainer"], model["ExecutionRoleArn"])
+        return diff_yaml(current, planned, f"{self._endpoint.name} (on AWS)", f"{self._endpoint.name} (to be)")
 
     def apply(self, shipment: Shipment, *, progress: Reporter = ignore_progress, take_over: bool = False) -> Release:
         """Start the release's instances beside the live ones, and stop the live ones once the release answers."""
@@ -102,7 +102,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         endpoint = self._endpoint
         current = endpoint.describe()
         releases = {release.number: release for release in self.releases()}
-        live, trial = endpoint.find_numbers(current)
+        live, canary = endpoint.find_numbers(current)
         problems, replicas, traffic = [], [], {}
         if current is not None:
             if current["EndpointStatus"] != "InService":
@@ -114,16 +114,16 @@ class SageMakerTarget(Target[SageMakerSettings]):
             for variant in variants:
                 number = int(variant["VariantName"][1:])
                 traffic[number] = round(100 * float(variant.get("CurrentWeight") or 0) / total) if total else 0
-                for at in range(int(variant.get("CurrentInstanceCount") or 0)):
+                for index in range(int(variant.get("CurrentInstanceCount") or 0)):
                     ready = current["EndpointStatus"] == "InService"
-                    name = f"{variant['VariantName']}/{at}"
+                    name = f"{variant['VariantName']}/{index}"
                     replicas.append(Replica(name, ready, current["EndpointStatus"], number))
         scaling = self.settings.autoscaling
         return Status(
             app=self.app,
             target=self.name,
             release=releases.get(live) if live is not None else None,
-            canary=releases.get(trial) if trial is not None else None,
+            canary=releases.get(canary) if canary is not None else None,
             desired=len(replicas),
             ready=sum(replica.ready for replica in replicas),
             replicas=tuple(replicas),
@@ -136,35 +136,35 @@ class SageMakerTarget(Target[SageMakerSettings]):
 
     def releases(self) -> list[Release]:
         """The releases that still have a Model, oldest first."""
-        live, trial = self._endpoint.find_numbers()
+        live, canary = self._endpoint.find_numbers()
         return [
-            self._make_sagemaker_release(record, self._find_sagemaker_state(record.number, state, live, trial))
+            self._make_sagemaker_release(record, self._find_sagemaker_state(record.number, state, live, canary))
             for record, state in self._endpoint.list_records()
         ]
 
     def rollback(self, to: int | None = None, *, progress: Reporter = ignore_progress) -> Release:
         """Run an earlier release's image again, as a new release."""
         live, _ = self._endpoint.find_numbers()
-        known = {record.number: record for record, state in self._endpoint.list_records() if state is None}
-        earlier = [number for number in known if live is None or number < live]
+        records = {record.number: record for record, state in self._endpoint.list_records() if state is None}
+        earlier = [number for number in records if live is None or number < live]
         if to is None and not earlier:
             raise DeployError(
                 "There is no earlier release to go back to.", "Deploy a second release first; see `mlapp releases`."
             )
         number = earlier[-1] if to is None else to
-        if number not in known:
-            listed = ", ".join(map(str, known)) or "none"
-            raise DeployError(f"There is no release {number}.", f"Releases: {listed}. See `mlapp releases`.")
-        return self._ship_to_sagemaker(known[number].make_shipment(self.app), f"rollback to {number}", progress)
+        if number not in records:
+            number_list = ", ".join(map(str, records)) or "none"
+            raise DeployError(f"There is no release {number}.", f"Releases: {number_list}. See `mlapp releases`.")
+        return self._ship_to_sagemaker(records[number].make_shipment(self.app), f"rollback to {number}", progress)
 
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         """Remove the endpoint, its Models and configurations. The images stay in ECR."""
         endpoint = self._endpoint
-        live, trial = self._endpoint.find_numbers()
+        live, canary = self._endpoint.find_numbers()
         records = endpoint.list_records()
         removed = [f"Endpoint/{endpoint.name}"] if endpoint.delete_endpoint() else []
-        if trial is not None and live is not None:
-            name = documents.name_canary_config(endpoint.name, live, trial)
+        if canary is not None and live is not None:
+            name = documents.name_canary_config(endpoint.name, live, canary)
             removed += [f"EndpointConfig/{name}"] if endpoint.delete_config(name) else []
         for record, _ in records:
             removed += endpoint.delete_release(record.number)
@@ -201,12 +201,12 @@ class SageMakerTarget(Target[SageMakerSettings]):
         self, seconds: float, *, progress: Reporter = ignore_progress, compare_quality: CompareQuality | None = None
     ) -> Release:
         """Watch both variants' CloudWatch metrics, then promote or abort."""
-        live, trial = self._endpoint.require_canary()
+        live, canary = self._endpoint.require_canary()
         start = datetime.now(timezone.utc)
         reason = watch_canary_metrics(
             lambda: self._read_sagemaker_counts(live, start),
-            lambda: self._read_sagemaker_counts(trial, start),
-            lambda: compare_canary_quality(compare_quality, self._find_release(live), self._find_release(trial)),
+            lambda: self._read_sagemaker_counts(canary, start),
+            lambda: compare_canary_quality(compare_quality, self._find_release(live), self._find_release(canary)),
             self.settings.canary,
             seconds,
             JUDGE_PAUSE,
@@ -216,7 +216,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
             return self.promote(progress=progress)
         self.abort(progress=progress)
         raise DeployError(
-            f"The canary, release {trial}, was aborted: {reason}. Release {live} serves all traffic.",
+            f"The canary, release {canary}, was aborted: {reason}. Release {live} serves all traffic.",
             "`mlapp logs` shows the instances; targets.sagemaker.canary sets the limits.",
         )
 
@@ -231,7 +231,7 @@ class SageMakerTarget(Target[SageMakerSettings]):
         if self.settings.role is None:
             raise DeployError(
                 "targets.sagemaker.role is missing: SageMaker pulls the image and writes logs with an execution role.",
-                "Set its ARN. `mlapp eject iam --target sagemaker` prints a template of the smallest role.",
+                "Set its ARN. `mlapp eject iam --target sagemaker` prints a template of the minimal role.",
             )
 
     def _make_sagemaker_template(
@@ -244,14 +244,14 @@ class SageMakerTarget(Target[SageMakerSettings]):
     def _describe_sagemaker_model(self, container: dict[str, Any], role: str | None) -> dict[str, Any]:
         return {"image": container["Image"], "environment": container.get("Environment") or {}, "role": role}
 
-    def _find_sagemaker_state(self, number: int, noted: str | None, live: int | None, trial: int | None) -> State:
+    def _find_sagemaker_state(self, number: int, recorded: str | None, live: int | None, canary: int | None) -> State:
         if number == live:
             return "live"
-        if number == trial:
+        if number == canary:
             return "canary"
-        if noted == "failed":
+        if recorded == "failed":
             return "failed"
-        return "aborted" if noted == "aborted" else "superseded"
+        return "aborted" if recorded == "aborted" else "superseded"
 
     def _open_deployment(self, progress: Reporter) -> Deployment:
         return Deployment(self._endpoint, self.serve, progress)
@@ -267,6 +267,6 @@ class SageMakerTarget(Target[SageMakerSettings]):
         return record.make_release(self.app, self.name, state, self._url)
 
     def _read_sagemaker_counts(self, number: int, start: datetime) -> MetricCounts:
-        place = {"EndpointName": self._endpoint.name, "VariantName": documents.name_endpoint_variant(number)}
+        dimensions = {"EndpointName": self._endpoint.name, "VariantName": documents.name_endpoint_variant(number)}
         metrics = ("Invocations", "Invocation5XXErrors", "ModelLatency")  # latency is in microseconds
-        return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 1e-6).read_counts(place, start)
+        return MetricSource(self._endpoint.session, "AWS/SageMaker", *metrics, 1e-6).read_counts(dimensions, start)

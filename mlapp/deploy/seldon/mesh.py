@@ -1,4 +1,4 @@
-"""A real prediction through Seldon's mesh: its Service `seldon-mesh` routes by the header `Seldon-Model`."""
+"""A prediction through Seldon's mesh: its Service `seldon-mesh` routes by the header `Seldon-Model`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def predict_through_mesh(cluster: Cluster, model: str, inputs: Any) -> dict[str,
     path = f"/v2/models/{model}/infer"
     request = PodRequest(pod, "POST", path, RequestBody(body), port, headers={HEADER: model})
     status, content = request_pod(cluster, Serve(), request)
-    answer = content.decode(errors="replace")
+    text = content.decode(errors="replace")
     if status != 200:
         raise DeployError(
-            f"Model {model} answered {status} to a prediction: {answer.strip()[:300] or 'nothing'}",
+            f"Model {model} answered {status} to a prediction: {text.strip()[:300] or 'nothing'}",
             "`mlapp logs` shows MLServer's output; `mlserver start FOLDER` serves the same export here.",
         )
-    outputs = json.loads(answer).get("outputs") or []
+    outputs = json.loads(text).get("outputs") or []
     return {"predictions": outputs[0].get("data") if outputs else [], "model": model}
 
 
@@ -57,15 +57,18 @@ def make_mesh_tensors(inputs: Any) -> dict[str, Any]:
         raise UsageError("Seldon accepts only records or named columns.", 'Give the features as [{"column": 1.5}].')
     tensors = []
     for name, values in columns.items():
-        found = next((type_ for kind, type_ in DATATYPES if all(isinstance(value, kind) for value in values)), None)
-        if found is None and all(isinstance(value, (int, float)) for value in values):
-            found = "FP64"
-        if found is None:
+        datatype = next(
+            (datatype_name for kind, datatype_name in DATATYPES if all(isinstance(value, kind) for value in values)),
+            None,
+        )
+        if datatype is None and all(isinstance(value, (int, float)) for value in values):
+            datatype = "FP64"
+        if datatype is None:
             raise UsageError(
                 f"The column '{name}' has values of more than one type.",
                 "Give only numbers, only strings or only booleans.",
             )
-        tensors.append({"name": str(name), "datatype": found, "shape": [len(values), 1], "data": list(values)})
+        tensors.append({"name": str(name), "datatype": datatype, "shape": [len(values), 1], "data": list(values)})
     return {"inputs": tensors}
 
 
@@ -77,8 +80,8 @@ def _find_mesh_pod(cluster: Cluster) -> tuple[str, int]:
             f"There is no Service {MESH} in {cluster.place}: Seldon's runtime is not installed in this namespace.",
             "Create a SeldonRuntime there, or set targets.seldon.namespace to its namespace.",
         )
-    chosen = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
-    ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen) if is_pod_ready(pod)]
+    selector = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
+    ready = [pod["metadata"]["name"] for pod in cluster.list_objects(POD, selector) if is_pod_ready(pod)]
     if not ready:
         raise DeployError(f"The Service {MESH} in {cluster.place} has no ready pod.", "Ask Seldon's operator.")
     ports = [port.get("targetPort") for port in service["spec"].get("ports") or []]

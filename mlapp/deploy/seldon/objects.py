@@ -1,4 +1,4 @@
-"""Seldon Core 2's objects of a release: pure, deterministic, without requests.
+"""Seldon Core 2's objects of a release, as plain data: deterministic, without requests.
 
 The fields follow the public documentation, https://docs.seldon.ai/seldon-core-2. Core 2 is under the Business Source
 License; none of its code is copied here.
@@ -31,9 +31,9 @@ def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[st
     """
     refuse_contradictory_seldon_settings(settings)
     names = Names(shipment.app)
-    made = [_make_seldon_server(shipment, settings)] if settings.server_image else []
-    made.append(_make_seldon_model(shipment, settings, names.base))
-    return apply_patches(made, settings.patches, SECTION)
+    documents = [_make_seldon_server(shipment, settings)] if settings.server_image else []
+    documents.append(_make_seldon_model(shipment, settings, names.base))
+    return apply_patches(documents, settings.patches, SECTION)
 
 
 def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def _make_seldon_model(shipment: Shipment, settings: SeldonSettings, name: str) 
 
 
 def _make_seldon_server(shipment: Shipment, settings: SeldonSettings) -> dict[str, Any]:
-    """A dedicated Server: the runtime of an export needs its packages besides MLServer."""
+    """A dedicated Server, because an export needs its own packages in addition to MLServer."""
     spec = {
         "serverConfig": settings.server_config or "mlserver",
         "extraCapabilities": [_name_server_capability(shipment)],
@@ -113,5 +113,5 @@ def _name_server_capability(shipment: Shipment) -> str:
 def _make_seldon_object(
     shipment: Shipment, settings: SeldonSettings, kind: Kind, name: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
-    own = labels.make_object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
-    return make_track_context_document(settings, kind, name, own, spec=spec)
+    object_labels = labels.make_object_labels(Names(shipment.app), name, None, {**settings.labels, **shipment.labels})
+    return make_track_context_document(settings, kind, name, object_labels, spec=spec)

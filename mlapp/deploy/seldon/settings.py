@@ -15,13 +15,13 @@ class SeldonSettings(ClusterSection, frozen=True):
     storage_uri: Annotated[
         str | None,
         Meta(
-            description="Where the folder of `mlapp export mlserver` is: s3, gs or https. `{version}` stands for the "
+            description="URI of the folder of `mlapp export mlserver`: s3, gs or https. `{version}` stands for the "
             "version. Required."
         ),
     ] = None
     storage_secret: Annotated[str | None, Meta(description="Secret with the bucket's rclone configuration.")] = None
     server: Annotated[
-        str | None, Meta(description="Existing Server for the model; Seldon chooses one when absent.")
+        str | None, Meta(description="Existing Server for the model. By default, Seldon chooses one.")
     ] = None
     server_image: Annotated[
         str | None,
@@ -31,10 +31,10 @@ class SeldonSettings(ClusterSection, frozen=True):
         ),
     ] = None
     server_config: Annotated[
-        str | None, Meta(description="ServerConfig of the created Server; `mlserver` when absent.")
+        str | None, Meta(description="ServerConfig of the created Server. Defaults to `mlserver`.")
     ] = None
     min_replicas: Annotated[int, Meta(ge=1, description="Minimum number of replicas of the model.")] = 1
     max_replicas: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of replicas; `min_replicas` when absent.")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="Maximum number of replicas. Defaults to `min_replicas`.")
     ] = None
     memory: Annotated[Quantity | None, Meta(description="Memory of the model; Seldon places it accordingly.")] = None

@@ -38,7 +38,7 @@ from mlapp.errors import UsageError
 from mlapp.reporting import Reporter
 from mlapp.request_body import RequestBody
 
-INSTALL = "Ask the cluster's operator to install Seldon Core 2, or use --target k8s."
+INSTALL_ADVICE = "Ask the cluster's operator to install Seldon Core 2, or use --target k8s."
 SERVER_LABEL = "seldon-server-name"
 
 
@@ -67,7 +67,7 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             DeployError: neither the cluster nor the settings have a Server.
         """
         super().require_cluster()
-        self.cluster.require_kind(SELDON_MODEL, INSTALL)
+        self.cluster.require_kind(SELDON_MODEL, INSTALL_ADVICE)
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
@@ -85,14 +85,14 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def wait_for_release(
         self,
-        job: DeploySession[SeldonSettings],
+        session: DeploySession[SeldonSettings],
         documents: Sequence[dict[str, Any]],
         record: ReleaseRecord,
         *,
         restored: bool,
     ) -> None:
         """Wait for each object's conditions, then request a prediction from each model through Seldon's mesh."""
-        wait_for_seldon_objects(job, documents, self.rollout.timeout)
+        wait_for_seldon_objects(session, documents, self.rollout.timeout)
         example = record.release.shipment.example
         if example is None or not self.rollout.check:
             return
@@ -100,13 +100,13 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
             if document["kind"] == SELDON_MODEL.kind:
                 name = document["metadata"]["name"]
                 try:
-                    answer = predict_through_mesh(self.cluster, name, example)
+                    response = predict_through_mesh(self.cluster, name, example)
                 except UsageError as error:
-                    job.progress(f"Model/{name} was not tested with a prediction: {error.what}")
+                    session.progress(f"Model/{name} was not tested with a prediction: {error.what}")
                 except DeployError as error:
                     raise RolloutError(error.what, error.todo) from None
                 else:
-                    job.progress(f"Model/{name} answers: {str(answer['predictions'])[:60]}")
+                    session.progress(f"Model/{name} answers: {str(response['predictions'])[:60]}")
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         """A prediction through Seldon's mesh. Only JSON, which is converted to Open Inference Protocol tensors."""
@@ -129,42 +129,42 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def status(self) -> Status:
         """The state of the app."""
-        own = f"{labels.APP}={self.names.base}"
+        selector = f"{labels.APP}={self.names.base}"
         selectors = {POD: self._server_selector, EVENT: ""}
         kinds = (SELDON_MODEL, SELDON_SERVER, SELDON_EXPERIMENT, POD, EVENT)
         with ThreadPoolExecutor(6) as pool:
-            recorded = pool.submit(self.open_releases().list_records)
+            records_future = pool.submit(self.open_releases().list_records)
             models, servers, experiments, all_pods, events = pool.map(
-                lambda kind: self.cluster.list_objects(kind, selectors.get(kind, own)), kinds
+                lambda kind: self.cluster.list_objects(kind, selectors.get(kind, selector)), kinds
             )
-            records = recorded.result()
+            records = records_future.result()
         if not records:
             self.cluster.require_namespace()
-        live, trial = find_live_release(records), find_canary_release(records)
+        live, canary = find_live_release(records), find_canary_release(records)
         weights = {
             candidate["name"]: int(candidate["weight"])
             for item in experiments
             for candidate in item["spec"].get("candidates") or []
         }
         traffic = {live.number: 100} if live else {}
-        if live and trial and weights:
+        if live and canary and weights:
             share = round(100 * weights.get(self.names.canary, 0) / max(1, sum(weights.values())))
-            traffic = {live.number: 100 - share, trial.number: share}
+            traffic = {live.number: 100 - share, canary.number: share}
         problems = [
-            f"{item['kind']}/{item['metadata']['name']}: {said}"
+            f"{item['kind']}/{item['metadata']['name']}: {text}"
             for item in (*servers, *models, *experiments)
-            if (said := describe_seldon_conditions(item)) != "ready"
+            if (text := describe_seldon_conditions(item)) != "ready"
         ]
         problems += find_release_status_problems(records, SELDON_MODEL.kind, not models)
         problems += find_pod_status_problems(all_pods, events)
-        main = next((item for item in models if item["metadata"]["name"] == self.names.base), {})
+        model = next((item for item in models if item["metadata"]["name"] == self.names.base), {})
         return Status(
             app=self.app,
             target=self.name,
             release=live.release if live else None,
-            canary=trial.release if trial else None,
-            desired=int(main.get("spec", {}).get("replicas", 1)) if main else 0,
-            ready=int(main.get("status", {}).get("availableReplicas") or main.get("status", {}).get("replicas") or 0),
+            canary=canary.release if canary else None,
+            desired=int(model.get("spec", {}).get("replicas", 1)) if model else 0,
+            ready=int(model.get("status", {}).get("availableReplicas") or model.get("status", {}).get("replicas") or 0),
             replicas=make_status_replicas(all_pods, ()),
             traffic=traffic,
             events=list_app_events(events, self.names),
@@ -183,20 +183,20 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         return None if text is None else parse_model_counts(text, model)
 
     def start_canary(
-        self, job: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
+        self, session: DeploySession[SeldonSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Create a second Model and a weighted Experiment."""
-        before, records = canary_trial.require_live_for_canary(job)
+        live, records = canary_trial.require_live_for_canary(session)
         documents = self.render_canary(shipment, percent)
-        return single_step_canary.start_canary(job, shipment, percent, documents, before, records, take_over)
+        return single_step_canary.start_canary(session, shipment, percent, documents, live, records, take_over)
 
-    def promote_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
+    def promote_canary(self, session: DeploySession[SeldonSettings]) -> ReleaseRecord:
         """Load the version in the live Model while the Experiment still serves; then remove the Experiment."""
-        return single_step_canary.promote_canary(job)
+        return single_step_canary.promote_canary(session)
 
-    def abort_canary(self, job: DeploySession[SeldonSettings]) -> ReleaseRecord:
+    def abort_canary(self, session: DeploySession[SeldonSettings]) -> ReleaseRecord:
         """Remove the Experiment, then the second Model."""
-        return single_step_canary.abort_canary(job)
+        return single_step_canary.abort_canary(session)
 
     @property
     def _server_name(self) -> str | None:
@@ -212,14 +212,14 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         """Check, before anything is written, that some Server can run the model."""
         if self.settings.server_image:
             return
-        found = [item["metadata"]["name"] for item in self.cluster.list_objects(SELDON_SERVER)]
-        if self.settings.server and self.settings.server not in found:
+        servers = [item["metadata"]["name"] for item in self.cluster.list_objects(SELDON_SERVER)]
+        if self.settings.server and self.settings.server not in servers:
             raise DeployError(
                 f"There is no Server '{self.settings.server}' in {self.cluster.place}; it has "
-                f"{', '.join(found) or 'none'}.",
-                "Change targets.seldon.server, or set server_image to have one created.",
+                f"{', '.join(servers) or 'none'}.",
+                "Change targets.seldon.server, or set server_image: mlapp then creates a Server.",
             )
-        if not found:
+        if not servers:
             raise DeployError(
                 f"There is no Server in {self.cluster.place} that could run the model.",
                 "Set targets.seldon.server_image to an image with MLServer and the export's requirements.txt.",

@@ -84,7 +84,7 @@ def test_only_what_the_registry_lacks_is_sent(root, built, registry, login):
 
     def push(repository=f"team/{NAME}"):
         traffic.reset()
-        image = build_project_image(project, tag=f"{registry.host}/{repository}", pushed=True)[0]
+        image = build_project_image(project, tag=f"{registry.host}/{repository}", should_push=True)[0]
         return image, [layer["size"] for layer in manifest_of(registry, repository, image.digest)["layers"]]
 
     few = 30_000  # questions, a configuration and a manifest
@@ -132,7 +132,7 @@ def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
 
 def test_a_name_that_says_nowhere_is_refused_before_anything_is_built(root):
     with pytest.raises(ConfigError, match="its name has no registry") as caught:
-        build_project_image(Project.find(root), pushed=True, progress=lambda message: pytest.fail(message))
+        build_project_image(Project.find(root), should_push=True, progress=lambda message: pytest.fail(message))
     assert f"--tag registry.example.org/team/{NAME}" in caught.value.todo
 
 

@@ -56,7 +56,7 @@ def test_an_app_that_cannot_be_used(mlapp: Callable, project: Callable, source: 
     [
         (["train", "-p", "D=1"], "No stage takes a parameter 'D'."),
         (["train", "-p", "C=strong"], "Parameter 'C' of model takes float, not 'strong'."),
-        (["train", "-p", "C"], "-p C: there is no '=' in it."),
+        (["train", "-p", "C"], "-p C has no '='."),
         (["train", "-p", "C=1", "-p", "C=2"], "-p C is given twice."),
         (["predict", "--features", "none.csv"], "There is no features file 'none.csv'."),
         (["predict", "--features", "app.py"], "'app.py' has a format that cannot be read."),

@@ -69,7 +69,7 @@ UNREADY = "containers with unready status: [r1-n0-0]"
         (
             KILLED.format("SYSTEM", "Error"),
             "Task train was killed, probably because it ran out of memory.",
-            "@app.model where the app has no trainer",
+            "@app.model if the app has no trainer",
         ),
         (
             f"[1/1] currentAttempt done. Last Error: USER::Grace period [3m0s] exceeded|{UNREADY}|"

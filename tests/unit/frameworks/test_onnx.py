@@ -116,7 +116,7 @@ def test_export_writes_a_file_that_can_be_served_as_a_model(mlapp: Callable, pro
     assert mlapp("train").code == 0
     ran = mlapp("export", "--onnx")
     assert ran.code == 0, ran.err
-    assert "flowers-1.onnx answers as flowers version 1: 150 rows were compared with the model." in ran.err
+    assert "flowers-1.onnx has the same predictions as flowers version 1 on 150 rows." in ran.err
 
     (root / "notebooks").mkdir()
     again = mlapp("export", "--onnx", "--to", "again.onnx", "--json", cwd=root / "notebooks")

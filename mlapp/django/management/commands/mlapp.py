@@ -21,12 +21,12 @@ class Command(BaseCommand):
         "Run an mlapp command for the app in MLAPP, such as `manage.py mlapp train`. The app can use Django's models."
     )
     requires_system_checks = ()
-    """None: `manage.py mlapp train` makes the version whose absence the check reports."""
+    """Empty, because the check reports a missing version, and `manage.py mlapp train` creates it."""
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Pass all flags to mlapp."""
         try:
-            _run_command(argv[2:])
+            _run_in_app_project(argv[2:])
         except MlappError as error:
             self.stderr.write(f"{error.what}\n{error.todo}")
             raise SystemExit(error.exit_code) from None
@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *arguments: str, **options: Any) -> None:
         """For `call_command("mlapp", "train")`."""
         try:
-            _run_command([*arguments, *options.get("arguments", ())])
+            _run_in_app_project([*arguments, *options.get("arguments", ())])
         except MlappError as error:
             raise CommandError(f"{error.what} {error.todo}", returncode=error.exit_code) from error
         except SystemExit as end:
@@ -47,7 +47,7 @@ class Command(BaseCommand):
                 raise CommandError(f"mlapp ended with exit code {end.code}.", returncode=int(end.code)) from end
 
 
-def _run_command(arguments: list[str]) -> None:
+def _run_in_app_project(arguments: list[str]) -> None:
     """Run the command in the app's project, then restore the process's folder and variables."""
     site = read_site_settings()
     file = find_app_file(site)

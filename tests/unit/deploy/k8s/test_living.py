@@ -73,7 +73,7 @@ def test_a_secret_that_an_operator_makes_a_little_later_is_waited_for(api, targe
 
 
 def test_a_secret_that_never_comes_is_named(api, target, ship, monkeypatch):
-    monkeypatch.setattr("mlapp.deploy.cluster.pods.MADE_LATER", 0.5)
+    monkeypatch.setattr("mlapp.deploy.cluster.pods.SECRET_PATIENCE", 0.5)
     target().apply(ship())
     api.trouble[TWO] = "no secret"
 
@@ -98,7 +98,7 @@ def test_a_pod_that_comes_later_joins_in_while_lines_never_end(api, target, ship
             time.sleep(0.01)
 
     monkeypatch.setattr(pod_logs, "_read_pod_log_lines", endless)
-    monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(pod_logs, "REFRESH_INTERVAL", 0.1)
     target().apply(ship())
     lines = target().logs(follow=True)
     first = next(lines).replica
@@ -131,7 +131,7 @@ def test_no_watch_stays_open_after_a_deploy(api, target, ship):
 
 
 def test_lines_that_were_shown_are_not_shown_again_when_a_stream_is_cut_off(api, target, ship, monkeypatch):
-    monkeypatch.setattr(pod_logs, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(pod_logs, "REFRESH_INTERVAL", 0.1)
     api.logs = "2026-01-01T00:00:01.000000000Z one\n"
     target().apply(ship())
     lines = target().logs(follow=True)

@@ -77,7 +77,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KnativeTarget]:
     file.write_text(yaml.safe_dump(kubeconfig(api)))
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("mlapp.deploy.knative.readiness.FAILED_FOR", 0.2)
+    monkeypatch.setattr("mlapp.deploy.knative.readiness.FAILURE_PATIENCE", 0.2)
     return lambda **settings: open_target("knative", "digits", Settings(targets={"knative": settings}))
 
 

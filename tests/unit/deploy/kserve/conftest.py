@@ -30,8 +30,8 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., KServeTarget]:
     file.write_text(yaml.safe_dump(kubeconfig(api)))
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("mlapp.deploy.kserve.canary.ACCEPTED_WITHIN", 0.0)
-    monkeypatch.setattr("mlapp.deploy.kserve.readiness.FAILED_FOR", 0.2)
+    monkeypatch.setattr("mlapp.deploy.kserve.canary.ACCEPT_TIMEOUT", 0.0)
+    monkeypatch.setattr("mlapp.deploy.kserve.readiness.FAILURE_PATIENCE", 0.2)
 
     def make_target(*, seconds: int = 30, **settings: Any) -> KServeTarget:
         if settings.get("mode") != "knative":

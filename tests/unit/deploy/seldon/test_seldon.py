@@ -58,7 +58,7 @@ def target(api, tmp_path, monkeypatch) -> Callable[..., SeldonTarget]:
     file.write_text(yaml.safe_dump(kubeconfig(api)))
     monkeypatch.setenv("KUBECONFIG", str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    for name in ("SETTLED", "FAILED_FOR", "PAUSE"):
+    for name in ("SETTLED", "FAILURE_PATIENCE", "PAUSE"):
         monkeypatch.setattr(f"mlapp.deploy.seldon.readiness.{name}", 0.05)
     settings = {"storage_uri": PLACE}
     return lambda **more: open_target("seldon", "digits", Settings(targets={"seldon": {**settings, **more}}))
