@@ -58,14 +58,14 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
     paths: Json = {
         f"{endpoint.prefix}/feedback": {
             "post": {
-                "summary": f"Send the truth about predictions of {endpoint.name}",
-                "description": "A truth can arrive late and be corrected: the last one counts. The server answers "
+                "summary": f"Send the true values of predictions of {endpoint.name}",
+                "description": "A true value can arrive late and be corrected: the last one counts. The server answers "
                 "after it has stored the truths.",
                 "operationId": f"feedback_{endpoint.name}",
                 "tags": [endpoint.name],
                 "requestBody": describe_request_body({"application/json": body}),
                 "responses": {
-                    "200": describe_json_response(ACCEPTED, "The truths are stored."),
+                    "200": describe_json_response(ACCEPTED, "The true values are stored."),
                     **describe_problem_responses("400", "401", "408", "413", "422", "503", "504"),
                 },
             }
