@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlapp.cli import model_removal, model_signatures, model_transfer, output
+from mlapp.cli import model_evaluation, model_removal, model_signatures, model_transfer, output
 from mlapp.cli.options import Json, Version
 from mlapp.errors import UsageError
 
@@ -239,6 +239,7 @@ cli = typer.Typer(help="The model store: versions, and the aliases that name the
 cli.command("list")(list_versions)
 cli.command("show")(show_version)
 cli.command("compare")(compare_versions)
+cli.command("evaluate")(model_evaluation.evaluate_version)
 cli.command("promote")(promote_version)
 cli.command("pull")(model_transfer.pull_version)
 cli.command("push")(model_transfer.push_version)

@@ -468,7 +468,7 @@ def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlap
     assert "no feature is called 'customer'" in trained.err
     assert "monitor.promote.better: the evaluator returns no 'f2'." in trained.err
     assert "monitor.log: it is off, so monitor.quality has no effect." in trained.err
-    assert "monitor.retrain: nothing is trained again, so monitor.promote has no effect." in trained.err
+    assert "monitor.retrain: it is not set, so monitor.promote has no effect." in trained.err
     found = mlapp("doctor")
     assert warning in found.out + found.err
 
