@@ -93,9 +93,9 @@ def main() -> None:
         project = folder / "digits"
         run(mlapp("train"), project)
         rows = [
-            *_measure_commands(project, rounds),
+            *_measure_command_start(project, rounds),
             _measure_training(project, rounds),
-            *_measure_memory(folder, max(1, rounds // 3), options.rows),
+            *_measure_table_memory(folder, max(1, rounds // 3), options.rows),
             _measure_server_start(project, rounds),
         ]
     print("| measure | against | ratio | goal |\n|---|---|---|---|")
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"| {measure} | {against} | {value:.2f} | {goal} |")
 
 
-def _measure_commands(project: Path, rounds: int) -> list[tuple[str, str, float, str]]:
+def _measure_command_start(project: Path, rounds: int) -> list[tuple[str, str, float, str]]:
     typer = python("import typer")
     commands = [typer, mlapp("--help"), mlapp("models", "list")]
     runs = measure_in_turn([lambda command=command: run(command, project) for command in commands], rounds * 2)  # type: ignore[misc]
@@ -118,7 +118,7 @@ def _measure_training(project: Path, rounds: int) -> tuple[str, str, float, str]
     return ("`mlapp train`, template basic", "a plain script", ratio(runs[0], runs[1], _get_wall_time), "≤ 1.2")
 
 
-def _measure_memory(folder: Path, rounds: int, rows: int) -> list[tuple[str, str, float, str]]:
+def _measure_table_memory(folder: Path, rounds: int, rows: int) -> list[tuple[str, str, float, str]]:
     run([*python(LARGE_FILE), str(rows)], folder)
     commands = [python(LARGE_MLAPP), python(LARGE_SCRIPT), python(NOTHING)]
     ours, script, nothing = measure_in_turn(

@@ -54,10 +54,10 @@ def main() -> None:
         with registry, count_traffic(port) as traffic:
             for label, sent, uploaded, mounted in measure_pushes(MlappProject(folder / "project"), traffic):
                 print(f"| {label} | {sent:,} | {uploaded} | {mounted} |", flush=True)
-        listed = run_command(
+        images = run_command(
             ["docker", "images", "--quiet", "--filter", "label=mlapp.app=bench-digits"], folder
         ).split()
-        run_command(["docker", "rmi", "--force", *dict.fromkeys(listed)], folder)
+        run_command(["docker", "rmi", "--force", *dict.fromkeys(images)], folder)
 
 
 if __name__ == "__main__":

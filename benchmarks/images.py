@@ -124,9 +124,9 @@ class MlappProject:
 
     def remove_builds(self) -> None:
         """Remove images, bundles and locks, as before the first build."""
-        listed = run_command(["docker", "images", "-q", "bench-digits"], self.folder).split()
-        if listed:
-            run_command(["docker", "rmi", "--force", *dict.fromkeys(listed)], self.folder)
+        images = run_command(["docker", "images", "-q", "bench-digits"], self.folder).split()
+        if images:
+            run_command(["docker", "rmi", "--force", *dict.fromkeys(images)], self.folder)
         for name in ("bundles", "locks"):
             shutil.rmtree(self.folder / ".mlapp" / name, ignore_errors=True)
 

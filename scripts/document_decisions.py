@@ -32,27 +32,27 @@ A record stays when a later one replaces it. Its status then is `superseded by`,
 
 def render_page() -> str:
     """The index, as Markdown: a table for each page."""
-    return HEAD + "".join(_render_table(name) for name in PAGES)
+    return HEAD + "".join(_render_decision_table(name) for name in PAGES)
 
 
-def _render_table(name: str) -> str:
+def _render_decision_table(name: str) -> str:
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     title = text.partition("\n")[0].removeprefix("# Decisions: ")
     rows = (
-        f"| {date} | [{record}]({name}.md#{_make_anchor(record)}) | {status} |\n"
-        for record, date, status in find_records(text)
+        f"| {date} | [{record}]({name}.md#{_make_decision_anchor(record)}) | {status} |\n"
+        for record, date, status in find_decision_records(text)
     )
     head = f"## [{title[0].upper()}{title[1:]}]({name}.md)"
     return f"\n{head}\n\n| date | decision | status |\n|---|---|---|\n{''.join(rows)}"
 
 
-def find_records(text: str) -> Iterator[tuple[str, str, str]]:
+def find_decision_records(text: str) -> Iterator[tuple[str, str, str]]:
     """Title, date and status of each record of a page. Links in a status become plain text."""
     for record, date, status in re.findall(r"^## (.+)\n\n(\d{4}-\d\d-\d\d) · (.+)\n", text, re.MULTILINE):
         yield record, date, re.sub(r"\[(.+?)\]\(.+?\)", r"\1", status)
 
 
-def _make_anchor(title: str) -> str:
+def _make_decision_anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

@@ -18,7 +18,7 @@ README = environments.ROOT / "benchmarks" / "README.md"
 RESULTS = environments.ROOT / "benchmarks" / "results" / "serving.json"
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_contest_arguments() -> argparse.Namespace:
     names = [peer.folder for peer in PEERS if peer.name not in (LIMIT, EMPTY, MLAPP)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--peers", nargs="*", choices=names, default=names, help="beside mlapp and the empty ASGI app")
@@ -33,7 +33,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    arguments = _arguments()
+    arguments = _parse_contest_arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the servers end with us
     for program in ("wrk", "uv"):
         if shutil.which(program) is None:
@@ -59,7 +59,7 @@ def main() -> int:
     print(text)
     if not arguments.no_write:
         arguments.results.parent.mkdir(exist_ok=True)
-        arguments.results.write_text(json.dumps([held.as_dict() for held in contests], indent=1) + "\n")
+        arguments.results.write_text(json.dumps([result.as_dict() for result in contests], indent=1) + "\n")
         report.write_report(text, README)
     return 0
 

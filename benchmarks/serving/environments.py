@@ -40,9 +40,9 @@ def make_server_variables(bin_folder: Path) -> dict[str, str]:
 
     Each server gets one numeric thread, because the model is tiny, and the load generator needs the other core.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     return {
-        **kept,
+        **inherited,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(PEERS / "model"),
         "OMP_NUM_THREADS": "1",

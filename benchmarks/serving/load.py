@@ -90,11 +90,11 @@ def send_request(port: int, path: str, body: bytes, timeout: float = 30.0) -> An
     if response.status != 200:
         raise http.client.HTTPException(f"HTTP {response.status}: {content[:300].decode(errors='replace')}")
     if content.startswith((b"data:", b"event:")):
-        return list(_iterate_events(content))
+        return list(_iterate_sse_events(content))
     return json.loads(content)
 
 
-def _iterate_events(content: bytes) -> Iterator[Any]:
+def _iterate_sse_events(content: bytes) -> Iterator[Any]:
     """The JSON data of the server-sent events in a body, except for events that end the stream."""
     for event in content.replace(b"\r\n", b"\n").split(b"\n\n"):
         fields = dict(line.split(b":", 1) for line in event.splitlines())

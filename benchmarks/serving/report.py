@@ -24,7 +24,7 @@ LONE = 1.15
 """Maximum latency of a single request, minus that of the empty app, relative to the model's own call."""
 
 
-def _compute_median(loads: Sequence[Load], value: Callable[[Load], float]) -> float:
+def _compute_load_median(loads: Sequence[Load], value: Callable[[Load], float]) -> float:
     return statistics.median(value(load) for load in loads)
 
 
@@ -35,15 +35,15 @@ def compute_rate_ratio(contest: Contest, name: str, other: str, connections: int
     return statistics.median(pairs) if pairs else None
 
 
-def _format_milliseconds(microseconds: float) -> str:
+def _format_report_milliseconds(microseconds: float) -> str:
     return f"{microseconds / 1000:.2f}" if microseconds < 10_000 else f"{microseconds / 1000:.0f}"
 
 
-def _format_factor(value: float | None) -> str:
+def _format_report_factor(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def _iterate_load_table(contest: Contest, connections: int) -> Iterator[str]:
+def _iterate_report_load_table(contest: Contest, connections: int) -> Iterator[str]:
     yield "| server | req/s | ÷ empty ASGI app | mlapp ÷ it | p50 ms | p99 ms | CPU µs a request | errors |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for name, measured in contest.servers.items():
@@ -52,28 +52,28 @@ def _iterate_load_table(contest: Contest, connections: int) -> Iterator[str]:
             yield f"| {name} | no result: {measured.failure} | | | | | | |"
             continue
         cells = (
-            f"{_compute_median(loads, lambda load: load.rate):,.0f}",
-            _format_factor(compute_rate_ratio(contest, name, EMPTY, connections)),
-            _format_factor(compute_rate_ratio(contest, MLAPP, name, connections)),
-            _format_milliseconds(_compute_median(loads, lambda load: load.p50)),
-            _format_milliseconds(_compute_median(loads, lambda load: load.p99)),
+            f"{_compute_load_median(loads, lambda load: load.rate):,.0f}",
+            _format_report_factor(compute_rate_ratio(contest, name, EMPTY, connections)),
+            _format_report_factor(compute_rate_ratio(contest, MLAPP, name, connections)),
+            _format_report_milliseconds(_compute_load_median(loads, lambda load: load.p50)),
+            _format_report_milliseconds(_compute_load_median(loads, lambda load: load.p99)),
             f"{statistics.median(measured.cpu[connections]):,.0f}",
             f"{sum(load.errors for load in loads):,}",
         )
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def _iterate_lone_request(contest: Contest) -> Iterator[str]:
+def _iterate_report_lone_request(contest: Contest) -> Iterator[str]:
     """The median latencies of single requests in short turns."""
     if contest.alone:
         own, empty, mine = (
-            _format_milliseconds(statistics.median(each[name] for each in contest.alone))
+            _format_report_milliseconds(statistics.median(each[name] for each in contest.alone))
             for name in ("own", EMPTY, MLAPP)
         )
         yield f"In short turns: the model's own call {own} ms; a request to the empty app {empty}, to mlapp {mine} ms."
 
 
-def _iterate_memory_table(contest: Contest) -> Iterator[str]:
+def _iterate_report_memory_table(contest: Contest) -> Iterator[str]:
     yield "| server | processes | MB above the libraries and the model |"
     yield "|---|--:|--:|"
     processes = {peer.name: peer.processes for peer in PEERS}
@@ -85,7 +85,7 @@ def _iterate_memory_table(contest: Contest) -> Iterator[str]:
 def _best_peer(contest: Contest, connections: int) -> tuple[str, float] | None:
     """The fastest peer except for mlapp and the constant answers, and mlapp's rate relative to it."""
     rates = {
-        name: _compute_median(measured.loads[connections], lambda load: load.rate)
+        name: _compute_load_median(measured.loads[connections], lambda load: load.rate)
         for name, measured in contest.servers.items()
         if name not in (LIMIT, EMPTY, MLAPP) and connections in measured.loads
     }
@@ -96,52 +96,53 @@ def _best_peer(contest: Contest, connections: int) -> tuple[str, float] | None:
     return None if factor is None else (best, factor)
 
 
-def _iterate_goals(contests: Sequence[Contest]) -> Iterator[str]:
+def _iterate_report_goals(contests: Sequence[Contest]) -> Iterator[str]:
     yield "| goal | measured | |"
     yield "|---|---|---|"
     for contest in contests:
         name = contest.scenario.name
         if name in RATES:
-            yield from _iterate_load_goals(contest, contest.scenario.connections[-1])
+            yield from _iterate_report_load_goals(contest, contest.scenario.connections[-1])
         if contest.alone and name != "sleep":
             share = statistics.median(each[MLAPP] / (each[EMPTY] + LONE * each["own"]) for each in contest.alone)
             goal = f"{name}, 1 connection: p50 ≤ empty ASGI app + {LONE} × the model's call"
-            yield f"| {goal} | {share:.2f} of the limit | {_format_result(share <= 1)} |"
+            yield f"| {goal} | {share:.2f} of the limit | {_format_report_verdict(share <= 1)} |"
         extra = contest.servers.get(MLAPP, Measurements()).extra_bytes
         if extra is not None and name == "rows":
-            result = _format_result(extra <= MEMORY_GOAL)
+            result = _format_report_verdict(extra <= MEMORY_GOAL)
             yield f"| idle server's own memory ≤ 40 MB | {extra / 2**20:.0f} MB | {result} |"
 
 
-def _iterate_load_goals(contest: Contest, connections: int) -> Iterator[str]:
+def _iterate_report_load_goals(contest: Contest, connections: int) -> Iterator[str]:
     """The goals under load, against the best peer."""
     name, best = contest.scenario.name, _best_peer(contest, connections)
     where = f"{name}, {connections} connections"
     mine = contest.servers[MLAPP]
     loads = mine.loads[connections]
-    p50, p99 = _compute_median(loads, lambda load: load.p50), _compute_median(loads, lambda load: load.p99)
+    p50, p99 = _compute_load_median(loads, lambda load: load.p50), _compute_load_median(loads, lambda load: load.p99)
     if best:
         peer, rate = best
         minimum, result = RATES[name], f"{rate:.2f} times {peer}"
-        yield f"| {where}: ≥ {minimum:g} times the best peer | {result} | {_format_result(rate >= minimum)} |"
+        yield f"| {where}: ≥ {minimum:g} times the best peer | {result} | {_format_report_verdict(rate >= minimum)} |"
         theirs = contest.servers[peer]
         cpu = statistics.median(a / b for a, b in zip(mine.cpu[connections], theirs.cpu[connections], strict=True))
         if name != "sleep":
-            yield f"| {where}: CPU a request ≤ {CPU} of its | {cpu:.2f} | {_format_result(cpu <= CPU)} |"
-        other = _compute_median(theirs.loads[connections], lambda load: load.p99)
-        result = f"{_format_milliseconds(p99)} : {_format_milliseconds(other)} ms"
-        yield f"| {where}: p99 ≤ its | {result} | {_format_result(p99 <= other)} |"
+            yield f"| {where}: CPU a request ≤ {CPU} of its | {cpu:.2f} | {_format_report_verdict(cpu <= CPU)} |"
+        other = _compute_load_median(theirs.loads[connections], lambda load: load.p99)
+        result = f"{_format_report_milliseconds(p99)} : {_format_report_milliseconds(other)} ms"
+        yield f"| {where}: p99 ≤ its | {result} | {_format_report_verdict(p99 <= other)} |"
     if name in TAILS:
-        yield f"| {where}: p99 ≤ {TAILS[name]:g} × p50 | {p99 / p50:.1f} | {_format_result(p99 <= TAILS[name] * p50)} |"
+        verdict = _format_report_verdict(p99 <= TAILS[name] * p50)
+        yield f"| {where}: p99 ≤ {TAILS[name]:g} × p50 | {p99 / p50:.1f} | {verdict} |"
     errors = sum(load.errors for load in loads)
-    yield f"| {where}: nothing refused | {errors} | {_format_result(errors == 0)} |"
+    yield f"| {where}: nothing refused | {errors} | {_format_report_verdict(errors == 0)} |"
 
 
-def _format_result(is_met: bool) -> str:
+def _format_report_verdict(is_met: bool) -> str:
     return "met" if is_met else "**missed**"
 
 
-def _iterate_lost_comparisons(contests: Sequence[Contest]) -> Iterator[str]:
+def _iterate_report_losses(contests: Sequence[Contest]) -> Iterator[str]:
     """A line for each measurement in which a peer is faster than mlapp."""
     for contest in contests:
         for name, measured in contest.servers.items():
@@ -161,28 +162,28 @@ def render_report(contests: Sequence[Contest], *, seconds: float, rounds: int) -
         "",
         "### Goals",
         "",
-        *_iterate_goals(contests),
+        *_iterate_report_goals(contests),
         "",
         "### Where a peer is faster",
         "",
-        *(list(_iterate_lost_comparisons(contests)) or ["Nowhere in this run."]),
+        *(list(_iterate_report_losses(contests)) or ["Nowhere in this run."]),
     ]
     for contest in contests:
         lines += [
             "",
             f"### {contest.scenario.title}",
             "",
-            *_iterate_lone_request(contest),
+            *_iterate_report_lone_request(contest),
         ]
         for connections in sorted({number for m in contest.servers.values() for number in m.loads}):
             lines += [
                 "",
                 f"{connections} connection{'s' * (connections > 1)}:",
                 "",
-                *_iterate_load_table(contest, connections),
+                *_iterate_report_load_table(contest, connections),
             ]
     if contests:
-        lines += ["", "### Memory of the idle server", "", *_iterate_memory_table(contests[0])]
+        lines += ["", "### Memory of the idle server", "", *_iterate_report_memory_table(contests[0])]
     return "\n".join(lines)
 
 

@@ -89,7 +89,7 @@ def read_declared_requirements(root: Path, image: Image, python: str) -> Declare
     return None
 
 
-def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...] = ()) -> str:
+def _inline_included_requirements(file: Path, root: Path, visited: tuple[Path, ...] = ()) -> str:
     """The text of a requirements file with its local includes. uv reads remote includes."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -99,13 +99,13 @@ def _inline_included_requirements(file: Path, root: Path, seen: tuple[Path, ...]
         raise BundleError(f"{file} cannot be read: {error.strerror}.", "Fix its name or its permissions.") from None
     for _, name in INCLUDED.findall(text):
         included = file.parent / expand_requirement_variables(name, root)
-        if "://" in name or included in (*seen, file):
+        if "://" in name or included in (*visited, file):
             continue
         if not included.is_file():
             raise BundleError(
                 f"{file.name} includes {name}, which does not exist.", "Create the file, or remove that line."
             )
-        text += _inline_included_requirements(included, root, (*seen, file))
+        text += _inline_included_requirements(included, root, (*visited, file))
     return text
 
 

@@ -139,8 +139,8 @@ def _strip_uv_traceback(lines: list[str]) -> list[str]:
     frames = [number for number, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return lines
-    shown = 0 if '"<' in lines[frames[-1]] else 1  # skip the line of code, which "<string>" lacks
-    ends = [line for line in lines[frames[-1] + 1 + shown :] if line.strip("^~ ")]
+    code_lines = 0 if '"<' in lines[frames[-1]] else 1  # skip the line of code, which "<string>" lacks
+    ends = [line for line in lines[frames[-1] + 1 + code_lines :] if line.strip("^~ ")]
     return [*(line for line in lines[: frames[0]] if not line.startswith("Traceback")), *ends]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional_type
+from mlapp.config.section import FILE, PREFIX, decode_section, list_section_fields, strip_optional_setting_type
 from mlapp.config.settings import Settings
 from mlapp.config.yaml_text import parse_yaml
 from mlapp.errors import ConfigError, suggest_nearest
@@ -149,6 +149,6 @@ def _split_settings_variable(kind: Any, path: list[str], text: str) -> Any:
     for key in path:
         fields = list_section_fields(kind)
         kind = fields.get(key) if fields else None
-    if kind is not None and isinstance(strip_optional_type(kind), msgspec.inspect.ListType):
+    if kind is not None and isinstance(strip_optional_setting_type(kind), msgspec.inspect.ListType):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text

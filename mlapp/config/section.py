@@ -158,7 +158,7 @@ def _suggest_setting(key: str, fields: Mapping[str, Any], at: str) -> str:
 
 def list_section_fields(kind: Any) -> dict[str, Any]:
     """The fields of a section by name, with their types; empty for any other type."""
-    bare = strip_optional_type(kind) if kind is not None else None
+    bare = strip_optional_setting_type(kind) if kind is not None else None
     if not isinstance(bare, msgspec.inspect.StructType):
         return {}
     return {field.encode_name: field.type for field in bare.fields}
@@ -167,12 +167,12 @@ def list_section_fields(kind: Any) -> dict[str, Any]:
 _describe_type = cache(msgspec.inspect.type_info)
 
 
-def strip_optional_type(kind: Any) -> msgspec.inspect.Type:
+def strip_optional_setting_type(kind: Any) -> msgspec.inspect.Type:
     """The type without metadata and without `| None`."""
     bare = kind if isinstance(kind, msgspec.inspect.Type) else _describe_type(kind)
     while isinstance(bare, msgspec.inspect.Metadata):
         bare = bare.type
     if isinstance(bare, msgspec.inspect.UnionType):
         others = [option for option in bare.types if not isinstance(option, msgspec.inspect.NoneType)]
-        return strip_optional_type(others[0]) if len(others) == 1 else bare
+        return strip_optional_setting_type(others[0]) if len(others) == 1 else bare
     return bare

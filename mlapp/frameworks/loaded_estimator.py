@@ -62,13 +62,13 @@ def require_sound_loaded_estimator(model: Any, trusted: Sequence[str]) -> None:
 
 
 def _walk_estimator_members(model: Any) -> Iterator[EstimatorMember]:
-    seen: set[int] = set()
+    visited: set[int] = set()
     pending = [EstimatorMember(model)]
     while pending:
         member = pending.pop()
-        if isinstance(member.value, (str, bytes, int, float, type(None))) or id(member.value) in seen:
+        if isinstance(member.value, (str, bytes, int, float, type(None))) or id(member.value) in visited:
             continue
-        seen.add(id(member.value))
+        visited.add(id(member.value))
         yield member
         pending.extend(_iterate_loaded_estimator_trees(member))
 

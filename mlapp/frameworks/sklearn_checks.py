@@ -39,7 +39,7 @@ def read_sklearn_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _remember_column_check(check: Any) -> Any:
+def _cache_sklearn_column_check(check: Any) -> Any:
     """Cache the result for each NumPy type, because it depends only on the type."""
     import numpy as np
 
@@ -52,7 +52,7 @@ def _remember_column_check(check: Any) -> Any:
     return check_column
 
 
-def _skip_arrays(check: Any, result: Any) -> Any:
+def _skip_sklearn_array_check(check: Any, result: Any) -> Any:
     """Return the known result for NumPy arrays without calling the function."""
     from numpy import ndarray
 
@@ -63,7 +63,7 @@ def _skip_arrays(check: Any, result: Any) -> Any:
     return check_input
 
 
-def _read_names_directly(get_names: Any) -> Any:
+def _replace_sklearn_name_check(get_names: Any) -> Any:
     """Read the names of a DataFrame from pandas. An array has none."""
     import numpy as np
 
@@ -71,21 +71,21 @@ def _read_names_directly(get_names: Any) -> Any:
     def get_feature_names(values: Any) -> Any:
         if type(values) is np.ndarray:
             return None
-        columns = _find_unique_columns(values)
+        columns = _find_unique_sklearn_columns(values)
         names = [] if columns is None else columns.tolist()
         return np.asarray(names, dtype=object) if set(map(type, names)) == {str} else get_names(values)
 
     return get_feature_names
 
 
-def _check_numbers_as_array(check: Any) -> Any:
+def _replace_sklearn_array_check(check: Any) -> Any:
     """Convert a DataFrame of numbers to an array before the check, as the check itself does more slowly."""
 
     @wraps(check)
     def check_array(array: Any, *arguments: Any, **options: Any) -> Any:
         # For a writable table without a copy, scikit-learn needs the memory of pandas.
         if options.get("copy") or not options.get("force_writeable"):
-            numbers = _read_table_numbers(array)
+            numbers = _read_sklearn_table_numbers(array)
             array = array if numbers is None else numbers
         return check(array, *arguments, **options)
 
@@ -94,11 +94,11 @@ def _check_numbers_as_array(check: Any) -> Any:
     return check_array
 
 
-def _read_table_numbers(table: Any) -> Any:
+def _read_sklearn_table_numbers(table: Any) -> Any:
     """The values of a DataFrame with NumPy numbers, as `numpy.asarray` returns them; None for anything else."""
     import numpy as np
 
-    if _find_unique_columns(table) is None:
+    if _find_unique_sklearn_columns(table) is None:
         return None
     try:
         dtypes = [block.dtype for block in table._mgr.blocks]
@@ -110,7 +110,7 @@ def _read_table_numbers(table: Any) -> Any:
     return cells if cells.dtype == np.result_type(*dtypes) else None
 
 
-def _find_unique_columns(table: Any) -> Any:
+def _find_unique_sklearn_columns(table: Any) -> Any:
     """The columns of a DataFrame, if they have one level and unique names; None for anything else."""
     pandas = sys.modules.get("pandas")
     if type(table) is not getattr(pandas, "DataFrame", None):
@@ -120,10 +120,10 @@ def _find_unique_columns(table: Any) -> Any:
 
 
 REPLACEMENTS: dict[str, Callable[[Any], Any]] = {
-    "_pandas_dtype_needs_early_conversion": _remember_column_check,
-    "_is_pandas_string_dtype": _remember_column_check,
-    "_nw_into_df_or_series": partial(_skip_arrays, result=False),
-    "_get_feature_names": _read_names_directly,
-    "check_array": _check_numbers_as_array,
+    "_pandas_dtype_needs_early_conversion": _cache_sklearn_column_check,
+    "_is_pandas_string_dtype": _cache_sklearn_column_check,
+    "_nw_into_df_or_series": partial(_skip_sklearn_array_check, result=False),
+    "_get_feature_names": _replace_sklearn_name_check,
+    "check_array": _replace_sklearn_array_check,
 }
 """Function of `sklearn.utils.validation` → function that makes its replacement."""

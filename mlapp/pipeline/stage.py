@@ -81,7 +81,7 @@ class Stage:
         return describe_stage_function(self.role.name, self.function)
 
     @property
-    def is_default(self) -> bool:
+    def is_framework_default(self) -> bool:
         """Whether it is the framework's function and not the user's."""
         return isinstance(self.options, DefaultOptions)
 

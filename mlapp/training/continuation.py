@@ -79,7 +79,7 @@ def continue_training(
     Raises:
         ModelError: the model cannot continue.
     """
-    if trainer is not None and not trainer.is_default and not framework.trains_from_weights:
+    if trainer is not None and not trainer.is_framework_default and not framework.trains_from_weights:
         return trainer, previous_model.set_params(**model.get_params())
     with seeds.fix_seeds():
         continued_model = framework.proceed(model, previous_model, features, target)

@@ -72,12 +72,12 @@ def adopt_ready_model(
     if sample is None:
         round_trip.require_loadable_model(trained, must_be_savable=must_be_savable)
         return trained
-    sent = send_through_json(pipeline, framework, schema.features, sample)
-    predictions, cost = sample_predictions(pipeline, framework, model, sent.features)
+    json_sample = send_through_json(pipeline, framework, schema.features, sample)
+    predictions, cost = sample_predictions(pipeline, framework, model, json_sample.features)
     return replace(
         trained,
         batching=round_trip.check_model_round_trip(
-            trained, sent, predictions, cost, must_be_savable=must_be_savable, tell=tell
+            trained, json_sample, predictions, cost, must_be_savable=must_be_savable, tell=tell
         ),
     )
 

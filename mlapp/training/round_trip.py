@@ -120,11 +120,11 @@ class _RoundTripCheck:
         if not count:
             self._predict_rows(self._loaded, self._sample.decoded)
             return True
-        first, seconds_alone = self._time_first_row()
+        first, seconds_alone = self._time_round_trip_row()
         if has_streamed_predictor_results(self._loaded.stage):
             return True
         if CALLS * seconds_alone > budget:  # the first call may have imported a library
-            first, seconds_alone = self._time_first_row()
+            first, seconds_alone = self._time_round_trip_row()
         now = time.perf_counter()
         if 2 * seconds_alone > budget:
             self._tell(f"check one row only: {self._loaded.stage.title} takes {seconds_alone:.1f} s for it")
@@ -155,7 +155,7 @@ class _RoundTripCheck:
             normalize_predictor_result(result, transformed, predictor.stage), predictor
         )
 
-    def _time_first_row(self) -> tuple[tuple[Any, Any], float]:
+    def _time_round_trip_row(self) -> tuple[tuple[Any, Any], float]:
         """The loaded model's result for the first row alone, and the seconds that it took."""
         start = time.perf_counter()
         return self._predict_row(0), time.perf_counter() - start

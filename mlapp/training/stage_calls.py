@@ -183,7 +183,7 @@ def check_trainer_parameters(stage: Stage | None, framework: Framework, paramete
     Raises:
         UsageError: an invalid parameter.
     """
-    if stage is not None and stage.is_default:
+    if stage is not None and stage.is_framework_default:
         framework.check(parameters)
 
 
@@ -226,7 +226,7 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
     try:
         result = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
     except MlappError as error:
-        if not stage.is_default:
+        if not stage.is_framework_default:
             raise
         reason = " ".join(error.what.split()).rstrip(".")
         log.warning("No metrics: %s. Write an @app.evaluator that measures the model.", reason)

@@ -51,9 +51,9 @@ def client(port, body):
     def ask():
         send(request)
         answer = receive(65536)
-        left = size - len(answer)
-        while left:
-            left -= len(receive(65536))
+        remaining = size - len(answer)
+        while remaining:
+            remaining -= len(receive(65536))
         assert answer[:12] == status
 
     return ask

@@ -36,10 +36,10 @@ class Digits(Worker):
 
     def forward(self, data: list) -> list:
         rows = [row for part in data for row in part]
-        found = self.model.predict(pd.DataFrame(rows) if RECORDS else np.array(rows)).tolist()
+        predictions = self.model.predict(pd.DataFrame(rows) if RECORDS else np.array(rows)).tolist()
         answers, at = [], 0
         for part in data:
-            answers.append(found[at : at + len(part)])
+            answers.append(predictions[at : at + len(part)])
             at += len(part)
         return answers
 
@@ -48,9 +48,9 @@ class Scores(Digits, SSEWorker):
     """Streams a row's score for each digit, one after another."""
 
     def forward(self, data: list) -> list:
-        found = self.model.decision_function(np.array([part[0] for part in data])).tolist()
-        for digit in range(len(found[0])):
-            for at, scores in enumerate(found):
+        predictions = self.model.decision_function(np.array([part[0] for part in data])).tolist()
+        for digit in range(len(predictions[0])):
+            for at, scores in enumerate(predictions):
                 self.send_stream_event(str(scores[digit]), index=at)
         return data
 

@@ -22,10 +22,10 @@ class Digits:
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.001)
     async def predict(self, parts: list) -> list:
         rows = [row for part in parts for row in part]
-        found = self.model.predict(pd.DataFrame(rows) if RECORDS else np.array(rows)).tolist()
+        predictions = self.model.predict(pd.DataFrame(rows) if RECORDS else np.array(rows)).tolist()
         answers, at = [], 0
         for part in parts:
-            answers.append(found[at : at + len(part)])
+            answers.append(predictions[at : at + len(part)])
             at += len(part)
         return answers
 

@@ -235,7 +235,7 @@ def _translate_postgres_errors(query: str, bound: BoundQuery) -> Iterator[None]:
             raise LostConnectionError(message) from None
         position = details.get("PG_DIAG_STATEMENT_POSITION")
         raise refused_query_error(
-            query, message, bound.find_source_position(int(position) - 1) if position else None
+            query, message, bound.find_original_query_position(int(position) - 1) if position else None
         ) from None
 
 

@@ -32,10 +32,10 @@ class BoundQuery:
     values: dict[str, Any]
     _offsets: list[tuple[int, int]] = field(repr=False)
 
-    def find_source_position(self, position: int) -> int:
+    def find_original_query_position(self, position: int) -> int:
         """The position in the original query that corresponds to a position in the text; both from 0."""
-        sent, written = self._offsets[bisect_right(self._offsets, (position, position)) - 1]
-        return written + position - sent
+        bound_start, source_start = self._offsets[bisect_right(self._offsets, (position, position)) - 1]
+        return source_start + position - bound_start
 
 
 def find_query_parameters(query: str, *, backslashes: bool = False) -> list[str]:

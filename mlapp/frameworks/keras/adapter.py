@@ -92,7 +92,7 @@ class KerasFramework(Framework):
         model.optimizer.build(model.trainable_variables)
         settings = (epochs, batch_size, learning_rate, validation, patience, seed)
         checkpoint = checkpoints.Checkpoint.for_training(keras, model, (inputs, targets), settings, checkpoint_every)
-        state = checkpoint.read_state(model)
+        state = checkpoint.read_training_state(model)
         order = np.random.default_rng(seed).permutation(len(inputs))
         held_out_count = round(len(inputs) * validation) if len(inputs) >= MIN_ROWS_TO_HOLD_OUT else 0
         held_out_rows, training_rows = order[:held_out_count], order[held_out_count:]
@@ -119,7 +119,7 @@ class KerasFramework(Framework):
                 f"Keras cannot train the model on this data: {_shorten_keras_reason(error)}",
                 "Pass a loss that fits the target to compile(), or do not call compile().",
             ) from error
-        checkpoint.remove_file()
+        checkpoint.remove_checkpoint()
         setattr(model, LABELS, labels)
         return model
 

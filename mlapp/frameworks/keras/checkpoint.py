@@ -51,7 +51,7 @@ class Checkpoint:
             digest.update(array.tobytes())
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.npz", every)
 
-    def read_state(self, model: Any) -> TrainingState:
+    def read_training_state(self, model: Any) -> TrainingState:
         """Load the checkpoint, if it exists, into the model and its optimizer.
 
         Raises:
@@ -75,7 +75,7 @@ class Checkpoint:
             ) from error
         return TrainingState(**record, best_weights=best or None)
 
-    def write_state(self, model: Any, state: TrainingState) -> None:
+    def write_training_state(self, model: Any, state: TrainingState) -> None:
         """Replace the stored state, if the interval has passed.
 
         Raises:
@@ -98,7 +98,7 @@ class Checkpoint:
             np.savez(stream, **arrays)
         self._written = time.monotonic()
 
-    def remove_file(self) -> None:
+    def remove_checkpoint(self) -> None:
         """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 
@@ -126,7 +126,7 @@ def make_checkpoint_callback(
             if epoch + 1 < epochs and not self.model.stop_training:
                 best = None if stopper.best is None else float(stopper.best)
                 new_state = TrainingState(epoch + 1, best, stopper.wait, stopper.best_epoch, stopper.best_weights)
-                checkpoint.write_state(self.model, new_state)
+                checkpoint.write_training_state(self.model, new_state)
 
     return CheckpointCallback()
 

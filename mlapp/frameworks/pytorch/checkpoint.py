@@ -47,7 +47,7 @@ class Checkpoint:
                 digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).numpy()).cast("B"))
         return cls(CHECKPOINTS / f"{digest.hexdigest()[:24]}.safetensors")
 
-    def write_state(self, model: Any, optimizer: Any, generator: Any, state: TrainingState) -> None:
+    def write_training_state(self, model: Any, optimizer: Any, generator: Any, state: TrainingState) -> None:
         """Replace the stored state.
 
         Raises:
@@ -66,7 +66,7 @@ class Checkpoint:
             copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
             save_file(copies, temporary, {"state": msgspec.json.encode(record).decode()})
 
-    def read_state(self, model: Any, optimizer: Any, generator: Any) -> TrainingState | None:
+    def read_training_state(self, model: Any, optimizer: Any, generator: Any) -> TrainingState | None:
         """Load the checkpoint, if it exists, into the module, the optimizer and the generator.
 
         Raises:
@@ -96,7 +96,7 @@ class Checkpoint:
         best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
         return TrainingState(record["epoch"], best_loss, record["stale"], _strip_checkpoint_prefix("best.", tensors))
 
-    def remove_file(self) -> None:
+    def remove_checkpoint(self) -> None:
         """Remove the checkpoint after the training."""
         self.file.unlink(missing_ok=True)
 

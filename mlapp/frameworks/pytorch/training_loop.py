@@ -105,7 +105,7 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     task = _TrainingTask(model, inputs, targets, settings, optimizer, compute_loss, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, targets, settings)
-    state = checkpoint.read_state(model, optimizer, generator) or TrainingState()
+    state = checkpoint.read_training_state(model, optimizer, generator) or TrainingState()
     last_checkpoint = time.monotonic()
     while state.epoch < settings.epochs and state.stale < settings.patience:
         state.epoch += 1
@@ -116,11 +116,11 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
         _update_training_state(state, model, losses.get("val_loss", loss))
         report(state.epoch, settings.epochs, **losses)
         if time.monotonic() - last_checkpoint >= settings.checkpoint_every:
-            checkpoint.write_state(model, optimizer, generator, state)
+            checkpoint.write_training_state(model, optimizer, generator, state)
             last_checkpoint = time.monotonic()
     if state.best:
         model.load_state_dict(state.best)
-    checkpoint.remove_file()
+    checkpoint.remove_checkpoint()
     model.labels = labels
     return model.to("cpu").eval()
 

@@ -55,11 +55,11 @@ def test_items_are_flattened_with_their_types(orders):
 
 
 def test_filters_keys_and_fields_may_use_reserved_words(orders):
-    found = dynamodb.read(
+    table = dynamodb.read(
         orders, filter="day >= :since AND paid = :paid", fields=["id", "day"], since="2026-01-20", paid=True
     )
-    assert set(found) == {"id", "day"}
-    assert found["day"].min() == "2026-01-20"
+    assert set(table) == {"id", "day"}
+    assert table["day"].min() == "2026-01-20"
     ada = dynamodb.read(orders, key="customer = :who AND id BETWEEN :low AND :high", who="ada", low=1, high=9)
     assert ada["id"].to_list() == [1, 3, 5, 7, 9]
     assert (

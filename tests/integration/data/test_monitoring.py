@@ -50,8 +50,8 @@ def test_the_whole_of_monitoring_on_s3(
     assert (window["rows"], window["truths"], window["metrics"]["accuracy"]) == (400, 400, 1.0)
     assert mlapp("monitor", "run").code == 0
     assert "200 rows" in mlapp("monitor", "forget", "--key", "customer=1", "--yes").out
-    found = mlapp("monitor", "sql", 'SELECT count(*) AS n, max("key.customer") AS last FROM log', "--json")
-    assert json.loads(found.out) == [{"n": 200, "last": "0"}]
+    query = mlapp("monitor", "sql", 'SELECT count(*) AS n, max("key.customer") AS last FROM log', "--json")
+    assert json.loads(query.out) == [{"n": 200, "last": "0"}]
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
 
 
@@ -73,5 +73,5 @@ def test_a_bucket_that_cannot_be_reached_costs_rows_of_the_log_and_no_prediction
     assert writer._bytes <= 100_000
     service.recorder.look()
     assert service.registry.get_sample_value("mlapp_monitor_dropped_rows_total", {"model": "loans"}) > 0
-    found = mlapp("monitor")
-    assert (found.code, len(found.err.strip().splitlines())) == (1, 2)
+    report = mlapp("monitor")
+    assert (report.code, len(report.err.strip().splitlines())) == (1, 2)

@@ -141,10 +141,10 @@ def test_a_source_is_a_reader_with_the_querys_parameters(sqlite, monkeypatch):
 def test_a_source_never_holds_what_the_environment_says(monkeypatch):
     monkeypatch.setenv("SECRET_PASSWORD", "hunter2")
     read = sql.source("postgresql://me:${SECRET_PASSWORD}@127.0.0.1:1/db", "SELECT 1 AS a")
-    held = [read.__doc__, repr(read), *(repr(cell.cell_contents) for cell in read.__closure__)]
+    texts = [read.__doc__, repr(read), *(repr(cell.cell_contents) for cell in read.__closure__)]
     with pytest.raises(DataError) as raised:
         read()
-    assert "hunter2" not in "".join([*held, str(raised.value)])
+    assert "hunter2" not in "".join([*texts, str(raised.value)])
 
 
 def test_a_source_refuses_what_does_not_fit_its_query():
@@ -163,21 +163,21 @@ def test_a_source_refuses_what_does_not_fit_its_query():
 def test_numpy_values_find_the_rows_that_python_values_find(request, database, given):
     has_many = isinstance(given, list) or getattr(given, "ndim", 0) > 0
     query = f"SELECT id FROM orders WHERE id {'IN :wanted' if has_many else '= :wanted'}"
-    found = sql.read(request.getfixturevalue(database), query, wanted=given)
-    assert found["id"].tolist() == [2]
+    table = sql.read(request.getfixturevalue(database), query, wanted=given)
+    assert table["id"].tolist() == [2]
 
 
 @pytest.mark.parametrize("day", [pd.Timestamp("2026-01-03"), np.datetime64("2026-01-03")], ids=["pandas", "numpy"])
 def test_times_of_pandas_and_numpy_are_bound_as_times(sqlite, day):
-    found = sql.read(sqlite, "SELECT id FROM orders WHERE at <= :day", day=day)
-    assert found["id"].tolist() == [1]
+    table = sql.read(sqlite, "SELECT id FROM orders WHERE at <= :day", day=day)
+    assert table["id"].tolist() == [1]
 
 
 def test_texts_in_a_boolean_column_of_sqlite_mean_what_they_say(tmp_path):
     file = tmp_path / "flags.sqlite"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE flags (id INTEGER, paid BOOLEAN)")
-        given = ["False", "FALSE", "f", "no", "off", "0", 0, "True", "t", "yes", "on", "1", 1]
-        connection.executemany("INSERT INTO flags VALUES (?, ?)", list(enumerate(given)))
-    found = sql.read(f"sqlite:///{file}", "SELECT paid FROM flags ORDER BY id")
-    assert found["paid"].tolist() == [False] * 7 + [True] * 6
+        texts = ["False", "FALSE", "f", "no", "off", "0", 0, "True", "t", "yes", "on", "1", 1]
+        connection.executemany("INSERT INTO flags VALUES (?, ?)", list(enumerate(texts)))
+    table = sql.read(f"sqlite:///{file}", "SELECT paid FROM flags ORDER BY id")
+    assert table["paid"].tolist() == [False] * 7 + [True] * 6

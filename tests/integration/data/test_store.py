@@ -99,8 +99,8 @@ def bucket(s3: Any, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def keys(s3: Any, url: str) -> list[str]:
     prefix = url.removeprefix("s3://models/") + "/"
-    found = s3.list_objects_v2(Bucket="models", Prefix=prefix).get("Contents", [])
-    return sorted(entry["Key"].removeprefix(prefix) for entry in found)
+    objects = s3.list_objects_v2(Bucket="models", Prefix=prefix).get("Contents", [])
+    return sorted(entry["Key"].removeprefix(prefix) for entry in objects)
 
 
 def writer(source: Path, url: str, cache: Path, rounds: int) -> subprocess.Popen[str]:

@@ -54,13 +54,13 @@ def make_bundle(project, **options):
 
 def test_a_bundle_holds_code_model_and_locked_requirements(project, git):
     (project.root / "train.log").write_text("ignored")
-    found = make_bundle(project)
-    assert found.manifest.app == "flowers"
-    assert found.manifest.version == 1
-    assert found.manifest.git.commit
-    assert sorted(os.listdir(found.folder / "code")) == [".gitignore", "app.py", "requirements.txt"]
-    assert found.model.files.joinpath("model.skops").is_file()
-    requirements = (found.folder / "requirements.txt").read_text()
+    new_bundle = make_bundle(project)
+    assert new_bundle.manifest.app == "flowers"
+    assert new_bundle.manifest.version == 1
+    assert new_bundle.manifest.git.commit
+    assert sorted(os.listdir(new_bundle.folder / "code")) == [".gitignore", "app.py", "requirements.txt"]
+    assert new_bundle.model.files.joinpath("model.skops").is_file()
+    requirements = (new_bundle.folder / "requirements.txt").read_text()
     assert "scikit-learn==" in requirements
     assert "uvicorn==" in requirements, "mlapp's own are locked too"
     assert "--hash=sha256:" in requirements
@@ -110,28 +110,28 @@ def test_a_bundle_for_onnx_holds_the_conversion_and_not_what_it_replaces(project
     (project.root / "mlapp.yaml").write_text("serve: {runtime: onnx}\n")
     project = Project.find(project.root)
     project.store.put(training.run(project.app))
-    found = make_bundle(project)
+    new_bundle = make_bundle(project)
     locked = {
-        package.name for package in parse_locked_requirement_lines((found.folder / "requirements.txt").read_text())
+        package.name for package in parse_locked_requirement_lines((new_bundle.folder / "requirements.txt").read_text())
     }
     assert {"onnxruntime", "onnx"} <= locked
     assert not {"scikit-learn", "scipy", "skops", "skl2onnx"} & locked
     monkeypatch.setattr(onnx_conversion, "convert_to_onnx", None)
-    served = load_served_model_version(found.app, found.model, "onnx")
+    served = load_served_model_version(new_bundle.app, new_bundle.model, "onnx")
     assert list(served.predictor.predict([{"length": 1.1}, {"length": 3.1}])) == ["a", "b"]
-    (conversion,) = (found.folder / "model" / ".onnx").iterdir()
+    (conversion,) = (new_bundle.folder / "model" / ".onnx").iterdir()
     conversion.write_bytes(conversion.read_bytes() + b"x")
     with pytest.raises(BundleError, match=r"model/\.onnx/.* was changed after the bundle was created"):
-        bundle.open(found.folder)
+        bundle.open(new_bundle.folder)
 
 
 def test_an_opened_bundle_is_the_app_and_its_model(project, monkeypatch):
     folder = make_bundle(project).folder
     monkeypatch.chdir(folder)  # importing an app goes to its folder
-    found = bundle.open(folder)
-    assert found.app.name == "flowers"
-    assert found.settings.serve.port == 8000
-    assert list(prediction.load_predictor(found.app, found.model).predict([{"length": 3.1}])) == ["b"]
+    opened_bundle = bundle.open(folder)
+    assert opened_bundle.app.name == "flowers"
+    assert opened_bundle.settings.serve.port == 8000
+    assert list(prediction.load_predictor(opened_bundle.app, opened_bundle.model).predict([{"length": 3.1}])) == ["b"]
 
 
 def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project, tmp_path, monkeypatch):
@@ -180,28 +180,28 @@ def test_a_bundle_without_its_model_serves_every_version_that_is_mounted_and_sig
     for version in (1, other.version):
         signing.sign_version("flowers", version)
 
-    found = make_bundle(project, model=1, has_model=False)
+    new_bundle = make_bundle(project, model=1, has_model=False)
 
-    assert found.hash == make_bundle(project, model=2, has_model=False).hash, "a new version is no new image"
-    assert [name for name in found.manifest.files if name.startswith("model/")] == ["model/store.json"]
-    assert format_image_reference(found).startswith("flowers:code-")
-    assert "mlapp.model.version" not in make_image_spec(found).labels
-    bill = json.loads((found.folder / "sbom.cdx.json").read_bytes())
+    assert new_bundle.hash == make_bundle(project, model=2, has_model=False).hash, "a new version is no new image"
+    assert [name for name in new_bundle.manifest.files if name.startswith("model/")] == ["model/store.json"]
+    assert format_image_reference(new_bundle).startswith("flowers:code-")
+    assert "mlapp.model.version" not in make_image_spec(new_bundle).labels
+    bill = json.loads((new_bundle.folder / "sbom.cdx.json").read_bytes())
     assert "machine-learning-model" not in {component["type"] for component in bill["components"]}
     with pytest.raises(StoreError, match="contains no model"):
-        _ = bundle.open(found.folder).served_project
+        _ = bundle.open(new_bundle.folder).served_project
     mounted = shutil.copytree(other.files, tmp_path / "mnt" / "models")
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(mounted))
     with pytest.raises(StoreError, match="the version of its files is unknown"):
-        _ = bundle.open(found.folder).served_project
+        _ = bundle.open(new_bundle.folder).served_project
     file = tmp_path / "version.json"
     monkeypatch.setenv("MLAPP_MODEL_MANIFEST", str(file))
     file.write_bytes(msgspec.json.encode(project.store.manifest("flowers", 2)))
     with pytest.raises(StoreError, match="it is not signed"):
-        _ = bundle.open(found.folder).model
+        _ = bundle.open(new_bundle.folder).model
     file.write_bytes(msgspec.json.encode(project.store.signed_manifest("flowers", 2)))
-    assert bundle.open(found.folder).model.version == 2
-    assert bundle.open(found.folder).served_project.settings.serve.model == "2"
+    assert bundle.open(new_bundle.folder).model.version == 2
+    assert bundle.open(new_bundle.folder).served_project.settings.serve.model == "2"
 
 
 def test_a_bundle_that_was_changed_or_cut_is_refused(project, tmp_path):
@@ -340,13 +340,13 @@ def test_what_comes_from_no_index_is_in_the_bundle_as_a_wheel(project, git):
     lines = f"-e ./vendored\n../beside\nof-git @ git+{repository.as_uri()}\n-e .\n"
     requirements.write_text(requirements.read_text() + lines)
     (project.root / "pyproject.toml").write_text('[project]\nname = "itself"\nversion = "1"\n')
-    found = make_bundle(project)
-    wheels = {file.name.split("-")[0]: file.name for file in (found.folder / "wheels").iterdir()}
+    new_bundle = make_bundle(project)
+    wheels = {file.name.split("-")[0]: file.name for file in (new_bundle.folder / "wheels").iterdir()}
     assert set(wheels) - {"mlapp_kit"} == {"inside", "beside", "of_git"}
-    assert f"./wheels/{wheels['beside']} --hash=sha256:" in (found.folder / "requirements.txt").read_text()
-    components = json.loads((found.folder / "sbom.cdx.json").read_text())["components"]
+    assert f"./wheels/{wheels['beside']} --hash=sha256:" in (new_bundle.folder / "requirements.txt").read_text()
+    components = json.loads((new_bundle.folder / "sbom.cdx.json").read_text())["components"]
     assert {"inside", "of-git"} <= {component["name"] for component in components}
-    assert make_bundle(project).hash == found.hash
+    assert make_bundle(project).hash == new_bundle.hash
     (project.root / "vendored" / "inside.py").write_text("A = 2  # changed\n")
     with zipfile.ZipFile(make_bundle(project).folder / "wheels" / wheels["inside"]) as archive:
         assert archive.read("inside.py") == b"A = 2  # changed\n"
@@ -385,9 +385,9 @@ def test_a_path_may_have_spaces_and_any_letters(project, tmp_path):
     (root / "self").symlink_to(".")
     (root / "mlapp.yaml").write_text("image: {include: [self]}\n")
     warned = []
-    found = build_bundle(Project.find(root), warn=warned.append)
-    assert (found.root / "new\nline.txt").is_file()
-    assert (found.root / "self" / "app.py").is_file()
+    new_bundle = build_bundle(Project.find(root), warn=warned.append)
+    assert (new_bundle.root / "new\nline.txt").is_file()
+    assert (new_bundle.root / "self" / "app.py").is_file()
     assert warned == ["loop is a link to loop, which does not exist, and is left out."]
 
 

@@ -75,9 +75,9 @@ def test_a_link_that_leaves_the_project_is_left_out_and_named(root, tmp_path_fac
     (root / "inside").symlink_to(root / "features" / "clean.py")
     (root / "self").symlink_to("self")
     warnings = []
-    found = names(root, warn=warnings.append)
-    assert "inside" in found
-    assert found.isdisjoint({"out", "nowhere", "self"})
+    files = names(root, warn=warnings.append)
+    assert "inside" in files
+    assert files.isdisjoint({"out", "nowhere", "self"})
     assert any("out is a link to" in warning for warning in warnings)
     assert any("nowhere is a link" in warning for warning in warnings)
 

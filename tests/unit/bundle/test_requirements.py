@@ -93,8 +93,8 @@ def test_pyproject_and_its_uv_lock(tmp_path):
     (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace('"click"', '"click<8.2"'))
     assert locked(tmp_path)["click"].startswith("8.1")
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
-    found = read_declared_requirements(tmp_path, Image(), "3.11")
-    assert found.source == "uv.lock"
+    declared = read_declared_requirements(tmp_path, Image(), "3.11")
+    assert declared.source == "uv.lock"
     assert locked(tmp_path)["click"].startswith("8.1")
 
 
@@ -114,20 +114,20 @@ def test_what_only_an_early_patch_of_python_needs_is_locked_too(tmp_path):
 def test_a_version_that_is_free_is_that_of_the_training(tmp_path):
     (tmp_path / "requirements.txt").write_text("click\n")
     options = {"root": tmp_path, "python": "3.11", "image": Image(), "cache": tmp_path / "locks"}
-    found = resolve_requirements(
+    lock = resolve_requirements(
         read_declared_requirements(tmp_path, Image(), "3.11"), "idna", {"click": "8.1.6"}, **options
     )
-    assert {package.name: package.version for package in found.packages}["click"] == "8.1.6"
+    assert {package.name: package.version for package in lock.packages}["click"] == "8.1.6"
 
 
 def test_a_lock_is_kept_until_its_inputs_change(tmp_path):
     (tmp_path / "requirements.txt").write_text("-r more.txt\n")
     (tmp_path / "more.txt").write_text("click\n")
     locked(tmp_path)
-    (kept,) = (tmp_path / "locks").iterdir()
-    before = kept.stat().st_mtime_ns
+    (lock_file,) = (tmp_path / "locks").iterdir()
+    before = lock_file.stat().st_mtime_ns
     locked(tmp_path)
-    assert kept.stat().st_mtime_ns == before
+    assert lock_file.stat().st_mtime_ns == before
     (tmp_path / "more.txt").write_text("click<8.2\n")
     assert locked(tmp_path)["click"].startswith("8.1")
     assert len(list((tmp_path / "locks").iterdir())) == 2
@@ -197,14 +197,14 @@ groups = ["main"]
 type = "directory"
 url = "../beside"
 """)
-    found = read_declared_requirements(tmp_path, Image(), "3.11")
-    assert found.lines == (
+    declared = read_declared_requirements(tmp_path, Image(), "3.11")
+    assert declared.lines == (
         "private-one==1",
         "of-git @ git+https://git.example.org/of-git.git@abc123#subdirectory=python",
         f"beside @ {(tmp_path.parent / 'beside').as_uri()}",
     )
-    assert found.hashes == {("private-one", "1"): ("aa", "bb")}
-    assert found.indexes == ("--extra-index-url https://packages.example.org/simple",)
+    assert declared.hashes == {("private-one", "1"): ("aa", "bb")}
+    assert declared.indexes == ("--extra-index-url https://packages.example.org/simple",)
 
 
 def test_the_files_that_a_lock_names_are_the_only_ones(tmp_path):
@@ -220,9 +220,9 @@ def test_what_requirements_say_of_indexes_is_kept_as_it_is_written(tmp_path, mon
         "-i https://me:${TOKEN}@packages.example.org/simple\n--find-links vendored\n-r more.txt\n"
     )
     (tmp_path / "more.txt").write_text("--extra-index-url=https://other.example.org/simple\n")
-    found = read_declared_requirements(tmp_path, Image(), "3.11")
-    assert found.folders == (tmp_path / "vendored",)
-    assert found.indexes == (
+    declared = read_declared_requirements(tmp_path, Image(), "3.11")
+    assert declared.folders == (tmp_path / "vendored",)
+    assert declared.indexes == (
         "--index-url https://me:${TOKEN}@packages.example.org/simple",
         "--extra-index-url https://other.example.org/simple",
     )
@@ -238,8 +238,8 @@ def test_a_member_of_a_workspace_has_the_lock_of_the_workspace(tmp_path):
         build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n' if not more else ""
         (tmp_path / name / "pyproject.toml").write_text(head + more + build)
     subprocess.run([sys.executable, "-m", "uv", "lock", "--quiet"], cwd=tmp_path, check=True)
-    found = read_declared_requirements(tmp_path / "app", Image(), "3.11")
-    assert (found.source, found.lines) == ("uv.lock", (str(tmp_path / "shared"),))
+    declared = read_declared_requirements(tmp_path / "app", Image(), "3.11")
+    assert (declared.source, declared.lines) == ("uv.lock", (str(tmp_path / "shared"),))
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_a_folder_is_taken_however_it_is_written(tmp_path, monkeypatch, line):
     (root / "libs" / "mine").mkdir(parents=True)
     (root / "libs" / "mine" / "pyproject.toml").write_text(PYPROJECT.replace('"p"', '"mine"'))
     (root / "requirements.txt").write_text(f"{line}\n")
-    found = lock_of(root)
-    assert [resolve_requirement_folder(source, root) for source in found.sources] == [root / "libs" / "mine"]
-    assert "click" in {package.name for package in found.packages}
+    lock = lock_of(root)
+    assert [resolve_requirement_folder(source, root) for source in lock.sources] == [root / "libs" / "mine"]
+    assert "click" in {package.name for package in lock.packages}
 
 
 def test_a_wheel_by_its_name_alone_is_no_package_of_an_index(tmp_path):

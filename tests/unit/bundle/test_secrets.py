@@ -133,8 +133,8 @@ def test_image_include_ships_them(root: Path) -> None:
     write(root, "prod.env")
     write(root, "conf/notes.txt", AWS)
     track(root, "app.py", "prod.env")
-    found = find_project_files(root, include=["prod.env", "conf/*"], warn=pytest.fail)
-    assert {path.as_posix() for path in found} == {"app.py", "prod.env", "conf/notes.txt"}
+    files = find_project_files(root, include=["prod.env", "conf/*"], warn=pytest.fail)
+    assert {path.as_posix() for path in files} == {"app.py", "prod.env", "conf/notes.txt"}
 
 
 def test_one_that_the_app_needs_is_refused_though_git_does_not_track_it(root: Path) -> None:

@@ -51,14 +51,14 @@ import os
 print(os.listdir("{tmp_path}"))
 """
     command = f'mount -t tmpfs -o size=1m none {tmp_path} && exec {sys.executable} -c "$0"'
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", command, code], capture_output=True, text=True)
-    if "Operation not permitted" in done.stderr or "unshare" in done.stderr:
+    process = subprocess.run(["unshare", "-rm", "sh", "-c", command, code], capture_output=True, text=True)
+    if "Operation not permitted" in process.stderr or "unshare" in process.stderr:
         pytest.skip("this machine lets nobody mount a small disk")
-    assert done.stdout.splitlines() == [
+    assert process.stdout.splitlines() == [
         f"{tmp_path}/t.csv cannot be written: the disk is full.",
         f"{tmp_path}/t.parquet cannot be written: the disk is full.",
         "[]",
-    ], done.stderr
+    ], process.stderr
 
 
 def test_what_cannot_be_written_is_reported(tmp_path):

@@ -59,10 +59,10 @@ def test_texts_agree_in_every_storage_and_without_pyarrow(monkeypatch):
         pd.DataFrame({"t": pd.array(["cut", *texts], dtype=pd.StringDtype(storage))}).iloc[1:]
         for storage in ("python", "pyarrow")
     ]
-    seen = {fingerprint_table(each) for each in tables}
+    fingerprints = {fingerprint_table(each) for each in tables}
     monkeypatch.setattr(module, "_encode_fingerprint_arrow_texts", refuse)
-    assert seen | {fingerprint_table(tables[0])} == seen
-    assert len(seen) == 1
+    assert fingerprints | {fingerprint_table(tables[0])} == fingerprints
+    assert len(fingerprints) == 1
 
 
 def refuse(column: pd.Series) -> None:
@@ -152,11 +152,11 @@ def test_another_process_gets_the_same_one():
         "import pandas as pd; from mlapp.data.fingerprint import fingerprint_table;"
         "print(fingerprint_table(pd.DataFrame({'a': [1, 2], 'b': [{'x', 'y'}, 'z']})))"
     )
-    seen = {
+    fingerprints = {
         subprocess.check_output([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, text=True)
         for seed in ("1", "2")
     }
-    assert len(seen) == 1
+    assert len(fingerprints) == 1
 
 
 def test_a_million_rows_take_about_a_second_of_cpu_and_no_copy():

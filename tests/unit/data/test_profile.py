@@ -20,14 +20,19 @@ def test_each_kind_of_column_is_summarised():
         "none": [None] * 10,
         "same": [1] * 10,
     })  # fmt: skip
-    seen = {column.name: column for column in profile_table(table)}
-    assert (seen["age"].missing, seen["age"].distinct, seen["age"].minimum, seen["age"].maximum) == (1, 9, 0, 8)
+    profiles = {column.name: column for column in profile_table(table)}
+    assert (profiles["age"].missing, profiles["age"].distinct, profiles["age"].minimum, profiles["age"].maximum) == (
+        1,
+        9,
+        0,
+        8,
+    )
     for name in ("age", "price", "at"):
-        assert len(seen[name].counts) == len(seen[name].distribution) == BINS
-        assert sum(seen[name].counts) == 10 - seen[name].missing
-    assert seen["plan"].distribution == "free ×8, pro ×2"
-    assert (seen["name"].minimum, seen["name"].distribution) == ("n0", "")
-    assert seen["paid"].top == ((True, 9), (False, 1))
-    assert (seen["tags"].distinct, seen["tags"].distribution) == (None, "")
-    assert (seen["none"].missing, seen["none"].distinct) == (10, 0)
-    assert seen["same"].counts == ()
+        assert len(profiles[name].counts) == len(profiles[name].distribution) == BINS
+        assert sum(profiles[name].counts) == 10 - profiles[name].missing
+    assert profiles["plan"].distribution == "free ×8, pro ×2"
+    assert (profiles["name"].minimum, profiles["name"].distribution) == ("n0", "")
+    assert profiles["paid"].top == ((True, 9), (False, 1))
+    assert (profiles["tags"].distinct, profiles["tags"].distribution) == (None, "")
+    assert (profiles["none"].missing, profiles["none"].distinct) == (10, 0)
+    assert profiles["same"].counts == ()

@@ -42,8 +42,8 @@ def test_they_are_scikit_learn_s(rows):
     target, scores = np.array([row[0] for row in rows]), np.array([row[1] / 5 for row in rows])
     if len(set(target.tolist())) < 2:
         return
-    found = metrics.compute_classification_metrics(target, scores > 0.5, scores)
-    assert found == pytest.approx(
+    values = metrics.compute_classification_metrics(target, scores > 0.5, scores)
+    assert values == pytest.approx(
         {
             "accuracy": sklearn.accuracy_score(target, scores > 0.5),
             "f1_macro": sklearn.f1_score(target, scores > 0.5, average="macro"),

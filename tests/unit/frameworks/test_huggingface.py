@@ -32,8 +32,8 @@ FEATURES, TARGET = TABLE[["text"]], TABLE["kind"]
 
 def tokenizer() -> Any:
     words = sorted(set(" ".join(TABLE["text"]).split()))
-    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    return BertTokenizer(vocab={word: number for number, word in enumerate(known)})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
 
 
 def config(**more: Any) -> DistilBertConfig:

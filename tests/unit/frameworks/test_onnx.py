@@ -57,11 +57,11 @@ def test_the_conversion_answers_as_the_original(app: App, tmp_path: Path, monkey
     predictor = prediction.make_predictor(app.train())
     features = IRIS.drop(columns="target")
     converted = onnx_conversion.convert_to_onnx(predictor, features)
-    expected, found = np.asarray(predictor.predict(features)), np.asarray(converted.predict(features))
+    expected, actual = np.asarray(predictor.predict(features)), np.asarray(converted.predict(features))
     if expected.dtype.kind == "f":
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
     else:
-        assert found.tolist() == expected.tolist()
+        assert actual.tolist() == expected.tolist()
     assert len(converted.predict(features.head(1))) == 1
 
 

@@ -78,13 +78,13 @@ def describe_outcome(function, table, options):
     with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         try:
-            found = function(table, **options)
+            result = function(table, **options)
         except Exception as error:
             result = type(error), str(error)
         else:
-            cells = found.toarray() if hasattr(found, "toarray") else found
+            cells = result.toarray() if hasattr(result, "toarray") else result
             flags = cells.flags.writeable, cells.flags.c_contiguous, cells.flags.f_contiguous
-            result = type(found), cells.dtype, cells.shape, repr(cells.tolist()), flags
+            result = type(result), cells.dtype, cells.shape, repr(cells.tolist()), flags
             if cells.flags.writeable and cells.dtype.kind == "f":  # whether a write changes the table
                 cells[:] = 7
     return result, [(warning.category, str(warning.message)) for warning in messages], repr(table)
@@ -188,10 +188,10 @@ def test_a_model_predicts_the_same(monkeypatch):
     features = pd.DataFrame(np.random.default_rng(0).random((50, 3)), columns=["a", "b", "c"])
     target = features["a"] > features["b"]
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, target)
-    before, kept = model.predict_proba(features), features.copy()
+    before, original = model.predict_proba(features), features.copy()
     shorten_input_checks()
     assert (model.predict_proba(features) == before).all()
-    assert features.equals(kept)
+    assert features.equals(original)
     for wrong in (features[["b", "a", "c"]], features[["a", "b"]], features.rename(columns={"c": "d"})):
         with pytest.raises(ValueError, match="feature names should match"):
             model.predict(wrong)

@@ -169,9 +169,10 @@ def test_a_script_is_held_to_it_too(tmp_path) -> None:
     script.write_text(
         "from mlapp import App\napp = App('a')\n@app.data_reader\ndef one(): ...\n@app.data_reader\ndef two(): ...\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert (
-        "two functions for data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5" in done.stderr
+        "two functions for data_reader: data_reader 'one' in app.py:3 and data_reader 'two' in app.py:5"
+        in process.stderr
     )
 
 
@@ -185,7 +186,7 @@ def test_a_cell_of_a_notebook_may_be_run_again_and_changed() -> None:
 
 def test_every_on_predict_is_called_and_one_that_fails_stops_no_other(caplog) -> None:
     app = App("flowers", target="y")
-    seen = []
+    calls = []
 
     @app.on_predict
     def first(model, features, predictions):
@@ -193,13 +194,13 @@ def test_every_on_predict_is_called_and_one_that_fails_stops_no_other(caplog) ->
 
     @app.on_predict
     def second(model, features, predictions):
-        seen.append(predictions)
+        calls.append(predictions)
 
     app.data_reader(lambda: {"x": [1.0, 2.0] * 10, "y": [0, 1] * 10})
     app.model(LogisticRegression)
     app.train()
     app.predict([{"x": 1.0}])
-    assert len(seen) == 1
+    assert len(calls) == 1
     assert "on_predict 'first'" in caplog.text
 
 

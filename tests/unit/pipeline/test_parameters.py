@@ -56,9 +56,9 @@ class Color(enum.Enum):
     ],
 )
 def test_a_value_becomes_the_type_that_the_signature_declares(kind: Any, given: Any, value: Any) -> None:
-    found = Parameter("model", "p", kind).convert_value(given)
-    assert found == value
-    assert type(found) is type(value)
+    converted_value = Parameter("model", "p", kind).convert_value(given)
+    assert converted_value == value
+    assert type(converted_value) is type(value)
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,11 @@ def test_the_whole_as_json_or_field_by_field(kind: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "default"), [(Data, Data(1.0)), (Model, Model())])
 def test_a_field_that_is_given_replaces_that_of_the_default_at_any_depth(kind: Any, default: Any) -> None:
-    found = read_given(kind, default, hp__tree__solver="EXACT", hp__C="2")
-    assert found == kind(C=2.0, tree=Tree(3, Solver.EXACT))
+    values = read_given(kind, default, hp__tree__solver="EXACT", hp__C="2")
+    assert values == kind(C=2.0, tree=Tree(3, Solver.EXACT))
     assert default == kind(C=1.0)
-    found = read_given(kind, default, hp='{"C": 3, "tree": {"depth": 7}}', hp__tree__solver="exact")
-    assert found == kind(C=3.0, tree=Tree(7, Solver.EXACT))
+    values = read_given(kind, default, hp='{"C": 3, "tree": {"depth": 7}}', hp__tree__solver="exact")
+    assert values == kind(C=3.0, tree=Tree(7, Solver.EXACT))
 
 
 @pytest.mark.parametrize(

@@ -119,15 +119,15 @@ def test_one_damaged_document_does_not_break_the_list(project: Callable[..., Pat
     store = root / ".mlapp/store/flowers"
     (store / "aliases/bad/000001.json").write_bytes(b"{")
     (store / "versions/000002.json").write_bytes(b"{")
-    listed = mlapp("models", "list")
-    assert listed.code == 0
-    assert [line.split()[0] for line in listed.out.splitlines() if line.split()[:1] in (["1"], ["2"], ["3"])] == [
+    output = mlapp("models", "list")
+    assert output.code == 0
+    assert [line.split()[0] for line in output.out.splitlines() if line.split()[:1] in (["1"], ["2"], ["3"])] == [
         "1",
         "3",
     ]
-    assert "good" in listed.out
-    assert "aliases/bad/000001.json" in listed.err
-    assert "versions/000002.json" in listed.err
+    assert "good" in output.out
+    assert "aliases/bad/000001.json" in output.err
+    assert "versions/000002.json" in output.err
 
 
 def test_versions_that_two_delete_at_once_are_deleted_once(store: Store, trained: TrainedModel, tmp_path: Path) -> None:

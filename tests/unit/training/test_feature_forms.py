@@ -67,9 +67,9 @@ def serve_inputs(app: App, inputs: Any) -> Any:
     part = codec.decode_json(msgspec.json.encode({"inputs": inputs}))
     features = codec.combine_parts([part, part])
     predictor = codec.predictor
-    found = list(predictor.call_predictor(predictor.transform_features(features)))
-    assert found[: part.rows] == found[-part.rows :]
-    return found[: part.rows]
+    predictions = list(predictor.call_predictor(predictor.transform_features(features)))
+    assert predictions[: part.rows] == predictions[-part.rows :]
+    return predictions[: part.rows]
 
 
 def test_a_series_of_texts_comes_as_a_series() -> None:
@@ -157,21 +157,21 @@ def test_a_dict_of_lists_is_refused_before_the_training() -> None:
 )
 @pytest.mark.parametrize("rows", [[2, 0, 0], np.array([2, 0, 0])], ids=["list", "array"])
 def test_rows_of_any_form_are_taken_by_one_function(features: Any, expected: Any, rows: Any) -> None:
-    found = take_feature_rows(features, rows)
-    assert count_feature_rows(found) == 3
+    selected = take_feature_rows(features, rows)
+    assert count_feature_rows(selected) == 3
     if isinstance(features, pd.DataFrame):
-        assert found.index.tolist() == [0, 1, 2]
+        assert selected.index.tolist() == [0, 1, 2]
     if isinstance(features, Rows):
-        found = [int(found[row]) for row in range(3)]
-    elif hasattr(found, "toarray"):
-        found = found.toarray().tolist()
+        selected = [int(selected[row]) for row in range(3)]
+    elif hasattr(selected, "toarray"):
+        selected = selected.toarray().tolist()
     elif isinstance(features, pd.DataFrame):
-        found = found.to_dict("list")
+        selected = selected.to_dict("list")
     elif isinstance(features, (pa.Table, dict)):
-        found = {"x": [int(value) for value in np.asarray(found["x"])]}
+        selected = {"x": [int(value) for value in np.asarray(selected["x"])]}
     elif isinstance(features, pl.DataFrame):
-        found = found.to_dict(as_series=False)
-    assert (found if isinstance(found, (dict, list)) else found.tolist()) == expected
+        selected = selected.to_dict(as_series=False)
+    assert (selected if isinstance(selected, (dict, list)) else selected.tolist()) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])

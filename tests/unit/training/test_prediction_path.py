@@ -78,14 +78,14 @@ def test_columns_that_training_knew_and_did_not_use_are_left_out_and_others_refu
     app.data_parser(lambda data: (data[["x"]], data["y"]))
     app.model(Doubles)
     predictor = prediction.make_predictor(app.train())
-    known = {"x": 3.0, "row_id": 1, "y": 1}
-    for inputs in ([known], known, {name: [value] for name, value in known.items()}, pd.DataFrame([known])):
+    record = {"x": 3.0, "row_id": 1, "y": 1}
+    for inputs in ([record], record, {name: [value] for name, value in record.items()}, pd.DataFrame([record])):
         assert list(predictor.predict(inputs)) == [6.0]
         unknown = inputs.assign(z=1) if hasattr(inputs, "assign") else inputs
         if isinstance(inputs, dict):
             unknown = inputs | {"z": [1] if isinstance(inputs["x"], list) else 1}
         elif isinstance(inputs, list):
-            unknown = [known | {"z": 1}]
+            unknown = [record | {"z": 1}]
         with pytest.raises(InputError, match="'z'"):
             predictor.predict(unknown)
         relaxed = prediction.make_predictor(app.train(), extra="ignore")

@@ -27,8 +27,8 @@ def test_a_file_is_served_without_a_reader_by_the_names_that_the_model_knows(pro
     assert trained.code == 0, trained.err
     assert "without metrics" in trained.err
     (root / "new.json").write_text('[{"a": 5, "b": 1}]')
-    found = mlapp("predict", "--features", "new.json")
-    assert json.loads(found.out) == pytest.approx([10.0])
+    output = mlapp("predict", "--features", "new.json")
+    assert json.loads(output.out) == pytest.approx([10.0])
     wrong = mlapp("predict", "--features", "-")
     assert wrong.code != 0
 

@@ -131,11 +131,11 @@ def test_answers_that_are_random_are_neither_compared_nor_refused(caplog) -> Non
 
 @pytest.mark.parametrize("kind", ["async", "stream", "async stream", "one by one"])
 def test_every_kind_of_predictor_is_checked(kind: str, caplog) -> None:
-    app, seen = an_app(), []
+    app, calls = an_app(), []
 
     @app.on_predict
     def after(model: Any, features: Any, predictions: Any) -> None:
-        seen.append(predictions)
+        calls.append(predictions)
 
     async def answer(model: Any, features: pd.DataFrame) -> list[float]:
         return features["x"].tolist()
@@ -153,7 +153,7 @@ def test_every_kind_of_predictor_is_checked(kind: str, caplog) -> None:
     else:
         app.predictor(predictors[kind])
     assert app.train().batching
-    assert not seen
+    assert not calls
     assert not logged_by_mlapp(caplog)
 
 
@@ -291,11 +291,11 @@ def top_level(features: Any) -> Any:
 @pytest.fixture
 def module() -> Iterator[types.ModuleType]:
     """The module of these functions, under a name by which it can be imported."""
-    found = types.ModuleType("shop")
-    found.top_level = top_level  # type: ignore[attr-defined]
-    sys.modules["shop"] = found
+    shop = types.ModuleType("shop")
+    shop.top_level = top_level  # type: ignore[attr-defined]
+    sys.modules["shop"] = shop
     top_level.__module__ = "shop"
-    yield found
+    yield shop
     del sys.modules["shop"]
     top_level.__module__ = __name__
 

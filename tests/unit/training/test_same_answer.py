@@ -189,8 +189,8 @@ def columns(draw: st.DrawFn, kinds: tuple[str, ...]) -> tuple[str, pd.Series]:
     if dtype == "interval":
         return kind, pd.cut(pd.Series([np.nan if value is None else value for value in values]), 3)
     if dtype in ("category", "ordered"):
-        found = pd.Series(pd.Categorical(values))
-        return kind, found.cat.as_ordered() if dtype == "ordered" else found
+        series = pd.Series(pd.Categorical(values))
+        return kind, series.cat.as_ordered() if dtype == "ordered" else series
     if dtype == "object":
         if "floats" in kind or "texts" in kind:
             missing = draw(st.sampled_from([None, np.nan, pd.NA]))
@@ -306,7 +306,7 @@ class Answers:
         await server.close_models()
 
     def _bodies(self) -> dict[str, tuple[bytes, str]]:
-        found = {
+        bodies = {
             "records": (msgspec.json.encode({"inputs": self.records}), "application/json"),
             "rows": (
                 msgspec.json.encode([[record[name] for name in self.names] for record in self.records]),
@@ -319,10 +319,10 @@ class Answers:
             content = pa.Table.from_pandas(self.table, preserve_index=False)
             with pa.ipc.new_stream(file, content.schema) as writer:
                 writer.write_table(content)
-            found["Arrow"] = (file.getvalue(), "application/vnd.apache.arrow.stream")
+            bodies["Arrow"] = (file.getvalue(), "application/vnd.apache.arrow.stream")
         except (pa.ArrowException, TypeError):  # Arrow has no such type
             pass
-        return found
+        return bodies
 
     def _tensor(self, tensor: dict[str, Any]) -> dict[str, Any]:
         data = self.lists[tensor["name"]]
@@ -379,9 +379,9 @@ class Answers:
 )
 @given(st.data(), st.sampled_from(sorted(MODELS)))
 def test_the_same_row_gets_the_same_answer_by_every_way_in(data: st.DataObject, model: str) -> None:
-    found = data.draw(st.lists(columns(MODELS[model][1]), min_size=1, max_size=3))
-    kinds = [kind for kind, _ in found]
-    table = pd.DataFrame({f"c{at}": column for at, (_, column) in enumerate(found)})
+    column_list = data.draw(st.lists(columns(MODELS[model][1]), min_size=1, max_size=3))
+    kinds = [kind for kind, _ in column_list]
+    table = pd.DataFrame({f"c{at}": column for at, (_, column) in enumerate(column_list)})
     app = an_app(table, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -97,16 +97,16 @@ def test_a_model_function_that_returns_a_class_is_reported() -> None:
 
 
 def test_a_splitter_gets_the_usual_values_of_parameters_without_a_default() -> None:
-    app, given = an_app(), []
+    app, received = an_app(), []
 
     @app.data_splitter
     def split(data: pd.DataFrame, test_size: float, shuffle: bool, random_state: int) -> Any:
-        given.append((test_size, shuffle, random_state))
+        received.append((test_size, shuffle, random_state))
         return data[:40], data[40:]
 
     app.train()
     app.train(test_size=0.5)
-    assert given == [(0.2, True, 0), (0.5, True, 0)]
+    assert received == [(0.2, True, 0), (0.5, True, 0)]
 
 
 def test_targets_of_numbers_and_texts_are_reported_by_name() -> None:
@@ -268,8 +268,8 @@ def test_a_class_with_one_row_is_named(
     from mlapp.training.defaults import split_default_table
 
     split_default_table(pd.DataFrame({"x": range(21), "y": target}), ("y",))
-    found = [record.getMessage() for record in caplog.records]
-    assert [text.startswith(warning or "none") for text in found] == [True] * (warning is not None)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.startswith(warning or "none") for text in messages] == [True] * (warning is not None)
 
 
 def test_named_features_are_the_only_ones_used() -> None:
@@ -446,17 +446,17 @@ def test_an_unknown_format_is_found_before_the_data_is_read() -> None:
 
 
 def test_on_predict_is_called_and_its_error_reaches_no_caller(caplog: pytest.LogCaptureFixture) -> None:
-    app, seen = an_app(), []
+    app, calls = an_app(), []
 
     @app.on_predict
     def tell(model: Any, features: pd.DataFrame, predictions: Any) -> None:
-        seen.append((len(features), list(predictions)))
+        calls.append((len(features), list(predictions)))
         raise RuntimeError("the log is full")
 
     app.train()
-    seen.clear()
+    calls.clear()
     assert list(app.predict([{"x": 3.0, "noise": 0.0}])) == ["high"]
-    assert seen == [(1, ["high"])]
+    assert calls == [(1, ["high"])]
     assert "the log is full" in caplog.text
 
 

@@ -100,11 +100,11 @@ def test_a_search_keeps_others_from_its_study_and_continues_when_it_is_killed(
     assert re.match(r"trial \d complete", first), first + running.stderr.read()
     running.stderr.read()  # returns when the last worker has ended: none is left behind
 
-    found = tuning.search_parameters(partial(_flowers, root), tuning.Options(trials=1, folder=root / ".mlapp/tuning"))
-    states = [trial.state for trial in found.trials]
+    result = tuning.search_parameters(partial(_flowers, root), tuning.Options(trials=1, folder=root / ".mlapp/tuning"))
+    states = [trial.state for trial in result.trials]
     assert "complete" in states
     assert len(states) < 200
-    assert not [trial for trial in found.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+    assert not [trial for trial in result.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
 
 
 @pytest.mark.needs("optuna")
@@ -137,13 +137,13 @@ def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path)
         return model.fit(X, y)
 
     options = tuning.Options(metric="accuracy", folder=tmp_path / "studies", folds=2)
-    question = tuning.StudyDefinition.from_options(app, options)
-    study = tuning.Study.open(app, options, question)
-    judge = tuning.TrialEvaluator(app, {}, 2, 0)
+    definition = tuning.StudyDefinition.from_options(app, options)
+    study = tuning.Study.open(app, options, definition)
+    evaluator = tuning.TrialEvaluator(app, {}, 2, 0)
     for speed in (0.5, 0.6, 0.7, 0.8, 0.1):
         study.study.enqueue_trial({"trainer.speed": speed})
-        asked = study.ask()
-        study.tell(asked, tuning.evaluate_search_trial(judge, asked, question))
+        trial = study.ask()
+        study.tell(trial, tuning.evaluate_search_trial(evaluator, trial, definition))
     assert [trial.state for trial in study.collect_trials().trials] == ["complete"] * 4 + ["pruned"]
     assert reached.count(0.8) == 2 * 20
     assert reached.count(0.1) < 10
