@@ -142,10 +142,10 @@ def read_baseline(folder: Path) -> Baseline | None:
     except FileNotFoundError:
         return None
     try:
-        found = msgspec.json.decode(content, type=_Format).format
-        if not isinstance(found, int) or found > FORMAT:
+        file_format = msgspec.json.decode(content, type=_Format).format
+        if not isinstance(file_format, int) or file_format > FORMAT:
             raise StoreError(
-                f"{folder / FILE} has format {found}; this mlapp reads formats up to {FORMAT}.",
+                f"{folder / FILE} has format {file_format}; this mlapp reads formats up to {FORMAT}.",
                 f"Upgrade: pip install --upgrade {distribution.NAME}.",
             )
         return msgspec.json.decode(content, type=Baseline)

@@ -64,7 +64,7 @@ def compute_bin_ends(keys: NDArray[Any], center: float) -> list[float]:
         return [float(end) for end in bits.astype(np.uint32).view(np.float32).astype(np.float64) + center]
 
 
-def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
+def make_bins(keys: NDArray[Any], max_bins: int) -> tuple[list[int], list[int]]:
     """The last key of each bin, and the rows in it: one bin per key if there are few keys, otherwise quantiles.
 
     A bin that ends at the center's own key ends halfway to the next value instead: an edge next to the center would
@@ -72,21 +72,21 @@ def make_bins(keys: NDArray[Any], most: int) -> tuple[list[int], list[int]]:
 
     Args:
         keys: ordered keys of the training rows.
-        most: maximum number of bins.
+        max_bins: maximum number of bins.
     """
-    found, counts = np.unique(keys, return_counts=True)
-    values = found
-    if len(found) > most:
+    ends, counts = np.unique(keys, return_counts=True)
+    distinct_keys = ends
+    if len(ends) > max_bins:
         total = np.cumsum(counts)
-        quantile = np.minimum(((total - counts / 2) / total[-1] * most).astype(np.int64), most - 1)
+        quantile = np.minimum(((total - counts / 2) / total[-1] * max_bins).astype(np.int64), max_bins - 1)
         last = np.flatnonzero(np.append(quantile[1:] != quantile[:-1], True))
-        ends = total[last]
-        found, counts = found[last], np.diff(ends, prepend=0)
-    at = int(np.searchsorted(found, CENTER))
-    if at < len(found) - 1 and found[at] == CENTER:
-        above = int(values[np.searchsorted(values, CENTER) + 1])
-        found[at] = max(CENTER, above - OCTAVE)
-    return [int(key) for key in found], [int(count) for count in counts]
+        row_ends = total[last]
+        ends, counts = ends[last], np.diff(row_ends, prepend=0)
+    center_index = int(np.searchsorted(ends, CENTER))
+    if center_index < len(ends) - 1 and ends[center_index] == CENTER:
+        above = int(distinct_keys[np.searchsorted(distinct_keys, CENTER) + 1])
+        ends[center_index] = max(CENTER, above - OCTAVE)
+    return [int(key) for key in ends], [int(count) for count in counts]
 
 
 def build_bin_table(low: int, keys: list[int], first: int) -> NDArray[np.int32]:

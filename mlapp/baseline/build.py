@@ -33,7 +33,7 @@ LONGEST = 64
 """Maximum number of characters of a category."""
 
 
-def draw_baseline_rows(features: Any, most: int = MOST_ROWS) -> Any:
+def draw_baseline_rows(features: Any, max_rows: int = MOST_ROWS) -> Any:
     """The features, or a sample of them if they have too many rows.
 
     The sample is drawn with a fixed seed: it has the same rows of two tables of the same length.
@@ -41,9 +41,9 @@ def draw_baseline_rows(features: Any, most: int = MOST_ROWS) -> Any:
     import numpy as np
 
     rows = count_feature_rows(features) or 0
-    if rows <= most:
+    if rows <= max_rows:
         return features
-    return take_feature_rows(features, np.sort(np.random.default_rng(0).choice(rows, most, replace=False)))
+    return take_feature_rows(features, np.sort(np.random.default_rng(0).choice(rows, max_rows, replace=False)))
 
 
 def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -> list[Column]:
@@ -61,19 +61,20 @@ def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -
     table = features if isinstance(features, pd.DataFrame) else _make_baseline_frame(features)
     if table is None or table.shape[1] > MOST_COLUMNS or not len(table):
         return []
-    most = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
+    max_bins = min(MOST_BINS, max(FEWEST_BINS, CELLS // max(1, table.shape[1])))
     return [
-        summarize_baseline_column(str(name), table.iloc[:, at], most, rules) for at, name in enumerate(table.columns)
+        summarize_baseline_column(str(name), table.iloc[:, at], max_bins, rules)
+        for at, name in enumerate(table.columns)
     ]
 
 
 def summarize_baseline_column(
-    name: str, values: pd.Series[Any], most: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES
+    name: str, values: pd.Series[Any], max_bins: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES
 ) -> Column:
     """The distribution of one column.
 
     Args:
-        most: maximum number of bins or category values.
+        max_bins: maximum number of bins or category values.
         rules: column → rule for its stored values.
     """
     from pandas.api import types
@@ -85,9 +86,9 @@ def summarize_baseline_column(
     is_number = types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype)
     if not is_bool and (is_number or _is_baseline_duration(values.dtype)):
         return _summarize_baseline_numbers(
-            name, convert_baseline_numbers(values), most, find_redaction_step(rules, name)
+            name, convert_baseline_numbers(values), max_bins, find_redaction_step(rules, name)
         )
-    return summarize_baseline_categories(name, to_category_texts(values), most)
+    return summarize_baseline_categories(name, to_category_texts(values), max_bins)
 
 
 def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
@@ -112,8 +113,8 @@ def convert_baseline_numbers(values: Any) -> NDArray[np.float64]:
         values = values.astype("timedelta64[ns]").dt.total_seconds()
     elif not types.is_numeric_dtype(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
-    found: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan)
-    return found
+    numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan)
+    return numbers
 
 
 def _is_baseline_duration(dtype: Any) -> bool:
@@ -122,8 +123,8 @@ def _is_baseline_duration(dtype: Any) -> bool:
 
 def to_category_texts(values: Any) -> list[str | None]:
     """Each value as a category's text: 1 and 1.0 have one text, True is `true`, a missing value is None."""
-    listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [to_category_text(value) for value in listed]
+    items = values.tolist() if hasattr(values, "tolist") else list(values)
+    return [to_category_text(value) for value in items]
 
 
 def count_category_texts(values: Any) -> dict[str | None, int]:
@@ -133,13 +134,13 @@ def count_category_texts(values: Any) -> dict[str | None, int]:
     if str(getattr(values, "dtype", "")) == "category":
         codes = values.cat.codes.to_numpy()
         texts: list[str | None] = [*to_category_texts(values.cat.categories), None]  # the code of a missing value is -1
-        found = zip(texts, np.roll(np.bincount(codes + 1, minlength=len(texts)), -1).tolist(), strict=True)
-        return {text: count for text, count in found if count}
-    listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    if not _can_count_as_texts(set(map(type, listed))):
-        return dict(Counter(map(to_category_text, listed)))
+        pairs = zip(texts, np.roll(np.bincount(codes + 1, minlength=len(texts)), -1).tolist(), strict=True)
+        return {text: count for text, count in pairs if count}
+    items = values.tolist() if hasattr(values, "tolist") else list(values)
+    if not _can_count_as_texts(set(map(type, items))):
+        return dict(Counter(map(to_category_text, items)))
     counts: dict[str | None, int] = {}
-    for value, count in Counter(listed).items():
+    for value, count in Counter(items).items():
         text = to_category_text(value)
         counts[text] = counts.get(text, 0) + count
     return counts
@@ -175,20 +176,20 @@ def to_category_text(value: Any) -> str | None:
     return str(value)
 
 
-def summarize_baseline_categories(name: str, texts: list[str | None], most: int = MOST_BINS) -> Column:
+def summarize_baseline_categories(name: str, texts: list[str | None], max_values: int = MOST_BINS) -> Column:
     """The counts of each value; a column of unique or long texts has none."""
     import numpy as np
     import pandas as pd
 
     rows = len(texts)
-    known = [text for text in texts if text is not None]
-    missing = rows - len(known)
-    if not known:
+    present = [text for text in texts if text is not None]
+    missing = rows - len(present)
+    if not present:
         return Column(name=name, kind="category", rows=rows, missing=missing)
-    codes, uniques = pd.factorize(np.asarray(known, dtype=object))
+    codes, uniques = pd.factorize(np.asarray(present, dtype=object))
     counts = np.bincount(codes)
-    is_unique = len(uniques) > 2 and len(uniques) > UNIQUE * len(known) and rows >= 4
-    if is_unique or len(uniques) > 10 * most or max(map(len, uniques)) > LONGEST:
+    is_unique = len(uniques) > 2 and len(uniques) > UNIQUE * len(present) and rows >= 4
+    if is_unique or len(uniques) > 10 * max_values or max(map(len, uniques)) > LONGEST:
         return Column(name=name, kind="text", rows=rows, missing=missing)
     order = sorted(range(len(uniques)), key=lambda at: (-counts[at], uniques[at]))
     return Column(
@@ -196,9 +197,9 @@ def summarize_baseline_categories(name: str, texts: list[str | None], most: int 
         kind="category",
         rows=rows,
         missing=missing,
-        values=[str(uniques[at]) for at in order[:most]],
-        counts=[int(counts[at]) for at in order[:most]],
-        others=int(sum(counts[at] for at in order[most:])),
+        values=[str(uniques[at]) for at in order[:max_values]],
+        counts=[int(counts[at]) for at in order[:max_values]],
+        others=int(sum(counts[at] for at in order[max_values:])),
         singles=int((counts == 1).sum()),
     )
 
@@ -232,29 +233,31 @@ def list_baseline_classes(target: Any, name: str | None, rules: Mapping[str, str
     """
     if is_redacted_column(rules, name or "") or find_target_json_type(target) not in ("integer", "boolean", "string"):
         return []
-    found = count_category_texts(target)
-    return sorted(text for text in found if text is not None) if len(found) <= MOST_CLASSES else []
+    counts = count_category_texts(target)
+    return sorted(text for text in counts if text is not None) if len(counts) <= MOST_CLASSES else []
 
 
 def _list_baseline_values(values: Any) -> Iterable[Any]:
-    listed: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
-    return listed
+    items: Iterable[Any] = values.tolist() if hasattr(values, "tolist") else values
+    return items
 
 
-def _summarize_baseline_numbers(name: str, values: NDArray[np.float64], most: int, step: float | None = None) -> Column:
+def _summarize_baseline_numbers(
+    name: str, values: NDArray[np.float64], max_bins: int, step: float | None = None
+) -> Column:
     import numpy as np
 
     from mlapp.baseline.bins import ORDER, compute_bin_ends, encode_bins, make_bins
 
     values = values if step is None else np.round(values / step) * step
-    known = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)]
     rows, missing = len(values), int(np.isnan(values).sum())
-    if not len(known):
+    if not len(finite):
         return Column(name=name, kind="number", rows=rows, missing=missing)
     # The center is a value of the column, so that each value of a column with few distinct values has its own bin.
-    center = float(np.partition(known, (len(known) - 1) // 2)[(len(known) - 1) // 2])
-    ordered = ORDER[encode_bins(known, center)].astype(np.int64)
-    keys, counts = make_bins(ordered, most)
+    center = float(np.partition(finite, (len(finite) - 1) // 2)[(len(finite) - 1) // 2])
+    ordered = ORDER[encode_bins(finite, center)].astype(np.int64)
+    keys, counts = make_bins(ordered, max_bins)
     return Column(
         name=name,
         kind="number",
@@ -264,8 +267,8 @@ def _summarize_baseline_numbers(name: str, values: NDArray[np.float64], most: in
         low=int(ordered.min()),
         keys=keys,
         edges=compute_bin_ends(np.asarray(keys), center),
-        minimum=float(known.min()),
-        maximum=float(known.max()),
+        minimum=float(finite.min()),
+        maximum=float(finite.max()),
         counts=counts,
         step=step,
     )

@@ -66,20 +66,20 @@ class FineColumns(NamedTuple):
         return self.last - self.first
 
 
-def group_binned_columns(columns: Sequence[Column], first: Mapping[str, int]) -> list[FineColumns]:
+def group_binned_columns(columns: Sequence[Column], first_slots: Mapping[str, int]) -> list[FineColumns]:
     """The columns in groups whose counts have indexes below `NEGATIVE`.
 
     Args:
         columns: of numbers.
-        first: name → the column's first slot.
+        first_slots: name → the column's first slot.
     """
-    tables = [build_bin_table(column.low, column.keys, first[column.name]) for column in columns]
+    tables = [build_bin_table(column.low, column.keys, first_slots[column.name]) for column in columns]
     spans = [_find_bin_span(table) for table in tables]
     stride = max((span.end for span in spans), default=0) + 3
-    most = NEGATIVE // stride
+    columns_per_group = NEGATIVE // stride
     groups = []
-    for begin in range(0, len(columns), most):
-        end = min(begin + most, len(columns))
+    for begin in range(0, len(columns), columns_per_group):
+        end = min(begin + columns_per_group, len(columns))
         centers = np.array([column.center for column in columns[begin:end]])
         groups.append(_make_bin_group(begin, end, centers, tables[begin:end], spans[begin:end], stride))
     return groups
@@ -101,8 +101,8 @@ def _find_bin_span(table: NDArray[np.int32]) -> _Span:
     changes = [np.flatnonzero(np.diff(half[: INFINITE + 1])) + 1 for half in (table, table[KEYS // 2 :])]
     if not any(map(len, changes)):
         return _Span(1, 0)
-    low = min(int(found[0]) for found in changes if len(found))
-    high = max(int(found[-1]) for found in changes if len(found))
+    low = min(int(positions[0]) for positions in changes if len(positions))
+    high = max(int(positions[-1]) for positions in changes if len(positions))
     octave = max(1, low // OCTAVE)
     return _Span(octave, high - (octave - 1) * OCTAVE)
 
@@ -153,16 +153,16 @@ def _select_fine_bin_slots(table: NDArray[np.int32], span: _Span, stride: int, h
         magnitudes[:OCTAVE] = 0
     magnitudes[stride - 2 :] = INFINITE
     magnitudes = np.minimum(magnitudes, INFINITE)
-    found = table[half + magnitudes]
-    found[stride - 1] = table[INFINITE + 1]
-    return found
+    slots = table[half + magnitudes]
+    slots[stride - 1] = table[INFINITE + 1]
+    return slots
 
 
 def _find_bin_runs(slots: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The start of each run of equal slots, and its slot."""
-    joined = np.concatenate(slots).astype(np.int64)
-    starts = np.flatnonzero(np.diff(joined, prepend=-1))
-    return starts, joined[starts]
+    all_slots = np.concatenate(slots).astype(np.int64)
+    starts = np.flatnonzero(np.diff(all_slots, prepend=-1))
+    return starts, all_slots[starts]
 
 
 class FineCounts:
@@ -192,8 +192,8 @@ class FineCounts:
         if size * 8 < NEGATIVE:  # with few columns, removing the gap between the signs costs less than counting in it
             first = size
             indexes[indexes >= NEGATIVE] -= NEGATIVE - size
-        found = np.bincount(indexes, minlength=first + size)
-        positive, negative = found[:size], found[first : first + size]
+        new_counts = np.bincount(indexes, minlength=first + size)
+        positive, negative = new_counts[:size], new_counts[first : first + size]
         counts = self._counts.get(weight)
         if counts is None:
             self._counts[weight] = positive.copy(), negative.copy()
@@ -205,8 +205,8 @@ class FineCounts:
         """Add the counts to those of the bins, and reset them to zero."""
         for weight, halves in self._counts.items():
             for counts, starts, targets in zip(halves, self._columns.starts, self._columns.slots, strict=True):
-                found = np.add.reduceat(counts, starts) * weight
-                slots += np.bincount(targets, found, len(slots)).astype(np.int64)
+                sums = np.add.reduceat(counts, starts) * weight
+                slots += np.bincount(targets, sums, len(slots)).astype(np.int64)
         self._counts = {}
 
     def clear(self) -> None:
@@ -224,17 +224,17 @@ def _convert_to_indexes(columns: FineColumns, values: NDArray[np.float64], out: 
     parts = [(values[:whole].reshape(-1, len(columns.centers)), out[:whole].reshape(-1, len(columns.centers)))]
     if whole < len(values):
         parts.append((values[whole:], out[whole:]))
-    for cells, found in parts:
+    for cells, results in parts:
         if not cells.size:
             continue
         width = cells.shape[-1]
-        np.subtract(cells, columns.centers[:width], out=found)
+        np.subtract(cells, columns.centers[:width], out=results)
         for scale in columns.scales:
-            np.multiply(found, scale[:width], out=found)
-        if not (found.max() <= columns.limit and found.min() >= -columns.limit):
-            missing = np.isnan(found)
-            np.clip(found, -columns.limit, columns.limit, out=found)
-            found[missing] = columns.missing
-        bits = found.view(np.uint64)
+            np.multiply(results, scale[:width], out=results)
+        if not (results.max() <= columns.limit and results.min() >= -columns.limit):
+            missing = np.isnan(results)
+            np.clip(results, -columns.limit, columns.limit, out=results)
+            results[missing] = columns.missing
+        bits = results.view(np.uint64)
         np.add(bits, columns.offsets[:width], out=bits)
         np.right_shift(bits, SHIFT, out=bits)

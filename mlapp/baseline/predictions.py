@@ -43,8 +43,8 @@ def split_baseline_predictions(rows: Sequence[Any]) -> dict[str, list[Any]]:
         width = len(first)
         if not 0 < width <= MOST_ENTRIES:
             return {}
-        listed = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
-        return {f"{NAME}[{at}]": _to_plain_baseline_predictions([row[at] for row in listed]) for at in range(width)}
+        lists = [row if isinstance(row, (list, tuple)) and len(row) == width else (None,) * width for row in rows]
+        return {f"{NAME}[{at}]": _to_plain_baseline_predictions([row[at] for row in lists]) for at in range(width)}
     if getattr(first, "ndim", 0):
         return split_baseline_predictions([row.tolist() for row in rows])
     return {NAME: _to_plain_baseline_predictions(list(rows))}

@@ -33,8 +33,8 @@ def is_redacted_column(rules: Mapping[str, str], column: str) -> bool:
 
 def find_redaction_step(rules: Mapping[str, str], column: str) -> float | None:
     """The step to which the column's numbers are rounded, or None."""
-    found = ROUND.fullmatch(rules.get(column, ""))
-    return float(found[1]) if found else None
+    match = ROUND.fullmatch(rules.get(column, ""))
+    return float(match[1]) if match else None
 
 
 def round_to_redaction_step(value: Any, step: float) -> Any:
@@ -46,8 +46,8 @@ def round_to_redaction_step(value: Any, step: float) -> Any:
     if not math.isfinite(number) or not step:
         return None
     steps = number / step
-    found = round(steps) * step if math.isfinite(steps) else number  # a float so large is a multiple of the step
-    return int(found) if isinstance(value, int) and found == int(found) else found
+    rounded = round(steps) * step if math.isfinite(steps) else number  # a float so large is a multiple of the step
+    return int(rounded) if isinstance(value, int) and rounded == int(rounded) else rounded
 
 
 def redact_schema(schema: Schema, rules: Mapping[str, str]) -> Schema:

@@ -41,18 +41,18 @@ class Ledger:
 
     def active(self) -> list[AlarmEvent]:
         """The start events of alarms that have not ended. A damaged entry is logged and left out."""
-        found = []
+        events = []
         for name in self._place.names("alarms"):
             entries = self._place.names("alarms", name)
             if len(entries) % 2:
                 try:
-                    stored = self._place.read_document(self._place.key("alarms", name, entries[-1]), StoredEvent)
+                    entry = self._place.read_document(self._place.key("alarms", name, entries[-1]), StoredEvent)
                 except StoreError as error:
                     log.warning("An alarm is ignored: %s %s", error.what, error.todo)
                     continue
-                if stored is not None:
-                    found.append(stored.to_event())
-        return found
+                if entry is not None:
+                    events.append(entry.to_event())
+        return events
 
     def _add_event(self, version: str, kind: str, column: str, event: AlarmEvent, *, is_begin: bool) -> bool:
         name = hashlib.sha256(f"{version}\0{kind}\0{column}".encode()).hexdigest()[:24]

@@ -24,7 +24,7 @@ def find_window_alarms(
     *,
     now: float,
     quality: Mapping[tuple[str, Window], Quality] | None = None,
-    earlier: Iterable[Counts] = (),
+    earlier_counts: Iterable[Counts] = (),
 ) -> list[WindowReport]:
     """The windows in order, each with its alarms.
 
@@ -33,36 +33,36 @@ def find_window_alarms(
         baselines: version → its baseline.
         now: seconds since 1970. A window that ends later is open.
         quality: version and window → its quality.
-        earlier: counts of the same weekdays and hours in earlier weeks, for `drift.seasonal`.
+        earlier_counts: counts of the same weekdays and hours in earlier weeks, for `drift.seasonal`.
     """
     tests = settings.tests
     persistent: dict[str, Persistence] = {}
     current: dict[str, set[tuple[AlarmKind, str]]] = {}
     last: dict[tuple[str, AlarmKind, str], Finding] = {}
     past: dict[tuple[str, int, int], list[Counts]] = {}
-    for counts in earlier:
+    for counts in earlier_counts:
         past.setdefault((counts.version, *find_season(counts.since)), []).append(counts)
     reports = []
     for counts in sorted(windows, key=lambda counts: (counts.since, counts.version)):
         baseline = baselines.get(counts.version)
-        found: list[Finding] = []
+        findings: list[Finding] = []
         alarming = current.get(counts.version, set())  # with too few rows to test, alarms go on
         if tests is not None and baseline is not None and _can_window_alarm(counts, tests):
-            found = find_drifted_columns(baseline, counts, tests)
+            findings = find_drifted_columns(baseline, counts, tests)
             if tests.seasonal:
-                found = _select_seasonal_alarms(found, baseline, counts, tests, past)
+                findings = _select_seasonal_alarms(findings, baseline, counts, tests, past)
             watch = persistent.setdefault(counts.version, Persistence(tests.persist))
-            alarming = watch.add({(finding.kind, finding.column) for finding in found})
+            alarming = watch.add({(finding.kind, finding.column) for finding in findings})
             current[counts.version] = alarming
-        for finding in found:
+        for finding in findings:
             last[counts.version, finding.kind, finding.column] = finding
         alarms = [
             Alarm.of(last[counts.version, kind, column])
             for kind, column in sorted(alarming)
             if (counts.version, kind, column) in last
         ]
-        known = (quality or {}).get((counts.version, counts.window)) or Quality()
-        alarms += [Alarm.of(finding) for finding in known.findings]
+        window_quality = (quality or {}).get((counts.version, counts.window)) or Quality()
+        alarms += [Alarm.of(finding) for finding in window_quality.findings]
         reports.append(
             WindowReport(
                 since=datetime.fromtimestamp(counts.since, timezone.utc),
@@ -70,13 +70,13 @@ def find_window_alarms(
                 version=counts.version,
                 rows=counts.rows,
                 refused=counts.refused,
-                truths=known.truths,
+                truths=window_quality.truths,
                 state="alarm" if alarms else "quiet" if counts.rows or counts.refused else "empty",
-                metrics=known.metrics,
+                metrics=window_quality.metrics,
                 alarms=alarms,
                 closed=counts.until <= now,
-                quality=known.details,
-                unknown_classes=known.unknown_classes,
+                quality=window_quality.details,
+                unknown_classes=window_quality.unknown_classes,
                 distances={} if baseline is None else compute_drift_distances(baseline, counts),
             )
         )
@@ -88,7 +88,7 @@ def _can_window_alarm(counts: Counts, tests: Drift) -> bool:
 
 
 def _select_seasonal_alarms(
-    found: list[Finding],
+    findings: list[Finding],
     baseline: Baseline,
     counts: Counts,
     tests: Drift,
@@ -98,12 +98,12 @@ def _select_seasonal_alarms(
     season = past.get((counts.version, *find_season(counts.since)), ())
     before = merge_counts(other for other in season if counts.since - other.since >= WEEK - HOUR)
     if before is None or before.rows < tests.min_rows:
-        return found
+        return findings
     usual = {
         (finding.kind, finding.column)
         for finding in find_drifted_columns(_make_seasonal_baseline(baseline, before), counts, tests)
     }
-    return [finding for finding in found if (finding.kind, finding.column) in usual or finding.kind == "refused"]
+    return [finding for finding in findings if (finding.kind, finding.column) in usual or finding.kind == "refused"]
 
 
 def _make_seasonal_baseline(baseline: Baseline, counts: Counts) -> Baseline:

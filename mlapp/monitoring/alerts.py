@@ -132,17 +132,17 @@ def make_alert_body(event: AlarmEvent, format: str) -> Any:
     return event
 
 
-def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: bool) -> float | None:
+def _post_alarm(url: str, receiver: str, body: bytes, format: str, *, is_retried: bool) -> float | None:
     """Send to one webhook; see `send_alarm`."""
     if not url.startswith(("http://", "https://")):
-        log.error("An alarm was not sent: %s is not an http or https URL.", shown)
+        log.error("An alarm was not sent: %s is not an http or https URL.", receiver)
         return None
     if format == "alertmanager" and "/api/" not in url:
         url = url.rstrip("/") + "/api/v2/alerts"
     try:
         request = _make_alert_request(url, body)
     except ValueError:
-        log.error("An alarm was not sent: %s is not an http or https URL.", shown)
+        log.error("An alarm was not sent: %s is not an http or https URL.", receiver)
         return None
     for pause in (*PAUSES, None) if is_retried else (None,):
         try:
@@ -152,14 +152,14 @@ def _post_alarm(url: str, shown: str, body: bytes, format: str, *, is_retried: b
             can_succeed = error.code >= 500 or error.code in TRANSIENT
             wait = _parse_retry_after(error.headers.get("Retry-After"))
             if pause is None or not can_succeed or wait > pause:
-                log.error("An alarm was not sent: %s answers %d.", shown, error.code)
+                log.error("An alarm was not sent: %s answers %d.", receiver, error.code)
                 return wait if can_succeed else None
         except OSError as error:
             if pause is None:
-                log.error("An alarm was not sent: %s cannot be reached: %s.", shown, getattr(error, "reason", error))
+                log.error("An alarm was not sent: %s cannot be reached: %s.", receiver, getattr(error, "reason", error))
                 return 0.0
         except (http.client.HTTPException, ValueError) as error:  # its text can contain the URL
-            log.error("An alarm was not sent: %s: %s.", shown, type(error).__name__)
+            log.error("An alarm was not sent: %s: %s.", receiver, type(error).__name__)
             return None
         time.sleep(pause)
     return 0.0
@@ -198,19 +198,19 @@ def _open_alert_request(request: urllib.request.Request, seconds: float) -> None
         OSError: no answer within that time. The socket's timeout alone would permit an answer that arrives byte by
         byte.
     """
-    found: list[Exception | None] = []
+    outcomes: list[Exception | None] = []
 
     def send() -> None:
         try:
             with _opener.open(request, timeout=seconds):
-                found.append(None)
+                outcomes.append(None)
         except Exception as error:  # raised below, in the caller's thread
-            found.append(error)
+            outcomes.append(error)
 
     thread = threading.Thread(target=send, name="webhook", daemon=True)
     thread.start()
     thread.join(seconds)
-    error = found[0] if found else TimeoutError("timed out")
+    error = outcomes[0] if outcomes else TimeoutError("timed out")
     if error is not None:
         raise error
 

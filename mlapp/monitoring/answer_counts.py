@@ -50,11 +50,11 @@ class AnswerCounts:
     def refuse(self, version: str, at: float, problems: Sequence[Problem]) -> None:
         """Count a request that did not fit the schema."""
         live = self._windows.find(version, at)
-        known = self._fields.get(version, ())
+        known_fields = self._fields.get(version, ())
         names = ((problem.field or "inputs", problem.row) for problem in problems)
-        seen = {(name if name in known else OTHER, row) for name, row in names}
-        live.counts.refused += max(1, len({row for _, row in seen}))
-        fields = Counter(name for name, _ in seen)
+        refusals = {(name if name in known_fields else OTHER, row) for name, row in names}
+        live.counts.refused += max(1, len({row for _, row in refusals}))
+        fields = Counter(name for name, _ in refusals)
         for field, count in fields.items():
             live.counts.fields[field] = live.counts.fields.get(field, 0) + count
         self._metrics.refused(version, fields)

@@ -45,13 +45,13 @@ class AnsweredRows:
         if all(piece.places is None for piece in self._pieces):
             return self.model.combine_stripped(list(chain.from_iterable([piece.parts for piece in self._pieces])))
         # Some parts cannot be split, so the rows of each piece are selected from its joined parts.
-        found = []
+        parts = []
         for piece in self._pieces:
             features = self.model.combine_stripped(list(piece.parts))
             if piece.places is not None:
                 features = take_rows(features, np.asarray(piece.places))
-            found.append(Part(len(piece.predictions), features=features))
-        return self.model.combine_stripped(found)
+            parts.append(Part(len(piece.predictions), features=features))
+        return self.model.combine_stripped(parts)
 
 
 class Requests(NamedTuple):
@@ -97,15 +97,15 @@ class LoggedRows(NamedTuple):
 def list_requests(batches: Sequence[LoggedBatch], new_id: Callable[[], bytes]) -> Requests:
     """The requests of batches. One without an id gets a new one."""
     names = [batch.requests for batch in batches]
-    ids: list[Any] = list(chain.from_iterable([one.ids for one in names]))
+    ids: list[Any] = list(chain.from_iterable([entry.ids for entry in names]))
     if not all(ids):
-        ids = [known or new_id() for known in ids]
+        ids = [request_id or new_id() for request_id in ids]
     keys: list[Any] = []
-    if any(one.keys for one in names):
-        keys = [key for one in names for key in one.keys or [None] * len(one.ids)]
-    if all(one.rows is None for one in names):
+    if any(entry.keys for entry in names):
+        keys = [key for entry in names for key in entry.keys or [None] * len(entry.ids)]
+    if all(entry.rows is None for entry in names):
         return Requests(ids, None, keys)
-    rows = chain.from_iterable([one.rows or [1] * len(one.ids) for one in names])
+    rows = chain.from_iterable([entry.rows or [1] * len(entry.ids) for entry in names])
     return Requests(ids, np.fromiter(rows, dtype=np.int64, count=len(ids)), keys)
 
 
@@ -119,18 +119,18 @@ def describe_logged_rows(
     """
     logged = [batch.logged for batch in batches if batch.logged is not None]
     ids, counts, keys = list_requests(logged, new_id)
-    of, rows, is_numbered = None, np.zeros(len(answered), dtype=np.int64), None
+    request_indexes, rows, is_numbered = None, np.zeros(len(answered), dtype=np.int64), None
     if counts is not None:
-        chosen = _find_request_rows(logged)
+        row_indexes = _find_request_rows(logged)
         ends = np.cumsum(counts)
-        of = np.searchsorted(ends, chosen, side="right")
-        rows = chosen - (ends - counts)[of]
-        is_numbered = counts[of] > 1
-        ids = [ids[at] for at in of.tolist()]
+        request_indexes = np.searchsorted(ends, row_indexes, side="right")
+        rows = row_indexes - (ends - counts)[request_indexes]
+        is_numbered = counts[request_indexes] > 1
+        ids = [ids[at] for at in request_indexes.tolist()]
     if keys:
-        places = range(len(answered)) if of is None else of.tolist()
+        places = range(len(answered)) if request_indexes is None else request_indexes.tolist()
         pairs = zip(places, rows.tolist(), strict=True)
-        keys = [found[row] if isinstance(found := keys[at], list) else found for at, row in pairs]
+        keys = [request_keys[row] if isinstance(request_keys := keys[at], list) else request_keys for at, row in pairs]
     seconds, times = _list_logged_calls(logged)
     return LoggedRows(
         answered.features,
@@ -150,22 +150,22 @@ def _list_logged_calls(batches: Sequence[LoggedBatch]) -> tuple[NDArray[np.float
     seconds: list[NDArray[np.float64]] = []
     times: list[NDArray[np.float64]] = []
     for batch in batches:
-        for found, column in zip((seconds, times), expand_calls(batch.calls), strict=True):
-            found.append(column if batch.places is None else column[np.asarray(batch.places)])
+        for values, column in zip((seconds, times), expand_calls(batch.calls), strict=True):
+            values.append(column if batch.places is None else column[np.asarray(batch.places)])
     return np.concatenate(seconds), np.concatenate(times)
 
 
 def _find_request_rows(batches: Sequence[LoggedBatch]) -> NDArray[np.int64]:
     """The index of each row of the batches among those of all their requests."""
-    found, start = [], 0
+    indexes, start = [], 0
     for batch in batches:
         names = batch.requests
         count = len(names.ids) if names.rows is None else sum(names.rows)
         is_all = names.rows is None or batch.places is None
-        found.append(np.arange(count) if is_all else np.asarray(batch.places, dtype=np.int64))
-        found[-1] += start
+        indexes.append(np.arange(count) if is_all else np.asarray(batch.places, dtype=np.int64))
+        indexes[-1] += start
         start += count
-    return np.concatenate(found)
+    return np.concatenate(indexes)
 
 
 def take_logged_rows(logged: LoggedRows, rows: NDArray[np.int64], weight: float) -> LoggedRows:
@@ -190,8 +190,8 @@ def join_logged_rows(model: Any, pieces: Sequence[LoggedRows]) -> LoggedRows:
         return pieces[0]
     is_numbered = None
     if any(piece.is_numbered is not None for piece in pieces):
-        known = [np.zeros(len(piece), bool) if piece.is_numbered is None else piece.is_numbered for piece in pieces]
-        is_numbered = np.concatenate(known)
+        masks = [np.zeros(len(piece), bool) if piece.is_numbered is None else piece.is_numbered for piece in pieces]
+        is_numbered = np.concatenate(masks)
     has_keys = any(piece.keys for piece in pieces)
     return LoggedRows(
         model.combine_stripped([Part(len(piece), features=piece.features) for piece in pieces]),

@@ -14,21 +14,21 @@ Predictions = Mapping[tuple[str, str, str], float]
 """Prediction's column, upper end (`le`) and value → rows: a number has the end, a category the value."""
 
 
-def explain_canary_predictions(live: Predictions, trial: Predictions, most: float) -> str | None:
+def explain_canary_predictions(live: Predictions, trial: Predictions, limit: float) -> str | None:
     """The reason why the canary's predictions differ too much; None if they do not, or if there are too few.
 
     Labels are compared by the Jensen-Shannon distance. Numbers are compared by the Kolmogorov-Smirnov distance; the
     two versions have different bin ends, so the distribution is assumed linear between two ends.
 
     Args:
-        most: the allowed distance.
+        limit: the allowed distance.
     """
     for column in sorted({column for column, *_ in (*live, *trial)}):
         distance, p = _compare_canary_predictions(
             _select_canary_predictions(live, column), _select_canary_predictions(trial, column)
         )
-        if distance > most and p < Drift().q:
-            return f"its {column} is distributed differently: distance {distance:.2f}, limit {most:.2f}"
+        if distance > limit and p < Drift().q:
+            return f"its {column} is distributed differently: distance {distance:.2f}, limit {limit:.2f}"
     return None
 
 

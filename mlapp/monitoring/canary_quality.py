@@ -59,8 +59,8 @@ class CanaryQuality:
         app = project.app
         truths = read_truths(app, ColumnPrivacy(settings.columns, app.name), place, self._since, now, None)
         window = Window(self._since, int(now) + 1 - self._since)
-        found = Evaluation(app, project.store, place, settings).windows([(live, window), (trial, window)], truths)
-        return explain_canary_quality(found[live, window], found[trial, window], settings.quality)
+        qualities = Evaluation(app, project.store, place, settings).windows([(live, window), (trial, window)], truths)
+        return explain_canary_quality(qualities[live, window], qualities[trial, window], settings.quality)
 
 
 def explain_canary_quality(live: Quality, trial: Quality, allowed: dict[str, float]) -> str | None:

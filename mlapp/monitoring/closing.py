@@ -60,7 +60,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     inspected = inspect_windows(project, since=_find_closing_start(place, project.settings.monitor, now), now=now)
     reports = [report for report in inspected if report.until.timestamp() + grace <= now]
     closed = Closed()
-    told = _make_closing_alert_sender(project, place, closed)
+    send_changes = _make_closing_alert_sender(project, place, closed)
     fresh = _claim_windows(place, [report for report in reports if report.state != "empty"])
     closed.windows = len(fresh)
     tested = _find_tested_versions(project.settings.monitor, reports)
@@ -68,10 +68,12 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
         if report.version not in tested:
             continue
         drifting = [alarm for alarm in report.alarms if alarm.kind != "quality"]
-        told(report, drifting, lambda kind: kind != "quality")
+        send_changes(report, drifting, lambda kind: kind != "quality")
     # Truths arrive late, so the quality of the last window with truths counts, even if an earlier run closed it.
     for report in _select_last_known_windows(reports):
-        told(report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality")
+        send_changes(
+            report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality"
+        )
     _end_silent_alarms(project, place, reports, closed)
     deliveries.send()
     for receiver, count in deliveries.count_pending().items():
@@ -152,22 +154,22 @@ def _make_closing_alert_sender(
 ) -> Callable[[WindowReport, Sequence[Alarm], Callable[[str], bool]], None]:
     ledger = Ledger(place, project.settings.monitor.alerts)
 
-    def tell(report: WindowReport, alarms: Sequence[Alarm], concerns: Callable[[str], bool]) -> None:
+    def send_changes(report: WindowReport, alarms: Sequence[Alarm], is_concerned: Callable[[str], bool]) -> None:
         """Start the alarms of a window, and end those of its version that it does not have."""
-        now = {(alarm.kind, alarm.column) for alarm in alarms}
+        current = {(alarm.kind, alarm.column) for alarm in alarms}
         for alarm in alarms:
             event = make_alarm_event(project.name, report, alarm, "firing")
             if ledger.begin(report.version, alarm, event):
                 _send_window_closing_event(project, event, closed)
-        for begun in ledger.active():
-            if begun["version"] != report.version or not concerns(begun["kind"]):
+        for active in ledger.active():
+            if active["version"] != report.version or not is_concerned(active["kind"]):
                 continue
-            if (begun["kind"], begun["column"]) not in now:
-                event = _list_ended_windows(begun, report.since.isoformat(), report.until.isoformat())
-                if ledger.end(report.version, begun["kind"], begun["column"], event):
+            if (active["kind"], active["column"]) not in current:
+                event = _list_ended_windows(active, report.since.isoformat(), report.until.isoformat())
+                if ledger.end(report.version, active["kind"], active["column"], event):
                     _send_window_closing_event(project, event, closed)
 
-    return tell
+    return send_changes
 
 
 def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowReport], closed: Closed) -> None:
@@ -176,15 +178,15 @@ def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowR
     if not answering:
         return
     ledger = Ledger(place, project.settings.monitor.alerts)
-    for begun in ledger.active():
-        if begun["version"] not in answering:
-            event = _list_ended_windows(begun, begun["since"], begun["until"])
-            if ledger.end(begun["version"], begun["kind"], begun["column"], event):
+    for active in ledger.active():
+        if active["version"] not in answering:
+            event = _list_ended_windows(active, active["since"], active["until"])
+            if ledger.end(active["version"], active["kind"], active["column"], event):
                 _send_window_closing_event(project, event, closed)
 
 
-def _list_ended_windows(begun: AlarmEvent, since: str, until: str) -> AlarmEvent:
-    return AlarmEvent({**begun, "status": "resolved", "since": since, "until": until})
+def _list_ended_windows(active: AlarmEvent, since: str, until: str) -> AlarmEvent:
+    return AlarmEvent({**active, "status": "resolved", "since": since, "until": until})
 
 
 def _send_window_closing_event(project: Project, event: AlarmEvent, closed: Closed) -> None:
@@ -200,8 +202,8 @@ def _send_window_closing_event(project: Project, event: AlarmEvent, closed: Clos
 
 def _select_last_known_windows(reports: Sequence[WindowReport]) -> list[WindowReport]:
     """The last window with known quality of each version."""
-    found: dict[str, WindowReport] = {}
+    last_reports: dict[str, WindowReport] = {}
     for report in reports:
         if report.truths >= FEWEST and report.metrics:
-            found[report.version] = report
-    return list(found.values())
+            last_reports[report.version] = report
+    return list(last_reports.values())

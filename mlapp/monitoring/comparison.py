@@ -61,16 +61,16 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
     app, store, settings = project.app, project.store, project.settings.monitor
     place, rules = open_place_for_inspection(project), ColumnPrivacy(settings.columns, app.name)
     evaluation = Evaluation(app, store, place, settings)
-    stored = [store.get(app.name, version) for version in versions]
-    names = {name for one in stored for name in one.manifest.schema.features.names}
+    model_versions = [store.get(app.name, version) for version in versions]
+    names = {name for version in model_versions for name in version.manifest.schema.features.names}
     if rules.changes(names):
         changed = ", ".join(sorted(name for name in names if rules.changes([name])))
         raise DataError(
             f"monitor.columns changes {changed} before it is logged.",
             "Compare without --on, or remove the rule and log new rows.",
         )
-    given = read_truths(app, rules, place, since, until, None)
-    with open_database(place, since=since, until=until, truths=given) as database:
+    truths = read_truths(app, rules, place, since, until, None)
+    with open_database(place, since=since, until=until, truths=truths) as database:
         join_truths(database)
         where = "epoch(time) >= ? AND epoch(time) < ?"
         count = database.execute(f"SELECT count(*) FROM log WHERE {where}", [since, until]).fetchone()[0]
@@ -82,17 +82,17 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         share = min(1.0, MOST / count)
         chance = f'hash(request, "row") / 18446744073709551616.0 < {share}'
         rows = database.execute(f"SELECT * FROM log WHERE {where} AND {chance}", [since, until]).df()
-        known = database.execute(f"SELECT * FROM known WHERE {where} AND {chance}", [since, until]).df()
+        labeled_rows = database.execute(f"SELECT * FROM known WHERE {where} AND {chance}", [since, until]).df()
     sides, predictions = [], []
-    for one in stored:
-        predictor = prediction.load_predictor(app, one)
+    for version in model_versions:
+        predictor = prediction.load_predictor(app, version)
         transformed = predictor.transform_features(restore_logged_features(predictor, rows))
         predictions.append(
             list_reliability_rows(finish_predictor_result(predictor.call_predictor(transformed), predictor.stage))
         )
-        metrics = evaluation.metrics(predictor, one.manifest, known) if len(known) else {}
+        metrics = evaluation.metrics(predictor, version.manifest, labeled_rows) if len(labeled_rows) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        sides.append(Side(version=str(one.version), rows=len(rows), truths=len(known), metrics=finite))
+        sides.append(Side(version=str(version.version), rows=len(rows), truths=len(labeled_rows), metrics=finite))
     first, last = predictions[0], predictions[-1]
     agreement = float(np.mean([_is_same_compared_prediction(a, b) for a, b in zip(first, last, strict=True)]))
     return Comparison(

@@ -36,27 +36,27 @@ def decode_counts(content: bytes, version: str, window: Window, baseline: Baseli
         FalseCountsError, FutureFormatError: they cannot be used.
     """
     try:
-        found = msgspec.json.decode(content, type=Counts)
+        counts = msgspec.json.decode(content, type=Counts)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FalseCountsError(str(error).rstrip(".")) from None
-    if found.format > FORMAT:
-        raise FutureFormatError(f"has format {found.format}; this mlapp reads formats up to {FORMAT}")
-    if (found.version, found.since, found.until) != (version, window.since, window.until):
+    if counts.format > FORMAT:
+        raise FutureFormatError(f"has format {counts.format}; this mlapp reads formats up to {FORMAT}")
+    if (counts.version, counts.since, counts.until) != (version, window.since, window.until):
         raise FalseCountsError("its content belongs to another version or window")
-    if found.rows + found.refused > FASTEST * window.seconds:
-        raise FalseCountsError(f"a replica cannot answer {found.rows + found.refused} rows in {window.seconds} s")
-    if found.squares > HEAVIEST * found.rows:
-        raise FalseCountsError(f"the squares of the weights are {found.squares} for {found.rows} rows")
-    if len(found.fields) > MOST_FIELDS:
-        raise FalseCountsError(f"{len(found.fields)} fields are refused")
-    for field, refused in found.fields.items():
-        if refused > found.refused:
-            raise FalseCountsError(f"{field:.40} is refused in {refused} of {found.refused} refused rows")
+    if counts.rows + counts.refused > FASTEST * window.seconds:
+        raise FalseCountsError(f"a replica cannot answer {counts.rows + counts.refused} rows in {window.seconds} s")
+    if counts.squares > HEAVIEST * counts.rows:
+        raise FalseCountsError(f"the squares of the weights are {counts.squares} for {counts.rows} rows")
+    if len(counts.fields) > MOST_FIELDS:
+        raise FalseCountsError(f"{len(counts.fields)} fields are refused")
+    for field, refused in counts.fields.items():
+        if refused > counts.refused:
+            raise FalseCountsError(f"{field:.40} is refused in {refused} of {counts.refused} refused rows")
     columns = () if baseline is None else (*baseline.features, *baseline.predictions)
     sizes = {column.name: count_slots(column) for column in columns}
-    for name, counts in found.columns.items():
-        if sum(counts) > found.rows:
-            raise FalseCountsError(f"{name:.40} is counted in {sum(counts)} of {found.rows} rows")
-        if name in sizes and len(counts) != sizes[name]:
-            raise FalseCountsError(f"{name:.40} has {len(counts)} counts instead of {sizes[name]}")
-    return found
+    for name, column_counts in counts.columns.items():
+        if sum(column_counts) > counts.rows:
+            raise FalseCountsError(f"{name:.40} is counted in {sum(column_counts)} of {counts.rows} rows")
+        if name in sizes and len(column_counts) != sizes[name]:
+            raise FalseCountsError(f"{name:.40} has {len(column_counts)} counts instead of {sizes[name]}")
+    return counts

@@ -255,9 +255,9 @@ class Slots:
         }
 
 
-def _cut(rows: Any, most: int) -> Iterator[Any]:
+def _cut(rows: Any, max_rows: int) -> Iterator[Any]:
     """The rows of a list or an array in parts of at most so many."""
-    step = max(1, most)
+    step = max(1, max_rows)
     return (rows[at : at + step] for at in range(0, len(rows), step))
 
 

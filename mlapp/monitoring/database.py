@@ -107,8 +107,10 @@ def open_database(
             if truths:
                 files.append(Path(folder) / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
-            known = _create_database_view(connection, "truth", files, TRUTH)
-            yield Database(connection, {key: file for key, file in segments.items() if file in readable}, sorted(known))
+            readable_truths = _create_database_view(connection, "truth", files, TRUTH)
+            yield Database(
+                connection, {key: file for key, file in segments.items() if file in readable}, sorted(readable_truths)
+            )
         except duckdb.Error as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise StoreError(
@@ -150,17 +152,17 @@ def list_database_log_keys(
     place: Place, since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[str]:
     """The keys of the current segments."""
-    found = []
+    keys = []
     for number in place.names("log"):
         if version is not None and number != version:
             continue
         for hour in place.names("log", number):
             if _is_hour_within(hour, since, until):
-                found += [
+                keys += [
                     place.key("log", number, hour, name)
                     for name in select_current_segments(place.names("log", number, hour))
                 ]
-    return found
+    return keys
 
 
 def list_truth_keys(place: Place, since: float | None = None) -> list[str]:
@@ -242,10 +244,10 @@ def require_column_types(schema: Any, file: str, types: Mapping[str, str]) -> No
         StoreError: one is missing, or of another type.
     """
     for name, kind in types.items():
-        found = str(schema.field(name).type) if name in schema.names else "missing"
-        if not found.startswith(kind):
+        column_type = str(schema.field(name).type) if name in schema.names else "missing"
+        if not column_type.startswith(kind):
             raise StoreError(
-                f"{file} was not written by mlapp: its column '{name}' is {found}.",
+                f"{file} was not written by mlapp: its column '{name}' is {column_type}.",
                 "Delete this file; the rest of the log is not affected.",
             )
 

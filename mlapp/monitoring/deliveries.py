@@ -79,8 +79,8 @@ class Delivery(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> Delivery | None:
         """The delivery from its name; None if mlapp has not written it."""
-        found = re.fullmatch(r"([0-9a-f]{24})-(\d{6,9})-(\d{1,20})-([0-9a-f]{16})", name, re.ASCII)
-        return cls(found[1], int(found[2]), int(found[3]), found[4]) if found else None
+        match = re.fullmatch(r"([0-9a-f]{24})-(\d{6,9})-(\d{1,20})-([0-9a-f]{16})", name, re.ASCII)
+        return cls(match[1], int(match[2]), int(match[3]), match[4]) if match else None
 
 
 class Deliveries:
@@ -104,113 +104,113 @@ class Deliveries:
 
     def count_pending(self) -> dict[str, int]:
         """The number of pending events by receiver, of the receivers in `monitor.alerts`."""
-        known = (self._receivers.get(one.receiver) for one in self._list_deliveries())
-        return dict(Counter(describe_receiver(alert) for alert in known if alert is not None))
+        alerts = (self._receivers.get(delivery.receiver) for delivery in self._list_deliveries())
+        return dict(Counter(describe_receiver(alert) for alert in alerts if alert is not None))
 
     def send(self) -> None:
         """Send the due events, those of each alarm in order. After a failure, a receiver gets no further event."""
         now = time.time_ns()
-        held: set[tuple[str, str]] = set()
+        blocked: set[tuple[str, str]] = set()
         self._failed |= self._list_waiting(now)
-        for one in self._remove_expired(self._list_deliveries(), now):
-            alert = self._receivers.get(one.receiver)
-            if alert is None or one.receiver in self._failed or (one.alarm, one.receiver) in held:
+        for delivery in self._remove_expired(self._list_deliveries(), now):
+            alert = self._receivers.get(delivery.receiver)
+            if alert is None or delivery.receiver in self._failed or (delivery.alarm, delivery.receiver) in blocked:
                 continue
-            event = self._read_event(one, now)
-            if event is not None and (attempt := self._claim(one, now)) is not None:
+            event = self._read_event(delivery, now)
+            if event is not None and (attempt := self._claim(delivery, now)) is not None:
                 wait = send_alarm(event, alert, is_retried=attempt == 1)
                 if wait is None:
-                    self._remove(one)
+                    self._remove(delivery)
                 else:
-                    self._record_failure(one, attempt, wait)
-                    self._failed.add(one.receiver)
+                    self._record_failure(delivery, attempt, wait)
+                    self._failed.add(delivery.receiver)
             else:
-                held.add((one.alarm, one.receiver))  # the alarm's end must not arrive before its start
+                blocked.add((delivery.alarm, delivery.receiver))  # the alarm's end must not arrive before its start
 
     def _list_deliveries(self) -> list[Delivery]:
         """The deliveries, each alarm's in order."""
-        found = [Delivery.parse(name) for name in self._place.names("deliveries")]
-        return sorted(one for one in found if one is not None)
+        deliveries = [Delivery.parse(name) for name in self._place.names("deliveries")]
+        return sorted(delivery for delivery in deliveries if delivery is not None)
 
-    def _remove_expired(self, found: list[Delivery], now: int) -> list[Delivery]:
-        newest = sorted(found, key=lambda one: one.noted)[-MOST:]
-        kept = {one for one in newest if now - one.noted < KEPT * 10**9}
-        expired = [one for one in found if one not in kept]
+    def _remove_expired(self, deliveries: list[Delivery], now: int) -> list[Delivery]:
+        newest = sorted(deliveries, key=lambda delivery: delivery.noted)[-MOST:]
+        current = {delivery for delivery in newest if now - delivery.noted < KEPT * 10**9}
+        expired = [delivery for delivery in deliveries if delivery not in current]
         if expired:
             log.error("%d messages about alarms could not be delivered and were deleted.", len(expired))
-        for one in expired:
-            self._remove(one)
-        return [one for one in found if one in kept]
+        for delivery in expired:
+            self._remove(delivery)
+        return [delivery for delivery in deliveries if delivery in current]
 
-    def _read_event(self, one: Delivery, now: int) -> AlarmEvent | None:
+    def _read_event(self, delivery: Delivery, now: int) -> AlarmEvent | None:
         """The event if the ledger has it. Removes the delivery if another process has recorded the event."""
         try:
             recorded = self._place.read_document(
-                self._place.key("alarms", one.alarm, format_number_name(one.number)), StoredEvent
+                self._place.key("alarms", delivery.alarm, format_number_name(delivery.number)), StoredEvent
             )
         except StoreError as error:
             log.warning("An alarm cannot be sent: %s %s", error.what, error.todo)
             return None
-        if recorded is not None and recorded.noted == one.noted:
+        if recorded is not None and recorded.noted == delivery.noted:
             return recorded.to_event()
-        if recorded is not None or now - one.noted > ABANDONED * 10**9:
-            self._remove(one)
+        if recorded is not None or now - delivery.noted > ABANDONED * 10**9:
+            self._remove(delivery)
         return None
 
-    def _claim(self, one: Delivery, now: int) -> int | None:
+    def _claim(self, delivery: Delivery, now: int) -> int | None:
         """Claim the next attempt for this process; None if another process is sending or has sent the event."""
-        attempts, failed = self._list_attempts(one)
+        attempts, failures = self._list_attempts(delivery)
         last = max(attempts, default=0)
-        if last and last not in failed:
+        if last and last not in failures:
             try:
-                begun = self._place.read_document(self._key(one.name, format_number_name(last)), Attempt)
+                start = self._place.read_document(self._key(delivery.name, format_number_name(last)), Attempt)
             except StoreError:  # damaged
-                begun = Attempt()
-            if begun is None or now - begun.at < ABANDONED * 10**9:
+                start = Attempt()
+            if start is None or now - start.at < ABANDONED * 10**9:
                 return None
         attempt = last + 1
-        key = self._key(one.name, format_number_name(attempt))
+        key = self._key(delivery.name, format_number_name(attempt))
         if not self._place.storage.create_key(key, msgspec.json.encode(Attempt(time.time_ns()))):
             return None
         # Meanwhile another process may have sent it, or made further attempts and removed this one.
-        names = self._place.names("deliveries", one.name)
+        names = self._place.names("deliveries", delivery.name)
         if "event.json" not in names:
-            self._remove(one)
+            self._remove(delivery)
             return None
-        if max(self._list_attempts(one)[0], default=attempt) > attempt:
+        if max(self._list_attempts(delivery)[0], default=attempt) > attempt:
             self._place.storage.delete_prefix(key)
             return None
         return attempt
 
-    def _list_attempts(self, one: Delivery) -> tuple[set[int], set[int]]:
+    def _list_attempts(self, delivery: Delivery) -> tuple[set[int], set[int]]:
         """The numbers of all attempts, and of the failed ones."""
-        names = self._place.names("deliveries", one.name)
+        names = self._place.names("deliveries", delivery.name)
         stems = (name.partition(".") for name in names)
         parts = [(number, suffix) for stem, _, suffix in stems if (number := parse_plain_integer(stem)) is not None]
         return {number for number, _ in parts}, {number for number, suffix in parts if suffix == "failed"}
 
     def _list_waiting(self, now: int) -> set[str]:
         """The receivers that have asked to wait."""
-        found = set()
+        receivers = set()
         for name in self._place.names("deliveries", "waits"):
             receiver, _, until = name.removesuffix(".json").rpartition("-")
             if 0 < (parse_plain_integer(until) or 0) - now <= LONGEST_WAIT * 10**9:
-                found.add(receiver)
+                receivers.add(receiver)
             else:  # the wait is over, or a wrong clock made it too long
                 self._place.storage.delete_prefix(self._key("waits", name))
-        return found
+        return receivers
 
-    def _record_failure(self, one: Delivery, attempt: int, wait: float) -> None:
-        self._place.storage.create_key(self._key(one.name, f"{format_key_number(attempt)}.failed"), b"{}")
+    def _record_failure(self, delivery: Delivery, attempt: int, wait: float) -> None:
+        self._place.storage.create_key(self._key(delivery.name, f"{format_key_number(attempt)}.failed"), b"{}")
         if wait:
             until = time.time_ns() + int(wait * 10**9)
-            self._place.storage.create_key(self._key("waits", f"{one.receiver}-{until}.json"), b"{}")
+            self._place.storage.create_key(self._key("waits", f"{delivery.receiver}-{until}.json"), b"{}")
         for suffix in ("json", "failed"):
-            self._place.storage.delete_prefix(self._key(one.name, f"{format_key_number(attempt - 1)}.{suffix}"))
+            self._place.storage.delete_prefix(self._key(delivery.name, f"{format_key_number(attempt - 1)}.{suffix}"))
 
-    def _remove(self, one: Delivery) -> None:
-        self._place.storage.delete_prefix(self._key(one.name, "event.json"))  # first: it ends the delivery
-        self._place.storage.delete_prefix(self._place.key("deliveries", one.name))
+    def _remove(self, delivery: Delivery) -> None:
+        self._place.storage.delete_prefix(self._key(delivery.name, "event.json"))  # first: it ends the delivery
+        self._place.storage.delete_prefix(self._place.key("deliveries", delivery.name))
 
     def _key(self, name: str, file: str) -> str:
         return self._place.key("deliveries", name, file)

@@ -56,36 +56,38 @@ class Finding:
 
 def find_drifted_columns(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
     """The significant and large findings of one window. Empty if it has too few rows."""
-    found = find_drift(baseline, counts, tests)
-    kept: list[Finding] = []
+    findings = find_drift(baseline, counts, tests)
+    significant: list[Finding] = []
     for family in (("drift",), tuple(LEAST_SHARE)):  # separate, so that the conservative tests of shares cost no power
-        own = [finding for finding in found if finding.kind in family]
-        discovered = select_discoveries([finding.p for finding in own], tests.q)
-        kept += [finding for finding, is_one in zip(own, discovered, strict=True) if is_one and finding.is_large]
-    return kept
+        family_findings = [finding for finding in findings if finding.kind in family]
+        discovered = select_discoveries([finding.p for finding in family_findings], tests.q)
+        significant += [
+            finding for finding, is_one in zip(family_findings, discovered, strict=True) if is_one and finding.is_large
+        ]
+    return significant
 
 
 def find_drift(baseline: Baseline, counts: Counts, tests: Drift) -> list[Finding]:
     """The findings of all tests of a window."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if counts.rows >= tests.min_rows:
         for column in (*baseline.features, *baseline.predictions):
             live = counts.columns.get(column.name)
             if live is not None and len(live) == len(column.counts) + 3:
-                found += _test_column_for_drift(column, _scale_counts(live, counts.effective_share), tests)
+                findings += _test_column_for_drift(column, _scale_counts(live, counts.effective_share), tests)
     if counts.rows + counts.refused >= tests.min_rows:
-        found += _find_refused_rows_drift(counts)
-    return found
+        findings += _find_refused_rows_drift(counts)
+    return findings
 
 
 def compute_drift_distances(baseline: Baseline, counts: Counts) -> dict[str, float]:
     """The distance of each column from the baseline: Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories."""
-    found = {}
+    distances = {}
     for column in (*baseline.features, *baseline.predictions):
         live = counts.columns.get(column.name)
         if live is not None and len(live) == len(column.counts) + 3 and column.kind != "text":
-            found[column.name] = compute_drift_distance(column, live)
-    return found
+            distances[column.name] = compute_drift_distance(column, live)
+    return distances
 
 
 def compute_drift_distance(column: Column, live: list[int]) -> float:
@@ -103,8 +105,8 @@ def _scale_counts(live: list[int], share: float) -> list[int]:
 def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> list[Finding]:
     rows = sum(live)
     missing = live[-1]
-    known, trained = rows - missing, column.rows - column.missing
-    found = [
+    live_rows, trained_rows = rows - missing, column.rows - column.missing
+    findings = [
         _compare_drift_shares(
             "missing",
             column.name,
@@ -115,19 +117,19 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
             ),
         )
     ]
-    if column.kind == "text" or not trained or not known:
-        return found
+    if column.kind == "text" or not trained_rows or not live_rows:
+        return findings
     if column.kind == "number":
         before, now = _order_rows(column, live)
         distance = compute_ks_distance(before, now)
-        p, floor = compute_ks_p(distance, trained, known), tests.effect
+        p, floor = compute_ks_p(distance, trained_rows, live_rows), tests.effect
         where = f"{column.name} is distributed differently: Kolmogorov-Smirnov distance {distance:.2f}"
-        found.append(
+        findings.append(
             _compare_drift_shares(
                 "out_of_range",
                 column.name,
-                (1, trained),
-                (live[-3] + live[-2], known),
+                (1, trained_rows),
+                (live[-3] + live[-2], live_rows),
                 lambda now, before: (
                     f"{column.name} is outside {column.minimum:g} to {column.maximum:g}, "
                     f"the range in training, in {now} of the rows."
@@ -140,22 +142,22 @@ def _test_column_for_drift(column: Column, live: list[int], tests: Drift) -> lis
         p, floor = compute_categories_p(before_values, now_values), JS_RATIO * tests.effect
         where = f"The shares of {column.name}'s values differ: Jensen-Shannon distance {distance:.2f}"
         if column.has_all_values:
-            found.append(
+            findings.append(
                 _compare_drift_shares(
                     "new_value",
                     column.name,
-                    (column.singles, trained),
-                    (live[-3], known),
+                    (column.singles, trained_rows),
+                    (live[-3], live_rows),
                     lambda now, before: (
                         f"In {now} of the rows, {column.name} has a value that was not in the training data."
                     ),
                 )
             )
     # 1.5 times the largest standard error of the baseline's distribution function.
-    error = 0.75 / math.sqrt(trained)
+    error = 0.75 / math.sqrt(trained_rows)
     is_large = distance >= floor + (error if column.kind == "number" else 0.0)
-    found.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, limit {floor:.2f}."))
-    return found
+    findings.append(Finding("drift", column.name, distance, floor, p, is_large, f"{where}, limit {floor:.2f}."))
+    return findings
 
 
 def _find_refused_rows_drift(counts: Counts) -> list[Finding]:
@@ -178,7 +180,7 @@ def _compare_drift_shares(
     column: str,
     before: tuple[int, int],
     now: tuple[int, int],
-    tell: Callable[[str, str], str],
+    describe: Callable[[str, str], str],
 ) -> Finding:
     usual = before[0] / before[1] if before[1] else 0.0
     share = now[0] / now[1] if now[1] else 0.0
@@ -190,7 +192,7 @@ def _compare_drift_shares(
         threshold,
         compute_share_p(*before, *now),
         share >= threshold,
-        tell(f"{share:.1%}", f"{usual:.1%}"),
+        describe(f"{share:.1%}", f"{usual:.1%}"),
     )
 
 

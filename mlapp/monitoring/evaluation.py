@@ -73,12 +73,12 @@ class Evaluation:
         if not windows:
             return {}
         since, until = min(window.since for _, window in windows), max(window.until for _, window in windows)
-        found: dict[tuple[str, Window], Quality] = {}
+        qualities: dict[tuple[str, Window], Quality] = {}
         with open_database(self._place, since=since, until=until, truths=truths) as database:
             has_truth = join_truths(database)
             for version, window in sorted(windows, key=lambda pair: (pair[1].since, pair[0])):
-                found[version, window] = self._evaluate_window(database, version, window, has_truth=has_truth)
-        return found
+                qualities[version, window] = self._evaluate_window(database, version, window, has_truth=has_truth)
+        return qualities
 
     def _evaluate_window(self, database: Database, version: str, window: Window, *, has_truth: bool) -> Quality:
         quality = Quality()
@@ -99,20 +99,20 @@ class Evaluation:
         for name, value in live.items():
             if not math.isfinite(value):
                 continue
-            before, known = trained.get(name), errors.get(name)
-            error = estimate_live_quality_error(before, known, value, len(table))
+            before, trained_error = trained.get(name), errors.get(name)
+            error = estimate_live_quality_error(before, trained_error, value, len(table))
             quality.metrics[name] = round(value, 6)
             quality.details[name] = Metric(
                 value=round(value, 6),
                 error=error,
                 trained=before,
-                trained_error=None if known is None else known.error,
+                trained_error=None if trained_error is None else trained_error.error,
                 rows=len(table),
             )
             if name in self._settings.quality:
                 change = self._settings.quality[name]
                 version = str(loaded.manifest.version)
-                finding = self._judge.judge(version, name, change, value, before, known, len(table))
+                finding = self._judge.judge(version, name, change, value, before, trained_error, len(table))
                 if finding is not None:
                     quality.findings.append(finding)
         for column in self._settings.segments:
@@ -163,8 +163,8 @@ class Evaluation:
         target = pd.Series(truth, name=self._pipeline.target if isinstance(self._pipeline.target, str) else "target")
         transformed = stage_calls.call_transformer(self._pipeline, features)
         with contextlib.redirect_stdout(io.StringIO()):
-            bound = bind_pipeline_parameters(own, values).get("evaluator", {})
-            return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, bound)
+            arguments = bind_pipeline_parameters(own, values).get("evaluator", {})
+            return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, arguments)
 
     def _estimate_accuracy(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
         """Estimate the accuracy from the model's confidence, calibrated on training's last split.
@@ -202,9 +202,9 @@ class Evaluation:
                 self._versions[version] = self._load_version(self._store.get(self._pipeline.name, version))
         return self._versions[version]
 
-    def _load_version(self, stored: ModelVersion) -> _Evaluated:
+    def _load_version(self, version: ModelVersion) -> _Evaluated:
         return _Evaluated(
-            stored.manifest, prediction.load_predictor(self._pipeline, stored), read_baseline(stored.files)
+            version.manifest, prediction.load_predictor(self._pipeline, version), read_baseline(version.files)
         )
 
 
@@ -231,8 +231,8 @@ def restore_logged_features(predictor: Predictor, table: pd.DataFrame) -> Any:
 
 def decode_evaluated_truths(truths: pd.Series[Any]) -> list[Any]:
     """Decode truths from JSON, each distinct text once."""
-    known = {text: decode_truth(text) for text in truths.unique()}
-    return [known[text] for text in truths]
+    truth_by_text = {text: decode_truth(text) for text in truths.unique()}
+    return [truth_by_text[text] for text in truths]
 
 
 def _evaluate_logged_predictions(
@@ -241,16 +241,16 @@ def _evaluate_logged_predictions(
     """The default metrics of the logged predictions, limited to those that the version has."""
     if "prediction" not in table.columns:
         return {}
-    wanted = manifest.headline
-    if "accuracy" in wanted:  # the hash of a class is a class too
+    headline = manifest.headline
+    if "accuracy" in headline:  # the hash of a class is a class too
         truth = rules.apply("prediction", truth)
-    predicted = table["prediction"].tolist()
+    predictions = table["prediction"].tolist()
     try:
-        found = (
-            compute_classification_metrics(truth, predicted)
-            if "accuracy" in wanted
-            else compute_regression_metrics(truth, predicted)
+        metrics = (
+            compute_classification_metrics(truth, predictions)
+            if "accuracy" in headline
+            else compute_regression_metrics(truth, predictions)
         )
     except (TypeError, ValueError):
         return {}
-    return {name: value for name, value in found.items() if name in wanted}
+    return {name: value for name, value in metrics.items() if name in headline}

@@ -35,18 +35,18 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     dropped = [name for name in keys if rules.is_dropped(name)]
     if dropped:
         raise UsageError(f"'{dropped[0]}' is never stored: monitor.columns drops it.", "Give another key.")
-    kept = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
+    stored_keys = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
     requests: set[tuple[str, int]] = set()
     rows = 0
-    seen: set[str] = set()
+    processed: set[str] = set()
     # Twice, because a writer may have merged segments meanwhile; see `Writer`.
     for _ in range(2):
-        new = [key for key in list_database_log_keys(place) if key not in seen]
-        seen.update(new)
+        new = [key for key in list_database_log_keys(place) if key not in processed]
+        processed.update(new)
         for key in new:
-            rows += _forget_in_segment(place, key, kept, requests)
+            rows += _forget_in_segment(place, key, stored_keys, requests)
     for key in list_truth_keys(place):
-        _forget_in_truths(place, key, kept, requests)
+        _forget_in_truths(place, key, stored_keys, requests)
     return rows
 
 
@@ -58,11 +58,11 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
         return 0
     table = _read_forgettable_table(place, key, content, LOG_TYPES)
     mask = _mask_forgotten_rows(table, keys)
-    found = int(sum(mask))
-    if not found:
+    count = int(sum(mask))
+    if not count:
         return 0
-    some = table.filter(pa.array(mask, pa.bool_()))
-    requests.update(zip(some["request"].to_pylist(), some["row"].to_pylist(), strict=True))
+    forgotten = table.filter(pa.array(mask, pa.bool_()))
+    requests.update(zip(forgotten["request"].to_pylist(), forgotten["row"].to_pylist(), strict=True))
     rest = table.filter(pa.array([not is_match for is_match in mask], pa.bool_()))
     folder, _, name = key.rpartition("/")
     segment = Segment.parse(name)
@@ -74,7 +74,7 @@ def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests
             f"{folder}/{newer.name}", encode_segment_table(rest.replace_schema_metadata({META: FORMAT}))
         )
     place.storage.delete_prefix(key)
-    return found
+    return count
 
 
 def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:
@@ -126,16 +126,16 @@ def _forget_in_truths(place: Place, key: str, keys: Mapping[str, str], requests:
     if content is None:
         return
     table = _read_forgettable_table(place, key, content, TRUTH_TYPES)
-    kept = []
+    kept_rows = []
     for at, row in enumerate(table.select(["request", "row", "keys"]).to_pylist()):
-        named = {} if row["keys"] is None else msgspec.json.decode(row["keys"])
-        is_theirs = bool(named) and all(str(named.get(name)) == value for name, value in keys.items())
-        if not is_theirs and (row["request"], row["row"]) not in requests:
-            kept.append(at)
-    if len(kept) == len(table):
+        truth_keys = {} if row["keys"] is None else msgspec.json.decode(row["keys"])
+        is_match = bool(truth_keys) and all(str(truth_keys.get(name)) == value for name, value in keys.items())
+        if not is_match and (row["request"], row["row"]) not in requests:
+            kept_rows.append(at)
+    if len(kept_rows) == len(table):
         return
-    if kept:
+    if kept_rows:
         out = io.BytesIO()
-        parquet.write_table(table.take(kept), out, compression="zstd")
+        parquet.write_table(table.take(kept_rows), out, compression="zstd")
         place.storage.create_key(f"{key.removesuffix('.parquet')}-rest.parquet", out.getvalue())
     place.storage.delete_prefix(key)

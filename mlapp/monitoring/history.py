@@ -31,14 +31,14 @@ def list_history_windows(
     Raises:
         StoreError: the place cannot be read.
     """
-    found = [
+    windows = [
         (number, window)
         for number in place.names("counts")
         if version is None or number == version
         for window in map(Window.parse, place.names("counts", number))
         if window is not None and window.until > since and window.since < until
     ]
-    return sorted(found, key=lambda pair: (pair[1].since, pair[0]))
+    return sorted(windows, key=lambda pair: (pair[1].since, pair[0]))
 
 
 def read_seasonal_counts(
@@ -56,9 +56,11 @@ def read_seasonal_counts(
         return []
     seasons = {(version, *find_season(window.since)) for version, window in windows}
     first, last = windows[0][1].since, windows[-1][1].since
-    found = list_history_windows(place, since=first - WEEKS * WEEK, until=last - WEEK + HOUR)
-    same = [(version, window) for version, window in found if (version, *find_season(window.since)) in seasons]
-    return read_history_counts(place, same, baselines)
+    earlier_windows = list_history_windows(place, since=first - WEEKS * WEEK, until=last - WEEK + HOUR)
+    seasonal_windows = [
+        (version, window) for version, window in earlier_windows if (version, *find_season(window.since)) in seasons
+    ]
+    return read_history_counts(place, seasonal_windows, baselines)
 
 
 def find_season(since: float) -> tuple[int, int]:
@@ -80,13 +82,13 @@ def read_history_counts(
     Raises:
         StoreError: the place cannot be read, or was written by a newer mlapp.
     """
-    found = [_sum_history_counts(place, version, window, baselines.get(version)) for version, window in windows]
-    return [total for total in found if total is not None]
+    totals = [_sum_history_counts(place, version, window, baselines.get(version)) for version, window in windows]
+    return [total for total in totals if total is not None]
 
 
 def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> dict[str, Baseline]:
     """The baselines by version. Versions that are deleted or have no baseline are left out."""
-    found = {}
+    baselines = {}
     for version in set(versions):
         if not version.isdecimal():
             continue
@@ -98,8 +100,8 @@ def read_history_baselines(store: Store, app: str, versions: Iterable[str]) -> d
         except MlappError:  # the version is deleted
             continue
         if baseline is not None:
-            found[version] = baseline
-    return found
+            baselines[version] = baseline
+    return baselines
 
 
 def _sum_history_counts(place: Place, version: str, window: Window, baseline: Baseline | None) -> Counts | None:

@@ -78,24 +78,24 @@ def inspect_windows(
     counts = read_history_counts(place, windows, baselines)
     quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
     earlier = read_seasonal_counts(place, settings, windows, baselines)
-    reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality, earlier=earlier)
+    reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality, earlier_counts=earlier)
     return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]
 
 
-def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, most: int = 200) -> list[WindowReport]:
-    """The windows, with empty windows in gaps of at most `most` windows without predictions."""
-    found: list[WindowReport] = []
+def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, max_gap: int = 200) -> list[WindowReport]:
+    """The windows, with empty windows in gaps of at most `max_gap` windows without predictions."""
+    filled: list[WindowReport] = []
     for report in reports:
-        if found:
-            begin, end = found[-1].until.timestamp(), report.since.timestamp()
+        if filled:
+            begin, end = filled[-1].until.timestamp(), report.since.timestamp()
             missing = round((end - begin) / seconds)
-            if 0 < missing <= most:
-                found += [
+            if 0 < missing <= max_gap:
+                filled += [
                     _make_empty_inspection_report(begin + at * seconds, seconds, report.version)
                     for at in range(missing)
                 ]
-        found.append(report)
-    return found
+        filled.append(report)
+    return filled
 
 
 def read_truths(
@@ -112,8 +112,8 @@ def read_truths(
     from mlapp.training import stage_calls
 
     times = {"since": datetime.fromtimestamp(since, timezone.utc), "until": datetime.fromtimestamp(until, timezone.utc)}
-    taken = set(stage.signature.parameters)
-    table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in taken})
+    parameters = set(stage.signature.parameters)
+    table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in parameters})
     try:
         entries = make_truths_from_table(table)
         return Truths(place, rules, baseline).check(entries) if entries else []
@@ -134,10 +134,10 @@ def parse_inspected_moment(text: str | None, now: float | None = None) -> float 
     if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
         return max(0.0, (time.time() if now is None else now) - parse_seconds(text))
     try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise UsageError(f"'{text}' is not a time.", "Give it as 2h, 7d, or 2026-01-31T12:00.") from None
-    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp())
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
 
 
 def _inspect_quality(
@@ -150,18 +150,20 @@ def _inspect_quality(
     settings = project.settings.monitor
     if not place.names("log"):
         return {}
-    shown = [(one.version, one.window) for one in counts][-EVALUATED:]
+    windows = [(counts_of_window.version, counts_of_window.window) for counts_of_window in counts][-EVALUATED:]
     try:
         app = project.app
         # If the versions' targets have different types, truths of any type are accepted.
         baseline = (
-            next(iter(baselines.values()), None) if len({one.target for one in baselines.values()}) == 1 else None
+            next(iter(baselines.values()), None)
+            if len({counts_of_window.target for counts_of_window in baselines.values()}) == 1
+            else None
         )
         rules = ColumnPrivacy(settings.columns, app.name)
-        since, until = min(window.since for _, window in shown), max(window.until for _, window in shown)
+        since, until = min(window.since for _, window in windows), max(window.until for _, window in windows)
         # A truth can become known long after its window.
         truths = _read_truths_if_possible(app, rules, place, since, max(until, time.time()), baseline)
-        return dict(Evaluation(app, project.store, place, settings).windows(shown, truths))
+        return dict(Evaluation(app, project.store, place, settings).windows(windows, truths))
     except MissingExtraError as error:
         log.warning("Quality is unknown: %s %s", error.what, error.todo)
     except MlappError as error:

@@ -39,8 +39,8 @@ def join_truths(database: Database) -> bool:
         f"({' UNION ALL '.join(parts)}) GROUP BY h"
     )
     database.execute(f"CREATE TEMP VIEW known AS {make_known_query('log')}")
-    found: int = database.execute("SELECT count(*) FROM last_truth").fetchone()[0]
-    return found > 0
+    count: int = database.execute("SELECT count(*) FROM last_truth").fetchone()[0]
+    return count > 0
 
 
 def make_known_query(log: str) -> str:
@@ -68,24 +68,24 @@ def quote_json_path(name: str) -> str:
 
 
 def read_live_rows(
-    database: Database, version: str, window: Window, most: int, *, with_truth: bool = True
+    database: Database, version: str, window: Window, max_rows: int, *, with_truth: bool = True
 ) -> tuple[pd.DataFrame, int]:
     """Logged rows of one version and window, and their number.
 
-    Of more than `most` rows, those with the smallest hashes are selected. If rows have different weights, a row is
+    Of more than `max_rows` rows, those with the smallest hashes are selected. If rows have different weights, a row is
     selected with a probability proportional to its weight.
     """
     log = database.log_of(version, window)
     source = make_known_query(log) if with_truth else f"SELECT * FROM {log} l"
     where = "l.version = ? AND epoch(l.time) >= ? AND epoch(l.time) < ?"
     values = [version, window.since, window.until]
-    count, least, heaviest = database.execute(
+    count, lightest, heaviest = database.execute(
         f"SELECT count(*), min(weight), max(weight) FROM ({source} WHERE {where})", values
     ).fetchone()
     chance = ""
     if count:
-        share = min(1.0, most / count)
-        if share < 1 or least != heaviest:
+        share = min(1.0, max_rows / count)
+        if share < 1 or lightest != heaviest:
             chance = f' AND hash(l.request, l."row") / 18446744073709551616.0 < {share} * l.weight / {heaviest}'
-    found = database.execute(f"{source} WHERE {where}{chance}", values).df()
-    return found, int(count)
+    rows = database.execute(f"{source} WHERE {where}{chance}", values).df()
+    return rows, int(count)

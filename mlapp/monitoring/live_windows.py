@@ -107,18 +107,20 @@ class LiveWindows:
         live.published_rows = live.counts.rows
 
     def _close_window(self, live: LiveWindow) -> None:
-        found = _copy_live_window_counts(live)
-        self._history.append(found)
-        self._write_counts(live, found)
+        counts = _copy_live_window_counts(live)
+        self._history.append(counts)
+        self._write_counts(live, counts)
         self._metrics.count(live.version, live.counter)
-        self._metrics.distances(live.version, live.counter.baseline, found.columns)
+        self._metrics.distances(live.version, live.counter.baseline, counts.columns)
         live.counter.clear()
-        if self.on_close is not None and (found.rows or found.refused):
+        if self.on_close is not None and (counts.rows or counts.refused):
             self.on_close(live.window.name)
 
-    def _write_counts(self, live: LiveWindow, found: Counts) -> None:
-        if self._writer is not None and (found.rows or found.refused):
-            self._writer.put_counts(f"counts/{live.version}/{live.window.name}", msgspec.json.encode(found), found.rows)
+    def _write_counts(self, live: LiveWindow, counts: Counts) -> None:
+        if self._writer is not None and (counts.rows or counts.refused):
+            self._writer.put_counts(
+                f"counts/{live.version}/{live.window.name}", msgspec.json.encode(counts), counts.rows
+            )
 
 
 def _copy_live_window_counts(live: LiveWindow) -> Counts:

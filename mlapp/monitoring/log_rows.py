@@ -85,10 +85,10 @@ def transpose_cells(cells: NDArray[Any]) -> NDArray[Any]:
     """Convert columns to contiguous rows, in chunks that fit the processor's cache, unless they are contiguous."""
     if len(cells) > 1 and cells.strides[0] == cells.itemsize:
         return cells.T
-    found = np.empty(cells.shape[::-1], dtype=cells.dtype)
+    rows = np.empty(cells.shape[::-1], dtype=cells.dtype)
     for start in range(0, len(cells), AT_ONCE):
-        found[:, start : start + AT_ONCE] = cells[start : start + AT_ONCE].T
-    return found
+        rows[:, start : start + AT_ONCE] = cells[start : start + AT_ONCE].T
+    return rows
 
 
 def _list_log_row_values(part: Any) -> Any:

@@ -94,14 +94,14 @@ class MonitorMetrics:
         """Publish the shares of a version's baseline."""
         ends: dict[str, list[tuple[str, str, int]]] = {}
         for column in (*baseline.features, *baseline.predictions)[:MOST_COLUMNS]:
-            known = column.rows - column.missing
-            if column.kind == "text" or not known:
+            known_rows = column.rows - column.missing
+            if column.kind == "text" or not known_rows:
                 continue
             ends[column.name] = _list_series_upper_ends(column)
             self._missing.labels(self._model, version, column.name).set(column.missing / column.rows)
             for le, value, last in ends[column.name]:
                 below = sum(column.counts[: last + 1]) if le else column.counts[last]
-                self._baseline.labels(self._model, version, column.name, le, value).set(below / known)
+                self._baseline.labels(self._model, version, column.name, le, value).set(below / known_rows)
         self._ends[version] = ends
 
     def rows(self, version: str, rows: int) -> None:
@@ -122,25 +122,25 @@ class MonitorMetrics:
 
     def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
         """Set the distances of an open window's counts from the baseline."""
-        found = compute_drift_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
-        for name, distance in found.items():
+        distances = compute_drift_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
+        for name, distance in distances.items():
             self._distance.labels(self._model, version, name).set(distance)
 
     def _list_children(self, version: str, baseline: Baseline) -> list[tuple[str, list[tuple[int, int]], Any]]:
         """For each series: its column, the ranges of slots that it sums (from the column's first), and its creator."""
-        found: list[tuple[str, list[tuple[int, int]], Any]] = []
+        children: list[tuple[str, list[tuple[int, int]], Any]] = []
         for column in (*baseline.features, *baseline.predictions):
             for kind, slots in _list_problem_series_slots(column).items():
-                found.append((column.name, slots, partial(self._problem, version, column.name, kind)))
+                children.append((column.name, slots, partial(self._problem, version, column.name, kind)))
             for le, value, last in self._ends.get(version, {}).get(column.name, ()):
-                found.append(
+                children.append(
                     (
                         column.name,
                         _list_monitoring_metric_slots(column, le, last),
                         partial(self._row, version, column.name, le, value),
                     )
                 )
-        return found
+        return children
 
     def _problem(self, version: str, feature: str, kind: str) -> Any:
         return self._problems.labels(self._model, version, feature, kind)
@@ -203,12 +203,12 @@ class _Block:
 def _list_problem_series_slots(column: Column) -> dict[str, list[tuple[int, int]]]:
     """The slots of each kind of problem, as ranges."""
     width = len(column.counts)
-    found = {"missing": [(width + 2, width + 3)]}
+    slots = {"missing": [(width + 2, width + 3)]}
     if column.kind == "number":
-        found["out_of_range"] = [(width, width + 2)]
+        slots["out_of_range"] = [(width, width + 2)]
     elif column.has_all_values:
-        found["new_value"] = [(width, width + 1)]
-    return found
+        slots["new_value"] = [(width, width + 1)]
+    return slots
 
 
 def _list_monitoring_metric_slots(column: Column, le: str, last: int) -> list[tuple[int, int]]:
@@ -224,17 +224,17 @@ def _list_series_upper_ends(column: Column) -> list[tuple[str, str, int]]:
     if column.kind == "category":
         return [("", value, at) for at, value in enumerate(column.values[:ENDS])]
     total, below = sum(column.counts), 0
-    found: list[tuple[str, str, int]] = []
+    ends: list[tuple[str, str, int]] = []
     for at, count in enumerate(column.counts):
         below += count
-        if below >= total * (len(found) + 1) / ENDS and len(found) < ENDS - 1 and at < len(column.counts) - 1:
-            found.append((f"{column.edges[at]:.6g}", "", at))
-    return [*found, ("+Inf", "", len(column.counts) - 1)]
+        if below >= total * (len(ends) + 1) / ENDS and len(ends) < ENDS - 1 and at < len(column.counts) - 1:
+            ends.append((f"{column.edges[at]:.6g}", "", at))
+    return [*ends, ("+Inf", "", len(column.counts) - 1)]
 
 
 def _get_or_create_metric(
     registry: CollectorRegistry, kind: Any, name: str, text: str, labels: list[str], **options: Any
 ) -> Any:
     """A metric of the registry, created at first use."""
-    known = getattr(registry, "_names_to_collectors", {})
-    return known.get(name) or kind(name, text, labels, registry=registry, **options)
+    collectors = getattr(registry, "_names_to_collectors", {})
+    return collectors.get(name) or kind(name, text, labels, registry=registry, **options)

@@ -162,9 +162,9 @@ class NumberBlocks:
         with self._lock:
             if is_all:
                 self._close_block()
-            found = list(self._full)
+            blocks = list(self._full)
             self._full.clear()
-        return found
+        return blocks
 
     def _close_block(self) -> None:
         if self._open is not None:

@@ -32,10 +32,10 @@ def encode_number_rows(
     Args:
         names: of the features in an array.
     """
-    found = _find_cells(logged.features, names)
-    if found is None or logged.keys or (logged.is_numbered is not None and logged.is_numbered.any()):
+    names_and_cells = _find_cells(logged.features, names)
+    if names_and_cells is None or logged.keys or (logged.is_numbered is not None and logged.is_numbered.any()):
         return None
-    columns, cells = found
+    columns, cells = names_and_cells
     predictions = make_number_array(logged.predictions)
     if predictions is None or rules.changes((*columns, PREDICTION)) or len(set(columns)) < len(columns):
         return None
@@ -90,10 +90,10 @@ def _make_columns(names: Sequence[str], columns: NDArray[Any]) -> list[PlainColu
     """Columns of numbers; NaN is missing."""
     kind = columns.dtype.name
     if kind.startswith("float") and np.isnan(columns.max()):
-        found = []
+        plain_columns = []
         for name, column in zip(names, columns, strict=True):
             is_known = ~np.isnan(column)
             levels = b"" if is_known.all() else encode_levels(is_known)
-            found.append(PlainColumn(name, kind, column[is_known] if levels else column, levels))
-        return found
+            plain_columns.append(PlainColumn(name, kind, column[is_known] if levels else column, levels))
+        return plain_columns
     return [PlainColumn(name, kind, column) for name, column in zip(names, columns, strict=True)]

@@ -15,12 +15,12 @@ class Persistence:
     """
 
     def __init__(self, rule: str) -> None:
-        needed, _, of = rule.partition("/")
+        needed, _, total = rule.partition("/")
         self._needed = int(needed)
-        self._windows: deque[frozenset[Any]] = deque(maxlen=max(int(of), self._needed))
+        self._windows: deque[frozenset[Any]] = deque(maxlen=max(int(total), self._needed))
 
-    def add(self, seen: Collection[Any]) -> set[Any]:
+    def add(self, findings: Collection[Any]) -> set[Any]:
         """Add the findings of the next window; returns those that are alarms."""
-        self._windows.append(frozenset(seen))
-        everything = frozenset().union(*self._windows)
-        return {key for key in everything if sum(key in window for window in self._windows) >= self._needed}
+        self._windows.append(frozenset(findings))
+        all_findings = frozenset().union(*self._windows)
+        return {key for key in all_findings if sum(key in window for window in self._windows) >= self._needed}

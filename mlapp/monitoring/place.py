@@ -65,8 +65,8 @@ class Window:
     @classmethod
     def parse(cls, name: str) -> Window | None:
         """The window from a part of a key."""
-        found = re.fullmatch(r"(\d{1,11})-([1-9]\d{0,10})", name, re.ASCII)
-        return cls(int(found[1]), int(found[2])) if found else None
+        match = re.fullmatch(r"(\d{1,11})-([1-9]\d{0,10})", name, re.ASCII)
+        return cls(int(match[1]), int(match[2])) if match else None
 
 
 class Place:
@@ -161,6 +161,6 @@ def parse_rate(text: str) -> float:
 
 def parse_bytes(text: str) -> int:
     """`2GB` in bytes."""
-    found = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", text)
-    assert found is not None
-    return int(float(found[1]) * SIZES[found[2]])
+    match = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", text)
+    assert match is not None
+    return int(float(match[1]) * SIZES[match[2]])

@@ -141,8 +141,8 @@ def _make_page_header(length: int, rows: int) -> bytes:
 def _describe_chunk(name: str, kind: str, rows: int) -> bytes:
     encodings = b"\x19\x25\x00\x06"  # PLAIN, RLE
     path = b"\x19\x18" + _encode_text(name.encode())
-    described = b"\x1c\x15" + _encode_number(TYPES[kind]) + encodings + path + b"\x15\x00"
-    return described + b"\x16" + _encode_number(rows)
+    head = b"\x1c\x15" + _encode_number(TYPES[kind]) + encodings + path + b"\x15\x00"
+    return head + b"\x16" + _encode_number(rows)
 
 
 @lru_cache(maxsize=64)
@@ -189,9 +189,9 @@ def _encode_number(number: int) -> bytes:
 
 
 def _encode_unsigned(number: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)

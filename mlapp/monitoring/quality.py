@@ -27,45 +27,45 @@ class QualityJudge:
         name: str,
         change: float,
         value: float,
-        before: float | None,
-        known: MetricError | None,
+        trained: float | None,
+        trained_error: MetricError | None,
         rows: int,
     ) -> Finding | None:
         """The alarm for a window's metric; None if it is good enough.
 
         Args:
             change: the allowed change from the trained value; negative if higher is better.
-            value: the live metric; `before` is the trained one, and `known` its standard error.
+            value: the live metric; `trained` is the trained one, and `trained_error` its standard error.
             rows: number of rows that the live metric was measured on.
         """
-        if before is None or rows < FEWEST:
+        if trained is None or rows < FEWEST:
             return None
-        worse = before - value if change < 0 else value - before
-        error = estimate_null_quality_error(before, known, rows)
+        worse = trained - value if change < 0 else value - trained
+        error = estimate_null_quality_error(trained, trained_error, rows)
         z = worse / error if error else math.inf
         is_worse = worse > abs(change)
         watch = self._watch.setdefault((version, name), Persistence("2/3"))
         persists = bool(watch.add({name} if is_worse and z >= LIKELY else set()))
         if not is_worse or not (z >= CERTAIN or persists):
             return None
-        threshold = before + change
+        threshold = trained + change
         text = (
-            f"{name} is {value:.3f} on {rows} rows; it was {before:.3f} in training, and the limit is {threshold:.3f}."
+            f"{name} is {value:.3f} on {rows} rows; it was {trained:.3f} in training, and the limit is {threshold:.3f}."
         )
         return Finding("quality", name, value, threshold, compute_normal_tail(z), True, text)
 
 
-def estimate_null_quality_error(before: float, known: MetricError | None, rows: int) -> float:
+def estimate_null_quality_error(trained: float, trained_error: MetricError | None, rows: int) -> float:
     """The standard error of the difference between a live and the trained metric, if both have the same true value.
 
     The bootstrap error of the trained metric is scaled to the live rows. For a share whose error is unknown, or
     0 because every row was right, it is the error of a binomial share with at least one wrong row.
     """
-    trained_rows = known.rows if known is not None else 0
-    error = known.error if known is not None else 0.0
-    if error == 0 and 0 <= before <= 1:
+    trained_rows = trained_error.rows if trained_error is not None else 0
+    error = trained_error.error if trained_error is not None else 0.0
+    if error == 0 and 0 <= trained <= 1:
         total = (trained_rows or rows) + 2
-        share = min(max(before, 1 / total), 1 - 1 / total)
+        share = min(max(trained, 1 / total), 1 - 1 / total)
         error = math.sqrt(share * (1 - share) / (trained_rows or rows))
     if not trained_rows:
         return error
@@ -73,9 +73,9 @@ def estimate_null_quality_error(before: float, known: MetricError | None, rows: 
 
 
 def estimate_live_quality_error(
-    before: float | None, known: MetricError | None, value: float, rows: int
+    trained: float | None, trained_error: MetricError | None, value: float, rows: int
 ) -> float | None:
     """The standard error of a live metric, from that of the trained one."""
-    if known is not None and known.error > 0:
-        return known.error * math.sqrt(known.rows / rows)
+    if trained_error is not None and trained_error.error > 0:
+        return trained_error.error * math.sqrt(trained_error.rows / rows)
     return math.sqrt(value * (1 - value) / rows) if 0 <= value <= 1 else None

@@ -68,10 +68,10 @@ def render_report_page(
     state = last.state if last else "empty"
     words = {"quiet": "Nothing is wrong", "alarm": "Something is wrong", "empty": "Nothing was predicted"}[state]
     alarms = "".join(f"<li>{_format_report_value(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    created = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
         f"<h1>{_format_report_value(app)}</h1>",
-        f"<p class=muted>Version {_format_report_value(version or 'none')}, {made}</p>",
+        f"<p class=muted>Version {_format_report_value(version or 'none')}, {created}</p>",
         f'<section id="state" class="{state}"><h2>{words}</h2><ul>{alarms}</ul></section>',
         _render_report_history(reports),
         _render_report_windows(reports),
@@ -110,10 +110,10 @@ def _render_report_history(reports: Sequence[WindowReport]) -> str:
 
 
 def _render_report_chart(title: str, values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return ""
-    low, high = min(0.0, *known) if len(known) > 1 else min(0.0, known[0]), max(known)
+    low, high = min(0.0, *present) if len(present) > 1 else min(0.0, present[0]), max(present)
     span = (high - low) or 1.0
     step = WIDTH / max(1, len(values) - 1)
     places = [(at * step, value) for at, value in enumerate(values) if value is not None]
@@ -121,9 +121,9 @@ def _render_report_chart(title: str, values: Sequence[float | None]) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2.5"/>'
     return (
-        f"<figure><figcaption>{_format_report_value(title)} <b>{known[-1]:.4g}</b></figcaption>"
+        f"<figure><figcaption>{_format_report_value(title)} <b>{present[-1]:.4g}</b></figcaption>"
         f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img">'
-        f"<title>{_format_report_value(title)}: {known[-1]:.4g}</title>"
+        f"<title>{_format_report_value(title)}: {present[-1]:.4g}</title>"
         f'<polyline class="line" points="{line}"/>{dots}</svg></figure>'
     )
 
@@ -179,10 +179,10 @@ def _render_report_card(column: Column, live: list[int], reports: Sequence[Windo
         facts.append(f"out of range {(live[-3] + live[-2]) / rows:.1%}")
     if column.kind == "category" and live[-3]:
         facts.append(f"new values {live[-3] / rows:.1%}")
-    most = max(*before, *now, 1e-9)
+    largest = max(*before, *now, 1e-9)
     step = WIDTH / len(before)
-    old = _render_report_path(before, step, most)
-    new = _render_report_path(now, step, most)
+    old = _render_report_path(before, step, largest)
+    new = _render_report_path(now, step, largest)
     history = [report.distances.get(column.name) for report in reports]
     trend = _render_report_trend(history)
     mark = " alarming" if is_alarming else ""
@@ -199,11 +199,11 @@ def _compute_report_bars(column: Column, live: list[int]) -> tuple[list[float], 
     """The shares in training and in live rows, with their labels."""
     trained, rows = (sum(column.counts) + column.others) or 1, (sum(live) - live[-1]) or 1
     if column.kind == "category":
-        shown = min(BARS - 1, len(column.counts))
-        before = [count / trained for count in column.counts[:shown]]
-        now = [count / rows for count in live[:shown]]
+        shown_values = min(BARS - 1, len(column.counts))
+        before = [count / trained for count in column.counts[:shown_values]]
+        now = [count / rows for count in live[:shown_values]]
         before.append(1 - sum(before))
-        now.append(max(0.0, (sum(live[shown:-1])) / rows))
+        now.append(max(0.0, (sum(live[shown_values:-1])) / rows))
         return before, now, f"{', '.join(column.values[:6])}{' …' if len(column.values) > 6 else ''}"
     low, high = column.minimum or 0.0, column.maximum or 0.0
     edges = column.edges
@@ -231,21 +231,21 @@ def _spread_bin_over_bars(low: float, high: float, begin: float, width: float) -
     return [(at, 1 / (last - first + 1)) for at in range(first, last + 1)]
 
 
-def _render_report_path(shares: Sequence[float], step: float, most: float) -> str:
+def _render_report_path(shares: Sequence[float], step: float, largest: float) -> str:
     return "".join(
-        f"M{at * step:.0f} {HEIGHT}V{HEIGHT - share / most * (HEIGHT - 2):.0f}H{(at + 1) * step - 1:.0f}V{HEIGHT}Z"
+        f"M{at * step:.0f} {HEIGHT}V{HEIGHT - share / largest * (HEIGHT - 2):.0f}H{(at + 1) * step - 1:.0f}V{HEIGHT}Z"
         for at, share in enumerate(shares)
-        if share > 0.002 * most
+        if share > 0.002 * largest
     )
 
 
 def _render_report_trend(values: Sequence[float | None]) -> str:
-    known = [(at, value) for at, value in enumerate(values) if value is not None]
-    if len(known) < 2:
+    present = [(at, value) for at, value in enumerate(values) if value is not None]
+    if len(present) < 2:
         return ""
-    most = max(0.1, *(value for _, value in known))
+    largest = max(0.1, *(value for _, value in present))
     step = WIDTH / max(1, len(values) - 1)
-    line = " ".join(f"{at * step:.0f},{16 - value / most * 14:.0f}" for at, value in known)
+    line = " ".join(f"{at * step:.0f},{16 - value / largest * 14:.0f}" for at, value in present)
     shape = f'<polyline class="line" points="{line}"/>'
     return f'<svg viewBox="0 0 {WIDTH} 18"><title>distance over time</title>{shape}</svg>'
 

@@ -31,12 +31,12 @@ def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
     _delete_oldest_hours(place, parse_bytes(settings.max_size))
 
 
-def _delete_oldest_hours(place: Place, most: int) -> None:
+def _delete_oldest_hours(place: Place, max_bytes: int) -> None:
     hours = sorted((hour, version) for version in place.names("log") for hour in place.names("log", version))
     sizes = [_measure_log_hour(place, version, hour) for hour, version in hours]
     total = sum(sizes)
     for (hour, version), size in zip(hours, sizes, strict=True):
-        if total <= most:
+        if total <= max_bytes:
             return
         place.storage.delete_prefix(place.key("log", version, hour))
         total -= size

@@ -67,11 +67,11 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
     if not trainings.claim(attempt):
         return None
     with trainings.give_signs(attempt):
-        made = _train_attempt(project, trainings, attempt, settings)
-        if made is None:
+        new_version = _train_attempt(project, trainings, attempt, settings)
+        if new_version is None:
             return None
-        _decide_challenger(project, trainings, attempt, made, now)
-    return str(made)
+        _decide_challenger(project, trainings, attempt, new_version, now)
+    return str(new_version)
 
 
 def find_failing_version(reports: Sequence[WindowReport]) -> str | None:
@@ -80,9 +80,9 @@ def find_failing_version(reports: Sequence[WindowReport]) -> str | None:
     Truths arrive late, so the quality of the last window with enough truths counts. If a canary and the live release
     answer in the same window, the one with more rows counts.
     """
-    known = [report for report in reports if report.truths >= FEWEST and report.metrics]
+    with_truths = [report for report in reports if report.truths >= FEWEST and report.metrics]
     answering = {report.version for report in [report for report in reports if report.state != "empty"][-ANSWERING:]}
-    last = max(known, key=lambda report: (report.since, report.rows), default=None)
+    last = max(with_truths, key=lambda report: (report.since, report.rows), default=None)
     if last is None or last.version not in answering or not any(alarm.kind == "quality" for alarm in last.alarms):
         return None
     return last.version
@@ -104,9 +104,9 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
         if alias is not None and aliases.get(alias) != challenger:
             store.promote(project.name, challenger, alias)
         return True
-    old = store.manifest(project.name, champion).headline.get(metric)
-    new = store.manifest(project.name, challenger).headline.get(metric)
-    if "test" in settings.on and not is_better_metric(metric, new, old):
+    champion_value = store.manifest(project.name, champion).headline.get(metric)
+    challenger_value = store.manifest(project.name, challenger).headline.get(metric)
+    if "test" in settings.on and not is_better_metric(metric, challenger_value, champion_value):
         log.info(
             "%s version %d is not better than version %d in %s on the test split.",
             project.name,
@@ -116,8 +116,8 @@ def promote_challenger_if_better(project: Project, challenger: int, settings: Pr
         )
         return False
     if "live" in settings.on:
-        found = compare_versions_live(project, [champion, challenger], since=now - WEEK, until=now)
-        live = [side.metrics.get(metric) for side in found.sides]
+        comparison = compare_versions_live(project, [champion, challenger], since=now - WEEK, until=now)
+        live = [side.metrics.get(metric) for side in comparison.sides]
         if not is_better_metric(metric, live[1], live[0]):
             log.info(
                 "%s version %d is not better than version %d in %s on live data.",
@@ -203,22 +203,22 @@ def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt,
 
 
 def _has_enough_labels(
-    project: Project, place: Place, version: str, reports: Sequence[WindowReport], least: int, now: float
+    project: Project, place: Place, version: str, reports: Sequence[WindowReport], min_labels: int, now: float
 ) -> bool:
     """Whether a version has enough logged rows with truths, in the reported windows or before them."""
-    if sum(report.truths for report in reports if report.version == version) >= least:
+    if sum(report.truths for report in reports if report.version == version) >= min_labels:
         return True
     settings = project.settings.monitor
-    given: list[Truth] = []
+    truths: list[Truth] = []
     try:
         rules = ColumnPrivacy(settings.columns, project.name)
-        given = read_truths(project.app, rules, place, now - parse_seconds(settings.keep), now, None)
+        truths = read_truths(project.app, rules, place, now - parse_seconds(settings.keep), now, None)
     except MlappError as error:
         log.warning("Truths are missing: %s", error.what)
-    with open_database(place, version=version, truths=given) as database:
+    with open_database(place, version=version, truths=truths) as database:
         join_truths(database)
-        known: int = database.execute("SELECT count(*) FROM known WHERE version = ?", [version]).fetchone()[0]
-    return known >= least
+        count: int = database.execute("SELECT count(*) FROM known WHERE version = ?", [version]).fetchone()[0]
+    return count >= min_labels
 
 
 def _train_here(
@@ -255,7 +255,7 @@ def _train_on_flyte(
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
         file = Path(folder) / "parameters.json"
         file.write_bytes(msgspec.json.encode(replaced.parameters))
-        found = subprocess.run(  # noqa: S603
+        completed = subprocess.run(  # noqa: S603
             [*command, "--params", str(file)],
             cwd=project.root,
             env={**os.environ, "MLAPP_APP": project.location.address, "MLAPP_STORE": folder},
@@ -263,8 +263,8 @@ def _train_on_flyte(
             text=True,
             check=False,
         )
-        if found.returncode:
-            reason = found.stderr.strip().rpartition("Error: ")[2].strip()[-1000:]
+        if completed.returncode:
+            reason = completed.stderr.strip().rpartition("Error: ")[2].strip()[-1000:]
             raise MlappError(f"The training on Flyte failed: {reason}", "See `mlapp runs list`.")
         if is_superseded():
             return None

@@ -19,17 +19,17 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     """The recording and alerting rules in the form of a Prometheus rule file."""
     tests = settings.tests or Drift()
     window = f"{max(60, parse_seconds(settings.window))}s"
-    chosen = f'model="{app}"'
+    matcher = f'model="{app}"'
     by = "model, version, feature"
 
-    def counted(matchers: str, labels: str = f"{by}, le, value") -> str:
-        return f"sum by ({labels}) (increase(mlapp_feature_rows_total{{{chosen}, {matchers}}}[{window}]))"
+    def count_rows(matchers: str, labels: str = f"{by}, le, value") -> str:
+        return f"sum by ({labels}) (increase(mlapp_feature_rows_total{{{matcher}, {matchers}}}[{window}]))"
 
-    numbers, values = counted('le!=""'), counted('le=""')
-    rows = f"sum by (model, version) (increase(mlapp_monitored_rows_total{{{chosen}}}[{window}]))"
-    baseline = f"max by ({by}, le, value) (mlapp_feature_baseline_ratio{{{chosen}}})"
-    whole = counted('le="+Inf"', by)
-    problems = f"sum by ({by}, kind) (increase(mlapp_feature_problems_total{{{chosen}}}[{window}]))"
+    numbers, values = count_rows('le!=""'), count_rows('le=""')
+    rows = f"sum by (model, version) (increase(mlapp_monitored_rows_total{{{matcher}}}[{window}]))"
+    baseline = f"max by ({by}, le, value) (mlapp_feature_baseline_ratio{{{matcher}}})"
+    whole = count_rows('le="+Inf"', by)
+    problems = f"sum by ({by}, kind) (increase(mlapp_feature_problems_total{{{matcher}}}[{window}]))"
     recording = [
         ("mlapp:monitored_rows:window", rows),
         (
@@ -39,7 +39,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
         ),
         (
             "mlapp:feature_drift:distance",
-            f"max by ({by}) (abs(mlapp:feature_rows:ratio{{{chosen}}} - on ({by}, le, value) {baseline}))",
+            f"max by ({by}) (abs(mlapp:feature_rows:ratio{{{matcher}}} - on ({by}, le, value) {baseline}))",
         ),
         (
             "mlapp:feature_problems:ratio",
@@ -48,13 +48,13 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     ]
     enough = f"on (model, version) group_left mlapp:monitored_rows:window >= {tests.min_rows}"
     drift = (
-        f"mlapp:feature_drift:distance{{{chosen}}} > {tests.effect} and on ({by}) "
-        f"(mlapp:feature_drift:distance{{{chosen}}} * on (model, version) group_left "
+        f"mlapp:feature_drift:distance{{{matcher}}} > {tests.effect} and on ({by}) "
+        f"(mlapp:feature_drift:distance{{{matcher}}} * on (model, version) group_left "
         f"sqrt(mlapp:monitored_rows:window)) > {CRITICAL} and {enough.replace(' group_left', '')}"
     )
-    usual = f"max by ({by}) (mlapp_feature_baseline_missing_ratio{{{chosen}}})"
-    missing = f'mlapp:feature_problems:ratio{{{chosen}, kind="missing"}} - on ({by}) group_left {usual} > 0.01'
-    others = f'mlapp:feature_problems:ratio{{{chosen}, kind!="missing"}} > 0.01'
+    usual = f"max by ({by}) (mlapp_feature_baseline_missing_ratio{{{matcher}}})"
+    missing = f'mlapp:feature_problems:ratio{{{matcher}, kind="missing"}} - on ({by}) group_left {usual} > 0.01'
+    others = f'mlapp:feature_problems:ratio{{{matcher}, kind!="missing"}} > 0.01'
     text = "{{ $labels.feature }} of {{ $labels.model }} version {{ $labels.version }}"
     share = "{{ $value | humanizePercentage }}"
     distance = '{{ $value | printf "%.2f" }}'
@@ -68,7 +68,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
         ("MlappUnusualValues", others, f"{text}: {share} of the rows are {{{{ $labels.kind }}}}."),
         (
             "MlappRowsNotRecorded",
-            f"increase(mlapp_monitor_dropped_rows_total{{{chosen}}}[{window}]) > 0",
+            f"increase(mlapp_monitor_dropped_rows_total{{{matcher}}}[{window}]) > 0",
             "Rows of {{ $labels.model }} were not recorded: the log's storage is unreachable or too slow.",
         ),
     ]
@@ -107,10 +107,10 @@ def make_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:
 
 def make_dashboard(app: str) -> dict[str, Any]:
     """A Grafana dashboard for import, where the user chooses the data source."""
-    chosen = f'model="{app}"'
-    of_app = f"and on (instance) mlapp_monitored_rows_total{{{chosen}}}"  # requests have no label of the model
+    matcher = f'model="{app}"'
+    of_app = f"and on (instance) mlapp_monitored_rows_total{{{matcher}}}"  # requests have no label of the model
     panels = [
-        ("Rows per second", f"sum by (version) (rate(mlapp_monitored_rows_total{{{chosen}}}[5m]))", "rowsps"),
+        ("Rows per second", f"sum by (version) (rate(mlapp_monitored_rows_total{{{matcher}}}[5m]))", "rowsps"),
         (
             "Requests by status",
             f'sum by (status) (rate(http_requests_total{{handler=~".*/predict"}}[5m]) {of_app})',
@@ -122,19 +122,19 @@ def make_dashboard(app: str) -> dict[str, Any]:
             f'(rate(http_request_duration_seconds_bucket{{handler=~".*/predict"}}[5m]) {of_app}))',
             "s",
         ),
-        ("Distance from training", f"topk(10, mlapp:feature_drift:distance{{{chosen}}})", "none"),
+        ("Distance from training", f"topk(10, mlapp:feature_drift:distance{{{matcher}}})", "none"),
         (
             "Missing, new, out-of-range and refused",
-            f"topk(10, mlapp:feature_problems:ratio{{{chosen}}})",
+            f"topk(10, mlapp:feature_problems:ratio{{{matcher}}})",
             "percentunit",
         ),
         (
             "Predictions",
-            f'mlapp:feature_rows:ratio{{{chosen}, feature=~"prediction.*", value!=""}}',
+            f'mlapp:feature_rows:ratio{{{matcher}, feature=~"prediction.*", value!=""}}',
             "percentunit",
         ),
-        ("Logged rows per second", f"sum(rate(mlapp_log_rows_total{{{chosen}}}[5m]))", "rowsps"),
-        ("Rows not recorded", f"sum(increase(mlapp_monitor_dropped_rows_total{{{chosen}}}[5m]))", "none"),
+        ("Logged rows per second", f"sum(rate(mlapp_log_rows_total{{{matcher}}}[5m]))", "rowsps"),
+        ("Rows not recorded", f"sum(increase(mlapp_monitor_dropped_rows_total{{{matcher}}}[5m]))", "none"),
     ]
     return {
         "uid": f"mlapp-{app}"[:40],

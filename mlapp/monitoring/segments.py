@@ -55,24 +55,24 @@ class Segment:
 
     @classmethod
     def parse(cls, name: str) -> Segment | None:
-        found = NAME.fullmatch(name)
-        if found is None:
+        match = NAME.fullmatch(name)
+        if match is None:
             return None
-        return cls(found["replica"], int(found["first"]), int(found["last"]), int(found["generation"] or 0))
+        return cls(match["replica"], int(match["first"]), int(match["last"]), int(match["generation"] or 0))
 
 
 def select_current_segments(names: Iterable[str]) -> list[str]:
     """The segments of a folder without those that another one contains."""
-    found = sorted(
+    segments = sorted(
         (segment for name in names if (segment := Segment.parse(name))),
         key=lambda segment: (segment.replica, segment.first, -segment.last, -segment.generation),
     )
-    kept: list[Segment] = []
-    for segment in found:
-        last = kept[-1] if kept else None
+    current: list[Segment] = []
+    for segment in segments:
+        last = current[-1] if current else None
         if last is None or last.replica != segment.replica or segment.last > last.last:
-            kept.append(segment)
-    return [segment.name for segment in kept]
+            current.append(segment)
+    return [segment.name for segment in current]
 
 
 def format_segment_hour(time: float) -> str:
@@ -80,14 +80,14 @@ def format_segment_hour(time: float) -> str:
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H")
 
 
-def require_pyarrow(what: str) -> None:
+def require_pyarrow(feature: str) -> None:
     """Check that pyarrow is installed, without importing it, which would delay the start of a server.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     if find_spec("pyarrow") is None:
-        raise MissingExtraError(what, "monitor")
+        raise MissingExtraError(feature, "monitor")
 
 
 def make_segment_table(
@@ -135,7 +135,7 @@ def make_segment_table(
             arrays[name] = rules.apply(name, _list_segment_values(values)) if rules.changes([name]) else values
     columns_found = {name: _convert_to_segment_array(values) for name, values in arrays.items()}
     # A column without missing values needs no definition levels in Parquet.
-    fields = [pa.field(name, found.type, nullable=found.null_count > 0) for name, found in columns_found.items()]
+    fields = [pa.field(name, array.type, nullable=array.null_count > 0) for name, array in columns_found.items()]
     return pa.table(list(columns_found.values()), pa.schema(fields, {META: FORMAT}))
 
 
@@ -151,15 +151,15 @@ def name_segment_columns(names: Iterable[str]) -> dict[str, str]:
     Args:
         names: of all features, in the schema's order.
     """
-    found: dict[str, str] = {}
-    taken: set[str] = set()
+    columns: dict[str, str] = {}
+    folded_names: set[str] = set()
     for name in names:
         column = _name_segment_column(name)
-        while column.lower() in taken:
+        while column.lower() in folded_names:
             column += "~"
-        taken.add(column.lower())
-        found[name] = column
-    return found
+        folded_names.add(column.lower())
+        columns[name] = column
+    return columns
 
 
 def encode_segment_table(table: pa.Table, *, is_quick: bool = False) -> bytes:
@@ -230,11 +230,11 @@ def _convert_to_segment_array(values: Any) -> Any:
         has_missing = values.dtype.kind not in "iub" and (values.dtype.kind != "f" or bool(np.isnan(values).any()))
         return pa.array(np.ascontiguousarray(values), from_pandas=has_missing)
     try:
-        found = pa.array(values, from_pandas=True)
+        array = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        found = None
-    if found is not None and not isinstance(found.type, pa.BaseExtensionType):  # periods become numbers in SQL
-        return found
+        array = None
+    if array is not None and not isinstance(array.type, pa.BaseExtensionType):  # periods become numbers in SQL
+        return array
     return pa.array(
         [None if is_missing_value(value) else _format_segment_text(value) for value in _list_segment_values(values)],
         pa.string(),

@@ -56,11 +56,11 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
     """
     app, store = project.app, project.store
     number = store.resolve(app.name, version or project.settings.serve.model)
-    stored = store.get(app.name, number)
-    predictor = prediction.load_predictor(app, stored)
+    model_version = store.get(app.name, number)
+    predictor = prediction.load_predictor(app, model_version)
     rules = ColumnPrivacy(project.settings.monitor.columns, app.name)
-    if rules.changes(stored.manifest.schema.features.names):
-        changed = [name for name in stored.manifest.schema.features.names if rules.changes([name])]
+    if rules.changes(model_version.manifest.schema.features.names):
+        changed = [name for name in model_version.manifest.schema.features.names if rules.changes([name])]
         raise DataError(
             f"monitor.columns changes {', '.join(changed)} before it is logged.",
             "Remove the rule and log new rows: only unchanged features can be predicted again.",
@@ -92,14 +92,14 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     counter = Counter(baseline)
     counter.add_features(features[is_different])
     counts = Counts(version="", since=0, until=0, columns=counter.columns())
-    found = sorted(compute_drift_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
+    distances = sorted(compute_drift_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
     return [
         SkewedColumn(
             name,
             round(distance, 4),
             f"its values are distributed differently in the differing rows, distance {distance:.2f}",
         )
-        for name, distance in found
+        for name, distance in distances
         if distance >= TELLS
     ]
 

@@ -94,21 +94,21 @@ def compute_categories_p(baseline: Sequence[int], live: Sequence[int]) -> float:
     values = [(b, c) for b, c in zip(baseline, live, strict=True) if b or c]
     if len(values) < 2 or not baseline_rows or not live_rows:
         return 1.0
-    least = min(compute_share_p(b, baseline_rows, c, live_rows) for b, c in values)
-    return min(1.0, least * len(values))
+    smallest = min(compute_share_p(b, baseline_rows, c, live_rows) for b, c in values)
+    return min(1.0, smallest * len(values))
 
 
 def select_discoveries(p_values: Sequence[float], q: float) -> list[bool]:
     """For each test, whether it is a discovery at the false discovery rate `q`."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    most = 0
+    last_rank = 0
     for rank, at in enumerate(order, 1):
         if p_values[at] <= q * rank / len(p_values):
-            most = rank
-    found = [False] * len(p_values)
-    for at in order[:most]:
-        found[at] = True
-    return found
+            last_rank = rank
+    discoveries = [False] * len(p_values)
+    for at in order[:last_rank]:
+        discoveries[at] = True
+    return discoveries
 
 
 def compute_normal_tail(z: float) -> float:
@@ -131,18 +131,18 @@ def _compute_continued_fraction(a: float, b: float, x: float) -> float:
     tiny = 1e-300
     c, d = 1.0, 1.0 - (a + b) * x / (a + 1)
     d = 1.0 / (d if abs(d) > tiny else tiny)
-    found = d
+    fraction = d
     for m in range(1, 5000):
         step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         d, c = 1.0 + step * d, 1.0 + step / c
         d = 1.0 / (d if abs(d) > tiny else tiny)
         c = c if abs(c) > tiny else tiny
-        found *= d * c
+        fraction *= d * c
         step = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         d, c = 1.0 + step * d, 1.0 + step / c
         d = 1.0 / (d if abs(d) > tiny else tiny)
         c = c if abs(c) > tiny else tiny
-        found *= d * c
+        fraction *= d * c
         if abs(d * c - 1.0) < 1e-12:
             break
-    return found
+    return fraction

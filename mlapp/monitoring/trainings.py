@@ -76,8 +76,8 @@ class Trainings:
 
     def find_last(self) -> Attempt | None:
         """The last attempt, or None."""
-        found = self._list_attempts(1)
-        return found[-1] if found else None
+        attempts = self._list_attempts(1)
+        return attempts[-1] if attempts else None
 
     def read_result(self, attempt: Attempt) -> Result | None:
         """The result of an attempt; None if it has none yet."""
@@ -103,9 +103,9 @@ class Trainings:
             at_most: such as `1/day`.
             version: the version with the fallen quality.
         """
-        most, _, unit = at_most.partition("/")
-        found = self._list_attempts(ATTEMPTS * int(most) + 1)
-        last = found[-1] if found else None
+        limit, _, unit = at_most.partition("/")
+        attempts = self._list_attempts(ATTEMPTS * int(limit) + 1)
+        last = attempts[-1] if attempts else None
         if last is not None:
             result = self.read_result(last)
             if self._is_busy(last, result, now):
@@ -113,8 +113,8 @@ class Trainings:
             is_lost = result is None or result.version is None
             if is_lost and last.attempt < ATTEMPTS and last.replaces == version:
                 return msgspec.structs.replace(last, number=last.number + 1, at=now, attempt=last.attempt + 1)
-        begun = {one.run for one in found if abs(now - one.first_at) < PERIODS[unit]}
-        if len(begun) >= int(most):
+        runs = {attempt.run for attempt in attempts if abs(now - attempt.first_at) < PERIODS[unit]}
+        if len(runs) >= int(limit):
             return None
         number = 1 if last is None else last.number + 1
         return Attempt(number, now, now, 1, f"r{uuid.uuid4().hex[:19]}", version)
@@ -183,8 +183,8 @@ class Trainings:
         """The last attempts, in order."""
         numbers = sorted(parse_number_names(self._place.names("retrain")))[-count:]
         keys = [self._place.key("retrain", format_number_name(number)) for number in numbers]
-        found = [self._place.read_document(key, Attempt) for key in keys]
-        return [one for one in found if one is not None]
+        attempts = [self._place.read_document(key, Attempt) for key in keys]
+        return [attempt for attempt in attempts if attempt is not None]
 
     def _key(self, attempt: Attempt, file: str) -> str:
         return self._place.key("retrain", f"{format_key_number(attempt.number)}.{file}")

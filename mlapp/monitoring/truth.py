@@ -69,21 +69,21 @@ class Truths:
         unknown = count_unknown_truth_classes(self._baseline, (truth.truth for truth in truths))
         return {"accepted": accepted, "unknown_classes": unknown} if unknown else {"accepted": accepted}
 
-    def check(self, given: Any) -> list[Truth]:
+    def check(self, body: Any) -> list[Truth]:
         """Check a request's body: one object or a list of `{"id" | "keys", "truth"}`.
 
         Raises:
             TruthError: names the entry and the field.
         """
-        entries = given if isinstance(given, list) else [given]
+        entries = body if isinstance(body, list) else [body]
         problems: list[Problem] = []
-        found: list[Truth] = []
+        truths: list[Truth] = []
         for at, entry in enumerate(entries):
             try:
-                found += self._parse_truth(entry)
+                truths += self._parse_truth(entry)
             except ValueError as error:
                 field, _, detail = str(error).partition("|")
-                if isinstance(given, list):
+                if isinstance(body, list):
                     detail = f"row {at}: {detail}"
                 problems.append(Problem(detail, field=field, row=at))
                 if len(problems) == FAULTS:
@@ -93,7 +93,7 @@ class Truths:
                 problems or [Problem("the list is empty", field="truth")],
                 'Send {"id": …, "truth": …} or {"keys": {…}, "truth": …}.',
             )
-        return found
+        return truths
 
     def write(self, truths: Sequence[Truth]) -> int:
         """Store truths; returns their number.
@@ -119,18 +119,18 @@ class Truths:
             raise ValueError(f"{unknown[0]:.60}|unknown key '{unknown[0]:.60}'")
         if "truth" not in entry:
             raise ValueError("truth|truth is missing")
-        given = [name for name in ("id", "keys") if entry.get(name) is not None]
-        if len(given) != 1:
+        identifiers = [name for name in ("id", "keys") if entry.get(name) is not None]
+        if len(identifiers) != 1:
             raise ValueError("id|give one of id and keys")
         value = to_json_value(entry["truth"])
-        if given[0] == "keys":
+        if identifiers[0] == "keys":
             keys = entry["keys"]
             if not keys or not are_business_keys(keys):
                 raise ValueError(f"keys|keys is not an object of at most {MOST_KEYS} strings and numbers")
-            kept = self._rules.keys(keys)
-            if not kept:
+            stored_keys = self._rules.keys(keys)
+            if not stored_keys:
                 raise ValueError("keys|monitor.columns drops all of them")
-            return [Truth(None, 0, format_truth_keys(kept), self._format_business_key(value))]
+            return [Truth(None, 0, format_truth_keys(stored_keys), self._format_business_key(value))]
         request, _, row = str(entry["id"]).partition("#")
         if not isinstance(entry["id"], (str, int)) or not _is_request_id(request) or not _is_truth_row_number(row):
             raise ValueError("id|id has neither the form REQUEST nor REQUEST#ROW: an X-Request-ID, and a row number")
@@ -169,13 +169,13 @@ def count_unknown_truth_classes(baseline: Baseline | None, truths: Iterable[str]
     """
     if baseline is None or not baseline.classes or [column.kind for column in baseline.predictions] != ["category"]:
         return {}
-    known = set(baseline.classes)
-    found: Counter[str] = Counter()
+    classes = set(baseline.classes)
+    unknown: Counter[str] = Counter()
     for text, count in Counter(truths).items():
         name = to_category_text(decode_truth(text)) or ""
-        if name not in known:
-            found[name] += count
-    return dict(found.most_common(SHOWN_CLASSES))
+        if name not in classes:
+            unknown[name] += count
+    return dict(unknown.most_common(SHOWN_CLASSES))
 
 
 def decode_truth(text: str) -> Any:
@@ -192,9 +192,9 @@ def decode_truth(text: str) -> Any:
         ) from None
 
 
-def describe_unknown_truth_classes(found: Mapping[str, int]) -> str:
+def describe_unknown_truth_classes(classes: Mapping[str, int]) -> str:
     """A sentence about truths with classes that training never saw."""
-    total, names = sum(found.values()), ", ".join(f"{name:.40} ({count})" for name, count in found.items())
+    total, names = sum(classes.values()), ", ".join(f"{name:.40} ({count})" for name, count in classes.items())
     return (
         f"{total} truth{' has a class' if total == 1 else 's have classes'} that training never saw: {names}. "
         "Every prediction for such a truth counts as wrong."
@@ -218,12 +218,12 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
             [Problem(f"truth and id are missing; the columns are {', '.join(names) or 'none'}", field="truth")],
             "Give the columns id and truth, or key columns and truth.",
         )
-    known = frame[frame["truth"].notna()]
-    truths = [to_json_value(value) for value in known["truth"].tolist()]
+    labeled_rows = frame[frame["truth"].notna()]
+    truths = [to_json_value(value) for value in labeled_rows["truth"].tolist()]
     if "id" in names:
-        ids = [_make_truth_table_key(value) for value in known["id"].tolist()]
+        ids = [_make_truth_table_key(value) for value in labeled_rows["id"].tolist()]
         return [{"id": None if id is None else str(id), "truth": truth} for id, truth in zip(ids, truths, strict=True)]
-    columns = [[_make_truth_table_key(value) for value in known[name].tolist()] for name in keys]
+    columns = [[_make_truth_table_key(value) for value in labeled_rows[name].tolist()] for name in keys]
     return [
         {"keys": dict(zip(keys, row, strict=True)), "truth": truth}
         for *row, truth in zip(*columns, truths, strict=True)
@@ -232,8 +232,8 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
 
 def _make_truth_table_key(value: Any) -> Any:
     """An id or key of a table, with integers restored: pandas makes floats of them beside a missing value."""
-    found = to_json_value(value)
-    return int(found) if isinstance(found, float) and found.is_integer() else found
+    plain = to_json_value(value)
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
 def format_truth_keys(keys: Mapping[str, Any]) -> str:
@@ -253,14 +253,14 @@ def encode_truths(truths: Iterable[Truth], received: int) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    listed = list(truths)
+    truth_list = list(truths)
     table = pa.table(
         {
-            "request": pa.array([truth.request for truth in listed], pa.string()),
-            "row": pa.array([truth.row for truth in listed], pa.int32()),
-            "keys": pa.array([truth.keys for truth in listed], pa.string()),
-            "truth": pa.array([truth.truth for truth in listed], pa.string()),
-            "received": pa.array(range(received, received + len(listed)), pa.int64()),
+            "request": pa.array([truth.request for truth in truth_list], pa.string()),
+            "row": pa.array([truth.row for truth in truth_list], pa.int32()),
+            "keys": pa.array([truth.keys for truth in truth_list], pa.string()),
+            "truth": pa.array([truth.truth for truth in truth_list], pa.string()),
+            "received": pa.array(range(received, received + len(truth_list)), pa.int64()),
         }
     )
     out = io.BytesIO()

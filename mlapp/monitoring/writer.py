@@ -182,5 +182,7 @@ class Writer:
         now = time.monotonic()
         if now - self._complained >= COMPLAIN:
             self._complained = now
-            what = error.what if isinstance(error, MlappError) else repr(error)
-            log.warning("The prediction log cannot be written; rows beyond %d MB are lost: %s", MOST_BYTES >> 20, what)
+            reason = error.what if isinstance(error, MlappError) else repr(error)
+            log.warning(
+                "The prediction log cannot be written; rows beyond %d MB are lost: %s", MOST_BYTES >> 20, reason
+            )

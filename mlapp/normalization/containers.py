@@ -82,9 +82,9 @@ def _rename_container_columns(table: pd.DataFrame, title: str) -> pd.DataFrame:
         )
     if all(type(name) is str for name in table.columns):
         return table
-    named = table.copy(deep=False)
-    named.columns = names
-    return named
+    renamed = table.copy(deep=False)
+    renamed.columns = names
+    return renamed
 
 
 def _normalize_arrow(predictions: Any, title: str) -> Any:
@@ -128,8 +128,8 @@ def _refuse_prediction_container(predictions: Any, title: str) -> Any:
 
 
 def _no_normalized_container_error(predictions: Any, title: str) -> DataError:
-    what = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
+    kind = "single value" if getattr(predictions, "ndim", 1) == 0 else type(predictions).__name__
     return DataError(
-        f"{title} returned a {what}, not a list of predictions.",
+        f"{title} returned a {kind}, not a list of predictions.",
         "Return a list or an array with one prediction per row.",
     )

@@ -153,10 +153,10 @@ def _list_normalized_rows(rows: Any) -> list[Any]:
 
 
 def _normalize_record(record: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {format_column_name(name): _normalize_json_row_value(value) for name, value in record.items()}
-    if len(found) < len(record):
+    normalized = {format_column_name(name): _normalize_json_row_value(value) for name, value in record.items()}
+    if len(normalized) < len(record):
         raise NoJsonError("dict with two keys that have the same text")
-    return found
+    return normalized
 
 
 def _unsupported_json_row_error(predictions: Any, title: str, error: NoJsonError) -> DataError:

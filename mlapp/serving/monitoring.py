@@ -141,5 +141,5 @@ def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) 
             earlier = read_seasonal_counts(place, recorder.settings, windows, baselines)
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
-    reports = find_window_alarms(counts, baselines, recorder.settings, now=now, earlier=earlier)
+    reports = find_window_alarms(counts, baselines, recorder.settings, now=now, earlier_counts=earlier)
     return render_live_report(app, reports, counts, baselines).encode()
