@@ -191,7 +191,9 @@ def measure_report(arguments: argparse.Namespace) -> int:
             counter.add_features(random.normal(size=(2_000, 64)))
             counter.add_predictions({"prediction": random.integers(0, 2, 2_000).tolist()})
             since = begin + number * 3600
-            counts = Counts(version="1", since=since, until=since + 3600, rows=2_000, columns=counter.columns())
+            counts = Counts(
+                version="1", since=since, until=since + 3600, rows=2_000, columns=counter.list_column_counts()
+            )
             place.storage.create_key(place.key(f"counts/1/{since}-3600/r-000000001.json"), msgspec.json.encode(counts))
         for _ in range(3):
             started = time.process_time()

@@ -39,13 +39,13 @@ def send_feedback(
     baselines = read_history_baselines(project.store, project.name, map(str, numbers[-1:]))
     rules = ColumnPrivacy(project.settings.monitor.columns, project.name)
     truths = Truths(open_place_for_inspection(project), rules, next(iter(baselines.values()), None))
-    content = _read_truths_file(file, truths.kind)
+    content = _read_truths_file(file, truths.target_type)
     has_entry_form = isinstance(content, list) and all(
         isinstance(row, dict) and {"id", "keys"} & set(row) for row in content
     )
     try:
-        checked = truths.check(content if has_entry_form else make_truths_from_table(content))
-        accepted = truths.write(checked)
+        checked = truths.check_truths(content if has_entry_form else make_truths_from_table(content))
+        accepted = truths.write_truths(checked)
     except TruthError as error:
         raise DataError(f"{file}: {error.what}", "Give the columns id and truth, or key columns and truth.") from error
     summary = truths.describe_accepted(accepted, checked)

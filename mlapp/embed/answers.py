@@ -195,8 +195,8 @@ class ModelSite:
         body = self._read_body(request)
         try:
             truths = Truths(place, rules, endpoint.current.baseline)
-            valid_truths = truths.check(decode_json(body))
-            count = truths.write(valid_truths)
+            valid_truths = truths.check_truths(decode_json(body))
+            count = truths.write_truths(valid_truths)
         except (StoreError, MissingExtraError) as error:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None

@@ -31,15 +31,15 @@ class Ledger:
         self._place = place
         self._deliveries = Deliveries(place, alerts)
 
-    def begin(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
+    def begin_alarm(self, version: str, alarm: Alarm, event: AlarmEvent) -> bool:
         """Record that an alarm has started; False if it is already recorded."""
         return self._add_event(version, alarm.kind, alarm.column, event, is_begin=True)
 
-    def end(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
+    def end_alarm(self, version: str, kind: str, column: str, event: AlarmEvent) -> bool:
         """Record that an alarm has ended; False if it is already recorded."""
         return self._add_event(version, kind, column, event, is_begin=False)
 
-    def active(self) -> list[AlarmEvent]:
+    def list_active_alarms(self) -> list[AlarmEvent]:
         """The start events of alarms that have not ended. A damaged entry is logged and left out."""
         events = []
         for name in self._place.names("alarms"):
@@ -62,7 +62,7 @@ class Ledger:
         noted = time.time_ns()
         content = msgspec.json.encode({**event, "noted": noted})
         # Deliveries are created first, and count only with this entry: a run that is killed in between loses no alarm.
-        keys = self._deliveries.add(name, number, noted, content)
+        keys = self._deliveries.add_deliveries(name, number, noted, content)
         if self._place.storage.create_key(self._place.key("alarms", name, format_number_name(number)), content):
             return True
         for key in keys:

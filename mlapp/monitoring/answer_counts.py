@@ -33,8 +33,8 @@ class AnswerCounts:
             answered: the rows of the batches to count, each of which stands for `weight` rows.
         """
         version, rows = answered.model.version or "unsaved", sum(batch.rows for batch in batches)
-        live = self._windows.find(version, batches[0].at)
-        self._metrics.rows(version, rows)
+        live = self._windows.open_window(version, batches[0].at)
+        self._metrics.count_rows(version, rows)
         if not (live.counter.features or live.counter.predictions):
             live.counts.rows += rows
             return
@@ -49,7 +49,7 @@ class AnswerCounts:
 
     def refuse(self, version: str, at: float, problems: Sequence[Problem]) -> None:
         """Count a request that did not fit the schema."""
-        live = self._windows.find(version, at)
+        live = self._windows.open_window(version, at)
         known_fields = self._fields.get(version, ())
         names = ((problem.field or "inputs", problem.row) for problem in problems)
         refusals = {(name if name in known_fields else OTHER, row) for name, row in names}
@@ -57,4 +57,4 @@ class AnswerCounts:
         fields = Counter(name for name, _ in refusals)
         for field, count in fields.items():
             live.counts.fields[field] = live.counts.fields.get(field, 0) + count
-        self._metrics.refused(version, fields)
+        self._metrics.count_refused_rows(version, fields)

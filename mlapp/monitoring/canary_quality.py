@@ -59,7 +59,9 @@ class CanaryQuality:
         app = project.app
         truths = read_truths(app, ColumnPrivacy(settings.columns, app.name), place, self._since, now, None)
         window = Window(self._since, int(now) + 1 - self._since)
-        qualities = Evaluation(app, project.store, place, settings).windows([(live, window), (trial, window)], truths)
+        qualities = Evaluation(app, project.store, place, settings).evaluate_windows(
+            [(live, window), (trial, window)], truths
+        )
         return explain_canary_quality(qualities[live, window], qualities[trial, window], settings.quality)
 
 

@@ -55,7 +55,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
     now = time.time() if now is None else now
     place = open_place_for_inspection(project)
     deliveries = Deliveries(place, project.settings.monitor.alerts)
-    deliveries.send()  # first those of earlier runs: they do not depend on the windows
+    deliveries.send_due_deliveries()  # first those of earlier runs: they do not depend on the windows
     grace = NEAR if place.folder() is not None else FAR
     inspected = inspect_windows(project, since=_find_closing_start(place, project.settings.monitor, now), now=now)
     reports = [report for report in inspected if report.until.timestamp() + grace <= now]
@@ -75,7 +75,7 @@ def close_windows(project: Project, now: float | None = None) -> Closed:
             report, [alarm for alarm in report.alarms if alarm.kind == "quality"], lambda kind: kind == "quality"
         )
     _end_silent_alarms(project, place, reports, closed)
-    deliveries.send()
+    deliveries.send_due_deliveries()
     for receiver, count in deliveries.count_pending().items():
         log.warning(describe_pending_deliveries(receiver, count))
     remove_expired_files(place, project.settings.monitor, now)
@@ -159,14 +159,14 @@ def _make_closing_alert_sender(
         current = {(alarm.kind, alarm.column) for alarm in alarms}
         for alarm in alarms:
             event = make_alarm_event(project.name, report, alarm, "firing")
-            if ledger.begin(report.version, alarm, event):
+            if ledger.begin_alarm(report.version, alarm, event):
                 _send_window_closing_event(project, event, closed)
-        for active in ledger.active():
+        for active in ledger.list_active_alarms():
             if active["version"] != report.version or not is_concerned(active["kind"]):
                 continue
             if (active["kind"], active["column"]) not in current:
                 event = _list_ended_windows(active, report.since.isoformat(), report.until.isoformat())
-                if ledger.end(report.version, active["kind"], active["column"], event):
+                if ledger.end_alarm(report.version, active["kind"], active["column"], event):
                     _send_window_closing_event(project, event, closed)
 
     return send_changes
@@ -178,10 +178,10 @@ def _end_silent_alarms(project: Project, place: Place, reports: Sequence[WindowR
     if not answering:
         return
     ledger = Ledger(place, project.settings.monitor.alerts)
-    for active in ledger.active():
+    for active in ledger.list_active_alarms():
         if active["version"] not in answering:
             event = _list_ended_windows(active, active["since"], active["until"])
-            if ledger.end(active["version"], active["kind"], active["column"], event):
+            if ledger.end_alarm(active["version"], active["kind"], active["column"], event):
                 _send_window_closing_event(project, event, closed)
 
 

@@ -25,11 +25,11 @@ class ColumnPrivacy:
         """Whether a column is dropped."""
         return self._columns.get(column) == "drop"
 
-    def changes(self, columns: Iterable[str]) -> bool:
+    def has_rules_for(self, columns: Iterable[str]) -> bool:
         """Whether any of the columns is redacted."""
         return any(column in self._columns for column in columns)
 
-    def apply(self, column: str, values: list[Any]) -> list[Any]:
+    def redact_values(self, column: str, values: list[Any]) -> list[Any]:
         """The redacted values. Not for a dropped column."""
         rule = self._columns.get(column)
         if rule is None:
@@ -40,9 +40,9 @@ class ColumnPrivacy:
         assert step is not None, rule
         return [round_to_redaction_step(value, step) for value in values]
 
-    def keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def redact_keys(self, keys: Mapping[str, Any]) -> dict[str, Any]:
         """Redacted business keys."""
-        return {name: self.apply(name, [value])[0] for name, value in keys.items() if not self.is_dropped(name)}
+        return {name: self.redact_values(name, [value])[0] for name, value in keys.items() if not self.is_dropped(name)}
 
     def _hash_text(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()

@@ -63,8 +63,8 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
     evaluation = Evaluation(app, store, place, settings)
     model_versions = [store.get(app.name, version) for version in versions]
     names = {name for version in model_versions for name in version.manifest.schema.features.names}
-    if rules.changes(names):
-        changed = ", ".join(sorted(name for name in names if rules.changes([name])))
+    if rules.has_rules_for(names):
+        changed = ", ".join(sorted(name for name in names if rules.has_rules_for([name])))
         raise DataError(
             f"monitor.columns changes {changed} before it is logged.",
             "Compare without --on, or remove the rule and log new rows.",
@@ -90,7 +90,7 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
         predictions.append(
             list_reliability_rows(finish_predictor_result(predictor.call_predictor(transformed), predictor.stage))
         )
-        metrics = evaluation.metrics(predictor, version.manifest, labeled_rows) if len(labeled_rows) else {}
+        metrics = evaluation.compute_metrics(predictor, version.manifest, labeled_rows) if len(labeled_rows) else {}
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         sides.append(Side(version=str(version.version), rows=len(rows), truths=len(labeled_rows), metrics=finite))
     first, last = predictions[0], predictions[-1]
@@ -106,7 +106,7 @@ def _compute_comparison_distance(first: list[object], last: list[object]) -> flo
     baseline = Baseline(predictions=summarize_predictions(first))
     counter = Counter(baseline)
     counter.add_predictions(split_baseline_predictions(last))
-    counts = counter.columns()
+    counts = counter.list_column_counts()
     return max((compute_drift_distance(column, counts[column.name]) for column in baseline.predictions), default=0.0)
 
 

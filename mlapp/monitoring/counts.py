@@ -128,9 +128,9 @@ class Counter:
             if not self.predictions.add_floats(part, weight):
                 self.add_predictions(split_baseline_predictions(part), weight)
 
-    def columns(self) -> dict[str, list[int]]:
+    def list_column_counts(self) -> dict[str, list[int]]:
         """The counts of each column so far."""
-        return {**self.features.columns(), **self.predictions.columns()}
+        return {**self.features.list_column_counts(), **self.predictions.list_column_counts()}
 
 
 class Slots:
@@ -174,7 +174,7 @@ class Slots:
         if not self._columns:
             return
         if hasattr(features, "columns"):
-            if len(self._numbers) == len(self._columns) == features.shape[1] and is_block(features):
+            if len(self._numbers) == len(self._columns) == features.shape[1] and has_uniform_numbers(features):
                 self._add_numbers(features.to_numpy(), weight)
             else:
                 self.add_columns({str(name): values for name, values in features.items()}, weight)
@@ -246,7 +246,7 @@ class Slots:
         for text, count in texts.items():
             self._counts[first + (width + 2 if text is None else codes.get(text, width))] += count * weight
 
-    def columns(self) -> dict[str, list[int]]:
+    def list_column_counts(self) -> dict[str, list[int]]:
         """The counts of each column."""
         counts = self.counts
         return {
@@ -261,7 +261,7 @@ def _cut(rows: Any, max_rows: int) -> Iterator[Any]:
     return (rows[at : at + step] for at in range(0, len(rows), step))
 
 
-def is_block(table: Any) -> bool:
+def has_uniform_numbers(table: Any) -> bool:
     """Whether all columns of a DataFrame are floats or integers of one type."""
     dtypes = table.dtypes
     first = dtypes.iloc[0]

@@ -95,7 +95,7 @@ class Deliveries:
         self._receivers = {_name_receiver(alert): alert for alert in alerts}
         self._failed: set[str] = set()
 
-    def add(self, alarm: str, number: int, noted: int, content: bytes) -> list[str]:
+    def add_deliveries(self, alarm: str, number: int, noted: int, content: bytes) -> list[str]:
         """Record an event for each receiver. Returns the keys of the deliveries."""
         names = [Delivery(alarm, number, noted, receiver).name for receiver in self._receivers]
         for name in names:
@@ -107,7 +107,7 @@ class Deliveries:
         alerts = (self._receivers.get(delivery.receiver) for delivery in self._list_deliveries())
         return dict(Counter(describe_receiver(alert) for alert in alerts if alert is not None))
 
-    def send(self) -> None:
+    def send_due_deliveries(self) -> None:
         """Send the due events, those of each alarm in order. After a failure, a receiver gets no further event."""
         now = time.time_ns()
         blocked: set[tuple[str, str]] = set()

@@ -62,7 +62,7 @@ class Evaluation:
         self._versions: dict[str, _Evaluated | None] = {}
         self._judge = QualityJudge()
 
-    def windows(
+    def evaluate_windows(
         self, windows: Sequence[tuple[str, Window]], truths: Sequence[Truth] = ()
     ) -> dict[tuple[str, Window], Quality]:
         """The quality of each version in each window. Windows without truths have estimates where possible.
@@ -93,7 +93,7 @@ class Evaluation:
         return quality
 
     def _evaluate_metrics(self, quality: Quality, loaded: _Evaluated, table: pd.DataFrame) -> None:
-        live = self.metrics(loaded.predictor, loaded.manifest, table)
+        live = self.compute_metrics(loaded.predictor, loaded.manifest, table)
         errors = {} if loaded.baseline is None else next(reversed(loaded.baseline.errors.values()), {})
         trained = loaded.manifest.headline
         for name, value in live.items():
@@ -112,7 +112,7 @@ class Evaluation:
             if name in self._settings.quality:
                 change = self._settings.quality[name]
                 version = str(loaded.manifest.version)
-                finding = self._judge.judge(version, name, change, value, before, trained_error, len(table))
+                finding = self._judge.judge_metric(version, name, change, value, before, trained_error, len(table))
                 if finding is not None:
                     quality.findings.append(finding)
         for column in self._settings.segments:
@@ -129,19 +129,19 @@ class Evaluation:
         for value, rows in groups[:SEGMENTS]:
             if len(rows) < FEWEST:
                 continue
-            for name, live in self.metrics(loaded.predictor, loaded.manifest, rows).items():
+            for name, live in self.compute_metrics(loaded.predictor, loaded.manifest, rows).items():
                 if not math.isfinite(live):
                     continue
                 segment = f"{column}={value}"
                 quality.details[f"{name}[{segment}]"] = Metric(value=round(live, 6), rows=len(rows), segment=segment)
 
-    def metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
+    def compute_metrics(self, predictor: Predictor, manifest: Manifest, table: pd.DataFrame) -> dict[str, float]:
         """The metrics of the app's evaluator, or of the logged predictions if features are redacted."""
         truth = decode_evaluated_truths(table["truth"])
         schema = manifest.schema.features
         names = schema.names or [str(at) for at in range(math.prod(schema.shape))]
         try:
-            if not self._rules.changes(names) and all(
+            if not self._rules.has_rules_for(names) and all(
                 name in table.columns for name in name_segment_columns(names).values()
             ):
                 features = restore_logged_features(predictor, table)
@@ -175,7 +175,7 @@ class Evaluation:
 
         calibration = None if loaded.baseline is None else loaded.baseline.calibration
         names = loaded.manifest.schema.features.names
-        if calibration is None or self._rules.changes(names) or "accuracy" not in loaded.manifest.headline:
+        if calibration is None or self._rules.has_rules_for(names) or "accuracy" not in loaded.manifest.headline:
             return
         table, _ = read_live_rows(database, str(loaded.manifest.version), window, 10_000, with_truth=False)
         if not len(table) or any(name not in table.columns for name in name_segment_columns(names).values()):
@@ -243,7 +243,7 @@ def _evaluate_logged_predictions(
         return {}
     headline = manifest.headline
     if "accuracy" in headline:  # the hash of a class is a class too
-        truth = rules.apply("prediction", truth)
+        truth = rules.redact_values("prediction", truth)
     predictions = table["prediction"].tolist()
     try:
         metrics = (

@@ -35,7 +35,7 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     dropped = [name for name in keys if rules.is_dropped(name)]
     if dropped:
         raise UsageError(f"'{dropped[0]}' is never stored: monitor.columns drops it.", "Give another key.")
-    stored_keys = {name: str(rules.apply(name, [value])[0]) for name, value in keys.items()}
+    stored_keys = {name: str(rules.redact_values(name, [value])[0]) for name, value in keys.items()}
     requests: set[tuple[str, int]] = set()
     rows = 0
     processed: set[str] = set()

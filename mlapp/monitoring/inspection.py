@@ -116,7 +116,7 @@ def read_truths(
     table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in parameters})
     try:
         entries = make_truths_from_table(table)
-        return Truths(place, rules, baseline).check(entries) if entries else []
+        return Truths(place, rules, baseline).check_truths(entries) if entries else []
     except MlappError as error:
         raise DataError(f"{stage.title}: {error.what}", error.todo) from error
     except STAGE_ERRORS as error:  # a truth_reader that is a generator runs only here
@@ -162,8 +162,8 @@ def _inspect_quality(
         rules = ColumnPrivacy(settings.columns, app.name)
         since, until = min(window.since for _, window in windows), max(window.until for _, window in windows)
         # A truth can become known long after its window.
-        truths = _read_truths_if_possible(app, rules, place, since, max(until, time.time()), baseline)
-        return dict(Evaluation(app, project.store, place, settings).windows(windows, truths))
+        truths = _read_truths_or_warn(app, rules, place, since, max(until, time.time()), baseline)
+        return dict(Evaluation(app, project.store, place, settings).evaluate_windows(windows, truths))
     except MissingExtraError as error:
         log.warning("Quality is unknown: %s %s", error.what, error.todo)
     except MlappError as error:
@@ -171,7 +171,7 @@ def _inspect_quality(
     return {}
 
 
-def _read_truths_if_possible(
+def _read_truths_or_warn(
     pipeline: Pipeline, rules: ColumnPrivacy, place: Place, since: float, until: float, baseline: Baseline | None
 ) -> list[Truth]:
     """The truths of the truth_reader. Without them, those sent as feedback are still evaluated."""

@@ -59,7 +59,7 @@ class LiveWindows:
         self._seconds = seconds
         self._metrics, self._writer, self._is_near = metrics, writer, is_near
 
-    def find(self, version: str, at: float) -> LiveWindow:
+    def open_window(self, version: str, at: float) -> LiveWindow:
         """The open window for rows of a time. Late rows of a closed window count in the open one."""
         window = Window.of(at, self._seconds)
         live = self._open.get(version)
@@ -100,18 +100,18 @@ class LiveWindows:
         rows, live.seen_rows = live.counts.rows - live.seen_rows, live.counts.rows
         if live.counts.rows == live.published_rows or (rows >= FEW and now - live.published < PUBLISH):
             return
-        self._metrics.count(live.version, live.counter)
+        self._metrics.add_counts(live.version, live.counter)
         if now - live.published >= PUBLISH:
             live.published = now
-            self._metrics.distances(live.version, live.counter.baseline, live.counter.columns())
+            self._metrics.set_distances(live.version, live.counter.baseline, live.counter.list_column_counts())
         live.published_rows = live.counts.rows
 
     def _close_window(self, live: LiveWindow) -> None:
         counts = _copy_live_window_counts(live)
         self._history.append(counts)
         self._write_counts(live, counts)
-        self._metrics.count(live.version, live.counter)
-        self._metrics.distances(live.version, live.counter.baseline, counts.columns)
+        self._metrics.add_counts(live.version, live.counter)
+        self._metrics.set_distances(live.version, live.counter.baseline, counts.columns)
         live.counter.clear()
         if self.on_close is not None and (counts.rows or counts.refused):
             self.on_close(live.window.name)
@@ -124,4 +124,6 @@ class LiveWindows:
 
 
 def _copy_live_window_counts(live: LiveWindow) -> Counts:
-    return msgspec.structs.replace(live.counts, fields=dict(live.counts.fields), columns=live.counter.columns())
+    return msgspec.structs.replace(
+        live.counts, fields=dict(live.counts.fields), columns=live.counter.list_column_counts()
+    )

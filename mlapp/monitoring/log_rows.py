@@ -9,7 +9,7 @@ import numpy as np
 
 from mlapp.monitoring.answered_rows import LoggedRows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.counts import has_uniform_numbers
 from mlapp.monitoring.segments import make_segment_table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _make_log_row_texts(texts: Sequence[bytes]) -> pa.Array:
 def _make_log_columns(features: Any, names: Sequence[str]) -> dict[str, Any]:
     """The columns of features in a table, an array, a dict of arrays or a list."""
     if hasattr(features, "columns"):
-        if is_block(features):
+        if has_uniform_numbers(features):
             return dict(zip(map(str, features.columns), transpose_cells(features.to_numpy()), strict=True))
         return {str(name): values for name, values in features.items()}
     if isinstance(features, Mapping):

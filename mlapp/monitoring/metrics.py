@@ -90,7 +90,7 @@ class MonitorMetrics:
         self._ends: dict[str, dict[str, list[tuple[str, str, int]]]] = {}
         self._series: dict[str, _Series] = {}
 
-    def watch(self, version: str, baseline: Baseline) -> None:
+    def publish_baseline(self, version: str, baseline: Baseline) -> None:
         """Publish the shares of a version's baseline."""
         ends: dict[str, list[tuple[str, str, int]]] = {}
         for column in (*baseline.features, *baseline.predictions)[:MOST_COLUMNS]:
@@ -104,23 +104,23 @@ class MonitorMetrics:
                 self._baseline.labels(self._model, version, column.name, le, value).set(below / known_rows)
         self._ends[version] = ends
 
-    def rows(self, version: str, rows: int) -> None:
+    def count_rows(self, version: str, rows: int) -> None:
         """Count predicted rows."""
         self._rows.labels(self._model, version).inc(rows)
 
-    def refused(self, version: str, fields: Mapping[str, int]) -> None:
+    def count_refused_rows(self, version: str, fields: Mapping[str, int]) -> None:
         """Count refused rows, by field."""
         for field, count in fields.items():
             self._problems.labels(self._model, version, field, "refused").inc(count)
 
-    def count(self, version: str, counter: Counter) -> None:
+    def add_counts(self, version: str, counter: Counter) -> None:
         """Add the counts since the last call. They can have been reset to zero."""
         series = self._series.get(version)
         if series is None or series.counter is not counter:
             series = self._series[version] = _Series(counter, self._list_children(version, counter.baseline))
         series.add_new()
 
-    def distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
+    def set_distances(self, version: str, baseline: Baseline, columns: dict[str, list[int]]) -> None:
         """Set the distances of an open window's counts from the baseline."""
         distances = compute_drift_distances(baseline, Counts(version=version, since=0, until=0, columns=columns))
         for name, distance in distances.items():

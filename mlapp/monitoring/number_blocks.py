@@ -17,7 +17,7 @@ import numpy as np
 
 from mlapp.monitoring.answered_rows import LoggedRows
 from mlapp.monitoring.batch import Call, expand_calls
-from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.counts import has_uniform_numbers
 from mlapp.monitoring.number_segments import make_number_array
 from mlapp.monitoring.place import HOUR
 from mlapp.monitoring.plain_parquet import EncodedTexts, encode_texts
@@ -184,7 +184,7 @@ def _find_packed_type(model: Any, packed: Any, rows: int) -> np.dtype[Any] | Non
     """The type of a model's packed cells; None if they are of several types, or not of its features in order."""
     features = model.combine_stripped([bytes(packed)])
     if hasattr(features, "columns"):
-        if not is_block(features):
+        if not has_uniform_numbers(features):
             return None
         features = features.to_numpy()
     if not isinstance(features, np.ndarray) or features.size != rows * len(model.feature_names):

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlapp.monitoring.answered_rows import LoggedRows
 from mlapp.monitoring.column_privacy import ColumnPrivacy
-from mlapp.monitoring.counts import is_block
+from mlapp.monitoring.counts import has_uniform_numbers
 from mlapp.monitoring.log_rows import transpose_cells
 from mlapp.monitoring.plain_parquet import TYPES, PlainColumn, encode_levels, encode_plain_file, encode_texts
 from mlapp.monitoring.segments import FORMAT, META, name_segment_columns
@@ -37,7 +37,7 @@ def encode_number_rows(
         return None
     columns, cells = names_and_cells
     predictions = make_number_array(logged.predictions)
-    if predictions is None or rules.changes((*columns, PREDICTION)) or len(set(columns)) < len(columns):
+    if predictions is None or rules.has_rules_for((*columns, PREDICTION)) or len(set(columns)) < len(columns):
         return None
     requests = encode_texts(logged.requests)
     if not requests.isascii():
@@ -64,7 +64,7 @@ def encode_number_rows(
 def _find_cells(features: Any, names: Sequence[str]) -> tuple[Sequence[str], NDArray[Any]] | None:
     """The names and the numbers of features, a row for each."""
     if hasattr(features, "columns"):
-        if not is_block(features):
+        if not has_uniform_numbers(features):
             return None
         names, cells = list(map(str, features.columns)), features.to_numpy()
     elif isinstance(features, np.ndarray):

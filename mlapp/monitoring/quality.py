@@ -21,7 +21,7 @@ class QualityJudge:
     def __init__(self) -> None:
         self._watch: dict[tuple[str, str], Persistence] = {}
 
-    def judge(
+    def judge_metric(
         self,
         version: str,
         name: str,

@@ -162,7 +162,7 @@ class Recorder:
         self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
         self._counts.watch(version, frozenset((*model.feature_names, "inputs", "keys")))
         self._windows.baselines[version] = baseline
-        self.metrics.watch(version, baseline)
+        self.metrics.publish_baseline(version, baseline)
 
     def on_close(self, call: Callable[[str], None]) -> None:
         """Call a function with the name of each window that has ended."""

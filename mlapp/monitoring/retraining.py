@@ -64,7 +64,7 @@ def retrain_if_due(project: Project, place: Place, reports: Sequence[WindowRepor
     attempt = trainings.find_due_attempt(settings.at_most, version, now)
     if attempt is None or not _has_enough_labels(project, place, version, reports, settings.min_labels, now):
         return None
-    if not trainings.claim(attempt):
+    if not trainings.claim_attempt(attempt):
         return None
     with trainings.give_signs(attempt):
         new_version = _train_attempt(project, trainings, attempt, settings)
@@ -146,7 +146,7 @@ def _finish_last_training(project: Project, trainings: Trainings, now: float) ->
     if version is None:
         return None
     if result is None:
-        trainings.end(last, Result(time.time(), version))
+        trainings.record_result(last, Result(time.time(), version))
     return str(version) if _decide_challenger(project, trainings, last, version, now) else None
 
 
@@ -167,12 +167,12 @@ def _train_attempt(project: Project, trainings: Trainings, attempt: Attempt, set
     except MlappError as error:
         log.error("%s could not be trained again: %s %s", project.name, error.what, error.todo)
         failure = redact_secrets(f"{error.what} {error.todo}")[:LONGEST_FAILURE]
-        trainings.end(attempt, Result(time.time(), failure=failure))
+        trainings.record_result(attempt, Result(time.time(), failure=failure))
         return None
     if version is None:
         log.warning("%s was trained by another process meanwhile; this model is not stored.", project.name)
         return None
-    trainings.end(attempt, Result(time.time(), version))
+    trainings.record_result(attempt, Result(time.time(), version))
     log.info("%s version %d was trained because quality fell.", project.name, version)
     return version
 
@@ -198,7 +198,7 @@ def _decide_challenger(project: Project, trainings: Trainings, attempt: Attempt,
                 return False
             except MlappError as error:
                 log.error("%s version %d was not promoted: %s %s", name, version, error.what, error.todo)
-    trainings.decide(attempt)
+    trainings.record_decision(attempt)
     return True
 
 

@@ -120,7 +120,7 @@ def make_segment_table(
     }
     for name in select_key_names(name for row in keys for name in (row or ())):
         if not rules.is_dropped(name):
-            values = rules.apply(name, [None if row is None else row.get(name) for row in keys])
+            values = rules.redact_values(name, [None if row is None else row.get(name) for row in keys])
             arrays[f"{KEY}{name}"] = pa.array(
                 [None if value is None else _format_segment_text(value) for value in values], pa.string()
             )
@@ -128,11 +128,13 @@ def make_segment_table(
     for name, values in columns.items():
         if not rules.is_dropped(name):
             arrays[log_names[name]] = (
-                rules.apply(name, _list_segment_values(values)) if rules.changes([name]) else values
+                rules.redact_values(name, _list_segment_values(values)) if rules.has_rules_for([name]) else values
             )
     for name, values in _make_segment_prediction_arrays(predictions).items():
         if not rules.is_dropped(name):
-            arrays[name] = rules.apply(name, _list_segment_values(values)) if rules.changes([name]) else values
+            arrays[name] = (
+                rules.redact_values(name, _list_segment_values(values)) if rules.has_rules_for([name]) else values
+            )
     columns_found = {name: _convert_to_segment_array(values) for name, values in arrays.items()}
     # A column without missing values needs no definition levels in Parquet.
     fields = [pa.field(name, array.type, nullable=array.null_count > 0) for name, array in columns_found.items()]

@@ -59,8 +59,8 @@ def find_skew(project: Project, rows: int, version: str | None = None) -> Skew:
     model_version = store.get(app.name, number)
     predictor = prediction.load_predictor(app, model_version)
     rules = ColumnPrivacy(project.settings.monitor.columns, app.name)
-    if rules.changes(model_version.manifest.schema.features.names):
-        changed = [name for name in model_version.manifest.schema.features.names if rules.changes([name])]
+    if rules.has_rules_for(model_version.manifest.schema.features.names):
+        changed = [name for name in model_version.manifest.schema.features.names if rules.has_rules_for([name])]
         raise DataError(
             f"monitor.columns changes {', '.join(changed)} before it is logged.",
             "Remove the rule and log new rows: only unchanged features can be predicted again.",
@@ -91,7 +91,7 @@ def _list_skewed_columns(features: Any, is_different: Any) -> list[SkewedColumn]
     baseline = Baseline(features=build_baseline_columns(features[~is_different]))
     counter = Counter(baseline)
     counter.add_features(features[is_different])
-    counts = Counts(version="", since=0, until=0, columns=counter.columns())
+    counts = Counts(version="", since=0, until=0, columns=counter.list_column_counts())
     distances = sorted(compute_drift_distances(baseline, counts).items(), key=lambda pair: -pair[1])[:NAMED]
     return [
         SkewedColumn(

@@ -119,7 +119,7 @@ class Trainings:
         number = 1 if last is None else last.number + 1
         return Attempt(number, now, now, 1, f"r{uuid.uuid4().hex[:19]}", version)
 
-    def claim(self, attempt: Attempt) -> bool:
+    def claim_attempt(self, attempt: Attempt) -> bool:
         """Reserve an attempt for this process; False if another process has it."""
         return self._place.storage.create_key(
             self._place.key("retrain", format_number_name(attempt.number)), msgspec.json.encode(attempt)
@@ -142,11 +142,11 @@ class Trainings:
             is_over.set()
             thread.join(SIGN)
 
-    def end(self, attempt: Attempt, result: Result) -> None:
+    def record_result(self, attempt: Attempt, result: Result) -> None:
         """Record the result of an attempt."""
         self._place.storage.create_key(self._key(attempt, "end.json"), msgspec.json.encode(result))
 
-    def decide(self, attempt: Attempt) -> None:
+    def record_decision(self, attempt: Attempt) -> None:
         """Record that the attempt's version has its alias and is promoted or not."""
         self._place.storage.create_key(self._key(attempt, "decided.json"), b"{}")
 

@@ -60,7 +60,7 @@ class Truths:
         self._kind = None if baseline is None else baseline.target
 
     @property
-    def kind(self) -> str | None:
+    def target_type(self) -> str | None:
         """JSON type of the target, if known."""
         return self._kind
 
@@ -69,7 +69,7 @@ class Truths:
         unknown = count_unknown_truth_classes(self._baseline, (truth.truth for truth in truths))
         return {"accepted": accepted, "unknown_classes": unknown} if unknown else {"accepted": accepted}
 
-    def check(self, body: Any) -> list[Truth]:
+    def check_truths(self, body: Any) -> list[Truth]:
         """Check a request's body: one object or a list of `{"id" | "keys", "truth"}`.
 
         Raises:
@@ -95,7 +95,7 @@ class Truths:
             )
         return truths
 
-    def write(self, truths: Sequence[Truth]) -> int:
+    def write_truths(self, truths: Sequence[Truth]) -> int:
         """Store truths; returns their number.
 
         Raises:
@@ -127,7 +127,7 @@ class Truths:
             keys = entry["keys"]
             if not keys or not are_business_keys(keys):
                 raise ValueError(f"keys|keys is not an object of at most {MOST_KEYS} strings and numbers")
-            stored_keys = self._rules.keys(keys)
+            stored_keys = self._rules.redact_keys(keys)
             if not stored_keys:
                 raise ValueError("keys|monitor.columns drops all of them")
             return [Truth(None, 0, format_truth_keys(stored_keys), self._format_business_key(value))]

@@ -74,13 +74,13 @@ def _add_monitoring_feedback(
         body, budget = await receive_request_body(endpoint, request)
         truths = Truths(place, rules, endpoint.current.baseline)
         checked = await endpoint.run_decoder(
-            lambda: truths.check(_decode_monitoring_truths(body, budget)),
+            lambda: truths.check_truths(_decode_monitoring_truths(body, budget)),
             len(body),
             budget,
             request.wait_for_disconnect,
         )
         try:
-            accepted = await asyncio.to_thread(truths.write, checked)
+            accepted = await asyncio.to_thread(truths.write_truths, checked)
         except (StoreError, MissingExtraError) as error:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None

@@ -39,15 +39,15 @@ def record(folder: Path, alerts: list[Alert], event: AlarmEvent = EVENT) -> Plac
     ledger = Ledger(place, alerts)
     if event.status == "firing":
         alarm = Alarm(kind=event.kind, column=event["column"], value=0.4, threshold=0.05, text=event.text)
-        assert ledger.begin("1", alarm, event)
+        assert ledger.begin_alarm("1", alarm, event)
     else:
-        assert ledger.end("1", event.kind, event["column"], event)
+        assert ledger.end_alarm("1", event.kind, event["column"], event)
     return place
 
 
 def send(folder: Path, alerts: list[Alert], event: AlarmEvent = EVENT) -> None:
     """Record an event and send it."""
-    Deliveries(record(folder, alerts, event), alerts).send()
+    Deliveries(record(folder, alerts, event), alerts).send_due_deliveries()
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +145,13 @@ def test_a_receiver_that_is_away_gets_the_start_and_the_end_later_once(
     assert hook.bodies[before:] == [dict(EVENT), dict(END)], "it keeps nobody from hearing"
     place = Place(FolderStorage(tmp_path), "sums")
     for _ in range(3):
-        Deliveries(place, alerts).send()
+        Deliveries(place, alerts).send_due_deliveries()
     assert Deliveries(place, alerts).count_pending() == {f"http://127.0.0.1:{port}": 2}
     assert len(list(tmp_path.rglob("deliveries/*/*"))) <= 4, "attempts do not pile up"
     back = Hook(port)
     with ThreadPoolExecutor(4) as runs:
-        list(runs.map(lambda _: Deliveries(place, alerts).send(), range(4)))
-    Deliveries(place, alerts).send()
+        list(runs.map(lambda _: Deliveries(place, alerts).send_due_deliveries(), range(4)))
+    Deliveries(place, alerts).send_due_deliveries()
     back.server.shutdown()
     assert back.bodies == [dict(EVENT), dict(END)]
     assert back.authorizations == {"Basic dXNlcjpzZWNyZXQ="}
@@ -169,10 +169,10 @@ def test_deliveries_end_when_they_are_old_or_many(
     for event in (EVENT, END):
         place = record(tmp_path, alerts, event)
     monkeypatch.setattr("mlapp.monitoring.deliveries.MOST", 1)
-    Deliveries(place, []).send()  # also of a configuration without this receiver
+    Deliveries(place, []).send_due_deliveries()  # also of a configuration without this receiver
     assert list(Deliveries(place, alerts).count_pending().values()) == [1]
     monkeypatch.setattr("mlapp.monitoring.deliveries.KEPT", 0)
-    Deliveries(place, alerts).send()
+    Deliveries(place, alerts).send_due_deliveries()
     assert not list(tmp_path.rglob("deliveries/*/*"))
     assert caplog.text.count("1 messages about alarms could not be delivered") == 2
 
@@ -183,10 +183,10 @@ def test_an_attempt_of_a_killed_run_is_repeated(hook: Hook, monkeypatch: pytest.
     (delivery,) = place.names("deliveries")
     begun = time.time_ns() - 60 * 10**9
     place.storage.create_key(place.key("deliveries", delivery, "000001.json"), b'{"at": %d}' % begun)
-    Deliveries(place, alerts).send()
+    Deliveries(place, alerts).send_due_deliveries()
     assert len(hook.bodies) == before, "that run may still be sending"
     monkeypatch.setattr("mlapp.monitoring.deliveries.ABANDONED", 30)
-    Deliveries(place, alerts).send()
+    Deliveries(place, alerts).send_due_deliveries()
     assert hook.bodies[before:] == [dict(EVENT)]
 
 
@@ -197,7 +197,7 @@ def test_of_two_runs_that_record_an_event_one_sends_it(hook: Hook, tmp_path: Pat
     alarm, number, noted, receiver = delivery.split("-")
     later = "-".join((alarm, number, str(int(noted) + 1), receiver))
     place.storage.create_key(place.key("deliveries", later, "event.json"), b"{}")
-    Deliveries(place, alerts).send()
+    Deliveries(place, alerts).send_due_deliveries()
     assert hook.bodies[before:] == [dict(EVENT)]
     assert not place.names("deliveries")
 
@@ -226,7 +226,7 @@ def test_a_receiver_that_answers_byte_by_byte_costs_each_run_a_few_seconds(
     try:
         for event in (EVENT, END):
             place = record(tmp_path, alerts, event)
-        Deliveries(place, alerts).send()
+        Deliveries(place, alerts).send_due_deliveries()
     finally:
         done.set()
         server.shutdown()

@@ -55,7 +55,7 @@ def windows(
     for _ in range(count):
         counter.clear()
         counter.add_features(change(draw(random, rows), random))
-        counts = Counts(version="1", since=0, until=1, rows=rows, columns=counter.columns())
+        counts = Counts(version="1", since=0, until=1, rows=rows, columns=counter.list_column_counts())
         yield find_drifted_columns(baseline, counts, Drift())
 
 
@@ -109,7 +109,7 @@ def quality(live: float, trained: float = 0.96, truths: int = 500, count: int = 
     known = MetricError(float(np.sqrt(trained * (1 - trained) / 1_000)), 1_000)
     values = random.binomial(truths, live, count) / truths
     return float(
-        np.mean([bool(judge.judge("1", "accuracy", -0.02, value, trained, known, truths)) for value in values])
+        np.mean([bool(judge.judge_metric("1", "accuracy", -0.02, value, trained, known, truths)) for value in values])
     )
 
 

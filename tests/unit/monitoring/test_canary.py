@@ -18,10 +18,10 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     registry = CollectorRegistry()
     metrics = MonitorMetrics(registry, "app")
     baseline = Baseline(rows=len(trained), predictions=summarize_predictions(trained))
-    metrics.watch(version, baseline)
+    metrics.publish_baseline(version, baseline)
     counter = Counter(baseline)
     counter.add_predictions(split_baseline_predictions(live))
-    metrics.count(version, counter)
+    metrics.add_counts(version, counter)
     found = parse_request_counts(generate_latest(registry).decode())
     return RequestCounts(100, 0, 1.0, 100, found.predictions)
 

@@ -24,7 +24,7 @@ from tests.unit.monitoring import simulation
 def count_rows(baseline: Baseline, features: pd.DataFrame, **known: int) -> Counts:
     counter = Counter(baseline)
     counter.add_features(features)
-    return Counts(version="1", since=0, until=60, rows=len(features), columns=counter.columns(), **known)
+    return Counts(version="1", since=0, until=60, rows=len(features), columns=counter.list_column_counts(), **known)
 
 
 def test_keys_sort_as_the_numbers_do() -> None:
@@ -66,7 +66,7 @@ def test_the_counts_of_a_large_request_are_those_of_its_parts(monkeypatch: pytes
         counter = Counter(baseline)
         counter.add_features(table)
         counter.add_answers(answers)
-        found.append(counter.columns())
+        found.append(counter.list_column_counts())
     assert found[0] == found[1]
     assert len(found[0]) == 10
 
@@ -76,7 +76,9 @@ def test_an_array_counts_as_the_table_of_its_columns() -> None:
     baseline = Baseline(features=build_baseline_columns(table.to_numpy()))
     counter = Counter(baseline)
     counter.add_features(table.to_numpy())
-    assert counter.columns() == {str(at): [*column.counts, 0, 0, 0] for at, column in enumerate(baseline.features)}
+    assert counter.list_column_counts() == {
+        str(at): [*column.counts, 0, 0, 0] for at, column in enumerate(baseline.features)
+    }
 
 
 def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
@@ -146,7 +148,7 @@ def test_a_part_of_the_rows_raises_no_other_alarms_than_all_of_them() -> None:
         for _ in range(10):
             counter, rows = Counter(baseline), change(simulation.rarely_missing(random, 400), random)
             counter.add_features(rows, 30)
-            counts = Counts(version="1", since=0, until=1, columns=counter.columns())
+            counts = Counts(version="1", since=0, until=1, columns=counter.list_column_counts())
             counts.add_rows(12_000, [(400, 30)])
             found += bool(find_drifted_columns(baseline, counts, Drift()))
         assert found >= alarms if alarms else found == 0

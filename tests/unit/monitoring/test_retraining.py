@@ -102,7 +102,9 @@ def record_wrong_predictions(service: Service, root: Path) -> Loans:
     service.stop()
     place = open_place_for_inspection(service.project)
     truths = Truths(place, ColumnPrivacy({}, "loans"))
-    truths.write(truths.check([{"id": f"r#{at}", "truth": 1 - value} for at, value in enumerate(predictions)]))
+    truths.write_truths(
+        truths.check_truths([{"id": f"r#{at}", "truth": 1 - value} for at, value in enumerate(predictions)])
+    )
     sys.modules.pop("app", None)
     found = Loans(root, service.now + 100)
     found.configure()
@@ -210,10 +212,10 @@ def test_a_clock_that_jumps_blocks_no_training_and_permits_one(jump: float, loan
 
     def train(at: float) -> bool:
         attempt = trainings.find_due_attempt("1/day", "1", at)
-        if attempt is None or not trainings.claim(attempt):
+        if attempt is None or not trainings.claim_attempt(attempt):
             return False
-        trainings.end(attempt, Result(at, version=2))
-        trainings.decide(attempt)
+        trainings.record_result(attempt, Result(at, version=2))
+        trainings.record_decision(attempt)
         return True
 
     assert train(now)
@@ -230,9 +232,9 @@ def test_attempts_end(loans: Loans) -> None:
     begun: list[Attempt] = []
     for at in range(60):
         attempt = trainings.find_due_attempt("1/day", "1", now + at * LATER)
-        if attempt is not None and trainings.claim(attempt):
+        if attempt is not None and trainings.claim_attempt(attempt):
             begun.append(attempt)
-            trainings.end(attempt, Result(attempt.at, failure="no data"))
+            trainings.record_result(attempt, Result(attempt.at, failure="no data"))
     assert [attempt.attempt for attempt in begun[:ATTEMPTS]] == [1, 2, 3]
     assert begun[ATTEMPTS].at - begun[0].at >= DAY
     assert trainings.find_due_attempt("1/day", "2", begun[-1].at + LATER) is None

@@ -48,10 +48,10 @@ def test_more_keys_than_a_row_may_have_are_refused(tmp_path) -> None:
     truths = Truths(Place(FolderStorage(tmp_path), "app"), ColumnPrivacy({}, "app"))
     names = [f"k{at}" for at in range(MOST_KEYS + 1)]
     with pytest.raises(TruthError, match="keys is not an object of at most 16"):
-        truths.check({"keys": dict.fromkeys(names, 1), "truth": 1})
+        truths.check_truths({"keys": dict.fromkeys(names, 1), "truth": 1})
     with pytest.raises(InputError, match="keys is neither an object of at most 16"):
         check_business_keys(dict.fromkeys(names, 1), 1)
-    assert truths.check({"keys": dict.fromkeys(names[1:], 1), "truth": 1})
+    assert truths.check_truths({"keys": dict.fromkeys(names[1:], 1), "truth": 1})
 
 
 def make_segment(second: int) -> Any:
