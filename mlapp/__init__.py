@@ -25,5 +25,5 @@ def __getattr__(name: str) -> Any:
     """Import a public name at its first use (PEP 562), because `mlapp --help` needs none of them."""
     if name not in _PLACES:
         raise AttributeError(f"module 'mlapp' has no attribute '{name}'")
-    found = globals()[name] = getattr(import_module(_PLACES[name]), name)
-    return found
+    value = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    return value

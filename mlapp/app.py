@@ -65,8 +65,8 @@ class App(Pipeline):
         """The folder of the app's project; the current folder if the app is in no project."""
         if self._root is not None:
             return self._root
-        found = None if self._file is None else find_project_root(Path(self._file).resolve().parent)
-        return Path.cwd() if found is None else found
+        project_root = None if self._file is None else find_project_root(Path(self._file).resolve().parent)
+        return Path.cwd() if project_root is None else project_root
 
     @property
     def settings(self) -> Settings:

@@ -43,14 +43,14 @@ def locate_app(setting: str, root: Path) -> AppLocation:
 
     A file with relative imports, or in a folder with `__init__.py`, is imported as a module of its package.
     """
-    named, _, variable = setting.partition(":")
-    is_file = named.endswith(SUFFIXES) or "/" in named
-    file = root / named if is_file else _locate_app_module(named, root)
+    target, _, variable = setting.partition(":")
+    is_file = target.endswith(SUFFIXES) or "/" in target
+    file = root / target if is_file else _locate_app_module(target, root)
     if file.suffix == ".ipynb":
         return AppLocation(file, file.stem, variable, file.parent)
     folder = _find_app_package_folder(file, root)
     if not is_file and not file.is_file():
-        return AppLocation(file, named, variable, folder)
+        return AppLocation(file, target, variable, folder)
     parts = [*file.parent.relative_to(folder).parts, *([] if file.name == "__init__.py" else [file.stem])]
     return AppLocation(file, ".".join(parts), variable, folder)
 
@@ -75,14 +75,14 @@ def find_project_root(folder: Path) -> Path | None:
     An app.py within a package belongs to the project whose mlapp.yaml names an app in that package.
     """
     upwards = (folder, *folder.parents)
-    nearest_one = next((each for each in upwards if _is_project_folder(each)), None)
-    if nearest_one is None or (nearest_one / config.FILE).is_file():
-        return nearest_one
-    for parent in nearest_one.parents:
+    nearest = next((candidate for candidate in upwards if _is_project_folder(candidate)), None)
+    if nearest is None or (nearest / config.FILE).is_file():
+        return nearest
+    for parent in nearest.parents:
         if (parent / config.FILE).is_file():
-            named = locate_app(config.load_settings(parent, environ={}).app, parent).file
-            return parent if named.is_relative_to(nearest_one) else nearest_one
-    return nearest_one
+            app_file = locate_app(config.load_settings(parent, environ={}).app, parent).file
+            return parent if app_file.is_relative_to(nearest) else nearest
+    return nearest
 
 
 def _is_project_folder(folder: Path) -> bool:

@@ -32,7 +32,7 @@ def read_app_name(path: Path, variable: str = "") -> str | None:
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError):
-        names = [found["name"] for found in PLAIN.finditer(text) if variable in ("", found["variable"])]
+        names = [match["name"] for match in PLAIN.finditer(text) if variable in ("", match["variable"])]
     else:
         names = list(_find_app_names(body, variable))
     return names[0] if len(names) == 1 else None
@@ -74,8 +74,8 @@ def _find_app_name_assignment(node: ast.stmt) -> tuple[ast.expr | None, list[str
 
 
 def _read_app_name_argument(call: ast.Call, constants: dict[str, str]) -> str | None:
-    named = (keyword.value for keyword in call.keywords if keyword.arg == "name")
-    value = call.args[0] if call.args else next(named, None)
+    keywords = (keyword.value for keyword in call.keywords if keyword.arg == "name")
+    value = call.args[0] if call.args else next(keywords, None)
     if isinstance(value, ast.Name):
         return constants.get(value.id)
     return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None

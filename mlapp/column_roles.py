@@ -39,28 +39,28 @@ def find_code_columns(texts: pd.DataFrame) -> list[str]:
 
 def find_date_formats(texts: pd.DataFrame) -> dict[str, str]:
     """The columns of dates in another form than ISO 8601, each with its format."""
-    found = {}
+    formats = {}
     for name in texts.columns:
         values = texts[name].dropna()
         if not len(values) or not values.str.match(r"\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}( \d{1,2}:\d{2}(:\d{2})?)?$").all():
             continue
-        chosen = next((each for each in DATE_FORMATS if _matches_date_format(values, each)), None)
-        if chosen is not None:
-            found[str(name)] = chosen
-    return found
+        date_format = next((candidate for candidate in DATE_FORMATS if _matches_date_format(values, candidate)), None)
+        if date_format is not None:
+            formats[str(name)] = date_format
+    return formats
 
 
 def find_identifier_columns(table: pd.DataFrame, target: str) -> dict[str, str]:
     """The columns that only identify rows, each with the reason. A model would memorize their values."""
-    found = {}
+    reasons = {}
     for name in map(str, table.columns):
         if name == target:
             continue
         if re.fullmatch(r"Unnamed: \d+", name):
-            found[name] = "without a name, as the row numbers that pandas writes"
+            reasons[name] = "without a name, as the row numbers that pandas writes"
         elif _is_identifier_column(name, table[name]):
-            found[name] = "different in each row"
-    return found
+            reasons[name] = "different in each row"
+    return reasons
 
 
 def infer_column_read_options(texts: pd.DataFrame) -> Mapping[str, Any]:

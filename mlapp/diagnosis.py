@@ -80,10 +80,10 @@ def examine_machine(start: Path) -> list[Finding]:
 
 
 def _diagnose_foreign_packages() -> list[Finding]:
-    found = distribution.find_foreign_distribution()
-    if found is None:
+    version = distribution.find_foreign_distribution()
+    if version is None:
         return []
-    detail = f"the unrelated package '{distribution.FOREIGN}' {found} is installed too, and overwrites files"
+    detail = f"the unrelated package '{distribution.FOREIGN}' {version} is installed too, and overwrites files"
     return [Finding("mlapp", False, detail, distribution.make_repair_command())]
 
 
@@ -97,21 +97,23 @@ def _diagnose_extras() -> list[Finding]:
             detail = f"{', '.join(missing)} not installed; would enable {enables}"
             findings.append(Finding(extra, False, detail, distribution.install_command(extra)))
         else:
-            listed = ", ".join(f"{name} {version}" for name, version in installed.items())
-            findings.append(Finding(extra, True, f"{listed}: {enables}"))
+            versions = ", ".join(f"{name} {version}" for name, version in installed.items())
+            findings.append(Finding(extra, True, f"{versions}: {enables}"))
     return findings
 
 
 def _read_diagnosed_requirements() -> dict[str, list[str]]:
     """The distributions of each extra that this Python needs, from mlapp's metadata."""
     installed = importlib.metadata.distribution(distribution.NAME)
-    wanted = [Requirement(text) for text in installed.requires or []]
+    requirements = [Requirement(text) for text in installed.requires or []]
     extras = [extra for extra in installed.metadata.get_all("Provides-Extra") or [] if extra != "all"]
     return {
         extra: [
-            one.name
-            for one in wanted
-            if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""})
+            requirement.name
+            for requirement in requirements
+            if requirement.marker
+            and requirement.marker.evaluate({"extra": extra})
+            and not requirement.marker.evaluate({"extra": ""})
         ]
         for extra in extras
     }
@@ -123,11 +125,11 @@ def _diagnose_plugins() -> list[Finding]:
 
 
 def _diagnose_tools() -> list[Finding]:
-    found = []
+    findings = []
     for tool, (enables, todo) in TOOLS.items():
         path = shutil.which(tool)
-        found.append(Finding(tool, bool(path), path or f"not found; would enable {enables}", "" if path else todo))
-    return found
+        findings.append(Finding(tool, bool(path), path or f"not found; would enable {enables}", "" if path else todo))
+    return findings
 
 
 def _diagnose_targets(start: Path) -> list[Finding]:
@@ -139,20 +141,22 @@ def _diagnose_targets(start: Path) -> list[Finding]:
         app, settings = project.name, project.settings
     except MlappError:
         app, settings = "app", Settings()
-    configured = {*settings.targets}.union(*(one.get("targets", ()) for one in settings.environments.values()))
-    found = []
+    configured = {*settings.targets}.union(
+        *(environment.get("targets", ()) for environment in settings.environments.values())
+    )
+    findings = []
     for name in target_names():
         try:
             if name not in configured and not find_target_class(name).checked_unconfigured:
                 continue
             target = open_target(name, app, settings)
             if isinstance(target, CheckTarget):
-                found.append(Finding(f"target {name}", True, target.check()))
+                findings.append(Finding(f"target {name}", True, target.check()))
         except (MissingExtraError, plugins.PluginError):  # reported with the extras and the plugins
             continue
         except MlappError as error:
-            found.append(Finding(f"target {name}", False, error.what, error.todo))
-    return found
+            findings.append(Finding(f"target {name}", False, error.what, error.todo))
+    return findings
 
 
 def _diagnose_project(start: Path) -> list[Finding]:
@@ -197,12 +201,12 @@ def _diagnose_monitored_names(project: Project, number: int) -> list[Finding]:
 
 def _diagnose_libraries(project: Project, number: int) -> Finding:
     manifest = project.store.manifest(project.name, number)
-    found = provenance.compare_trained_libraries(manifest.libraries, manifest.python)
-    if not found:
+    differences = provenance.compare_trained_libraries(manifest.libraries, manifest.python)
+    if not differences:
         return Finding("libraries", True, f"those that trained version {number}")
     return Finding(
         "libraries",
         False,
-        f"version {number}: {'; '.join(map(str, found))}",
+        f"version {number}: {'; '.join(map(str, differences))}",
         "Install those versions, or train again here.",
     )

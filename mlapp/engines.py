@@ -21,11 +21,11 @@ def open_project_engine(project: Project) -> Engine:
         MissingExtraError: the packages that it needs are not installed.
     """
     name = project.settings.engine
-    known = plugins.list_plugins(plugins.ENGINES)
-    if name not in known:
+    engines = plugins.list_plugins(plugins.ENGINES)
+    if name not in engines:
         raise ConfigError(
-            f"engine: there is no engine '{name}'.{suggest_nearest(name, known)}",
-            f"Installed engines: {', '.join(sorted(known)) or 'none'}. Change `engine:` in mlapp.yaml.",
+            f"engine: there is no engine '{name}'.{suggest_nearest(name, engines)}",
+            f"Installed engines: {', '.join(sorted(engines)) or 'none'}. Change `engine:` in mlapp.yaml.",
         )
     engine: Engine = plugins.load_plugin(plugins.ENGINES, name)(project)
     return engine

@@ -110,7 +110,11 @@ def _parse_json_features_file(text: bytes, name: str) -> Any:
     if not text.strip():
         raise DataError(f"{name} is empty.", 'Give JSON, such as [{"name": value}].')
     try:
-        found = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
+        content = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(f"{name} is not JSON: {error}", 'Give JSON, such as [{"name": value}].') from None
-    return next(iter(found.values())) if isinstance(found, dict) and set(found) in ({"inputs"}, {"features"}) else found
+    return (
+        next(iter(content.values()))
+        if isinstance(content, dict) and set(content) in ({"inputs"}, {"features"})
+        else content
+    )

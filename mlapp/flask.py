@@ -68,7 +68,7 @@ def blueprint(
     """
     host = ModelHost(app, model, settings, store, follow)
     site = ModelSite(host)
-    found = ModelBlueprint(name or app.name.replace(".", "_"), host)
+    model_blueprint = ModelBlueprint(name or app.name.replace(".", "_"), host)
 
     def answer_path(path: str) -> Response:
         answer = site.answer_request(read_environ(request.environ, path))
@@ -76,8 +76,8 @@ def blueprint(
         return Response(body, answer.status, answer.list_headers())
 
     for path in PATHS:
-        found.add_url_rule(
+        model_blueprint.add_url_rule(
             path, endpoint=path.replace("/", "_"), view_func=answer_path, defaults={"path": path}, methods=METHODS,
             provide_automatic_options=False,
         )  # fmt: skip
-    return found
+    return model_blueprint

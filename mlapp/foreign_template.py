@@ -54,10 +54,10 @@ def find_template_code(folder: Path) -> list[str]:
     extensions: list[Any] = []
     for file in folder.rglob("cookiecutter.json"):
         try:
-            found = json.loads(file.read_text(encoding="utf-8")).get("_extensions", [])
+            names = json.loads(file.read_text(encoding="utf-8")).get("_extensions", [])
         except (ValueError, AttributeError):
             continue
-        extensions += found if isinstance(found, list) else [found]
+        extensions += names if isinstance(names, list) else [names]
     return [*hooks, *(f"the Jinja extension {name}" for name in extensions)]
 
 

@@ -18,6 +18,7 @@ from mlserver.utils import get_model_uri
 
 from mlapp import bundle as bundles
 from mlapp.schema.part import Part
+from mlapp.serving.inference.body_decoding import run_decoder
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.observability.metrics import Metrics
@@ -71,8 +72,8 @@ class MlappRuntime(MLModel):
             budget = self._open_mlserver_budget()
             endpoint, loaded = self._endpoint, self._endpoint.current
             part = await self._accept_mlserver_payload(loaded, payload, budget)
-            found = await predict_open_inference_tensors(endpoint, loaded, part, budget)
-            return self._make_mlserver_answer(payload, found, loaded.version or "")
+            tensors = await predict_open_inference_tensors(endpoint, loaded, part, budget)
+            return self._make_mlserver_answer(payload, tensors, loaded.version or "")
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -103,29 +104,31 @@ class MlappRuntime(MLModel):
 
     async def _accept_mlserver_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
         """The features in a request's tensors."""
-        codec, given = loaded.codec, _read_mlserver_tensors(payload, budget)
-        size = sum(tensor.array.nbytes for tensor in given)
-        raw = await self._endpoint.run_decoder(lambda: accept_v2_tensors(codec.reader, given), size, budget)
-        return await self._endpoint.load_features(codec, raw, size, budget)
+        codec, tensors = loaded.codec, _read_mlserver_tensors(payload, budget)
+        size = sum(tensor.array.nbytes for tensor in tensors)
+        raw = await run_decoder(lambda: accept_v2_tensors(codec.reader, tensors), size, budget)
+        return await self._endpoint.decoding.load_features(codec, raw, size, budget)
 
     def _open_mlserver_budget(self) -> Budget:
         settings = self._endpoint.settings
         return Budget(settings, settings.timeout)
 
-    def _make_mlserver_answer(self, payload: InferenceRequest, found: list[Tensor], version: str) -> InferenceResponse:
+    def _make_mlserver_answer(
+        self, payload: InferenceRequest, tensors: list[Tensor], version: str
+    ) -> InferenceResponse:
         if payload.outputs:
-            wanted = [output.name for output in payload.outputs]
-            known = {tensor.name: tensor for tensor in found}
-            if missing := [name for name in wanted if name not in known]:
+            requested = [output.name for output in payload.outputs]
+            tensors_by_name = {tensor.name: tensor for tensor in tensors}
+            if missing := [name for name in requested if name not in tensors_by_name]:
                 raise MLServerError(
-                    f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(known))}."
+                    f"There is no output '{missing[0]:.60}'; the outputs are {', '.join(sorted(tensors_by_name))}."
                 )
-            found = [tensor for tensor in found if tensor.name in wanted]
+            tensors = [tensor for tensor in tensors if tensor.name in requested]
         outputs = [
             ResponseOutput(
                 name=tensor.name, shape=tensor.shape, datatype=tensor.datatype, data=_list_mlserver_values(tensor)
             )
-            for tensor in found
+            for tensor in tensors
         ]
         return InferenceResponse(model_name=self.name, model_version=version or None, id=payload.id, outputs=outputs)
 
@@ -138,20 +141,24 @@ def _read_mlserver_tensors(payload: InferenceRequest, budget: Budget) -> list[Te
     """
     return [
         make_tensor_from_values(
-            given.name, _read_mlserver_datatype(given), given.shape, _read_mlserver_values(given), budget
+            request_input.name,
+            _read_mlserver_datatype(request_input),
+            request_input.shape,
+            _read_mlserver_values(request_input),
+            budget,
         )
-        for given in payload.inputs
+        for request_input in payload.inputs
     ]
 
 
-def _read_mlserver_datatype(given: RequestInput) -> str:
+def _read_mlserver_datatype(request_input: RequestInput) -> str:
     """The datatype's name. It is an enumeration over HTTP and a text over gRPC."""
-    return str(getattr(given.datatype, "value", given.datatype))
+    return str(getattr(request_input.datatype, "value", request_input.datatype))
 
 
-def _read_mlserver_values(given: RequestInput) -> Any:
+def _read_mlserver_values(request_input: RequestInput) -> Any:
     """The tensor's values, without MLServer's wrapper. gRPC's raw bytes have no wrapper."""
-    values = getattr(given.data, "root", given.data)
+    values = getattr(request_input.data, "root", request_input.data)
     return values if hasattr(values, "dtype") or isinstance(values, list) else list(values)
 
 

@@ -83,8 +83,8 @@ def export_to_mlserver(
         )
     bundle = bundle_project(project, model=model, environment=environment, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
-        staging = Path(made) / folder.name
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        staging = Path(temporary) / folder.name
         shutil.copytree(bundle.folder, staging / BUNDLE, symlinks=True)
         earlier = folder / f"{RUNTIME}.py"
         (staging / f"{RUNTIME}.py").write_text(
@@ -95,7 +95,7 @@ def export_to_mlserver(
         (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
         (staging / ".gitignore").write_text("*\n", encoding="utf-8")
         (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
-        _replace_export_folder(folder, staging, Path(made) / "previous")
+        _replace_export_folder(folder, staging, Path(temporary) / "previous")
     return bundle
 
 
@@ -142,9 +142,11 @@ def _list_export_requirements(bundle: Bundle) -> str:
     """
     lines = (bundle.folder / REQUIREMENTS).read_text(encoding="utf-8")
     wheels = sorted((bundle.folder / WHEELS).glob("*.whl")) if (bundle.folder / WHEELS).is_dir() else []
-    found = [f"--find-links {BUNDLE}/{WHEELS}"] if wheels else []
-    found += [f"{name}=={version}" for name, version, *_ in (parse_wheel_filename(wheel.name) for wheel in wheels)]
-    found += [
+    requirements = [f"--find-links {BUNDLE}/{WHEELS}"] if wheels else []
+    requirements += [
+        f"{name}=={version}" for name, version, *_ in (parse_wheel_filename(wheel.name) for wheel in wheels)
+    ]
+    requirements += [
         str(package.requirement) for package in parse_locked_requirement_lines(lines) if package.name not in OF_MLSERVER
     ]
-    return "".join(f"{line}\n" for line in found)
+    return "".join(f"{line}\n" for line in requirements)

@@ -167,23 +167,23 @@ def require_declared_model_format(pipeline: Pipeline, framework: Framework, form
     Raises:
         ModelError: it declares another framework or format; names the declaration that would allow this one.
     """
-    known = _find_declared_model_framework(pipeline)
-    if known is not None and known != framework.name:
+    declared = _find_declared_model_framework(pipeline)
+    if declared is not None and declared != framework.name:
         raise ModelError(
-            f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{known}'.",
+            f"The model uses the framework '{framework.name}'; app '{pipeline.name}' declares one of '{declared}'.",
             f"If this is intended, annotate the model function's return type with a class of {framework.name}.",
         )
-    safe = framework.formats[0]
-    chosen = pipeline.model_options.format
+    default_format = framework.formats[0]
+    declared_format = pipeline.model_options.format
     if not format:
         raise ModelError(
             f"App '{pipeline.name}' declares no format, and no framework can save its model safely.",
             SAVE_OTHERWISE,
         )
-    if format not in {safe, chosen}:
-        declared = f"'{chosen or safe}'" if chosen or safe else "none"
+    if format not in {default_format, declared_format}:
+        declaration = f"'{declared_format or default_format}'" if declared_format or default_format else "none"
         raise ModelError(
-            f"The model is saved as '{format}'; app '{pipeline.name}' declares {declared} for {framework.name}.",
+            f"The model is saved as '{format}'; app '{pipeline.name}' declares {declaration} for {framework.name}.",
             f"If you trust its author, declare it: @app.model(format='{format}').",
         )
 
@@ -202,8 +202,8 @@ def _find_declared_model_framework(pipeline: Pipeline) -> str | None:
     kind = stage.function if isinstance(stage.function, type) else stage.signature.return_annotation
     if not isinstance(kind, type) or f"{kind.__module__}.{kind.__qualname__}" in OPEN or kind.__module__ in OPEN:
         return None
-    found = frameworks.find_framework(kind).name
-    return None if found == PythonFramework.name else found
+    framework = frameworks.find_framework(kind).name
+    return None if framework == PythonFramework.name else framework
 
 
 def choose_model_format(pipeline: Pipeline, framework: Framework) -> str:
@@ -214,20 +214,26 @@ def choose_model_format(pipeline: Pipeline, framework: Framework) -> str:
     """
     if pipeline.stage("saver") is not None:
         return "own"
-    chosen = pipeline.model_options.format
-    if chosen is not None and chosen not in framework.formats:
-        known = ", ".join(format for format in framework.formats if format)
-        raise ModelError(f"{framework.name} models cannot be saved as '{chosen}'.", f"Choose one of {known}.")
-    return chosen or framework.formats[0]
+    declared_format = pipeline.model_options.format
+    if declared_format is not None and declared_format not in framework.formats:
+        formats = ", ".join(format for format in framework.formats if format)
+        raise ModelError(
+            f"{framework.name} models cannot be saved as '{declared_format}'.", f"Choose one of {formats}."
+        )
+    return declared_format or framework.formats[0]
 
 
 def _build_unfitted_model(pipeline: Pipeline, parameters: Mapping[str, Any]) -> Any:
     """The model as the app's model function built it for the training that had these parameters."""
     pipeline.require_stages("model")
     stage = pipeline.stages["model"]
-    own = list_parameters([stage])
+    model_parameters = list_parameters([stage])
     # A keyword of **kwargs is recorded under its full name; other names can belong to any stage.
-    mine = {name: value for name, value in parameters.items() if "." in name or name in {each.name for each in own}}
-    values = bind_stage_parameters(stage, own, mine)
+    own_values = {
+        name: value
+        for name, value in parameters.items()
+        if "." in name or name in {parameter.name for parameter in model_parameters}
+    }
+    values = bind_stage_parameters(stage, model_parameters, own_values)
     with translate_user_errors(stage.title):
         return stage(**values)

@@ -44,31 +44,32 @@ def convert_to_onnx(predictor: Predictor, features: Any = None) -> Predictor:
     probabilities = None
     if hasattr(predictor.estimator, "predict_proba") and hasattr(model, "predict_proba"):
         probabilities = (predictor.estimator.predict_proba(transformed), model.predict_proba(transformed))
-    expected, found = (
-        finish_predictor_result(each.call_predictor(transformed), each.stage) for each in (predictor, converted)
+    expected, actual = (
+        finish_predictor_result(version.call_predictor(transformed), version.stage)
+        for version in (predictor, converted)
     )
-    onnx.require_same_onnx_predictions(expected, found, probabilities)
+    onnx.require_same_onnx_predictions(expected, actual, probabilities)
     return converted
 
 
 def load_onnx_conversion(
-    pipeline: Pipeline, version: ModelVersion, kept: Path | None, *, is_writable: bool = True, extra: str = "refuse"
+    pipeline: Pipeline, version: ModelVersion, folder: Path | None, *, is_writable: bool = True, extra: str = "refuse"
 ) -> Predictor:
     """A stored version, converted by `convert_to_onnx`. A stored conversion needs neither the model's framework nor the
     converter.
 
     Args:
-        kept: the folder of stored conversions; None stores none.
+        folder: the folder of stored conversions; None stores none.
         is_writable: whether a new conversion is stored there.
         extra: `serve.extra`.
 
     Raises:
         ModelError, MissingExtraError: as `convert_to_onnx`, and as `prediction.load_predictor`.
     """
-    if kept is None or not _is_onnx_conversion_kept(pipeline, version):
+    if folder is None or not _is_onnx_conversion_kept(pipeline, version):
         return convert_to_onnx(prediction.load_predictor(pipeline, version, extra=extra))
     manifest = version.manifest
-    file = kept / _name_conversion(version)
+    file = folder / _name_conversion(version)
     require_declared_model_format(pipeline, frameworks.get_framework(manifest.framework), manifest.model_format)
     try:
         content = file.read_bytes()
@@ -81,9 +82,9 @@ def load_onnx_conversion(
     return prediction.make_version_predictor(pipeline, version, model, framework, extra=extra)
 
 
-def find_onnx_conversion(pipeline: Pipeline, version: ModelVersion, kept: Path) -> Path | None:
+def find_onnx_conversion(pipeline: Pipeline, version: ModelVersion, folder: Path) -> Path | None:
     """The stored conversion of a version; None if there is none, as for a model that the app itself loads."""
-    file = kept / _name_conversion(version)
+    file = folder / _name_conversion(version)
     return file if _is_onnx_conversion_kept(pipeline, version) and file.is_file() else None
 
 

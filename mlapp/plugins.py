@@ -42,10 +42,10 @@ class PluginError(MlappError):
 
 def list_plugins(group: str) -> dict[str, EntryPoint]:
     """The installed entries of a group by name, without importing them."""
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for folder in reversed(sys.path):  # the first folder with the entry wins
-        found.update(_read_plugin_entry_points(folder, _find_plugin_change(folder)).get(group, {}))
-    return found
+        entries.update(_read_plugin_entry_points(folder, _find_plugin_change(folder)).get(group, {}))
+    return entries
 
 
 @lru_cache(256)
@@ -57,11 +57,11 @@ def _read_plugin_entry_points(folder: str, change: int) -> dict[str, dict[str, E
     """
     from importlib.metadata import distributions
 
-    found: dict[str, dict[str, EntryPoint]] = {}
+    entries: dict[str, dict[str, EntryPoint]] = {}
     for distribution in distributions(path=[folder]):
         for entry in distribution.entry_points:
-            found.setdefault(entry.group, {})[entry.name] = entry
-    return found
+            entries.setdefault(entry.group, {})[entry.name] = entry
+    return entries
 
 
 def _find_plugin_change(folder: str) -> int:

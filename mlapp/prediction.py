@@ -72,11 +72,11 @@ class Predictor:
     def _wants_array(self) -> bool:
         return wants_array_features(self.stage)
 
-    def accept_inputs(self, inputs: Any, first: int = 0) -> Any:
+    def accept_inputs(self, inputs: Any, first_row: int = 0) -> Any:
         """One request's inputs as features: loaded by the feature_loader, or checked against the schema.
 
         Args:
-            first: the number of the first row, if the list is a part of a larger one.
+            first_row: the number of the first row, if the list is a part of a larger one.
 
         Raises:
             InputError: they do not fit. UserCodeError: the feature_loader raised.
@@ -94,13 +94,13 @@ class Predictor:
             if features is None:
                 raise DataError(f"{loader.title} returned None.", "Return the features.")
             return features
-        return self.check(inputs, first)
+        return self.check(inputs, first_row)
 
-    def check(self, inputs: Any, first: int = 0) -> Any:
+    def check(self, inputs: Any, first_row: int = 0) -> Any:
         """Features with the schema's types, from inputs without a feature_loader.
 
         Args:
-            first: as for `accept_inputs`.
+            first_row: as for `accept_inputs`.
 
         Raises:
             InputError: they do not fit.
@@ -109,7 +109,7 @@ class Predictor:
         if type(inputs).__module__.partition(".")[0] in ("polars", "pyarrow"):
             inputs = normalization.normalize_predictions(inputs, "The caller")
         if schema.kind == "table":
-            return make_request_table(inputs, schema, first, ignore_unknown=self.ignores_extra)
+            return make_request_table(inputs, schema, first_row, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
             return to_typed_array(order_array_columns(inputs, schema), schema.shape, schema.dtype)
         return build_container_features(inputs, schema)
@@ -201,9 +201,9 @@ class Predictor:
 
     def _predict(self, accepted: Any) -> Any:
         features = self.transform_features(accepted)
-        found = finish_predictor_result(self.call_predictor(features), self.stage)
-        predictions = normalize_predictor_result(found, features, self.stage)
-        self.run_on_predict(features, found)
+        result = finish_predictor_result(self.call_predictor(features), self.stage)
+        predictions = normalize_predictor_result(result, features, self.stage)
+        self.run_on_predict(features, result)
         return predictions
 
     def run_on_predict(self, features: Any, predictions: Any) -> bool:
@@ -295,9 +295,9 @@ def _predict_named_targets(
     predict: Callable[[Any, Any], Any], names: tuple[str, ...], model: Any, features: Any
 ) -> Any:
     """A table with a column per target if the model predicts a value for each; otherwise unchanged."""
-    found = predict(model, features)
-    if getattr(found, "ndim", 0) != 2 or found.shape[1] != len(names):
-        return found
+    predictions = predict(model, features)
+    if getattr(predictions, "ndim", 0) != 2 or predictions.shape[1] != len(names):
+        return predictions
     import pandas as pd
 
-    return pd.DataFrame(found, columns=list(names))
+    return pd.DataFrame(predictions, columns=list(names))

@@ -16,7 +16,7 @@ LOG_FORMAT = "%(levelname)s: %(message)s"
 
 def make_printable(text: str) -> str:
     r"""A text in which control characters are written as `\x1b` or `\u202e`. Tabs and line ends stay."""
-    return CONTROLS.sub(lambda found: _escape_character(found[0]), text)
+    return CONTROLS.sub(lambda match: _escape_character(match[0]), text)
 
 
 def make_printable_line(text: str) -> str:
@@ -26,7 +26,7 @@ def make_printable_line(text: str) -> str:
 
 def make_printable_json(text: str) -> str:
     r"""JSON with the same content, in which control characters are written as `\u001b`."""
-    return CONTROLS.sub(lambda found: _escape_json_character(found[0]), text)
+    return CONTROLS.sub(lambda match: _escape_json_character(match[0]), text)
 
 
 class PrintableFormatter(logging.Formatter):

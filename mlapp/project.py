@@ -47,12 +47,12 @@ class Project:
             ConfigError: mlapp.yaml is wrong.
         """
         here = Path(start).resolve()
-        found = find_project_root(here)
+        nearest_root = find_project_root(here)
         file, _, variable = os.environ.get(f"{config.PREFIX}APP", "").partition(":")
-        is_of_project = found is not None and not Path(file).is_absolute() and (found / file).is_file()
+        is_of_project = nearest_root is not None and not Path(file).is_absolute() and (nearest_root / file).is_file()
         if file.endswith(SUFFIXES) and not is_of_project and (here / file).is_file():
             return cls.of_file(here / file, variable, environment)
-        root = found or here
+        root = nearest_root or here
         return cls(root, config.load_settings(root, environment), environment)
 
     @classmethod
@@ -132,20 +132,20 @@ class Project:
         return open_store(settings, self.root)
 
 
-def load_project_attribute(place: str, root: Path) -> Any:
+def load_project_attribute(address: str, root: Path) -> Any:
     """The object that `FILE:NAME` names in a project's folder.
 
     Raises:
         ProjectError: no such file, or no such name in it. UserCodeError: the import raised.
     """
-    location = locate_app(place, root)
-    named, name = place.partition(":")[0], location.variable
+    location = locate_app(address, root)
+    file, name = address.partition(":")[0], location.variable
     if not location.file.is_file():
-        raise ProjectError(f"There is no {named} in {root}.", "Name it as `routes.py:api`.")
+        raise ProjectError(f"There is no {file} in {root}.", "Name it as `routes.py:api`.")
     module = _import_project_file(location, root)
     if not name or not hasattr(module, name):
         raise ProjectError(
-            f"{named} has no '{name}'.{suggest_nearest(name, vars(module))}",
+            f"{file} has no '{name}'.{suggest_nearest(name, vars(module))}",
             "Name an object in the file after a colon: `routes.py:api`.",
         )
     return getattr(module, name)
@@ -158,7 +158,7 @@ def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
     if loaded is not None and _is_same_project_app(loaded, path):
         return loaded
     paths = locate_app_import_paths(root, location)
-    sys.path[:] = [*paths, *(each for each in sys.path if each not in paths)]
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     if location.is_in_package:
         _forget_other_project_package(name.partition(".")[0], location.folder)
     try:
@@ -177,12 +177,12 @@ def _import_project_file(location: AppLocation, root: Path) -> ModuleType:
 def _forget_other_project_package(name: str, folder: Path) -> None:
     """Let a package be imported from `folder` if another project's package of that name is loaded."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
-    modules = [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
-    places = [place for each in modules for place in _list_project_modules(sys.modules[each])]
-    if all(place.startswith((f"{folder}{os.sep}", *libraries)) for place in places):
+    modules = [module_name for module_name in sys.modules if module_name == name or module_name.startswith(f"{name}.")]
+    files = [file for module_name in modules for file in _list_project_modules(sys.modules[module_name])]
+    if all(file.startswith((f"{folder}{os.sep}", *libraries)) for file in files):
         return
-    for each in modules:
-        del sys.modules[each]
+    for module_name in modules:
+        del sys.modules[module_name]
     importlib.invalidate_caches()
 
 
@@ -250,8 +250,8 @@ def _find_project_app(module: ModuleType, name: str, path: Path) -> App:
             f"{path} contains no App.",
             "Create one: `from mlapp import App`, then `app = App('name', target='column')`.",
         )
-    listed = ", ".join(apps)
+    names = ", ".join(apps)
     raise ProjectError(
-        f"{path} contains {len(distinct)} Apps: {listed}.",
+        f"{path} contains {len(distinct)} Apps: {names}.",
         f"Name one in mlapp.yaml: `app: {path.name}:{next(iter(apps))}`.",
     )

@@ -38,13 +38,13 @@ class ProjectModules:
     def of_project(cls, root: Path, paths: Sequence[str] = ()) -> ProjectModules:
         """The modules of a project that shares the process with others; one object per folder."""
         with _lock:
-            found = next((known for known in _all if known._root == str(root)), None)
-            if found is None:
-                found = cls(root, paths)
-                _all.append(found)
-                _all.sort(key=lambda known: len(known._root), reverse=True)  # inner folders before outer ones
+            modules = next((other for other in _all if other._root == str(root)), None)
+            if modules is None:
+                modules = cls(root, paths)
+                _all.append(modules)
+                _all.sort(key=lambda other: len(other._root), reverse=True)  # inner folders before outer ones
             builtins.__import__ = _import_for_project
-            return found
+            return modules
 
     @contextmanager
     def activate_modules(self) -> Iterator[None]:
@@ -82,11 +82,11 @@ def _find_owning_project(namespace: Mapping[str, Any]) -> ProjectModules | None:
 
 def _list_owned_modules() -> list[tuple[str, ModuleType, ProjectModules]]:
     """The modules of all projects in `sys.modules`, each with its project."""
-    found = (
+    candidates = (
         (name, module, _find_owning_project(getattr(module, "__dict__", {})))
         for name, module in list(sys.modules.items())
     )
-    return [(name, module, owner) for name, module, owner in found if owner is not None]
+    return [(name, module, owner) for name, module, owner in candidates if owner is not None]
 
 
 def _import_for_project(

@@ -34,13 +34,13 @@ def read_installed_versions(names: Iterable[str]) -> dict[str, str]:
     """The version of each installed distribution."""
     import importlib.metadata
 
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def strip_build_version(version: str) -> str:
@@ -51,21 +51,21 @@ def strip_build_version(version: str) -> str:
 def compare_trained_libraries(trained: Mapping[str, str], python: str) -> list[Difference]:
     """Differences between a version's libraries and Python (minor version) and the installed ones."""
     here = read_installed_versions(trained)
-    found = [
+    differences = [
         Difference(name, version, here.get(name)) for name, version in trained.items() if here.get(name) != version
     ]
     if python.split(".")[:2] != platform.python_version().split(".")[:2]:
-        found.append(Difference("python", python, platform.python_version()))
-    return found
+        differences.append(Difference("python", python, platform.python_version()))
+    return differences
 
 
 def query_git(folder: Path, *arguments: str) -> str:
     """The output of git; empty if it fails or is not installed."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
+        completed = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)  # noqa: S603, S607
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
 def read_git_state(root: Path) -> GitState | None:

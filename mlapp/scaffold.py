@@ -39,12 +39,14 @@ class Template:
 
 def list_templates() -> list[Template]:
     """The templates that come with mlapp."""
-    found = []
+    templates = []
     for folder in sorted(_find_templates_folder().iterdir()):
         file = folder / "cookiecutter.json"
         if file.is_file():
-            found.append(Template(folder.name, json.loads(file.read_text(encoding="utf-8"))["_description"], folder))
-    return found
+            templates.append(
+                Template(folder.name, json.loads(file.read_text(encoding="utf-8"))["_description"], folder)
+            )
+    return templates
 
 
 Consent = Callable[[Sequence[str]], bool]
@@ -57,7 +59,7 @@ def scaffold_project(
     values: Mapping[str, str],
     parent: Path,
     consent: Consent = lambda code: False,
-    tell: Reporter = lambda text: None,
+    report: Reporter = lambda text: None,
 ) -> Path:
     """Create a project folder in `parent`, atomically and without overwriting anything.
 
@@ -66,14 +68,14 @@ def scaffold_project(
         template: one of `list_templates()`, a folder, or a git URL.
         values: of the template's variables.
         consent: called before code of a third-party template runs: its hooks and Jinja extensions.
-        tell: receives a line about the columns of a table that the project leaves out.
+        report: receives a line about the columns of a table that the project leaves out.
 
     Raises:
         UsageError: an unknown template or variable, an invalid name, a folder that exists; code of
             a template without consent.
         DataError: the data file of the template `tabular` cannot be used.
     """
-    own_templates = {known.name: known for known in list_templates()}
+    own_templates = {own_template.name: own_template for own_template in list_templates()}
     if template not in own_templates and not Path(template).exists() and not re.search(r"[:/]", template):
         raise UsageError(
             f"There is no template '{template}'.{suggest_nearest(template, own_templates)}",
@@ -94,22 +96,22 @@ def scaffold_project(
         name = name or str(defaults["name"])
         _refuse_existing_project(parent / name)
         if "data" in defaults:
-            data, described = _describe_scaffold_table(values)
-            context.update(described)
-            if described["left_out"]:
-                tell(f"Columns left out of the features: {described['left_out']}.")
+            data, variables = _describe_scaffold_table(values)
+            context.update(variables)
+            if variables["left_out"]:
+                report(f"Columns left out of the features: {variables['left_out']}.")
     with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        made = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
-        for compiled in list(made.rglob("__pycache__")):  # pip compiles mlapp's own templates when it installs them
+        project = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
+        for compiled in list(project.rglob("__pycache__")):  # pip compiles mlapp's own templates when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():
-            (made / context["data"]).parent.mkdir(exist_ok=True)
-            shutil.copyfile(data, made / context["data"])
-        for file in made.rglob("requirements*.txt"):
-            _pin_template_requirements(file, made)
-        target = parent / made.name
+            (project / context["data"]).parent.mkdir(exist_ok=True)
+            shutil.copyfile(data, project / context["data"])
+        for file in project.rglob("requirements*.txt"):
+            _pin_template_requirements(file, project)
+        target = parent / project.name
         _refuse_existing_project(target)
-        made.rename(target)
+        project.rename(target)
     return target
 
 
@@ -143,7 +145,7 @@ def _render_template(template: str, context: Mapping[str, Any], folder: Path) ->
     from cookiecutter.main import cookiecutter
 
     try:
-        made = cookiecutter(
+        project = cookiecutter(
             template, no_input=True, extra_context=dict(context), output_dir=str(folder), default_config=True
         )
     except CookiecutterException as error:
@@ -151,16 +153,16 @@ def _render_template(template: str, context: Mapping[str, Any], folder: Path) ->
             f"Template '{template}' cannot be used: {error}",
             "Check the folder or URL; a template has a cookiecutter.json.",
         ) from error
-    return Path(made)
+    return Path(project)
 
 
 def _refuse_unknown_template_values(values: Mapping[str, str], defaults: Mapping[str, Any], template: str) -> None:
-    known = [key for key in defaults if not key.startswith("_")]
+    names = [key for key in defaults if not key.startswith("_")]
     for key in values:
-        if key not in known:
+        if key not in names:
             raise UsageError(
-                f"Template '{template}' has no variable '{key}'.{suggest_nearest(key, known)}",
-                f"It has: {', '.join(known)}.",
+                f"Template '{template}' has no variable '{key}'.{suggest_nearest(key, names)}",
+                f"It has: {', '.join(names)}.",
             )
 
 
@@ -277,8 +279,8 @@ def has_missing_requirements(project: Path) -> bool:
 
 
 def _find_requirement_name(line: str) -> str | None:
-    found = re.match(r"[A-Za-z0-9._-]+", line)
-    return found.group() if found and not line.startswith("-") else None
+    match = re.match(r"[A-Za-z0-9._-]+", line)
+    return match.group() if match and not line.startswith("-") else None
 
 
 def _pin_template_requirements(file: Path, project: Path) -> None:
@@ -293,7 +295,7 @@ def _pin_template_requirements(file: Path, project: Path) -> None:
         if is_own and not self_wheel.is_installed_from_index():
             wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())
             lines.insert(0, f"--find-links {os.path.relpath(wheel.parent, file.parent)}")
-        found = read_installed_versions([name]).get(name) if name else None
-        version = self_wheel.format_own_version() if is_own else found and strip_build_version(found)
+        installed = read_installed_versions([name]).get(name) if name else None
+        version = self_wheel.format_own_version() if is_own else installed and strip_build_version(installed)
         lines.append(re.sub(r"\s*[<>=~!].*", "", line) + f"=={version}" if version else line)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -43,11 +43,11 @@ def refuse_secret_variables(place: str, variables: Mapping[str, str], where: str
     Raises:
         ConfigError: names each variable, without its value.
     """
-    found = [name for name, value in variables.items() if is_secret_variable(name, str(value))]
-    if found:
-        listed = ", ".join(f"{place}.{name}" for name in found)
-        verb = "looks" if len(found) == 1 else "look"
+    names = [name for name, value in variables.items() if is_secret_variable(name, str(value))]
+    if names:
+        listing = ", ".join(f"{place}.{name}" for name in names)
+        verb = "looks" if len(names) == 1 else "look"
         raise ConfigError(
-            f"{listed} {verb} like a secret, and would be stored {where} in plain text.",
-            todo.replace("{name}", found[0]),
+            f"{listing} {verb} like a secret, and would be stored {where} in plain text.",
+            todo.replace("{name}", names[0]),
         )

@@ -21,6 +21,7 @@ from mlapp.serving.application import Application
 from mlapp.serving.decoding.json_body import bound_json_values, decode_json, encode_json
 from mlapp.serving.decoding.json_chunks import cut_json_array
 from mlapp.serving.decoding.large_json import LARGE
+from mlapp.serving.inference.body_decoding import run_decoder
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import receive_request_body
 from mlapp.serving.web.budget import Budget
@@ -73,7 +74,7 @@ def _add_monitoring_feedback(
             raise HttpError(503, "This server cannot store true values: set monitor.url.")
         body, budget = await receive_request_body(endpoint, request)
         truths = Truths(place, rules, endpoint.current.baseline)
-        checked = await endpoint.run_decoder(
+        checked = await run_decoder(
             lambda: truths.check_truths(_decode_monitoring_truths(body, budget)),
             len(body),
             budget,

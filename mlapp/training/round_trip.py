@@ -149,7 +149,9 @@ class _RoundTripCheck:
     def _predict_rows(self, predictor: Predictor, features: Any) -> tuple[list[Any] | None, list[Any]]:
         """Transformed features and predictions as lists of rows. Passes a copy, as user code can modify features."""
         transformed = predictor.transform_features(copy.copy(features))
-        result = finish_predictor_result(predictor.call_predictor(transformed), predictor.stage, most=SAMPLED_ITEMS)
+        result = finish_predictor_result(
+            predictor.call_predictor(transformed), predictor.stage, max_items=SAMPLED_ITEMS
+        )
         require_row_order(transformed, result, predictor.stage.title)
         return list_answer_rows(transformed), _list_predicted_rows(
             normalize_predictor_result(result, transformed, predictor.stage), predictor

@@ -61,7 +61,9 @@ def sample_predictions(pipeline: Pipeline, framework: Framework, estimator: Any,
     started = time.perf_counter()
     transformed = predictor.transform_features(copy.copy(features))  # user code can modify its features
     predictions = normalize_predictor_result(
-        finish_predictor_result(predictor.call_predictor(transformed), stage, most=SAMPLED_ITEMS), transformed, stage
+        finish_predictor_result(predictor.call_predictor(transformed), stage, max_items=SAMPLED_ITEMS),
+        transformed,
+        stage,
     )
     rows = normalization.normalize_to_rows(predictions, stage.title)
     has_types = hasattr(predictions, "columns") or getattr(getattr(predictions, "dtype", None), "kind", "O") in "biuf"

@@ -139,11 +139,11 @@ class Codec:
             MAX_LOADER_COLUMNS if self.has_loader else MAX_COLUMNS, 2 * len(self.predictor.schema.features.names)
         )
 
-    def decode_json(self, body: bytes, first: int = 0) -> Part:
+    def decode_json(self, body: bytes, first_row: int = 0) -> Part:
         """The features in the JSON body of `/predict`.
 
         Args:
-            first: the number of its first row, if it is a part of a larger body.
+            first_row: the number of its first row, if it is a part of a larger body.
 
         Raises:
             HttpError: 400, it is not JSON; 422, it is neither a list nor an object with `inputs`.
@@ -153,7 +153,7 @@ class Codec:
         if part is not None:
             return part
         inputs, key, keys = extract_named_inputs(body)
-        part = self.accept_inputs(self._extract_features(inputs) if key == FEATURES else inputs, first)
+        part = self.accept_inputs(self._extract_features(inputs) if key == FEATURES else inputs, first_row)
         part.is_unionml = key == FEATURES
         if keys is not None:
             part.keys = keys if self.is_raw else check_business_keys(keys, part.rows)
@@ -181,11 +181,11 @@ class Codec:
         """`decode_json` for rows of numbers that are read faster than a thread starts; otherwise None."""
         return self._rows.decode_numbers(body) if self._rows is not None else None
 
-    def accept_inputs(self, inputs: Any, first: int = 0) -> Part:
+    def accept_inputs(self, inputs: Any, first_row: int = 0) -> Part:
         """Convert plain inputs, a DataFrame or an array to features.
 
         Args:
-            first: as for `decode`.
+            first_row: as for `decode`.
 
         Raises:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
@@ -199,7 +199,7 @@ class Codec:
             if part is not None:
                 return part
         try:
-            features = self.predictor.accept_inputs(self._name_array_columns(inputs), first)
+            features = self.predictor.accept_inputs(self._name_array_columns(inputs), first_row)
         except InputError as error:
             if self.on_refusal is not None:
                 self.on_refusal(error)

@@ -6,10 +6,9 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import aclosing
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,25 +19,18 @@ from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
 from mlapp.schema.part import Part
-from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.json_body import encode_json
-from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.decoding.processes import load_process_features, read_in_process
-from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.batcher import Batcher
-from mlapp.serving.inference.latency import Latency
+from mlapp.serving.inference.body_decoding import BodyDecoding
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.inference.streams import Streams
 from mlapp.serving.observability.metrics import Metrics, ModelMetrics
 from mlapp.serving.observability.tracing import BatchSpans, Tracing
-from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import run_until_disconnect
 from mlapp.serving.web.problems import HttpError
 
 log = logging.getLogger("mlapp.serving")
 T = TypeVar("T")
-LOADERS = 16
-"""Calls of a slow feature_loader that run at once."""
 PATIENCE = 1.0
 """Seconds of the first call, above which a second call is not made to measure the model's speed."""
 
@@ -66,6 +58,9 @@ class Endpoint:
         self.prefix = prefix
         self.path = f"{prefix}/predict"
         self.settings = settings
+        self.has_loader = pipeline.stage("feature_loader") is not None
+        """Whether the app has a feature_loader."""
+        self.decoding = BodyDecoding(has_loader=self.has_loader)
         self.server_metrics = metrics
         self.metrics = ModelMetrics(metrics, pipeline.name)
         self.current = loaded
@@ -83,7 +78,6 @@ class Endpoint:
         self.batcher = Batcher(self.metrics, **queueing, spans=spans)
         self.recorder: Recorder | None = None
         self._is_traced = tracing is not None
-        self._loading = Latency()
         self._is_warm = False
         self.is_plain = False
         """Whether the fast path can serve it: no feature_loader, no stream, no tracing, and the model is warm."""
@@ -94,11 +88,6 @@ class Endpoint:
     def is_ready(self) -> bool:
         """Whether the model has predicted its own example."""
         return self._is_warm
-
-    @property
-    def _loads_fast(self) -> bool:
-        """Whether small inputs are decoded quickly. A user's feature_loader can download data."""
-        return self._loading.is_fast or self.pipeline.stage("feature_loader") is None
 
     async def start_model(self) -> None:
         """Warm the model; a second call does nothing.
@@ -115,8 +104,7 @@ class Endpoint:
                 self._set_plain()
 
     def _set_plain(self) -> None:
-        has_loader = self.pipeline.stage("feature_loader") is not None
-        self.is_plain = not (self._is_traced or has_loader or self.current.is_stream) and self._is_warm
+        self.is_plain = not (self._is_traced or self.has_loader or self.current.is_stream) and self._is_warm
 
     def switch_model(self, loaded: ServedModel) -> None:
         """Replace the model. Waiting requests stay with the model that they were checked against."""
@@ -181,85 +169,6 @@ class Endpoint:
         if not loaded.is_stream:
             loaded.list_rows(predictions, part.rows)
 
-    async def run_decoder(
-        self,
-        decode: Callable[[], T],
-        size: int,
-        budget: Budget,
-        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
-        max_loop_bytes: int = LARGE,
-    ) -> T:
-        """Run `decode` for a body: in the event loop if it is quick, otherwise in a thread.
-
-        Args:
-            size: bytes that it reads.
-            wait_for_disconnect: returns an awaitable that ends when the client leaves.
-            max_loop_bytes: bytes above which it is not quick.
-
-        Raises:
-            HttpError: 504, timeout. ClientDisconnected: the client has left.
-        """
-        return decode() if size < max_loop_bytes else await decode_in_thread(decode, budget, wait_for_disconnect)
-
-    async def load_features(
-        self,
-        codec: Codec,
-        decoded: T,
-        size: int,
-        budget: Budget,
-        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
-    ) -> T:
-        """Replace a decoder's raw inputs by features, with the app's feature_loader.
-
-        Args:
-            decoded: a `Part`, or a tuple that ends in one.
-            size, wait_for_disconnect: as for `run_decoder`.
-
-        Raises:
-            HttpError, ClientDisconnected: as for `run_decoder`. InputError, UserCodeError: as for `Codec.load_part`.
-        """
-        if codec.reader is codec:
-            return decoded
-        load = partial(load_process_features, codec, decoded)
-        if size < LARGE and self._loads_fast:
-            return load()  # type: ignore[no-any-return]
-        started = time.perf_counter()
-        # A feature_loader can wait, for example for a download, so it does not block a decoder.
-        loaded: T = await decode_in_thread(
-            load, budget, wait_for_disconnect, self._loaders if codec.has_loader else None
-        )
-        self._loading.add_call(time.perf_counter() - started, 1)
-        return loaded
-
-    async def decode_features(
-        self,
-        loaded: ServedModel,
-        decode: Callable[..., Any],
-        body: bytes,
-        budget: Budget,
-        wait_for_disconnect: Callable[[], Awaitable[Any]] | None = None,
-        arguments: tuple[Any, ...] = (),
-        max_loop_bytes: int = LARGE,
-    ) -> Any:
-        """Decode a body to features: in the event loop, a thread or a process, depending on its size.
-
-        Args:
-            decode: a module-level function, called with the codec, the body, the budget and the arguments. It returns a
-                `Part`, or a tuple that ends in one.
-            wait_for_disconnect, max_loop_bytes: as for `run_decoder`.
-
-        Raises:
-            HttpError, ClientDisconnected: as for `run_decoder`; and what `decode` raises.
-        """
-        decode_raw = partial(read_in_process, loaded.codec, decode, body, budget, *arguments)
-        decoded = await self.run_decoder(decode_raw, len(body), budget, wait_for_disconnect, max_loop_bytes)
-        return await self.load_features(loaded.codec, decoded, len(body), budget, wait_for_disconnect)
-
-    @cached_property
-    def _loaders(self) -> ThreadPoolExecutor:
-        """The threads of the feature_loader."""
-        return ThreadPoolExecutor(LOADERS, thread_name_prefix="feature_loader")
-
     async def encode_answer(self, encode: Callable[[], T], rows: int) -> T:
         """Run `encode` to encode predictions: in the event loop, or in a thread if there are many."""
         return encode() if rows <= MANY else await asyncio.to_thread(encode)
@@ -299,20 +208,18 @@ class Endpoint:
             **loaded.details,
             "schema": msgspec.to_builtins(schema),
             "example": {"inputs": self._make_example(loaded)},
-            "raw_inputs": self.pipeline.stage("feature_loader") is not None,
+            "raw_inputs": self.has_loader,
             "streams": loaded.is_stream,
             "differences": [str(difference) for difference in loaded.list_differences()],
         }
 
     def _make_example(self, loaded: ServedModel) -> Any:
-        has_loader = self.pipeline.stage("feature_loader") is not None
-        return loaded.predictor.schema.example_inputs(has_feature_loader=has_loader)
+        return loaded.predictor.schema.example_inputs(has_feature_loader=self.has_loader)
 
     async def close_endpoint(self) -> None:
         self.batcher.close_batcher()
         self.streams.close_streams()
-        if "_loaders" in self.__dict__:
-            self._loaders.shutdown(wait=False, cancel_futures=True)
+        self.decoding.close_threads()
 
     async def _run_in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.batcher.thread, call)

@@ -55,7 +55,7 @@ async def decode_request_features(
             budget.take(numbers.rows * loaded.codec.width)
             return numbers
     max_loop_bytes = LARGE if is_json else SMALL
-    part: Part = await endpoint.decode_features(
+    part: Part = await endpoint.decoding.decode_features(
         loaded, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
     )
     return part

@@ -33,7 +33,7 @@ def describe_prediction_paths(endpoint: Endpoint) -> Json:
 
 def has_own_prediction_inputs(endpoint: Endpoint) -> bool:
     """Whether only the app's feature_loader defines the inputs."""
-    return endpoint.pipeline.stage("feature_loader") is not None
+    return endpoint.has_loader
 
 
 def describe_model_components(endpoint: Endpoint) -> Json:

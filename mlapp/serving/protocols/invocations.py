@@ -54,7 +54,9 @@ async def answer_invocation_request(endpoint: Endpoint, request: Request) -> Res
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     if is_json_type(request.media):
-        part = await endpoint.decode_features(loaded, _decode_invocation, body, budget, request.wait_for_disconnect)
+        part = await endpoint.decoding.decode_features(
+            loaded, _decode_invocation, body, budget, request.wait_for_disconnect
+        )
     else:
         part = await decode_request_features(endpoint, loaded, request, body, budget)
     part.id = request.identity

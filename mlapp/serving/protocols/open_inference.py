@@ -116,7 +116,7 @@ async def predict_tensors(
         The request's other fields, the predictions as tensors, and the model's version.
 
     Args:
-        decode: as for `Endpoint.decode_features`; returns the request's other fields too.
+        decode: as for `BodyDecoding.decode_features`; returns the request's other fields too.
         identity: the request's id, for the prediction log.
         arguments: further arguments of `decode`.
 
@@ -126,7 +126,7 @@ async def predict_tensors(
     loaded = endpoint.current
     if loaded.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    fields, part = await endpoint.decode_features(loaded, decode, body, budget, wait_for_disconnect, arguments)
+    fields, part = await endpoint.decoding.decode_features(loaded, decode, body, budget, wait_for_disconnect, arguments)
     part.id = identity
     return (
         fields,

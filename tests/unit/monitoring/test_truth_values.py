@@ -35,13 +35,13 @@ def test_an_integer_beyond_every_float_is_refused(tmp_path, target: str, truth: 
 def test_an_id_that_no_answer_can_have_is_refused(tmp_path, identity: str) -> None:
     truths = Truths(Place(FolderStorage(tmp_path), "app"), ColumnPrivacy({}, "app"))
     with pytest.raises(TruthError, match="neither the form REQUEST nor REQUEST#ROW"):
-        truths.check({"id": identity, "truth": 1})
+        truths.check_truths({"id": identity, "truth": 1})
 
 
 @pytest.mark.parametrize("identity", ["a" * 128, "00-4bf9.a:/+=@-_#12", 4711])
 def test_an_id_of_an_answer_is_accepted(tmp_path, identity: str | int) -> None:
     truths = Truths(Place(FolderStorage(tmp_path), "app"), ColumnPrivacy({}, "app"))
-    assert truths.check({"id": identity, "truth": 1})
+    assert truths.check_truths({"id": identity, "truth": 1})
 
 
 def test_more_keys_than_a_row_may_have_are_refused(tmp_path) -> None:

@@ -21,7 +21,7 @@ from mlapp.prediction import make_predictor
 from mlapp.serving.decoding import processes
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.decoding.threads import decode_in_thread
-from mlapp.serving.inference import endpoint
+from mlapp.serving.inference import body_decoding
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import ClientDisconnected
 from mlapp.serving.web.problems import HttpError
@@ -43,10 +43,10 @@ TABLE = pd.DataFrame(RECORDS)
 @pytest.fixture(autouse=True)
 def any_body_is_huge(monkeypatch):
     monkeypatch.setattr(processes, "HUGE", 1)
-    monkeypatch.setattr(endpoint, "LARGE", 1)
+    monkeypatch.setattr(body_decoding, "LARGE", 1)
     monkeypatch.setattr("mlapp.serving.inference.request_features.LARGE", 1)
     monkeypatch.setattr("mlapp.serving.inference.request_features.SMALL", 1)
-    monkeypatch.setattr(endpoint.Endpoint.decode_features, "__defaults__", (None, (), 1))
+    monkeypatch.setattr(body_decoding.BodyDecoding.decode_features, "__defaults__", (None, (), 1))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.instructions import COLUMNS, make_app
 from mlapp.schema.number_rows import MAX_CELLS_AT_ONCE
 from mlapp.serving.decoding.large_json import LARGE
-from mlapp.serving.inference import endpoint as endpoints
+from mlapp.serving.inference import body_decoding
 
 pytestmark = pytest.mark.anyio
 ROWS = 1500
@@ -29,13 +29,13 @@ def cells():
 def threads(monkeypatch):
     """The bodies that were decoded in a thread."""
     seen = []
-    decode = endpoints.decode_in_thread
+    decode = body_decoding.decode_in_thread
 
     async def note(read, *arguments):
         seen.append(read)
         return await decode(read, *arguments)
 
-    monkeypatch.setattr(endpoints, "decode_in_thread", note)
+    monkeypatch.setattr(body_decoding, "decode_in_thread", note)
     return seen
 
 
