@@ -388,7 +388,7 @@ def test_a_metric_that_is_no_number_is_left_out(
     )
     assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
     found = {"accuracy": float("nan"), "f1": 0.5}
-    monkeypatch.setattr("mlapp.monitoring.evaluation.Evaluation.metrics", lambda *arguments: found)
+    monkeypatch.setattr("mlapp.monitoring.evaluation.Evaluation.compute_metrics", lambda *arguments: found)
     (window,) = windows(mlapp)
     assert (window["state"], window["metrics"], window["truths"]) == ("quiet", {"f1": 0.5}, 100)
 

@@ -115,9 +115,9 @@ def record_wrong_predictions(service: Service, root: Path) -> Loans:
     ("killed_in", "trainings"),
     [
         ("mlapp.store.Store.put", 2),
-        ("mlapp.monitoring.trainings.Trainings.end", 1),
+        ("mlapp.monitoring.trainings.Trainings.record_result", 1),
         ("mlapp.store.Store.promote", 1),
-        ("mlapp.monitoring.trainings.Trainings.decide", 1),
+        ("mlapp.monitoring.trainings.Trainings.record_decision", 1),
     ],
 )
 def test_a_run_that_is_killed_is_finished_by_a_later_one(

@@ -26,7 +26,7 @@ pytest.importorskip("pyarrow", reason="needs mlapp-kit[monitor]")
 def test_an_integer_beyond_every_float_is_refused(tmp_path, target: str, truth: int) -> None:
     place = Place(FolderStorage(tmp_path), "app")
     with pytest.raises(TruthError, match="truth is"):
-        Truths(place, ColumnPrivacy({}, "app"), Baseline(target=target)).check({"id": "a", "truth": truth})
+        Truths(place, ColumnPrivacy({}, "app"), Baseline(target=target)).check_truths({"id": "a", "truth": truth})
 
 
 @pytest.mark.parametrize(
