@@ -546,7 +546,7 @@ def test_segments_of_a_column_of_lists(service: Service, monkeypatch: pytest.Mon
     evaluation = Evaluation(
         service.project.app, service.project.store, open_place_for_inspection(service.project), service.settings
     )
-    monkeypatch.setattr(evaluation, "metrics", lambda predictor, manifest, rows: {"accuracy": float(len(rows))})
+    monkeypatch.setattr(evaluation, "compute_metrics", lambda predictor, manifest, rows: {"accuracy": float(len(rows))})
     loaded = evaluation._load_version_once("1")
     assert loaded is not None
     evaluation._evaluate_segments(found, loaded, table, "city")

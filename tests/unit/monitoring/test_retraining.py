@@ -264,7 +264,7 @@ def test_a_challenger_that_was_deleted_is_not_promoted(
 ) -> None:
     loans.configure(promote="{better: accuracy, on: [test], alias: production}")
     with monkeypatch.context() as patched:
-        patched.setattr(Trainings, "decide", lambda *arguments: None)
+        patched.setattr(Trainings, "record_decision", lambda *arguments: None)
         patched.setattr(retraining, "promote_challenger_if_better", lambda *arguments: False)
         assert loans.run() == "2"
     loans.store.promote("loans", 1, "challenger")
