@@ -70,7 +70,7 @@ class Retrain(Section, frozen=True):
     ] = "quality"
     run: Annotated[
         Literal["flyte", "local"],
-        Meta(description="Where the training runs: where `mlapp monitor run` does, or on Flyte."),
+        Meta(description="Where the training runs: in `mlapp monitor run`, or on Flyte."),
     ] = "local"
     at_most: Annotated[
         str,
@@ -146,7 +146,7 @@ class Monitor(Section, frozen=True):
         ),
     ] = "2GB"
     segment: Annotated[
-        list[str] | str | None, Meta(description="Columns for whose values quality is measured separately.")
+        list[str] | str | None, Meta(description="Columns by which quality is measured separately, such as `city`.")
     ] = None
     quality: Annotated[
         dict[str, float],

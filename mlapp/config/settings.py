@@ -98,18 +98,16 @@ class Store(Section, frozen=True):
     verify: Annotated[
         Literal["none", "required"], Meta(description="`required` refuses versions without a valid signature.")
     ] = "none"
-    public_key: Annotated[str | None, Meta(description="PEM file of the key whose signatures are valid.")] = None
-    certificate_chain: Annotated[
-        list[str], Meta(description="PEM files of the authorities whose certificates are valid.")
-    ] = []
+    public_key: Annotated[str | None, Meta(description="PEM file of a trusted public key.")] = None
+    certificate_chain: Annotated[list[str], Meta(description="PEM files of trusted certificate authorities.")] = []
     identity: Annotated[
-        str | None, Meta(description="Identity whose keyless signatures are valid, such as an e-mail address.")
+        str | None, Meta(description="Trusted identity of keyless signatures, such as an e-mail address.")
     ] = None
     identity_provider: Annotated[str | None, Meta(description="URL of the OpenID Connect provider of `identity`.")] = (
         None
     )
     private_key: Annotated[
-        str | None, Meta(description="PEM file of the signing key of `train`; keep it out of the project.")
+        str | None, Meta(description="PEM file of the key with which `train` signs; keep it out of the project.")
     ] = None
     private_key_password: Annotated[
         str | None, Meta(description="Password of the private key. Set it as MLAPP_STORE__PRIVATE_KEY_PASSWORD.")
