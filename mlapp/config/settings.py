@@ -90,7 +90,7 @@ class Serve(Section, frozen=True):
 
 
 class Store(Section, frozen=True):
-    """`store:` where models are stored, and whose signatures are valid. A plain string is its `url`."""
+    """`store:` where models are stored, and which signatures are valid. A plain string is its `url`."""
 
     url: Annotated[str, Meta(description="A folder relative to this file, or a URL such as s3://bucket/prefix.")] = (
         ".mlapp/store"
@@ -173,7 +173,7 @@ class Flyte(Section, frozen=True):
 
 
 class Settings(Section, frozen=True):
-    """The whole of mlapp.yaml. `targets` holds each target's section, whose types the target defines."""
+    """All settings of mlapp.yaml. `targets` contains the section of each target, which the target defines."""
 
     name: Annotated[
         Annotated[str, Meta(pattern=rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?{END}")] | None,

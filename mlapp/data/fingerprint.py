@@ -1,7 +1,7 @@
-"""The fingerprint of a table: a short text that changes with the table.
+"""Computes the fingerprint of a table: a short text that changes with the table.
 
-A model's manifest contains it, to find out later whether two models were trained on the same data, and the read cache
-uses it to verify files. Two tables have the same fingerprint if their columns have the same names, types, order and
+A model's manifest contains it, to show whether two models were trained on the same data, and the cache of reads
+verifies files with it. Two tables have the same fingerprint if their columns have the same names, types, order and
 values. The index is ignored, because no stage of the pipeline uses it.
 """
 
@@ -83,7 +83,7 @@ def _iterate_fingerprint_numbers(values: np.ndarray[Any, Any]) -> Iterator[Any]:
 
 
 def _iterate_fingerprint_masked_numbers(column: pd.Series) -> Iterator[Any]:
-    """Nullable numbers: the mask, then the values with 0 for missing ones, whose memory is arbitrary."""
+    """The mask and the values of nullable numbers. Missing values are 0, because their memory is arbitrary."""
     dtype: Any = column.dtype
     kind = dtype.numpy_dtype
     for start in range(0, len(column), BATCH):

@@ -75,7 +75,7 @@ class ReaderDecorator(TaskDecorator):
         sources = plugins.list_plugins(plugins.SOURCES)
         if source not in sources:
             raise DeclarationError(
-                f"There is no data source '{source}'.{suggest_nearest(source, sources)}",
+                f"The data source '{source}' does not exist.{suggest_nearest(source, sources)}",
                 f"Installed sources: {', '.join(sorted(sources))}.",
             )
 
@@ -127,11 +127,10 @@ class ModelDecorator(Decorator):
         """Mark the provider of the model.
 
         Args:
-            builder: a function or class whose parameters are the hyperparameters; or the file of a model that is
-                trained already.
-            format: the format to save in, if not the framework's own. `joblib` opts in to pickle.
+            builder: a function or class with the hyperparameters as its parameters; or the file of a trained model.
+            format: the format to save in; by default, the framework's own. `joblib` opts in to pickle.
             trusted: additional types that loading can import, as classes or `module.Class`.
-            trained: the builder returns a model that is trained already; the trainer is not run.
+            trained: whether the builder returns a trained model, so that no trainer runs.
             task: how the training runs on a cluster if the app has no trainer; see `Task`.
         """
         options = ModelOptions(
@@ -153,7 +152,7 @@ class ModelDecorator(Decorator):
 
 
 class FeatureLoaderDecorator(Decorator):
-    """`@app.feature_loader`: reads what a client sends."""
+    """`@app.feature_loader`: converts the inputs that a client sends to features."""
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -165,12 +164,12 @@ class FeatureLoaderDecorator(Decorator):
         """Mark the feature_loader.
 
         Args:
-            example: the `inputs` of a valid request, as JSON values: for the page, the documentation and the
-                warm-up. Without it, training tries an example of the features.
+            example: the `inputs` of a valid request as JSON values, for the page, the documentation and the warm-up. By
+                default, training tries an example of the features.
             schema: JSON Schema of the inputs, for the documentation.
 
         Raises:
-            DeclarationError: JSON cannot represent the example, or the schema is no object.
+            DeclarationError: JSON cannot represent the example, or the schema is not a dict.
         """
         has_schema = schema is None or isinstance(schema, Mapping)
         check_option(has_schema, "@app.feature_loader(schema=…)", schema, "a JSON Schema as a dict")

@@ -1,4 +1,4 @@
-"""Search: the range of a number that `mlapp tune` chooses from."""
+"""The annotation `Search`: the range of a number that `mlapp tune` searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Search:
     Args:
         low: the lowest value, included.
         high: the highest value, included.
-        log: sample uniformly on a logarithmic scale, for a parameter whose order of magnitude matters.
+        log: sample uniformly on a logarithmic scale, if the order of magnitude matters.
         step: only `low`, `low + step`, …
 
     Raises:

@@ -84,7 +84,7 @@ def list_version_files(folder: Path) -> Iterator[str]:
 
 
 def _hash_version_file(folder: Path, name: str) -> StoredFile | None:
-    """The hash of a regular file whose path contains no link; None if there is no such file."""
+    """The hash of a regular file; None if it does not exist, or its path contains a link."""
     path = folder / name
     below = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, name.count("/") + 1)]
     if any(part.is_symlink() for part in below):

@@ -59,7 +59,7 @@ class Signer:
             )
         elif settings.private_key is None:
             raise ConfigError(
-                "There is no key to sign with.",
+                "No key for signing is configured.",
                 "Set store.private_key to the PEM file of an elliptic-curve key, or give --private-key or --keyless.",
             )
         elif settings.signing_certificate is not None:
