@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlapp.errors import DataError, ModelError
+from mlapp.errors import ModelError
 from mlapp.frameworks import joblib_files, loaded_estimator, metrics, onnx, onnx_export
 from mlapp.frameworks.documents import select_text_documents
 from mlapp.frameworks.framework import (
@@ -17,6 +17,7 @@ from mlapp.frameworks.framework import (
     will_have_method,
 )
 from mlapp.frameworks.sklearn_checks import shorten_input_checks
+from mlapp.frameworks.sklearn_errors import explain_mixed_sklearn_targets, explain_sklearn_column_error
 from mlapp.frameworks.skops_files import dump_skops, import_skops, require_skops_savable, require_trusted_skops_types
 
 FILE = "model.skops"
@@ -53,7 +54,7 @@ class SklearnFramework(Framework):
         try:
             return model.fit(features) if target is None else model.fit(features, target)
         except (ValueError, TypeError) as error:
-            explanation = _explain_mixed_sklearn_targets(model, target) or _explain_sklearn_column_error(
+            explanation = explain_mixed_sklearn_targets(model, target) or explain_sklearn_column_error(
                 model, features, error
             )
             if explanation is None:
@@ -168,67 +169,6 @@ class SklearnFramework(Framework):
             raise
         except Exception as error:  # skops and the classes that it builds raise many types
             raise unreadable_framework_file_error(file, error) from error
-
-
-def _explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
-    """The error for several targets if only some of them are numbers, as scikit-learn converts them to one array."""
-    types = {} if getattr(target, "ndim", 1) < 2 else dict(getattr(target, "dtypes", {}))
-    is_number = {str(name): dtype.kind in "biuf" for name, dtype in types.items()}
-    if len(set(is_number.values())) < 2:
-        return None
-    texts = [name for name in is_number if not is_number[name]]
-    return DataError(
-        f"The targets have different types, which a {type(model).__name__} does not accept: {', '.join(texts)} "
-        f"{'is' if len(texts) == 1 else 'are'} not numeric, {', '.join(set(is_number) - set(texts))} "
-        f"{'is' if len(is_number) - len(texts) == 1 else 'are'}.",
-        "Encode them all as numbers in the data_reader, "
-        f"table['{texts[0]}'] = table['{texts[0]}'].astype('category').cat.codes; or train one app for each target.",
-    )
-
-
-def _explain_sklearn_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
-    """An error with the column's name, if scikit-learn's error is about texts, missing or infinite values."""
-    import numpy as np
-
-    message = next(iter(str(error).splitlines()), "")
-    if not hasattr(features, "isna"):
-        return None
-    if message.startswith("could not convert string to float"):
-        texts = [str(name) for name, dtype in features.dtypes.items() if dtype.kind not in "biufcM"]
-        if not texts:
-            return None
-        return DataError(
-            f"Column '{texts[0]}' of the features contains strings, which a {type(model).__name__} does not accept.",
-            "Put a ColumnTransformer with a OneHotEncoder before the model, or leave it out: App(features=[…]).",
-        )
-    if "NAType" in message or "boolean value of NA is ambiguous" in message:
-        return _missing_sklearn_text_error(model, features)
-    if not message.startswith("Input X contains"):
-        return None
-    is_unusable = features.isna() | features.isin([np.inf, -np.inf])
-    names = [str(name) for name in features.columns[is_unusable.any()]]
-    if not names:
-        return None
-    return DataError(
-        f"Column '{names[0]}' of the features has {int(is_unusable[names[0]].sum()):,} missing or infinite values, "
-        f"which a {type(model).__name__} does not accept.",
-        "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
-    )
-
-
-def _missing_sklearn_text_error(model: Any, features: Any) -> DataError | None:
-    """The error for a column with pandas' NA, which scikit-learn's encoders cannot sort."""
-    import pandas as pd
-
-    for name, column in features.items():
-        if any(value is pd.NA for value in column[column.isna()].astype(object)):
-            return DataError(
-                f"Column '{name}' of the features ({column.dtype}) has missing values as pd.NA, which a "
-                f"{type(model).__name__} does not accept.",
-                f"Fill them in the data_reader, table['{name}'].fillna('missing'); or make them None: "
-                f"table['{name}'].astype(object).where(table['{name}'].notna(), None).",
-            )
-    return None
 
 
 def _find_changed_sklearn_step(model: Any, previous: Any) -> str | None:

@@ -122,8 +122,18 @@ def test_texts_that_a_model_does_not_take_are_reported_with_their_column() -> No
     app = App("towns", target="y")
     app.data_reader(lambda: table().assign(town="Bern"))
     app.model(LogisticRegression)
-    with pytest.raises(DataError, match="Column 'town' of the features contains strings, which a LogisticRegression"):
+    with pytest.raises(DataError, match="Column 'town' of the features contains strings such as 'Bern', which a Log"):
         app.train()
+
+
+@pytest.mark.parametrize(("odd", "option"), [("n.a.", "na_values=['n.a.']"), ("1,200", "thousands=','")])
+def test_numbers_that_were_read_as_texts_are_reported_with_how_to_read_them(odd: str, option: str) -> None:
+    app = App("prices", target="y")
+    app.data_reader(lambda: table().assign(price=["10.5"] * (ROWS - 1) + [odd]))
+    app.model(LogisticRegression)
+    with pytest.raises(DataError, match=f"Column 'price' of the features contains strings such as '{odd}'") as raised:
+        app.train()
+    assert f"pd.read_csv(…, dtype={{'price': 'float64'}}, {option})" in raised.value.todo
 
 
 @pytest.mark.parametrize("target", ["y", "price"])
