@@ -22,10 +22,10 @@ from mlapp.serving.monitoring import HTML, POLICY, render_monitoring_report
 from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
-from mlapp.serving.web.budget import Budget, read_request_timeout
+from mlapp.serving.web.budget import BYTES_PER_CELL, Budget, HeldBody, read_request_timeout
 from mlapp.serving.web.cors import Cors
-from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type, too_large_body_error
-from mlapp.serving.web.problems import HttpError, make_http_error
+from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type
+from mlapp.serving.web.problems import HttpError, make_http_error, too_large_body_error
 from mlapp.serving.web.request_id import choose_request_id
 
 log = logging.getLogger("mlapp.serving")
@@ -192,8 +192,9 @@ class ModelSite:
         place, rules = self.host.place, ColumnPrivacy(self.host.app.settings.monitor.columns, endpoint.name)
         if place is None:
             raise HttpError(503, "This program cannot store true values: set monitor.url.")
-        body = self._read_body(request)
+        held = self._hold_body()
         try:
+            body = self._read_body(request, held)
             truths = Truths(place, rules, endpoint.current.baseline)
             valid_truths = truths.check_truths(decode_json(body))
             count = truths.write_truths(valid_truths)
@@ -201,20 +202,23 @@ class ModelSite:
             log.error("%s: the true values were not stored: %s", endpoint.name, error.what)
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         finally:
-            self._count_answer_bytes(-len(body))
+            held.release()
         return Answer(200, encode_json(truths.describe_accepted(count, valid_truths)))
 
     def _answer_prediction(self, endpoint: Endpoint, request: WebRequest, identity: bytes) -> Answer:
         settings = self.host.settings
         budget = Budget(settings, read_request_timeout(request.headers, settings.timeout))
-        body = self._read_body(request)
+        held = self._hold_body()
         try:
+            body = self._read_body(request, held)
             encoding = request.headers.get(b"content-encoding", b"").strip().lower()
             if encoding:
                 body = decompress_body(body, encoding, settings.max_body)
+                held.raise_to(len(body))
             served_model = endpoint.current
             media = parse_media_type(request.headers.get(b"content-type", b""))
             part: Part = decode_in_process(served_model.codec, decode_body, body, budget, media, settings.max_body)
+            held.raise_to(BYTES_PER_CELL * part.rows * served_model.codec.width)
             part.id = identity
             if served_model.is_stream:
                 items = endpoint.streams.stream_items(served_model, part, budget.timeout, encode_json)
@@ -222,7 +226,7 @@ class ModelSite:
             predictions = self.host.predict_part(endpoint, served_model, part, budget)
             return Answer(200, encode_answer(predictions, served_model.tail, is_unionml=part.is_unionml))
         finally:
-            self._count_answer_bytes(-len(body))
+            held.release()
 
     def _answer_stream(
         self, items: Any, request: WebRequest, budget: Budget, tail: bytes, *, is_unionml: bool
@@ -234,13 +238,16 @@ class ModelSite:
         first = next(events)  # a stream that fails immediately becomes a problem response
         return Answer(200, first, EVENT_STREAM, [(b"cache-control", b"no-cache")], events)
 
-    def _read_body(self, request: WebRequest) -> bytes:
-        """The whole body. Its bytes count against the limit `serve.max_bodies`.
+    def _hold_body(self) -> HeldBody:
+        return HeldBody(self.host.state.intake, self.host.state.intake_lock)
+
+    def _read_body(self, request: WebRequest, held: HeldBody) -> bytes:
+        """The whole body. Its bytes count against the limit `serve.max_bodies` as they arrive.
 
         Raises:
             HttpError: 400 if it ends early; 413 if it is too large; 503 if the process holds too many bodies.
         """
-        limit = self.host.settings.max_body
+        limit = min(self.host.settings.max_body, held.most)
         length_text = request.headers.get(b"content-length", b"")
         length = int(length_text) if length_text.isdigit() and len(length_text) <= MAX_LENGTH_DIGITS else None
         if length is not None and length > limit:
@@ -251,19 +258,14 @@ class ModelSite:
             chunk = request.read(max_size - size)
             if not chunk:
                 break
+            held.add(len(chunk))
             parts.append(chunk)
             size += len(chunk)
         if size > limit:
             raise too_large_body_error(limit)
         if length is not None and size < length:
             raise HttpError(400, f"The body ended after {size} of {length} bytes.")
-        self._count_answer_bytes(size)
         return b"".join(parts)
-
-    def _count_answer_bytes(self, size: int) -> None:
-        state = self.host.state
-        with state.intake_lock:
-            state.intake.take(size) if size >= 0 else state.intake.release(-size)
 
 
 def _make_problem_answer(problem: HttpError) -> Answer:

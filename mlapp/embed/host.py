@@ -191,6 +191,7 @@ class ModelHost:
             store = self.app.store() if self._store is None else self._store
             state.watcher = VersionWatcher(endpoint, store, str(self._model))
             state.loop.run(state.watcher.start_watching())
+        state.intake.fit_to_container()
         return endpoint
 
     @cached_property

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mlapp.config import Serve
+from mlapp.data.memory import return_free_memory
 from mlapp.errors import MlappError
+from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.observability.access_log import AccessLog
 from mlapp.serving.observability.metrics import Metrics
@@ -19,7 +21,6 @@ from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.budget import Intake
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import (
-    CLOSE,
     Asgi,
     ClientDisconnected,
     Receive,
@@ -29,7 +30,7 @@ from mlapp.serving.web.http import (
     Send,
     run_until_disconnect,
 )
-from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
+from mlapp.serving.web.problems import CLOSE, MEDIA, HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 
 log = logging.getLogger("mlapp.serving")
@@ -132,6 +133,7 @@ class Application:
         await self.add_deferred_models()
         for endpoint in self.endpoints:
             await endpoint.start_model()
+        self.intake.fit_to_container()
         callbacks, self.on_start = self.on_start, []
         for callback in callbacks:
             await callback()
@@ -221,7 +223,9 @@ class Application:
         except ClientDisconnected:
             status = 499
         finally:
-            request.release()
+            if request.held.release() >= HUGE and self.intake.held < HUGE:
+                # The C library keeps freed memory, which the decoders of the next large bodies need.
+                asyncio.get_running_loop().run_in_executor(None, return_free_memory)
             seconds = time.perf_counter() - started
             self.metrics.end_request(request.method, template, status, seconds)
             if self.access_log is not None:

@@ -40,7 +40,7 @@ class PodResources(Section, frozen=True):
 
     cpu: Annotated[Quantity, Meta(description="CPU request. OMP_NUM_THREADS follows it, rounded up.")] = "500m"
     cpu_limit: Annotated[Quantity | None, Meta(description="CPU limit; null for none.")] = "1"
-    memory: Annotated[Quantity, Meta(description="Memory request.")] = "512Mi"
+    memory: Annotated[Quantity, Meta(description="Memory request.")] = "1Gi"
     memory_limit: Annotated[Quantity | None, Meta(description="Memory limit. Defaults to the request.")] = None
     tmp: Annotated[Quantity, Meta(description="Size of /tmp, the only writable folder.")] = "256Mi"
     requests: Annotated[

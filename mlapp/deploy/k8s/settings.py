@@ -21,7 +21,7 @@ class Resources(Section, frozen=True):
 
     cpu: Annotated[Quantity, Meta(description="CPU request. OMP_NUM_THREADS follows it, rounded up.")] = "500m"
     cpu_limit: Annotated[Quantity | None, Meta(description="CPU limit; null for none.")] = "1"
-    memory: Annotated[Quantity, Meta(description="Memory request.")] = "512Mi"
+    memory: Annotated[Quantity, Meta(description="Memory request.")] = "1Gi"
     memory_limit: Annotated[Quantity | None, Meta(description="Memory limit. Defaults to the request.")] = None
     gpu: Annotated[int, Meta(ge=0, description="GPUs of each pod.")] = 0
     gpu_resource: Annotated[str, Meta(description="Resource name of a GPU, from the device plugin.")] = "nvidia.com/gpu"

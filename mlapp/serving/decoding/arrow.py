@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlapp.serving.web.budget import OBJECT, Budget
-from mlapp.serving.web.http import too_large_body_error
-from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.problems import HttpError, too_large_body_error
 
 MAGIC = b"ARROW1"
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mlapp.container_memory import read_free_memory
 from mlapp.errors import InputError
 from mlapp.serving.decoding import transport
 from mlapp.serving.decoding.body_parts import Parts
@@ -22,7 +23,7 @@ from mlapp.serving.web.problems import HttpError
 IDLE = 30.0
 """Seconds without work after which a decoder exits, to free its memory."""
 GROWTH = 512 * 1024 * 1024
-"""Bytes that the decoding of one body may allocate."""
+"""Bytes that the decoding of one body may allocate; fewer in a container with little memory."""
 
 
 class _IdleError(Exception):
@@ -104,7 +105,9 @@ def _limit_child_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds the client's data
         status = Path("/proc/self/status").read_text()
         used = 1024 * int(re.search(r"VmData:\s+(\d+)", status)[1])  # type: ignore[index]
-        resource.setrlimit(resource.RLIMIT_DATA, (used + GROWTH, resource.RLIM_INFINITY))
+        free = read_free_memory()
+        growth = GROWTH if free is None else min(GROWTH, free // 2)  # another decoder may need the other half
+        resource.setrlimit(resource.RLIMIT_DATA, (used + growth, resource.RLIM_INFINITY))
 
 
 def _free_child_memory() -> None:

@@ -37,6 +37,8 @@ MAX_CELL_BYTES = 8
 """Maximum bytes of a packed cell. In the body, a cell has at least one byte."""
 GRACE = 2.0
 """Seconds that a decoder has to finish after its client has disconnected."""
+EXIT = 20.0
+"""Seconds that a decoder takes at most from closing its socket until it has exited, on a busy machine."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mlapp.serving.decoding.child import serve_decoder_child
@@ -119,7 +121,7 @@ class _Decoder:
     def has_retired(self) -> bool:
         """Wait until it exits; returns whether it exited by itself because it was idle."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(GRACE) == 0 and self.is_used
+            return self.process.wait(EXIT) == 0 and self.is_used
         return False
 
     def end(self) -> None:

@@ -9,7 +9,7 @@ from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.web.budget import Budget, read_request_timeout
+from mlapp.serving.web.budget import BYTES_PER_CELL, Budget, read_request_timeout
 from mlapp.serving.web.http import Request, decompress_body
 
 SMALL = 4096
@@ -35,6 +35,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
         body = await decode_in_thread(
             lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_for_disconnect
         )
+        request.held.raise_to(len(body))
     return body, budget
 
 
@@ -44,7 +45,8 @@ async def decode_request_features(
     """The features in the body of a request.
 
     Raises:
-        HttpError: 400, it cannot be read; 413, it is too large unpacked; 415, an unknown type.
+        HttpError: 400, it cannot be read; 413, it is too large unpacked; 415, an unknown type; 503, the server holds
+            too many bodies.
         InputError: it does not fit the schema.
     """
     limit, media = endpoint.settings.max_body, request.media
@@ -58,4 +60,5 @@ async def decode_request_features(
     part: Part = await endpoint.decoding.decode_features(
         loaded, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
     )
+    request.held.raise_to(BYTES_PER_CELL * part.rows * loaded.codec.width)
     return part

@@ -22,7 +22,7 @@ from mlapp.serving.protocols.messages import PACKAGE, find_message_class
 from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
 from mlapp.serving.protocols.tensor_decoding import TEXT, make_tensor_from_raw, make_tensor_from_values
 from mlapp.serving.protocols.tensors import Tensor
-from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.budget import Budget, HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 
@@ -121,15 +121,14 @@ class GrpcServer:
             headers = _read_grpc_headers(context)
             identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
-            status, code, counted_bytes = 200, "OK", 0
-            intake = self._application.intake
+            status, code = 200, "OK"
+            held = HeldBody(self._application.intake)
             try:
                 with self._open_grpc_span(name, headers) as set_failure:
                     try:
                         if name not in OPEN:
                             self._application.keys.check_key(headers)
-                        intake.take(len(body))
-                        counted_bytes = len(body)
+                        held.add(len(body))
                         if name == INFER:
                             return await _answer_grpc_model_infer(self._application, body, context)
                         return await method(self._application, _parse_grpc_message(name, body), context)
@@ -143,7 +142,7 @@ class GrpcServer:
                         set_failure(code)
                         await context.abort(getattr(self._grpc.StatusCode, code), problem.detail)
             finally:
-                intake.release(counted_bytes)
+                held.release()
                 self._record_grpc_call(name, status, code, time.perf_counter() - started, identity, context.peer())
 
         return self._grpc.unary_unary_rpc_method_handler(

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from mlapp.config import Serve
+from mlapp.container_memory import read_free_memory
 from mlapp.plain_numbers import parse_plain_number
-from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.problems import HttpError, too_large_body_error
 
 BYTES_PER_BODY = 4
 """Maximum bytes of text that a body's values may refer to, as a multiple of `serve.max_body`. Repeated texts count."""
 OBJECT = 8
 """Cells that a value counts for if it becomes a Python object, such as a text or a decimal."""
+BYTES_PER_CELL = 2
+"""Bytes of a cell in a body of text, at least: `1,`. A cell of a packed format counts as many."""
 BODIES = 8
 """Default of `serve.max_bodies`, as a multiple of `serve.max_body`."""
+BYTES_PER_BODY_BYTE = 24
+"""Bytes of memory for each byte of a body, from its arrival until its answer is sent: its values, its features, the
+predictions and the answer. Measured with JSON columns and CSV of two columns of one digit, which take the most."""
+DECODERS = 200 * 1024 * 1024
+"""Bytes of the libraries in two decoder processes."""
+LEAST_BODIES = 1024 * 1024
+"""Bytes of bodies that a server always takes: those of many small requests."""
+log = logging.getLogger("mlapp.serving")
 
 
 class CancelledBudgetError(Exception):
@@ -82,22 +96,44 @@ class Budget:
 class Intake:
     """The bytes of the bodies of all pending requests.
 
-    Args:
-        limit: maximum bytes.
+    Attributes:
+        limit: maximum bytes. They are fewer in a container with little memory.
     """
 
-    __slots__ = ("held", "limit")
+    __slots__ = ("_settings", "held", "limit")
 
     def __init__(self, settings: Serve) -> None:
+        self._settings = settings
         self.limit = settings.max_bodies or BODIES * settings.max_body
         self.held = 0
+
+    def fit_to_container(self) -> None:
+        """Lower the limit to what fits in the free memory of the container. Call it when the models are loaded.
+
+        `serve.max_bodies` in the settings stays as it is.
+        """
+        free = read_free_memory()
+        if free is None or self._settings.max_bodies:
+            return
+        share = free // self._settings.workers - DECODERS
+        self.limit = max(min(self.limit, share // BYTES_PER_BODY_BYTE), LEAST_BODIES)
+        if self.limit < self._settings.max_body:
+            log.warning(
+                "The container's free memory, %d MB, suffices for bodies of %.1f MB: larger ones get 413, although "
+                "serve.max_body is %.1f MB. Raise the container's memory limit, or lower serve.max_body.",
+                free / 1e6,
+                self.limit / 1e6,
+                self._settings.max_body / 1e6,
+            )
 
     def take(self, size: int) -> None:
         """Count received bytes.
 
         Raises:
-            HttpError: 503, they exceed the limit; they are not counted.
+            HttpError: 503, they exceed the limit; 413, they do so without others. They are not counted.
         """
+        if size > self.limit:
+            raise too_large_body_error(self.limit)
         if self.held + size > self.limit:
             raise self.make_full_error()
         self.held += size
@@ -109,6 +145,52 @@ class Intake:
     def make_full_error(self) -> HttpError:
         detail = "The server has reached its limit of request bodies (serve.max_bodies). Try again in a second."
         return HttpError(503, detail, headers=((b"retry-after", b"1"), (b"connection", b"close")))
+
+
+class HeldBody:
+    """The bytes of one request's body in the intake, from its arrival until its answer.
+
+    Args:
+        lock: held while the intake changes, where several threads use it.
+    """
+
+    __slots__ = ("_intake", "_lock", "_size")
+
+    def __init__(self, intake: Intake, lock: AbstractContextManager[Any] | None = None) -> None:
+        self._intake = intake
+        self._lock = lock or nullcontext()
+        self._size = 0
+
+    @property
+    def most(self) -> int:
+        """Bytes that the intake takes at most."""
+        return self._intake.limit
+
+    def add(self, size: int) -> None:
+        """Count bytes that have arrived.
+
+        Raises:
+            HttpError: as for `Intake.take`.
+        """
+        with self._lock:
+            self._intake.take(size)
+            self._size += size
+
+    def raise_to(self, size: int) -> None:
+        """Count the bytes of a body that is larger unpacked.
+
+        Raises:
+            HttpError: as for `Intake.take`.
+        """
+        if size > self._size:
+            self.add(size - self._size)
+
+    def release(self) -> int:
+        """Subtract what was counted, and return it."""
+        with self._lock:
+            size, self._size = self._size, 0
+            self._intake.release(size)
+        return size
 
 
 def read_request_timeout(headers: Mapping[bytes, bytes], limit: float) -> float:

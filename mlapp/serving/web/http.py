@@ -9,8 +9,8 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mlapp.serving.web.budget import Intake
-from mlapp.serving.web.problems import HttpError
+from mlapp.serving.web.budget import HeldBody, Intake
+from mlapp.serving.web.problems import CLOSE, HttpError, too_large_body_error
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,8 +20,6 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
 JSON = b"application/json"
-CLOSE = ((b"connection", b"close"),)
-"""The header of an answer that is sent before the whole body is received: the rest of the body is ignored."""
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -31,8 +29,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.scope = scope
         self.receive = receive
-        self._intake = intake
-        self._held = 0
+        self.held = HeldBody(intake)
         self.method: str = scope["method"]
         self.identity = b""
         """The request's id, which the answer repeats."""
@@ -50,7 +47,7 @@ class Request:
         return parse_media_type(self.headers.get(b"content-type", b""))
 
     async def read_body(self, limit: int, timeout: float) -> bytes:
-        """The body as received, possibly compressed. It counts toward the server's intake until `release`.
+        """The body as received, possibly compressed. It counts toward the server's intake until `held` is released.
 
         Args:
             limit: maximum bytes.
@@ -60,6 +57,7 @@ class Request:
             HttpError: 413, too large; 408, too slow; 503, the server holds too many bodies.
             ClientDisconnected: the connection was closed before its end.
         """
+        limit = min(limit, self.held.most)
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large_body_error(limit)
@@ -67,12 +65,6 @@ class Request:
             return await asyncio.wait_for(self._read_whole_request(limit), timeout) if length != b"0" else b""
         except asyncio.TimeoutError:
             raise HttpError(408, f"The body did not arrive within {timeout:g} seconds.", headers=CLOSE) from None
-
-    def release(self) -> None:
-        """Release the body of an answered request."""
-        if self._held:
-            self._intake.release(self._held)
-            self._held = 0
 
     async def _read_whole_request(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -92,8 +84,7 @@ class Request:
             size += len(parts[-1])
             if size > limit:
                 raise too_large_body_error(limit)
-            self._intake.take(len(parts[-1]))
-            self._held += len(parts[-1])
+            self.held.add(len(parts[-1]))
 
     async def wait_for_disconnect(self) -> None:
         """Wait until the client closes the connection."""
@@ -161,10 +152,6 @@ class Response:
 def parse_media_type(value: bytes) -> bytes:
     """`Application/JSON; charset=utf-8` as `application/json`."""
     return value.partition(b";")[0].strip().lower()
-
-
-def too_large_body_error(limit: int) -> HttpError:
-    return HttpError(413, f"The body has more than {limit} bytes.", headers=CLOSE)
 
 
 def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:

@@ -30,6 +30,8 @@ TITLES = {
     505: "This version of HTTP is not supported",
 }
 MEDIA = b"application/problem+json"
+CLOSE = ((b"connection", b"close"),)
+"""The header of an answer that is sent before the whole body is received: the rest of the body is ignored."""
 
 
 class HttpError(Exception):
@@ -70,6 +72,10 @@ class HttpError(Exception):
                 {"field": problem.field, "row": problem.row, "detail": problem.detail} for problem in self.errors
             ]
         return msgspec.json.encode(content)
+
+
+def too_large_body_error(limit: int) -> HttpError:
+    return HttpError(413, f"The body has more than {limit} bytes.", headers=CLOSE)
 
 
 def make_http_error(error: BaseException) -> HttpError:

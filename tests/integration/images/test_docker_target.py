@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -10,14 +11,17 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 import yaml
 
+from mlapp.config import Serve
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.images.build import Image
 from mlapp.images.engine import connect_image_engine
@@ -81,6 +85,35 @@ def test_the_container_is_limited_and_can_write_nothing_but_tmp(target):
     assert (host["NanoCpus"], host["Memory"]) == (10**9, 512 * 1024**2)
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (True, ["ALL"], "unless-stopped")
     assert b"Read-only file system: '/app/a'" in wrote.output
+
+
+def test_the_largest_bodies_at_once_exceed_no_memory_limit(target):
+    """On Kubernetes a process that does would end with all others of its container."""
+    values = ",".join(["1"] * (Serve().max_body // 2 - 100))
+    body = f'{{"inputs": {{"length": [{values}]}}}}'.encode()
+
+    def ask_largest(size):
+        part = body[: size - 3].rpartition(b",")[0] + b"]}}"
+        request = urllib.request.Request(f"{url}/predict", part, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return answer.status
+        except HTTPError as error:
+            return error.code
+        except OSError:  # the server has answered 413 or 503 before it has read the body
+            return 0
+
+    url = target.status().url
+    with ThreadPoolExecutor(4) as pool:
+        statuses = set(pool.map(ask_largest, [len(body), *[4_000_000] * 4] * 2))
+    with connect_image_engine() as client:
+        container = client.containers.get(f"{NAME}-1")
+        state = container.attrs["State"]
+        events = container.exec_run(["sh", "-c", "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/*oom_control"])
+    assert statuses <= {200, 413, 503, 504, 0}
+    assert re.findall(rb"^oom_kill (\d+)$", events.output, re.MULTILINE) == [b"0"]
+    assert (state["OOMKilled"], container.attrs["RestartCount"]) == (False, 0)
+    assert json.loads(ask(url))["predictions"] == [0, 1]
 
 
 def test_it_is_replaced_and_rolled_back_under_load(target, built):

@@ -160,7 +160,7 @@ def test_helm_takes_other_values(tmp_path):
     container = after["Deployment", "digits"]["spec"]["template"]["spec"]["containers"][0]
     ingress = after["Ingress", "digits"]["spec"]
     assert container["image"] == "registry.example/digits@sha256:" + "2" * 64
-    assert container["resources"]["requests"] == {"cpu": 3, "memory": "512Mi"}
+    assert container["resources"]["requests"] == {"cpu": 3, "memory": "1Gi"}
     assert container["envFrom"][0] == {"configMapRef": {"name": config}}
     assert ("ConfigMap", config) not in before, "pods roll when a variable changes"
     assert after["ConfigMap", config]["data"]["COLOR"] == "red"
@@ -195,10 +195,10 @@ def test_the_monitoring_job_of_a_chart_has_the_memory_of_its_values(tmp_path):
         (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         return container["resources"]
 
-    assert show_resources() == {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}}
+    assert show_resources() == {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
     assert show_resources("--set=resources.limits.memory=3Gi")["limits"] == {"memory": "3Gi"}
     assert show_resources("--set=resources.limits=null") == {
-        "requests": {"cpu": "500m", "memory": "512Mi"},
+        "requests": {"cpu": "500m", "memory": "1Gi"},
         "limits": {},
     }
 

@@ -198,7 +198,7 @@ def test_pod_security_restricted_is_asked_for():
         ({"rollout": {"leave": 9}}, "rollout.leave has no effect: Knative itself keeps a stopping pod"),
         ({"resources": {"tmp": "1Gi"}}, "resources.tmp has no effect: only `pod_security: restricted` mounts"),
         ({"resources": {"cpu": 3}}, "resources.cpu has no effect: the limit, resources.cpu_limit, is also the request"),
-        ({"resources": {"memory": "1Gi", "memory_limit": "2Gi"}}, "resources.memory has no effect"),
+        ({"resources": {"memory": "512Mi", "memory_limit": "2Gi"}}, "resources.memory has no effect"),
     ],
 )
 def test_a_setting_without_an_effect_is_refused(settings, words):
