@@ -274,11 +274,11 @@ def _is_scaffold_date_column(column: Any) -> bool:
 def has_missing_requirements(project: Path) -> bool:
     """Whether a requirements.txt of the project names a package that is not installed."""
     lines = [line for file in project.rglob("requirements.txt") for line in file.read_text("utf-8").splitlines()]
-    names = {name for line in lines if (name := _find_requirement_name(line))}
+    names = {name for line in lines if (name := _parse_requirement_name(line))}
     return len(read_installed_versions(sorted(names))) < len(names)
 
 
-def _find_requirement_name(line: str) -> str | None:
+def _parse_requirement_name(line: str) -> str | None:
     match = re.match(r"[A-Za-z0-9._-]+", line)
     return match.group() if match and not line.startswith("-") else None
 
@@ -290,7 +290,7 @@ def _pin_template_requirements(file: Path, project: Path) -> None:
     """
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        name = _find_requirement_name(line)
+        name = _parse_requirement_name(line)
         is_own = name == distribution.NAME
         if is_own and not self_wheel.is_installed_from_index():
             wheel = self_wheel.write_own_wheel(project / WHEELS, _find_templates_folder())

@@ -209,7 +209,7 @@ class FineCounts:
                 slots += np.bincount(targets, sums, len(slots)).astype(np.int64)
         self._counts = {}
 
-    def clear(self) -> None:
+    def reset_counts(self) -> None:
         """Reset the counts to zero."""
         self._counts = {}
 

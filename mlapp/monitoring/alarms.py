@@ -63,24 +63,28 @@ def find_window_alarms(
         ]
         window_quality = (quality or {}).get((counts.version, counts.window)) or Quality()
         alarms += [Alarm.of(finding) for finding in window_quality.findings]
-        reports.append(
-            WindowReport(
-                since=datetime.fromtimestamp(counts.since, timezone.utc),
-                until=datetime.fromtimestamp(counts.until, timezone.utc),
-                version=counts.version,
-                rows=counts.rows,
-                refused=counts.refused,
-                truths=window_quality.truths,
-                state="alarm" if alarms else "quiet" if counts.rows or counts.refused else "empty",
-                metrics=window_quality.metrics,
-                alarms=alarms,
-                closed=counts.until <= now,
-                quality=window_quality.details,
-                unknown_classes=window_quality.unknown_classes,
-                distances={} if baseline is None else compute_drift_distances(baseline, counts),
-            )
-        )
+        reports.append(_make_window_report(counts, baseline, window_quality, alarms, now))
     return reports
+
+
+def _make_window_report(
+    counts: Counts, baseline: Baseline | None, quality: Quality, alarms: list[Alarm], now: float
+) -> WindowReport:
+    return WindowReport(
+        since=datetime.fromtimestamp(counts.since, timezone.utc),
+        until=datetime.fromtimestamp(counts.until, timezone.utc),
+        version=counts.version,
+        rows=counts.rows,
+        refused=counts.refused,
+        truths=quality.truths,
+        state="alarm" if alarms else "quiet" if counts.rows or counts.refused else "empty",
+        metrics=quality.metrics,
+        alarms=alarms,
+        closed=counts.until <= now,
+        quality=quality.details,
+        unknown_classes=quality.unknown_classes,
+        distances={} if baseline is None else compute_drift_distances(baseline, counts),
+    )
 
 
 def _can_window_alarm(counts: Counts, tests: Drift) -> bool:

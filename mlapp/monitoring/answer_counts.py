@@ -22,11 +22,11 @@ class AnswerCounts:
         self._windows, self._metrics = windows, metrics
         self._fields: dict[str, frozenset[str]] = {}
 
-    def watch(self, version: str, fields: frozenset[str]) -> None:
+    def set_version_fields(self, version: str, fields: frozenset[str]) -> None:
         """Count the refusals of a version's fields."""
         self._fields[version] = fields
 
-    def count(self, batches: Sequence[RecordedBatch], answered: AnsweredRows, weight: int) -> None:
+    def count_batches(self, batches: Sequence[RecordedBatch], answered: AnsweredRows, weight: int) -> None:
         """Count batches of one model and window.
 
         Args:
@@ -47,7 +47,7 @@ class AnswerCounts:
             live.counter.add_answers(answered.predictions, weight)
         self._metrics.uncounted.inc(rows - len(answered))
 
-    def refuse(self, version: str, at: float, problems: Sequence[Problem]) -> None:
+    def count_refused_request(self, version: str, at: float, problems: Sequence[Problem]) -> None:
         """Count a request that did not fit the schema."""
         live = self._windows.open_window(version, at)
         known_fields = self._fields.get(version, ())

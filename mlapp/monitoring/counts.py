@@ -105,10 +105,10 @@ class Counter:
         self.features = Slots(baseline.feature_slots)
         self.predictions = Slots(baseline.prediction_slots)
 
-    def clear(self) -> None:
+    def reset_counts(self) -> None:
         """Start a new window."""
-        self.features.clear()
-        self.predictions.clear()
+        self.features.reset_counts()
+        self.predictions.reset_counts()
 
     def add_features(self, features: Any, weight: int = 1) -> None:
         """Count rows of features in the schema's form: a DataFrame, an array of numbers, or a dict of arrays.
@@ -125,7 +125,7 @@ class Counter:
     def add_answers(self, rows: Sequence[Any], weight: int = 1) -> None:
         """Count predictions, one per row, as in an answer."""
         for part in [rows] if len(rows) <= PREDICTIONS_AT_ONCE else _cut(rows, PREDICTIONS_AT_ONCE):
-            if not self.predictions.add_floats(part, weight):
+            if not self.predictions.count_prediction_floats(part, weight):
                 self.add_predictions(split_baseline_predictions(part), weight)
 
     def list_column_counts(self) -> dict[str, list[int]]:
@@ -162,10 +162,10 @@ class Slots:
         """The number of counted columns."""
         return len(self._columns)
 
-    def clear(self) -> None:
+    def reset_counts(self) -> None:
         """Reset the counts to zero."""
         for fine in (*self._fine, *self._single.values()):
-            fine.clear()
+            fine.reset_counts()
         self._counts[:] = 0
         self.cleared += 1
 
@@ -192,7 +192,7 @@ class Slots:
         elif cells.shape[1] == len(self._columns):
             self.add_columns({name: cells[:, at] for at, name in enumerate(self._columns)}, weight)
 
-    def add_floats(self, values: Sequence[Any], weight: int = 1) -> bool:
+    def count_prediction_floats(self, values: Sequence[Any], weight: int = 1) -> bool:
         """Count numbers if there is one column of numbers. Returns whether they were counted."""
         if len(self._columns) != 1 or NAME not in self._numbers:
             return False

@@ -112,7 +112,7 @@ class LiveWindows:
         self._write_counts(live, counts)
         self._metrics.add_counts(live.version, live.counter)
         self._metrics.set_distances(live.version, live.counter.baseline, counts.columns)
-        live.counter.clear()
+        live.counter.reset_counts()
         if self.on_close is not None and (counts.rows or counts.refused):
             self.on_close(live.window.name)
 

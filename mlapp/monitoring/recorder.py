@@ -160,7 +160,7 @@ class Recorder:
         columns = len(model.feature_names)
         self._most = max(1_000, MOST_CELLS // max(1, columns))
         self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
-        self._counts.watch(version, frozenset((*model.feature_names, "inputs", "keys")))
+        self._counts.set_version_fields(version, frozenset((*model.feature_names, "inputs", "keys")))
         self._windows.baselines[version] = baseline
         self.metrics.publish_baseline(version, baseline)
 
@@ -185,7 +185,7 @@ class Recorder:
             if self._log is not None:
                 self._log.flush()
             while self._refusals:
-                self._counts.refuse(*self._refusals.popleft())
+                self._counts.count_refused_request(*self._refusals.popleft())
             self._windows.close_past(now)
             self._windows.write_changed(now)
         if self._dropped:
@@ -217,7 +217,7 @@ class Recorder:
     def _take_in(self, batches: list[RecordedBatch]) -> None:
         """Count and log batches of one model, window and weight."""
         counted = AnsweredRows(batches[0].model, [batch.counted for batch in batches])
-        self._counts.count(batches, counted, batches[0].weight)
+        self._counts.count_batches(batches, counted, batches[0].weight)
         logged = [batch for batch in batches if batch.logged is not None]
         if self._log is None or not logged:
             return

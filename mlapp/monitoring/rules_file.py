@@ -13,24 +13,55 @@ from mlapp.monitoring.place import parse_seconds
 
 CRITICAL = 2.3
 """Kolmogorov's distribution exceeds this with a probability of 5e-5: q = 0.001 over twenty columns."""
+FEATURE_LABELS = "model, version, feature"
+"""The labels of a feature's series."""
 
 
 def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     """The recording and alerting rules in the form of a Prometheus rule file."""
-    tests = settings.tests or Drift()
     window = f"{max(60, parse_seconds(settings.window))}s"
     matcher = f'model="{app}"'
-    by = "model, version, feature"
+    return {
+        "groups": [
+            {
+                "name": f"mlapp-{app}",
+                "interval": "30s",
+                "rules": [
+                    *(
+                        {"record": name, "expr": expression}
+                        for name, expression in _list_recording_expressions(matcher, window)
+                    ),
+                    *(
+                        {
+                            "alert": name,
+                            "expr": expression,
+                            "for": window if name != "MlappRowsNotRecorded" else "0s",
+                            "labels": {"severity": "warning", "app": app},
+                            "annotations": {"summary": summary},
+                        }
+                        for name, expression, summary in _list_alert_expressions(
+                            matcher, window, settings.tests or Drift()
+                        )
+                    ),
+                ],
+            }
+        ]
+    }
 
-    def count_rows(matchers: str, labels: str = f"{by}, le, value") -> str:
+
+def _list_recording_expressions(matcher: str, window: str) -> list[tuple[str, str]]:
+    """The name and the PromQL expression of each recording rule."""
+
+    def count_rows(matchers: str, labels: str = f"{FEATURE_LABELS}, le, value") -> str:
         return f"sum by ({labels}) (increase(mlapp_feature_rows_total{{{matcher}, {matchers}}}[{window}]))"
 
+    by = FEATURE_LABELS
     numbers, values = count_rows('le!=""'), count_rows('le=""')
     rows = f"sum by (model, version) (increase(mlapp_monitored_rows_total{{{matcher}}}[{window}]))"
     baseline = f"max by ({by}, le, value) (mlapp_feature_baseline_ratio{{{matcher}}})"
     whole = count_rows('le="+Inf"', by)
     problems = f"sum by ({by}, kind) (increase(mlapp_feature_problems_total{{{matcher}}}[{window}]))"
-    recording = [
+    return [
         ("mlapp:monitored_rows:window", rows),
         (
             "mlapp:feature_rows:ratio",
@@ -46,6 +77,11 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
             f"{problems} / on (model, version) group_left clamp_min(mlapp:monitored_rows:window, 1)",
         ),
     ]
+
+
+def _list_alert_expressions(matcher: str, window: str, tests: Drift) -> list[tuple[str, str, str]]:
+    """The name, the PromQL expression and the summary of each alert."""
+    by = FEATURE_LABELS
     enough = f"on (model, version) group_left mlapp:monitored_rows:window >= {tests.min_rows}"
     drift = (
         f"mlapp:feature_drift:distance{{{matcher}}} > {tests.effect} and on ({by}) "
@@ -58,7 +94,7 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
     text = "{{ $labels.feature }} of {{ $labels.model }} version {{ $labels.version }}"
     share = "{{ $value | humanizePercentage }}"
     distance = '{{ $value | printf "%.2f" }}'
-    alerts = [
+    return [
         (
             "MlappFeatureDrift",
             drift,
@@ -72,27 +108,6 @@ def make_rules(app: str, settings: Monitor) -> dict[str, Any]:
             "Rows of {{ $labels.model }} were not recorded: the log's storage is unreachable or too slow.",
         ),
     ]
-    return {
-        "groups": [
-            {
-                "name": f"mlapp-{app}",
-                "interval": "30s",
-                "rules": [
-                    *({"record": name, "expr": expression} for name, expression in recording),
-                    *(
-                        {
-                            "alert": name,
-                            "expr": expression,
-                            "for": window if name != "MlappRowsNotRecorded" else "0s",
-                            "labels": {"severity": "warning", "app": app},
-                            "annotations": {"summary": summary},
-                        }
-                        for name, expression, summary in alerts
-                    ),
-                ],
-            }
-        ]
-    }
 
 
 def make_prometheus_rule(app: str, rules: dict[str, Any]) -> dict[str, Any]:

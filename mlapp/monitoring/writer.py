@@ -108,7 +108,7 @@ class Writer:
             try:
                 self.write_all()
             except Exception as error:  # a bucket's client can raise anything, and no later window may be lost
-                self._warn_of_loss(error)
+                self._warn_of_unwritten_log(error)
                 if not self._stopping:
                     time.sleep(1.0)
                     self._wake.set()
@@ -178,7 +178,7 @@ class Writer:
                 self._place.storage.delete_prefix(old)
         small.clear()
 
-    def _warn_of_loss(self, error: Exception) -> None:
+    def _warn_of_unwritten_log(self, error: Exception) -> None:
         now = time.monotonic()
         if now - self._complained >= COMPLAIN:
             self._complained = now

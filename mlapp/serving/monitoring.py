@@ -53,14 +53,14 @@ def monitor_endpoint(
     endpoint.record_with(recorder)
     _add_monitoring_page(application, endpoint, place, recorder)
 
-    async def start() -> None:
+    async def start_recorder() -> None:
         recorder.start()
 
-    async def stop() -> None:
+    async def stop_recorder() -> None:
         await asyncio.to_thread(recorder.stop)
 
-    application.on_start.append(start)
-    application.on_close.append(stop)
+    application.on_start.append(start_recorder)
+    application.on_close.append(stop_recorder)
     return recorder
 
 
@@ -69,7 +69,7 @@ def _add_monitoring_feedback(
 ) -> None:
     """Add `POST /feedback`, which answers after the truths are stored."""
 
-    async def feedback(request: Request) -> Response:
+    async def answer_feedback(request: Request) -> Response:
         if place is None:
             raise HttpError(503, "This server cannot store true values: set monitor.url.")
         body, budget = await receive_request_body(endpoint, request)
@@ -87,7 +87,7 @@ def _add_monitoring_feedback(
             raise HttpError(503, "The true values cannot be stored now. Send them again.") from None
         return Response(encode_json(await asyncio.to_thread(truths.describe_accepted, accepted, checked)))
 
-    application.add_route("POST", f"{endpoint.prefix}/feedback", feedback)
+    application.add_route("POST", f"{endpoint.prefix}/feedback", answer_feedback)
 
 
 def _decode_monitoring_truths(body: bytes, budget: Budget) -> Any:
@@ -112,7 +112,7 @@ def _add_monitoring_page(application: Application, endpoint: Endpoint, place: Pl
     """Add `GET /monitor`: the live report of all replicas if they share a place, otherwise of this one."""
     cached_page: tuple[float, bytes] = (0.0, b"")
 
-    async def show(request: Request) -> Response:
+    async def answer_report(request: Request) -> Response:
         nonlocal cached_page
         if time.monotonic() - cached_page[0] > FRESH:
             cached_page = (
@@ -121,7 +121,7 @@ def _add_monitoring_page(application: Application, endpoint: Endpoint, place: Pl
             )
         return Response(cached_page[1], HTML, headers=[(b"content-security-policy", POLICY)])
 
-    application.add_route("GET", f"{endpoint.prefix}/monitor", show)
+    application.add_route("GET", f"{endpoint.prefix}/monitor", answer_report)
 
 
 def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) -> bytes:

@@ -34,24 +34,24 @@ def add_server_routes(application: Application) -> None:
     if application.has_route("/livez"):
         return
 
-    async def livez(request: Request) -> Response:
+    async def answer_livez(request: Request) -> Response:
         return Response(b'{"status":"ok"}')
 
-    async def readyz(request: Request) -> Response:
+    async def answer_readyz(request: Request) -> Response:
         if not application.stopping:
             await application.start_models()
         status = "ok" if application.is_ready else "stopping" if application.stopping else "starting"
         models = {endpoint.name: endpoint.current.version for endpoint in application.endpoints}
         return Response(encode_json({"status": status, "models": models}), status=200 if application.is_ready else 503)
 
-    async def models(request: Request) -> Response:
+    async def answer_model_list(request: Request) -> Response:
         entries = [{"model": endpoint.name, "version": endpoint.current.version} for endpoint in application.endpoints]
         return Response(encode_json({"models": entries}))
 
-    application.add_route("GET", "/models", models)
+    application.add_route("GET", "/models", answer_model_list)
     for path in ("/readyz", "/health"):
-        application.add_route("GET", path, readyz, is_open=True)
-    application.add_route("GET", "/livez", livez, is_open=True)
+        application.add_route("GET", path, answer_readyz, is_open=True)
+    application.add_route("GET", "/livez", answer_livez, is_open=True)
     _add_document_routes(application, "")
     open_inference.add_v2_routes(application)
     kserve_v1.add_v1_routes(application)

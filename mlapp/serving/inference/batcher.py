@@ -236,8 +236,8 @@ class Batcher(RequestQueue):
         else:
             self._is_busy = self._is_held = True
             loop = asyncio.get_running_loop()
-            self.thread.run_soon(self._run_in_thread, loop, loaded, batch, rows, queue_seconds)
-            # After `run_soon`, so that this runs while the thread wakes up.
+            self.thread.run_in_model_thread(self._run_in_thread, loop, loaded, batch, rows, queue_seconds)
+            # After `run_in_model_thread`, so that this runs while the thread wakes up.
             self._running = batch
             self._call_start, self._expected_seconds = loop.time(), self._latency.estimate_seconds(rows)
             self._records.note_later()

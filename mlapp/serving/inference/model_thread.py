@@ -29,7 +29,7 @@ class ModelThread(Executor):
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    def run_soon(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def run_in_model_thread(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function without a future. An error is logged.
 
         Raises:
@@ -47,7 +47,7 @@ class ModelThread(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        self.run_soon(_run_for_future, future, fn, args, kwargs)
+        self.run_in_model_thread(_run_for_future, future, fn, args, kwargs)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -41,22 +41,22 @@ T = TypeVar("T")
 def add_v2_routes(application: Application) -> None:
     """`/v2/…` for all models of the application."""
 
-    async def answer_server(request: Request) -> Response:
+    async def answer_v2_server(request: Request) -> Response:
         version = distribution.version()
         return _make_v2_response({"name": "mlapp", "version": version, "extensions": EXTENSIONS})
 
-    async def answer_live(request: Request) -> Response:
+    async def answer_v2_live(request: Request) -> Response:
         return _make_v2_response({"live": True})
 
-    async def answer_ready(request: Request) -> Response:
+    async def answer_v2_ready(request: Request) -> Response:
         return _make_v2_response({"ready": application.is_ready}, 200 if application.is_ready else 503)
 
-    async def answer_index(request: Request) -> Response:
+    async def answer_v2_index(request: Request) -> Response:
         state = "READY" if application.is_ready else "UNAVAILABLE"
         models = [(endpoint.name, endpoint.current.version or "") for endpoint in application.endpoints]
         return Response(encode_json([{"name": name, "version": version, "state": state} for name, version in models]))
 
-    async def answer_model(request: Request) -> Response:
+    async def answer_v2_model(request: Request) -> Response:
         endpoint, word = _parse_v2_path(application, request)
         if word == "infer":
             return await _answer_v2_infer(endpoint, request)
@@ -65,12 +65,12 @@ def add_v2_routes(application: Application) -> None:
         is_ready = application.is_ready
         return _make_v2_response({"name": endpoint.name, "ready": is_ready}, 200 if is_ready else 503)
 
-    application.add_route("GET", "/v2", answer_server)
-    application.add_route("GET", "/v2/", answer_server)
-    application.add_route("GET", "/v2/health/live", answer_live, is_open=True)
-    application.add_route("GET", "/v2/health/ready", answer_ready, is_open=True)
-    application.add_route("POST", "/v2/repository/index", answer_index)
-    application.add_route("*", "/v2/models/*", answer_errors_as_v2(answer_model))
+    application.add_route("GET", "/v2", answer_v2_server)
+    application.add_route("GET", "/v2/", answer_v2_server)
+    application.add_route("GET", "/v2/health/live", answer_v2_live, is_open=True)
+    application.add_route("GET", "/v2/health/ready", answer_v2_ready, is_open=True)
+    application.add_route("POST", "/v2/repository/index", answer_v2_index)
+    application.add_route("*", "/v2/models/*", answer_errors_as_v2(answer_v2_model))
 
 
 def find_v2_model(application: Application, name: str, version: str | None) -> Endpoint:

@@ -53,7 +53,7 @@ def windows(
     baseline = Baseline(rows=trained, features=build_baseline_columns(draw(random, trained)))
     counter = Counter(baseline)
     for _ in range(count):
-        counter.clear()
+        counter.reset_counts()
         counter.add_features(change(draw(random, rows), random))
         counts = Counts(version="1", since=0, until=1, rows=rows, columns=counter.list_column_counts())
         yield find_drifted_columns(baseline, counts, Drift())

@@ -14,8 +14,8 @@ from mlapp.serving.inference.model_thread import ModelThread
 
 def test_calls_run_in_order_in_one_thread(caplog):
     thread, found = ModelThread(), []
-    thread.run_soon(lambda: found.append(threading.current_thread()))
-    thread.run_soon(lambda: 1 / 0)
+    thread.run_in_model_thread(lambda: found.append(threading.current_thread()))
+    thread.run_in_model_thread(lambda: 1 / 0)
     assert thread.submit(lambda: [*found, threading.current_thread()]).result() == [found[0], found[0]]
     assert "ZeroDivisionError" in caplog.text
     with pytest.raises(ZeroDivisionError):
@@ -43,6 +43,6 @@ def test_the_end_of_the_program_waits_for_a_running_call():
         import time
         from mlapp.serving.inference.model_thread import ModelThread
         thread = ModelThread()
-        thread.run_soon(lambda: (time.sleep(0.1), print("done")))
+        thread.run_in_model_thread(lambda: (time.sleep(0.1), print("done")))
     """
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "done\n"
