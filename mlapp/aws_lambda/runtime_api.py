@@ -111,7 +111,7 @@ class RuntimeApi:
         except OSError:
             raise
         except Exception as error:  # from the predictor: the status is sent, so only trailers can report it
-            encoded_error = base64.b64encode(encode_runtime_error(type(error).__name__, str(error)))
+            encoded_error = base64.b64encode(encode_lambda_error(type(error).__name__, str(error)))
             trailers = (
                 f"{ERROR_TYPE}: {type(error).__name__}\r\n".encode()
                 + ERROR_BODY.encode()
@@ -126,13 +126,13 @@ class RuntimeApi:
         """Report that the invocation failed."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
         self._post_to_runtime_api(
-            f"invocation/{invocation.identity}/error", encode_runtime_error(kind, message), headers
+            f"invocation/{invocation.identity}/error", encode_lambda_error(kind, message), headers
         )
 
     def send_init_error(self, kind: str, message: str) -> None:
         """Report that the function cannot start."""
         headers = {"Content-Type": "application/json", ERROR_TYPE: kind}
-        self._post_to_runtime_api("init/error", encode_runtime_error(kind, message), headers)
+        self._post_to_runtime_api("init/error", encode_lambda_error(kind, message), headers)
 
     def _post_to_runtime_api(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         self._connection.request("POST", f"{VERSION}/{path}", body, headers)
@@ -145,6 +145,6 @@ class RuntimeApi:
             raise RuntimeApiError(response.status, text.decode(errors="replace"))
 
 
-def encode_runtime_error(kind: str, message: str) -> bytes:
+def encode_lambda_error(kind: str, message: str) -> bytes:
     """An error in the format that Lambda returns to the caller."""
     return msgspec.json.encode({"errorMessage": message, "errorType": kind, "stackTrace": []})

@@ -250,10 +250,10 @@ def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
         rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
     output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
     _print_monitor_alarms([report for report, _ in shown])
-    _print_unknown_classes([report for report, _ in shown])
+    _print_unknown_truth_classes([report for report, _ in shown])
 
 
-def _print_unknown_classes(reports: Sequence[WindowReport]) -> None:
+def _print_unknown_truth_classes(reports: Sequence[WindowReport]) -> None:
     from mlapp.monitoring.truth import describe_unknown_truth_classes
 
     for report in reports:

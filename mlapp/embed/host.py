@@ -212,7 +212,7 @@ class ModelHost:
         endpoint = self.open_endpoint()
         served_model = endpoint.current
         budget = Budget(self.settings, self.settings.timeout)
-        part = served_model.codec.accept_inputs([inputs] if _is_record(inputs) else inputs)
+        part = served_model.codec.accept_inputs([inputs] if _is_feature_record(inputs) else inputs)
         try:
             if served_model.is_stream:
                 items = endpoint.streams.stream_items(served_model, part, budget.timeout, encode_json)
@@ -270,6 +270,6 @@ class ModelHost:
         state.callbacks.submit(run_on_predict)
 
 
-def _is_record(inputs: Any) -> bool:
+def _is_feature_record(inputs: Any) -> bool:
     """Whether inputs are one record rather than columns. A list of one record has a faster decoder."""
     return type(inputs) is dict and not any(isinstance(value, (list, tuple)) for value in inputs.values())

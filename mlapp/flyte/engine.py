@@ -137,8 +137,8 @@ class FlytekitEngine(Engine):
     def fetch_predictions(self, run: str) -> Any:
         return run_outputs.fetch_predictions(self.connection, run)
 
-    def fetch_results(self, run: str) -> list[TrialResult | None]:
-        return run_outputs.fetch_results(self.connection, run)
+    def fetch_trial_results(self, run: str) -> list[TrialResult | None]:
+        return run_outputs.fetch_trial_results(self.connection, run)
 
     def list_logs(self, run: str) -> list[tuple[str, str]]:
         return runs.list_logs(self.connection, run)

@@ -181,7 +181,7 @@ class Engine(ABC):
         """The predictions of a run of `predict`, as a DataFrame."""
 
     @abstractmethod
-    def fetch_results(self, run: str) -> list[TrialResult | None]:
+    def fetch_trial_results(self, run: str) -> list[TrialResult | None]:
         """The result of each trial of a run of `tune`, in order; None for a killed one."""
 
     @abstractmethod

@@ -121,7 +121,7 @@ def _collect_search_results(
     """Wait for a run, and report the results of its trials to the study."""
     try:
         follow(run)
-        results = engine.fetch_results(run)
+        results = engine.fetch_trial_results(run)
     except UnreachableError:
         raise
     except MlappError as failure:  # the run failed, is unknown, or its outputs have expired

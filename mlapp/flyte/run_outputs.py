@@ -62,7 +62,7 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
         return pd.read_parquet(file)
 
 
-def fetch_results(connection: Connection, run: str) -> list[TrialResult | None]:
+def fetch_trial_results(connection: Connection, run: str) -> list[TrialResult | None]:
     """The result of each trial of a run, in order; None for a killed one.
 
     Raises:

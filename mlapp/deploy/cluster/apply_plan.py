@@ -15,7 +15,7 @@ from mlapp.reporting import Reporter
 VERBS = {"create": "created", "change": "changed"}
 
 
-def execute_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
+def execute_change_plan(cluster: Cluster, plan: ChangePlan, lock: DeployLock, progress: Reporter) -> None:
     """Write every change except the removals.
 
     Raises:

@@ -49,7 +49,7 @@ class DeployLock:
 
 
 @contextmanager
-def hold_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
+def hold_deploy_lock(cluster: Cluster, names: Names) -> Iterator[DeployLock]:
     """Hold the app's lock.
 
     Raises:

@@ -13,9 +13,9 @@ from mlapp.config import Serve
 from mlapp.deploy.cluster import releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import UnreachableError
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
+from mlapp.deploy.cluster.apply_plan import execute_change_plan, prune_planned_objects
 from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, plan_changes
-from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_lock
+from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_deploy_lock
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import ClusterSection
@@ -93,7 +93,7 @@ class DeploySession(Generic[S]):
             self.progress(f"release {record.number}: {plan.summary}")
         try:
             with _defer_deploy_interrupt():
-                execute_plan(self.cluster, plan, self.lock, self.progress)
+                execute_change_plan(self.cluster, plan, self.lock, self.progress)
             self.wait_for_rollout(documents, record)
             with _defer_deploy_interrupt():
                 prune_planned_objects(self.cluster, plan, self.lock, self.progress)
@@ -176,7 +176,7 @@ class DeploySession(Generic[S]):
         try:
             plan = self.plan_changes(before.documents, record, take_over=True)
             with _defer_deploy_interrupt():
-                execute_plan(self.cluster, plan, self.lock, self.progress)
+                execute_change_plan(self.cluster, plan, self.lock, self.progress)
                 prune_planned_objects(self.cluster, plan, self.lock, self.progress)
             self.wait_for_rollout(before.documents, before, restored=True)
         except (DeployError, KeyboardInterrupt) as rollback_error:
@@ -246,7 +246,7 @@ def open_deploy_session(target: ClusterTarget[S], progress: Reporter) -> Iterato
     target.require_cluster()
     if namespace := target.make_namespace():
         ensure_namespace(target.cluster, namespace)  # even the lock needs it
-    with hold_lock(target.cluster, target.names) as lock:
+    with hold_deploy_lock(target.cluster, target.names) as lock:
         yield DeploySession(target.cluster, target.names, target, progress, lock)
 
 

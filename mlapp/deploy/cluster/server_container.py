@@ -43,7 +43,7 @@ def compute_server_stop_seconds(rollout: ServerRollout, serve: Serve, grace: flo
     return rollout.leave + math.ceil(grace) + math.ceil(serve.drain) + MARGIN
 
 
-def make_server_security() -> dict[str, Any]:
+def make_server_container_security() -> dict[str, Any]:
     """The container's security context, compliant with Pod Security `restricted` if the pod sets seccomp."""
     return {
         "allowPrivilegeEscalation": False,

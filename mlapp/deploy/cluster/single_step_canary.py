@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.deploy.cluster import canary_trial
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
+from mlapp.deploy.cluster.apply_plan import execute_change_plan, prune_planned_objects
 from mlapp.deploy.cluster.canary_trial import Records
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.releases import ReleaseRecord
@@ -15,7 +15,7 @@ from mlapp.deploy.target import Shipment
 Documents = Sequence[dict[str, Any]]
 
 
-def start_canary(
+def start_single_step_canary(
     session: DeploySession[Any],
     shipment: Shipment,
     percent: int,
@@ -41,12 +41,12 @@ def start_canary(
     with canary_trial.undo_failed_canary_start(
         session, record, before, lambda: _restore_live_in_single_step(session, before)
     ):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(documents, record)
     return session.releases.mark_state(record, "canary")
 
 
-def promote_canary(session: DeploySession[Any]) -> ReleaseRecord:
+def promote_single_step_canary(session: DeploySession[Any]) -> ReleaseRecord:
     """Route all traffic to the canary.
 
     Raises:
@@ -55,13 +55,13 @@ def promote_canary(session: DeploySession[Any]) -> ReleaseRecord:
     record, before, records = canary_trial.require_canary_trial(session)
     plan = session.plan_changes(record.documents, before)
     with canary_trial.undo_failed_canary_promotion(session, record, before, lambda: None):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(record.documents, record)
     prune_planned_objects(session.cluster, plan, session.lock, session.progress)
     return session.settle_release(record, before, records)
 
 
-def abort_canary(session: DeploySession[Any]) -> ReleaseRecord:
+def abort_single_step_canary(session: DeploySession[Any]) -> ReleaseRecord:
     """Route all traffic back to the live release and remove the canary."""
     record, before, _ = canary_trial.require_canary_trial(session)
     if before is not None:
@@ -71,6 +71,6 @@ def abort_canary(session: DeploySession[Any]) -> ReleaseRecord:
 
 def _restore_live_in_single_step(session: DeploySession[Any], before: ReleaseRecord) -> None:
     plan = session.plan_changes(before.documents, before, take_over=True)
-    execute_plan(session.cluster, plan, session.lock, session.progress)
+    execute_change_plan(session.cluster, plan, session.lock, session.progress)
     session.wait_for_rollout(before.documents, before, restored=True)
     prune_planned_objects(session.cluster, plan, session.lock, session.progress)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlapp.deploy.cluster import canary_trial, labels
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
+from mlapp.deploy.cluster.apply_plan import execute_change_plan, prune_planned_objects
 from mlapp.deploy.cluster.change_plan import list_own_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.object_kinds import DEPLOYMENT, ROUTE, SERVICE
 from mlapp.deploy.cluster.releases import ReleaseRecord
-from mlapp.deploy.k8s.render import render_canary, render_release
+from mlapp.deploy.k8s.render import render_kubernetes_canary, render_kubernetes_release
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import Shipment
 
@@ -23,7 +23,7 @@ Documents = Sequence[dict[str, Any]]
 Session = DeploySession[KubernetesSettings]
 
 
-def start_canary(session: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+def start_kubernetes_canary(session: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
     """Start `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
@@ -38,24 +38,24 @@ def start_canary(session: Session, shipment: Shipment, percent: int, take_over: 
             f"the canary has {replicas} of {replicas + live_replicas} pods and gets about {share} % of the traffic; "
             f"targets.k8s.gateway gives an exact share"
         )
-    documents = render_canary(shipment, session.settings, session.serve, replicas, percent)
+    documents = render_kubernetes_canary(shipment, session.settings, session.serve, replicas, percent)
     workload, traffic = _split_canary_documents(session, documents)
     plan = session.plan_changes(workload, live, prune=False, take_over=take_over)
     session.plan_changes(traffic, live, prune=False, take_over=take_over)  # detect a refusal before anything is written
-    documents_after_promotion = render_release(shipment, session.settings, session.serve)
+    documents_after_promotion = render_kubernetes_release(shipment, session.settings, session.serve)
     record = canary_trial.record_canary_trial(
         session, shipment, documents_after_promotion, records, share, session.target.find_url(shipment)
     )
     session.progress(f"release {record.number} as a canary: {plan.summary}")
     with canary_trial.undo_failed_canary_start(session, record, live, lambda: _remove_canary_release(session, live)):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(workload, record)
         traffic_plan = session.plan_changes(traffic, live, prune=False, take_over=take_over)
-        execute_plan(session.cluster, traffic_plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, traffic_plan, session.lock, session.progress)
     return session.releases.mark_state(record, "canary")
 
 
-def promote_canary(session: Session) -> ReleaseRecord:
+def promote_kubernetes_canary(session: Session) -> ReleaseRecord:
     """Make the canary the live release: roll the live Deployment to it, move the traffic, remove the canary.
 
     Raises:
@@ -74,7 +74,7 @@ def promote_canary(session: Session) -> ReleaseRecord:
     with canary_trial.undo_failed_canary_promotion(
         session, record, live, lambda: _remove_canary_release(session, live)
     ):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(workload, record)
     _move_k8s_canary_traffic(session, traffic)
     _remove_canary_objects(session)
@@ -82,14 +82,14 @@ def promote_canary(session: Session) -> ReleaseRecord:
     return session.settle_release(record, live, records)
 
 
-def abort_canary(session: Session) -> ReleaseRecord:
+def abort_kubernetes_canary(session: Session) -> ReleaseRecord:
     """Remove the canary and route all traffic back to the live release."""
     record, live, _ = canary_trial.require_canary_trial(session)
     _remove_canary_release(session, live)
     if live:
         # An interrupted promotion has already changed the live Deployment.
         plan = session.plan_changes(live.documents, record)
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(live.documents, live)
         prune_planned_objects(session.cluster, plan, session.lock, session.progress)
     return session.releases.mark_state(record, "aborted")
@@ -128,7 +128,7 @@ def _remove_canary_release(session: Session, live: ReleaseRecord | None) -> None
 def _move_k8s_canary_traffic(session: Session, traffic: Documents) -> None:
     """Route the traffic according to these documents, and wait until load balancers have updated."""
     plan = session.plan_changes(traffic, None, prune=False, take_over=True)
-    execute_plan(session.cluster, plan, session.lock, session.progress)
+    execute_change_plan(session.cluster, plan, session.lock, session.progress)
     if plan.pending:
         time.sleep(min(session.settings.rollout.leave, 5))
 

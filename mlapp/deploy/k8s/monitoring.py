@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.object_kinds import CRON_JOB, SERVICE_MONITOR
-from mlapp.deploy.cluster.server_container import make_server_security
+from mlapp.deploy.cluster.server_container import make_server_container_security
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.storage import list_claimed_volumes, list_volume_mounts
 from mlapp.deploy.k8s.workload import (
@@ -61,7 +61,7 @@ def render_monitoring_job(context: RenderContext, config_name: str) -> dict[str,
             "limits": {"memory": memory},
         },
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, *list_volume_mounts(context)],
-        "securityContext": make_server_security(),
+        "securityContext": make_server_container_security(),
     }
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_account.name or context.names.base,

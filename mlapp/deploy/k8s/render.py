@@ -20,7 +20,7 @@ from mlapp.errors import ConfigError
 ORDER = {kind.kind: position for position, kind in enumerate(RENDERED)}
 
 
-def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
+def render_kubernetes_release(shipment: Shipment, settings: KubernetesSettings, serve: Serve) -> list[dict[str, Any]]:
     """The documents of a release, in the order of application.
 
     Raises:
@@ -49,7 +49,7 @@ def render_release(shipment: Shipment, settings: KubernetesSettings, serve: Serv
     return _finish_rendered_documents([document for document in candidates if document is not None], settings)
 
 
-def render_canary(
+def render_kubernetes_canary(
     shipment: Shipment, settings: KubernetesSettings, serve: Serve, replicas: int, percent: int
 ) -> list[dict[str, Any]]:
     """The documents of a canary beside the live release: its Deployment and ConfigMap, and those that split traffic.

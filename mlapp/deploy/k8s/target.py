@@ -15,7 +15,7 @@ from mlapp.deploy.cluster.server_target import ServerTarget
 from mlapp.deploy.k8s import canary, eject, service_address
 from mlapp.deploy.k8s import status as kubernetes_status
 from mlapp.deploy.k8s.networking import find_k8s_network_address
-from mlapp.deploy.k8s.render import render_canary, render_release
+from mlapp.deploy.k8s.render import render_kubernetes_canary, render_kubernetes_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.k8s.settings import KubernetesSettings
 from mlapp.deploy.target import Shipment, Status
@@ -33,13 +33,13 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
-        return render_release(shipment, self.settings, self.serve)
+        return render_kubernetes_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary, beside the number of live pods in the settings."""
         scaling = self.settings.autoscaling
         replicas = canary.compute_canary_replicas(scaling.min if scaling else self.settings.replicas, percent)
-        return render_canary(shipment, self.settings, self.serve, replicas, percent)
+        return render_kubernetes_canary(shipment, self.settings, self.serve, replicas, percent)
 
     def find_url(self, shipment: Shipment) -> str:
         """The URL of the app: the external one if there is one, otherwise the one inside the cluster."""
@@ -83,15 +83,15 @@ class KubernetesTarget(ServerTarget[KubernetesSettings]):
         self, session: DeploySession[KubernetesSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a second Deployment beside the live one."""
-        return canary.start_canary(session, shipment, percent, take_over)
+        return canary.start_kubernetes_canary(session, shipment, percent, take_over)
 
     def promote_canary(self, session: DeploySession[KubernetesSettings]) -> ReleaseRecord:
         """Roll the live Deployment to the canary, move the traffic, remove the canary."""
-        return canary.promote_canary(session)
+        return canary.promote_kubernetes_canary(session)
 
     def abort_canary(self, session: DeploySession[KubernetesSettings]) -> ReleaseRecord:
         """Remove the canary."""
-        return canary.abort_canary(session)
+        return canary.abort_kubernetes_canary(session)
 
     def eject(self, shipment: Shipment, folder: Path, format: str) -> list[Path]:
         """Write the objects as files: plain YAML, a kustomization or a Helm chart."""

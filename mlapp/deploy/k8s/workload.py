@@ -11,8 +11,8 @@ from mlapp.deploy.cluster.object_kinds import DEPLOYMENT
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
     make_server_container_secrets,
+    make_server_container_security,
     make_server_probes,
-    make_server_security,
     make_server_stop_hook,
 )
 from mlapp.deploy.k8s.render_context import RenderContext
@@ -114,7 +114,7 @@ def _make_workload_container(context: RenderContext, config_name: str) -> dict[s
         "resources": _make_workload_resources(context),
         "volumeMounts": mounts,
         **make_server_probes(serve, settings.rollout.startup, "http"),
-        "securityContext": make_server_security(),
+        "securityContext": make_server_container_security(),
         **make_server_stop_hook(settings.rollout),
     }
 
@@ -127,7 +127,7 @@ def _make_workload_model_puller(context: RenderContext, pull: ModelPull) -> dict
         "env": [{"name": "HOME", "value": TMP}],
         "resources": _make_workload_resources(context, gpu=False),
         "volumeMounts": [{"name": "tmp", "mountPath": TMP}, {"name": "model", "mountPath": context.model_folder}],
-        "securityContext": make_server_security(),
+        "securityContext": make_server_container_security(),
     }
     if pull.secret:
         container["envFrom"] = [{"secretRef": {"name": pull.secret}}]

@@ -20,7 +20,7 @@ from mlapp.deploy.cluster.labels import PORT
 from mlapp.deploy.cluster.naming import Names, make_label_value, make_short_digest
 from mlapp.deploy.cluster.object_kinds import KNATIVE_SERVICE
 from mlapp.deploy.cluster.patches import apply_patches
-from mlapp.deploy.cluster.server_container import make_server_container_secrets, make_server_security
+from mlapp.deploy.cluster.server_container import make_server_container_secrets, make_server_container_security
 from mlapp.deploy.cluster.server_environment import make_server_variables
 from mlapp.deploy.cluster.settings import PodResources, ServerRollout, refuse_reversed_replica_range
 from mlapp.deploy.cluster.track_context import make_track_context_document
@@ -46,7 +46,7 @@ PROBE_PERIOD = 2
 """Period of the startup probe in seconds. On Cloud Run, a probe's timeout must not exceed it."""
 
 
-def render_release(
+def render_knative_release(
     shipment: Shipment, settings: KnativeSettings, serve: Serve, *, live: str | None = None, percent: int = 100
 ) -> list[dict[str, Any]]:
     """The Service of a release.
@@ -127,7 +127,10 @@ def _make_revision(shipment: Shipment, settings: KnativeSettings, serve: Serve) 
     }
     spec = {key: value for key, value in spec.items() if value is not None}
     if settings.pod_security == "restricted":
-        container["securityContext"] = {**make_server_security(), "seccompProfile": {"type": "RuntimeDefault"}}
+        container["securityContext"] = {
+            **make_server_container_security(),
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
         container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  inside the container
         spec["volumes"] = [{"name": "tmp", "emptyDir": {"sizeLimit": str(settings.resources.tmp)}}]
         spec["automountServiceAccountToken"] = False

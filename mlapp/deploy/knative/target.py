@@ -19,7 +19,7 @@ from mlapp.deploy.cluster.object_kinds import EVENT, KNATIVE_SERVICE, POD
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_canary_release, find_live_release
 from mlapp.deploy.cluster.server_target import RevisionTarget
 from mlapp.deploy.knative.readiness import KnativeWait, describe_knative_condition
-from mlapp.deploy.knative.service import find_knative_service_revision, render_release
+from mlapp.deploy.knative.service import find_knative_service_revision, render_knative_release
 from mlapp.deploy.knative.settings import KnativeSettings
 from mlapp.deploy.target import DeployError, Shipment, Status
 from mlapp.errors import UsageError
@@ -51,7 +51,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The Service, with all traffic on the release's revision."""
-        return render_release(shipment, self.settings, self.serve)
+        return render_knative_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The Service with split traffic. Reads the name of the live revision from the cluster if possible."""
@@ -60,7 +60,7 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         except DeployError:
             live = None
         name = find_knative_service_revision(live.documents) if live else f"{self.names.base}-live"
-        return render_release(shipment, self.settings, self.serve, live=name, percent=percent)
+        return render_knative_release(shipment, self.settings, self.serve, live=name, percent=percent)
 
     def wait_for_release(
         self,
@@ -151,18 +151,20 @@ class KnativeTarget(RevisionTarget[KnativeSettings]):
         """Start a second revision with a part of the traffic."""
         live, records = canary_trial.require_live_for_canary(session)
         name = find_knative_service_revision(live.documents)
-        documents = render_release(shipment, self.settings, self.serve, live=name, percent=percent)
+        documents = render_knative_release(shipment, self.settings, self.serve, live=name, percent=percent)
         if find_knative_service_revision(documents) == name:
             raise DeployError(
                 f"Release {live.number} is identical to the canary, so there is nothing to try.",
                 "Change the model, the code or a setting, and deploy again.",
             )
-        return single_step_canary.start_canary(session, shipment, percent, documents, live, records, take_over)
+        return single_step_canary.start_single_step_canary(
+            session, shipment, percent, documents, live, records, take_over
+        )
 
     def promote_canary(self, session: DeploySession[KnativeSettings]) -> ReleaseRecord:
         """Route all traffic to the canary's revision; no pod is started."""
-        return single_step_canary.promote_canary(session)
+        return single_step_canary.promote_single_step_canary(session)
 
     def abort_canary(self, session: DeploySession[KnativeSettings]) -> ReleaseRecord:
         """Route all traffic to the live revision."""
-        return single_step_canary.abort_canary(session)
+        return single_step_canary.abort_single_step_canary(session)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlapp.deploy.cluster import canary_trial
 from mlapp.deploy.cluster.api_errors import ApiError
-from mlapp.deploy.cluster.apply_plan import execute_plan, prune_planned_objects
+from mlapp.deploy.cluster.apply_plan import execute_change_plan, prune_planned_objects
 from mlapp.deploy.cluster.deploy_session import DeploySession
 from mlapp.deploy.cluster.host_names import KSERVE, refuse_long_host_name
 from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, ROUTE
@@ -23,7 +23,7 @@ from mlapp.deploy.kserve.canary_documents import (
     name_canary_service,
     render_kserve_canary_workload,
 )
-from mlapp.deploy.kserve.inference_service import render_release
+from mlapp.deploy.kserve.inference_service import render_kserve_release
 from mlapp.deploy.kserve.installed_version import lacks_spec_canary
 from mlapp.deploy.kserve.readiness import read_newest_revision_share
 from mlapp.deploy.kserve.render_context import KServeContext
@@ -37,7 +37,7 @@ ACCEPT_TIMEOUT = 10.0
 TRAFFIC_TIMEOUT = 60.0
 
 
-def start_canary(session: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
+def start_kserve_canary(session: Session, shipment: Shipment, percent: int, take_over: bool) -> ReleaseRecord:
     """Start `shipment` beside the live release, with `percent` of the traffic.
 
     Raises:
@@ -66,7 +66,7 @@ def start_canary(session: Session, shipment: Shipment, percent: int, take_over: 
     if route is not None:
         traffic = apply_canary_patches(context, [make_canary_route(context, percent, route["spec"])])
         session.plan_changes(traffic, live, prune=False, take_over=take_over)  # a refusal must come before any write
-    documents_after_promotion = render_release(shipment, session.settings, session.serve)
+    documents_after_promotion = render_kserve_release(shipment, session.settings, session.serve)
     record = canary_trial.record_canary_trial(
         session, shipment, documents_after_promotion, records, percent, live.release.url
     )
@@ -74,16 +74,16 @@ def start_canary(session: Session, shipment: Shipment, percent: int, take_over: 
     with canary_trial.undo_failed_canary_start(
         session, record, live, lambda: _remove_kserve_canary(session, live, record)
     ):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(_select_documents_to_await(documents), record)
         if traffic and not _has_kserve_weights(session):
             traffic_plan = session.plan_changes(traffic, live, prune=False, take_over=take_over)
-            execute_plan(session.cluster, traffic_plan, session.lock, session.progress)
+            execute_change_plan(session.cluster, traffic_plan, session.lock, session.progress)
             _wait_until_route_accepted(session, traffic[0]["metadata"]["name"])
     return session.releases.mark_state(record, "canary")
 
 
-def promote_canary(session: Session) -> ReleaseRecord:
+def promote_kserve_canary(session: Session) -> ReleaseRecord:
     """Make the canary the live release: roll the live pods to it, move the traffic, remove the canary.
 
     In Knative mode, its revision gets all traffic and no pod is started.
@@ -101,18 +101,18 @@ def promote_canary(session: Session) -> ReleaseRecord:
     kept_keys = [("HTTPRoute", _name_kserve_canary_route(session)), ("InferenceService", session.names.canary)]
     plan = session.plan_changes(transition_documents, live, keep=kept_keys)
     with canary_trial.undo_failed_canary_promotion(session, record, live, lambda: _remove_canary_split(session)):
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         session.wait_for_rollout(final_documents, record)
     _remove_canary_split(session)
     _remove_kserve_canary_service(session)
     if transition_documents is not final_documents:
         final_plan = session.plan_changes(final_documents, live, keep=kept_keys)
-        execute_plan(session.cluster, final_plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, final_plan, session.lock, session.progress)
     prune_planned_objects(session.cluster, plan, session.lock, session.progress)
     return session.settle_release(record, live, records)
 
 
-def abort_canary(session: Session) -> ReleaseRecord:
+def abort_kserve_canary(session: Session) -> ReleaseRecord:
     """Remove the canary and route all traffic back to the live release."""
     record, live, _ = canary_trial.require_canary_trial(session)
     _remove_kserve_canary(session, live, record)
@@ -195,7 +195,7 @@ def _remove_kserve_canary(session: Session, live: ReleaseRecord | None, record: 
     if current is not None and "canaryTrafficPercent" in current["spec"]["predictor"]:
         _return_traffic_to_live(session, live, record)
     plan = session.plan_changes(live.documents, live, take_over=True)
-    execute_plan(session.cluster, plan, session.lock, session.progress)
+    execute_change_plan(session.cluster, plan, session.lock, session.progress)
     if plan.pending:
         session.wait_for_rollout(live.documents, live, restored=True)
     prune_planned_objects(session.cluster, plan, session.lock, session.progress)
@@ -210,7 +210,7 @@ def _return_traffic_to_live(session: Session, live: ReleaseRecord, record: Relea
         documents = copy.deepcopy(source.documents)
         _select_inference_service(documents)["spec"]["predictor"]["canaryTrafficPercent"] = 0
         plan = session.plan_changes(documents, live, prune=False, take_over=True)
-        execute_plan(session.cluster, plan, session.lock, session.progress)
+        execute_change_plan(session.cluster, plan, session.lock, session.progress)
         if source is live:
             session.wait_for_rollout(documents, live, restored=True)
             return

@@ -46,7 +46,9 @@ def choose_canary_method(context: KServeContext) -> Method:
     return "spec" if context.storage_uri is not None else "second"
 
 
-def render_canary(context: KServeContext, percent: int, live: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def render_kserve_canary(
+    context: KServeContext, percent: int, live: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """The documents of a canary, as far as the settings determine them.
 
     Args:

@@ -25,7 +25,7 @@ INTERNAL = "cluster-local"
 """Value of `VISIBILITY_LABEL` with which KServe creates no route: the Service in the cluster is the address."""
 
 
-def render_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -> list[dict[str, Any]]:
+def render_kserve_release(shipment: Shipment, settings: KServeSettings, serve: Serve) -> list[dict[str, Any]]:
     """The documents of a release, in the order of application.
 
     Raises:

@@ -18,8 +18,8 @@ from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, SERVING_RUNTIME
 from mlapp.deploy.cluster.server_container import (
     compute_server_stop_seconds,
     make_server_container_secrets,
+    make_server_container_security,
     make_server_probes,
-    make_server_security,
     make_server_stop_hook,
 )
 from mlapp.deploy.cluster.server_environment import make_server_variables
@@ -148,7 +148,7 @@ def make_predictor_container(context: KServeContext) -> dict[str, Any]:
         "resources": make_predictor_resources(settings),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  inside the container
         **make_server_probes(serve, settings.rollout.startup, PORT),
-        "securityContext": {**make_server_security(), "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {**make_server_container_security(), "seccompProfile": {"type": "RuntimeDefault"}},
     }
     if not context.is_knative:
         container.update(make_server_stop_hook(settings.rollout))

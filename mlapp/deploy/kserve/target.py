@@ -13,7 +13,7 @@ from mlapp.deploy.cluster.object_kinds import INFERENCE_SERVICE, SERVING_RUNTIME
 from mlapp.deploy.cluster.releases import ReleaseRecord, find_live_release
 from mlapp.deploy.cluster.server_target import RevisionTarget
 from mlapp.deploy.kserve import canary, canary_documents
-from mlapp.deploy.kserve.inference_service import render_release
+from mlapp.deploy.kserve.inference_service import render_kserve_release
 from mlapp.deploy.kserve.installed_version import refuse_old_kserve
 from mlapp.deploy.kserve.predictor import CONTAINER
 from mlapp.deploy.kserve.readiness import ServiceWait
@@ -68,14 +68,14 @@ class KServeTarget(RevisionTarget[KServeSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
-        return render_release(shipment, self.settings, self.serve)
+        return render_kserve_release(shipment, self.settings, self.serve)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary. For `spec.canary`, reads the live InferenceService if the cluster is reachable."""
         refuse_contradictory_kserve_settings(self.settings)
         context = KServeContext(shipment, self.settings, self.serve)
         live = self._live_service if canary_documents.choose_canary_method(context) == "spec" else None
-        return canary_documents.render_canary(context, percent, live)
+        return canary_documents.render_kserve_canary(context, percent, live)
 
     def wait_for_release(
         self,
@@ -124,15 +124,15 @@ class KServeTarget(RevisionTarget[KServeSettings]):
         self, session: DeploySession[KServeSettings], shipment: Shipment, percent: int, take_over: bool
     ) -> ReleaseRecord:
         """Start a canary by the method that the mode and the cluster allow: see `mlapp.deploy.kserve.canary`."""
-        return canary.start_canary(session, shipment, percent, take_over)
+        return canary.start_kserve_canary(session, shipment, percent, take_over)
 
     def promote_canary(self, session: DeploySession[KServeSettings]) -> ReleaseRecord:
         """Make the canary the live release."""
-        return canary.promote_canary(session)
+        return canary.promote_kserve_canary(session)
 
     def abort_canary(self, session: DeploySession[KServeSettings]) -> ReleaseRecord:
         """Remove the canary."""
-        return canary.abort_canary(session)
+        return canary.abort_kserve_canary(session)
 
     @cached_property
     def _live_service(self) -> dict[str, Any] | None:

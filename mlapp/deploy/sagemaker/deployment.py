@@ -42,7 +42,7 @@ class Deployment:
         record = self._create_endpoint_release(shipment, note)
         config = documents.name_endpoint_release(endpoint.name, record.number)
         try:
-            endpoint.switch(config, (record.number,), self._progress)
+            endpoint.switch_config(config, (record.number,), self._progress)
             self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
             endpoint.record_state(record.number, "failed")
@@ -73,7 +73,7 @@ class Deployment:
         config = documents.name_canary_config(endpoint.name, live, record.number)
         try:
             endpoint.create_config({live: 100 - percent, record.number: percent})
-            endpoint.switch(config, (live, record.number), self._progress)
+            endpoint.switch_config(config, (live, record.number), self._progress)
             self._check_endpoint_prediction(record)
         except ConcurrentDeployError:
             endpoint.delete_config(config)
@@ -106,7 +106,7 @@ class Deployment:
         self._require_idle_endpoint()
         endpoint.set_weights({number: 100 if number == winner else 0 for number in (live, canary)})
         self._progress(f"release {winner} gets all traffic")
-        endpoint.switch(documents.name_endpoint_release(endpoint.name, winner), (winner,), self._progress)
+        endpoint.switch_config(documents.name_endpoint_release(endpoint.name, winner), (winner,), self._progress)
         endpoint.delete_config(documents.name_canary_config(endpoint.name, live, canary))
 
     def _create_endpoint_release(self, shipment: Shipment, note: str | None) -> ReleaseRecord:
@@ -133,7 +133,7 @@ class Deployment:
         if current is not None and current["EndpointConfigName"] not in (name, failed_config):
             raise ConcurrentDeployError(endpoint.name, f"it runs {current['EndpointConfigName']}")
         if current is None or not is_live or current["EndpointStatus"] != READY:
-            endpoint.switch(name, (live,), self._progress)
+            endpoint.switch_config(name, (live,), self._progress)
         self._progress(f"rolled back to release {live}")
 
     def _check_endpoint_prediction(self, record: ReleaseRecord) -> None:

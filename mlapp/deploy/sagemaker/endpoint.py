@@ -125,7 +125,7 @@ class Endpoint:
             self.client.create_endpoint_config(**config, Tags=documents.make_endpoint_tags(self.app, self.settings))
         return name
 
-    def switch(self, config: str, numbers: Iterable[int], progress: Reporter) -> None:
+    def switch_config(self, config: str, numbers: Iterable[int], progress: Reporter) -> None:
         """Switch to a configuration, and wait until the endpoint is in service with it.
 
         SageMaker starts the new instances first, shifts the traffic, and stops the old ones; if the new ones do not

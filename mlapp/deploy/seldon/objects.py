@@ -23,7 +23,7 @@ SECTION = "targets.seldon"
 SERVER_CONTAINER = "mlserver"
 
 
-def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[str, Any]]:
+def render_seldon_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[str, Any]]:
     """The Model, and the Server if mlapp creates one.
 
     Raises:
@@ -36,7 +36,7 @@ def render_release(shipment: Shipment, settings: SeldonSettings) -> list[dict[st
     return apply_patches(documents, settings.patches, SECTION)
 
 
-def render_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
+def render_seldon_canary(shipment: Shipment, settings: SeldonSettings, percent: int) -> list[dict[str, Any]]:
     """A second Model, and an Experiment that sends it a part of the first Model's requests."""
     refuse_contradictory_seldon_settings(settings)
     names = Names(shipment.app)

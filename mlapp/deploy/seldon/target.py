@@ -28,8 +28,8 @@ from mlapp.deploy.seldon.model_counts import parse_model_counts
 from mlapp.deploy.seldon.objects import (
     SERVER_CONTAINER,
     refuse_contradictory_seldon_settings,
-    render_canary,
-    render_release,
+    render_seldon_canary,
+    render_seldon_release,
 )
 from mlapp.deploy.seldon.readiness import describe_seldon_conditions, wait_for_seldon_objects
 from mlapp.deploy.seldon.settings import SeldonSettings
@@ -71,11 +71,11 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
 
     def render(self, shipment: Shipment) -> list[dict[str, Any]]:
         """The documents, in the order of application."""
-        return render_release(shipment, self.settings)
+        return render_seldon_release(shipment, self.settings)
 
     def render_canary(self, shipment: Shipment, percent: int) -> list[dict[str, Any]]:
         """The documents of a canary."""
-        return render_canary(shipment, self.settings, percent)
+        return render_seldon_canary(shipment, self.settings, percent)
 
     def apply(self, shipment: Shipment, *, progress: Reporter = lambda _: None, take_over: bool = False) -> Release:
         """Ship the release, after checking that a Server can run it."""
@@ -188,15 +188,17 @@ class SeldonTarget(ClusterTarget[SeldonSettings]):
         """Create a second Model and a weighted Experiment."""
         live, records = canary_trial.require_live_for_canary(session)
         documents = self.render_canary(shipment, percent)
-        return single_step_canary.start_canary(session, shipment, percent, documents, live, records, take_over)
+        return single_step_canary.start_single_step_canary(
+            session, shipment, percent, documents, live, records, take_over
+        )
 
     def promote_canary(self, session: DeploySession[SeldonSettings]) -> ReleaseRecord:
         """Load the version in the live Model while the Experiment still serves; then remove the Experiment."""
-        return single_step_canary.promote_canary(session)
+        return single_step_canary.promote_single_step_canary(session)
 
     def abort_canary(self, session: DeploySession[SeldonSettings]) -> ReleaseRecord:
         """Remove the Experiment, then the second Model."""
-        return single_step_canary.abort_canary(session)
+        return single_step_canary.abort_single_step_canary(session)
 
     @property
     def _server_name(self) -> str | None:

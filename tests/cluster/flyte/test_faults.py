@@ -178,7 +178,7 @@ def test_a_naive_time_stays_naive_and_trials_share_their_data(cluster: Cluster) 
     trials = Trials([{"model.C": 0.5}, {"trainer.fail": "wrong"}], folds=2, seed=0, at_once=2)
     first = engine.start_run("tune", {"when": "2025-01-01"}, registration, trials=trials)
     follow(engine, first.id)
-    good, failed = engine.fetch_results(first.id)
+    good, failed = engine.fetch_trial_results(first.id)
     assert good is not None
     assert good.metrics
     assert failed is not None
@@ -257,5 +257,5 @@ def test_logs_and_the_reason_of_a_kill_come_from_the_pods(cluster: Cluster) -> N
     trials = Trials([{"model.C": 0.5}, {"trainer.fail": "memory"}], folds=2, seed=0, at_once=2)
     search = engine.start_run("tune", {}, registration, trials=trials)
     follow(engine, search.id)
-    assert engine.fetch_results(search.id)[1] is None
+    assert engine.fetch_trial_results(search.id)[1] is None
     assert engine.list_run_kill_reasons(search.id) == ["OOMKilled"]

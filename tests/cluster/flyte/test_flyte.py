@@ -43,10 +43,10 @@ def test_train_there_and_fetch_the_model(cluster: Cluster) -> None:
     trials = Trials([{"C": 0.1}, {"C": 1.0}], folds=2, seed=0, at_once=2)
     tuning = engine.start_run("tune", {}, registration, trials=trials)
     follow(engine, tuning.id)
-    assert all(result and result.metrics for result in engine.fetch_results(tuning.id))
+    assert all(result and result.metrics for result in engine.fetch_trial_results(tuning.id))
     again = engine.start_run("tune", {}, registration, trials=dataclasses.replace(trials, data_of=tuning.id))
     follow(engine, again.id)
-    assert engine.fetch_results(again.id) == engine.fetch_results(tuning.id)
+    assert engine.fetch_trial_results(again.id) == engine.fetch_trial_results(tuning.id)
 
     stopped = engine.start_run("train", {}, registration)
     engine.abort_run(stopped.id, "enough")

@@ -65,7 +65,7 @@ def test_later_trials_take_the_data_of_the_first_run_and_a_killed_one_is_left_ou
     trials = Trials([{"model.C": 0.1}, {"trainer.fail": "memory"}, {"trainer.fail": "wrong"}], 2, 0, at_once=3)
     run = engine.start_run("tune", {"limit": 120}, registered, trials=trials)
     runs.follow_run(engine.connection, run.id, print, pause=0.2)
-    good, killed, failed = engine.fetch_results(run.id)
+    good, killed, failed = engine.fetch_trial_results(run.id)
     assert good is not None
     assert good.metrics
     assert killed is None
@@ -76,7 +76,7 @@ def test_later_trials_take_the_data_of_the_first_run_and_a_killed_one_is_left_ou
     again = Trials([{"model.C": 0.1}], 2, 0, at_once=1, data_of=run.id)
     later = engine.start_run("tune", {"limit": 120}, registered, trials=again)
     runs.follow_run(engine.connection, later.id, print, pause=0.2)
-    assert engine.fetch_results(later.id) == [good]
+    assert engine.fetch_trial_results(later.id) == [good]
     assert {step.name for step in engine.read_run(later.id).steps} == {"trial"}
 
 

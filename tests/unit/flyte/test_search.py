@@ -31,7 +31,7 @@ class Answers:
         self.sizes.append(len(trials.parameters))
         return Run(f"r{len(self.sizes)}", "flowers.tune", "v1", "queued", "")
 
-    def fetch_results(self, run: str) -> list[TrialResult | None]:
+    def fetch_trial_results(self, run: str) -> list[TrialResult | None]:
         bad: list[TrialResult | None] = [TrialResult(error=("bad luck", "try again"), trace="Traceback: …"), None]
         good = (TrialResult(metrics={"accuracy": 0.5}) for _ in itertools.count())
         return list(itertools.islice(itertools.chain(bad, good), self.sizes[-1]))

@@ -21,7 +21,7 @@ from mlapp.config import Serve, Settings, decode_section
 from mlapp.deploy import Shipment, open_target
 from mlapp.deploy.k8s import KubernetesSettings
 from mlapp.deploy.k8s.networking import find_k8s_network_address
-from mlapp.deploy.k8s.render import render_canary, render_release
+from mlapp.deploy.k8s.render import render_kubernetes_canary, render_kubernetes_release
 from mlapp.deploy.k8s.render_context import RenderContext
 from mlapp.deploy.yaml_dump import dump_yaml_documents
 from mlapp.errors import ConfigError
@@ -93,7 +93,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def rendered(settings: dict[str, Any], serve: Serve | None = None) -> list[dict[str, Any]]:
-    return render_release(SHIPMENT, decode_section(KubernetesSettings, settings, "targets.k8s"), serve or Serve())
+    return render_kubernetes_release(
+        SHIPMENT, decode_section(KubernetesSettings, settings, "targets.k8s"), serve or Serve()
+    )
 
 
 def of(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def test_an_option_changes_what_it_should(name):
 
 def test_a_cron_job_closes_monitorings_windows_as_hardened_as_the_server():
     monitored = replace(SHIPMENT, monitor_schedule="2 * * * *")
-    documents = render_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
+    documents = render_kubernetes_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
 
     validate(documents)
     job = of(documents, "CronJob")["spec"]
@@ -163,7 +165,9 @@ def policies(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_monitoring_reaches_its_bucket_and_only_its_job_reaches_the_webhooks():
     settings = {"network_policy": {"egress": EGRESS}}
-    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+    documents = render_kubernetes_release(
+        MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve()
+    )
 
     validate(documents)
     plain = policies(rendered(settings))["digits"]["egress"]
@@ -179,7 +183,9 @@ def test_monitoring_reaches_its_bucket_and_only_its_job_reaches_the_webhooks():
 
 def test_monitoring_reaches_a_bucket_of_another_service():
     settings = {"env": {"AWS_ENDPOINT_URL": "http://storage.example:9000"}}
-    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+    documents = render_kubernetes_release(
+        MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve()
+    )
 
     assert policies(documents)["digits"]["egress"][1] == {"ports": [{"port": 9000, "protocol": "TCP"}]}
 
@@ -187,7 +193,9 @@ def test_monitoring_reaches_a_bucket_of_another_service():
 def test_servers_close_windows_if_no_cron_job_does():
     """A job has no init container that fetches the model."""
     settings = OPTIONS["model_pull"]
-    documents = render_release(MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve())
+    documents = render_kubernetes_release(
+        MONITORED, decode_section(KubernetesSettings, settings, "targets.k8s"), Serve()
+    )
 
     assert "CronJob" not in {document["kind"] for document in documents}
     assert "MLAPP_MONITOR__RUN" not in of(documents, "ConfigMap")["data"]
@@ -196,7 +204,7 @@ def test_servers_close_windows_if_no_cron_job_does():
 
 def test_a_cron_job_that_can_train_delays_no_alarm():
     monitored = replace(SHIPMENT, monitor_schedule="2 * * * *", monitor_trains=True)
-    documents = render_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
+    documents = render_kubernetes_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
 
     validate(documents)
     job = of(documents, "CronJob")["spec"]
@@ -299,7 +307,7 @@ def test_a_route_strips_its_path_because_the_server_knows_none():
 def test_a_canary_by_weight_has_a_service_of_its_own(percent):
     settings = decode_section(KubernetesSettings, OPTIONS["gateway"], "")
 
-    documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=percent)
+    documents = render_kubernetes_canary(SHIPMENT, settings, Serve(), replicas=1, percent=percent)
 
     weights = of(documents, "HTTPRoute")["spec"]["rules"][0]["backendRefs"]
     assert [backend["weight"] for backend in weights] == [100 - percent, percent]
@@ -308,7 +316,7 @@ def test_a_canary_by_weight_has_a_service_of_its_own(percent):
 
 
 def test_a_canary_by_replicas_shares_the_service():
-    documents = render_canary(SHIPMENT, KubernetesSettings(), Serve(), replicas=2, percent=10)
+    documents = render_kubernetes_canary(SHIPMENT, KubernetesSettings(), Serve(), replicas=2, percent=10)
 
     chosen = of(documents, "Service")["spec"]["selector"].items()
     labels = of(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
@@ -325,7 +333,7 @@ def test_a_canary_is_under_the_patches_of_what_it_stands_in_for():
     patches = [labelled("Deployment", "digits"), labelled("Service", None), labelled("Ingress", "digits")]
     settings = decode_section(KubernetesSettings, {**OPTIONS["gateway"], "patches": patches}, "")
 
-    documents = render_canary(SHIPMENT, settings, Serve(), replicas=1, percent=10)
+    documents = render_kubernetes_canary(SHIPMENT, settings, Serve(), replicas=1, percent=10)
 
     patched = {document["metadata"]["name"] for document in documents if "patched" in document["metadata"]["labels"]}
     assert patched == {"digits-canary"}
@@ -340,7 +348,9 @@ def test_a_change_of_variables_changes_the_pods():
 
 def test_a_new_commit_of_the_same_image_does_not_roll_the_pods():
     other = Shipment("digits", SHIPMENT.image, "3", "beef")
-    one, two = (of(render_release(each, KubernetesSettings(), Serve()), "Deployment") for each in (SHIPMENT, other))
+    one, two = (
+        of(render_kubernetes_release(each, KubernetesSettings(), Serve()), "Deployment") for each in (SHIPMENT, other)
+    )
 
     assert one["spec"] == two["spec"]
     assert one != two

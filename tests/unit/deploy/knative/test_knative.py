@@ -14,7 +14,7 @@ from api_double import ONE, TWO, ApiDouble, Key, Refused, kubeconfig
 from mlapp.config import Serve, Settings, decode_section
 from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.knative import KnativeSettings, KnativeTarget
-from mlapp.deploy.knative.service import render_release
+from mlapp.deploy.knative.service import render_knative_release
 from mlapp.errors import ConfigError, UsageError
 from tests.operations import CODE, operate_without_code
 
@@ -87,7 +87,7 @@ def ship(image: str = ONE, version: str = "1") -> Shipment:
 
 def render(**settings: Any) -> dict[str, Any]:
     chosen = decode_section(KnativeSettings, settings, "targets.knative")
-    (document,) = render_release(ship(), chosen, Serve())
+    (document,) = render_knative_release(ship(), chosen, Serve())
     return document
 
 

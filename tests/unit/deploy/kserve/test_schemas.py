@@ -14,8 +14,8 @@ import pytest
 from mlapp.config import Serve, decode_section
 from mlapp.deploy import Shipment
 from mlapp.deploy.kserve import KServeSettings
-from mlapp.deploy.kserve.canary_documents import render_canary
-from mlapp.deploy.kserve.inference_service import render_release
+from mlapp.deploy.kserve.canary_documents import render_kserve_canary
+from mlapp.deploy.kserve.inference_service import render_kserve_release
 from mlapp.deploy.kserve.render_context import KServeContext
 from mlapp.errors import ConfigError
 
@@ -93,7 +93,7 @@ def shipment(uri: str | None = None) -> Shipment:
 @pytest.mark.parametrize("serve", [Serve(), Serve(grpc_port=8001, max_batch=7)])
 def test_every_document_fits_each_version(serve):
     for settings, uri in settings_matrix():
-        documents = render_release(shipment(uri), settings, serve)
+        documents = render_kserve_release(shipment(uri), settings, serve)
         check(documents)
         service = documents[-1]
         mode = service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
@@ -104,7 +104,7 @@ def test_every_document_fits_each_version(serve):
 
 def test_every_canary_fits_the_versions_that_have_it():
     for settings, uri in settings_matrix():
-        documents = render_canary(KServeContext(shipment(uri), settings, Serve()), 10)
+        documents = render_kserve_canary(KServeContext(shipment(uri), settings, Serve()), 10)
         by_spec = settings.mode == "standard" and uri is not None
         check(documents, ("0.20",) if by_spec else VERSIONS)
         service = next(document for document in documents if document["kind"] == "InferenceService")
@@ -113,7 +113,7 @@ def test_every_canary_fits_the_versions_that_have_it():
 
 def test_every_pod_is_admitted_by_pod_security_restricted():
     for settings, uri in settings_matrix():
-        for document in render_release(shipment(uri), settings, Serve()):
+        for document in render_kserve_release(shipment(uri), settings, Serve()):
             spec = document.get("spec", {})
             predictor = spec.get("predictor", spec)
             for container in predictor.get("containers", ()):
@@ -129,7 +129,7 @@ def test_knative_is_given_only_fields_that_it_takes():
     own = {"labels", "annotations", "minReplicas", "maxReplicas", "timeout", "containerConcurrency"}
     for settings, uri in settings_matrix():
         if settings.mode == "knative" and uri is None:
-            predictor = render_release(shipment(), settings, Serve(grpc_port=9000))[0]["spec"]["predictor"]
+            predictor = render_kserve_release(shipment(), settings, Serve(grpc_port=9000))[0]["spec"]["predictor"]
             assert set(predictor) <= allowed | own
             (container,) = predictor["containers"]
             assert "lifecycle" not in container
@@ -150,13 +150,13 @@ def test_knative_is_given_only_fields_that_it_takes():
 )
 def test_settings_that_contradict_each_other_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
-        render_release(shipment(), decode_section(KServeSettings, settings, "targets.kserve"), Serve())
+        render_kserve_release(shipment(), decode_section(KServeSettings, settings, "targets.kserve"), Serve())
 
 
 def test_a_storage_uri_may_hold_the_version():
     settings = decode_section(KServeSettings, {"storage_uri": "pvc://models/digits/{version}"}, "targets.kserve")
 
-    service = render_release(shipment(), settings, Serve())[-1]
+    service = render_kserve_release(shipment(), settings, Serve())[-1]
 
     assert service["spec"]["predictor"]["model"]["storageUri"] == "pvc://models/digits/3"
 
@@ -164,7 +164,7 @@ def test_a_storage_uri_may_hold_the_version():
 def test_pods_roll_for_their_content_and_not_for_their_number():
     def revision(**settings: Any) -> str:
         chosen = decode_section(KServeSettings, settings, "targets.kserve")
-        return render_release(shipment(), chosen, Serve())[0]["spec"]["predictor"]["labels"]["mlapp/revision"]
+        return render_kserve_release(shipment(), chosen, Serve())[0]["spec"]["predictor"]["labels"]["mlapp/revision"]
 
     assert revision(max_replicas=4) == revision(max_replicas=5)
     assert revision() != revision(max_replicas=5), "KServe copies the autoscaler's annotation to the pods"
