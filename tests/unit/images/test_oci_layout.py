@@ -150,7 +150,7 @@ def test_a_change_of_the_code_sends_the_code_alone(folder: Path) -> None:
     (folder / "app" / "code" / "app.py").write_text("y = 3\n")
     known = layer_reuse.find_reusable_layers(engine, base, "a", "b", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[2:]]
-    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", known=known)
+    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=KEYS, tag="digits:2", engine_layers=known)
     assert len(engine.sent) == len(("code", "configuration", "manifest"))
 
 
@@ -162,7 +162,7 @@ def test_another_model_on_the_same_dependencies(folder: Path) -> None:
     changed = {**KEYS, "mlapp.layer.model": "c"}
     known = layer_reuse.find_reusable_layers(engine, base, "a", "c", oci_archive.BLOBS)
     layers = [*map(Layer, known.layers), *layers_of(folder)[1:]]
-    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=changed, tag="digits:2", known=known)
+    oci_archive.load_oci_image(engine, PLAN, base, layers, labels=changed, tag="digits:2", engine_layers=known)
     assert len(engine.sent) == len(("model", "code", "configuration", "manifest"))
     assert layer_reuse.find_reusable_layers(engine, base, "z", "b", oci_archive.BLOBS) == NOTHING
 
