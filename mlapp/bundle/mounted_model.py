@@ -7,7 +7,9 @@ the image.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ def find_mounted_store(
     app: str, bundled_store: Path, version: int, environment: Mapping[str, str]
 ) -> tuple[Path, int] | None:
     """A store with only the mounted version, and the version's number; None if nothing is mounted.
+
+    The store is a temporary folder with links, which this process removes when it exits.
 
     Args:
         app: the app of the bundle.
@@ -70,6 +74,7 @@ def find_mounted_store(
             f"Set {MANIFEST} to a manifest of '{app}'.",
         )
     root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     (root / app / "versions").mkdir(parents=True)
     (root / app / "versions" / format_number_name(manifest.version)).write_bytes(content)
     (root / app / manifest.folder).parent.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ LABELS = "labels"
 """The key of the metadata with the classes of a model that outputs a score for each class."""
 CLASSES = "classes"
 """The key of the metadata with the names of the columns of the probabilities."""
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""The variable that keeps ONNX Runtime from reporting to Microsoft, which it does from 1.32 on."""
 TOLERANCE = 1e-4
 """Accepted difference of a number, relative to it or to 1 if that is larger: ONNX models compute with 32 bits."""
 
@@ -35,6 +38,7 @@ class OnnxModel:
             MissingExtraError: ONNX Runtime is not installed. ModelError: the content is not an ONNX model, is
                 truncated, or refers to other files.
         """
+        os.environ.setdefault(TELEMETRY, "1")
         try:
             import onnxruntime
         except ImportError:

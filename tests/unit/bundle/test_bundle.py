@@ -145,6 +145,14 @@ def test_a_version_that_a_platform_mounts_is_served_instead_and_checked(project,
     assert bundle.open(folder).model.version == other.version == 2
     assert bundle.open(folder).settings.serve.model == "2"
 
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = "import sys; from mlapp import bundle; print(bundle.open(sys.argv[1]).model.version)"
+    served = subprocess.run(
+        [sys.executable, "-c", code, folder], env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True
+    )
+    assert (served.stdout, list(temporary.iterdir())) == (b"2\n", []), served.stderr
+
     link = tmp_path / "modelcar"  # made late, into another process's file system: what it resolves to is not here
     threading.Timer(0.3, link.symlink_to, (mounted,)).start()
     monkeypatch.setenv("MLAPP_MODEL_FOLDER", str(link))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +66,19 @@ def test_the_conversion_answers_as_the_original(app: App, tmp_path: Path, monkey
     else:
         assert actual.tolist() == expected.tolist()
     assert len(converted.predict(features.head(1))) == 1
+
+
+def test_the_runtime_collects_nothing_for_its_maker(tmp_path: Path) -> None:
+    """ONNX Runtime 1.32 and later identify the machine to Microsoft by a file, which they make at their import."""
+    environment = {name: value for name, value in os.environ.items() if name != onnx.TELEMETRY}
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlapp.frameworks.onnx import OnnxModel; OnnxModel(b'')"],
+        env={**environment, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "It is not an ONNX model" in done.stderr, "the runtime has read it"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_columns_of_texts_and_numbers() -> None:
