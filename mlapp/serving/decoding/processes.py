@@ -37,8 +37,6 @@ MAX_CELL_BYTES = 8
 """Maximum bytes of a packed cell. In the body, a cell has at least one byte."""
 GRACE = 2.0
 """Seconds that a decoder has to finish after its client has disconnected."""
-EXIT = 20.0
-"""Seconds that a decoder takes at most from closing its socket until it has exited, on a busy machine."""
 START = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mlapp.serving.decoding.child import serve_decoder_child
@@ -118,11 +116,16 @@ class _Decoder:
         waiting.register(self.socket, select.POLLIN)
         return self.process.poll() is None and not waiting.poll(0)
 
-    def has_retired(self) -> bool:
-        """Wait until it exits; returns whether it exited by itself because it was idle."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(EXIT) == 0 and self.is_used
-        return False
+    def has_retired(self, check: Callable[[], None]) -> bool:
+        """Wait until it exits; returns whether it exited by itself because it was idle.
+
+        Raises:
+            HttpError, CancelledBudgetError: as `check`, while it has not exited.
+        """
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(transport.TURN) == 0 and self.is_used
+            check()
 
     def end(self) -> None:
         self.socket.close()
@@ -183,7 +186,7 @@ class _Pool:
             return outcome
         except (ConnectionError, EOFError):
             budget.check()
-            if decoder.has_retired():
+            if decoder.has_retired(budget.check):
                 return None
             log.error("a decoder process ended while it read a body of %d bytes", len(body))
             raise HttpError(400, "The body cannot be read: it needs too much memory, or is damaged.") from None

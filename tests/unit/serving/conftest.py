@@ -86,8 +86,9 @@ def people() -> tuple[App, Any]:
 
 @contextlib.asynccontextmanager
 async def serving(app: App, trained: Any = None, api: Any = None, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app's server, in this process."""
+    """A client of the app's server, in this process. The machine may be busy for longer than the default timeout."""
     settings.setdefault("access_log", False)
+    settings.setdefault("timeout", 250.0)
     application = create_asgi(app, model=trained or app.train(), settings=Serve(**settings), api=api)
     await application.start_models()
     transport = httpx.ASGITransport(application, raise_app_exceptions=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 
 def sleep_long(codec, body, budget):
-    time.sleep(60)
+    """Create the file that the body names, and never end."""
+    Path(body.decode()).touch()
+    while True:
+        time.sleep(60)
 
 
 def crash(codec, body, budget):

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import socket
-import time
 from functools import partial
 
 import numpy as np
@@ -164,36 +163,61 @@ async def test_an_async_predictor_gets_a_large_request_in_slices(serve, monkeypa
     assert (answer.json()["predictions"], rows) == (list(map(float, range(200))), [70, 70, 60])
 
 
-async def test_a_decoder_ends_with_the_time_of_its_request(codec):
-    started = time.monotonic()
+@pytest.fixture
+def decoders(monkeypatch) -> list[processes._Decoder]:
+    """All decoders of the test, none of which was there before."""
+    started = []
+
+    class Decoder(processes._Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    monkeypatch.setattr(processes, "_Decoder", Decoder)
+    monkeypatch.setattr(processes._pool, "_idle", [])
+    return started
+
+
+async def test_a_decoder_ends_with_the_time_of_its_request(codec, decoders, tmp_path):
     budget = Budget(Serve(), 0.5)
+    body = bytes(tmp_path / "begun")
     with pytest.raises(HttpError) as failed:
-        await decode_in_thread(partial(processes.decode_in_process, codec, sleep_long, b"[]", budget), budget)
+        await decode_in_thread(partial(processes.decode_in_process, codec, sleep_long, body, budget), budget)
     assert failed.value.status == 504
-    assert time.monotonic() - started < 20
+    await wait_for_end(decoders)
 
 
-async def test_a_decoder_ends_when_its_client_leaves(codec):
-    budget, left = Budget(Serve(), 60), asyncio.Event()
-    call = partial(processes.decode_in_process, codec, sleep_long, b"[]", budget)
+async def test_a_decoder_ends_when_its_client_leaves(codec, decoders, tmp_path):
+    budget, left, begun = Budget(Serve(), 250), asyncio.Event(), tmp_path / "begun"
+    call = partial(processes.decode_in_process, codec, sleep_long, bytes(begun), budget)
     decoding = asyncio.create_task(decode_in_thread(call, budget, left.wait))
-    await asyncio.sleep(0.1)
+    while not begun.exists():
+        await asyncio.sleep(0.01)
     left.set()
     with pytest.raises(ClientDisconnected):
         await decoding
+    await wait_for_end(decoders)
 
 
-async def test_what_ends_a_decoder_does_not_end_the_server(codec, monkeypatch):
+async def wait_for_end(decoders) -> None:
+    """Wait until the only decoder has ended. It would run forever."""
+    [decoder] = decoders
+    while decoder.process.poll() is None:
+        await asyncio.sleep(0.01)
+
+
+async def test_what_ends_a_decoder_does_not_end_the_server(codec, decoders, monkeypatch):
     with pytest.raises(HttpError) as failed:
-        processes.decode_in_process(codec, crash, b"[]", Budget(Serve(), 60))
+        processes.decode_in_process(codec, crash, b"[]", Budget(Serve(), 250))
     assert failed.value.status == 400
-    part = processes.decode_in_process(codec, decode, b"[[1, 2]]", Budget(Serve(), 60))
-    assert np.asarray(codec.combine_parts([part])).tolist() == [[1.0, 2.0]]
 
-    # It was idle for long, and ends as the next body comes: another one decodes that body.
+    # The next one was idle for long, and ends as the next body comes: another one decodes that body.
+    monkeypatch.setattr(processes, "START", f"{processes.START}\nimport time; time.sleep(3)  # beside load")
+    part = processes.decode_in_process(codec, decode, b"[[1, 2]]", Budget(Serve(), 250))
+    assert np.asarray(codec.combine_parts([part])).tolist() == [[1.0, 2.0]]
     monkeypatch.setattr(processes._Decoder, "is_alive", True)
-    for decoder in processes._pool._idle:
-        decoder.socket.shutdown(socket.SHUT_WR)
+    decoders[-1].socket.shutdown(socket.SHUT_WR)
     with pytest.raises(HttpError) as failed:
-        processes.decode_in_process(codec, take_memory, b"[]", Budget(Serve(), 60))
+        processes.decode_in_process(codec, take_memory, b"[]", Budget(Serve(), 250))
     assert failed.value.status == 413
+    assert len(decoders) == 3
