@@ -42,7 +42,9 @@ LATER = (
 HARMLESS = frozenset(("jemalloc_bg_thd",))
 """Names of native threads that restart in a forked child."""
 MOMENT = 0.5
-"""Maximum seconds until the threads of an OpenMP team end after the thread that started the team."""
+"""Maximum seconds until the threads of an OpenMP team end after the thread that started it, if they get a core."""
+LONGEST = 20.0
+"""Maximum seconds that these threads wait for a core."""
 DESCRIPTORS = Path("/proc/self/fd")
 TASKS = Path("/proc/self/task")
 
@@ -134,16 +136,27 @@ def _has_native_preload_threads() -> bool:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+    latest = time.monotonic() + LONGEST
     end = time.monotonic() + MOMENT
     while time.monotonic() < end:
-        names = []
-        for task in TASKS.iterdir():
-            with contextlib.suppress(OSError):  # the thread has just ended
-                names.append((task / "comm").read_text().strip())
-        if len(names) - sum(name in HARMLESS for name in names) == 1:
+        states = _list_native_preload_thread_states()
+        if not states:
             return False
+        if any(state != "S" for state in states):  # beside load, a thread that ends waits for a core first
+            end = min(time.monotonic() + MOMENT, latest)
         time.sleep(0.01)
     return True
+
+
+def _list_native_preload_thread_states() -> list[str]:
+    """The states, as in proc(5), of this process's other threads."""
+    states = []
+    for task in TASKS.iterdir():
+        with contextlib.suppress(OSError):  # the thread has just ended
+            name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+            if task.name != str(os.getpid()) and name not in HARMLESS:
+                states.append(rest[0])
+    return states
 
 
 def _preload_later_modules(projects: Sequence[Project]) -> None:
