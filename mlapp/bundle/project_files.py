@@ -11,10 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from mlapp.bundle import secrets
 from mlapp.bundle.bundle import BundleError
+from mlapp.errors import list_names
 from mlapp.path_patterns import compile_path_pattern
+from mlapp.project_outputs import read_project_outputs
 from mlapp.reporting import Reporter
 
-LARGE = 100 * 1024**2
+LARGE = 10 * 1024**2
 """Size in bytes from which a file causes a warning."""
 
 HUGE = 2 * 1024**3
@@ -56,8 +58,14 @@ def find_project_files(
     included = {path.relative_to(root) for glob in include for path in _expand_project_file_glob(root, glob)}
     tracked, others = _list_git_files(root)
     dockerignored = _read_dockerignore(root) if dockerignore else lambda _: False
+    outputs = read_project_outputs(root) & others - included - set(needed)
+    if outputs:
+        warn(
+            f"Written by mlapp and left out: {list_names(sorted(outputs), 3)}. "
+            "To ship a file, list it under image.include in mlapp.yaml."
+        )
     files, refused = [], []
-    for path in sorted(tracked | others | included):
+    for path in sorted((tracked | others | included) - outputs):
         absolute = root / path
         if _is_generated_file(path) or (leave_out and absolute.is_relative_to(leave_out)):
             continue

@@ -97,10 +97,13 @@ def export_data(
     from mlapp import training
     from mlapp.data.export import export_table
     from mlapp.project import Project
+    from mlapp.project_outputs import record_project_outputs
 
     target = Path.cwd() / to  # loading the app changes to the project's folder
+    project = Project.find()
     with _show_read_row_count():
-        rows = export_table(training.iterate_reader_parts(Project.find().app, parse_parameters(parameter)), target)
+        rows = export_table(training.iterate_reader_parts(project.app, parse_parameters(parameter)), target)
+    record_project_outputs(project.root, [target])
     if json:
         output.print_json({"file": str(target), "rows": rows, "bytes": os.path.getsize(target)})
         return

@@ -155,6 +155,7 @@ def _eject_target(
     from mlapp.deploy import EjectTarget
     from mlapp.deploy.shipping import make_shipment
     from mlapp.project import Project
+    from mlapp.project_outputs import record_project_outputs
 
     project = Project.find(environment=environment)
     target = open_target_from_options(project, name, namespace)
@@ -166,7 +167,9 @@ def _eject_target(
     shipment = make_shipment(
         project, target, model=model, image=image, environment=environment, progress=output.print_note
     )
-    for path in target.eject(shipment, to, format):
+    written = target.eject(shipment, to, format)
+    record_project_outputs(project.root, written)
+    for path in written:
         typer.echo(path)
 
 

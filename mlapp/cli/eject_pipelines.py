@@ -66,9 +66,12 @@ def eject_gitops(
     """
     from mlapp.deploy.gitops import GitopsOptions, write_gitops_files
     from mlapp.project import Project
+    from mlapp.project_outputs import record_project_outputs
 
     project = Project.find(environment=environment)
     deploy_target = open_target_from_options(project, target or "k8s", namespace)
     options = GitopsOptions(format, repo, git_path, git_branch, rollouts, prometheus)
-    for file in write_gitops_files(project, deploy_target, to, options, output.print_note):
+    written = write_gitops_files(project, deploy_target, to, options, output.print_note)
+    record_project_outputs(project.root, written)
+    for file in written:
         typer.echo(file)

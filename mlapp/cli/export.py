@@ -78,6 +78,7 @@ def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environmen
     from mlapp import onnx_conversion, prediction, training
     from mlapp.data.export import replace_exported_file
     from mlapp.project import Project
+    from mlapp.project_outputs import record_project_outputs
 
     here = Path.cwd()  # loading the app changes to the project's folder
     project = Project.find(environment=environment)
@@ -88,6 +89,7 @@ def _export_onnx(model: str, to: Path | None, values: dict[str, Any], environmen
         features = training.read_features(project.app, values, trained_with=predictor.parameters)[:MAX_ROWS]
         converted = onnx_conversion.convert_to_onnx(predictor, features)
         unfinished.write_bytes(converted.estimator.content)
+    record_project_outputs(project.root, [here / file])
     if json:
         output.print_json(
             {"file": str(here / file), "model": project.name, "version": version.version, "rows": len(features)}

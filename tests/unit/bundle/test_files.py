@@ -1,11 +1,13 @@
 """Which files of a project are shipped."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from mlapp.bundle import BundleError
 from mlapp.bundle.project_files import find_project_files
+from mlapp.project_outputs import record_project_outputs
 
 
 @pytest.fixture
@@ -95,6 +97,35 @@ def test_a_large_file_is_named_and_a_huge_one_left_out(root):
     assert "huge.bin" in names(root, include=["huge.bin"])
     (root / ".dockerignore").write_text("*.bin\n.env")
     assert names(root, warn=pytest.fail)
+
+
+def test_what_commands_write_is_left_out_unless_git_tracks_it_or_it_is_included(root, tmp_path_factory):
+    written = [root / "new.csv", root / "deploy/service.yaml", root / "deploy/job.yaml", root / "deploy/pod.yaml"]
+    for file in written:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("a: 1")
+    record_project_outputs(root, [*written, tmp_path_factory.mktemp("elsewhere") / "other.csv", root / "app.py"])
+    warnings = []
+
+    found = names(root, needed=[Path("app.py")], warn=warnings.append)
+
+    assert found == {".gitignore", "app.py", "features/clean.py", "tests/test_app.py", "a b ü.txt"}
+    assert (
+        "Written by mlapp and left out: deploy/job.yaml, deploy/pod.yaml, deploy/service.yaml and 1 more" in warnings[0]
+    )
+    assert "new.csv" in names(root, include=["new.csv"])
+    os.system(f"cd {root} && git init -q . && git add deploy")
+    assert "deploy/job.yaml" in names(root)
+
+
+def test_exported_data_is_no_part_of_the_next_image(root, mlapp):
+    (root / "app.py").write_text("from mlapp import App\napp = App('a')\napp.data_reader(lambda: {'a': [1, 2]})\n")
+
+    ran = mlapp("data", "export", "--to", "new.csv", cwd=root)
+
+    assert ran.code == 0, ran.err
+    assert (root / "new.csv").exists()
+    assert "new.csv" not in names(root)
 
 
 def test_a_name_that_is_not_utf8_is_refused(root):
