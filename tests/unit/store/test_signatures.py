@@ -215,7 +215,7 @@ def test_a_key_with_a_password(make_store: Callable[..., Store], trained: Traine
     ("settings", "match"),
     [
         ({"verify": "required"}, "No trusted signer is configured"),
-        ({"verify": "required", "public_key": "none.pub"}, r"there is no file .*none.pub"),
+        ({"verify": "required", "public_key": "none.pub"}, r"the file .*none.pub does not exist"),
         ({"verify": "required", "public_key": "app.py"}, "is not a public key"),
         ({"verify": "required", "identity": "ci@example.org"}, "store.identity is set without"),
     ],
