@@ -108,7 +108,9 @@ def load_docker_image(
                 previous = archives[-1] if archives else None
                 archive.image_id = senders.submit(_send_archive_to_engine, client, base, archive, previous, cleaner)
                 archives.append(archive)
-            return archives[-1].image_id.result()
+            image_id = archives[-1].image_id.result()
+            _remove_images_of_killed_builds(client, [*base.layers, *(layer.digest for layer in layers)])
+            return image_id
         finally:
             stopped.set()
             senders.shutdown(cancel_futures=True)
@@ -230,6 +232,22 @@ def _remove_nameless_archive_image(client: DockerClient, archive: _Archive) -> N
         # Another build of the same packages may have removed it, and the engine may be gone.
         with contextlib.suppress(docker.errors.APIError, requests.RequestException):
             client.api.remove_image(identity)
+
+
+def _remove_images_of_killed_builds(client: DockerClient, digests: Sequence[str]) -> None:
+    """Remove images without a name that a killed build left behind, if the complete image has all of their layers.
+
+    A build that runs at the same time loses nothing: the engine keeps the layers for the complete image.
+    """
+    import docker.errors
+    import requests
+
+    with contextlib.suppress(docker.errors.APIError, requests.RequestException):
+        for entry in client.api.images(filters={"dangling": ["true"], "label": [PACKAGES]}):
+            found = client.api.inspect_image(entry["Id"])
+            own_layers = found["RootFS"]["Layers"]
+            if set(found["Config"]["Labels"]) == {PACKAGES} and own_layers == list(digests[: len(own_layers)]):
+                client.api.remove_image(entry["Id"])
 
 
 def _read_docker_archive_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:

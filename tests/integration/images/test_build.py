@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import tarfile
 import time
 from io import BytesIO
 
+import docker.errors
 import msgspec
 import pytest
 
@@ -18,6 +20,7 @@ from mlapp.errors import MlappError
 from mlapp.images.base import find_base, find_base_python
 from mlapp.images.engine import connect_image_engine
 from mlapp.images.image_spec import make_image_spec
+from mlapp.images.layer_reuse import PACKAGES
 from mlapp.images.project_image import build_project_image, bundle_project
 from mlapp.project import Project
 from tests.integration.images.conftest import NAME, SETTINGS
@@ -50,6 +53,29 @@ def test_a_change_of_code_changes_the_last_layer_alone(root, built):
     changed = build_project_image(Project.find(root))[0]
     assert changed.layers[:-1] == built.layers[:-1]
     assert changed.layers[-1] != built.layers[-1]
+
+
+def test_what_a_killed_build_left_in_the_engine_is_removed_by_the_next_one(root, built):
+    """Until a build ends, the engine has an image without a name with the lower layers."""
+    layers = list(built.layers[:-1])
+    config = {
+        "architecture": built.platform.partition("/")[2],
+        "os": "linux",
+        "config": {"Labels": {PACKAGES: "{}"}},
+        "rootfs": {"type": "layers", "diff_ids": layers},
+    }
+    listed = [{"Config": "config.json", "RepoTags": None, "Layers": [f"layer/{n}" for n, _ in enumerate(layers)]}]
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in (("config.json", config), ("manifest.json", listed)):
+            entry, text = tarfile.TarInfo(name), json.dumps(content).encode()
+            entry.size = len(text)
+            tar.addfile(entry, BytesIO(text))
+    with connect_image_engine() as client:
+        (left,) = client.images.load(archive.getvalue())
+        build_project_image(Project.find(root))
+        with pytest.raises(docker.errors.ImageNotFound):
+            client.images.get(left.id)
 
 
 def test_it_runs_as_nobody_and_its_labels_describe_it(built):
