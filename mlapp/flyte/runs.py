@@ -163,7 +163,8 @@ def follow_run(
         else:
             # One call returns all steps. The run itself is only requested once the steps look finished.
             needs_run = is_last_stage_done(current) or (not needs_run and has_no_running_stage(current))
-            if current.is_over and any(step.phase in ("queued", "running") for step in current.steps):
+            is_complete = current.steps and all(step.phase not in ("queued", "running") for step in current.steps)
+            if current.is_over and not is_complete:
                 time.sleep(pause)
                 with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
                     current = _add_task_runs_to_run(current, list_run_stages(connection, run))

@@ -14,7 +14,7 @@ import ssl
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlapp.bundle import uv
@@ -77,10 +77,19 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
     cached_folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as output:
-            output.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                output.extractall(folder, filter="data")
+            else:  # Python before 3.10.12, and 3.11 before 3.11.4
+                output.extractall(folder, filter(_is_plain_member, output))  # noqa: S202 - filtered
         with contextlib.suppress(OSError):  # another build was faster
             Path(folder, "out").rename(cached_folder)
     return cached_folder
+
+
+def _is_plain_member(member: tarfile.TarInfo) -> bool:
+    """Whether it is a file or a folder that is extracted below the target: code of packages wrote the archive."""
+    path = PurePosixPath(member.name)
+    return (member.isfile() or member.isdir()) and not path.is_absolute() and ".." not in path.parts
 
 
 def _read_source_build_variables(folder: Path) -> dict[str, str]:

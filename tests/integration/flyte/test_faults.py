@@ -64,6 +64,9 @@ def test_an_image_that_cannot_be_pulled_ends_the_wait(
     assert (f"mlapp runs abort {started.id}" in raised.value.todo) == bool(grace), "a run that failed needs no abort"
     if grace:
         engine.abort_run(started.id, "no image")
+    else:
+        with pytest.raises(RunFailedError, match="Task read: the cluster cannot pull the image"):
+            follow(engine, started.id)  # a run that has ended gives the same reason
 
 
 def test_a_task_above_its_memory_says_what_to_set_and_its_pods_have_the_logs(
