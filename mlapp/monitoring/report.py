@@ -207,6 +207,8 @@ def _compute_report_bars(column: Column, live: list[int]) -> tuple[list[float], 
         return before, now, f"{', '.join(column.values[:6])}{' …' if len(column.values) > 6 else ''}"
     low, high = column.minimum or 0.0, column.maximum or 0.0
     edges = column.edges
+    if not edges:
+        return [0.0, 0.0], [live[-3] / rows, live[-2] / rows], "no values in training"
     begin = edges[max(0, int(len(edges) * 0.005))]
     end = edges[min(len(edges) - 1, int(len(edges) * 0.995))]
     width = (end - begin) / BARS or 1.0

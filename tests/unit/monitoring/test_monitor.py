@@ -250,6 +250,19 @@ def test_the_report_is_one_page_that_needs_no_network(mlapp: Callable[..., Any],
     assert "src=" not in page
 
 
+def test_a_column_without_values_in_training_is_part_of_the_report(
+    mlapp: Callable[..., Any], project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = LOANS.replace('"ssn"]', '"ssn", "empty"]').replace('"paid": paid}', '"paid": paid, "empty": np.nan}')
+    root = project(code, mlapp__yaml="monitor: {log: all, window: 10s}\n")
+    assert mlapp("train").code == 0
+    service = Service(root, monkeypatch)
+    service.predict(rows(400).assign(empty=None), "r")
+    service.stop()
+    assert mlapp("monitor", "report", "--html", "report.html").code == 0
+    assert "no values in training" in (root / "report.html").read_text()
+
+
 def test_versions_are_compared_on_live_data(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
     project(LOANS, mlapp__yaml="monitor: {log: all, window: 10s}\n")
     service.predict(rows(300), "r")
