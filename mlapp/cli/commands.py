@@ -94,5 +94,5 @@ def change_folder(
     """Change to the folder of -C. The other options take effect before this function runs."""
     if directory is not None:
         if not directory.is_dir():
-            raise UsageError(f"-C {directory}: the folder does not exist.", "Give the folder of a project.")
+            raise UsageError(f"-C {directory}: no such folder.", "Give the folder of a project.")
         os.chdir(directory)
