@@ -47,7 +47,7 @@ def list_schedules(source: Source) -> dict[str, Schedule]:
     cron = make_cron(source.settings)
     if cron is None:
         raise ConfigError(
-            "mlapp.yaml: monitor.run is flyte, but Flyte cannot read the server's monitoring data in a local folder.",
+            "mlapp.yaml: monitor.run is flyte, and Flyte cannot read what the server records: it is in a local folder.",
             "Set monitor.url to a bucket, or leave monitor.run out.",
         )
     if MONITOR in declared:

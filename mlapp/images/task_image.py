@@ -88,7 +88,7 @@ def build_task_image(
         tag = f"tasks-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
         digest = registry.find_registry_digest(repository, tag)
         if digest is None:
-            progress(f"build {repository}:{tag}: the tasks' dependencies have changed")
+            progress(f"build {repository}:{tag}: what the tasks need has changed")
             images = build_images(
                 bundle, spec=spec, tag=f"{repository}:{tag}", platform=platforms, progress=progress, warn=warn
             )
