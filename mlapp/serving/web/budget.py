@@ -167,13 +167,18 @@ class HeldBody:
         return self._intake.limit
 
     def add(self, size: int) -> None:
-        """Count bytes that have arrived.
+        """Count bytes that have arrived. A refused body counts no longer, so that not all that arrive are refused.
 
         Raises:
             HttpError: as for `Intake.take`.
         """
         with self._lock:
-            self._intake.take(size)
+            try:
+                self._intake.take(size)
+            except HttpError:
+                self._intake.release(self._size)
+                self._size = 0
+                raise
             self._size += size
 
     def raise_to(self, size: int) -> None:

@@ -107,6 +107,17 @@ def test_what_was_counted_is_given_back() -> None:
     assert intake.held == 0
 
 
+def test_of_two_bodies_that_arrive_together_one_is_taken() -> None:
+    intake = Intake(Serve(max_bodies=100))
+    first, second = HeldBody(intake), HeldBody(intake)
+    first.add(50)
+    second.add(50)
+    with pytest.raises(HttpError):
+        first.add(20)
+    second.add(20)
+    assert intake.held == 70
+
+
 @pytest.mark.anyio
 async def test_a_compressed_body_counts_with_its_unpacked_size(numbers, serve) -> None:
     body = gzip.compress(json.dumps([[1, 2]] * 5000).encode())
