@@ -82,7 +82,7 @@ def test_a_column_becomes_what_types_says(url):
     assert orders["price"].dtype == "float64"
     with pytest.raises(UsageError, match=r"'prise', which is not in the data. Did you mean 'price'"):
         sql.read(url, "SELECT price FROM orders", types={"prise": "float64"})
-    with pytest.raises(DataError, match="'name' does not fit the type 'int64'"):
+    with pytest.raises(DataError, match="'name' does not fit its type 'int64'"):
         sql.read(url, "SELECT name FROM orders", types={"name": "int64"})
 
 

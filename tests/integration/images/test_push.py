@@ -125,7 +125,7 @@ def test_a_push_that_breaks_off_is_taken_up_again(registry, tiny, monkeypatch, t
 
 def test_a_registry_that_is_down_is_named(tiny, monkeypatch):
     host = f"127.0.0.1:{free_port()}"
-    monkeypatch.setattr(importlib.import_module("mlapp.images.push"), "ATTEMPTS", 2)
+    monkeypatch.setattr(importlib.import_module("mlapp.images.push"), "MAX_ATTEMPTS", 2)
     with pytest.raises(images.ImageError, match=f"The registry {host} cannot be reached, tried 2 times"):
         images.push_images([tiny(f"{host}/team/down:1", file=b"1")])
 
