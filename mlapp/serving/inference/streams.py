@@ -1,4 +1,4 @@
-"""Runs predictors that yield. Each request has its own stream, which ends when its client leaves."""
+"""Runs predictors that yield. Each request has its own stream, which ends when its client disconnects."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mlapp.serving.web.problems import HttpError, make_http_error
 
 T = TypeVar("T")
 ITEM = 100
-"""Bytes that an item takes beside its JSON, in memory."""
+"""Bytes of memory of an item in addition to its JSON."""
 RETRY_AFTER = ((b"retry-after", b"1"),)
 THREADS = 32
-"""Streams of a sync predictor that run at once; each holds a thread while it computes its next item."""
+"""Maximum concurrent streams of a synchronous predictor: each uses a thread while it computes items."""
 
 
 class Streams:
@@ -143,13 +143,13 @@ async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float
 
 
 async def _take_stream_item(items: AsyncGenerator[Any, None], function: str) -> Any:
-    # Inside the task: a task in which the predictor calls sys.exit() ends the whole event loop.
+    # Translated inside the task: a SystemExit that leaves a task ends the whole event loop.
     with translate_user_errors(function, passed_on=(StopAsyncIteration,)):
         return await anext(items)
 
 
 async def encode_stream_events(batches: AsyncGenerator[list[bytes], None]) -> AsyncGenerator[bytes, None]:
-    """Items as server-sent events (the HTML standard): `data:` lines of JSON; an error is an event of that name.
+    """Items as server-sent events (HTML standard): an item is a `data:` line of JSON, an error an event named `error`.
 
     Args:
         batches: items as JSON.
@@ -164,7 +164,7 @@ async def encode_stream_events(batches: AsyncGenerator[list[bytes], None]) -> As
                 has_begun = True
                 yield b"data: " + b"\n\ndata: ".join(items) + b"\n\n"
         yield b"event: end\ndata: {}\n\n"
-    except Exception as error:  # status 200 is sent already, so that every error is an event
+    except Exception as error:  # status 200 is already sent, so an error becomes an event
         if not has_begun:
             raise
         yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
