@@ -17,12 +17,13 @@ SAMPLED = 1000
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson")
 
 
-def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
+def read_features_file(name: str, schema: Schema, folder: Path = Path(), *, ignore_unknown: bool = False) -> Any:
     """Records, rows or a DataFrame from a file. `-` and pipes, such as `<(command)`, are JSON.
 
     Args:
         schema: of the features: the types of a CSV's cells.
         folder: where a relative name is looked up.
+        ignore_unknown: as for `read_csv`.
 
     Raises:
         InputError: rows of a CSV have more or fewer cells than its header.
@@ -37,7 +38,9 @@ def read_features_file(name: str, schema: Schema, folder: Path = Path()) -> Any:
         return _parse_json_features_file(path.read_bytes(), name)
     kind = path.name.lower().removesuffix(".gz")
     if kind.endswith(".csv"):
-        return _read_csv_features_file(path, name, schema, is_packed=kind != path.name.lower())
+        return _read_csv_features_file(
+            path, name, schema, is_packed=kind != path.name.lower(), ignore_unknown=ignore_unknown
+        )
     match path.suffix.lower():
         case ".parquet":
             return _read_parquet_features_file(path, name)
@@ -68,12 +71,12 @@ def check_features_file(name: str, folder: Path = Path()) -> None:
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
 
 
-def _read_csv_features_file(path: Path, name: str, schema: Schema, *, is_packed: bool) -> Any:
+def _read_csv_features_file(path: Path, name: str, schema: Schema, *, is_packed: bool, ignore_unknown: bool) -> Any:
     import gzip
 
     try:
         content = gzip.decompress(path.read_bytes()) if is_packed else path.read_bytes()
-        return read_csv(content, schema)
+        return read_csv(content, schema, ignore_unknown=ignore_unknown)
     except (CsvError, EOFError, OSError) as error:
         raise DataError(f"'{name}' is not a CSV file: {error}.", "Save it as UTF-8 CSV.") from None
     except InputError as error:

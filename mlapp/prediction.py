@@ -111,7 +111,8 @@ class Predictor:
         if schema.kind == "table":
             return make_request_table(inputs, schema, first_row, ignore_unknown=self.ignores_extra)
         if schema.kind == "array":
-            return to_typed_array(order_array_columns(inputs, schema), schema.shape, schema.dtype)
+            rows = order_array_columns(inputs, schema, ignore_unknown=self.ignores_extra)
+            return to_typed_array(rows, schema.shape, schema.dtype)
         return build_container_features(inputs, schema)
 
     def transform_features(self, features: Any) -> Any:

@@ -151,7 +151,8 @@ def _predict_here(project: Project, features: str | None, values: dict[str, Any]
         )
     has_loader = project.app.stage("feature_loader") is not None
     schema = prediction.UNKNOWN if has_loader else predictor.schema.features
-    return predictor.predict(read_features_file(features, schema, here))
+    ignore_unknown = project.app.settings.serve.extra == "ignore"
+    return predictor.predict(read_features_file(features, schema, here, ignore_unknown=ignore_unknown))
 
 
 def _predict_on_flyte(project: Project, values: dict[str, Any], model: str, no_wait: bool) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import InputError, Problem, list_names
+from mlapp.errors import InputError, Problem
+from mlapp.schema.column_check import check_column_names
 from mlapp.schema.fields import Schema
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ def find_array_columns(features: Any, table: Any) -> list[str]:
     return columns if len(columns) == len(candidates) == len(set(columns)) else []
 
 
-def order_array_columns(inputs: Any, schema: Schema) -> Any:
+def order_array_columns(inputs: Any, schema: Schema, *, ignore_unknown: bool = False) -> Any:
     """Inputs with training's column names as rows in training's order; other inputs unchanged.
 
     Args:
         inputs: records, columns or a table have names.
+        ignore_unknown: leave out unknown columns instead of refusing them.
 
     Raises:
         InputError: a column is missing or unknown. A target and other columns of training's table are left out.
@@ -66,31 +68,17 @@ def order_array_columns(inputs: Any, schema: Schema) -> Any:
     if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):
         if not all(isinstance(name, str) for name in inputs.columns):
             return inputs
-        check_array_column_names(list(inputs.columns), schema)
+        check_column_names(list(inputs.columns), schema, ignore_unknown=ignore_unknown)
         return inputs[schema.columns].to_numpy()
     if isinstance(inputs, Mapping) and any(isinstance(value, (list, tuple)) for value in inputs.values()):
-        check_array_column_names(list(map(str, inputs)), schema)
+        check_column_names(list(map(str, inputs)), schema, ignore_unknown=ignore_unknown)
         return [list(row) for row in zip(*(inputs[name] for name in schema.columns), strict=False)]
     records = [inputs] if isinstance(inputs, Mapping) else inputs
     if not isinstance(records, list) or not records or not all(isinstance(record, Mapping) for record in records):
         return inputs
     for record in records:
-        check_array_column_names(list(map(str, record)), schema)
+        check_column_names(list(map(str, record)), schema, ignore_unknown=ignore_unknown)
     return [[record[name] for name in schema.columns] for record in records]
-
-
-def check_array_column_names(names: Sequence[str], schema: Schema) -> None:
-    """Check that the names are the array's columns, in any order, besides other columns of training's table.
-
-    Raises:
-        InputError: names the wrong ones.
-    """
-    problems = [Problem(f"column '{name}' is missing", field=name) for name in schema.columns if name not in names]
-    allowed = {*schema.columns, *schema.unused}
-    problems += [Problem(f"column '{name}' is unknown", field=name) for name in names if name not in allowed]
-    problems += [Problem(f"column '{name}' appears twice", field=name) for name in set(names) if names.count(name) > 1]
-    if problems:
-        raise InputError(problems, f"Send these columns: {list_names(schema.columns)}; or rows without names.")
 
 
 def to_typed_array(inputs: Any, shape: list[int], dtype: str | None) -> Any:

@@ -15,7 +15,9 @@ MAX_REPORTED = 10
 
 
 def check_column_names(column_names: Sequence[str], schema: Schema, *, ignore_unknown: bool = False) -> None:
-    """Check that a table has the schema's columns, in any order, and otherwise only training's unused columns.
+    """Check that a table, or a table for an array model, has the schema's columns in any order.
+
+    It may also have training's unused columns.
 
     Args:
         ignore_unknown: accept unknown columns.
@@ -23,15 +25,15 @@ def check_column_names(column_names: Sequence[str], schema: Schema, *, ignore_un
     Raises:
         InputError: names the missing, unknown or duplicate ones; the first few of many.
     """
-    names = schema.names
+    names = schema.columns if schema.kind == "array" else schema.names
     used, counts = set(names), Counter(column_names)
     allowed = used | set(schema.unused)
     problems = [Problem(f"column '{name}' is missing", field=name) for name in names if name not in counts]
     unknown = islice((name for name in counts if name not in allowed and not ignore_unknown), MAX_REPORTED)
-    problems += [Problem(f"column '{name}' is unknown.{suggest_nearest(name, names)}", field=name) for name in unknown]
+    problems += [Problem(_add_suggestion(f"column '{name}' is unknown", name, names), field=name) for name in unknown]
     twice = islice((name for name in sorted(counts) if counts[name] > 1 and name in used), MAX_REPORTED)
     problems += [Problem(f"column '{name}' appears twice", field=name) for name in twice]
-    _refuse_column_problems(problems, names)
+    _refuse_column_problems(problems, names, "; or rows without names" if schema.kind == "array" else "")
 
 
 def check_record_columns(
@@ -54,7 +56,9 @@ def check_record_columns(
             continue
         problems += [Problem(f"row {row} lacks '{name}'", field=name, row=row) for name in names if name not in record]
         problems += [
-            Problem(_describe_unknown_column(row, str(name), names), field=str(name), row=row)
+            Problem(
+                _add_suggestion(f"row {row} has an unknown column '{name}'", str(name), names), field=str(name), row=row
+            )
             for name in islice((name for name in record if name not in allowed and not ignore_unknown), MAX_REPORTED)
         ]
         if len(problems) >= MAX_REPORTED:
@@ -62,11 +66,11 @@ def check_record_columns(
     _refuse_column_problems(problems, names)
 
 
-def _describe_unknown_column(row: int, name: str, names: Sequence[str]) -> str:
+def _add_suggestion(detail: str, name: str, names: Sequence[str]) -> str:
     suggestion = suggest_nearest(name, names)
-    return f"row {row} has an unknown column '{name}'{suggestion and '.'}{suggestion}"
+    return f"{detail}{suggestion and '.'}{suggestion}"
 
 
-def _refuse_column_problems(problems: list[Problem], names: list[str]) -> None:
+def _refuse_column_problems(problems: list[Problem], names: list[str], alternative: str = "") -> None:
     if problems:
-        raise InputError(problems, f"Send these columns: {list_names(names)}.")
+        raise InputError(problems, f"Send these columns: {list_names(names)}{alternative}.")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import InputError, Problem
-from mlapp.schema.arrays import check_array_column_names
+from mlapp.schema.column_check import check_column_names
 from mlapp.schema.csv_cells import Cells, convert_csv_cells, convert_number_cells, parse_number_cell
 from mlapp.schema.csv_lines import MAX_REPORTED, CsvError, detect_line_delimiter, open_csv_rows
 from mlapp.schema.fields import Schema
@@ -27,28 +27,37 @@ EMPTY = ""
 """An empty cell in quotes. An empty cell without quotes is None."""
 
 
-def read_csv(content: bytes, schema: Schema) -> pd.DataFrame | list[Any]:
+def read_csv(content: bytes, schema: Schema, *, ignore_unknown: bool = False) -> pd.DataFrame | list[Any]:
     """The rows of a CSV: a table with the columns that its header names, or those of the schema in their order.
 
     The first line is a header if one of its cells is a column's name, in any letter case, or if its number of cells
     differs from the schema's number of columns. For a schema of arrays, the rows are lists of numbers.
 
+    Args:
+        ignore_unknown: for a schema of arrays, leave out unknown columns instead of refusing them. A table keeps them.
+
     Raises:
         CsvError: not UTF-8 (or UTF-16 with a mark), or a quote that does not end.
         InputError: a row has more or fewer cells than the header; a column is duplicated; there are no rows.
     """
-    rows, _ = next(read_csv_in_pieces(content, schema))
+    rows, _ = next(read_csv_in_pieces(content, schema, ignore_unknown=ignore_unknown))
     return rows
 
 
 def read_csv_in_pieces(
-    content: bytes, schema: Schema, *, max_columns: int = sys.maxsize, cells: int = sys.maxsize
+    content: bytes,
+    schema: Schema,
+    *,
+    max_columns: int = sys.maxsize,
+    cells: int = sys.maxsize,
+    ignore_unknown: bool = False,
 ) -> Iterator[tuple[pd.DataFrame | list[Any], int]]:
     """The rows of a CSV in pieces, each as `read_csv` returns them, with the number of its cells.
 
     Args:
         max_columns: maximum number of columns.
         cells: approximate number of cells of a piece.
+        ignore_unknown: as for `read_csv`.
 
     Raises:
         CsvError, InputError: as for `read_csv`; CsvError, more than `max_columns` columns.
@@ -74,7 +83,7 @@ def read_csv_in_pieces(
         _refuse_duplicate_csv_columns(columns, names)
     order = None
     if schema.kind == "array" and has_header and schema.columns:
-        check_array_column_names(header, schema)
+        check_column_names(header, schema, ignore_unknown=ignore_unknown)
         order = [header.index(name) for name in schema.columns]
     rows_before, rows_per_piece = 0, max(cells // max(width, 1), 1)
     while True:

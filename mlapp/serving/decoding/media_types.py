@@ -16,7 +16,7 @@ from mlapp.schema.part import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec, count_objects
-from mlapp.serving.web.budget import OBJECT, Budget, CancelledBudgetError
+from mlapp.serving.web.budget import CELLS_PER_OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
 CHUNK = 100_000
@@ -65,6 +65,7 @@ def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
         UNKNOWN if codec.has_loader else codec.predictor.schema.features,
         max_columns=codec.max_columns,
         cells=CHUNK if codec.is_by_row or codec.is_raw else len(body) + 1,
+        ignore_unknown=codec.predictor.ignores_extra,
     )
     try:
         if codec.is_raw:
@@ -151,7 +152,7 @@ def decode_npy_body(body: bytes, budget: Budget) -> Any:
     # An array without bytes can claim any number of rows.
     if not isinstance(array, np.ndarray) or not array.ndim or not array.nbytes:
         raise InputError([Problem("the body is not an array with a row for each prediction")])
-    budget.take(array.size if array.dtype.kind in "biuf" else OBJECT * array.size)
+    budget.take(array.size if array.dtype.kind in "biuf" else CELLS_PER_OBJECT * array.size)
     return array
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp import App
 from tests import core_install
+
+from .conftest import Sums
 
 pytestmark = pytest.mark.anyio
 RECORD = {"age": 3, "income": 1.5, "city": "Bern", "vip": True, "note": "x"}
@@ -304,3 +307,25 @@ async def test_the_target_may_be_sent_along_and_unknown_columns_are_named(people
         answer = await client.post(path, **unknown)
         assert answer.status_code == 200, answer.text
         assert "Bern 3 True 1.5" in answer.text
+
+
+@pytest.fixture(scope="module")
+def arrays() -> tuple[App, object]:
+    app = App("people", target="y")  # as in the paths of `bodies_with`
+    app.data_reader(lambda: pd.DataFrame({"a": np.arange(40) + 0.5, "b": np.arange(40) * 2.0, "y": [0, 1] * 20}))
+    app.data_parser(lambda data: (data[["a", "b"]].to_numpy(), data["y"].to_numpy()))
+    app.model(Sums)
+    return app, app.train()
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form.values != ("v2",)])  # there, an array is one tensor
+async def test_a_model_of_arrays_ignores_unknown_columns_if_asked_to(arrays, serve, form):
+    path, unknown = bodies_with({"z": 7.0, "b": 2.0, "a": 40.0})[form]
+    async with serve(*arrays) as client:
+        answer = await client.post(path, **unknown)
+        assert answer.status_code in (400, 422)
+        assert "'z'" in answer.text
+    async with serve(*arrays, extra="ignore") as client:
+        answer = await client.post(path, **unknown)
+        assert answer.status_code == 200, answer.text
+        assert "42" in answer.text
