@@ -226,7 +226,7 @@ class Client:
         if self.application.access_log is not None:
             self.application.access_log.flush_lines()
         if self.recorder is not None:
-            self.recorder.look()
+            self.recorder.record_and_write()
             self.recorder.write_waiting()
             self._simulate_load()
         answered = sum(transport.answers for transport in self.transports) - before

@@ -1,6 +1,6 @@
 """Reads how much memory the container of this process may use, and how much of it is left.
 
-If it uses more, the kernel kills one of its processes, and on Kubernetes all of them.
+If the container uses more, the kernel kills one of its processes, and on Kubernetes usually all of them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 class _Files(NamedTuple):
-    """The files of a version of control groups, and how the last one begins the names of sums over subgroups."""
+    """Files of one version of control groups. `prefix` begins the names of sums over subgroups in the file `stat`."""
 
     limit: str
     used: str
-    parts: str
+    stat: str
     prefix: str
 
 
-VERSIONS = (
+CGROUP_VERSIONS = (
     _Files("memory.max", "memory.current", "memory.stat", ""),
     _Files("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
 )
@@ -31,7 +31,7 @@ UNLIMITED = 1 << 60
 
 def read_memory_limit() -> int | None:
     """Bytes that the container may use; None without a limit."""
-    for files in VERSIONS:
+    for files in CGROUP_VERSIONS:
         try:
             limit = int((CGROUP / files.limit).read_text())
         except (OSError, ValueError):
@@ -41,16 +41,16 @@ def read_memory_limit() -> int | None:
 
 
 def read_free_memory() -> int | None:
-    """Bytes that the container may still use; None without a limit. The kernel drops cached files, so they count."""
+    """Bytes that the container may still use; None without a limit. Cached files count as free."""
     limit = read_memory_limit()
     if limit is None:
         return None
-    for files in VERSIONS:
+    for files in CGROUP_VERSIONS:
         try:
             used = int((CGROUP / files.used).read_text())
-            parts = (CGROUP / files.parts).read_text()
+            stat = (CGROUP / files.stat).read_text()
         except (OSError, ValueError):
             continue
-        cached = re.findall(rf"^{files.prefix}(?:in)?active_file (\d+)$", parts, re.MULTILINE)
+        cached = re.findall(rf"^{files.prefix}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
         return max(limit - used + sum(map(int, cached)), 0)
     return None

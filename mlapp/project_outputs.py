@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 OUTPUTS = Path(".mlapp/outputs")
-"""A file with a relative path on each line."""
+"""A file with a relative path on each line. A path can occur several times."""
 
 
 def record_project_outputs(root: Path, files: Iterable[Path]) -> None:
     """Remember files that a command has written. Files outside the project in `root` are not remembered."""
-    inside = [Path(os.path.abspath(file)) for file in files]
-    lines = [file.relative_to(root.absolute()).as_posix() for file in inside if file.is_relative_to(root.absolute())]
-    with suppress(OSError):  # the command has done its work, and a build then includes the files
+    folder = root.resolve()
+    # A file may itself be a link, so only its folder is resolved.
+    paths = [file.absolute().parent.resolve() / file.name for file in files]
+    lines = [path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)]
+    with suppress(
+        OSError, UnicodeEncodeError
+    ):  # the command has succeeded; otherwise the next build includes the files
         (root / OUTPUTS).parent.mkdir(exist_ok=True)
         with (root / OUTPUTS).open("a", encoding="utf-8") as record:
             record.writelines(f"{line}\n" for line in lines if "\n" not in line)

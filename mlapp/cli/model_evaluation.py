@@ -33,7 +33,7 @@ def evaluate_version(
     from mlapp.data import files
     from mlapp.project import Project
     from mlapp.schema.json_values import to_json_value
-    from mlapp.training.stored_evaluation import evaluate_stored_version
+    from mlapp.training.version_evaluation import evaluate_stored_version
 
     address = data if "://" in data else str(Path(data).absolute())  # loading the app changes to the project's folder
     project = Project.find(environment=environment)

@@ -22,9 +22,10 @@ from mlapp.serving.monitoring import HTML, POLICY, render_monitoring_report
 from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
-from mlapp.serving.web.budget import BYTES_PER_CELL, Budget, HeldBody, read_request_timeout
+from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type
+from mlapp.serving.web.intake import BYTES_PER_CELL, HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error, too_large_body_error
 from mlapp.serving.web.request_id import choose_request_id
 
@@ -214,11 +215,11 @@ class ModelSite:
             encoding = request.headers.get(b"content-encoding", b"").strip().lower()
             if encoding:
                 body = decompress_body(body, encoding, settings.max_body)
-                held.raise_to(len(body))
+                held.count_at_least(len(body))
             served_model = endpoint.current
             media = parse_media_type(request.headers.get(b"content-type", b""))
             part: Part = decode_in_process(served_model.codec, decode_body, body, budget, media, settings.max_body)
-            held.raise_to(BYTES_PER_CELL * part.rows * served_model.codec.width)
+            held.count_at_least(BYTES_PER_CELL * part.rows * served_model.codec.width)
             part.id = identity
             if served_model.is_stream:
                 items = endpoint.streams.stream_items(served_model, part, budget.timeout, encode_json)
@@ -247,7 +248,7 @@ class ModelSite:
         Raises:
             HttpError: 400 if it ends early; 413 if it is too large; 503 if the process holds too many bodies.
         """
-        limit = min(self.host.settings.max_body, held.most)
+        limit = min(self.host.settings.max_body, held.limit)
         length_text = request.headers.get(b"content-length", b"")
         length = int(length_text) if length_text.isdigit() and len(length_text) <= MAX_LENGTH_DIGITS else None
         if length is not None and length > limit:

@@ -33,7 +33,8 @@ from mlapp.serving.inference.batch_predict import predict_batch
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model
 from mlapp.serving.inference.version_watcher import VersionWatcher
-from mlapp.serving.web.budget import Budget, Intake
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.intake import Intake
 from mlapp.serving.web.problems import HttpError
 from mlapp.serving.web.request_id import make_request_id
 from mlapp.store import Store
@@ -243,7 +244,7 @@ class ModelHost:
             rows, features, raw_predictions = predict_batch(served_model, [part], part.rows)
             seconds = time.perf_counter() - start
             if state.recorder is not None:
-                state.recorder.add(served_model, (part,), [rows], part.rows, seconds)
+                state.recorder.record_batch(served_model, (part,), [rows], part.rows, seconds)
         except Exception:  # of any kind: count it
             metrics.failed.inc()
             raise

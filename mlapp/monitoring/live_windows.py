@@ -47,17 +47,17 @@ class LiveWindows:
 
     Args:
         writer: writes the counts; None keeps them in memory.
-        is_near: the writer writes to a local folder.
+        is_local: the writer writes to a local folder.
     """
 
-    def __init__(self, seconds: int, metrics: MonitorMetrics, writer: Writer | None, *, is_near: bool) -> None:
+    def __init__(self, seconds: int, metrics: MonitorMetrics, writer: Writer | None, *, is_local: bool) -> None:
         self.baselines: dict[str, Baseline] = {}
         self.on_close: Callable[[str], None] | None = None
         """Receives the name of each window that has ended."""
         self._history: deque[Counts] = deque(maxlen=KEPT)
         self._open: dict[str, LiveWindow] = {}
         self._seconds = seconds
-        self._metrics, self._writer, self._is_near = metrics, writer, is_near
+        self._metrics, self._writer, self._is_local = metrics, writer, is_local
 
     def open_window(self, version: str, at: float) -> LiveWindow:
         """The open window for rows of a time. Late rows of a closed window count in the open one."""
@@ -90,7 +90,7 @@ class LiveWindows:
         """
         for live in self._open.values():
             self._publish_series(live, now)
-            is_small = self._is_near and live.counts.rows - live.written_rows < FEW
+            is_small = self._is_local and live.counts.rows - live.written_rows < FEW
             if live.changed and (is_small or is_last or now - live.written >= REST):
                 self._write_counts(live, _copy_live_window_counts(live))
                 live.changed, live.written, live.written_rows = False, now, live.counts.rows

@@ -9,7 +9,7 @@ from mlapp.monitoring.batch import Call, JoinedResults, RecordedRows
 from mlapp.monitoring.place import HOUR
 
 MOST_ROWS = 480
-"""Rows of a full portion: NumPy gives the interpreter back for operations on more than 500 numbers."""
+"""Rows of a full portion: NumPy releases the interpreter's lock (GIL) for operations on more than 500 numbers."""
 MOST_BYTES = 262_144
 """Bytes of features in a full portion: they stay in the processor's cache until rows are chosen."""
 
@@ -58,16 +58,18 @@ class Portion:
         self.is_full = len(self._predictions) >= MOST_ROWS or self._bytes >= MOST_BYTES
 
     def list_rows(self) -> RecordedRows:
-        """The rows of all batches, in order: a piece for each batch, because few of them are copied."""
+        """The rows of all batches, in order: one piece per batch, because only the chosen rows are copied."""
         return RecordedRows(self._packed, self._predictions)
 
 
 def find_packed_rows(requests: Sequence[Any], results: Sequence[Any]) -> tuple[Any, Sequence[Any]] | None:
-    """The packed features of a batch in one piece, and its predictions; None unless each request has one row."""
+    """The packed features of a batch in one piece, and its predictions; None unless each request has one row,
+    packed, and the first has predictions.
+    """
     parts: Sequence[Any] = requests
     if type(results) is JoinedResults:
         parts, predictions = results.parts, results.rows
-    elif type(predictions := results[0]) is not list:  # an error
+    elif type(predictions := results[0]) is not list:  # an error, not predictions
         return None
     if len(parts) != 1 or len(predictions) != len(requests) or not (packed := parts[0].packed):
         return None

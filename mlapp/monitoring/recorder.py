@@ -32,13 +32,13 @@ from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
 
 log = logging.getLogger("mlapp.monitoring")
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 """Maximum cells of features in the queue."""
 CELLS_AT_ONCE = 262_144
 """Cells that are counted at once. Fewer cost more per cell; more make requests wait longer."""
 PAUSE = 0.0005
 """Seconds between two counts, in which the event loop gets the interpreter's lock."""
-PATIENCE = 5.0
+MAX_STOP_SECONDS = 5.0
 """Maximum seconds that a stopping server waits until its last rows are written."""
 
 
@@ -80,8 +80,8 @@ class Recorder:
         self.replica = replica or make_replica_name()
         self._seconds = parse_seconds(settings.window)
         self._writer = None if place is None else Writer(place, self.replica, self._count_lost_rows, metrics.logged.inc)
-        is_near = place is not None and place.folder() is not None
-        self._windows = LiveWindows(self._seconds, metrics, self._writer, is_near=is_near)
+        is_local = place is not None and place.folder() is not None
+        self._windows = LiveWindows(self._seconds, metrics, self._writer, is_local=is_local)
         self._counts = AnswerCounts(self._windows, metrics)
         self._log: RowLog | None = None
         if settings.logs != "off" and self._writer is not None:
@@ -90,18 +90,17 @@ class Recorder:
         self._queue: deque[RecordedBatch] = deque()
         self._refusals: deque[tuple[str, float, Sequence[Problem]]] = deque(maxlen=10_000)
         self._added = self._taken = 0  # each is changed by only one thread
-        self._most = MOST_CELLS
+        self._max_rows = MAX_CELLS
         self._rows_at_once = 1_000
-        self._dropped = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._looked = time.time()
+        self._last_drain = time.time()
         self._thread = threading.Thread(
             target=_run_recorder, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
 
-    def add(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
+    def record_batch(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
         """Record a batch that was answered. Called on the request path, in the event loop.
 
         Args:
@@ -110,8 +109,8 @@ class Recorder:
             rows: of all requests.
             seconds: that the call of the model took.
         """
-        if rows > self._most:
-            self._dropped += rows
+        if rows > self._max_rows:
+            self.metrics.dropped.inc(rows)  # larger than the whole queue
             return
         for batch in self._choice.add(model, parts, results, seconds, time.time()):
             self._append(batch)
@@ -121,15 +120,15 @@ class Recorder:
     def _append(self, batch: RecordedBatch) -> None:
         """Append rows for the thread, and wake it if there are many."""
         waiting = self._added - self._taken + batch.waiting
-        if waiting > self._most:
-            self._dropped += batch.rows
+        if waiting > self._max_rows:
+            self.metrics.dropped.inc(batch.rows)
             return
         self._added += batch.waiting
         self._queue.append(batch)
         if waiting >= self._rows_at_once and not self._wake.is_set():
             self._wake.set()
 
-    def refuse(self, version: str | None, error: InputError) -> None:
+    def record_refusal(self, version: str | None, error: InputError) -> None:
         """Record a request that did not fit the schema."""
         # Not the error itself: the frames of its traceback would keep the request's body in memory.
         self._refusals.append((version or "unsaved", time.time(), error.found))
@@ -145,11 +144,11 @@ class Recorder:
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(PATIENCE)
+            self._thread.join(MAX_STOP_SECONDS)
         if self._writer is not None:
-            self._writer.stop(PATIENCE)
+            self._writer.stop(MAX_STOP_SECONDS)
 
-    def watch(self, model: RecordedModel) -> None:
+    def add_model(self, model: RecordedModel) -> None:
         """Compare predictions with the baseline of a model that answers from now on."""
         version = model.version or "unsaved"
         if version in self._windows.baselines:
@@ -158,7 +157,7 @@ class Recorder:
         if self.settings.tests is None:
             baseline = Baseline(rows=baseline.rows)
         columns = len(model.feature_names)
-        self._most = max(1_000, MOST_CELLS // max(1, columns))
+        self._max_rows = max(1_000, MAX_CELLS // max(1, columns))
         self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
         self._counts.set_version_fields(version, frozenset((*model.feature_names, "inputs", "keys")))
         self._windows.baselines[version] = baseline
@@ -168,7 +167,7 @@ class Recorder:
         """Call a function with the name of each window that has ended."""
         self._windows.on_close = call
 
-    def current(self) -> list[Counts]:
+    def list_counts(self) -> list[Counts]:
         """The counts of open windows, and of the last closed ones."""
         with self._lock:
             return self._windows.list_counts()
@@ -177,7 +176,7 @@ class Recorder:
         """The baseline of each version that answered."""
         return dict(self._windows.baselines)
 
-    def look(self) -> None:
+    def record_and_write(self) -> None:
         """Count and log new rows, and write the results."""
         now = time.time()
         self._drain(now)
@@ -188,13 +187,10 @@ class Recorder:
                 self._counts.count_refused_request(*self._refusals.popleft())
             self._windows.close_past(now)
             self._windows.write_changed(now)
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self.metrics.dropped.inc(dropped)
 
     def _drain(self, now: float) -> None:
         """Count the queued rows, and gather those to log."""
-        passed, self._looked = max(0.0, now - self._looked), now
+        passed, self._last_drain = max(0.0, now - self._last_drain), now
         rest = self._choice.choose_rest()
         batches = []
         while self._queue:
@@ -208,13 +204,13 @@ class Recorder:
             for part in _cut_recorder_batches(group, self._rows_at_once):
                 try:
                     with self._lock:
-                        self._take_in(part)
+                        self._record_group(part)
                 except Exception:  # caused by this part's values; the other parts must be counted all the same
                     log.exception("%s: predictions could not be recorded", self.app)
                     self._count_lost_rows(sum(batch.rows for batch in part))
-                self._stopping.wait(PAUSE)
+                self._stopping.wait(PAUSE)  # a sleep that ends when the server stops
 
-    def _take_in(self, batches: list[RecordedBatch]) -> None:
+    def _record_group(self, batches: list[RecordedBatch]) -> None:
         """Count and log batches of one model, window and weight."""
         counted = AnsweredRows(batches[0].model, [batch.counted for batch in batches])
         self._counts.count_batches(batches, counted, batches[0].weight)
@@ -232,7 +228,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.write_all()
 
-    def work(self, *, is_due: bool, is_last: bool = False) -> None:
+    def run_turn(self, *, is_due: bool, is_last: bool = False) -> None:
         """Do one turn of the thread's loop. An error is logged, and the loop continues.
 
         Args:
@@ -241,7 +237,7 @@ class Recorder:
         """
         try:
             if is_due:
-                self.look()
+                self.record_and_write()
             else:
                 self._drain(time.time())
                 if self._log is not None:
@@ -254,7 +250,7 @@ class Recorder:
             log.exception("%s: predictions could not be recorded", self.app)
 
     def _count_lost_rows(self, rows: int) -> None:
-        self._dropped += rows
+        self.metrics.dropped.inc(rows)
 
 
 def _run_recorder(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
@@ -268,7 +264,7 @@ def _run_recorder(recorder: weakref.ref[Recorder], stopping: threading.Event, wa
         is_due = is_last or monotonic() >= due
         if is_due or wake.is_set():
             wake.clear()
-            live.work(is_due=is_due, is_last=is_last)
+            live.run_turn(is_due=is_due, is_last=is_last)
             due = monotonic() + TICK if is_due else due
         del live
         if is_last:

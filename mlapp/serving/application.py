@@ -18,7 +18,6 @@ from mlapp.serving.observability.access_log import AccessLog
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
-from mlapp.serving.web.budget import Intake
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import (
     Asgi,
@@ -30,6 +29,7 @@ from mlapp.serving.web.http import (
     Send,
     run_until_disconnect,
 )
+from mlapp.serving.web.intake import Intake
 from mlapp.serving.web.problems import CLOSE, MEDIA, HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 

@@ -131,7 +131,7 @@ def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) 
     from mlapp.monitoring.report import MOST_WINDOWS, render_live_report
 
     now = time.time()
-    counts: Sequence[Counts] = recorder.current()
+    counts: Sequence[Counts] = recorder.list_counts()
     earlier: Sequence[Counts] = ()
     baselines = recorder.baselines()
     if place is not None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from mlapp.serving.web.budget import OBJECT, Budget
+from mlapp.serving.web.budget import CELLS_PER_OBJECT, Budget
 from mlapp.serving.web.problems import HttpError, too_large_body_error
 
 MAGIC = b"ARROW1"
@@ -43,7 +43,7 @@ def read_arrow_table(body: bytes, limit: int, budget: Budget, check_width: Calla
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or (isinstance(kind, pa.BaseExtensionType) and kind != pa.uuid()):
             raise HttpError(400, f"The column '{field.name:.60}' is of type {field.type!s:.60}: send plain values.")
-        budget.take(table.num_rows * (OBJECT if _is_arrow_object_type(kind) else 1))
+        budget.take(table.num_rows * (CELLS_PER_OBJECT if _is_arrow_object_type(kind) else 1))
     for column in table.columns:
         for chunk in column.chunks:
             budget.take(size=_measure_viewed_arrow_texts(chunk))

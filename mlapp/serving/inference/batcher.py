@@ -1,4 +1,4 @@
-"""Batches without waiting: when the model is free, all waiting requests go through the predictor as one table.
+"""Collects requests into batches: when the model is free, all waiting requests go through the predictor as one table.
 
 A lone request waits for others only if `serve.batch_wait` is set. The first request of a turn of the event loop
 schedules a flush in the next turn, and the flush takes all requests that have arrived by then. After a batch of several
@@ -84,7 +84,7 @@ class Batcher(RequestQueue):
         Raises:
             MlappError: the app's code failed.
         """
-        # As `can_delay_requests`, without a call of it.
+        # The conditions of `can_delay_requests`, written out because this runs for every request.
         if self._waiting or self._is_busy or self._wait > 0 or loaded.is_async:
             return None
         if not self._latency.expects_fast(part.rows):
@@ -115,7 +115,7 @@ class Batcher(RequestQueue):
         return request
 
     def enqueue_request(self, request: QueuedRequest) -> None:
-        """As `submit_request`.
+        """Put a request into the queue, and schedule the next batch.
 
         Raises:
             HttpError: 503, the queue is full.

@@ -78,7 +78,7 @@ class CallRecords:
         """
         self._metrics.note_batch(rows, queue_seconds, seconds)
         if self.recorder is not None:
-            self.recorder.add(loaded, parts, results, rows, seconds)
+            self.recorder.record_batch(loaded, parts, results, rows, seconds)
 
     def call_on_predict(self, loaded: ServedModel, calls: list[Any]) -> None:
         """Call the app's on_predict with the predictor's input and result of each call."""

@@ -123,8 +123,8 @@ class Endpoint:
     def _watch_model(self, loaded: ServedModel) -> None:
         recorder = self.recorder
         if recorder is not None:
-            recorder.watch(loaded)
-            loaded.codec.on_refusal = partial(recorder.refuse, loaded.version)
+            recorder.add_model(loaded)
+            loaded.codec.on_refusal = partial(recorder.record_refusal, loaded.version)
 
     async def warm_model(self, loaded: ServedModel) -> None:
         """Let a model predict its own example, so that one-time work does not delay the first client.

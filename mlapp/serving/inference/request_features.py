@@ -9,8 +9,9 @@ from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.web.budget import BYTES_PER_CELL, Budget, read_request_timeout
+from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.http import Request, decompress_body
+from mlapp.serving.web.intake import BYTES_PER_CELL
 
 SMALL = 4096
 """Maximum bytes of a body other than JSON that is decoded in the event loop: each column has a high fixed cost."""
@@ -35,7 +36,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
         body = await decode_in_thread(
             lambda: decompress_body(packed, encoding, settings.max_body), budget, request.wait_for_disconnect
         )
-        request.held.raise_to(len(body))
+        request.held.count_at_least(len(body))
     return body, budget
 
 
@@ -60,5 +61,5 @@ async def decode_request_features(
     part: Part = await endpoint.decoding.decode_features(
         loaded, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
     )
-    request.held.raise_to(BYTES_PER_CELL * part.rows * loaded.codec.width)
+    request.held.count_at_least(BYTES_PER_CELL * part.rows * loaded.codec.width)
     return part

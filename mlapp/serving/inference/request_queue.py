@@ -113,7 +113,7 @@ class RequestQueue:
         if self._is_busy:
             running = asyncio.get_running_loop().time() - self._call_start
             wait = self._expected_seconds - running
-            if wait < 0:  # the call takes longer than usual: assume that it is half on_done
+            if wait < 0:  # the call takes longer than usual: assume that it is half done
                 wait = running if waiting >= FEW else 0.0
         if not self._batch:
             return wait + waiting * pace.usual_seconds

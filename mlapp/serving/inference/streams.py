@@ -15,7 +15,7 @@ from mlapp.errors import MlappError, translate_user_errors
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.inference.served_model import ServedModel
-from mlapp.serving.inference.stream_thread import ThreadedStream
+from mlapp.serving.inference.threaded_stream import ThreadedStream
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error

@@ -15,15 +15,15 @@ T = TypeVar("T")
 AHEAD = 16
 """Items that may be ready before the event loop takes them."""
 LONGEST_RUN = 0.001
-"""Seconds after which the thread stops: a slow generator computes no item before the last one is taken."""
+"""Maximum seconds of one run: a slower generator computes an item only after the last one was taken."""
 NO_ITEM: Any = object()
 
 
 class ThreadedStream(Generic[T]):
     """The items of a synchronous generator, converted.
 
-    To wake a thread and then the event loop costs more than a quick item itself. So the thread takes several quick
-    items in one run, and the event loop takes all items that are ready.
+    Waking the thread and then the event loop takes longer than computing a quick item. So the thread computes several
+    quick items in one run, and the event loop takes all items that are ready.
 
     Args:
         source: the generator. It runs in one thread at a time.
@@ -31,7 +31,7 @@ class ThreadedStream(Generic[T]):
             times and change it in between.
         submit: runs a function in a thread.
         timeout: maximum seconds to wait for an item.
-        function: title of the user's function, for its errors.
+        title: of the user's function, for its errors.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class ThreadedStream(Generic[T]):
         convert: Callable[[Any], T],
         submit: Callable[[Callable[[], None]], object],
         timeout: float,
-        function: str,
+        title: str,
     ) -> None:
         self._source = source
         self._convert = convert
         self._submit = submit
         self._timeout = timeout
-        self._function = function
+        self._title = title
         self._loop = asyncio.get_running_loop()
         self._items: deque[T] = deque()
         self._error: BaseException | None = None
@@ -54,7 +54,8 @@ class ThreadedStream(Generic[T]):
         self._is_closed = False
         self._is_running = False
         self._lock = threading.Lock()
-        """Protects `_waiter` and `_is_running`: the thread must not stop while the event loop begins to wait."""
+        """Protects `_waiter`, `_is_running` and `_is_closed`: the thread must not stop while the event loop begins to
+        wait."""
         self._waiter: asyncio.Future[None] | None = None
 
     async def take_ready_items(self) -> list[T]:
@@ -85,7 +86,8 @@ class ThreadedStream(Generic[T]):
             if self._items or self._has_ended:  # since the caller looked
                 return
             self._waiter = waiter
-            should_start, self._is_running = not self._is_running, True
+            should_start = not self._is_running
+            self._is_running = True
         if should_start:
             self._submit(self._run_ahead)
         timer = self._loop.call_later(self._timeout, _expire_waiter, waiter)
@@ -113,15 +115,15 @@ class ThreadedStream(Generic[T]):
 
     def _take_item(self) -> None:
         try:
-            with translate_user_errors(self._function):
+            with translate_user_errors(self._title):
                 item = next(self._source, NO_ITEM)
             if item is NO_ITEM:
                 self._has_ended = True
             else:
                 self._items.append(self._convert(item))
-        except asyncio.CancelledError as error:  # of the predictor's own event loop: must not cancel the request
-            self._error, self._has_ended = UserCodeError(self._function, error), True
-        except BaseException as error:  # of any kind, because the request waits
+        except asyncio.CancelledError as error:  # raised by the predictor's own event loop; must not cancel the request
+            self._error, self._has_ended = UserCodeError(self._title, error), True
+        except BaseException as error:  # any error: otherwise the request waits until its timeout
             self._error, self._has_ended = error, True
 
 

@@ -22,7 +22,8 @@ from mlapp.serving.protocols.messages import PACKAGE, find_message_class
 from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
 from mlapp.serving.protocols.tensor_decoding import TEXT, make_tensor_from_raw, make_tensor_from_values
 from mlapp.serving.protocols.tensors import Tensor
-from mlapp.serving.web.budget import Budget, HeldBody
+from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.intake import HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
 

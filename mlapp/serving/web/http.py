@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mlapp.serving.web.budget import HeldBody, Intake
+from mlapp.serving.web.intake import HeldBody, Intake
 from mlapp.serving.web.problems import CLOSE, HttpError, too_large_body_error
 
 Scope = MutableMapping[str, Any]
@@ -57,7 +57,7 @@ class Request:
             HttpError: 413, too large; 408, too slow; 503, the server holds too many bodies.
             ClientDisconnected: the connection was closed before its end.
         """
-        limit = min(limit, self.held.most)
+        limit = min(limit, self.held.limit)
         length = self.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit:
             raise too_large_body_error(limit)

@@ -67,11 +67,11 @@ def test_a_bucket_that_cannot_be_reached_costs_rows_of_the_log_and_no_prediction
     monkeypatch.setattr("mlapp.monitoring.writer.MOST_BYTES", 100_000)
     for number in range(20):
         assert len(service.predict(rows(400, seed=number), f"r{number}")) == 400
-        service.recorder.look()
+        service.recorder.record_and_write()
     writer = service.recorder._writer
     assert writer is not None
     assert writer._bytes <= 100_000
-    service.recorder.look()
+    service.recorder.record_and_write()
     assert service.registry.get_sample_value("mlapp_monitor_dropped_rows_total", {"model": "loans"}) > 0
     report = mlapp("monitor")
     assert (report.code, len(report.err.strip().splitlines())) == (1, 2)

@@ -73,7 +73,7 @@ class Service:
             MonitorMetrics(self.registry, app.name),
             lambda: b"request-%d" % next(numbers),
         )
-        self.recorder.watch(self.model)
+        self.recorder.add_model(self.model)
         self.seconds = parse_seconds(self.settings.window)
         self.now = float(Window.of(time.time(), self.seconds).since - 8 * self.seconds)
         monkeypatch.setattr("mlapp.monitoring.recorder.time", SimpleNamespace(time=lambda: self.now))
@@ -82,25 +82,25 @@ class Service:
         """Let another version answer."""
         app = self.project.app
         self.model = load_served_model_version(app, self.project.store.get(app.name, version))
-        self.recorder.watch(self.model)
+        self.recorder.add_model(self.model)
 
     def predict(self, rows: pd.DataFrame, request: str, keys: Any = None) -> list[Any]:
         """Answer one request."""
         part = self.model.codec.accept_inputs(rows.to_dict("records"))
         part.id, part.keys = request.encode(), keys
         predictions = self.model.list_rows(self.model.predict_features(self.model.combine([part])), part.rows)
-        self.recorder.add(self.model, [part], [predictions], part.rows, 0.001)
+        self.recorder.record_batch(self.model, [part], [predictions], part.rows, 0.001)
         return predictions
 
     def next_window(self) -> None:
-        self.recorder.look()
+        self.recorder.record_and_write()
         self.now += self.seconds
-        self.recorder.look()
+        self.recorder.record_and_write()
 
     def stop(self) -> None:
         """Write what is there, as the end of a server does."""
         self.now += 2 * self.seconds
-        self.recorder.look()
+        self.recorder.record_and_write()
         self.recorder.write_waiting()
 
 

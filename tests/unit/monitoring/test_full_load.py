@@ -57,7 +57,7 @@ class Load:
         place = Place(FolderStorage(root), "sums")
         metrics = MonitorMetrics(CollectorRegistry(), "sums")
         self.recorder = Recorder("sums", Monitor(**settings), place, metrics, lambda: b"new")  # type: ignore[arg-type]
-        self.recorder.watch(model)
+        self.recorder.add_model(model)
 
     def answer(self, rows: int) -> None:
         """Record one batch of requests of one row each."""
@@ -66,7 +66,7 @@ class Load:
         cells = numbers[:, None] + np.arange(COLUMNS) / 128
         parts = [Part(1, row.tobytes(), id=b"%d" % number) for number, row in zip(numbers, cells, strict=True)]
         results = JoinedResults([Part(rows, cells.tobytes())], [float(number) for number in numbers])
-        self.recorder.add(self.model, parts, results, rows, 0.25)
+        self.recorder.record_batch(self.model, parts, results, rows, 0.25)
 
     def run(self, seconds: int) -> None:
         """Answer at full rate, with one look of the recorder each second."""
@@ -74,7 +74,7 @@ class Load:
             for _ in range(RATE // BATCH):
                 self.clock.now += BATCH / RATE
                 self.answer(BATCH)
-            self.recorder.look()
+            self.recorder.record_and_write()
         self.recorder.write_waiting()
 
     def read(self) -> pa.Table:
@@ -122,8 +122,8 @@ def test_under_load_only_rows_that_are_counted_or_logged_stay_in_memory(loads: l
     assert sum(batch.waiting for batch in load.recorder._queue) < RATE / 4
     load.answer(30_000)
     assert load.recorder._queue[-1].waiting < 5_000, "the event loop does not take many rows of a large batch"
-    load.recorder.look()
-    (counts,) = load.recorder.current()
+    load.recorder.record_and_write()
+    (counts,) = load.recorder.list_counts()
     assert counts.rows == load.number
     for column in counts.columns.values():
         assert sum(column) == pytest.approx(load.number, abs=64)
@@ -135,10 +135,10 @@ def test_all_rows_are_logged_once(loads: list[Load]) -> None:
         load.clock.now += 1.0
         load.answer(rows)
     assert load.recorder._wake.is_set()
-    load.recorder.work(is_due=False)
+    load.recorder.run_turn(is_due=False)
     load.recorder.write_waiting()
     assert len(load.read()) == 3 * 7_680, "full segments do not wait for the second"
-    load.recorder.look()
+    load.recorder.record_and_write()
     load.recorder.write_waiting()
     found = load.read().to_pandas()
     assert sorted(found["id"].astype(int)) == list(range(load.number))
@@ -158,12 +158,12 @@ def test_gathered_batches_and_others_are_logged_and_counted_in_their_hour(loads:
         load.answer(3)
     load.clock.now += 1.0
     keyed = Part(1, np.full(COLUMNS, 12.0).tobytes(), id=b"keyed", keys={"customer": "7"})
-    load.recorder.add(load.model, [keyed], [[12.0]], 1, 0.5)
+    load.recorder.record_batch(load.model, [keyed], [[12.0]], 1, 0.5)
     load.clock.now += 1.0
     pair = Part(2, np.full(2 * COLUMNS, 13.0).tobytes(), id=b"pair")
-    load.recorder.add(load.model, [pair], JoinedResults([pair], [13.0, 13.5], [[13.0, 13.5]]), 2, 0.5)
-    load.recorder.add(load.model, [pair], [ValueError("no prediction")], 2, 0.5)
-    load.recorder.look()
+    load.recorder.record_batch(load.model, [pair], JoinedResults([pair], [13.0, 13.5], [[13.0, 13.5]]), 2, 0.5)
+    load.recorder.record_batch(load.model, [pair], [ValueError("no prediction")], 2, 0.5)
+    load.recorder.record_and_write()
     load.recorder.write_waiting()
     rows = load.read().to_pandas()
     assert rows["id"].tolist() == [*(str(number) for number in range(12)), "keyed", "pair#0", "pair#1"]
@@ -175,7 +175,7 @@ def test_gathered_batches_and_others_are_logged_and_counted_in_their_hour(loads:
         seconds.round(1).tolist() == [0.0] * 3 + [1.0] * 3 + [3_599.9] * 3 + [3_600.1] * 3 + [3_601.1] + [3_602.1] * 2
     )
     assert {folder.parent.name for folder in load.root.rglob("*.parquet")} == {"2027-01-15T08", "2027-01-15T09"}
-    assert sorted(counts.rows for counts in load.recorder.current()) == [6, 9]
+    assert sorted(counts.rows for counts in load.recorder.list_counts()) == [6, 9]
 
 
 def test_rows_that_cannot_be_counted_take_no_others_with_them(
@@ -183,9 +183,9 @@ def test_rows_that_cannot_be_counted_take_no_others_with_them(
 ) -> None:
     load = loads[0]
     damaged = Part(1, b"short", id=b"damaged")
-    load.recorder.add(load.model, [damaged], JoinedResults([damaged], [1.0]), 1, 0.25)
+    load.recorder.record_batch(load.model, [damaged], JoinedResults([damaged], [1.0]), 1, 0.25)
     load.clock.now += 24 * 3600
     load.answer(10)
-    load.recorder.look()
-    assert load.recorder.current()[-1].rows == 10
+    load.recorder.record_and_write()
+    assert load.recorder.list_counts()[-1].rows == 10
     assert "sums: predictions could not be recorded" in caplog.text

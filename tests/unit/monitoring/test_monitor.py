@@ -228,7 +228,7 @@ def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: S
         service.predict(rows(400, seed=window), f"r{window}")
         for row in range(40):
             unknown = [Problem(f"column 'x{at}' is unknown", field=f"x{at}", row=row) for at in range(12)]
-            service.recorder.refuse(
+            service.recorder.record_refusal(
                 "1", InputError([*unknown, Problem("income is missing", field="income", row=row)])
             )  # a client is told ten of these
         service.next_window()

@@ -83,7 +83,9 @@ def test_a_redacted_value_is_nowhere(
     keys = [{"ssn": f"secret-key-{at}", "order": at} for at in range(400)]
     predictions = service.predict(people(400), "r", keys)
     for field in ("ssn", "secret-column"):  # a client that sends a value as a name
-        service.recorder.refuse("1", InputError([Problem(f"column '{field}' holds 'secret-x'", field=field, row=0)]))
+        service.recorder.record_refusal(
+            "1", InputError([Problem(f"column '{field}' holds 'secret-x'", field=field, row=0)])
+        )
     service.stop()
     truths = tmp_path / "truths.json"
     truths.write_text(json.dumps([{"keys": {"ssn": f"secret-key-{at}"}, "truth": 1} for at in range(400)]))

@@ -12,7 +12,7 @@ import pytest
 from mlapp import container_memory
 from mlapp.config import Serve
 from mlapp.embed.host import ModelHost
-from mlapp.serving.web.budget import HeldBody, Intake
+from mlapp.serving.web.intake import HeldBody, Intake
 from mlapp.serving.web.problems import HttpError
 from mlapp.wsgi import create_wsgi
 
@@ -98,8 +98,8 @@ def test_what_was_counted_is_given_back() -> None:
     intake = Intake(Serve(max_bodies=100))
     held = HeldBody(intake)
     held.add(10)
-    held.raise_to(60)
-    held.raise_to(20)
+    held.count_at_least(60)
+    held.count_at_least(20)
     assert intake.held == 60
     with pytest.raises(HttpError):
         HeldBody(intake).add(50)

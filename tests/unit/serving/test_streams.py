@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mlapp.serving.inference.stream_thread import AHEAD
+from mlapp.serving.inference.threaded_stream import AHEAD
 
 from .test_batching import ask, with_predictor
 
