@@ -223,7 +223,7 @@ def _project_import_error(error: BaseException, path: Path, root: Path) -> BaseE
         at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
         return ProjectError(
             f"{at} imports '{error.name}', which is not installed.",
-            "Install the project's requirements: pip install -r requirements.txt.",
+            "Add its package to requirements.txt if it is not there, and run: pip install -r requirements.txt.",
         )
     if isinstance(error, ImportError) and "no known parent package" in str(error):
         return ProjectError(

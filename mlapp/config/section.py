@@ -17,6 +17,8 @@ END = r"$(?!\n)"
 """The end of a text in a pattern. `$` alone permits a line break there, which can be an instruction of a Dockerfile."""
 PATTERN = "matching regex "
 """The text before the pattern in msgspec's message for a text that does not match."""
+CHOICE = "Invalid enum value "
+"""The text before the value in msgspec's message for a value that is not one of a setting's fixed values."""
 
 TYPES = {
     "int": "an integer",
@@ -54,6 +56,8 @@ def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: 
         return msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
+        if detail.startswith(CHOICE):
+            detail = _explain_section_choice(kind, detail, path.rstrip("`"))
         if not path and (key := KEY.search(detail)):
             detail, path = f"{detail[: key.start()]}. Quote the key", key[1]
         elif PATTERN in detail:
@@ -101,6 +105,38 @@ def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> 
             key = int(step[1:-1]) if step.startswith("[") else step
         value = value[key]
     return f"{value!r} does not have the form of {' or '.join(examples)}", path
+
+
+def _explain_section_choice(kind: Any, detail: str, path: str) -> str:
+    """msgspec's message for a value that is not one of a setting's fixed values, with these values."""
+    value = detail.removeprefix(CHOICE)
+    options = list(_iterate_type_options(_describe_type(kind)))
+    for step in re.findall(r"\[[^]]*\]|[^.\[]+", path):
+        options = [inner for option in options for inner in _iterate_inner_options(option, step)]
+    choices = [str(choice) for option in options for choice in getattr(option, "values", ())]
+    nearest = suggest_nearest(value.strip("'"), choices)
+    return f"{value} is not one of {', '.join(choices)}{f'.{nearest}' if nearest else ''}"
+
+
+def _iterate_type_options(kind: Any) -> Iterator[msgspec.inspect.Type]:
+    """The types that a value can have: those of a union, without metadata."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        yield from _iterate_type_options(kind.type)
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for option in kind.types:
+            yield from _iterate_type_options(option)
+    else:
+        yield kind
+
+
+def _iterate_inner_options(kind: Any, step: str) -> Iterator[msgspec.inspect.Type]:
+    """The types at a step of msgspec's path: `field`, `[0]` in a list, `[...]` in a mapping."""
+    if step.startswith("["):
+        inner = [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+    else:
+        inner = [field.type for field in getattr(kind, "fields", ()) if field.encode_name == step]
+    for each in inner:
+        yield from _iterate_type_options(each)
 
 
 def _name_section_entry(kind: type[Any], raw: Any, path: str, message: str) -> str:

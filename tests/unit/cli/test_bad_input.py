@@ -25,7 +25,7 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
         (
             "x = 1\nimport pandaz\n",
             "app.py:2 imports 'pandaz', which is not installed.",
-            "pip install -r requirements.txt",
+            "Add its package to requirements.txt if it is not there, and run: pip install -r requirements.txt.",
         ),
         ("x = 1\n", "app.py contains no App.", "Create one"),
         (APP + "other = App('other')\n", "app.py contains 2 Apps: app, other.", "`app: app.py:app`"),

@@ -55,6 +55,12 @@ def test_an_environment_of_the_file_overrides_the_rest(tmp_path: Path) -> None:
         ("serve: {prt: 80}", "'serve.prt' is not a setting. Did you mean 'port'?"),
         ("serve: {port: many}", "serve.port: Expected an integer, got text"),
         ("serve: {port: 99999}", "serve.port: Expected an integer <= 65535"),
+        ("monitor: {log: smaple}", "monitor.log: 'smaple' is not one of all, off, sample. Did you mean 'sample'?"),
+        (
+            "monitor: {alerts: [{webhook: 'https://a.example', format: xml}]}",
+            "alerts[0].format: 'xml' is not one of alertmanager, json, slack",
+        ),
+        ("store: {url: a, verify: maybe}", "store.verify: 'maybe' is not one of none, required"),
         ("monitor: {window: 0.5s}", "monitor.window: '0.5s' does not have the form of 30s or 1h"),
         ("monitor: {columns: {age: drop, ssn: hide}}", "monitor.columns.ssn: 'hide' does not have the form of drop or"),
         ("monitor: {columns: {age: round(0)}}", "monitor.columns.age: 'round(0)' does not have the form of drop or"),
