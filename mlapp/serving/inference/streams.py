@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mlapp.errors import MlappError, translate_user_errors
+from mlapp.errors import STAGE_ERRORS, translate_user_errors
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.inference.served_model import ServedModel
@@ -26,6 +27,7 @@ ITEM = 100
 RETRY_AFTER = ((b"retry-after", b"1"),)
 THREADS = 32
 """Maximum concurrent streams of a synchronous predictor: each uses a thread while it computes items."""
+log = logging.getLogger("mlapp.serving")
 
 
 class Streams:
@@ -78,7 +80,7 @@ class Streams:
         except asyncio.TimeoutError:
             self._metrics.expired.inc()
             raise HttpError(504, f"The next item was not ready within {timeout:g} seconds.") from None
-        except MlappError:
+        except Exception:
             self._metrics.failed.inc()
             raise
         except (asyncio.CancelledError, GeneratorExit):
@@ -120,13 +122,18 @@ class Streams:
 async def _iterate_async_stream(
     source: AsyncGenerator[Any, None], convert: Callable[[Any], T], timeout: float, function: str
 ) -> AsyncGenerator[list[T], None]:
-    async with aclosing(source):
+    try:
         while True:
             try:
                 item = await _wait_for_stream_item(source, timeout, function)
             except StopAsyncIteration:
                 return
             yield [convert(item)]
+    finally:
+        try:
+            await source.aclose()
+        except STAGE_ERRORS:  # the answer is already decided
+            log.exception("%s raised an error when its stream was closed", function)
 
 
 async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float, function: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -17,6 +19,7 @@ AHEAD = 16
 LONGEST_RUN = 0.001
 """Maximum seconds of one run: a slower generator computes an item only after the last one was taken."""
 NO_ITEM: Any = object()
+log = logging.getLogger("mlapp.serving")
 
 
 class ThreadedStream(Generic[T]):
@@ -73,12 +76,16 @@ class ThreadedStream(Generic[T]):
         return items
 
     def close_stream(self) -> None:
-        """Close the generator, after its current step if it runs."""
+        """Close the generator in the thread, after its current step if it runs: its `finally` can take long."""
         with self._lock:
             self._is_closed = True
             is_running = self._is_running
-        if not is_running:
-            self._source.close()
+        if is_running or inspect.getgeneratorstate(self._source) == inspect.GEN_CLOSED:
+            return
+        try:
+            self._submit(self._close_source)
+        except RuntimeError:  # the server stops, so its threads are shut down
+            self._close_source()
 
     async def _wait_for_item(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -111,7 +118,13 @@ class ThreadedStream(Generic[T]):
             if waiter is not None:
                 self._loop.call_soon_threadsafe(_settle_waiter, waiter)
         if should_close:
+            self._close_source()
+
+    def _close_source(self) -> None:
+        try:
             self._source.close()
+        except BaseException:  # any error: the answer is already decided, and nobody waits for this call
+            log.exception("%s raised an error when its stream was closed", self._title)
 
     def _take_item(self) -> None:
         try:
@@ -121,10 +134,10 @@ class ThreadedStream(Generic[T]):
                 self._has_ended = True
             else:
                 self._items.append(self._convert(item))
-        except asyncio.CancelledError as error:  # raised by the predictor's own event loop; must not cancel the request
-            self._error, self._has_ended = UserCodeError(self._title, error), True
-        except BaseException as error:  # any error: otherwise the request waits until its timeout
+        except Exception as error:  # any error: otherwise the request waits until its timeout
             self._error, self._has_ended = error, True
+        except BaseException as error:  # the predictor's CancelledError or KeyboardInterrupt must not reach the loop
+            self._error, self._has_ended = UserCodeError(self._title, error), True
 
 
 def _settle_waiter(waiter: asyncio.Future[None]) -> None:

@@ -240,3 +240,74 @@ async def test_a_timeout_inside_the_predictor_is_an_error_of_the_predictor(numbe
         answer = await ask(client, -1)
         assert answer.status_code == 500
         assert "model's code raised an error" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
+async def test_an_interrupt_inside_a_stream_is_an_error_of_the_predictor(numbers, serve, error):
+    def words(model, features: np.ndarray):
+        yield "word"
+        if features[0, 0] == -1:
+            raise error
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        answer = await ask(client, -1)
+        assert answer.text.startswith('data: "word"\n\nevent: error\ndata: {')
+        assert (await ask(client, 1)).text.endswith("event: end\ndata: {}\n\n")
+
+
+async def test_the_end_of_a_stream_that_nobody_reads_does_not_hold_up_the_server(numbers, serve):
+    may_end = threading.Event()
+    closers: list[str] = []
+
+    def words(model, features: np.ndarray):
+        try:
+            while features[0, 0] == -1:
+                yield "word" * 1000
+        finally:
+            if features[0, 0] == -1:
+                closers.append(threading.current_thread().name)
+                assert may_end.wait(40)
+
+    async with serve(with_predictor(numbers[0], words), max_body=100_000) as client:
+        for _ in range(3):  # whether a step runs at the end or not
+            assert (await ask(client, -1, accept="application/json")).status_code == 406
+            assert (await client.get("/readyz")).status_code == 200
+        may_end.set()
+        await until(lambda: len(closers) == 3)
+    assert all(name.startswith("stream") for name in closers)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_error_at_the_end_of_a_stream_leaves_its_answer(numbers, serve, caplog, kind):
+    def words(model, features: np.ndarray):
+        try:
+            while features[0, 0] == -1:
+                yield "word" * 1000
+        finally:
+            if features[0, 0] == -1:
+                raise OSError("the database is gone")
+
+    async def words_async(model, features: np.ndarray):
+        try:
+            while features[0, 0] == -1:
+                yield "word" * 1000
+        finally:
+            if features[0, 0] == -1:
+                raise OSError("the database is gone")
+
+    async with serve(with_predictor(numbers[0], words if kind == "sync" else words_async), max_body=100_000) as client:
+        answer = await ask(client, -1, accept="application/json")
+        assert (answer.status_code, "text/event-stream" in answer.json()["detail"]) == (406, True)
+        await until(lambda: "the database is gone" in caplog.text)
+    assert "raised an error when its stream was closed" in caplog.text
+
+
+async def test_an_item_that_refers_to_itself_counts_as_an_error(numbers, serve):
+    def words(model, features: np.ndarray):
+        item: list[object] = []
+        item += [item] if features[0, 0] == -1 else []
+        yield item
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        assert (await ask(client, -1)).status_code == 500
+        assert 'mlapp_errors_total{kind="predictor",model="other"} 1.0' in (await client.get("/metrics")).text
