@@ -78,10 +78,14 @@ def test_a_body_that_never_fits_is_too_large_and_the_log_says_why(container, cap
 
 
 def test_workers_share_the_memory_and_small_bodies_are_always_taken(container) -> None:
+    container(2000)
+    one, four = Intake(Serve()), Intake(Serve(workers=4))
+    one.fit_to_container()
+    four.fit_to_container()
+    assert MB < four.limit < one.limit / 4
     container(500, used=450)
-    intake = Intake(Serve(workers=4))
-    intake.fit_to_container()
-    intake.take(MB)
+    four.fit_to_container()
+    four.take(MB)
 
 
 def test_a_setting_and_a_large_container_change_nothing(container) -> None:
