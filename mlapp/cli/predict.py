@@ -115,7 +115,7 @@ def _refuse_contradictory_predict_options(
     if remote and deployment:
         raise UsageError(
             f"{deployment} and --remote are both given.",
-            "Give one of them: a deployed model answers, or a run on Flyte predicts.",
+            "Give one of them: --remote predicts in a run on Flyte, the other one asks a deployed model.",
         )
     if deployment and model is not None:
         raise UsageError(

@@ -88,7 +88,9 @@ def train_model(
         values = {**list_manifest_parameters(manifest), **values}
         if manifest.parent is not None and start_from is None and not remote:
             start_from = str(manifest.parent)
-            output.print_note(f"version {manifest.version} continued version {manifest.parent}; so does this training")
+            output.print_note(
+                f"version {manifest.version} continued from version {manifest.parent}, so this training does too"
+            )
     if remote:
         version = _train_on_flyte(project, values, is_followed=not no_wait, run_id=run_id, json=json)
     elif engine is Engine.FLYTE_LOCAL:

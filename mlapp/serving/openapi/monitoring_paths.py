@@ -60,7 +60,7 @@ def describe_monitoring_paths(endpoint: Endpoint) -> Json:
             "post": {
                 "summary": f"Send the true values of predictions of {endpoint.name}",
                 "description": "A true value can arrive late and be corrected: the last one counts. The server answers "
-                "after it has stored the truths.",
+                "after it has stored them.",
                 "operationId": f"feedback_{endpoint.name}",
                 "tags": [endpoint.name],
                 "requestBody": describe_request_body({"application/json": body}),

@@ -26,7 +26,7 @@ PAUSE = 0.5
 """Seconds before a dead worker is replaced; doubled up to `LONGEST` while the new workers die within `LONGEST`."""
 LONGEST = 10.0
 CHECK_INTERVAL = 0.5
-"""Seconds between two checks of the watched_folders files."""
+"""Seconds between two checks of the watched files."""
 IGNORED = frozenset((".git", ".venv", "venv", ".mlapp", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache"))
 
 
@@ -35,7 +35,7 @@ class Supervisor:
 
     Args:
         report: receives lines for the operator.
-        watched_folders: folders whose Python files and mlapp.yaml are watched_folders. A change replaces the workers.
+        watched_folders: folders whose Python files and mlapp.yaml are watched. A change replaces the workers.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Supervisor:
 
 
 def _list_watched_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:
-    """Every watched_folders file with its modification time."""
+    """Every watched file with its modification time."""
     stamps = set()
     for root in folders:
         for folder, subfolders, files in os.walk(root):

@@ -74,10 +74,10 @@ def test_operators_of_mongodb_are_no_value(value: object) -> None:
 
 
 def test_a_value_is_no_field_of_an_aggregation() -> None:
-    pipeline = [{"$match": {"user": ":user"}}, {"$project": {"display_name": ":user"}}]
+    pipeline = [{"$match": {"user": ":user"}}, {"$project": {"shown": ":user"}}]
     assert mongo._fill_mongo_query(pipeline, {"user": "$password"}) == [
         {"$match": {"user": "$password"}},
-        {"$project": {"display_name": {"$literal": "$password"}}},
+        {"$project": {"shown": {"$literal": "$password"}}},
     ]
     assert mongo._fill_mongo_query({"$expr": {"$eq": ["$user", ":user"]}}, {"user": "$x"}) == {
         "$expr": {"$eq": ["$user", {"$literal": "$x"}]}

@@ -1,4 +1,4 @@
-"""Secrets: read from the environment, and never display_name."""
+"""Secrets: read from the environment, and never shown."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_variable_that_is_not_set_is_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "display_name"),
+    ("text", "shown"),
     [
         ("redis://:pw@host", "redis://:***@host"),
         ("mongodb://me:pw@a,b/db?x=1", "mongodb://me:***@a,b/db?x=1"),
@@ -55,8 +55,8 @@ def test_a_variable_that_is_not_set_is_named():
         ("nothing to hide", "nothing to hide"),
     ],
 )
-def test_passwords_and_tokens_are_redacted(text, display_name):
-    assert redact_secrets(text) == display_name
+def test_passwords_and_tokens_are_redacted(text, shown):
+    assert redact_secrets(text) == shown
 
 
 def test_what_is_no_address_shows_nothing_of_the_variable():
