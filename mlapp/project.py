@@ -217,13 +217,17 @@ def _project_import_error(error: BaseException, path: Path, root: Path) -> BaseE
         at = f"{error.filename or path}:{error.lineno}"
         return ProjectError(f"{at}: {error.msg}: {(error.text or '').strip()}", "Fix that line.")
     if isinstance(error, ModuleNotFoundError) and error.name:
-        frames = [
-            frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)
-        ]
-        at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
         return ProjectError(
-            f"{at} imports '{error.name}', which is not installed.",
+            f"{_find_failed_project_line(error, path, root)} imports '{error.name}', which is not installed.",
             "Add its package to requirements.txt if it is not there, and run: pip install -r requirements.txt.",
+        )
+    if isinstance(error, AttributeError) and isinstance(error.obj, App):
+        name, app = str(error.name), error.obj
+        known = [attribute for attribute in dir(app) if not attribute.startswith("_")]
+        decorators = [attribute for attribute, value in vars(app).items() if callable(value)]
+        return ProjectError(
+            f"{_find_failed_project_line(error, path, root)}: an App has no '{name}'.{suggest_nearest(name, known)}",
+            f"Its decorators are: {', '.join(decorators)}.",
         )
     if isinstance(error, ImportError) and "no known parent package" in str(error):
         return ProjectError(
@@ -231,6 +235,12 @@ def _project_import_error(error: BaseException, path: Path, root: Path) -> BaseE
             "Import it by its name (`from features import …`), or move the code into a package: src/shop/main.py.",
         )
     return UserCodeError(f"Importing {path.name}", error, root)
+
+
+def _find_failed_project_line(error: BaseException, path: Path, root: Path) -> str:
+    """`file:line` of the innermost frame in the project; the app's file if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(path)
 
 
 def _find_project_app(module: ModuleType, name: str, path: Path) -> App:

@@ -28,6 +28,11 @@ APP = "from mlapp import App\napp = App('flowers', target='target')\n"
             "Add its package to requirements.txt if it is not there, and run: pip install -r requirements.txt.",
         ),
         ("x = 1\n", "app.py contains no App.", "Create one"),
+        (
+            APP + "@app.modell\ndef build(): ...\n",
+            "app.py:3: an App has no 'modell'. Did you mean 'model'?",
+            "Its decorators are: data_reader, ",
+        ),
         (APP + "other = App('other')\n", "app.py contains 2 Apps: app, other.", "`app: app.py:app`"),
         ("x = 1\n1 / 0\n", "Importing app.py raised ZeroDivisionError: division by zero", "app.py:2"),
         (APP, "App 'flowers' has no data_reader.", "@app.data_reader"),
