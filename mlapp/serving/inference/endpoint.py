@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mlapp.config import Serve
-from mlapp.errors import MlappError, ModelError
+from mlapp.errors import MlappError, ModelError, translate_user_errors
 from mlapp.monitoring.recorder import Recorder
 from mlapp.normalization import MANY
 from mlapp.pipeline import Pipeline
@@ -157,15 +157,16 @@ class Endpoint:
 
     async def _predict_once(self, loaded: ServedModel, part: Part) -> None:
         features = loaded.codec.combine_parts([part])
-        if loaded.is_async:
-            predictions = await loaded.predictor.call_predictor(loaded.predictor.transform_features(features))
-        else:
-            predictions = await self._run_in_thread(
-                lambda: _take_first_stream_item(loaded.predict_features(features), loaded.is_stream)
-            )
-            if inspect.isasyncgen(predictions):
-                async with aclosing(predictions):
-                    await anext(predictions, None)
+        with translate_user_errors(loaded.predictor.stage.title):
+            if loaded.is_async:
+                predictions = await loaded.predictor.call_predictor(loaded.predictor.transform_features(features))
+            else:
+                predictions = await self._run_in_thread(
+                    lambda: _take_first_stream_item(loaded.predict_features(features), loaded.is_stream)
+                )
+                if inspect.isasyncgen(predictions):
+                    async with aclosing(predictions):
+                        await anext(predictions, None)
         if not loaded.is_stream:
             loaded.list_rows(predictions, part.rows)
 

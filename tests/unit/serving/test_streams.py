@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mlapp.errors import ModelError
 from mlapp.serving.inference.threaded_stream import AHEAD
 
 from .test_batching import ask, with_predictor
@@ -311,3 +312,32 @@ async def test_an_item_that_refers_to_itself_counts_as_an_error(numbers, serve):
     async with serve(with_predictor(numbers[0], words)) as client:
         assert (await ask(client, -1)).status_code == 500
         assert 'mlapp_errors_total{kind="predictor",model="other"} 1.0' in (await client.get("/metrics")).text
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+@pytest.mark.parametrize("kind", ["sync", "async", "async without a stream"])
+async def test_a_model_that_cannot_predict_its_example_names_the_predictor(numbers, serve, kind, error):
+    has_vocabulary = threading.Event()
+    has_vocabulary.set()
+
+    def predict_or_fail(features: np.ndarray) -> list[float]:
+        if not has_vocabulary.is_set():
+            raise error("no vocabulary")
+        return [0.0] * len(features)
+
+    def words(model, features: np.ndarray):
+        yield from predict_or_fail(features)
+
+    async def words_async(model, features: np.ndarray):
+        for word in predict_or_fail(features):
+            yield word
+
+    async def predict(model, features: np.ndarray) -> list[float]:
+        return predict_or_fail(features)
+
+    predictor = {"sync": words, "async": words_async}.get(kind, predict)
+    async with serve(with_predictor(numbers[0], predictor)) as client:
+        (endpoint,) = client.application.endpoints
+        has_vocabulary.clear()
+        with pytest.raises(ModelError, match="cannot predict its own example: predictor .* no vocabulary"):
+            await endpoint.warm_model(endpoint.current)
