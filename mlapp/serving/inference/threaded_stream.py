@@ -67,7 +67,8 @@ class ThreadedStream(Generic[T]):
         Raises:
             asyncio.TimeoutError: no item is ready in time. MlappError: the generator, or `convert`, raised.
         """
-        if not self._items and not self._has_ended:
+        # Again if the item that ends the wait was taken already, between its arrival and the end of its step.
+        while not self._items and not self._has_ended:
             await self._wait_for_item()
         # The thread appends at the other end, so the length read here stays available.
         items = [self._items.popleft() for _ in range(len(self._items))]

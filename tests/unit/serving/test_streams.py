@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlapp.errors import ModelError
-from mlapp.serving.inference.threaded_stream import AHEAD
+from mlapp.serving.inference.threaded_stream import AHEAD, ThreadedStream
 
 from .test_batching import ask, with_predictor
 
@@ -341,3 +341,24 @@ async def test_a_model_that_cannot_predict_its_example_names_the_predictor(numbe
         has_vocabulary.clear()
         with pytest.raises(ModelError, match="cannot predict its own example: predictor .* no vocabulary"):
             await endpoint.warm_model(endpoint.current)
+
+
+async def test_a_wait_for_an_item_that_was_taken_already_does_not_end_the_stream():
+    may_yield = threading.Event()
+
+    def words():
+        may_yield.wait(40)
+        yield "first"
+        yield "second"
+
+    def start_thread(call: Callable[[], None]) -> None:
+        threading.Thread(target=call).start()
+
+    stream = ThreadedStream(words(), str, start_thread, 40, "words")
+    waiting = asyncio.ensure_future(stream.take_ready_items())
+    await until(lambda: stream._waiter is not None)
+    with stream._lock:  # the thread stops between the arrival of the item and the end of the wait
+        may_yield.set()
+        await until(lambda: stream._items)
+        assert await stream.take_ready_items() == ["first"]
+    assert await waiting == ["second"]
