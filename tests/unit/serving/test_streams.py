@@ -345,11 +345,12 @@ async def test_a_model_that_cannot_predict_its_example_names_the_predictor(numbe
 
 
 async def test_a_wait_for_an_item_that_was_taken_already_does_not_end_the_stream():
-    may_yield = threading.Event()
+    may_yield, may_continue = threading.Event(), threading.Event()
 
     def words():
         may_yield.wait(40)
         yield "first"
+        may_continue.wait(40)
         yield "second"
 
     def start_thread(call: Callable[[], None]) -> None:
@@ -358,8 +359,11 @@ async def test_a_wait_for_an_item_that_was_taken_already_does_not_end_the_stream
     stream = ThreadedStream(words(), str, start_thread, 40, "words")
     waiting = asyncio.ensure_future(stream.take_ready_items())
     await until(lambda: stream._waiter is not None)
+    first_waiter = stream._waiter
     with stream._lock:  # the thread stops between the arrival of the item and the end of the wait
         may_yield.set()
         await until(lambda: stream._items)
         assert await stream.take_ready_items() == ["first"]
+    await until(lambda: waiting.done() or stream._waiter not in (first_waiter, None))
+    may_continue.set()
     assert await waiting == ["second"]
