@@ -23,6 +23,7 @@ from mlapp.errors import Problem, StoreError, TruthError
 from mlapp.monitoring.business_keys import MOST_KEYS, are_business_keys
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.place import Place
+from mlapp.plain_numbers import is_plain_integer
 from mlapp.schema.infer import refuse_equal_columns
 from mlapp.schema.json_values import to_json_value
 from mlapp.schema.part import REQUEST_ID
@@ -275,4 +276,4 @@ def _is_request_id(text: str) -> bool:
 
 def _is_truth_row_number(text: str) -> bool:
     """Whether a text is a row number, or empty."""
-    return not text or (text.isascii() and text.isdecimal() and len(text) <= LONGEST_ROW)
+    return not text or (is_plain_integer(text) and len(text) <= LONGEST_ROW)
