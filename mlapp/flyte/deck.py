@@ -19,11 +19,11 @@ def render_metrics_deck(app: str, metrics: Mapping[str, Mapping[str, float]]) ->
     return f"{STYLE}<h2>{escape(app)}</h2>{_render_deck_table(['split', *names], rows)}"
 
 
-def publish_deck_page(title: str, html: str) -> None:
+def publish_evaluation_deck(html: str) -> None:
     """Show the page on the running task."""
     import flytekit
 
-    flytekit.Deck(title, html)
+    flytekit.Deck("Evaluation", html)
 
 
 def _render_deck_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

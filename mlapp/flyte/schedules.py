@@ -244,17 +244,13 @@ def _select_last_deployed_schedule(connection: Connection, plans: list[str]) -> 
             except FlyteError as error:
                 if "NOT_FOUND" not in error.what:
                     raise
-        return _list_schedule_plan_versions(connection, plan, limit=1)
+        settings = connection.settings
+        identifier = NamedEntityIdentifier(settings.project, settings.domain, plan)
+        newest_plans, _ = connection.call_client(
+            connection.client.list_launch_plans_paginated, identifier, limit=1, sort_by=NEWEST
+        )
+        return list(newest_plans)
     return []
-
-
-def _list_schedule_plan_versions(connection: Connection, plan: str, *, limit: int) -> list[Any]:
-    settings = connection.settings
-    identifier = NamedEntityIdentifier(settings.project, settings.domain, plan)
-    plans, _ = connection.call_client(
-        connection.client.list_launch_plans_paginated, identifier, limit=limit, sort_by=NEWEST
-    )
-    return list(plans)
 
 
 def _set_schedule_state(connection: Connection, identifier: Identifier, state: int) -> None:

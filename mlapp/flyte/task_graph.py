@@ -139,7 +139,7 @@ class TaskGraph:
         stage_values = inputs.decode_inputs_by_stage(self.list_task_inputs(step), task_values)
         if step == "evaluate":
             metrics = task_bodies.run_evaluate_step(self.pipeline, stage_values, values["splits"], values["trained"])
-            deck.publish_deck_page("Evaluation", deck.render_metrics_deck(self.name, metrics))
+            deck.publish_evaluation_deck(deck.render_metrics_deck(self.name, metrics))
             return metrics
         out = make_task_output_folder(STEP_OUTPUTS[step])
         if step == "read":

@@ -61,13 +61,13 @@ class AppWorkflow(ImperativeWorkflow):  # type: ignore[misc]
 
 
 class MappedTask(ArrayNodeMapTask):  # type: ignore[misc]
-    """A task mapped over a list: each execution gets one value of `over`, and the other inputs are shared.
+    """A task mapped over the trials: each execution gets one value of its input `trials`; the other inputs are shared.
 
     flytekit names a mapped task after its module variable. This class keeps the name of its task.
     """
 
-    def __init__(self, task: StageTask, over: str) -> None:
-        shared_inputs = set(task.python_interface.inputs) - {over}
+    def __init__(self, task: StageTask) -> None:
+        shared_inputs = set(task.python_interface.inputs) - {"trials"}
         self._own_name = str(task.name)
         super().__init__(task, bound_inputs=shared_inputs, min_success_ratio=MIN_SUCCESS_RATIO)
 
@@ -200,5 +200,5 @@ def _make_tune_split_workflow(graph: TaskGraph) -> AppWorkflow:
 
 
 def _add_trials_to_workflow(workflow: AppWorkflow, graph: TaskGraph, splits: Any) -> None:
-    trial = workflow.add_task(MappedTask(graph.get_task("trial"), over="trials"), "trial", splits=splits)
+    trial = workflow.add_task(MappedTask(graph.get_task("trial")), "trial", splits=splits)
     workflow.add_workflow_output("results", trial["results"], list[str | None])

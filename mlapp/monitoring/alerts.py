@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -51,13 +51,13 @@ class AlarmEvent(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-def make_alarm_event(app: str, report: WindowReport, alarm: Alarm, status: Literal["firing", "resolved"]) -> AlarmEvent:
-    """The event of the start or the end of an alarm in a window."""
+def make_alarm_event(app: str, report: WindowReport, alarm: Alarm) -> AlarmEvent:
+    """The event of the start of an alarm in a window."""
     return AlarmEvent(
         app=app,
         version=report.version,
         **msgspec.structs.asdict(alarm),
-        status=status,
+        status="firing",
         since=report.since.isoformat(),
         until=report.until.isoformat(),
     )

@@ -158,7 +158,7 @@ def _make_closing_alert_sender(
         """Start the alarms of a window, and end those of its version that it does not have."""
         current = {(alarm.kind, alarm.column) for alarm in alarms}
         for alarm in alarms:
-            event = make_alarm_event(project.name, report, alarm, "firing")
+            event = make_alarm_event(project.name, report, alarm)
             if ledger.begin_alarm(report.version, alarm, event):
                 _send_window_closing_event(project, event, closed)
         for active in ledger.list_active_alarms():

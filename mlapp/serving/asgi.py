@@ -48,7 +48,7 @@ def create_asgi(
     application = Application(settings, api, make_tracing(app.name))
 
     def add_model() -> None:
-        endpoint = make_asgi_endpoint(application, app, model, store, settings)
+        endpoint = _make_asgi_endpoint(application, app, model, store, settings)
         routes.add_endpoint_routes(application, endpoint)
         if isinstance(app, App):
             is_stored = not isinstance(model, TrainedModel)
@@ -64,18 +64,17 @@ def create_asgi(
     return application
 
 
-def make_asgi_endpoint(
+def _make_asgi_endpoint(
     application: Application,
     app: Pipeline,
     model: str | int | TrainedModel,
     store: Store | None,
     settings: Serve,
-    prefix: str = "",
 ) -> Endpoint:
-    """Load the model of an app to serve below `prefix`.
+    """Load the model of an app to serve.
 
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
     loaded = load_served_model(app, model, store, settings)
-    return Endpoint(app, loaded, settings, application.metrics, prefix, application.tracing)
+    return Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing)

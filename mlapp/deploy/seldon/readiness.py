@@ -39,7 +39,7 @@ def wait_for_seldon_objects(session: DeploySession[Any], documents: Sequence[dic
         for document in list(open_documents):
             title = object_title(document)
             item = session.cluster.get_object(find_object_kind(document), document["metadata"]["name"]) or {}
-            ready = _find_seldon_condition(item, "Ready")
+            ready = _find_seldon_ready_condition(item)
             text = describe_seldon_conditions(item)
             if reported.get(title) != text:
                 reported[title] = text
@@ -88,9 +88,9 @@ def describe_seldon_conditions(item: dict[str, Any]) -> str:
     return "; ".join(problems) or "ready"
 
 
-def _find_seldon_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
+def _find_seldon_ready_condition(item: dict[str, Any]) -> dict[str, Any]:
     conditions: list[dict[str, Any]] = item.get("status", {}).get("conditions") or []
-    return next((condition for condition in conditions if condition.get("type") == kind), {})
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
 
 
 def _is_current_condition(item: dict[str, Any], status: dict[str, Any]) -> bool:

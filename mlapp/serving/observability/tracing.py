@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mlapp import distribution
@@ -145,24 +145,23 @@ def _extract_trace_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
     return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
 
 
-def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing | None:
+def make_tracing(name: str) -> Tracing | None:
     """Tracing configured by the `OTEL_*` variables; None if they do not enable it, or the extra is not installed.
 
     Args:
         name: name of the service; `OTEL_SERVICE_NAME` overrides it.
     """
-    environ = os.environ if environ is None else environ
-    exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp")
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
         return None
-    if not any(environ.get(variable) for variable in ENABLING_VARIABLES):
+    if not any(os.environ.get(variable) for variable in ENABLING_VARIABLES):
         return None
     try:
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        make_exporter = _find_trace_exporter(exporter, environ)
+        make_exporter = _find_trace_exporter(exporter)
     except (ImportError, LookupError) as error:
         # Operators set these variables for whole clusters, so a server without the extra continues.
         log.warning("OTEL_* is set, but traces cannot be exported: %s. %s", error, distribution.install_command("otel"))
@@ -173,7 +172,7 @@ def make_tracing(name: str, environ: Mapping[str, str] | None = None) -> Tracing
     return Tracing(provider)
 
 
-def _find_trace_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
+def _find_trace_exporter(exporter: str) -> Any:
     """The exporter's class.
 
     Raises:
@@ -182,7 +181,7 @@ def _find_trace_exporter(exporter: str, environ: Mapping[str, str]) -> Any:
     from importlib.metadata import entry_points
 
     if exporter == "otlp":
-        protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+        protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
         exporter = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
     entries = list(entry_points(group=EXPORTERS, name=exporter))
     if not entries:

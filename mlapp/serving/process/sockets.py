@@ -54,12 +54,11 @@ def choose_socket_port(settings: Serve, environ: Mapping[str, str]) -> int:
     return number
 
 
-def choose_default_socket_host(environ: Mapping[str, str] | None = None) -> str:
+def choose_default_socket_host() -> str:
     """The default address: 127.0.0.1, or 0.0.0.0 in a container, which is unreachable otherwise."""
-    environ = os.environ if environ is None else environ
     is_container = (
-        "KUBERNETES_SERVICE_HOST" in environ
-        or "container" in environ
+        "KUBERNETES_SERVICE_HOST" in os.environ
+        or "container" in os.environ
         or Path("/.dockerenv").exists()
         or Path("/run/.containerenv").exists()
     )
