@@ -68,7 +68,7 @@ def measure_point(axis: str, size: int) -> dict[str, float]:
     for _ in range(REPEATS):
         started = time.process_time()
         part = loaded.codec.decode_json(body)
-        predictions = loaded.list_rows(loaded.predict_features(loaded.combine([part])), rows)
+        predictions = loaded.list_rows(loaded.predict_features(loaded.codec.combine_parts([part])), rows)
         encode_answer(predictions, loaded.tail, is_unionml=False)
         times.append(time.process_time() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

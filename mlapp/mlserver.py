@@ -43,10 +43,10 @@ class MlappRuntime(MLModel):
         bundle = await asyncio.to_thread(bundles.open, await get_model_uri(self.settings))
         project = bundle.project
         settings = project.settings.serve
-        loaded = await asyncio.to_thread(
+        model = await asyncio.to_thread(
             load_served_model, project.app, bundle.manifest.version, project.store, settings
         )
-        self._endpoint = Endpoint(project.app, loaded, settings, Metrics())
+        self._endpoint = Endpoint(project.app, model, settings, Metrics())
         await self._endpoint.start_model()
         about = make_v2_metadata(self._endpoint)
         self.inputs = [MetadataTensor(**tensor) for tensor in about["inputs"]]
@@ -70,10 +70,10 @@ class MlappRuntime(MLModel):
                 place = f"/v2/models/{self.name}/infer_stream"
                 raise MLServerError(f"'{self.name}' streams its predictions: send to {place}.")
             budget = self._open_mlserver_budget()
-            endpoint, loaded = self._endpoint, self._endpoint.current
-            part = await self._accept_mlserver_payload(loaded, payload, budget)
-            tensors = await predict_open_inference_tensors(endpoint, loaded, part, budget)
-            return self._make_mlserver_answer(payload, tensors, loaded.version or "")
+            endpoint, model = self._endpoint, self._endpoint.current
+            part = await self._accept_mlserver_payload(model, payload, budget)
+            tensors = await predict_open_inference_tensors(endpoint, model, part, budget)
+            return self._make_mlserver_answer(payload, tensors, model.version or "")
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -84,27 +84,27 @@ class MlappRuntime(MLModel):
             MLServerError: as for `predict`.
         """
         payload = await anext(payloads)
-        loaded = self._endpoint.current
-        if not loaded.is_stream:
+        model = self._endpoint.current
+        if not model.is_stream:
             yield await self.predict(payload)
             return
         with _translate_mlserver_errors():
             budget = self._open_mlserver_budget()
-            part = await self._accept_mlserver_payload(loaded, payload, budget)
-            schema = loaded.predictor.schema.predictions
+            part = await self._accept_mlserver_payload(model, payload, budget)
+            schema = model.predictor.schema.predictions
 
             def convert_item(item: Any) -> list[Tensor]:
                 return convert_predictions_to_tensors([item], schema)
 
-            batches = self._endpoint.streams.stream_items(loaded, part, budget.timeout, convert_item)
+            batches = self._endpoint.streams.stream_items(model, part, budget.timeout, convert_item)
             async with aclosing(batches):
                 async for items in batches:
                     for tensors in items:
-                        yield self._make_mlserver_answer(payload, tensors, loaded.version or "")
+                        yield self._make_mlserver_answer(payload, tensors, model.version or "")
 
-    async def _accept_mlserver_payload(self, loaded: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
+    async def _accept_mlserver_payload(self, model: ServedModel, payload: InferenceRequest, budget: Budget) -> Part:
         """The features in a request's tensors."""
-        codec, tensors = loaded.codec, _read_mlserver_tensors(payload, budget)
+        codec, tensors = model.codec, _read_mlserver_tensors(payload, budget)
         size = sum(tensor.array.nbytes for tensor in tensors)
         raw = await run_decoder(lambda: accept_v2_tensors(codec.reader, tensors), size, budget)
         return await self._endpoint.decoding.load_features(codec, raw, size, budget)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlapp.monitoring.batch import LoggedBatch, RecordedBatch, RecordedRows, expand_calls
+from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.schema.feature_containers import take_feature_rows
 from mlapp.schema.part import Part
 
@@ -27,7 +28,7 @@ class AnsweredRows:
         sizes: the number of rows of each batch.
     """
 
-    def __init__(self, model: Any, pieces: Sequence[RecordedRows]) -> None:
+    def __init__(self, model: RecordedModel, pieces: Sequence[RecordedRows]) -> None:
         self.model, self._pieces = model, pieces
         self.sizes = [len(piece.predictions) for piece in pieces]
 
@@ -184,7 +185,7 @@ def take_logged_rows(logged: LoggedRows, rows: NDArray[np.int64], weight: float)
     )
 
 
-def join_logged_rows(model: Any, pieces: Sequence[LoggedRows]) -> LoggedRows:
+def join_logged_rows(model: RecordedModel, pieces: Sequence[LoggedRows]) -> LoggedRows:
     """The rows of all pieces, which are of one model."""
     if len(pieces) == 1:
         return pieces[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.sampling import BITS
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class RecordedBatch(msgspec.Struct, gc=False):
         counted: the rows to count, each of which stands for `weight` rows.
     """
 
-    model: Any
+    model: RecordedModel
     at: float
     rows: int
     counted: RecordedRows
@@ -121,7 +122,7 @@ NO_ROWS = RecordedRows((), ())
 
 
 def list_answered_rows(
-    model: Any, parts: Sequence[Any], results: Sequence[Any]
+    model: RecordedModel, parts: Sequence[Any], results: Sequence[Any]
 ) -> tuple[Sequence[Any], RecordedRows] | None:
     """The requests of a batch that were answered with predictions, and their rows; None if there are none.
 

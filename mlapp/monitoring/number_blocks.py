@@ -21,6 +21,7 @@ from mlapp.monitoring.counts import has_uniform_numbers
 from mlapp.monitoring.number_segments import make_number_array
 from mlapp.monitoring.place import HOUR
 from mlapp.monitoring.plain_parquet import EncodedTexts, encode_texts
+from mlapp.monitoring.recorded_model import RecordedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class NumberBlock:
         rows: number of rows so far.
     """
 
-    def __init__(self, model: Any, hour: int, capacity: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, model: RecordedModel, hour: int, capacity: int, dtype: np.dtype[Any]) -> None:
         self.model, self.hour, self.capacity, self.dtype, self.rows = model, hour, capacity, dtype, 0
         self._cells: NDArray[Any] = np.empty((len(model.feature_names), capacity + PAD), dtype)
         self._calls: list[Call] = []
@@ -113,7 +114,13 @@ class NumberBlocks:
         return bool(self._full)
 
     def add(
-        self, model: Any, packed: Any, ids: Sequence[bytes], predictions: Sequence[Any], seconds: float, at: float
+        self,
+        model: RecordedModel,
+        packed: Any,
+        ids: Sequence[bytes],
+        predictions: Sequence[Any],
+        seconds: float,
+        at: float,
     ) -> bool:
         """Add the rows of a call, one of each request, if they are packed numbers of one type.
 
@@ -138,7 +145,7 @@ class NumberBlocks:
                 self._close_block()
         return True
 
-    def _open_block(self, model: Any, hour: int, packed: Any, count: int) -> NumberBlock | None:
+    def _open_block(self, model: RecordedModel, hour: int, packed: Any, count: int) -> NumberBlock | None:
         """Open a block for the rows of a call; None if they cannot be in one."""
         self._close_block()
         if len(self._full) >= MOST_BLOCKS:
@@ -180,7 +187,7 @@ def _join_predictions(chunks: Sequence[NDArray[Any] | list[Any]]) -> Sequence[An
     return list(chain.from_iterable([chunk.tolist() if isinstance(chunk, np.ndarray) else chunk for chunk in chunks]))
 
 
-def _find_packed_type(model: Any, packed: Any, rows: int) -> np.dtype[Any] | None:
+def _find_packed_type(model: RecordedModel, packed: Any, rows: int) -> np.dtype[Any] | None:
     """The type of a model's packed cells; None if they are of several types, or not of its features in order."""
     features = model.combine_stripped([bytes(packed)])
     if hasattr(features, "columns"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlapp.monitoring.batch import Call, JoinedResults, RecordedRows
 from mlapp.monitoring.place import HOUR
+from mlapp.monitoring.recorded_model import RecordedModel
 
 MOST_ROWS = 480
 """Rows of a full portion: NumPy releases the interpreter's lock (GIL) for operations on more than 500 numbers."""
@@ -28,7 +29,7 @@ class Portion:
         is_full: whether the rows should be chosen now.
     """
 
-    def __init__(self, model: Any, at: float, window: int, *, is_logged: bool) -> None:
+    def __init__(self, model: RecordedModel, at: float, window: int, *, is_logged: bool) -> None:
         self.model, self.is_logged, self.is_full = model, is_logged, False
         self.ids: list[bytes | None] = []
         self.calls: list[Call] = []
@@ -38,7 +39,7 @@ class Portion:
         self._predictions: list[Any] = []
         self._bytes = 0
 
-    def is_for(self, model: Any, at: float, *, is_logged: bool) -> bool:
+    def is_for(self, model: RecordedModel, at: float, *, is_logged: bool) -> bool:
         """Whether answers of a model at a time belong to this portion."""
         return model is self.model and self._since <= at < self._until and is_logged is self.is_logged
 

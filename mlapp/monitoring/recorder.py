@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from mlapp.baseline import Baseline
 from mlapp.config import Monitor
@@ -27,6 +27,7 @@ from mlapp.monitoring.counts import Counts
 from mlapp.monitoring.live_windows import TICK, LiveWindows
 from mlapp.monitoring.metrics import MonitorMetrics
 from mlapp.monitoring.place import Place, make_replica_name, parse_seconds
+from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.row_choice import RowChoice
 from mlapp.monitoring.row_log import RowLog
 from mlapp.monitoring.writer import Writer
@@ -40,19 +41,6 @@ PAUSE = 0.0005
 """Seconds between two counts, in which the event loop gets the interpreter's lock."""
 MAX_STOP_SECONDS = 5.0
 """Maximum seconds that a stopping server waits until its last rows are written."""
-
-
-class RecordedModel(Protocol):
-    """A model that answers."""
-
-    @property
-    def version(self) -> str | None: ...
-    @property
-    def feature_names(self) -> list[str]: ...
-    @property
-    def baseline(self) -> Baseline | None: ...
-    def strip_parts(self, parts: Sequence[Any]) -> Sequence[Any]: ...
-    def combine_stripped(self, parts: list[Any]) -> Any: ...
 
 
 class Recorder:
@@ -100,7 +88,9 @@ class Recorder:
             target=_run_recorder, args=(weakref.ref(self), self._stopping, self._wake), name="monitor", daemon=True
         )
 
-    def record_batch(self, model: Any, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float) -> None:
+    def record_batch(
+        self, model: RecordedModel, parts: Sequence[Any], results: Sequence[Any], rows: int, seconds: float
+    ) -> None:
         """Record a batch that was answered. Called on the request path, in the event loop.
 
         Args:

@@ -18,6 +18,7 @@ from mlapp.monitoring.batch import (
 )
 from mlapp.monitoring.count_limit import CountLimit
 from mlapp.monitoring.portion import Portion, find_packed_rows
+from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.row_log import RowLog
 
 
@@ -37,7 +38,7 @@ class RowChoice:
         self._lock = threading.Lock()
 
     def add(
-        self, model: Any, requests: Sequence[Any], results: Sequence[Any], seconds: float, at: float
+        self, model: RecordedModel, requests: Sequence[Any], results: Sequence[Any], seconds: float, at: float
     ) -> list[RecordedBatch]:
         """Add a batch. Called on the request path. Returns the rows that are chosen now.
 
@@ -68,7 +69,7 @@ class RowChoice:
 
     def _gather_packed_rows(
         self,
-        model: Any,
+        model: RecordedModel,
         ids: Sequence[bytes | None],
         packed: Any,
         predictions: Sequence[Any],
@@ -96,7 +97,7 @@ class RowChoice:
         return [self._choose_rows(portion.model, names, portion.list_rows(), portion.calls)]
 
     def _choose_rows(
-        self, model: Any, names: RequestNames | None, answered: RecordedRows, calls: Sequence[Call]
+        self, model: RecordedModel, names: RequestNames | None, answered: RecordedRows, calls: Sequence[Call]
     ) -> RecordedBatch:
         """Choose rows of calls in one window and hour.
 

@@ -19,6 +19,7 @@ from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_blocks import NumberBlocks
 from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import HOUR, parse_rate
+from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, hash_requests, hash_rows
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import SMALL, Writer
@@ -52,7 +53,7 @@ class RowLog:
 
     def copy(
         self,
-        model: Any,
+        model: RecordedModel,
         packed: Any,
         ids: Sequence[bytes | None],
         predictions: Sequence[Any],
@@ -144,7 +145,7 @@ class RowLog:
             del pieces
             self._write_rows(model, logged)
 
-    def _write_rows(self, model: Any, logged: LoggedRows) -> None:
+    def _write_rows(self, model: RecordedModel, logged: LoggedRows) -> None:
         """Write a segment of one model and hour."""
         version, at, rows = model.version or "unsaved", float(logged.times[0]), len(logged)
         pieces = None

@@ -76,5 +76,5 @@ def _make_asgi_endpoint(
     Raises:
         UsageError: no such version or alias. ModelError, StoreError: it cannot be loaded.
     """
-    loaded = load_served_model(app, model, store, settings)
-    return Endpoint(app, loaded, settings, application.metrics, tracing=application.tracing)
+    served_model = load_served_model(app, model, store, settings)
+    return Endpoint(app, served_model, settings, application.metrics, tracing=application.tracing)

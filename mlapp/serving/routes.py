@@ -122,23 +122,23 @@ DOCS_POLICY = (
 async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Response:
     """Answer `POST /predict` with predictions, or with a stream of events."""
     body, budget = await receive_request_body(endpoint, request)
-    loaded = endpoint.current
-    part = await decode_request_features(endpoint, loaded, request, body, budget)
-    if loaded.is_stream:
-        items = endpoint.streams.stream_items(loaded, part, budget.timeout, encode_json)
+    model = endpoint.current
+    part = await decode_request_features(endpoint, model, request, body, budget)
+    if model.is_stream:
+        items = endpoint.streams.stream_items(model, part, budget.timeout, encode_json)
         if request.headers.get(b"accept", b"").startswith(b"application/json"):
             collected = await run_until_disconnect(
                 streams.collect_stream(items, endpoint.settings.max_body, budget), request.wait_for_disconnect
             )
-            return Response(encode_answer(collected, loaded.tail, is_unionml=part.is_unionml))
+            return Response(encode_answer(collected, model.tail, is_unionml=part.is_unionml))
         events = streams.encode_stream_events(items)
         # Taken before the status is sent, so that a stream that is refused or fails at once becomes a problem response.
         first = await run_until_disconnect(anext(events), request.wait_for_disconnect)
         return Response(first, EVENTS, headers=[(b"cache-control", b"no-cache")], stream=events)
     part.id = request.identity
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_for_disconnect)
+    predictions = await endpoint.predict_part(part, budget.remaining, model, request.wait_for_disconnect)
 
     def encode_body() -> bytes:
-        return encode_answer(predictions, loaded.tail, is_unionml=part.is_unionml)
+        return encode_answer(predictions, model.tail, is_unionml=part.is_unionml)
 
     return Response(await endpoint.encode_answer(encode_body, part.rows))

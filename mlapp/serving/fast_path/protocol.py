@@ -152,7 +152,7 @@ class FastProtocol(LimitedProtocol):
             super().on_message_complete()
         elif not cycle.response_complete:
             cycle.more_body = False
-            cycle.loaded, cycle.arrived = cycle.endpoint.current, perf_counter()
+            cycle.model, cycle.arrived = cycle.endpoint.current, perf_counter()
             body = b"".join(cycle.parts)
             cycle.parts.clear()
             cycle.begin_request(body)

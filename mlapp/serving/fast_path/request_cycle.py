@@ -80,11 +80,11 @@ class FastCycle(QueuedRequest, kw_only=True):
 
     def begin_request(self, body: bytes) -> None:
         """Decode the body and enter the queue; a lone request is predicted at once if its model is fast."""
-        loaded, batcher = self.loaded, self.endpoint.batcher
+        model, batcher = self.model, self.endpoint.batcher
         try:
-            part = self.part = loaded.codec.decode_json(body)
+            part = self.part = model.codec.decode_json(body)
             part.id = self.identity
-            rows = batcher.predict_at_once(loaded, part) if len(self.protocol.connections) == 1 else None
+            rows = batcher.predict_at_once(model, part) if len(self.protocol.connections) == 1 else None
             if rows is None:
                 batcher.enqueue_request(self)
                 return
@@ -110,7 +110,7 @@ class FastCycle(QueuedRequest, kw_only=True):
         extra = protocol.application.plain_headers
         if not isinstance(result, BaseException):
             try:
-                body = encode_answer(result, self.loaded.tail, is_unionml=part.is_unionml)
+                body = encode_answer(result, self.model.tail, is_unionml=part.is_unionml)
             except Exception as error:  # a user's predictions can be impossible to encode in many ways
                 result = error
         if not isinstance(result, BaseException):
@@ -130,7 +130,7 @@ class FastCycle(QueuedRequest, kw_only=True):
     def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:
         """`finish_request` for each request, with one call of the metrics and the log for all plain ones."""
         first: Any = batch[0]
-        application, tail = first.protocol.application, first.loaded.tail
+        application, tail = first.protocol.application, first.model.tail
         if application.stopping or application.plain_headers:
             super().finish_batch(batch, rows, numbers)
             return

@@ -28,15 +28,15 @@ class Arrivals:
             return [], 0
         requests, bodies = self.requests, self.bodies
         self.requests, self.bodies = [], []
-        loaded = requests[0].loaded
+        model = requests[0].model
         decoded: list[QueuedRequest] = []
         rows = 0
-        for request, body, part in zip(requests, bodies, loaded.codec.decode_several(bodies), strict=True):
+        for request, body, part in zip(requests, bodies, model.codec.decode_several(bodies), strict=True):
             if request.response_complete:
                 continue
-            if part is None or request.loaded is not loaded:
+            if part is None or request.model is not model:
                 try:
-                    part = request.loaded.codec.decode_json(body)
+                    part = request.model.codec.decode_json(body)
                 except Exception as error:  # it must not prevent the decoding of the other requests
                     request.finish_request(error)
                     continue

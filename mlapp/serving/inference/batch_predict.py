@@ -21,18 +21,18 @@ Attempt = tuple[Sequence[Any], list[tuple[Any, Any]]]
 """The rows or the error of each request, and the predictor's input and result of each successful call."""
 
 
-def predict_batch(loaded: ServedModel, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
+def predict_batch(model: ServedModel, parts: list[Part], rows: int) -> tuple[list[Any], Any, Any]:
     """The predictions for all parts, one entry per row, and the predictor's input and result.
 
     Raises:
         MlappError: the app's code failed.
     """
-    features = loaded.predictor.transform_features(loaded.codec.combine_parts(parts))
-    predictions = loaded.predictor.call_predictor(features)
-    return loaded.list_rows(predictions, rows), features, predictions
+    features = model.predictor.transform_features(model.codec.combine_parts(parts))
+    predictions = model.predictor.call_predictor(features)
+    return model.list_rows(predictions, rows), features, predictions
 
 
-def predict_in_slices(loaded: ServedModel, request: QueuedRequest) -> Attempt:
+def predict_in_slices(model: ServedModel, request: QueuedRequest) -> Attempt:
     """Predict a very large request in chunks of rows. A single call would create arrays for all rows, and could not be
     stopped when the client disconnects.
 
@@ -42,12 +42,12 @@ def predict_in_slices(loaded: ServedModel, request: QueuedRequest) -> Attempt:
     part = request.part
     predictions = PackedRows()
     calls = []
-    keeps_calls = bool(loaded.predictor.pipeline.callbacks)
+    keeps_calls = bool(model.predictor.pipeline.callbacks)
     for at in range(0, part.rows, SLICE):
         if request.response_complete:
             raise HttpError(504, f"The prediction was not ready within {request.timeout:g} seconds.")
-        piece = loaded.codec.slice_part(part, at, at + SLICE)
-        rows, features, result = predict_batch(loaded, [piece], piece.rows)
+        piece = model.codec.slice_part(part, at, at + SLICE)
+        rows, features, result = predict_batch(model, [piece], piece.rows)
         predictions.extend(rows)
         if keeps_calls:
             calls.append((features, result))
@@ -55,7 +55,7 @@ def predict_in_slices(loaded: ServedModel, request: QueuedRequest) -> Attempt:
 
 
 def try_batch(
-    loaded: ServedModel, requests: list[QueuedRequest], rows: int, count_failure: Callable[[], None]
+    model: ServedModel, requests: list[QueuedRequest], rows: int, count_failure: Callable[[], None]
 ) -> Attempt:
     """Predict requests together as far as possible.
 
@@ -65,17 +65,17 @@ def try_batch(
     """
     parts = [request.part for request in requests]
     try:
-        if _is_predicted_in_slices(loaded, parts):
-            return predict_in_slices(loaded, requests[0])
-        joined_parts = loaded.codec.join_parts(parts, rows)
-        joined_rows, features, predictions = predict_batch(loaded, joined_parts, rows)
+        if _is_predicted_in_slices(model, parts):
+            return predict_in_slices(model, requests[0])
+        joined_parts = model.codec.join_parts(parts, rows)
+        joined_rows, features, predictions = predict_batch(model, joined_parts, rows)
     except Exception as error:  # each request needs a result, so any error becomes one
         if len(requests) == 1 or has_no_waiting_request(requests):
             count_failure()
             return [error] * len(requests), []
         middle = len(requests) // 2
         first, second = (
-            try_batch(loaded, half, sum(request.part.rows for request in half), count_failure)
+            try_batch(model, half, sum(request.part.rows for request in half), count_failure)
             for half in (requests[:middle], requests[middle:])
         )
         return [*first[0], *second[0]], first[1] + second[1]
@@ -84,7 +84,7 @@ def try_batch(
 
 
 async def try_batch_async(
-    loaded: ServedModel, requests: list[QueuedRequest], count_failure: Callable[[], None], thread: Executor
+    model: ServedModel, requests: list[QueuedRequest], count_failure: Callable[[], None], thread: Executor
 ) -> Attempt:
     """As `try_batch`, for an `async def` predictor.
 
@@ -93,60 +93,60 @@ async def try_batch_async(
     """
     parts = [item.part for item in requests]
     try:
-        if _is_predicted_in_slices(loaded, parts):
-            return await _predict_in_slices_async(loaded, requests[0], thread)
-        rows, features, predictions = await _predict_batch_async(loaded, parts, thread)
+        if _is_predicted_in_slices(model, parts):
+            return await _predict_in_slices_async(model, requests[0], thread)
+        rows, features, predictions = await _predict_batch_async(model, parts, thread)
     except Exception as error:  # as in `try_batch`; a cancellation is raised on, because it ends the whole call
         if len(requests) == 1 or has_no_waiting_request(requests):
             count_failure()
             return [error] * len(requests), []
         middle = len(requests) // 2
-        first = await try_batch_async(loaded, requests[:middle], count_failure, thread)
-        second = await try_batch_async(loaded, requests[middle:], count_failure, thread)
+        first = await try_batch_async(model, requests[:middle], count_failure, thread)
+        second = await try_batch_async(model, requests[middle:], count_failure, thread)
         return [*first[0], *second[0]], first[1] + second[1]
     return split_queued_request_rows(rows, parts), [(features, predictions)]
 
 
-def _is_predicted_in_slices(loaded: ServedModel, parts: list[Part]) -> bool:
+def _is_predicted_in_slices(model: ServedModel, parts: list[Part]) -> bool:
     """Whether there is one part only, with more than `SLICE` rows that can be predicted separately."""
-    return len(parts) == 1 and parts[0].rows > SLICE and loaded.batching and loaded.codec.can_slice(parts[0])
+    return len(parts) == 1 and parts[0].rows > SLICE and model.batching and model.codec.can_slice(parts[0])
 
 
-async def _predict_in_slices_async(loaded: ServedModel, request: QueuedRequest, thread: Executor) -> Attempt:
+async def _predict_in_slices_async(model: ServedModel, request: QueuedRequest, thread: Executor) -> Attempt:
     """`predict_in_slices` for an `async def` predictor. Other requests can run between slices."""
     part = request.part
     predictions = PackedRows()
     calls = []
     for at in range(0, part.rows, SLICE):
-        piece = loaded.codec.slice_part(part, at, at + SLICE)
-        rows, features, result = await _predict_batch_async(loaded, [piece], thread)
+        piece = model.codec.slice_part(part, at, at + SLICE)
+        rows, features, result = await _predict_batch_async(model, [piece], thread)
         predictions.extend(rows)
-        if loaded.predictor.pipeline.callbacks:
+        if model.predictor.pipeline.callbacks:
             calls.append((features, result))
         await asyncio.sleep(0)
     return [predictions], calls
 
 
-async def _predict_batch_async(loaded: ServedModel, parts: list[Part], thread: Executor) -> tuple[list[Any], Any, Any]:
+async def _predict_batch_async(model: ServedModel, parts: list[Part], thread: Executor) -> tuple[list[Any], Any, Any]:
     """`predict_batch` for an `async def` predictor. A thread combines and lists a batch of many rows."""
-    features = await _transform_batch(loaded, parts, thread)
+    features = await _transform_batch(model, parts, thread)
     try:
-        predictions = await loaded.predictor.call_predictor(features)
+        predictions = await model.predictor.call_predictor(features)
     except MlappError:
         raise
     except STAGE_ERRORS as error:
-        raise UserCodeError(loaded.predictor.stage.title, error) from error
+        raise UserCodeError(model.predictor.stage.title, error) from error
     rows = sum(part.rows for part in parts)
     if rows > SLICE:
-        return await asyncio.to_thread(loaded.list_rows, predictions, rows), features, predictions
-    return loaded.list_rows(predictions, rows), features, predictions
+        return await asyncio.to_thread(model.list_rows, predictions, rows), features, predictions
+    return model.list_rows(predictions, rows), features, predictions
 
 
-async def _transform_batch(loaded: ServedModel, parts: list[Part], thread: Executor) -> Any:
+async def _transform_batch(model: ServedModel, parts: list[Part], thread: Executor) -> Any:
     if sum(part.rows for part in parts) > SLICE:
-        features = await asyncio.to_thread(loaded.codec.combine_parts, parts)
+        features = await asyncio.to_thread(model.codec.combine_parts, parts)
     else:
-        features = loaded.codec.combine_parts(parts)
-    if loaded.predictor.pipeline.stage("feature_transformer") is None:
-        return loaded.predictor.transform_features(features)
-    return await asyncio.get_running_loop().run_in_executor(thread, loaded.predictor.transform_features, features)
+        features = model.codec.combine_parts(parts)
+    if model.predictor.pipeline.stage("feature_transformer") is None:
+        return model.predictor.transform_features(features)
+    return await asyncio.get_running_loop().run_in_executor(thread, model.predictor.transform_features, features)

@@ -76,7 +76,7 @@ class Batcher(RequestQueue):
     def recorder(self, recorder: Recorder | None) -> None:
         self._records.recorder = recorder
 
-    def predict_at_once(self, loaded: ServedModel, part: Part) -> list[Any] | None:
+    def predict_at_once(self, model: ServedModel, part: Part) -> list[Any] | None:
         """Predict the only request of this turn of the event loop.
 
         None if it must go through the queue, because others wait or the model is not fast.
@@ -85,23 +85,23 @@ class Batcher(RequestQueue):
             MlappError: the app's code failed.
         """
         # The conditions of `can_delay_requests`, written out because this runs for every request.
-        if self._waiting or self._is_busy or self._wait > 0 or loaded.is_async:
+        if self._waiting or self._is_busy or self._wait > 0 or model.is_async:
             return None
         if not self._latency.expects_fast(part.rows):
             return None
         started = time.perf_counter()
         try:
-            rows, features, predictions = predict_batch(loaded, [part], part.rows)
+            rows, features, predictions = predict_batch(model, [part], part.rows)
         except Exception:  # any failed call counts, as in `try_batch`
             self._metrics.failed.inc()
             raise
         seconds = time.perf_counter() - started
         # In the next turn, after the answer is sent, so that the client does not wait for it.
         call_soon = asyncio.get_running_loop().call_soon
-        call_soon(self._note_batch, loaded, [part], [rows], [(features, predictions)], part.rows, 0.0, seconds)
+        call_soon(self._note_batch, model, [part], [rows], [(features, predictions)], part.rows, 0.0, seconds)
         return rows
 
-    def submit_request(self, loaded: ServedModel, part: Part, on_done: ResultCallback, timeout: float) -> QueuedRequest:
+    def submit_request(self, model: ServedModel, part: Part, on_done: ResultCallback, timeout: float) -> QueuedRequest:
         """Put a request into the queue.
 
         Args:
@@ -110,7 +110,7 @@ class Batcher(RequestQueue):
         Raises:
             HttpError: 503, the queue is full.
         """
-        request = CallbackRequest(loaded, part, timeout, on_done=on_done)
+        request = CallbackRequest(model, part, timeout, on_done=on_done)
         self.enqueue_request(request)
         return request
 
@@ -151,9 +151,9 @@ class Batcher(RequestQueue):
         if self._is_held:
             self._deadlines.watch_deadline(first.expires)
 
-    def can_delay_requests(self, loaded: ServedModel) -> bool:
+    def can_delay_requests(self, model: ServedModel) -> bool:
         """Whether a request can wait longer than a turn of the event loop."""
-        return self._is_busy or self._wait > 0 or loaded.is_async or not self._latency.is_fast
+        return self._is_busy or self._wait > 0 or model.is_async or not self._latency.is_fast
 
     def record_call(self, seconds: float, rows: int) -> None:
         """Record the duration of a call, by which the next calls run in the event loop or in the thread."""
@@ -171,7 +171,7 @@ class Batcher(RequestQueue):
             is_next_turn: this is already the next turn: flush now.
         """
         self._is_flush_scheduled = True
-        self._is_held = self.can_delay_requests(self._waiting[-1].loaded)
+        self._is_held = self.can_delay_requests(self._waiting[-1].model)
         loop = asyncio.get_running_loop()
         wait, returning, rows = self._wait, self._returning, self._rows
         self._wanted_rows = self._max_batch
@@ -214,10 +214,10 @@ class Batcher(RequestQueue):
         if self._is_busy or not self._waiting:
             return
         batch, rows = self._take_batch()
-        loaded = batch[0].loaded
+        model = batch[0].model
         queue_seconds = time.perf_counter() - batch[0].arrived
-        if loaded.is_async:
-            call = asyncio.get_running_loop().create_task(self._run_batch_async(loaded, batch, queue_seconds))
+        if model.is_async:
+            call = asyncio.get_running_loop().create_task(self._run_batch_async(model, batch, queue_seconds))
             self._calls[call] = batch
             self._called_rows += rows
             self._unchecked_rows = 0
@@ -226,17 +226,17 @@ class Batcher(RequestQueue):
                 request.call = call
             call.add_done_callback(self._finish_async_call)
         elif self._latency.expects_fast(rows):
-            results, calls, seconds = self._run_batch(loaded, batch, rows)
+            results, calls, seconds = self._run_batch(model, batch, rows)
             self._returning.rows = rows if self._batch else 0
             deliver_request_results(batch, results)
             # In the next turn, after the answers are sent, so that no client waits for it.
             call_soon = asyncio.get_running_loop().call_soon
             parts = [request.part for request in batch]
-            call_soon(self._note_batch, loaded, parts, results, calls, rows, queue_seconds, seconds)
+            call_soon(self._note_batch, model, parts, results, calls, rows, queue_seconds, seconds)
         else:
             self._is_busy = self._is_held = True
             loop = asyncio.get_running_loop()
-            self.thread.run_in_model_thread(self._run_in_thread, loop, loaded, batch, rows, queue_seconds)
+            self.thread.run_in_model_thread(self._run_in_thread, loop, model, batch, rows, queue_seconds)
             # After `run_in_model_thread`, so that this runs while the thread wakes up.
             self._running = batch
             self._call_start, self._expected_seconds = loop.time(), self._latency.estimate_seconds(rows)
@@ -254,24 +254,24 @@ class Batcher(RequestQueue):
     def _run_in_thread(
         self,
         loop: asyncio.AbstractEventLoop,
-        loaded: ServedModel,
+        model: ServedModel,
         batch: list[QueuedRequest],
         rows: int,
         queue_seconds: float,
     ) -> None:
-        results, calls, seconds = self._run_batch(loaded, batch, rows)
-        has_callback = loaded.predictor.pipeline.stage("on_predict") is not None
+        results, calls, seconds = self._run_batch(model, batch, rows)
+        has_callback = model.predictor.pipeline.stage("on_predict") is not None
         # The event loop waits for the interpreter's lock, so this thread does as little as possible.
         loop.call_soon_threadsafe(
-            self._end_batch, loaded, batch, results, rows, queue_seconds, seconds, not has_callback
+            self._end_batch, model, batch, results, rows, queue_seconds, seconds, not has_callback
         )
         if has_callback:
-            self._records.call_on_predict(loaded, calls)
+            self._records.call_on_predict(model, calls)
             loop.call_soon_threadsafe(self._free_thread, rows, seconds)
 
     def _end_batch(
         self,
-        loaded: ServedModel,
+        model: ServedModel,
         batch: list[QueuedRequest],
         results: Sequence[Any],
         rows: int,
@@ -291,7 +291,7 @@ class Batcher(RequestQueue):
         deliver_request_results(batch, results)
         if is_free and not has_full_batch:
             self._free_thread(rows, seconds)
-        self._records.add_call(loaded, batch, results, rows, queue_seconds, seconds)
+        self._records.add_call(model, batch, results, rows, queue_seconds, seconds)
 
     def _free_thread(self, rows: int, seconds: float) -> None:
         """Note that the thread is ready, and schedule the next batch."""
@@ -305,20 +305,20 @@ class Batcher(RequestQueue):
         self._latency.add_call(seconds, rows)
 
     def _run_batch(
-        self, loaded: ServedModel, batch: list[QueuedRequest], rows: int
+        self, model: ServedModel, batch: list[QueuedRequest], rows: int
     ) -> tuple[Sequence[Any], list[Any], float]:
         """Predict a batch; returns the result of each request, the calls to report to on_predict, and the seconds."""
         started = time.perf_counter()
         if self._spans is None:
-            results, calls = try_batch(loaded, batch, rows, self._metrics.failed.inc)
+            results, calls = try_batch(model, batch, rows, self._metrics.failed.inc)
         else:
-            with self._spans.open_span(loaded.version, [(request.span, request.part.rows) for request in batch]):
-                results, calls = try_batch(loaded, batch, rows, self._metrics.failed.inc)
+            with self._spans.open_span(model.version, [(request.span, request.part.rows) for request in batch]):
+                results, calls = try_batch(model, batch, rows, self._metrics.failed.inc)
         return results, calls, time.perf_counter() - started
 
     def _note_batch(
         self,
-        loaded: ServedModel,
+        model: ServedModel,
         parts: list[Part],
         results: Sequence[Any],
         calls: list[Any],
@@ -327,19 +327,19 @@ class Batcher(RequestQueue):
         seconds: float,
     ) -> None:
         """Record a call that ran in the event loop, after its requests are answered."""
-        self._records.note_call(loaded, parts, results, rows, queue_seconds, seconds)
+        self._records.note_call(model, parts, results, rows, queue_seconds, seconds)
         self._overload.offered = 0
         self._latency.add_call(seconds, rows)
-        self._records.call_on_predict(loaded, calls)
+        self._records.call_on_predict(model, calls)
 
-    async def _run_batch_async(self, loaded: ServedModel, batch: list[QueuedRequest], queue_seconds: float) -> None:
+    async def _run_batch_async(self, model: ServedModel, batch: list[QueuedRequest], queue_seconds: float) -> None:
         started = time.perf_counter()
         parts = [(request.span, request.part.rows) for request in batch]
-        with contextlib.nullcontext() if self._spans is None else self._spans.open_span(loaded.version, parts):
-            results, calls = await try_batch_async(loaded, batch, self._metrics.failed.inc, self.thread)
+        with contextlib.nullcontext() if self._spans is None else self._spans.open_span(model.version, parts):
+            results, calls = await try_batch_async(model, batch, self._metrics.failed.inc, self.thread)
         seconds = time.perf_counter() - started
         rows = sum(request.part.rows for request in batch)
         deliver_request_results(batch, results)
-        self._records.note_call(loaded, [request.part for request in batch], results, rows, queue_seconds, seconds)
-        if calls and loaded.predictor.pipeline.stage("on_predict") is not None:
-            await asyncio.get_running_loop().run_in_executor(self.thread, self._records.call_on_predict, loaded, calls)
+        self._records.note_call(model, [request.part for request in batch], results, rows, queue_seconds, seconds)
+        if calls and model.predictor.pipeline.stage("on_predict") is not None:
+            await asyncio.get_running_loop().run_in_executor(self.thread, self._records.call_on_predict, model, calls)

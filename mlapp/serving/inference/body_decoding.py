@@ -56,15 +56,15 @@ class BodyDecoding:
             return load()  # type: ignore[no-any-return]
         started = time.perf_counter()
         # A feature_loader can wait, for example for a download, so it does not block a decoder.
-        loaded: T = await decode_in_thread(
+        result: T = await decode_in_thread(
             load, budget, wait_for_disconnect, self._loaders if codec.has_loader else None
         )
         self._loading.add_call(time.perf_counter() - started, 1)
-        return loaded
+        return result
 
     async def decode_features(
         self,
-        loaded: ServedModel,
+        model: ServedModel,
         decode: Callable[..., Any],
         body: bytes,
         budget: Budget,
@@ -82,9 +82,9 @@ class BodyDecoding:
         Raises:
             HttpError, ClientDisconnected: as for `run_decoder`; and what `decode` raises.
         """
-        decode_raw = partial(read_in_process, loaded.codec, decode, body, budget, *arguments)
+        decode_raw = partial(read_in_process, model.codec, decode, body, budget, *arguments)
         decoded = await run_decoder(decode_raw, len(body), budget, wait_for_disconnect, max_loop_bytes)
-        return await self.load_features(loaded.codec, decoded, len(body), budget, wait_for_disconnect)
+        return await self.load_features(model.codec, decoded, len(body), budget, wait_for_disconnect)
 
     @cached_property
     def _loaders(self) -> ThreadPoolExecutor:

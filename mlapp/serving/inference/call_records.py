@@ -38,7 +38,7 @@ class CallRecords:
 
     def add_call(
         self,
-        loaded: ServedModel,
+        model: ServedModel,
         batch: list[QueuedRequest],
         results: Sequence[Any],
         rows: int,
@@ -46,7 +46,7 @@ class CallRecords:
         seconds: float,
     ) -> None:
         """Record a call in the thread after `NOTE_DELAY`."""
-        self._ended.append((loaded, batch, results, rows, queue_seconds, seconds))
+        self._ended.append((model, batch, results, rows, queue_seconds, seconds))
         self.note_later()
 
     def note_calls(self) -> None:
@@ -55,13 +55,13 @@ class CallRecords:
             self._timer.cancel()
             self._timer = None
         calls, self._ended = self._ended, []
-        for loaded, batch, results, rows, queue_seconds, seconds in calls:
-            self.note_call(loaded, [request.part for request in batch], results, rows, queue_seconds, seconds)
+        for model, batch, results, rows, queue_seconds, seconds in calls:
+            self.note_call(model, [request.part for request in batch], results, rows, queue_seconds, seconds)
         self._on_note()
 
     def note_call(
         self,
-        loaded: ServedModel,
+        model: ServedModel,
         parts: list[Part],
         results: Sequence[Any],
         rows: int,
@@ -78,10 +78,10 @@ class CallRecords:
         """
         self._metrics.note_batch(rows, queue_seconds, seconds)
         if self.recorder is not None:
-            self.recorder.record_batch(loaded, parts, results, rows, seconds)
+            self.recorder.record_batch(model, parts, results, rows, seconds)
 
-    def call_on_predict(self, loaded: ServedModel, calls: list[Any]) -> None:
+    def call_on_predict(self, model: ServedModel, calls: list[Any]) -> None:
         """Call the app's on_predict with the predictor's input and result of each call."""
         for features, predictions in calls:
-            if not loaded.predictor.run_on_predict(features, predictions):
+            if not model.predictor.run_on_predict(features, predictions):
                 self._metrics.callback_failed.inc()

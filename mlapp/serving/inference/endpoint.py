@@ -40,14 +40,14 @@ class Endpoint:
 
     Args:
         prefix: of its URLs: empty, or such as `/digits`.
-        loaded: the first model.
+        model: the first model.
         tracing: makes spans of the calls of the model.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        loaded: ServedModel,
+        model: ServedModel,
         settings: Serve,
         metrics: Metrics,
         prefix: str = "",
@@ -63,8 +63,8 @@ class Endpoint:
         self.decoding = BodyDecoding(has_loader=self.has_loader)
         self.server_metrics = metrics
         self.metrics = ModelMetrics(metrics, pipeline.name)
-        self.current = loaded
-        self.metrics.set_version(loaded.version)
+        self.current = model
+        self.metrics.set_version(model.version)
         options = pipeline.predictor_options
         max_batch = options.max_batch or settings.max_batch
         queueing: dict[str, Any] = {
@@ -106,76 +106,76 @@ class Endpoint:
     def _set_plain(self) -> None:
         self.is_plain = not (self._is_traced or self.has_loader or self.current.is_stream) and self._is_warm
 
-    def switch_model(self, loaded: ServedModel) -> None:
+    def switch_model(self, model: ServedModel) -> None:
         """Replace the model. Waiting requests stay with the model that they were checked against."""
         old = self.current
-        self.current = loaded
+        self.current = model
         self._set_plain()
-        self.metrics.set_version(loaded.version)
-        self._watch_model(loaded)
-        log.info("%s: version %s now answers instead of %s", self.name, loaded.version, old.version)
+        self.metrics.set_version(model.version)
+        self._watch_model(model)
+        log.info("%s: version %s now answers instead of %s", self.name, model.version, old.version)
 
     def record_with(self, recorder: Recorder) -> None:
         """Record predictions and refusals from now on."""
         self.recorder = self.batcher.recorder = recorder
         self._watch_model(self.current)
 
-    def _watch_model(self, loaded: ServedModel) -> None:
+    def _watch_model(self, model: ServedModel) -> None:
         recorder = self.recorder
         if recorder is not None:
-            recorder.add_model(loaded)
-            loaded.codec.on_refusal = partial(recorder.record_refusal, loaded.version)
+            recorder.add_model(model)
+            model.codec.on_refusal = partial(recorder.record_refusal, model.version)
 
-    async def warm_model(self, loaded: ServedModel) -> None:
+    async def warm_model(self, model: ServedModel) -> None:
         """Let a model predict its own example, so that one-time work does not delay the first client.
 
         Raises:
             ModelError, UserCodeError: it cannot.
         """
-        example = self._make_example(loaded)
+        example = self._make_example(model)
         if example is None or example == [None]:
             return  # the schema has no example: only the feature_loader or the model defines the inputs
         body = encode_json({"inputs": example})
         try:
-            part = loaded.codec.decode_json(body)
+            part = model.codec.decode_json(body)
             for _ in range(2):
                 started = time.perf_counter()
-                await self._predict_once(loaded, part)
+                await self._predict_once(model, part)
                 seconds = time.perf_counter() - started
                 if seconds > PATIENCE:
                     break
         except (MlappError, HttpError) as error:
             reason = error.what if isinstance(error, MlappError) else error.detail
-            if any(field.is_redacted for field in loaded.predictor.schema.features.fields):
+            if any(field.is_redacted for field in model.predictor.schema.features.fields):
                 log.warning("%s: not warmed up: its example has placeholders (monitor.columns): %s", self.name, reason)
                 return
             raise ModelError(
-                f"Version {loaded.version} of '{self.name}' cannot predict its own example: {reason}",
+                f"Version {model.version} of '{self.name}' cannot predict its own example: {reason}",
                 "Fix the predictor, or serve another version: --model.",
             ) from error
         self.batcher.record_call(seconds, part.rows)
 
-    async def _predict_once(self, loaded: ServedModel, part: Part) -> None:
-        features = loaded.codec.combine_parts([part])
-        with translate_user_errors(loaded.predictor.stage.title):
-            if loaded.is_async:
-                predictions = await loaded.predictor.call_predictor(loaded.predictor.transform_features(features))
+    async def _predict_once(self, model: ServedModel, part: Part) -> None:
+        features = model.codec.combine_parts([part])
+        with translate_user_errors(model.predictor.stage.title):
+            if model.is_async:
+                predictions = await model.predictor.call_predictor(model.predictor.transform_features(features))
             else:
                 predictions = await self._run_in_thread(
-                    lambda: _take_first_stream_item(loaded.predict_features(features), loaded.is_stream)
+                    lambda: _take_first_stream_item(model.predict_features(features), model.is_stream)
                 )
                 if inspect.isasyncgen(predictions):
                     async with aclosing(predictions):
                         await anext(predictions, None)
-        if not loaded.is_stream:
-            loaded.list_rows(predictions, part.rows)
+        if not model.is_stream:
+            model.list_rows(predictions, part.rows)
 
     async def encode_answer(self, encode: Callable[[], T], rows: int) -> T:
         """Run `encode` to encode predictions: in the event loop, or in a thread if there are many."""
         return encode() if rows <= MANY else await asyncio.to_thread(encode)
 
     async def predict_part(
-        self, part: Part, timeout: float, loaded: ServedModel, wait_for_disconnect: Callable[[], Any] | None = None
+        self, part: Part, timeout: float, model: ServedModel, wait_for_disconnect: Callable[[], Any] | None = None
     ) -> Any:
         """The predictions for one request's features, a list with one entry per row.
 
@@ -189,9 +189,9 @@ class Endpoint:
         if not self._is_warm:
             await self.start_model()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        request = self.batcher.submit_request(loaded, part, partial(_settle_prediction, future), timeout)
+        request = self.batcher.submit_request(model, part, partial(_settle_prediction, future), timeout)
         try:
-            if wait_for_disconnect is None or not self.batcher.can_delay_requests(loaded):
+            if wait_for_disconnect is None or not self.batcher.can_delay_requests(model):
                 return await future
             return await run_until_disconnect(future, wait_for_disconnect)
         finally:
@@ -201,21 +201,21 @@ class Endpoint:
 
     def describe_model(self) -> dict[str, Any]:
         """Description of the model, for people and programs."""
-        loaded = self.current
-        schema = loaded.predictor.schema
+        model = self.current
+        schema = model.predictor.schema
         return {
             "model": self.name,
-            "version": loaded.version,
-            **loaded.details,
+            "version": model.version,
+            **model.details,
             "schema": msgspec.to_builtins(schema),
-            "example": {"inputs": self._make_example(loaded)},
+            "example": {"inputs": self._make_example(model)},
             "raw_inputs": self.has_loader,
-            "streams": loaded.is_stream,
-            "differences": [str(difference) for difference in loaded.list_differences()],
+            "streams": model.is_stream,
+            "differences": [str(difference) for difference in model.list_differences()],
         }
 
-    def _make_example(self, loaded: ServedModel) -> Any:
-        return loaded.predictor.schema.example_inputs(has_feature_loader=self.has_loader)
+    def _make_example(self, model: ServedModel) -> Any:
+        return model.predictor.schema.example_inputs(has_feature_loader=self.has_loader)
 
     async def close_endpoint(self) -> None:
         self.batcher.close_batcher()

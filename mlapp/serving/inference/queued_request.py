@@ -31,7 +31,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
         identity: the request's id.
     """
 
-    loaded: ServedModel
+    model: ServedModel
     part: Part
     timeout: float
     arrived: float = msgspec.field(default_factory=time.perf_counter)

@@ -41,7 +41,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
 
 
 async def decode_request_features(
-    endpoint: Endpoint, loaded: ServedModel, request: Request, body: bytes, budget: Budget
+    endpoint: Endpoint, model: ServedModel, request: Request, body: bytes, budget: Budget
 ) -> Part:
     """The features in the body of a request.
 
@@ -52,14 +52,14 @@ async def decode_request_features(
     """
     limit, media = endpoint.settings.max_body, request.media
     is_json = media_types.is_json_type(media)
-    if is_json and LARGE <= len(body) < HUGE and loaded.codec.width >= WIDE:
-        numbers = loaded.codec.decode_numbers(body)
+    if is_json and LARGE <= len(body) < HUGE and model.codec.width >= WIDE:
+        numbers = model.codec.decode_numbers(body)
         if numbers is not None:
-            budget.take(numbers.rows * loaded.codec.width)
+            budget.take(numbers.rows * model.codec.width)
             return numbers
     max_loop_bytes = LARGE if is_json else SMALL
     part: Part = await endpoint.decoding.decode_features(
-        loaded, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
+        model, media_types.decode_body, body, budget, request.wait_for_disconnect, (media, limit), max_loop_bytes
     )
-    request.held.count_at_least(BYTES_PER_CELL * part.rows * loaded.codec.width)
+    request.held.count_at_least(BYTES_PER_CELL * part.rows * model.codec.width)
     return part

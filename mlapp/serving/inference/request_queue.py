@@ -102,7 +102,7 @@ class RequestQueue:
         """
         rows = request.part.rows
         if self._rows + rows + self._called_rows > self._max_batch or self._queue is not None or not self._batch:
-            self._refuse_if_full(request.loaded, rows)
+            self._refuse_if_full(request.model, rows)
         if self._spans is not None:
             request.span = self._spans.find_current()
 
@@ -133,7 +133,7 @@ class RequestQueue:
         """
         return FEW if self._batch and not self._has_large_requests() else CLIENTS
 
-    def _refuse_if_full(self, loaded: ServedModel, rows: int) -> None:
+    def _refuse_if_full(self, model: ServedModel, rows: int) -> None:
         """Refuse a request with so many rows if it would have to wait too long.
 
         Raises:
@@ -143,7 +143,7 @@ class RequestQueue:
         wait = self.estimate_wait()
         if self._queue is not None:
             is_full = rows_before > 0 and rows_before + rows > self._queue
-        elif loaded.is_async:
+        elif model.is_async:
             is_full = len(self._calls) >= CLIENTS and rows_before + rows > self._max_batch
         else:
             is_full = waiting > 0 and wait > self._overload.compute_wait_limit(waiting)
@@ -174,17 +174,17 @@ class RequestQueue:
     def _take_batch(self) -> tuple[list[QueuedRequest], int]:
         """Remove and return the next batch, and its rows: requests in order, for one version of the model."""
         waiting, rows = self._waiting, self._rows
-        loaded = waiting[0].loaded
-        if self._batch and loaded.batching and rows <= self._max_batch:
+        model = waiting[0].model
+        if self._batch and model.batching and rows <= self._max_batch:
             batch = list(waiting)
-            if [request.loaded for request in batch].count(loaded) == len(batch):
+            if [request.model for request in batch].count(model) == len(batch):
                 waiting.clear()
                 self._rows = 0
                 return batch, rows
         first = waiting.popleft()
         batch, rows = [first], first.part.rows
-        if self._batch and first.loaded.batching:
-            while waiting and waiting[0].loaded is first.loaded:
+        if self._batch and first.model.batching:
+            while waiting and waiting[0].model is first.model:
                 if rows + waiting[0].part.rows > self._max_batch:
                     break
                 rows += waiting[0].part.rows

@@ -72,16 +72,12 @@ class ServedModel:
         """The libraries whose versions differ from those in training."""
         return compare_trained_libraries(self.manifest.libraries, self.manifest.python) if self.manifest else []
 
-    def combine(self, parts: list[Any]) -> Any:
-        """The features of several requests as one table, array or list."""
-        return self.codec.combine_parts(parts)
-
     def strip_parts(self, parts: Sequence[Any]) -> Sequence[Any]:
         """The features of several requests in few objects, for `combine_stripped`."""
         return self.codec.strip_parts(parts)
 
     def combine_stripped(self, parts: list[Any]) -> Any:
-        """`combine` for stripped parts of one or more batches."""
+        """The features of stripped parts of one or more batches as one table, array or list."""
         return self.codec.combine_stripped(parts)
 
     @cached_property

@@ -44,7 +44,7 @@ class Streams:
         self._threads: ThreadPoolExecutor | None = None
 
     async def stream_items(
-        self, loaded: ServedModel, part: Part, timeout: float, convert: Callable[[Any], T]
+        self, model: ServedModel, part: Part, timeout: float, convert: Callable[[Any], T]
     ) -> AsyncGenerator[list[T], None]:
         """The predictor's result: the items that are ready, again and again. Streams are not batched.
 
@@ -56,7 +56,7 @@ class Streams:
             HttpError: 503, too many streams; 504, an item takes longer than `timeout` seconds.
             UserCodeError: the predictor raised. DataError: JSON cannot represent an item.
         """
-        stage = loaded.predictor.stage
+        stage = model.predictor.stage
         is_async = inspect.isasyncgenfunction(stage.function)
         if self._running >= (self._most if is_async else THREADS):
             self._metrics.rejected.inc()
@@ -69,7 +69,7 @@ class Streams:
 
         self._running += 1
         try:
-            source = await self._begin_stream(loaded, part)
+            source = await self._begin_stream(model, part)
             if is_async:
                 batches = _iterate_async_stream(source, convert_item, timeout, stage.title)
             else:
@@ -93,13 +93,13 @@ class Streams:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _begin_stream(self, loaded: ServedModel, part: Part) -> Any:
+    async def _begin_stream(self, model: ServedModel, part: Part) -> Any:
         """The predictor's generator. A feature_transformer runs in a thread, because it can take long."""
 
         def start_generator() -> Any:
-            return loaded.predict_features(loaded.codec.combine_parts([part]))
+            return model.predict_features(model.codec.combine_parts([part]))
 
-        if loaded.predictor.pipeline.stage("feature_transformer") is None:
+        if model.predictor.pipeline.stage("feature_transformer") is None:
             return start_generator()
         return await asyncio.wrap_future(self._submit_stream_call(start_generator))
 

@@ -88,8 +88,8 @@ def describe_other_bodies(endpoint: Endpoint) -> Json:
 
 
 def _describe_predict_operation(endpoint: Endpoint) -> Json:
-    loaded = endpoint.current
-    schema = loaded.predictor.schema
+    model = endpoint.current
+    schema = model.predictor.schema
     answer = {
         "type": "object",
         "properties": {
@@ -109,7 +109,7 @@ def _describe_predict_operation(endpoint: Endpoint) -> Json:
         "description": "For a body with `features`.",
     }
     response = describe_json_response({"anyOf": [answer, bare]}, "One prediction for each row, in order.")
-    if loaded.is_stream:
+    if model.is_stream:
         response["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "summary": f"Predict with {endpoint.name}",

@@ -98,8 +98,8 @@ def build_launched_application(
             if any(endpoint.name == app.name for endpoint in application.endpoints):
                 raise UsageError(f"Two of the apps are called '{app.name}'.", "Give each App a unique name.")
             prefix = "" if len(projects) == 1 else f"/{app.name}"
-            loaded = models.get(app.name) or load_served_model(app, settings.model, store, settings)
-            endpoint = Endpoint(app, loaded, settings, application.metrics, prefix, application.tracing)
+            model = models.get(app.name) or load_served_model(app, settings.model, store, settings)
+            endpoint = Endpoint(app, model, settings, application.metrics, prefix, application.tracing)
         monitoring.monitor_served_endpoint(application, endpoint, project, plan.bundle)
         routes.add_endpoint_routes(application, endpoint)
         if plan.reload or settings.model not in ("latest", endpoint.current.version):

@@ -61,10 +61,10 @@ def _warn_of_unknown_monitored_names(settings: Monitor, endpoint: Endpoint) -> N
         find_unknown_monitored_metrics,
     )
 
-    loaded = endpoint.current
-    errors = find_unknown_monitored_columns(settings, loaded.predictor.schema.features)
-    if loaded.manifest is not None:
-        errors += find_unknown_monitored_metrics(settings, loaded.manifest.headline)
+    model = endpoint.current
+    errors = find_unknown_monitored_columns(settings, model.predictor.schema.features)
+    if model.manifest is not None:
+        errors += find_unknown_monitored_metrics(settings, model.manifest.headline)
     errors += find_idle_monitored_settings(settings)
     for error in errors:
         log.warning("%s: %s %s", endpoint.name, error.what, error.todo)

@@ -64,9 +64,9 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
         with choose_launch_context(projects, project)():
             app = project.app
         with ThreadPoolExecutor(1) as thread:  # OpenMP's thread team ends with the thread that used it
-            loaded = models[app.name] = thread.submit(_preload_model, plan, projects, project).result()
-        if loaded.baseline is not None and project.settings.monitor.tests is not None:
-            loaded.baseline.prepare_counting()
+            model = models[app.name] = thread.submit(_preload_model, plan, projects, project).result()
+        if model.baseline is not None and project.settings.monitor.tests is not None:
+            model.baseline.prepare_counting()
     if len(projects) > 1:
         os.chdir(start)
     obstacle = _find_preload_obstacle(before)
@@ -96,30 +96,30 @@ def _can_preload(plan: ServeSpec, projects: Sequence[Project]) -> bool:
 
 def _preload_model(plan: ServeSpec, projects: Sequence[Project], project: Project) -> ServedModel:
     with choose_launch_context(projects, project)():
-        loaded = load_served_model(project.app, plan.settings.model, project.store, plan.settings)
+        model = load_served_model(project.app, plan.settings.model, project.store, plan.settings)
         if project.app.stage("feature_transformer") is None and project.app.stage("feature_loader") is None:
-            _predict_preloaded_example(loaded)
-        return loaded
+            _predict_preloaded_example(model)
+        return model
 
 
-def _predict_preloaded_example(loaded: ServedModel) -> None:
+def _predict_preloaded_example(model: ServedModel) -> None:
     """Let the framework predict an example, so that the workers share what its library loads at the first prediction.
 
     No function of the app is called, because it could open files and connections.
     """
-    predictor = loaded.predictor
+    predictor = model.predictor
     # A library can raise anything. The workers then prepare it themselves, and report errors.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        part = loaded.codec.decode_json(encode_json({"inputs": predictor.schema.features.example_inputs()}))
-        predictor.framework.predictor(predictor.estimator, loaded.combine([part]))
+        part = model.codec.decode_json(encode_json({"inputs": predictor.schema.features.example_inputs()}))
+        predictor.framework.predictor(predictor.estimator, model.codec.combine_parts([part]))
 
 
 def _find_preload_obstacle(sockets: int) -> str | None:
     """The reason why the imported app does not work in a forked child, or None."""
-    loaded = [name for name in UNFIT if name in sys.modules]
-    if loaded:
-        return f"imports {loaded[0]}"
+    unfit = [name for name in UNFIT if name in sys.modules]
+    if unfit:
+        return f"imports {unfit[0]}"
     if threading.active_count() > 1 or _has_native_preload_threads():
         return "starts threads on import"
     if _count_preload_sockets() > sockets:

@@ -50,17 +50,17 @@ def add_invocation_routes(application: Application, endpoint: Endpoint) -> None:
 async def answer_invocation_request(endpoint: Endpoint, request: Request) -> Response:
     """Answer `{"predictions": …}` to inputs in one of `FORMS`, or in any other supported format."""
     body, budget = await receive_request_body(endpoint, request)
-    loaded = endpoint.current
-    if loaded.is_stream:
+    model = endpoint.current
+    if model.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
     if is_json_type(request.media):
         part = await endpoint.decoding.decode_features(
-            loaded, _decode_invocation, body, budget, request.wait_for_disconnect
+            model, _decode_invocation, body, budget, request.wait_for_disconnect
         )
     else:
-        part = await decode_request_features(endpoint, loaded, request, body, budget)
+        part = await decode_request_features(endpoint, model, request, body, budget)
     part.id = request.identity
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, request.wait_for_disconnect)
+    predictions = await endpoint.predict_part(part, budget.remaining, model, request.wait_for_disconnect)
     return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
 
 

@@ -90,12 +90,12 @@ def find_v2_model(application: Application, name: str, version: str | None) -> E
 
 def make_v2_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """The protocol's description of a model."""
-    loaded = endpoint.current
-    schema = loaded.predictor.schema
+    model = endpoint.current
+    schema = model.predictor.schema
     return {
         "name": endpoint.name,
-        "versions": [loaded.version] if loaded.version else [],
-        "platform": f"mlapp_{loaded.predictor.framework.name}",
+        "versions": [model.version] if model.version else [],
+        "platform": f"mlapp_{model.predictor.framework.name}",
         "inputs": tensors.describe_tensors(schema.features, tensors.INPUTS),
         "outputs": tensors.describe_tensors(schema.predictions, tensors.OUTPUTS),
     }
@@ -123,28 +123,28 @@ async def predict_tensors(
     Raises:
         HttpError, MlappError: as for `/predict`; 400 for a predictor that yields.
     """
-    loaded = endpoint.current
-    if loaded.is_stream:
+    model = endpoint.current
+    if model.is_stream:
         raise HttpError(400, f"'{endpoint.name}' streams its predictions: send to {endpoint.path}.")
-    fields, part = await endpoint.decoding.decode_features(loaded, decode, body, budget, wait_for_disconnect, arguments)
+    fields, part = await endpoint.decoding.decode_features(model, decode, body, budget, wait_for_disconnect, arguments)
     part.id = identity
     return (
         fields,
-        await predict_open_inference_tensors(endpoint, loaded, part, budget, wait_for_disconnect),
-        loaded.version or "",
+        await predict_open_inference_tensors(endpoint, model, part, budget, wait_for_disconnect),
+        model.version or "",
     )
 
 
 async def predict_open_inference_tensors(
     endpoint: Endpoint,
-    loaded: ServedModel,
+    model: ServedModel,
     part: Part,
     budget: Budget,
     wait_for_disconnect: Callable[[], Awaitable[None]] | None = None,
 ) -> list[Tensor]:
     """Predictions for a request's features, as tensors. Errors are those of `Endpoint.predict_part`."""
-    predictions = await endpoint.predict_part(part, budget.remaining, loaded, wait_for_disconnect)
-    schema = loaded.predictor.schema.predictions
+    predictions = await endpoint.predict_part(part, budget.remaining, model, wait_for_disconnect)
+    schema = model.predictor.schema.predictions
     return await endpoint.encode_answer(lambda: convert_predictions_to_tensors(predictions, schema), part.rows)
 
 

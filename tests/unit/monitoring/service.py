@@ -88,7 +88,8 @@ class Service:
         """Answer one request."""
         part = self.model.codec.accept_inputs(rows.to_dict("records"))
         part.id, part.keys = request.encode(), keys
-        predictions = self.model.list_rows(self.model.predict_features(self.model.combine([part])), part.rows)
+        features = self.model.codec.combine_parts([part])
+        predictions = self.model.list_rows(self.model.predict_features(features), part.rows)
         self.recorder.record_batch(self.model, [part], [predictions], part.rows, 0.001)
         return predictions
 
