@@ -113,19 +113,24 @@ class UserCodeError(MlappError):
 
 
 @contextmanager
-def translate_user_errors(function: str, *, passed_on: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def translate_user_errors(
+    function: str, *, passed_on: tuple[type[BaseException], ...] = (), is_served: bool = False
+) -> Iterator[None]:
     """Raise UserCodeError for what a user's function raises in this block.
 
     Args:
         function: its title, as `Stage.title`.
         passed_on: errors that are not translated, in addition to MlappError and MemoryError.
+        is_served: a server runs the function. Then every other error is translated: a KeyboardInterrupt does not come
+            from Ctrl-C, and would end the event loop.
     """
-    unchanged: tuple[type[Exception], ...] = (MlappError, MemoryError, *passed_on)
+    unchanged: tuple[type[BaseException], ...] = (MlappError, MemoryError, *passed_on)
+    translated: tuple[type[BaseException], ...] = (BaseException,) if is_served else STAGE_ERRORS
     try:
         yield
     except unchanged:
         raise
-    except STAGE_ERRORS as error:
+    except translated as error:
         raise UserCodeError(function, error) from error
 
 

@@ -29,7 +29,7 @@ from mlapp.store import ModelVersion
 from mlapp.store.manifest import list_manifest_parameters
 
 log = logging.getLogger("mlapp")
-CALL_ERRORS = (*STAGE_ERRORS, asyncio.CancelledError)
+CALL_ERRORS = (*STAGE_ERRORS, asyncio.CancelledError, GeneratorExit)
 """Errors of a user's function. No call in this module is awaited, so that a CancelledError comes from the function."""
 UNKNOWN = Schema(kind="any")
 
@@ -42,6 +42,8 @@ class Predictor:
         version: the number of the version; None for a model trained in this process and not stored.
         parameters: the parameters of the training, by name, or `stage.name` if two stages share it.
         ignores_extra: ignore unknown columns instead of refusing them (`serve.extra: ignore`).
+        is_served: a server calls the app's functions. Then a KeyboardInterrupt is an error of the function, because
+            Ctrl-C raises none: a handler of the signal stops the server.
     """
 
     pipeline: Pipeline
@@ -51,6 +53,7 @@ class Predictor:
     version: int | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     ignores_extra: bool = False
+    is_served: bool = False
 
     @cached_property
     def stage(self) -> Stage:
@@ -67,6 +70,10 @@ class Predictor:
         """Whether the features go directly into the only tensor of an ONNX model, without a function of the app."""
         is_default = isinstance(stage.options, DefaultOptions) and not self.pipeline.callbacks
         return is_default and isinstance(self.estimator, OnnxModel) and len(self.estimator.inputs) == 1
+
+    @property
+    def _call_errors(self) -> tuple[type[BaseException], ...]:
+        return (BaseException,) if self.is_served else CALL_ERRORS
 
     @cached_property
     def _wants_array(self) -> bool:
@@ -89,7 +96,7 @@ class Predictor:
                 raise
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError([Problem(f"{loader.title} could not read the inputs: {error}")]) from error
-            except CALL_ERRORS as error:
+            except self._call_errors as error:
                 raise UserCodeError(loader.title, error) from error
             if features is None:
                 raise DataError(f"{loader.title} returned None.", "Return the features.")
@@ -127,7 +134,7 @@ class Predictor:
                 features = stage(convert_features_to_array(features) if wants_array_features(stage) else features)
             except MlappError:
                 raise
-            except CALL_ERRORS as error:
+            except self._call_errors as error:
                 raise UserCodeError(stage.title, error) from error
         return convert_features_to_array(features) if self._wants_array else features
 
@@ -142,7 +149,7 @@ class Predictor:
             return self.stage(self.estimator, features)
         except MlappError:
             raise
-        except CALL_ERRORS as error:
+        except self._call_errors as error:
             self._refuse_other_prediction_shape(features, error)
             fitted_by = (self.pipeline.stage("trainer") or self.pipeline.stages["model"]).title
             other = explain_other_columns(self.estimator, features, fitted_by)
@@ -213,7 +220,7 @@ class Predictor:
         for stage in self.pipeline.callbacks:
             try:
                 finish_predictor_result(stage(self.estimator, features, predictions), stage)
-            except CALL_ERRORS:
+            except self._call_errors:
                 log.exception("%s raised an error; the prediction was still sent", stage.title)
                 is_well = False
         return is_well

@@ -251,9 +251,9 @@ class Application:
                 allowed = ", ".join(methods)
                 raise HttpError(405, f"{path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
             return await handler(request)
-        except (ClientDisconnected, asyncio.CancelledError):
+        except (ClientDisconnected, asyncio.CancelledError, GeneratorExit):
             raise
-        except Exception as error:  # the last handler: the client gets a problem instead of a broken connection
+        except BaseException as error:  # the last handler: the client gets a problem instead of a broken connection
             return _make_application_problem(make_http_error(error))
 
     async def _forward_to_user_app(

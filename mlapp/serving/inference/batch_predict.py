@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from mlapp.errors import STAGE_ERRORS, MlappError, UserCodeError
+from mlapp.errors import MlappError, UserCodeError
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.schema.part import Part
 from mlapp.serving.inference.packed_rows import PackedRows
@@ -29,7 +30,12 @@ def predict_batch(model: ServedModel, parts: list[Part], rows: int) -> tuple[lis
     """
     features = model.predictor.transform_features(model.codec.combine_parts(parts))
     predictions = model.predictor.call_predictor(features)
-    return model.list_rows(predictions, rows), features, predictions
+    try:
+        return model.list_rows(predictions, rows), features, predictions
+    except MlappError:
+        raise
+    except BaseException as error:  # a generator or an object of the app runs only here
+        raise UserCodeError(model.predictor.stage.title, error) from error
 
 
 def predict_in_slices(model: ServedModel, request: QueuedRequest) -> Attempt:
@@ -132,14 +138,27 @@ async def _predict_batch_async(model: ServedModel, parts: list[Part], thread: Ex
     features = await _transform_batch(model, parts, thread)
     try:
         predictions = await model.predictor.call_predictor(features)
+        rows = sum(part.rows for part in parts)
+        if rows > SLICE:
+            return await asyncio.to_thread(model.list_rows, predictions, rows), features, predictions
+        return model.list_rows(predictions, rows), features, predictions
     except MlappError:
         raise
-    except STAGE_ERRORS as error:
+    except BaseException as error:  # a KeyboardInterrupt that leaves a task ends the event loop
+        if isinstance(error, asyncio.CancelledError) and _is_call_cancelled():
+            raise
         raise UserCodeError(model.predictor.stage.title, error) from error
-    rows = sum(part.rows for part in parts)
-    if rows > SLICE:
-        return await asyncio.to_thread(model.list_rows, predictions, rows), features, predictions
-    return model.list_rows(predictions, rows), features, predictions
+
+
+def _is_call_cancelled() -> bool:
+    """Whether a CancelledError can come from a cancellation of the call, and not only from the predictor.
+
+    Python 3.10 does not tell; then all requests of the call fail: see `Batcher._finish_async_call`.
+    """
+    if sys.version_info >= (3, 11):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return True
 
 
 async def _transform_batch(model: ServedModel, parts: list[Part], thread: Executor) -> Any:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mlapp.errors import UserCodeError
 from mlapp.monitoring.recorder import Recorder
 from mlapp.schema.part import Part
 from mlapp.serving.inference.batch_predict import predict_batch, try_batch, try_batch_async
@@ -245,11 +246,19 @@ class Batcher(RequestQueue):
             self._schedule_flush()
 
     def _finish_async_call(self, call: asyncio.Task[None]) -> None:
-        """Forget a call of an `async def` predictor that has ended, with or without an error."""
+        """Forget a call of an `async def` predictor that has ended, and answer its requests if it failed."""
         batch = self._calls.pop(call)
         self._called_rows -= sum(request.part.rows for request in batch)
+        error: BaseException | None = None
+        if call.cancelled():  # if a request still waits, not by this class: a predictor can raise a CancelledError
+            error = UserCodeError(batch[0].model.predictor.stage.title, asyncio.CancelledError())
+        elif call.exception() is not None:
+            error = call.exception()
         for request in batch:
             request.call = None
+            if error is not None and not request.response_complete:
+                self._metrics.failed.inc()
+                request.finish_request(error)
 
     def _run_in_thread(
         self,

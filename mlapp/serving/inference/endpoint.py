@@ -24,6 +24,7 @@ from mlapp.serving.inference.batcher import Batcher
 from mlapp.serving.inference.body_decoding import BodyDecoding
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.inference.streams import Streams
+from mlapp.serving.inference.user_coroutine import run_user_coroutine
 from mlapp.serving.observability.metrics import Metrics, ModelMetrics
 from mlapp.serving.observability.tracing import BatchSpans, Tracing
 from mlapp.serving.web.http import run_until_disconnect
@@ -157,16 +158,14 @@ class Endpoint:
 
     async def _predict_once(self, model: ServedModel, part: Part) -> None:
         features = model.codec.combine_parts([part])
-        with translate_user_errors(model.predictor.stage.title):
-            if model.is_async:
-                predictions = await model.predictor.call_predictor(model.predictor.transform_features(features))
-            else:
-                predictions = await self._run_in_thread(
-                    lambda: _take_first_stream_item(model.predict_features(features), model.is_stream)
-                )
-                if inspect.isasyncgen(predictions):
-                    async with aclosing(predictions):
-                        await anext(predictions, None)
+        title = model.predictor.stage.title
+        if model.is_async:
+            call = model.predictor.call_predictor(model.predictor.transform_features(features))
+            predictions = await run_user_coroutine(call, title)
+        else:
+            predictions = await self._run_in_thread(lambda: _take_first_stream_item(model, features))
+            if inspect.isasyncgen(predictions):
+                await run_user_coroutine(_take_first_async_stream_item(predictions), title)
         if not model.is_stream:
             model.list_rows(predictions, part.rows)
 
@@ -234,9 +233,16 @@ def _settle_prediction(future: asyncio.Future[Any], result: Any) -> None:
             future.set_result(result)
 
 
-def _take_first_stream_item(predictions: Any, is_stream: bool) -> Any:
-    """Take the first item of a synchronous stream, to check that it works."""
-    if is_stream and inspect.isgenerator(predictions):
-        next(predictions, None)
-        predictions.close()
+def _take_first_stream_item(model: ServedModel, features: Any) -> Any:
+    """The predictor's result. Takes the first item of a synchronous stream, to check that it works."""
+    with translate_user_errors(model.predictor.stage.title, is_served=True):
+        predictions = model.predict_features(features)
+        if model.is_stream and inspect.isgenerator(predictions):
+            next(predictions, None)
+            predictions.close()
     return predictions
+
+
+async def _take_first_async_stream_item(predictions: Any) -> None:
+    async with aclosing(predictions):
+        await anext(predictions, None)

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,7 @@ def _make_served_model(
     batching: bool,
     baseline: Baseline | None,
 ) -> ServedModel:
+    predictor = replace(predictor, is_served=True)
     version = None if predictor.version is None else str(predictor.version)
     name = msgspec.json.encode(predictor.pipeline.name)
     tail = b',"model":' + name + b',"version":' + msgspec.json.encode(version) + b"}"

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mlapp.errors import STAGE_ERRORS, translate_user_errors
+from mlapp.errors import MlappError
 from mlapp.normalization import normalize_to_json
 from mlapp.schema.part import Part
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.inference.threaded_stream import ThreadedStream
+from mlapp.serving.inference.user_coroutine import run_user_coroutine
 from mlapp.serving.observability.metrics import ModelMetrics
 from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.problems import HttpError, make_http_error
@@ -125,34 +126,15 @@ async def _iterate_async_stream(
     try:
         while True:
             try:
-                item = await _wait_for_stream_item(source, timeout, function)
+                item = await run_user_coroutine(anext(source), function, timeout)
             except StopAsyncIteration:
                 return
             yield [convert(item)]
     finally:
         try:
-            await source.aclose()
-        except STAGE_ERRORS:  # the answer is already decided
+            await run_user_coroutine(source.aclose(), function, timeout)
+        except (MlappError, MemoryError, asyncio.TimeoutError):  # the answer is already decided
             log.exception("%s raised an error when its stream was closed", function)
-
-
-async def _wait_for_stream_item(items: AsyncGenerator[Any, None], timeout: float, function: str) -> Any:
-    """The next item. Without `asyncio.wait_for`, which can swallow the cancellation of the stream in Python 3.11."""
-    step = asyncio.ensure_future(_take_stream_item(items, function))
-    try:
-        await asyncio.wait((step,), timeout=timeout)
-        if not step.done():
-            raise asyncio.TimeoutError
-        return step.result()
-    finally:
-        if step.cancel():
-            await asyncio.wait((step,))  # a running generator cannot be closed
-
-
-async def _take_stream_item(items: AsyncGenerator[Any, None], function: str) -> Any:
-    # Translated inside the task: a SystemExit that leaves a task ends the whole event loop.
-    with translate_user_errors(function, passed_on=(StopAsyncIteration,)):
-        return await anext(items)
 
 
 async def encode_stream_events(batches: AsyncGenerator[list[bytes], None]) -> AsyncGenerator[bytes, None]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from mlapp.errors import MlappError
+from mlapp.errors import MlappError, UserCodeError
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel, load_served_model_version
 from mlapp.store import Store
@@ -86,9 +86,16 @@ class VersionWatcher:
 
     def _load_version(self, version: int) -> ServedModel:
         model_version = self._store.get(self._endpoint.name, version)
-        with self._within():
-            settings = self._endpoint.settings
-            return load_served_model_version(self._endpoint.pipeline, model_version, settings.runtime, settings.extra)
+        settings = self._endpoint.settings
+        try:
+            with self._within():
+                return load_served_model_version(
+                    self._endpoint.pipeline, model_version, settings.runtime, settings.extra
+                )
+        except Exception:
+            raise
+        except BaseException as error:  # a KeyboardInterrupt of the app's loader would end the event loop
+            raise UserCodeError(f"Loading version {version}", error) from error
 
     async def _watch_alias(self) -> None:
         while True:
