@@ -160,9 +160,12 @@ def ship(image) -> Callable[..., Any]:
 
 
 class Load:
-    """Requests against a Service from a pod of the cluster, by its IP: it needs neither DNS nor a way in from here."""
+    """Requests against a Service from a pod of the cluster, by its IP: it needs neither DNS nor a way in from here.
 
-    def __init__(self, cluster: Any, image: str, seconds: float, rate: float = 300, service: str = "digits") -> None:
+    They go on until `stop`, however long a deploy takes on a busy cluster.
+    """
+
+    def __init__(self, cluster: Any, image: str, rate: float, service: str) -> None:
         from mlapp.deploy.cluster.object_kinds import POD, SERVICE
 
         self._cluster, self._pod = cluster, POD
@@ -170,19 +173,40 @@ class Load:
         if address == "None":
             pytest.skip(f"the Service {service} is headless, so that only DNS leads to its pods")
         self.name = f"load-{uuid.uuid4().hex[:6]}"
-        command = ["python3", "/app/load.py", address, "80", str(rate), str(seconds)]
         container = {
             "name": "load",
             "image": image,
-            "command": command,
+            "command": ["python3", "/app/load.py", address, "80", str(rate)],
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
         security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        spec = {"restartPolicy": "Never", "containers": [container], "securityContext": security}
+        spec = {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 90,  # requests that are under way end first
+            "containers": [container],
+            "securityContext": security,
+        }
         cluster.create_object({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name}, "spec": spec})
-        self.wait_for("Running", seconds=60)
+        phase = self._wait_for_phase("Running", seconds=60)
+        assert phase == "Running", self._read_output()
 
-    def wait_for(self, *phases: str, seconds: float) -> str:
+    def stop(self) -> dict[str, Any]:
+        """Stop the load once no pod leaves any more; what came of the requests."""
+        end = time.monotonic() + 120
+        while any("deletionTimestamp" in pod["metadata"] for pod in self._cluster.list_objects(self._pod)):
+            assert time.monotonic() < end, "a pod does not go"
+            time.sleep(0.5)
+        # The deadline ends the container with SIGTERM, and unlike a deletion keeps the pod and its log.
+        self._cluster.patch_object(self._pod, self.name, {"spec": {"activeDeadlineSeconds": 1}})
+        self._wait_for_phase(seconds=120)
+        output = self._read_output()
+        try:
+            outcome: dict[str, Any] = json.loads(output[-1])
+        except (IndexError, ValueError):
+            raise AssertionError(f"the load ended without a result: {output[-5:]}") from None
+        return outcome
+
+    def _wait_for_phase(self, *phases: str, seconds: float) -> str:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             phase = self._cluster.get_object(self._pod, self.name)["status"]["phase"]
@@ -191,18 +215,13 @@ class Load:
             time.sleep(0.5)
         raise AssertionError(f"{self.name} is not {phases} after {seconds} s")
 
-    def result(self, seconds: float = 300) -> dict[str, Any]:
-        """Wait for the end; what came of the requests."""
+    def _read_output(self) -> list[str]:
         from mlapp.deploy.cluster.transport import read_transport_lines
 
-        phase = self.wait_for("Succeeded", seconds=seconds)
-        output = list(read_transport_lines(self._cluster.read_pod_log(self.name)))
-        assert phase == "Succeeded", output[-1].decode() if output else phase
-        found: dict[str, Any] = json.loads(output[-1])
-        return found
+        return [line.decode() for line in read_transport_lines(self._cluster.read_pod_log(self.name))]
 
 
 @pytest.fixture
 def load(image, target) -> Callable[..., Load]:
-    """Starts constant load on the app's Service, as soon as it is there."""
-    return lambda seconds, rate=300, service="digits": Load(target().cluster, image("1"), seconds, rate, service)
+    """Starts constant load, in requests a second, on the app's Service, as soon as it is there."""
+    return lambda rate=300, service="digits": Load(target().cluster, image("1"), rate, service)

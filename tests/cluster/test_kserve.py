@@ -111,15 +111,15 @@ def test_deploying_updating_and_going_back(kserve, ship):
 def test_an_update_loses_no_request(kserve, ship, load):
     place = kserve(min_replicas=2)
     place.apply(ship("1"))
-    running = load(60, service="digits-predictor")
+    running = load(service="digits-predictor")
 
     place.apply(ship("2"))
     place.rollback()
 
-    found = running.result()
-    print(found)
-    assert found["bad"] == {}
-    assert set(found["versions"]) == {"1", "2"}
+    outcome = running.stop()
+    print(outcome)
+    assert outcome["bad"] == {}
+    assert set(outcome["versions"]) == {"1", "2"}
 
 
 def test_a_canary_by_a_route_with_weights(kserve, ship):

@@ -67,16 +67,16 @@ def test_a_new_model_goes_live_under_load(mlapp, load, namespace):
     assert mlapp("deploy").strip() == f"http://digits.{namespace}.svc"
     answered = mlapp("predict", "--target", "k8s", "--features", "-", given='[{"x": 3}, {"x": 4}]')
     assert json.loads(answered) == pytest.approx([3, 4])
-    running = load(90, 100)
+    running = load(100)
 
     mlapp("train", "-p", "fit_intercept=false")
     mlapp("deploy")
     mlapp("rollback")
 
-    found = running.result()
-    print(found)
-    assert found["bad"] == {}
-    assert set(found["versions"]) == {"1", "2"}
+    outcome = running.stop()
+    print(outcome)
+    assert outcome["bad"] == {}
+    assert set(outcome["versions"]) == {"1", "2"}
     status = json.loads(mlapp("status", "--json"))
     assert (status["release"]["number"], status["ready"], status["problems"]) == (3, 2, [])
     mlapp("delete", "--yes")

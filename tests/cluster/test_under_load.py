@@ -12,29 +12,29 @@ from mlapp.deploy.cluster.pods import is_pod_ready
 from mlapp.deploy.cluster.transport import ApiRequest
 
 
-def lost_nothing(found, seconds, rate=300):
-    print(found)
-    assert found["bad"] == {}
-    assert found["good"] >= 0.95 * rate * seconds
+def assert_nothing_lost(outcome, rate=300):
+    print(outcome)
+    assert outcome["bad"] == {}
+    assert outcome["good"] >= 0.95 * rate * outcome["seconds"]
 
 
 def test_a_rolling_update_and_a_rollback(target, ship, load):
     shipper = target(replicas=2)
     shipper.apply(ship("1"))
-    running = load(60)
+    running = load()
 
     shipper.apply(ship("2"))
     shipper.rollback()
 
-    found = running.result()
-    lost_nothing(found, 60)
-    assert set(found["versions"]) == {"1", "2"}
+    outcome = running.stop()
+    assert_nothing_lost(outcome)
+    assert set(outcome["versions"]) == {"1", "2"}
 
 
 def test_a_canary_that_is_promoted(target, ship, load):
     shipper = target(replicas=2)
     shipper.apply(ship("1"))
-    running = load(75)
+    running = load()
 
     trial = shipper.canary(ship("2"), 30)
     status = shipper.status()
@@ -44,8 +44,7 @@ def test_a_canary_that_is_promoted(target, ship, load):
         shipper.apply(ship("1"))
     live = shipper.promote()
 
-    found = running.result()
-    lost_nothing(found, 75)
+    assert_nothing_lost(running.stop())
     assert live.state == "live"
     assert shipper.cluster.get_object(DEPLOYMENT, "digits-canary") is None
     assert shipper.predict([1])["version"] == "2"
@@ -54,14 +53,14 @@ def test_a_canary_that_is_promoted(target, ship, load):
 def test_a_canary_that_is_judged_by_what_it_answers(target, ship, load):
     shipper = target(replicas=2, rollout={"check": False})
     shipper.apply(ship("1"))
-    running = load(60)
+    running = load()
     messages = []
 
     shipper.canary(ship("2", "sometimes"), 30)
     with pytest.raises(DeployError, match=r"was aborted: \d+\.\d% of its requests failed, compared with 0\.0%"):
         shipper.judge(60, progress=messages.append)
 
-    running.result()
+    running.stop()
     print(messages)
     assert shipper.cluster.get_object(DEPLOYMENT, "digits-canary") is None
     assert [(release.number, release.state) for release in shipper.releases()] == [(1, "live"), (2, "aborted")]
@@ -70,13 +69,13 @@ def test_a_canary_that_is_judged_by_what_it_answers(target, ship, load):
 def test_a_canary_that_is_as_good_is_promoted_by_itself(target, ship, load):
     shipper = target(replicas=1, canary={"latency_ratio": 10})
     shipper.apply(ship("1"))
-    running = load(50, 50)
+    running = load(50)
 
     shipper.canary(ship("2"), 50)
     release = shipper.judge(10)
 
     assert (release.number, release.state) == (2, "live")
-    assert running.result()["bad"] == {}
+    assert running.stop()["bad"] == {}
 
 
 def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
@@ -88,7 +87,7 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
     shipper.apply(ship("1"))
     cluster = shipper.cluster
     chosen = "app.kubernetes.io/instance=digits"
-    running = load(60)
+    running = load()
 
     for pod in [pod["metadata"]["name"] for pod in cluster.list_objects(POD, chosen)]:
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
@@ -104,5 +103,5 @@ def test_a_drain_evicts_one_pod_after_the_other(target, ship, load, namespace):
     while sum(is_pod_ready(pod) for pod in cluster.list_objects(POD, chosen)) < 2:
         time.sleep(0.5)
 
-    lost_nothing(running.result(), 60)
+    assert_nothing_lost(running.stop())
     assert any(call.status == 429 for call in cluster.calls), "the budget refused no eviction"

@@ -1,22 +1,25 @@
-"""Constant load from inside the cluster: so many requests a second for so long, half of them on new connections.
+"""Constant load from inside the cluster: so many requests a second until SIGTERM, half of them on new connections.
 
-Prints one line of JSON: how many were answered with 200, and each other outcome with its count.
+Prints one line of JSON: the seconds of load, how many requests were answered with 200, and each other outcome with its
+count.
 """
 
 import asyncio
 import collections
 import contextlib
 import json
+import signal
 import sys
 import time
 
-host, port, rate, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+host, port, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 BODY = json.dumps({"inputs": [{"x": 1}]}).encode()
 KEPT = 16
 LATE = 30
 outcomes = collections.Counter()
 versions = collections.Counter()
 slowest = 0.0
+end = float("inf")
 
 
 def request(keep):
@@ -51,7 +54,7 @@ async def once(due):
             writer.close()
 
 
-async def keep_connection(number, end):
+async def keep_connection(number):
     """A client with a persistent connection, which it reopens if the server closes it."""
     global slowest
     pause = KEPT / (rate / 2)
@@ -88,12 +91,17 @@ async def can_reach():
     sys.exit(f"pods of this cluster do not reach a Service: {host}:{port}: {problem}")
 
 
+def stop():
+    global end
+    end = min(end, time.monotonic())
+
+
 async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     await can_reach()
-    end = time.monotonic() + seconds
-    clients = [asyncio.create_task(keep_connection(number, end)) for number in range(KEPT)]
+    due = start = time.monotonic()
+    clients = [asyncio.create_task(keep_connection(number)) for number in range(KEPT)]
     fresh = set()
-    due = time.monotonic()
     while due < end:
         await asyncio.sleep(max(0, due - time.monotonic()))
         task = asyncio.create_task(once(due))
@@ -102,10 +110,8 @@ async def main():
         due += 2 / rate
     await asyncio.gather(*clients, *fresh)
     good = outcomes.pop("200", 0)
-    print(
-        json.dumps({"good": good, "bad": dict(outcomes), "versions": dict(versions), "slowest": round(slowest, 3)}),
-        flush=True,
-    )
+    result = {"seconds": round(end - start, 3), "good": good, "bad": dict(outcomes), "versions": dict(versions)}
+    print(json.dumps({**result, "slowest": round(slowest, 3)}), flush=True)
 
 
 asyncio.run(main())
