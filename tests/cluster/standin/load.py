@@ -15,7 +15,6 @@ import time
 host, port, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 BODY = json.dumps({"inputs": [{"x": 1}]}).encode()
 KEPT = 16
-LATE = 30
 outcomes = collections.Counter()
 versions = collections.Counter()
 slowest = 0.0
@@ -60,11 +59,8 @@ async def keep_connection(number):
     pause = KEPT / (rate / 2)
     due = time.monotonic() + pause * number / KEPT
     reader = writer = None
-    while due < end:
+    while time.monotonic() < end:
         await asyncio.sleep(max(0, due - time.monotonic()))
-        if time.monotonic() > end + LATE:
-            outcomes["kept not sent: the ones before it took too long"] += 1
-            return
         try:
             if writer is None:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 30)
@@ -102,7 +98,7 @@ async def main():
     due = start = time.monotonic()
     clients = [asyncio.create_task(keep_connection(number)) for number in range(KEPT)]
     fresh = set()
-    while due < end:
+    while time.monotonic() < end:
         await asyncio.sleep(max(0, due - time.monotonic()))
         task = asyncio.create_task(once(due))
         fresh.add(task)
