@@ -45,13 +45,17 @@ def read_request_body(name: str) -> RequestBody:
         return _format_request_body(path.read_bytes(), name)
     if not path.is_file():
         raise UsageError(f"There is no features file '{name}'.", "Give the path of a file, or - for standard input.")
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"'{name}' has a format that cannot be sent.", f"Give one of {', '.join(SUFFIXES)}.")
     content = path.read_bytes()
     if not content.strip():
         raise DataError(f"'{name}' is empty.", "Give a file with at least one row.")
-    match suffix:
+    return _make_file_request_body(path, name, content)
+
+
+def _make_file_request_body(path: Path, name: str, content: bytes) -> RequestBody:
+    """The body that sends a file with a suffix in `SUFFIXES`. `name` is the path in errors."""
+    match path.suffix.lower():
         case ".csv":
             return RequestBody(content, "text/csv")
         case ".npy":
@@ -63,6 +67,10 @@ def read_request_body(name: str) -> RequestBody:
             return RequestBody(_convert_parquet_request_body(path), ARROW)
         case ".json":
             return _format_request_body(content, name)
+    return _join_json_lines(content, name)
+
+
+def _join_json_lines(content: bytes, name: str) -> RequestBody:
     lines = [line.strip() for line in content.splitlines()]
     for number, line in enumerate(lines, start=1):
         if line:

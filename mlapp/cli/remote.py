@@ -102,16 +102,9 @@ def fetch_remote_model(engine: Engine, run: str) -> ModelVersion:
 @contextmanager
 def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
     """Show the tasks of a run: a line for each change, and on a terminal a clock while a task runs."""
-    shown_states: dict[str, tuple[str, str | None]] = {}
+    states = _TaskStates()
     if not sys.stderr.isatty():
-
-        def print_task_lines(run: Run) -> None:
-            for task in run.steps:
-                if shown_states.get(task.name) != (task.phase, task.waits_for):
-                    shown_states[task.name] = task.phase, task.waits_for
-                    output.print_note(_format_remote_task(task))
-
-        yield print_task_lines
+        yield lambda run: _print_changed_tasks(states, run)
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -121,11 +114,8 @@ def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
         run_clock = clocks.add_task("the run")
         task_clocks: dict[str, Any] = {}
 
-        def update_live_table(run: Run) -> None:
-            for task in run.steps:
-                if shown_states.get(task.name) == (task.phase, task.waits_for):
-                    continue
-                shown_states[task.name] = task.phase, task.waits_for
+        def update_clocks(run: Run) -> None:
+            for task in states.list_changed_tasks(run):
                 if task.name in task_clocks and task.phase == "running":
                     clocks.update(task_clocks[task.name], description=_format_remote_task(task))
                 elif task.phase == "running":
@@ -136,7 +126,26 @@ def _show_remote_progress() -> Iterator[Callable[[Run], None]]:
                         clocks.remove_task(task_clocks.pop(task.name))
             clocks.update(run_clock, description=f"the run: {run.phase}")
 
-        yield update_live_table
+        yield update_clocks
+
+
+class _TaskStates:
+    """The last shown state of each task of a run."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, tuple[str, str | None]] = {}
+
+    def list_changed_tasks(self, run: Run) -> Iterator[TaskRun]:
+        """The tasks whose state differs from the last call's, in order."""
+        for task in run.steps:
+            if self._shown.get(task.name) != (task.phase, task.waits_for):
+                self._shown[task.name] = task.phase, task.waits_for
+                yield task
+
+
+def _print_changed_tasks(states: _TaskStates, run: Run) -> None:
+    for task in states.list_changed_tasks(run):
+        output.print_note(_format_remote_task(task))
 
 
 def _format_remote_task(task: TaskRun) -> str:

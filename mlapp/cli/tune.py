@@ -125,7 +125,7 @@ def _tune_on_flyte(project: Project, options: Options) -> tuple[SearchResult, Mo
             registration,
             follow=lambda run: follow_remote_run(engine, run, resume_command),
             started=lambda run: started_runs.append(announce_remote_run(run)),
-            tell=show_trials,
+            on_update=show_trials,
         )
     values = {**options.fixed, **result.best.parameters}
     data_of = started_runs[0].id if started_runs else None  # an interrupted search can have no trials left
@@ -143,32 +143,9 @@ def _load_tuned_app(root: Path, environment: str | None) -> App:
 @contextmanager
 def show_trial_table() -> Iterator[Callable[[SearchResult], None]]:
     """Show the best trials so far: a live table on a terminal, one line per finished trial elsewhere."""
-    printed: set[int] = set()
-    traces: set[str] = set()
-
-    def print_failure(trial: Trial) -> None:
-        if trial.trace and trial.trace not in traces:
-            output.print_note(trial.trace)
-        traces.add(trial.trace)
-        output.print_note(f"trial {trial.number} failed{f': {trial.error}' if trial.error else ''}")
-
-    def list_new_trials(result: SearchResult) -> Iterator[Trial]:
-        for trial in result.trials:
-            if trial.number not in printed:
-                printed.add(trial.number)
-                yield trial
-
+    lines = _TrialLines()
     if not sys.stderr.isatty():
-
-        def print_trial_lines(result: SearchResult) -> None:
-            for trial in list_new_trials(result):
-                if trial.state == "failed":
-                    print_failure(trial)
-                else:
-                    value = "" if trial.value is None else f", {result.metric} {trial.value:.4g}"
-                    output.print_note(f"trial {trial.number} {trial.state}{value}")
-
-        yield print_trial_lines
+        yield lambda result: lines.print_new_trials(result, only_failed=False)
         return
     from rich.console import Console
     from rich.live import Live
@@ -177,9 +154,7 @@ def show_trial_table() -> Iterator[Callable[[SearchResult], None]]:
     with Live(console=Console(stderr=True, markup=False), transient=True) as live:
 
         def update_trial_table(result: SearchResult) -> None:
-            for trial in list_new_trials(result):
-                if trial.state == "failed":
-                    print_failure(trial)
+            lines.print_new_trials(result, only_failed=True)
             columns, rows = _format_tuning_rows(result)
             table = Table(*columns, title=f"{len(result.trials)} trials")
             for row in rows:
@@ -187,6 +162,31 @@ def show_trial_table() -> Iterator[Callable[[SearchResult], None]]:
             live.update(table)
 
         yield update_trial_table
+
+
+class _TrialLines:
+    """Prints a line for each trial once, and each traceback once."""
+
+    def __init__(self) -> None:
+        self._printed_trials: set[int] = set()
+        self._printed_traces: set[str] = {""}
+
+    def print_new_trials(self, result: SearchResult, *, only_failed: bool) -> None:
+        for trial in result.trials:
+            if trial.number in self._printed_trials:
+                continue
+            self._printed_trials.add(trial.number)
+            if trial.state == "failed":
+                self._print_failure(trial)
+            elif not only_failed:
+                value = "" if trial.value is None else f", {result.metric} {trial.value:.4g}"
+                output.print_note(f"trial {trial.number} {trial.state}{value}")
+
+    def _print_failure(self, trial: Trial) -> None:
+        if trial.trace not in self._printed_traces:
+            self._printed_traces.add(trial.trace)
+            output.print_note(trial.trace)
+        output.print_note(f"trial {trial.number} failed{f': {trial.error}' if trial.error else ''}")
 
 
 def _print_tuning_result(result: SearchResult) -> None:

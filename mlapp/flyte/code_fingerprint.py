@@ -91,12 +91,7 @@ class _SourceWalk:
             elif hasattr(value, "__wrapped__"):
                 self.add_value(value.__wrapped__)
         elif isinstance(value, type):
-            self._add_fingerprint_name(value)
-            if self._is_own_code(_find_fingerprinted_file(value)):
-                self._update(_read_fingerprinted_source(value))
-                for member in (*vars(value).values(), *value.__bases__):
-                    if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
-                        self.add_value(member)
+            self._add_fingerprint_class(value)
         elif hasattr(value, "__dict__") and (
             callable(value) or self._is_own_code(_find_fingerprinted_file(type(value)))
         ):
@@ -104,6 +99,14 @@ class _SourceWalk:
             for attribute in vars(value).values():
                 if isinstance(attribute, (*PLAIN_TYPES, list, tuple, dict, types.FunctionType)):
                     self.add_value(attribute)
+
+    def _add_fingerprint_class(self, kind: type) -> None:
+        self._add_fingerprint_name(kind)
+        if self._is_own_code(_find_fingerprinted_file(kind)):
+            self._update(_read_fingerprinted_source(kind))
+            for member in (*vars(kind).values(), *kind.__bases__):
+                if isinstance(member, (types.FunctionType, type, staticmethod, classmethod, property)):
+                    self.add_value(member)
 
     def _add_fingerprint_function(self, function: types.FunctionType) -> None:
         self._update(_read_fingerprinted_source(function))

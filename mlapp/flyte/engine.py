@@ -67,17 +67,17 @@ class FlytekitEngine(Engine):
         known_image = image or self.project.settings.flyte.image
         return register.render_documents(self.project, known_image or PLACEHOLDER_IMAGE)
 
-    def build_image(self, tell: Reporter) -> str:
+    def build_image(self, progress: Reporter) -> str:
         if not self.project.settings.flyte.image:  # report errors before minutes of building
             self.connection.call_client(self.connection.client.get_control_plane_version)
             register.compile_app_for_registration(self.source)
-        return task_image.build_task_image(self.project, tell)
+        return task_image.choose_task_image(self.project, progress)
 
-    def register_project(self, image: str, tell: Reporter) -> Registration:
-        return register.register_app(self.connection, self.project, image, tell)
+    def register_project(self, image: str, progress: Reporter) -> Registration:
+        return register.register_app(self.connection, self.project, image, progress)
 
-    def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
-        register.deploy_schedules(self.connection, self.project, registration.version, tell)
+    def deploy_schedules(self, registration: Registration, progress: Reporter) -> None:
+        register.deploy_schedules(self.connection, self.project, registration.version, progress)
 
     def start_run(
         self,
@@ -126,8 +126,8 @@ class FlytekitEngine(Engine):
         run = runs.start_run(self.connection, name, registration.version, values, kinds, at_once=at_once, run_id=run_id)
         return Run(run, name, registration.version, "queued", self.connection.console_url(run))
 
-    def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter = lambda text: None) -> Run:
-        return runs.follow_run(self.connection, run, tell, say=say)
+    def follow_run(self, run: str, on_change: Callable[[Run], None], progress: Reporter = lambda text: None) -> Run:
+        return runs.follow_run(self.connection, run, on_change, progress=progress)
 
     def fetch_model(self, run: str, *, schedule: str | None = None) -> ModelVersion:
         state = schedules.find_schedule(self.connection, self.project.name, schedule) if schedule else None
@@ -202,8 +202,8 @@ class FlytekitEngine(Engine):
         plans = schedules.list_active_schedules(self.connection, self.project.name)
         return next((str(plan.id.version) for plan in plans.values()), None)
 
-    def activate_version(self, version: str, tell: Reporter) -> list[str]:
-        return schedules.move_schedules(self.connection, self.project.name, version, tell)
+    def activate_version(self, version: str, progress: Reporter) -> list[str]:
+        return schedules.move_schedules(self.connection, self.project.name, version, progress)
 
     def deactivate_schedules(self) -> list[str]:
         return schedules.stop_schedules(self.connection, self.project.name)

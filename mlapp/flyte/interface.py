@@ -126,15 +126,15 @@ class Engine(ABC):
         """The documents that `register_project` would send, as plain data. Makes no request."""
 
     @abstractmethod
-    def build_image(self, tell: Reporter) -> str:
+    def build_image(self, progress: Reporter) -> str:
         """The reference of the tasks' image. Builds it only if the project's dependencies changed."""
 
     @abstractmethod
-    def register_project(self, image: str, tell: Reporter) -> Registration:
+    def register_project(self, image: str, progress: Reporter) -> Registration:
         """Register the project's workflows, once for the same code, image and settings. Schedules do not change."""
 
     @abstractmethod
-    def deploy_schedules(self, registration: Registration, tell: Reporter) -> None:
+    def deploy_schedules(self, registration: Registration, progress: Reporter) -> None:
         """Point the project's schedules to the registration. Deactivated schedules stay off."""
 
     @abstractmethod
@@ -161,8 +161,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def follow_run(self, run: str, tell: Callable[[Run], None], say: Reporter) -> Run:
-        """Follow a run to its end. Calls `tell` on each change, and `say` when the connection is lost or restored.
+    def follow_run(self, run: str, on_change: Callable[[Run], None], progress: Reporter) -> Run:
+        """Follow a run to its end.
+
+        Args:
+            on_change: called with the run after each change.
+            progress: receives a line when the connection is lost or restored.
 
         Raises:
             RunFailedError: the run failed or was aborted.
@@ -237,7 +241,7 @@ class Engine(ABC):
         """The version that the active schedules run; None if none is active."""
 
     @abstractmethod
-    def activate_version(self, version: str, tell: Reporter) -> list[str]:
+    def activate_version(self, version: str, progress: Reporter) -> list[str]:
         """Point the active schedules to another registered version; returns the names of those that changed."""
 
     @abstractmethod

@@ -44,7 +44,7 @@ CODE_DESTINATION = "."
 """Folder in which a container unpacks the code: its working directory."""
 
 
-def register_app(connection: Connection, project: Project, image: str, tell: Reporter) -> Registration:
+def register_app(connection: Connection, project: Project, image: str, progress: Reporter) -> Registration:
     """Register the app, unless this code with this image and these settings is already registered. Schedules keep
     their version until `deploy_schedules` changes it.
 
@@ -53,10 +53,10 @@ def register_app(connection: Connection, project: Project, image: str, tell: Rep
     Raises:
         FlyteError: Flyte refused, or the project does not exist.
     """
-    code = _prepare_registered_code(project, image, tell)
+    code = _prepare_registered_code(project, image, progress)
     is_registered = _is_registered(connection, project, code.version)
     if code.is_dirty:
-        tell("git has changes that are not committed: the version is marked -dirty")
+        progress("git has changes that are not committed: the version is marked -dirty")
     if is_registered:
         return Registration(code.version, (), code.is_dirty)
     source = app_source.make_flyte_app_source(project)
@@ -86,7 +86,7 @@ def register_workflow(connection: Connection, project: Project, version: str, wo
             _register_entity(connection, entity)
 
 
-def deploy_schedules(connection: Connection, project: Project, version: str, tell: Reporter) -> None:
+def deploy_schedules(connection: Connection, project: Project, version: str, progress: Reporter) -> None:
     """Point the app's schedules to a registered version.
 
     Raises:
@@ -100,7 +100,7 @@ def deploy_schedules(connection: Connection, project: Project, version: str, tel
         for plan in _list_registration_launch_plans(settings, plans)
     }
     schedules.deploy_schedules(
-        connection, source, version, lambda name: _register_entity(connection, plans_by_schedule[name]), tell
+        connection, source, version, lambda name: _register_entity(connection, plans_by_schedule[name]), progress
     )
 
 
@@ -166,9 +166,9 @@ class _CodeRelease:
         return "" if self.git is None else f"{self.git.commit}{'-dirty' if self.is_dirty else ''}"
 
 
-def _prepare_registered_code(project: Project, image: str, tell: Reporter) -> _CodeRelease:
+def _prepare_registered_code(project: Project, image: str, progress: Reporter) -> _CodeRelease:
     git = read_git_state(project.root)
-    archive, digest = code_archive.archive_code(project, tell)
+    archive, digest = code_archive.archive_code(project, progress)
     settings = {
         "flyte": project.settings.flyte,
         "app": project.settings.app,

@@ -37,7 +37,7 @@ def search_on_flyte(
     *,
     follow: Callable[[str], Any],
     started: Callable[[Run], Any] = lambda run: None,
-    tell: Callable[[SearchResult], None] = lambda result: None,
+    on_update: Callable[[SearchResult], None] = lambda result: None,
 ) -> SearchResult:
     """Search the parameters that the app declares. A resumed search first waits for the run that it had started.
 
@@ -45,7 +45,7 @@ def search_on_flyte(
         metric: the metric for comparing trials, from `choose_remote_search_metric`.
         follow: waits for a run to end.
         started: called with each started run.
-        tell: called with all trials after each run.
+        on_update: called with all trials after each run.
 
     Raises:
         UsageError: another search is running. RunFailedError: no trial of a run succeeded.
@@ -60,7 +60,7 @@ def search_on_flyte(
                 raise
             except (FlyteError, UsageError):  # its trials count as failed and are replaced
                 pass
-            tell(study.collect_trials())
+            on_update(study.collect_trials())
         missing_count = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
         at_once = options.workers or DEFAULT_CONCURRENCY
         size = max(at_once, math.ceil(missing_count / MAX_RUNS))
@@ -74,7 +74,7 @@ def search_on_flyte(
             study.mark_remote_trials(batch, run.id)
             started(run)
             _collect_search_results(engine, study, run.id, batch, follow)
-            tell(study.collect_trials())
+            on_update(study.collect_trials())
     result = study.collect_trials()
     if not result.rank_trials():
         raise study.first_error()

@@ -117,9 +117,9 @@ def start_run(
 def follow_run(
     connection: Connection,
     run: str,
-    tell: Callable[[Run], None],
+    on_change: Callable[[Run], None],
     *,
-    say: Reporter = lambda text: None,
+    progress: Reporter = lambda text: None,
     pause: float = PAUSE,
 ) -> Run:
     """Follow a run to its end, with at most one call every `pause` seconds. A lost connection is retried.
@@ -128,48 +128,30 @@ def follow_run(
         RunFailedError: it failed or was aborted. UnreachableError: no answer for ten minutes. UsageError: no such run.
     """
     start = time.monotonic()
-    disconnection: float | None = None
-    current = reported_run = None
-    needs_run, has_requested_reason = True, False
-    waiting = WaitingReasons(connection, run)
+    disconnected_at: float | None = None
+    reported_run = None
+    poll = _RunPoll(connection, run)
     while True:
         try:
-            node: str | None = (
-                None if current is None or needs_run or has_requested_reason else waiting.next_node(current)
-            )
-            has_requested_reason = node is not None
-            if node is not None:
-                waiting.request_reason(node)
-            elif needs_run or current is None:
-                current = _add_task_runs_to_run(
-                    _make_run_from_execution(connection, _get_run_execution(connection, run)),
-                    current.steps if current else (),
-                )
-            else:
-                current = _add_task_runs_to_run(current, list_run_stages(connection, run))
-            assert current is not None
-            current = waiting.add_reasons(current)
-            if disconnection is not None:
-                say("Flyte answers again")
-            disconnection = None
+            current = poll.request_next()
         except UnreachableError as error:
-            if disconnection is None:
-                disconnection = time.monotonic()
-                say("Flyte does not answer; the run continues, and mlapp tries again")
-            if time.monotonic() - disconnection > PATIENCE:
+            if disconnected_at is None:
+                disconnected_at = time.monotonic()
+                progress("Flyte does not answer; the run continues, and mlapp tries again")
+            if time.monotonic() - disconnected_at > PATIENCE:
                 raise UnreachableError(
                     error.what, f"The run continues. Follow it again: mlapp runs wait {run}"
                 ) from error
         else:
-            # One call returns all steps. The run itself is only requested once the steps look finished.
-            needs_run = is_last_stage_done(current) or (not needs_run and has_no_running_stage(current))
-            is_complete = current.steps and all(step.phase not in ("queued", "running") for step in current.steps)
-            if current.is_over and not is_complete:
+            if disconnected_at is not None:
+                progress("Flyte answers again")
+                disconnected_at = None
+            if current.is_over and not _has_only_ended_tasks(current):
                 time.sleep(pause)
                 with suppress(UnreachableError):  # the run's result is known; missing task updates are no error
-                    current = _add_task_runs_to_run(current, list_run_stages(connection, run))
+                    current = poll.request_tasks(current)
             if current != reported_run:
-                tell(current)
+                on_change(current)
                 reported_run = current
             if current.is_over:
                 break
@@ -179,6 +161,44 @@ def follow_run(
     if current.phase != "succeeded":
         raise explain_failure(current)
     return current
+
+
+class _RunPoll:
+    """Requests a run's state with one call at a time: for the run, for its tasks, or for why one task waits."""
+
+    def __init__(self, connection: Connection, run: str) -> None:
+        self._connection, self._id = connection, run
+        self._waiting = WaitingReasons(connection, run)
+        self._current: Run | None = None
+        self._needs_run, self._has_requested_reason = True, False
+
+    def request_next(self) -> Run:
+        """The run after one more call."""
+        current = self._current
+        if current is None or self._needs_run:
+            self._has_requested_reason = False
+            execution = _get_run_execution(self._connection, self._id)
+            known_tasks = () if current is None else current.steps
+            current = _add_task_runs_to_run(_make_run_from_execution(self._connection, execution), known_tasks)
+        else:
+            node = None if self._has_requested_reason else self._waiting.next_node(current)
+            self._has_requested_reason = node is not None
+            if node is None:
+                current = self.request_tasks(current)
+            else:
+                self._waiting.request_reason(node)
+        current = self._current = self._waiting.add_reasons(current)
+        # One call returns all tasks. The run itself is only requested once they look finished.
+        self._needs_run = is_last_stage_done(current) or (not self._needs_run and has_no_running_stage(current))
+        return current
+
+    def request_tasks(self, run: Run) -> Run:
+        """The run with its tasks after one more call."""
+        return _add_task_runs_to_run(run, list_run_stages(self._connection, self._id))
+
+
+def _has_only_ended_tasks(run: Run) -> bool:
+    return bool(run.steps) and all(task.phase not in ("queued", "running") for task in run.steps)
 
 
 def recover_run(connection: Connection, run: str) -> str:

@@ -48,7 +48,7 @@ def list_active_schedules(connection: Connection, app: str) -> dict[str, Any]:
 
 
 def deploy_schedules(
-    connection: Connection, source: Source, version: str, create: Callable[[str], Any], tell: Reporter
+    connection: Connection, source: Source, version: str, create: Callable[[str], Any], progress: Reporter
 ) -> None:
     """Point the app's active and new schedules to a version. Deactivated schedules stay off, and schedules that the app
     no longer declares are switched off.
@@ -81,13 +81,13 @@ def deploy_schedules(
                 _make_scheduled_plan_identifier(connection, name_launch_plan(app, schedule), version),
                 LaunchPlanState.ACTIVE,
             )
-            tell(f"schedule {name} runs version {version}")
+            progress(f"schedule {name} runs version {version}")
         else:
-            tell(f"schedule {name} was deactivated and stays inactive: mlapp schedule activate {name}")
+            progress(f"schedule {name} was deactivated and stays inactive: mlapp schedule activate {name}")
     for name, plan in active_plans.items():
         if name not in declared:
             _set_schedule_state(connection, plan.id, LaunchPlanState.INACTIVE)
-            tell(f"schedule {name} is no longer declared and was deactivated")
+            progress(f"schedule {name} is no longer declared and was deactivated")
 
 
 def list_schedule_states(connection: Connection, source: Source) -> list[ScheduleState]:
@@ -164,7 +164,7 @@ def list_schedule_versions(connection: Connection, plan: str) -> list[tuple[str,
             return versions[::-1]
 
 
-def move_schedules(connection: Connection, app: str, version: str, tell: Reporter) -> list[str]:
+def move_schedules(connection: Connection, app: str, version: str, progress: Reporter) -> list[str]:
     """Point the active schedules to another version, if it includes them; returns the names of these schedules."""
     moved_names = []
     for name, plan in list_active_schedules(connection, app).items():
@@ -174,7 +174,7 @@ def move_schedules(connection: Connection, app: str, version: str, tell: Reporte
         except FlyteError as error:
             if "NOT_FOUND" not in error.what:
                 raise
-            tell(f"version {version} has no schedule {name}; it is unchanged")
+            progress(f"version {version} has no schedule {name}; it is unchanged")
         else:
             moved_names.append(name)
     return moved_names

@@ -25,7 +25,7 @@ REPLACEMENTS = {"xgboost": "xgboost", "torch": "torch"}
 """By extra: a distribution that replaces it if the project requires it, such as `xgboost` (CUDA) for `xgboost-cpu`."""
 
 
-def build_task_image(project: Project, tell: Reporter) -> str:
+def choose_task_image(project: Project, progress: Reporter) -> str:
     """The image in `flyte.image`, or one that is built and pushed to `image.name` unless the registry has it.
 
     Raises:
@@ -56,7 +56,9 @@ def build_task_image(project: Project, tell: Reporter) -> str:
     )
     if settings.store.has_signatures:
         extras = [*extras, "sign"]
-    return build_task_image(project, name, ",".join(extras), progress=tell, warn=lambda text: tell(f"Warning: {text}"))
+    return build_task_image(
+        project, name, ",".join(extras), progress=progress, warn=lambda text: progress(f"Warning: {text}")
+    )
 
 
 def list_task_extras(

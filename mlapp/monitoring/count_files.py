@@ -47,11 +47,20 @@ def decode_counts(content: bytes, version: str, window: Window, baseline: Baseli
         raise FalseCountsError(f"a replica cannot answer {counts.rows + counts.refused} rows in {window.seconds} s")
     if counts.squares > HEAVIEST * counts.rows:
         raise FalseCountsError(f"the squares of the weights are {counts.squares} for {counts.rows} rows")
+    _check_refused_fields(counts)
+    _check_columns(counts, baseline)
+    return counts
+
+
+def _check_refused_fields(counts: Counts) -> None:
     if len(counts.fields) > MOST_FIELDS:
         raise FalseCountsError(f"{len(counts.fields)} fields are refused")
     for field, refused in counts.fields.items():
         if refused > counts.refused:
             raise FalseCountsError(f"{field:.40} is refused in {refused} of {counts.refused} refused rows")
+
+
+def _check_columns(counts: Counts, baseline: Baseline | None) -> None:
     columns = () if baseline is None else (*baseline.features, *baseline.predictions)
     sizes = {column.name: count_slots(column) for column in columns}
     for name, column_counts in counts.columns.items():
@@ -59,4 +68,3 @@ def decode_counts(content: bytes, version: str, window: Window, baseline: Baseli
             raise FalseCountsError(f"{name:.40} is counted in {sum(column_counts)} of {counts.rows} rows")
         if name in sizes and len(column_counts) != sizes[name]:
             raise FalseCountsError(f"{name:.40} has {len(column_counts)} counts instead of {sizes[name]}")
-    return counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from mlapp.config import Monitor
@@ -11,24 +13,30 @@ from mlapp.monitoring.place import DAY, HOUR, Place, Window, parse_bytes, parse_
 def remove_expired_files(place: Place, settings: Monitor, now: float) -> None:
     """Delete data that are too old, and the oldest hours of a log that is too large."""
     oldest = now - parse_seconds(settings.keep)
+    for folder, end in _iterate_dated_folders(place):
+        if end < oldest:
+            place.storage.delete_prefix(place.key(*folder))
+    _delete_oldest_hours(place, parse_bytes(settings.max_size))
+
+
+def _iterate_dated_folders(place: Place) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Each folder that is named by a time, relative to the place, and the end of that time in seconds since 1970."""
     for version in place.names("counts"):
         for name in place.names("counts", version):
-            window = Window.parse(name)
-            if window is not None and window.until < oldest:
-                place.storage.delete_prefix(place.key("counts", version, name))
+            yield ("counts", version, name), _parse_window_end(name)
     for kind in ("windows", "runs"):
         for name in place.names(kind):
-            window = Window.parse(name)
-            if window is not None and window.until < oldest:
-                place.storage.delete_prefix(place.key(kind, name))
+            yield (kind, name), _parse_window_end(name)
     for version in place.names("log"):
         for hour in place.names("log", version):
-            if _parse_log_hour(hour, "%Y-%m-%dT%H") + HOUR < oldest:
-                place.storage.delete_prefix(place.key("log", version, hour))
+            yield ("log", version, hour), _parse_start(hour, "%Y-%m-%dT%H") + HOUR
     for day in place.names("truth"):
-        if _parse_log_hour(day, "%Y-%m-%d") + DAY < oldest:
-            place.storage.delete_prefix(place.key("truth", day))
-    _delete_oldest_hours(place, parse_bytes(settings.max_size))
+        yield ("truth", day), _parse_start(day, "%Y-%m-%d") + DAY
+
+
+def _parse_window_end(name: str) -> float:
+    window = Window.parse(name)
+    return math.inf if window is None else window.until  # not a file of ours
 
 
 def _delete_oldest_hours(place: Place, max_bytes: int) -> None:
@@ -46,8 +54,8 @@ def _measure_log_hour(place: Place, version: str, hour: str) -> int:
     return place.storage.measure_prefix(place.key("log", version, hour))
 
 
-def _parse_log_hour(name: str, form: str) -> float:
+def _parse_start(name: str, form: str) -> float:
     try:
         return datetime.strptime(name, form).replace(tzinfo=timezone.utc).timestamp()
     except ValueError:  # not a file of ours
-        return float("inf")
+        return math.inf

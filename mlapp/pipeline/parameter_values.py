@@ -129,8 +129,7 @@ def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
         return _convert_union_parameter(value, options)
     if kind is Any or kind is object:
         return _parse_literal_parameter_value(value) if isinstance(value, str) else value
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 and hasattr(value, "dtype"):
-        value = value.item()
+    value = _unwrap_numpy_scalar(value)
     if origin is typing.Literal:
         return _convert_literal_parameter(value, options)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -141,25 +140,41 @@ def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
         return _convert_structure_parameter(value, structure)
     if isinstance(kind, type) and issubclass(kind, Path):
         return kind(value)
-    container = origin or kind
-    if container in SEQUENCES:
-        return _convert_sequence_parameter(value, container, options)
-    if inspect.isclass(container) and container.__module__ == "collections.abc":
-        if issubclass(container, Mapping):
-            return _convert_mapping_parameter(value, options)
-        if issubclass(container, Iterable):
-            collection = set if issubclass(container, Set) else list
-            return _convert_sequence_parameter(value, collection, options)
+    container = _find_container_type(origin or kind)
     if container is dict:
         return _convert_mapping_parameter(value, options)
+    if container is not None:
+        return _convert_sequence_parameter(value, container, options)
     if kind in SCALARS:
         return _convert_scalar_parameter(value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
-        is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
-        if not is_text:
-            raise ValueError
-        return kind(str(value))
+        return _build_parameter_from_text(value, kind)
     return value
+
+
+def _unwrap_numpy_scalar(value: Any) -> Any:
+    is_scalar = hasattr(value, "item") and hasattr(value, "dtype") and getattr(value, "ndim", 0) == 0
+    return value.item() if is_scalar else value
+
+
+def _find_container_type(kind: Any) -> type | None:
+    """The container to build for a type: `dict`, `list`, `set`, `tuple` …; None for a type of a single value."""
+    if kind is dict or kind in SEQUENCES:
+        container: type = kind
+        return container
+    if inspect.isclass(kind) and kind.__module__ == "collections.abc":
+        if issubclass(kind, Mapping):
+            return dict
+        if issubclass(kind, Iterable):
+            return set if issubclass(kind, Set) else list
+    return None
+
+
+def _build_parameter_from_text(value: Any, kind: type) -> Any:
+    is_text = isinstance(value, str) or (kind is decimal.Decimal and type(value) in (int, float))
+    if not is_text:
+        raise ValueError
+    return kind(str(value))
 
 
 def _convert_literal_parameter(value: Any, options: tuple[Any, ...]) -> Any:

@@ -94,7 +94,7 @@ class FolderStorage:
         return self.list_names(prefix)
 
     @contextmanager
-    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
+    def upload_folder(self, prefix: str, progress: Reporter | None = None) -> Iterator[Path]:
         path = self._locate_folder_key(prefix)
         with translate_folder_errors(path, self._setting):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class FolderStorage:
                 raise
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], progress: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         if self._copies is None:
             return self._locate_folder_key(prefix)

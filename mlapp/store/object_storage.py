@@ -97,7 +97,7 @@ class ObjectStorage:
         return self._list_names_after(prefix, find_numbered_names_start(page, count, partial(self._have_names, prefix)))
 
     @contextmanager
-    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> Iterator[Path]:
+    def upload_folder(self, prefix: str, progress: Reporter | None = None) -> Iterator[Path]:
         self._require_conditional_object_writes()
         cached = self._cache / prefix
         staging = cached.with_name(f".{cached.name}")
@@ -108,7 +108,7 @@ class ObjectStorage:
             yield staging
             for path in sorted(path for path in staging.rglob("*") if path.is_file()):
                 has_uploads = True
-                self._upload_object(path, f"{prefix}/{path.relative_to(staging).as_posix()}", tell)
+                self._upload_object(path, f"{prefix}/{path.relative_to(staging).as_posix()}", progress)
             with translate_folder_errors(cached):
                 staging.rename(cached)
         except BaseException:  # includes Ctrl-C: incomplete uploads must not remain
@@ -119,12 +119,12 @@ class ObjectStorage:
             raise
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], progress: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         folder = self._cache / prefix
         with translate_folder_errors(folder):
             for name, stored, path in iterate_missing_copies(folder, files, fresh=fresh):
-                self._download_file(f"{prefix}/{name}", path, folder, stored.size, tell)
+                self._download_file(f"{prefix}/{name}", path, folder, stored.size, progress)
         return folder
 
     def list_unfetched(self, prefix: str, files: Mapping[str, StoredFile]) -> list[str]:
@@ -215,7 +215,7 @@ class ObjectStorage:
             "Use one that supports If-None-Match: AWS S3, Google, Azure, Ceph, R2, or a newer release of this one.",
         )
 
-    def _upload_object(self, path: Path, key: str, tell: Reporter | None) -> None:
+    def _upload_object(self, path: Path, key: str, progress: Reporter | None) -> None:
         import obstore
 
         size = path.stat().st_size
@@ -225,13 +225,13 @@ class ObjectStorage:
                 if size <= PART:
                     obstore.put(self._client, key, file.read(), use_multipart=False)
                     return
-                progress = _TransferProgress(f"upload {path.name}", size, tell)
-                parts = (progress.add_transferred_bytes(part) for part in iter(lambda: file.read(PART), b""))
+                transfer = _TransferProgress(f"upload {path.name}", size, progress)
+                parts = (transfer.add_transferred_bytes(part) for part in iter(lambda: file.read(PART), b""))
                 obstore.put(self._client, key, parts, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
         self._retry_object_request(upload_once)
 
-    def _download_file(self, key: str, path: Path, folder: Path, size: int, tell: Reporter | None) -> None:
+    def _download_file(self, key: str, path: Path, folder: Path, size: int, progress: Reporter | None) -> None:
         """Download a file in parts, each with its own retries. The file is renamed when it is complete.
 
         The temporary file is outside of `folder`, which must contain only requested files.
@@ -242,7 +242,7 @@ class ObjectStorage:
             path.write_bytes(b"")
             return
         temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        progress = _TransferProgress(f"download {path.name}", size, tell if size > PART else None)
+        transfer = _TransferProgress(f"download {path.name}", size, progress if size > PART else None)
         try:
             with temporary.open("wb") as file, ThreadPoolExecutor(AT_ONCE) as pool:
 
@@ -251,7 +251,7 @@ class ObjectStorage:
                     part = self._retry_object_request(
                         lambda: obstore.get_range(self._client, key, start=start, end=end)
                     )
-                    os.pwrite(file.fileno(), progress.add_transferred_bytes(bytes(part)), start)
+                    os.pwrite(file.fileno(), transfer.add_transferred_bytes(bytes(part)), start)
 
                 for future in [pool.submit(download_part, start) for start in range(0, size, PART)]:
                     future.result()
@@ -295,14 +295,14 @@ class ObjectStorage:
 class _TransferProgress:
     """Progress of a file, reported in steps of ten percent."""
 
-    def __init__(self, label: str, size: int, tell: Reporter | None) -> None:
-        self._label, self._size, self._tell = label, size, tell
+    def __init__(self, label: str, size: int, progress: Reporter | None) -> None:
+        self._label, self._size, self._progress = label, size, progress
         self._bytes = self._tenths = 0
 
     def add_transferred_bytes(self, part: bytes) -> bytes:
         self._bytes += len(part)
         tenths = self._bytes * 10 // self._size
-        if self._tell is not None and tenths > self._tenths:
+        if self._progress is not None and tenths > self._tenths:
             self._tenths = tenths
-            self._tell(f"{self._label}: {self._bytes / 1e6:.0f} of {self._size / 1e6:.0f} MB")
+            self._progress(f"{self._label}: {self._bytes / 1e6:.0f} of {self._size / 1e6:.0f} MB")
         return part

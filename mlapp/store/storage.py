@@ -57,16 +57,16 @@ class Storage(Protocol):
     def list_last_names(self, prefix: str, count: int) -> list[str]:
         """At least the last `count` names of numbered keys under a prefix, unordered; can include earlier names."""
 
-    def upload_folder(self, prefix: str, tell: Reporter | None = None) -> AbstractContextManager[Path]:
+    def upload_folder(self, prefix: str, progress: Reporter | None = None) -> AbstractContextManager[Path]:
         """A folder for new files, which is stored under `prefix` at the end of the block, or removed after an error."""
 
     def fetch_folder(
-        self, prefix: str, files: Mapping[str, StoredFile], tell: Reporter | None = None, *, fresh: bool = False
+        self, prefix: str, files: Mapping[str, StoredFile], progress: Reporter | None = None, *, fresh: bool = False
     ) -> Path:
         """A local folder with these files of `prefix`. Missing files are skipped, and the content is not checked.
 
         Args:
-            tell: receives the progress.
+            progress: receives a line about the transfer.
             fresh: replace local copies.
         """
 

@@ -35,7 +35,7 @@ def has_ready_model(pipeline: Pipeline) -> bool:
 
 
 def adopt_ready_model(
-    pipeline: Pipeline, parameters: Mapping[str, Any], tell: Reporter, *, must_be_savable: bool = False
+    pipeline: Pipeline, parameters: Mapping[str, Any], progress: Reporter, *, must_be_savable: bool = False
 ) -> TrainedModel:
     """The model with a schema of its features, from the feature_loader's example or from the model itself.
 
@@ -50,10 +50,10 @@ def adopt_ready_model(
         UserCodeError: one of the user's functions raised.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    tell("build")
+    progress("build")
     model, framework, bound = build_model_and_bind_parameters(pipeline, parameters)
     choose_model_format(pipeline, framework)
-    tell("describe")
+    progress("describe")
     schema, sample = _describe_ready_model(pipeline, framework, model)
     trained = TrainedModel(
         pipeline=pipeline,
@@ -68,7 +68,7 @@ def adopt_ready_model(
         started=started,
         duration=time.perf_counter() - clock,
     )
-    tell("check")
+    progress("check")
     if sample is None:
         round_trip.require_loadable_model(trained, must_be_savable=must_be_savable)
         return trained
@@ -77,7 +77,7 @@ def adopt_ready_model(
     return replace(
         trained,
         batching=round_trip.check_model_round_trip(
-            trained, json_sample, predictions, cost, must_be_savable=must_be_savable, tell=tell
+            trained, json_sample, predictions, cost, must_be_savable=must_be_savable, report=progress
         ),
     )
 

@@ -63,7 +63,7 @@ def check_model_round_trip(
     *,
     folder: Path | None = None,
     must_be_savable: bool = True,
-    tell: Callable[[str], None] = log.warning,
+    report: Callable[[str], None] = log.warning,
 ) -> bool:
     """Check a trained model on a sample. Returns whether its server can batch the rows of several requests.
 
@@ -72,7 +72,7 @@ def check_model_round_trip(
         cost: the seconds that they took.
         folder: the model's files, if they exist already.
         must_be_savable: as for `run`. If False, a model that cannot be saved is checked without saving and loading.
-        tell: receives a line if the check is incomplete.
+        report: receives a line if the check is incomplete.
 
     Raises:
         ModelError: the model cannot be saved or loaded, predicts differently after loading, or cannot predict a single
@@ -88,7 +88,7 @@ def check_model_round_trip(
             if folder is not None
             else _save_and_load_model(trained, must_be_savable) or original
         )
-        return _RoundTripCheck(original, loaded, sample, trained.format, tell).compare_predictions(
+        return _RoundTripCheck(original, loaded, sample, trained.format, report).compare_predictions(
             _list_predicted_rows(predictions, original), cost, budget
         )
 
@@ -107,9 +107,9 @@ class _RoundTripCheck:
     """Compares the predictions of a trained model with those of the same model as a server loads it."""
 
     def __init__(
-        self, original: Predictor, loaded: Predictor, sample: Sample, format: str, tell: Callable[[str], None]
+        self, original: Predictor, loaded: Predictor, sample: Sample, format: str, report: Callable[[str], None]
     ) -> None:
-        self._original, self._loaded, self._sample, self._tell = original, loaded, sample, tell
+        self._original, self._loaded, self._sample, self._report = original, loaded, sample, report
         # ONNX models compute with 32 bits.
         self._absolute = 100 * ABSOLUTE if format == "onnx" else ABSOLUTE
 
@@ -127,7 +127,7 @@ class _RoundTripCheck:
             first, seconds_alone = self._time_round_trip_row()
         now = time.perf_counter()
         if 2 * seconds_alone > budget:
-            self._tell(f"check one row only: {self._loaded.stage.title} takes {seconds_alone:.1f} s for it")
+            self._report(f"check one row only: {self._loaded.stage.title} takes {seconds_alone:.1f} s for it")
             return self._compare_first_row(first, expected)
         if now + CALLS * cost > deadline:
             count = max(2, int(count * (deadline - now) / (CALLS * cost)))

@@ -67,37 +67,37 @@ def run(
         DataError: no data, no target, metrics that are not numbers, or features that cannot be sent as JSON.
         UserCodeError: one of the user's functions raised.
     """
-    tell = progress or (lambda step: None)
+    report = progress or (lambda step: None)
     if previous is None and ready_model.has_ready_model(pipeline):
-        return ready_model.adopt_ready_model(pipeline, parameters or {}, tell, must_be_savable=must_be_savable)
+        return ready_model.adopt_ready_model(pipeline, parameters or {}, report, must_be_savable=must_be_savable)
     pipeline.require_stages("data_reader", "model")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
 
-    tell("build")
+    report("build")
     model, framework, bound, trainer = _build_checked_model(pipeline, parameters or {}, must_be_savable)
     recorded = flatten_parameters(bound, list_parameters(list_parameter_stages(pipeline, framework)))
     previous_model = (
         None if previous is None else continuation.load_previous_model(pipeline, model, framework, previous)
     )
 
-    data = _read_training_data(pipeline, trainer, bound, tell)
+    data = _read_training_data(pipeline, trainer, bound, report)
     check_monitored_columns(pipeline.monitor_settings, data.schema)
     if previous is not None:
         continuation.require_same_features_to_continue(previous, data.schema)
     sample = send_through_json(pipeline, framework, data.schema, data.sample)
 
-    tell("train")
-    with listen_progress(lambda step_progress: tell(f"train {step_progress}")):
+    report("train")
+    with listen_progress(lambda step_progress: report(f"train {step_progress}")):
         if previous_model is not None:
             trainer, model = continuation.continue_training(trainer, framework, model, previous_model, *data.first)
         estimator = stage_calls.call_trainer(trainer, model, *data.training, bound.get("trainer", {}))
     framework = frameworks.find_framework(type(estimator))
 
-    tell("evaluate")
+    report("evaluate")
     evaluator = stage_calls.select_evaluator(pipeline, framework)
     metrics, reliability = _evaluate_splits(evaluator, estimator, data, bound.get("evaluator", {}))
 
-    tell("check")
+    report("check")
     predictions, cost = sample_predictions(pipeline, framework, estimator, sample.features)
     if cost < FAST_SAMPLE:
         baseline_predictions = predict_reliability_sample(pipeline, framework, estimator, data.baseline_sample)
@@ -122,7 +122,7 @@ def run(
     return replace(
         trained,
         batching=round_trip.check_model_round_trip(
-            trained, sample, predictions, cost, must_be_savable=must_be_savable, tell=tell
+            trained, sample, predictions, cost, must_be_savable=must_be_savable, report=report
         ),
     )
 
@@ -143,17 +143,17 @@ def _read_training_data(
     pipeline: Pipeline,
     trainer: Stage | None,
     bound: Mapping[str, Mapping[str, Any]],
-    tell: Reporter,
+    report: Reporter,
 ) -> Splits | TrainingStream:
     """The reader's data: as a stream if the trainer takes iterators, otherwise split."""
-    tell("read")
+    report("read")
     data = stage_calls.call_reader(pipeline, bound.get("data_reader", {}))
     if isinstance(data, Iterator) and wants_batched_features(trainer) and pipeline.stage("data_loader") is None:
         return TrainingStream(pipeline, data, bound)
     table = stage_calls.call_loader(pipeline, data, bound.get("data_loader", {}))
     del data
     identity = identify_split_table(table)
-    tell("split")
+    report("split")
     splits = stage_calls.call_splitter(pipeline, table, bound.get("data_splitter", {}))
     del table
     return_free_memory()

@@ -26,13 +26,13 @@ Load = Callable[[], Pipeline]
 
 
 def search_parameters(
-    load: Load, options: Options, tell: Callable[[SearchResult], None] = lambda result: None
+    load: Load, options: Options, on_update: Callable[[SearchResult], None] = lambda result: None
 ) -> SearchResult:
     """Search the parameters that the app declares.
 
     Args:
         load: returns the pipeline; must be picklable, because every worker process calls it.
-        tell: receives all trials so far, about once a second.
+        on_update: receives all trials so far, about once a second.
 
     Raises:
         UsageError: nothing to search, an unknown metric, or another search is running. MissingExtraError: no Optuna.
@@ -46,7 +46,7 @@ def search_parameters(
     with study.lock_search():
         missing_trials = options.trials - sum(trial.state != "failed" for trial in study.collect_trials().trials)
         if missing_trials > 0:
-            _run_search_workers(load, options, definition, missing_trials, lambda: tell(study.collect_trials()))
+            _run_search_workers(load, options, definition, missing_trials, lambda: on_update(study.collect_trials()))
     result = study.collect_trials()
     if not result.rank_trials():
         raise study.first_error()
@@ -54,7 +54,7 @@ def search_parameters(
 
 
 def _run_search_workers(
-    load: Load, options: Options, definition: StudyDefinition, missing_trials: int, tell: Callable[[], None]
+    load: Load, options: Options, definition: StudyDefinition, missing_trials: int, on_update: Callable[[], None]
 ) -> None:
     workers = max(1, min(options.workers or threads.count_thread_cores(), missing_trials))
     context = get_context("spawn")
@@ -76,7 +76,7 @@ def _run_search_workers(
         waiting = {process.sentinel for process in processes}
         while waiting:
             waiting -= set(connection.wait(list(waiting), timeout=1))
-            tell()
+            on_update()
     finally:
         for process in processes:
             if process.is_alive():

@@ -118,18 +118,19 @@ class RolloutWait:
             elif read_pod_revision(item) == self.revision:
                 self.pods[name] = item
         elif kind is EVENT:
-            pod = item.get("involvedObject", {}).get("name", "")
-            if pod.startswith(f"{self.name}-") and item.get("type") == "Warning":
-                self.warnings.setdefault(pod, []).append(item)
-            elif (
-                pod in self.pods
-                and not is_pod_ready(self.pods[pod])
-                and _is_slow_image_pull(item)
-                and name not in self._reported
-            ):
-                message = re.sub(' image "[^"]+"', " its image", item["message"])
-                self._reported[name] = f"pod {pod}: {message[0].lower()}{message[1:]}"
-                self.progress(self._reported[name])
+            self._add_pod_event(name, item)
+
+    def _add_pod_event(self, name: str, event: dict[str, Any]) -> None:
+        """Remember a warning of a new pod, and report a slow pull of its image once."""
+        pod = event.get("involvedObject", {}).get("name", "")
+        if pod.startswith(f"{self.name}-") and event.get("type") == "Warning":
+            self.warnings.setdefault(pod, []).append(event)
+            return
+        is_starting = pod in self.pods and not is_pod_ready(self.pods[pod])
+        if is_starting and name not in self._reported and _is_slow_image_pull(event):
+            message = re.sub(' image "[^"]+"', " its image", event["message"])
+            self._reported[name] = f"pod {pod}: {message[0].lower()}{message[1:]}"
+            self.progress(self._reported[name])
 
     def _report_changes(self) -> None:
         """Report what has changed since the last report.

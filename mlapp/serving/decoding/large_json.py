@@ -44,6 +44,27 @@ def decode_large_json(codec: Codec, body: bytes, budget: Budget, keys: Sequence[
 
 def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Sequence[str]) -> Part | None:
     """The features in a large body with lists of numbers or texts by column name; None for other bodies."""
+    columns = _find_large_columns(codec, body, keys)
+    if columns is None:
+        return None
+    inputs: dict[str, Any] = {}
+    floats = {field.name for field in codec.predictor.schema.features.fields if field.dtype == "float64"}
+    for name, raw in columns.items():
+        text = bytes(raw)
+        values = _read_large_floats(text, budget) if name in floats else None
+        if values is None:
+            values = _decode_large_column(text, budget)
+        if values is None:
+            return None
+        inputs[name] = values
+    lengths = set(map(len, inputs.values()))
+    if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
+        return codec.accept_inputs({name: _list_large_json_column(values) for name, values in inputs.items()})
+    return _accept_large_arrays(codec, inputs, lengths.pop())
+
+
+def _find_large_columns(codec: Codec, body: bytes, keys: Sequence[str]) -> dict[str, msgspec.Raw] | None:
+    """The JSON list of each column in a large body, not checked to be JSON; None if the body has another form."""
     if (
         len(body) < LARGE
         or not codec.is_by_row
@@ -60,32 +81,26 @@ def _decode_large_columns(codec: Codec, body: bytes, budget: Budget, keys: Seque
     columns = next(iter(bodies.values()))
     if len(columns) > codec.max_columns:
         return None
-    if any(memoryview(text).tobytes().count(b"[") != 1 for text in columns.values()):  # a list within a list
+    if any(bytes(text).count(b"[") != 1 for text in columns.values()):  # a list within a list
         return None
-    quotes = 2 + 2 * len(columns) + sum(memoryview(text).tobytes().count(b'"') for text in columns.values())
+    quotes = 2 + 2 * len(columns) + sum(bytes(text).count(b'"') for text in columns.values())
     if body.count(b'"') != quotes:  # a duplicate name
         return None
-    inputs: dict[str, Any] = {}
-    floats = {field.name for field in codec.predictor.schema.features.fields if field.dtype == "float64"}
-    for name, text in columns.items():
-        numbers = _read_large_floats(bytes(text), budget) if name in floats else None
-        if numbers is not None:
-            inputs[name] = numbers
-            continue
-        chunks: list[Any] = []
-        for chunk in cut_json_array(bytes(text)):
-            if len(chunk) > LARGE:
-                bound_json_values(chunk)
-            values = decode_json(chunk)
-            if not isinstance(values, list):
-                return None
-            budget.take(len(values))
-            chunks.append(_pack_large_values(values))
-        inputs[name] = _join_large_columns(chunks)
-    lengths = set(map(len, inputs.values()))
-    if len(lengths) != 1 or not all(hasattr(values, "dtype") for values in inputs.values()):
-        return codec.accept_inputs({name: _list_large_json_column(values) for name, values in inputs.items()})
-    return _accept_large_arrays(codec, inputs, lengths.pop())
+    return columns
+
+
+def _decode_large_column(text: bytes, budget: Budget) -> Any | None:
+    """The values of a column, read in chunks: an array if all have one type, otherwise a list; None if not a list."""
+    chunks: list[Any] = []
+    for chunk in cut_json_array(text):
+        if len(chunk) > LARGE:
+            bound_json_values(chunk)
+        values = decode_json(chunk)
+        if not isinstance(values, list):
+            return None
+        budget.take(len(values))
+        chunks.append(_pack_large_values(values))
+    return _join_large_columns(chunks)
 
 
 def _read_large_floats(text: bytes, budget: Budget) -> Any | None:

@@ -147,7 +147,7 @@ def test_a_network_that_drops_in_the_middle(
         admin.refusals.clear()
         execution.message.closure.phase = WorkflowPhase.SUCCEEDED
 
-    done = runs.follow_run(engine.connection, "long", drop, say=say, pause=0.1)
+    done = runs.follow_run(engine.connection, "long", drop, progress=say, pause=0.1)
     assert done.phase == "succeeded"
     assert messages == ["Flyte does not answer; the run continues, and mlapp tries again", "Flyte answers again"]
 

@@ -43,4 +43,4 @@ def test_it_is_built_once_and_runs_code_that_is_brought(root: Path, registry: Re
 
 def test_without_a_registry_it_says_what_to_set(root: Path) -> None:
     with pytest.raises(ConfigError, match="no registry to push one to"):
-        task_image.build_task_image(Project.find(root), print)
+        task_image.choose_task_image(Project.find(root), print)

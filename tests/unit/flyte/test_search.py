@@ -48,7 +48,7 @@ def test_failed_trials_do_not_count_and_few_runs_are_started(
 
     def search() -> list[str]:
         registration = Registration("v1", ())
-        with show_trial_table() as tell:
+        with show_trial_table() as show_trials:
             found = remote_search.search_on_flyte(
                 engine,  # type: ignore[arg-type]
                 app,
@@ -56,7 +56,7 @@ def test_failed_trials_do_not_count_and_few_runs_are_started(
                 "accuracy",
                 registration,
                 follow=lambda run: None,
-                tell=tell,
+                on_update=show_trials,
             )
         return [trial.state for trial in found.trials]
 
