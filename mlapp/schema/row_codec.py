@@ -135,23 +135,23 @@ class RowCodec:
         astuple = msgspec.structs.astuple
         width = len(dtypes)
         names = self.schema.labels
-        alike = len(set(dtypes)) == 1
-        dtype: Any = np.dtype(dtypes[0] if alike else [(f"c{at}", name) for at, name in enumerate(dtypes)])
+        is_uniform = len(set(dtypes)) == 1
+        dtype: Any = np.dtype(dtypes[0] if is_uniform else [(f"c{at}", name) for at, name in enumerate(dtypes)])
 
-        def part(records: list[Any]) -> Part:
+        def make_part(records: list[Any]) -> Part:
             if len(records) == 1:
                 return Part(1, pack(*astuple(records[0])))
             return Part(len(records), b"".join([pack(*astuple(row)) for row in records]))
 
-        def join(parts: list[Part]) -> Any:
+        def join_parts(parts: list[Part]) -> Any:
             packed: Any = parts[0].packed
             if len(parts) > 1 or memoryview(packed).readonly:
                 # A bytearray, because a predictor can modify its features.
                 packed = bytearray().join([part.packed or b"" for part in parts])
             cells = np.frombuffer(packed, dtype)
-            return build(cells.reshape(-1, width) if alike else cells)
+            return build(cells.reshape(-1, width) if is_uniform else cells)
 
-        def matrix(inputs: Any) -> Part | None:
+        def convert_matrix(inputs: Any) -> Part | None:
             if getattr(inputs, "ndim", 0) != 2 or inputs.shape[1] != width or not len(inputs):
                 return None
             if hasattr(inputs, "columns"):
@@ -163,34 +163,36 @@ class RowCodec:
             cells = inputs.astype(dtype, copy=False)
             return Part(len(cells), cells.tobytes()) if np.isfinite(cells).all() else None
 
-        self.join = join
-        if alike and dtype.kind in "iuf":
-            self.from_matrix = matrix
-        self._use_row_type(rows, width, part, numbers=NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None)
+        self.join = join_parts
+        if is_uniform and dtype.kind in "iuf":
+            self.from_matrix = convert_matrix
+        self._use_row_type(
+            rows, width, make_part, numbers=NumberRows(dtypes) if NumberRows.can_decode(dtypes) else None
+        )
 
     def _use_row_tuples(self, rows: dict[bytes, type]) -> None:
         """Decode each row to a tuple of its cells; a batch is built column by column."""
         astuple = msgspec.structs.astuple
         fields = self.schema.fields
 
-        def part(records: list[Any]) -> Part:
+        def make_part(records: list[Any]) -> Part:
             return Part(len(records), tuples=[astuple(row) for row in records])
 
-        def join(parts: list[Part]) -> Any:
+        def join_parts(parts: list[Part]) -> Any:
             columns = zip(*(row for part in parts for row in part.tuples or ()), strict=True)
             return self._make_row_table(
                 [make_pandas_column(field, cells) for field, cells in zip(fields, columns, strict=True)]
             )
 
-        self.join = join
+        self.join = join_parts
         texts = [at for at, field in enumerate(fields) if field.type in ("string", "category")]
-        self._use_row_type(rows, len(fields), part, texts)
+        self._use_row_type(rows, len(fields), make_part, texts)
 
     def _use_row_type(
         self,
         rows: dict[bytes, type],
         width: int,
-        part: Callable[[list[Any]], Part],
+        make_part: Callable[[list[Any]], Part],
         texts: Sequence[int] = (),
         numbers: NumberRows | None = None,
     ) -> None:
@@ -199,7 +201,7 @@ class RowCodec:
         Args:
             rows: the msgspec types of a row, by its opening bracket.
             width: number of cells of a row.
-            part: makes a part of decoded rows.
+            make_part: makes a part of decoded rows.
             texts: the positions of the texts in a row.
             numbers: decodes rows of numbers faster, if the schema has only numbers.
         """
@@ -212,15 +214,15 @@ class RowCodec:
                 keys[key] = msgspec.defstruct("Body", [(key, rows_type)], gc=False, forbid_unknown_fields=True)
             for key, body in keys.items():
                 form = key.encode() + bracket
-                several = _make_row_decoder(body, key, names, len(texts), optional, part)
-                general = self._decoders[form] = partial(_decode_one, several)
-                self._several_decoders[form] = partial(_ignore_start, several)
+                decode_several = _make_row_decoder(body, key, names, len(texts), optional, make_part)
+                decode_general = self._decoders[form] = partial(_decode_one, decode_several)
+                self._several_decoders[form] = partial(_ignore_start, decode_several)
                 if numbers is not None and bracket == b"[":
                     self._numbers[form] = numbers.make_decoder(key, lambda body: None)
-                    self._decoders[form] = numbers.make_decoder(key, general)
+                    self._decoders[form] = numbers.make_decoder(key, decode_general)
                     self._several_decoders[form] = partial(numbers.make_row_decoder, key)
             for kind in (dict,) if names else (list, tuple):
-                self._rows[kind] = _make_row_converter(rows_type, part)
+                self._rows[kind] = _make_row_converter(rows_type, make_part)
 
     def _make_row_frame(self, cells: Any) -> Any:
         if self._takes_array and cells.dtype.names is None:
@@ -249,7 +251,7 @@ class RowCodec:
 
 
 def _make_row_decoder(
-    kind: Any, key: str, names: int, texts: int, optional: Sequence[int], part: Callable[[list[Any]], Part]
+    kind: Any, key: str, names: int, texts: int, optional: Sequence[int], make_part: Callable[[list[Any]], Part]
 ) -> SeveralDecoder:
     """A decoder of JSON bodies.
 
@@ -258,7 +260,7 @@ def _make_row_decoder(
         key: its only key, which holds the list of rows; empty if the body is the list.
         names, texts: keys and texts in a row.
         optional: the positions of texts that can be null.
-        part: makes a part of decoded rows.
+        make_part: makes a part of decoded rows.
     """
     from mlapp.schema.number_rows import count_byte
 
@@ -266,43 +268,43 @@ def _make_row_decoder(
     outer = 2 if key else 0
     quotes = 2 * (names + texts)
 
-    def count_quotes(one: Part) -> int:
+    def count_quotes(part: Part) -> int:
         """The number of quotes in a body without a duplicate key or an escaped quote."""
-        nulls = sum(cells[at] is None for cells in one.tuples or () for at in optional)
-        return outer + quotes * one.rows - 2 * nulls
+        nulls = sum(cells[at] is None for cells in part.tuples or () for at in optional)
+        return outer + quotes * part.rows - 2 * nulls
 
-    def run(bodies: list[bytes]) -> list[Part | None]:
+    def decode_bodies(bodies: list[bytes]) -> list[Part | None]:
         parts: list[Part | None] = []
         expected = 0
         for body in bodies:
-            one = None
+            part = None
             try:
                 content = decode(body)
                 rows: list[Any] = getattr(content, key) if key else content
                 if rows:
-                    one = part(rows)
+                    part = make_part(rows)
                     expected += outer + quotes * len(rows)
             except REFUSED:
                 pass
-            parts.append(one)
+            parts.append(part)
         # The types do not detect a duplicate key, which adds quotes. No body has fewer quotes than expected, so one
         # count of all bodies tells whether any has more.
         if optional or None in parts or count_byte(b"".join(bodies), b'"') > expected:
-            for at, (body, one) in enumerate(zip(bodies, parts, strict=True)):
-                if one is not None and body.count(b'"') > count_quotes(one):
+            for at, (body, part) in enumerate(zip(bodies, parts, strict=True)):
+                if part is not None and body.count(b'"') > count_quotes(part):
                     parts[at] = None
         return parts
 
-    return run
+    return decode_bodies
 
 
-def _decode_one(several: SeveralDecoder, body: bytes) -> Part | None:
-    return several([body])[0]
+def _decode_one(decode_several: SeveralDecoder, body: bytes) -> Part | None:
+    return decode_several([body])[0]
 
 
-def _ignore_start(several: SeveralDecoder, start: bytes) -> SeveralDecoder:
-    return several
+def _ignore_start(decode_several: SeveralDecoder, start: bytes) -> SeveralDecoder:
+    return decode_several
 
 
-def _make_row_converter(kind: Any, part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
-    return lambda inputs: part(msgspec.convert(inputs, kind))
+def _make_row_converter(kind: Any, make_part: Callable[[list[Any]], Part]) -> Callable[[list[Any]], Part]:
+    return lambda inputs: make_part(msgspec.convert(inputs, kind))

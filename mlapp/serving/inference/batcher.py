@@ -40,7 +40,7 @@ class Batcher(RequestQueue):
     Args:
         batch: False passes one request at a time to the predictor.
         max_batch: maximum rows per call. A request with more rows is predicted alone.
-        wait: seconds that a request can wait for others.
+        batch_wait: seconds that a request can wait for others; 0 to wait only for the clients of the last batch.
         queue: maximum waiting rows, unless one request alone has more; None for as many as `max_wait` allows. Rows in
             calls of an `async def` predictor count too: these calls run concurrently, so that few requests wait.
         max_wait: maximum expected seconds of waiting, by the measured speed of the model; see `Overload`.
@@ -53,16 +53,18 @@ class Batcher(RequestQueue):
         *,
         batch: bool,
         max_batch: int,
-        wait: float,
+        batch_wait: float,
         queue: int | None,
         max_wait: float = 1.0,
         spans: BatchSpans | None = None,
     ) -> None:
         super().__init__(metrics, batch=batch, max_batch=max_batch, queue=queue, max_wait=max_wait, spans=spans)
-        self._wait = wait
+        self._batch_wait = batch_wait
         self._is_flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        """Ends the wait before the next batch; None if there is none."""
         self._wanted_rows = 0
+        """Waiting rows at which the next batch starts before time is up."""
         self._returning = ReturningClients()
         self.thread = ModelThread()
         """A synchronous predictor is never called by two threads at once."""
@@ -86,7 +88,7 @@ class Batcher(RequestQueue):
             MlappError: the app's code failed.
         """
         # The conditions of `can_delay_requests`, written out because this runs for every request.
-        if self._waiting or self._is_busy or self._wait > 0 or model.is_async:
+        if self._waiting or self._is_busy or self._batch_wait > 0 or model.is_async:
             return None
         if not self._latency.expects_fast(part.rows):
             return None
@@ -154,7 +156,7 @@ class Batcher(RequestQueue):
 
     def can_delay_requests(self, model: ServedModel) -> bool:
         """Whether a request can wait longer than a turn of the event loop."""
-        return self._is_busy or self._wait > 0 or model.is_async or not self._latency.is_fast
+        return self._is_busy or self._batch_wait > 0 or model.is_async or not self._latency.is_fast
 
     def record_call(self, seconds: float, rows: int) -> None:
         """Record the duration of a call, by which the next calls run in the event loop or in the thread."""
@@ -174,7 +176,7 @@ class Batcher(RequestQueue):
         self._is_flush_scheduled = True
         self._is_held = self.can_delay_requests(self._waiting[-1].model)
         loop = asyncio.get_running_loop()
-        wait, returning, rows = self._wait, self._returning, self._rows
+        wait, returning, rows = self._batch_wait, self._returning, self._rows
         self._wanted_rows = self._max_batch
         if not wait and returning.rows > rows:
             self._wanted_rows = min(returning.rows, self._max_batch)
@@ -205,7 +207,7 @@ class Batcher(RequestQueue):
         """Flush, because there are enough rows or time is up."""
         self._timer = None
         self._queue_arrivals()
-        if not self._wait:
+        if not self._batch_wait:
             self._returning.end_wait(self._rows, self._wanted_rows, asyncio.get_running_loop().time())
         self._flush_queue()
 

@@ -68,15 +68,15 @@ class Endpoint:
         self.metrics.set_version(model.version)
         options = pipeline.predictor_options
         max_batch = options.max_batch or settings.max_batch
-        queueing: dict[str, Any] = {
-            "batch": options.batch,
-            "max_batch": max_batch,
-            "wait": settings.batch_wait if options.wait is None else options.wait,
-            "queue": settings.queue,
-            "max_wait": settings.max_wait,
-        }
-        spans = None if tracing is None else BatchSpans(tracing, self.name)
-        self.batcher = Batcher(self.metrics, **queueing, spans=spans)
+        self.batcher = Batcher(
+            self.metrics,
+            batch=options.batch,
+            max_batch=max_batch,
+            batch_wait=settings.batch_wait if options.wait is None else options.wait,
+            queue=settings.queue,
+            max_wait=settings.max_wait,
+            spans=None if tracing is None else BatchSpans(tracing, self.name),
+        )
         self.recorder: Recorder | None = None
         self._is_traced = tracing is not None
         self._is_warm = False
