@@ -1,10 +1,11 @@
-"""Checkpoint files and parameter checks that the default trainers of neural networks share."""
+"""Settings, parameter checks and checkpoint files that the default trainers of neural networks share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,36 @@ from mlapp.errors import UsageError
 
 CHECKPOINTS = Path(".mlapp/checkpoints")
 """Folder of checkpoints, in the project's folder. Can be deleted at any time: interrupted trainings then start over."""
+MIN_ROWS_TO_HOLD_OUT = 20
+"""With fewer rows, no rows are held out for early stopping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochSettings:
+    """The settings of a training in epochs.
+
+    Attributes:
+        epochs: maximum passes over the data.
+        batch_size: rows per step of the optimizer.
+        learning_rate: of AdamW. A Keras model that is compiled keeps its own optimizer.
+        validation: share of the rows held out for early stopping; with 0, the training loss decides.
+        patience: epochs without a better loss before training stops. The weights of the best epoch are kept.
+        seed: of the shuffling and of the held-out rows.
+        checkpoint_every: seconds between checkpoints. A training that was killed continues from the last one when it
+            runs again with the same data, model and settings.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    validation: float
+    patience: int
+    seed: int
+    checkpoint_every: float
+
+    def count_held_out_rows(self, rows: int) -> int:
+        """The number of rows to hold out for early stopping."""
+        return round(rows * self.validation) if rows >= MIN_ROWS_TO_HOLD_OUT else 0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import msgspec
 
 from mlapp.errors import MissingExtraError, ModelError
 from mlapp.frameworks import arrays, threads
-from mlapp.frameworks.epochs import require_valid_epoch_parameters
+from mlapp.frameworks.epochs import EpochSettings, require_valid_epoch_parameters
 from mlapp.frameworks.framework import Framework, cannot_proceed_error
 from mlapp.frameworks.keras import training_loop
 
@@ -55,8 +55,8 @@ class KerasFramework(Framework):
         seed: int = 0,
         checkpoint_every: float = 30.0,
     ) -> Any:
-        """Fit with early stopping; see `training_loop.TrainingSettings` for the parameters."""
-        settings = training_loop.TrainingSettings(
+        """Fit with early stopping; see `EpochSettings` for the parameters."""
+        settings = EpochSettings(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import DataError, ModelError
 from mlapp.frameworks import arrays
+from mlapp.frameworks.epochs import EpochSettings
 from mlapp.frameworks.keras import checkpoint as checkpoints
 from mlapp.progress import report
 
-MIN_ROWS_TO_HOLD_OUT = 20
-"""With fewer rows, no rows are held out for early stopping."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """The settings of a training.
-
-    Attributes:
-        epochs: maximum passes over the data.
-        learning_rate: of AdamW, if the model is not compiled.
-        validation: share of the rows held out for early stopping; with 0, the training loss decides.
-        patience: epochs without a better loss before training stops. The weights of the best epoch are kept.
-        seed: of the shuffling and of the held-out rows.
-        checkpoint_every: seconds between checkpoints. A training that was killed continues from the last one when it
-            runs again with the same data, model and settings.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    validation: float
-    patience: int
-    seed: int
-    checkpoint_every: float
-
-    def list_result_settings(self) -> tuple[float, ...]:
-        """The settings that change the result, so that a checkpoint is only valid for equal ones."""
-        return self.epochs, self.batch_size, self.learning_rate, self.validation, self.patience, self.seed
-
-
-def fit_keras_model(model: Any, features: Any, target: Any, settings: TrainingSettings) -> list[Any] | None:
+def fit_keras_model(model: Any, features: Any, target: Any, settings: EpochSettings) -> list[Any] | None:
     """Fit a model in place. Returns the labels of a target of classes, in the order of the model's outputs.
 
     A model that is not compiled gets AdamW and a loss for its target: cross-entropy for classes (binary for one
@@ -66,11 +36,11 @@ def fit_keras_model(model: Any, features: Any, target: Any, settings: TrainingSe
         model.compile(keras.optimizers.AdamW(settings.learning_rate), _choose_keras_loss(keras, first_outputs, labels))
     model.optimizer.build(model.trainable_variables)
     checkpoint = checkpoints.Checkpoint.for_training(
-        keras, model, (inputs, targets), settings.list_result_settings(), settings.checkpoint_every
+        keras, model, (inputs, targets), _list_result_settings(settings), settings.checkpoint_every
     )
     state = checkpoint.read_training_state(model)
     order = np.random.default_rng(settings.seed).permutation(len(inputs))
-    held_out_count = round(len(inputs) * settings.validation) if len(inputs) >= MIN_ROWS_TO_HOLD_OUT else 0
+    held_out_count = settings.count_held_out_rows(len(inputs))
     held_out_rows, training_rows = order[:held_out_count], order[held_out_count:]
     stopper = keras.callbacks.EarlyStopping(
         "val_loss" if held_out_count else "loss", mode="min", patience=settings.patience, restore_best_weights=True
@@ -97,6 +67,18 @@ def fit_keras_model(model: Any, features: Any, target: Any, settings: TrainingSe
         ) from error
     checkpoint.remove_checkpoint()
     return labels
+
+
+def _list_result_settings(settings: EpochSettings) -> tuple[float, ...]:
+    """The settings that change the result, so that a checkpoint is only valid for equal ones."""
+    return (
+        settings.epochs,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.validation,
+        settings.patience,
+        settings.seed,
+    )
 
 
 def set_keras_threads(count: int) -> None:

@@ -9,41 +9,25 @@ from typing import Any
 
 from mlapp.errors import DataError, ModelError, UsageError
 from mlapp.frameworks import arrays, threads
-from mlapp.frameworks.epochs import require_valid_epoch_parameters
+from mlapp.frameworks.epochs import EpochSettings, require_valid_epoch_parameters
 from mlapp.frameworks.pytorch import tensors
 from mlapp.frameworks.pytorch.checkpoint import Checkpoint, TrainingState
 from mlapp.progress import report
 
-MIN_ROWS_TO_HOLD_OUT = 20
-"""With fewer rows, no rows are held out for early stopping."""
 SMALL = 50_000_000
 """Number of multiplications per batch below which a single thread is the fastest, as threads wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """The settings of a training.
+class TrainingSettings(EpochSettings):
+    """The settings of a training with AdamW.
 
     Attributes:
-        epochs: maximum passes over the data.
-        learning_rate, weight_decay: of AdamW.
-        validation: share of the rows held out for early stopping; with 0, the training loss decides.
-        patience: epochs without a better loss before training stops. The weights of the best epoch are kept.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; `auto` selects CUDA or Apple's GPU if available, otherwise the CPU.
-        seed: of the shuffling and of the held-out rows.
-        checkpoint_every: seconds between checkpoints. A training that was killed continues from the last one when it
-            runs again with the same data, module and settings.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
     weight_decay: float
-    validation: float
-    patience: int
     device: str
-    seed: int
-    checkpoint_every: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +85,7 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     compute_loss = torch.nn.functional.cross_entropy if labels is not None else _compute_squared_training_error
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    training_rows, held_out_rows = _split_training_loop_rows(len(inputs), settings.validation, generator)
+    training_rows, held_out_rows = _split_training_loop_rows(len(inputs), settings, generator)
     task = _TrainingTask(model, inputs, targets, settings, optimizer, compute_loss, generator)
 
     checkpoint = Checkpoint.for_training(model, inputs, targets, settings)
@@ -175,11 +159,11 @@ def _compute_squared_training_error(outputs: Any, targets: Any) -> Any:
     return mse_loss(outputs.reshape(targets.shape), targets)
 
 
-def _split_training_loop_rows(rows: int, share: float, generator: Any) -> tuple[Any, Any]:
+def _split_training_loop_rows(rows: int, settings: EpochSettings, generator: Any) -> tuple[Any, Any]:
     """The indexes of the training rows and of the held-out rows."""
     import torch
 
-    held_out_count = round(rows * share) if rows >= MIN_ROWS_TO_HOLD_OUT else 0
+    held_out_count = settings.count_held_out_rows(rows)
     order = torch.randperm(rows, generator=generator)
     return order[held_out_count:], order[:held_out_count]
 
