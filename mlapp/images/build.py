@@ -12,9 +12,9 @@ from mlapp.bundle import Bundle
 from mlapp.bundle.bundle import CODE_ONLY
 from mlapp.errors import ConfigError
 from mlapp.images import docker_archive, oci_archive, user_dockerfile
-from mlapp.images.base import find_base
+from mlapp.images.base import Base, find_base
 from mlapp.images.build_job import BuildJob
-from mlapp.images.engine import ImageError, connect_image_engine, translate_image_engine_errors
+from mlapp.images.engine import DiskFullError, ImageError, connect_image_engine, translate_image_engine_errors
 from mlapp.images.image_spec import ImageSpec, choose_image_platforms, make_image_spec
 from mlapp.images.layer_writer import write_layers
 from mlapp.reporting import Reporter
@@ -139,25 +139,42 @@ def _has_uncompressed_layer_store(client: DockerClient) -> bool:
     return not any("io.containerd.snapshotter" in str(value) for _, value in status)
 
 
+class _MissingLayerError(ImageError):
+    """The engine refused an image that reuses layers of an earlier one: it may have lost them."""
+
+
 def _assemble_image(job: BuildJob) -> str:
-    client = job.client
-    base = find_base(client, job.spec, job.platform, job.progress)
-    has_uncompressed_layers = _has_uncompressed_layer_store(client)
-    for has_reuse in (True, False):
-        required_label = None if has_uncompressed_layers else oci_archive.BLOBS
-        with write_layers(job, base, required_label=required_label, has_reuse=has_reuse) as image_layers:
-            load_image = (
-                docker_archive.load_docker_image
-                if has_uncompressed_layers
-                else partial(oci_archive.load_oci_image, engine_layers=image_layers.engine_layers)
+    base = find_base(job.client, job.spec, job.platform, job.progress)
+    has_uncompressed_layers = _has_uncompressed_layer_store(job.client)
+    try:
+        return _load_image(job, base, has_uncompressed_layers=has_uncompressed_layers, has_reuse=True)
+    except _MissingLayerError:
+        job.progress("a layer is missing in the engine: send all layers")
+    return _load_image(job, base, has_uncompressed_layers=has_uncompressed_layers, has_reuse=False)
+
+
+def _load_image(job: BuildJob, base: Base, *, has_uncompressed_layers: bool, has_reuse: bool) -> str:
+    """Write the layers, and load the image into the engine; returns its ID.
+
+    Args:
+        has_reuse: whether to reuse layers that the engine has from an earlier image.
+    """
+    required_label = None if has_uncompressed_layers else oci_archive.BLOBS
+    with write_layers(job, base, required_label=required_label, has_reuse=has_reuse) as image_layers:
+        engine_layers = image_layers.engine_layers
+        load_image = (
+            docker_archive.load_docker_image
+            if has_uncompressed_layers
+            else partial(oci_archive.load_oci_image, engine_layers=engine_layers)
+        )
+        job.progress("load the image")
+        try:
+            return load_image(
+                job.client, job.spec, base, image_layers.layers, labels=image_layers.labels, tag=job.reference
             )
-            job.progress("load the image")
-            try:
-                return load_image(
-                    client, job.spec, base, image_layers.layers, labels=image_layers.labels, tag=job.reference
-                )
-            except ImageError as error:
-                if not image_layers.engine_layers.layers or "disk is full" in error.what:
-                    raise
-                job.progress("a layer is missing in the engine: send all layers")
-    raise AssertionError
+        except DiskFullError:
+            raise
+        except ImageError as error:
+            if not engine_layers.layers:
+                raise
+            raise _MissingLayerError(error.what, error.todo) from error

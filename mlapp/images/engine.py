@@ -24,6 +24,10 @@ class EngineError(ImageError):
     """The Docker engine cannot be reached, or refused."""
 
 
+class DiskFullError(EngineError):
+    """The disk of the Docker engine is full."""
+
+
 @contextmanager
 def connect_image_engine() -> Iterator[DockerClient]:
     """A client for the engine in DOCKER_HOST or the current docker context. Closes it at the end.
@@ -81,7 +85,7 @@ def explain_image_engine_error(error: BaseException, activity: str = "Docker") -
             "then mlapp serve --bundle.",
         )
     if "no space left" in detail.lower():
-        return EngineError(
+        return DiskFullError(
             f"{activity}: the engine's disk is full.", "Free disk space: docker system df, docker system prune."
         )
     if any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in causes):

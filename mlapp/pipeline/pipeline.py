@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 
 from mlapp.config import Monitor
 from mlapp.errors import DeclarationError
-from mlapp.pipeline import stage as stages
 from mlapp.pipeline.decorators import (
     Decorator,
     FeatureLoaderDecorator,
@@ -22,23 +21,11 @@ from mlapp.pipeline.decorators import (
 )
 from mlapp.pipeline.definition import has_same_pipeline_definition, is_defined_in_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
-from mlapp.pipeline.stage import Role, Stage
+from mlapp.pipeline.stage import Role, Stage, make_stage
 from mlapp.pipeline.stage_options import FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
 
 Options = TypeVar("Options", bound=TaskOptions)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
-
-
-def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, ...]:
-    if isinstance(names, str):
-        return (names,)
-    columns = tuple(names) if isinstance(names, Iterable) else (None,)
-    if not all(isinstance(name, str) for name in columns):
-        raise DeclarationError(
-            f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
-            "Name columns by strings: table.columns = table.columns.map(str).",
-        )
-    return columns
 
 
 class Pipeline:
@@ -143,7 +130,7 @@ class Pipeline:
         Raises:
             DeclarationError: the signature does not fit, or another function has the role.
         """
-        stage = stages.make_stage(role, function, has_target=self.target is not None, options=options)
+        stage = make_stage(role, function, has_target=self.target is not None, options=options)
         if role.name == "on_predict":
             self.callbacks = [
                 each for each in self.callbacks if not has_same_pipeline_definition(each.function, function)
@@ -209,3 +196,15 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+
+def _list_pipeline_columns(app: str, parameter: str, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return (names,)
+    columns = tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in columns):
+        raise DeclarationError(
+            f"App '{app}': {parameter}={names!r} is neither a column's name nor a list of names.",
+            "Name columns by strings: table.columns = table.columns.map(str).",
+        )
+    return columns

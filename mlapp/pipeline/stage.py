@@ -60,18 +60,18 @@ class Stage:
     """A function in its role.
 
     Attributes:
-        receives: number of leading arguments that mlapp passes; the rest are parameters.
+        data_arguments: number of leading arguments, which mlapp passes; the rest are parameters.
         options: the options of its decorator.
     """
 
     role: Role
     function: Callable[..., Any]
-    receives: int
+    data_arguments: int
     options: TaskOptions = NO_OPTIONS
 
     def __call__(self, *data: Any, **parameters: Any) -> Any:
         """Call the function with the leading arguments that it takes."""
-        return self.function(*data[: self.receives], **parameters)
+        return self.function(*data[: self.data_arguments], **parameters)
 
     @property
     def title(self) -> str:
@@ -93,7 +93,7 @@ class Stage:
     @property
     def own_parameters(self) -> list[inspect.Parameter]:
         """The function's arguments after those of its role, with the role's defaults."""
-        own, defaults = list(self.signature.parameters.values())[self.receives :], self.role.defaults
+        own, defaults = list(self.signature.parameters.values())[self.data_arguments :], self.role.defaults
         return [
             argument.replace(default=defaults[argument.name])
             if argument.name in defaults and argument.default is inspect.Parameter.empty
@@ -122,10 +122,10 @@ def make_stage(
         expected = tuple(name for name in expected if name != "target")
     if len(leading) < len(expected) and not takes_any:
         raise _stage_signature_error(role, function, expected, arguments)
-    receives = min(len(expected), len(leading)) if not takes_any else len(expected)
+    data_arguments = min(len(expected), len(leading)) if not takes_any else len(expected)
     rest = [
         argument
-        for argument in arguments[min(receives, len(leading)) :]
+        for argument in arguments[min(data_arguments, len(leading)) :]
         if argument.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
     positional_only = [argument for argument in rest if _is_required_stage_argument(argument)]
@@ -133,7 +133,7 @@ def make_stage(
         rest and not role.parameters and any(_is_named_stage_argument(argument) for argument in rest)
     ):
         raise _stage_signature_error(role, function, expected, arguments)
-    return Stage(role, function, receives, options)
+    return Stage(role, function, data_arguments, options)
 
 
 def describe_stage_function(role: str, function: Callable[..., Any]) -> str:

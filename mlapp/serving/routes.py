@@ -9,11 +9,10 @@ from mlapp.serving.decoding.json_body import encode_answer, encode_json
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.request_features import decode_request_features, receive_request_body
-from mlapp.serving.observability import metrics as prometheus
+from mlapp.serving.observability.metrics import MEDIA as METRICS
 from mlapp.serving.protocols import invocations, kserve_v1, open_inference
-from mlapp.serving.web import swagger
+from mlapp.serving.web import page, swagger
 from mlapp.serving.web.http import Request, Response, run_until_disconnect
-from mlapp.serving.web.page import load_model_page
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -61,7 +60,7 @@ def _add_document_routes(application: Application, prefix: str) -> None:
     """Add the page of the model, and the documents to which it links."""
 
     async def answer_metrics(request: Request) -> Response:
-        return Response(application.metrics.render_text(), prometheus.MEDIA)
+        return Response(application.metrics.render_text(), METRICS)
 
     async def answer_openapi(request: Request) -> Response:
         # Imported at first use, to keep the start of the server fast.
@@ -70,14 +69,14 @@ def _add_document_routes(application: Application, prefix: str) -> None:
         return Response(encode_json(make_openapi_document(application, request.scope.get("root_path", ""))))
 
     async def answer_docs(request: Request) -> Response:
-        return Response(swagger.PAGE, HTML, headers=[(b"content-security-policy", DOCS_POLICY)])
+        return Response(swagger.PAGE, HTML, headers=[swagger.POLICY])
 
     async def answer_asset(request: Request) -> Response:
         asset = await asyncio.to_thread(swagger.find_docs_asset, request.tail)
         return Response(asset.content, asset.media, headers=[(b"cache-control", b"public, max-age=86400")])
 
     async def answer_page(request: Request) -> Response:
-        return Response(load_model_page(), HTML, headers=[(b"content-security-policy", PAGE_POLICY)])
+        return Response(page.load_model_page(), HTML, headers=[page.POLICY])
 
     application.add_route("GET", f"{prefix}/", answer_page, is_open=True)
     application.add_route("GET", f"{prefix}/metrics", answer_metrics)
@@ -106,17 +105,6 @@ def _add_model_routes(application: Application, endpoint: Endpoint) -> None:
     if prefix:
         application.add_route("GET", prefix, redirect_to_page, is_open=True)
         _add_document_routes(application, prefix)
-
-
-PAGE_POLICY = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-DOCS_POLICY = (
-    b"default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; connect-src 'self'; "
-    b"img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
 async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Response:

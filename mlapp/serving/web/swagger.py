@@ -12,8 +12,12 @@ MEDIA = {
     "swagger-ui.css": b"text/css; charset=utf-8",
     "favicon.png": b"image/png",
 }
-
-
+POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    b"img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
+)
+"""The header that limits the page to files and answers of this server."""
 PAGE = b"""<!DOCTYPE html>
 <html lang="en">
 <head>
