@@ -89,13 +89,13 @@ def place(base) -> tuple[str, str, str]:
 @pytest.fixture(scope="session")
 def image(base) -> Callable[..., str]:
     """Makes an image once: `image("1")`, `image("2", fault="crash")`."""
-    make_shipment: dict[str, str] = {}
+    images: dict[str, str] = {}
 
     def get(version: str, fault: str = "") -> str:
         name = f"{version}-{fault or 'good'}"
-        if name not in make_shipment:
-            make_shipment[name] = build(base, name, VERSION=version, **({"FAULT": fault} if fault else {}))
-        return make_shipment[name]
+        if name not in images:
+            images[name] = build(base, name, VERSION=version, **({"FAULT": fault} if fault else {}))
+        return images[name]
 
     return get
 

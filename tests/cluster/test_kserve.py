@@ -32,10 +32,8 @@ def gateway(api, namespace) -> Iterator[None]:
             try:
                 routes = api.transport.send_json(ApiRequest("GET", path, verb="list", object="routes"))["items"]
                 for route in routes:
-                    make_shipment = datetime.fromisoformat(
-                        route["metadata"]["creationTimestamp"].replace("Z", "+00:00")
-                    )
-                    is_old = (datetime.now(timezone.utc) - make_shipment).total_seconds() > PATIENCE
+                    created_at = datetime.fromisoformat(route["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+                    is_old = (datetime.now(timezone.utc) - created_at).total_seconds() > PATIENCE
                     if is_old and not route.get("status", {}).get("parents"):
                         accept_route(route)
             except DeployError:  # the cluster has no HTTPRoute, or the route is gone

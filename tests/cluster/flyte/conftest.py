@@ -81,9 +81,9 @@ def cluster(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("MLAPP_FLYTE__DOMAIN", os.environ.get("MLAPP_TEST_FLYTE_DOMAIN", "development"))
     if "MLAPP_TEST_KUBECONFIG" in os.environ:
         monkeypatch.setenv("KUBECONFIG", os.environ["MLAPP_TEST_KUBECONFIG"])
-    make_shipment = Cluster(project)
-    yield make_shipment
-    make_shipment.clean_up()
+    cluster = Cluster(project)
+    yield cluster
+    cluster.clean_up()
 
 
 def register(engine: FlytekitEngine) -> Registration:

@@ -430,6 +430,6 @@ def test_a_dockerfile_is_no_part_of_what_it_makes(project):
 def test_every_alias_means_the_one_version_where_a_site_asks_for_its_model(project, monkeypatch) -> None:
     monkeypatch.setenv("MLAPP_SERVE__WSGI", "web.py:site")
     project.store.promote("flowers", 1, "champion")
-    make_bundle = build_bundle(Project.find(project.root), warn=lambda text: None)
+    bundle = build_bundle(Project.find(project.root), warn=lambda text: None)
     for alias in ("champion", "production"):
-        assert make_bundle.project.store.resolve("flowers", alias) == 1
+        assert bundle.project.store.resolve("flowers", alias) == 1

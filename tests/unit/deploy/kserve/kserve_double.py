@@ -99,9 +99,9 @@ class KServeDouble(ApiDouble):
         for trial in spec.get("canary", ()):
             predictor = {**spec["predictor"], **trial["predictor"]}
             replicas = _count_replicas(spec, trial)
-            make_shipment = f"{name}-{predictor['name']}-predictor"
-            up = self._deploy(key, item, predictor, make_shipment, replicas)
-            names.add(make_shipment)
+            deployment_name = f"{name}-{predictor['name']}-predictor"
+            up = self._deploy(key, item, predictor, deployment_name, replicas)
+            names.add(deployment_name)
             statuses.append({"name": predictor["name"], "ready": up, "trafficPercent": trial["trafficPercent"]})
         for other in self.names("deployments", key[1]):
             owners = self.get("deployments", other, key[1])["metadata"].get("ownerReferences") or [{}]
