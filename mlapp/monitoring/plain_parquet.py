@@ -1,7 +1,7 @@
 """Writes encoded columns as a Parquet file: one row group, plain pages, no compression.
 
 pyarrow spends 100,000 instructions on each column of a file, however few rows it has, and copies its values several
-times. A segment of the log has dozens of columns and is written each second. This module supports only what such a
+times. A segment of the log has dozens of columns and is written each half second. This module supports only what such a
 segment needs. Source: parquet-format 2.10, parquet.thrift and Encodings.md; Apache Thrift, compact protocol.
 """
 

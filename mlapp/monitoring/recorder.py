@@ -1,8 +1,8 @@
 """Records a server's predictions: counts for drift, and rows for the log.
 
 The request path gathers answered batches after their answers are sent. For a few hundred rows at once, it chooses those
-to count and to log, and appends them to a queue as one entry. A thread takes the entries once a second, or earlier if
-many rows wait. If the queue is full, new rows are dropped and their number is counted.
+to count and to log, and appends them to a queue as one entry. A thread takes the entries each half second, or earlier
+if many rows wait. If the queue is full, new rows are dropped and their number is counted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ MAX_CELLS = 2_000_000
 """Maximum cells of features in the queue."""
 CELLS_AT_ONCE = 262_144
 """Cells that are counted at once. Fewer cost more per cell; more make requests wait longer."""
+NEVER = float("inf")
+LOG_TICK = 0.5
+"""Seconds for which rows of the log are collected. A replica that is killed loses those, and those that are being
+written: together at most one second."""
 PAUSE = 0.0005
 """Seconds between two counts, in which the event loop gets the interpreter's lock."""
 MAX_STOP_SECONDS = 5.0
@@ -168,15 +172,19 @@ class Recorder:
 
     def record_and_write(self) -> None:
         """Count and log new rows, and write the results."""
+        self._record_and_write(is_due=True, is_log_due=True)
+
+    def _record_and_write(self, *, is_due: bool, is_log_due: bool) -> bool:
         now = time.time()
         self._drain(now)
         with self._lock:
-            if self._log is not None:
-                self._log.flush()
-            while self._refusals:
-                self._counts.count_refused_request(*self._refusals.popleft())
-            self._windows.close_past(now)
-            self._windows.write_changed(now)
+            has_written = self._log is not None and self._log.flush(is_due=is_log_due)
+            if is_due:
+                while self._refusals:
+                    self._counts.count_refused_request(*self._refusals.popleft())
+                self._windows.close_past(now)
+                self._windows.write_changed(now)
+        return has_written
 
     def _drain(self, now: float) -> None:
         """Count the queued rows, and gather those to log."""
@@ -218,48 +226,58 @@ class Recorder:
         if self._writer is not None:
             self._writer.write_all()
 
-    def run_turn(self, *, is_due: bool, is_last: bool = False) -> None:
-        """Do one turn of the thread's loop. An error is logged, and the loop continues.
+    @property
+    def has_log(self) -> bool:
+        """Whether rows are logged."""
+        return self._log is not None
+
+    def run_turn(self, *, is_due: bool, is_log_due: bool, is_last: bool = False) -> bool:
+        """Do one turn of the thread's loop: count the queued rows, and write full segments. An error is logged, and the
+        loop continues.
 
         Args:
-            is_due: whether to close windows and write too; otherwise only count the queued rows.
-            is_last: whether to write everything, because the server stops.
+            is_due: also close windows and write counts.
+            is_log_due: also write rows of the log that do not fill a segment.
+            is_last: write everything, because the server stops.
+
+        Returns:
+            Whether the collected rows of the log were written.
         """
+        has_written = False
         try:
-            if is_due:
-                self.record_and_write()
-            else:
-                self._drain(time.time())
-                if self._log is not None:
-                    with self._lock:
-                        self._log.flush(is_due=False)
+            has_written = self._record_and_write(is_due=is_due, is_log_due=is_log_due)
             if is_last:
                 with self._lock:
                     self._windows.write_changed(time.time(), is_last=True)
         except Exception:  # monitoring must never stop serving, and the next turn may succeed
             log.exception("%s: predictions could not be recorded", self.app)
+        return has_written
 
     def _count_lost_rows(self, rows: int) -> None:
         self.metrics.dropped.inc(rows)
 
 
 def _run_recorder(recorder: weakref.ref[Recorder], stopping: threading.Event, wake: threading.Event) -> None:
-    """Count when many rows wait, while they are still in the processor's cache; and once a second do all work.
+    """Count when many rows wait, while they are still in the processor's cache; write the log each half second, and do
+    all work each second. These periods include the turns.
 
     It ends when the recorder is garbage, because a program may drop a model without closing it.
     """
-    due = monotonic() + TICK
+    due, log_due = monotonic() + TICK, monotonic() + LOG_TICK
     while (live := recorder()) is not None:
-        is_last = stopping.is_set()
-        is_due = is_last or monotonic() >= due
-        if is_due or wake.is_set():
+        began, is_last = monotonic(), stopping.is_set()
+        is_due, is_log_due = is_last or began >= due, is_last or began >= log_due
+        if is_due or is_log_due or wake.is_set():
             wake.clear()
-            live.run_turn(is_due=is_due, is_last=is_last)
-            due = monotonic() + TICK if is_due else due
+            has_written = live.run_turn(is_due=is_due, is_log_due=is_log_due, is_last=is_last)
+            if is_due:
+                due = began + TICK
+            if is_log_due or has_written:
+                log_due = began + (LOG_TICK if live.has_log else NEVER)
         del live
         if is_last:
             return
-        wake.wait(max(0.0, due - monotonic()))
+        wake.wait(max(0.0, min(due, log_due) - monotonic()))
 
 
 def _stop_recorder(recorder: weakref.ref[Recorder]) -> None:

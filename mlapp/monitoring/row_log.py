@@ -21,11 +21,12 @@ from mlapp.monitoring.number_segments import encode_number_rows
 from mlapp.monitoring.place import HOUR, parse_rate
 from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, hash_requests, hash_rows
+from mlapp.monitoring.segment_merger import SMALL
 from mlapp.monitoring.segments import MANY, encode_segment_table
-from mlapp.monitoring.writer import SMALL, Writer
+from mlapp.monitoring.writer import Writer
 
 CELLS_OF_SEGMENT = 491_520
-"""Number of feature cells from which rows become a segment at once, instead of once per second. From 4 MB on, NumPy
+"""Number of feature cells from which rows become a segment at once, instead of each half second. From 4 MB on, NumPy
 asks for huge pages, and the event loop would wait while the kernel clears 2 MB at once."""
 FEWEST_COLUMNS = 16
 """Number of features that ids, times and predictions of a row count for."""
@@ -128,22 +129,27 @@ class RowLog:
         if self._sampler is not None:
             self._sampler.pass_time(seconds)
 
-    def flush(self, *, is_due: bool = True) -> None:
+    def flush(self, *, is_due: bool = True) -> bool:
         """Write the collected rows: a segment for each version and hour.
 
         Args:
-            is_due: also write rows that do not fill a segment.
+            is_due: also write if no segment is full.
+
+        Returns:
+            Whether rows were written. Those that remain were answered since.
         """
-        for block in () if self._blocks is None else self._blocks.take(is_all=is_due):
+        blocks = () if self._blocks is None else self._blocks.take(is_all=is_due)
+        if not is_due and not blocks:
+            return False
+        for block in blocks:
             self._write_rows(block.model, block.list_rows())
-        if not is_due:
-            return
         gathered, self._gathered, self._cells = self._gathered, {}, 0
         for key in list(gathered):
             model, pieces = gathered.pop(key)
             logged = join_logged_rows(model, pieces)
             del pieces
             self._write_rows(model, logged)
+        return True
 
     def _write_rows(self, model: RecordedModel, logged: LoggedRows) -> None:
         """Write a segment of one model and hour."""

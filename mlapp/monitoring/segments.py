@@ -1,6 +1,6 @@
 """The prediction log as immutable Parquet segments.
 
-Each second with traffic becomes a segment, named by its replica and a range of numbers. Periodically, the replica
+Each half second with traffic becomes a segment, named by its replica and a range of numbers. Periodically, the replica
 merges many of its segments into one, and then deletes them. A reader ignores a segment if another one contains its
 numbers. So a replica that is killed at any time leaves complete segments, and no row counts twice.
 """

@@ -11,16 +11,13 @@ from typing import Any
 
 from mlapp.errors import MlappError
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import Segment, format_segment_hour, merge_segment_tables
+from mlapp.monitoring.segment_merger import SegmentMerger
+from mlapp.monitoring.segments import Segment, format_segment_hour
 
 log = logging.getLogger("mlapp.monitoring")
 MOST_BYTES = 16 << 20
 """Maximum bytes of pending rows of the log, and of pending counts. Beyond it, new rows of the log and the counts of the
 oldest windows are dropped."""
-MERGE = 60
-"""Number of segments of an hour that are merged into one."""
-SMALL, SMALL_IN_MEMORY = 128 << 10, 256 << 10
-"""Maximum bytes of a segment to merge: stored, and as a table. Segments that are merged are in memory together."""
 COMPLAIN = 60.0
 """Seconds between two warnings about a place that cannot be reached."""
 
@@ -46,7 +43,7 @@ class Writer:
         self._counts: dict[str, tuple[bytes, int]] = {}
         self._written: dict[str, str] = {}
         self._number = 0
-        self._small: dict[str, list[Segment]] = {}
+        self._merger = SegmentMerger(place, replica)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -55,13 +52,16 @@ class Writer:
 
     def start(self) -> None:
         self._thread.start()
+        self._merger.start()
 
     def stop(self, patience: float) -> None:
         """Write pending records, for at most `patience` seconds."""
+        deadline = time.monotonic() + patience
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(patience)
+        self._merger.stop(max(0.0, deadline - time.monotonic()))
 
     def add_segment(
         self, version: str, time: float, content: bytes | list[Any], rows: int, table_size: int = 0
@@ -116,6 +116,15 @@ class Writer:
                 return
 
     def write_all(self) -> None:
+        """Write all pending records: first the segments, because a kill loses those that wait."""
+        while self._segments:
+            version, at, pieces, rows, size, table_size = self._segments[0]
+            self._write_segment(version, at, pieces, size, table_size)
+            self._report_written(rows)
+            del pieces
+            with self._lock:
+                self._segments.popleft()
+                self._bytes -= size
         with self._lock:
             counts, self._counts = self._counts, {}
         for folder, (content, _) in counts.items():
@@ -126,14 +135,6 @@ class Writer:
                     self._counts = {**counts, **self._counts}
                     self._drop_oldest_counts()
                 raise
-        while self._segments:
-            version, at, pieces, rows, size, table_size = self._segments[0]
-            self._write_segment(version, at, pieces, size, table_size)
-            self._report_written(rows)
-            del pieces
-            with self._lock:
-                self._segments.popleft()
-                self._bytes -= size
 
     def _write_counts(self, folder: str, content: bytes) -> None:
         self._number += 1
@@ -148,35 +149,10 @@ class Writer:
 
     def _write_segment(self, version: str, at: float, content: bytes | list[Any], size: int, table_size: int) -> None:
         folder = f"log/{version}/{format_segment_hour(at)}"
-        self._number += 1
-        segment = Segment(self._replica, self._number, self._number)
+        segment = Segment(self._replica, self._number + 1, self._number + 1)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
-        small = self._small.setdefault(folder, [])
-        if size < SMALL and table_size < SMALL_IN_MEMORY:
-            small.append(segment)
-        else:  # merge the small segments before it, because their numbers are contiguous
-            self._merge_segments(folder, small)
-        if len(small) >= MERGE:
-            self._merge_segments(folder, small)
-        for other in [other for other in self._small if other != folder]:
-            past = self._small.pop(other)
-            self._merge_segments(other, past)
-
-    def _merge_segments(self, folder: str, small: list[Segment]) -> None:
-        """Merge segments into one, then delete them. If rows were deleted from one meanwhile, all stay unmerged."""
-        if len(small) < 2:
-            small.clear()
-            return
-        keys = [self._place.key(folder, segment.name) for segment in small]
-        contents = self._place.read_all(keys)
-        if len(contents) == len(keys):
-            merged = Segment(self._replica, small[0].first, small[-1].last)
-            key = self._place.key(folder, merged.name)
-            self._place.storage.create_key(key, merge_segment_tables(contents))
-            current = {segment.name for segment in small} <= set(self._place.names(folder))
-            for old in keys if current else [key]:
-                self._place.storage.delete_prefix(old)
-        small.clear()
+        self._number += 1  # only now: an attempt whose answer was lost is repeated under the same name
+        self._merger.add_segment(folder, segment, size, table_size)
 
     def _warn_of_unwritten_log(self, error: Exception) -> None:
         now = time.monotonic()

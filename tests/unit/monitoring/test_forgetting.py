@@ -16,8 +16,9 @@ from mlapp.monitoring.database import list_database_log_keys
 from mlapp.monitoring.forgetting import forget_person_rows
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.place import Place
+from mlapp.monitoring.segment_merger import MERGE
 from mlapp.monitoring.segments import encode_segment_table
-from mlapp.monitoring.writer import MERGE, Writer
+from mlapp.monitoring.writer import Writer
 from mlapp.store.folder_storage import FolderStorage
 
 RULES = ColumnPrivacy({}, "app")
@@ -52,10 +53,11 @@ def encode_customers(*customers: float) -> bytes:
 def test_a_merge_does_not_bring_deleted_rows_back(tmp_path: Path, others: tuple[float, ...]) -> None:
     place = PlaceInUse(FolderStorage(tmp_path), "app")
     writer = Writer(place, "replica", lambda rows: None)
+    writer.start()
     writer.add_segment("1", 1_700_000_000.0, encode_customers(7.0, *others), 1 + len(others))
     for at in range(100, 99 + MERGE):
         writer.add_segment("1", 1_700_000_000.0, encode_customers(float(at)), 1)
-    writer.write_all()
+    writer.stop(60.0)
     contents = [place.storage.read_key(key) for key in list_database_log_keys(place)]
     customers = [
         customer

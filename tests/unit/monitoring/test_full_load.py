@@ -135,7 +135,7 @@ def test_all_rows_are_logged_once(loads: list[Load]) -> None:
         load.clock.now += 1.0
         load.answer(rows)
     assert load.recorder._wake.is_set()
-    load.recorder.run_turn(is_due=False)
+    load.recorder.run_turn(is_due=False, is_log_due=False)
     load.recorder.write_waiting()
     assert len(load.read()) == 3 * 7_680, "full segments do not wait for the second"
     load.recorder.record_and_write()
