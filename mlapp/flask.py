@@ -70,14 +70,18 @@ def blueprint(
     site = ModelSite(host)
     model_blueprint = ModelBlueprint(name or app.name.replace(".", "_"), host)
 
-    def answer_path(path: str) -> Response:
+    def answer_flask_request(path: str) -> Response:
         answer = site.answer_request(read_environ(request.environ, path))
         body = answer.body if answer.stream is None else answer.iterate_body()
         return Response(body, answer.status, answer.list_headers())
 
     for path in PATHS:
         model_blueprint.add_url_rule(
-            path, endpoint=path.replace("/", "_"), view_func=answer_path, defaults={"path": path}, methods=METHODS,
+            path,
+            endpoint=path.replace("/", "_"),
+            view_func=answer_flask_request,
+            defaults={"path": path},
+            methods=METHODS,
             provide_automatic_options=False,
-        )  # fmt: skip
+        )
     return model_blueprint

@@ -57,12 +57,17 @@ async def answer_requests(root: Path) -> dict[str, Any]:
     server = httpx.AsyncClient(transport=httpx.ASGITransport(create_asgi(app, model="production")), base_url="http://m")
     async with server:
         answers = [await server.post("/predict", content=body) for body in bodies]
-        found = {"server": [(answer.status_code, answer.text) for answer in answers]}
+        answers_by_program = {"server": [(answer.status_code, answer.text) for answer in answers]}
         about = (await server.get(f"/v2/models/{app.name}")).json()
         tensors = make_tensors(about["inputs"], rows)
         infer = await server.post(f"/v2/models/{app.name}/infer", json=tensors)
-    found.update(embed_model(app, project.settings.app.replace(".py", ":app"), bodies))
-    return {"app": app.name, "programs": found, "tensors": tensors, "infer": [infer.status_code, infer.json()]}
+    answers_by_program.update(embed_model(app, project.settings.app.replace(".py", ":app"), bodies))
+    return {
+        "app": app.name,
+        "programs": answers_by_program,
+        "tensors": tensors,
+        "infer": [infer.status_code, infer.json()],
+    }
 
 
 def embed_model(app: Any, project_app: str, bodies: list[bytes]) -> dict[str, list[tuple[int, str]]]:
@@ -89,17 +94,17 @@ def embed_model(app: Any, project_app: str, bodies: list[bytes]) -> dict[str, li
 
     function = ModelFunction(ModelHost(app, "production"), LambdaSettings())
     event = {"version": "2.0", "rawPath": "/predict", "headers": {}, "requestContext": {"http": {"method": "POST"}}}
-    found: dict[str, list[tuple[int, str]]] = {"wsgi": [], "flask": [], "django": [], "lambda": []}
+    answers_by_program: dict[str, list[tuple[int, str]]] = {"wsgi": [], "flask": [], "django": [], "lambda": []}
     for body in bodies:
         answer = wsgi.post("/predict", content=body)
-        found["wsgi"].append((answer.status_code, answer.text))
+        answers_by_program["wsgi"].append((answer.status_code, answer.text))
         own = site.test_client().post("/predict", data=body, content_type="application/json")
-        found["flask"].append((own.status_code, own.text))
+        answers_by_program["flask"].append((own.status_code, own.text))
         theirs = Client().post("/predict", body, content_type="application/json")
-        found["django"].append((theirs.status_code, theirs.content.decode()))
+        answers_by_program["django"].append((theirs.status_code, theirs.content.decode()))
         made = json.loads(function.answer_event(json.dumps({**event, "body": body.decode()}).encode(), 30))
-        found["lambda"].append((made["statusCode"], made["body"]))
-    return found
+        answers_by_program["lambda"].append((made["statusCode"], made["body"]))
+    return answers_by_program
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mlapp.serving.web.problems import HttpError
 
 
 @csrf_exempt  # API clients send no token, and the model's site reads no cookie
-def answer_path(request: HttpRequest, path: str) -> HttpResponseBase:
+def answer_django_request(request: HttpRequest, path: str) -> HttpResponseBase:
     """The response of the model's `path`, such as `/predict`."""
     answer = open_model_site().answer_request(read_environ(request.META, path, _find_django_view_reader(request)))
     headers = dict(answer.list_headers())

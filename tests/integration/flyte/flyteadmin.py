@@ -157,8 +157,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         return self._find(self.plans, request.id, context)
 
     def ListLaunchPlans(self, request: Any, context: Any) -> Any:
-        found = [plan for (name, _), plan in self.plans.items() if name == request.id.name and _is_known(request.id)]
-        page, token = _list_page(found, request, context)
+        plans = [plan for (name, _), plan in self.plans.items() if name == request.id.name and _is_known(request.id)]
+        page, token = _list_page(plans, request, context)
         return launch_plan_pb2.LaunchPlanList(launch_plans=page, token=token)
 
     def ListLaunchPlanIds(self, request: Any, context: Any) -> Any:
@@ -169,8 +169,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def ListActiveLaunchPlans(self, request: Any, context: Any) -> Any:
         active = launch_plan_pb2.ACTIVE
-        found = [plan for plan in self.plans.values() if plan.closure.state == active and _is_known(request)]
-        page, token = _list_page(found, request, context)
+        plans = [plan for plan in self.plans.values() if plan.closure.state == active and _is_known(request)]
+        page, token = _list_page(plans, request, context)
         return launch_plan_pb2.LaunchPlanList(launch_plans=page, token=token)
 
     def UpdateLaunchPlan(self, request: Any, context: Any) -> Any:
@@ -250,14 +250,14 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
 
     def ListExecutions(self, request: Any, context: Any) -> Any:
         """Of a project that does not exist, flyteadmin lists none, and refuses nothing."""
-        found = [execution.message for execution in self.executions.values() if _is_known(request.id)]
+        executions = [execution.message for execution in self.executions.values() if _is_known(request.id)]
         kind, _, rest = request.filters.partition("(")
         key, _, values = rest.rstrip(")").partition(",")
         wanted = values.split(";") if kind == "value_in" else [values]
         names = {"launch_plan.name": "spec.launch_plan.name", "workflow.name": "closure.workflow_id.name"}
         if key:
-            found = [message for message in found if _get(message, names[key]) in wanted]
-        page, token = _list_page(found, request, context)
+            executions = [message for message in executions if _get(message, names[key]) in wanted]
+        page, token = _list_page(executions, request, context)
         return execution_pb2.ExecutionList(executions=list(map(_cut, page)), token=token)
 
     def GetExecutionData(self, request: Any, context: Any) -> Any:
@@ -292,8 +292,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
         """Of a run that does not exist, flyteadmin lists none, and refuses nothing."""
         execution = self.executions.get(request.workflow_execution_id.name)
         is_here = execution is not None and _is_known(request.workflow_execution_id)
-        found = list(execution.nodes.values()) if execution is not None and is_here else []
-        page, token = _list_page(found, request, context)
+        nodes = list(execution.nodes.values()) if execution is not None and is_here else []
+        page, token = _list_page(nodes, request, context)
         return node_execution_pb2.NodeExecutionList(node_executions=list(map(_cut, page)), token=token)
 
     def GetNodeExecution(self, request: Any, context: Any) -> Any:
@@ -305,8 +305,8 @@ class Flyteadmin(admin_pb2_grpc.AdminServiceServicer, dataproxy_pb2_grpc.DataPro
     def ListTaskExecutions(self, request: Any, context: Any) -> Any:
         place = request.node_execution_id
         execution = self.executions.get(place.execution_id.name)
-        found = [] if execution is None else execution.tasks.get(place.node_id, [])
-        page, token = _list_page(found, request, context)
+        tasks = [] if execution is None else execution.tasks.get(place.node_id, [])
+        page, token = _list_page(tasks, request, context)
         return task_execution_pb2.TaskExecutionList(task_executions=list(map(_cut, page)), token=token)
 
     def GetTaskExecution(self, request: Any, context: Any) -> Any:
@@ -393,7 +393,7 @@ class _Recorder(grpc.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-def _list_page(found: list[Any], request: Any, context: Any) -> tuple[list[Any], str]:
+def _list_page(items: list[Any], request: Any, context: Any) -> tuple[list[Any], str]:
     """One page, and the token of the next one. Without `sort_by` the order is that of the database: none.
 
     A page that is full has a token, also where nothing follows.
@@ -401,7 +401,7 @@ def _list_page(found: list[Any], request: Any, context: Any) -> tuple[list[Any],
     if not request.limit:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "invalid value for limit")
     begin = int(request.token or 0)
-    page = found[::-1][begin : begin + request.limit]
+    page = items[::-1][begin : begin + request.limit]
     return page, str(begin + len(page)) if len(page) == request.limit else ""
 
 

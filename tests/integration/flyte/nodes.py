@@ -176,8 +176,8 @@ class Nodes:
         if len(parts) == 3:
             selector = urllib.parse.parse_qs(query).get("labelSelector", [""])[0]
             key, _, value = selector.partition("=")
-            found = [pod.describe() for pod in pods if pod.labels.get(key) == value]
-            return "application/json", json.dumps({"kind": "PodList", "items": found}).encode()
+            matching_pods = [pod.describe() for pod in pods if pod.labels.get(key) == value]
+            return "application/json", json.dumps({"kind": "PodList", "items": matching_pods}).encode()
         log = next((pod.log for pod in pods if pod.name == parts[3] and pod.log.is_file()), None)
         return None if log is None else ("text/plain", log.read_bytes())
 

@@ -122,7 +122,7 @@ class Propeller:
                 return execution.recovered[name]
             if node.HasField("workflow_node"):
                 reference = node.workflow_node.sub_workflow_ref
-                inner = next(found for found in spec.sub_workflows if found.id.name == reference.name)
+                inner = next(workflow for workflow in spec.sub_workflows if workflow.id.name == reference.name)
                 outputs = self._run_workflow(execution, spec, inner, given, f"{name}-")
             elif node.HasField("array_node"):
                 outputs = self._run_array(execution, node.array_node, given, name, closure)
@@ -300,14 +300,14 @@ class Propeller:
 
     def _secret_variables(self, template: Any) -> dict[str, str]:
         """As flytepropeller's webhook adds them (pkg/webhook/k8s_secrets.go). One that is not there is left out."""
-        found = {}
+        variables = {}
         for secret in template.security_context.secrets:
             value = self.secrets.get(f"{secret.group}/{secret.key}")
             if value is not None:
-                found[f"_FSEC_{secret.group}_{secret.key}".upper()] = value
+                variables[f"_FSEC_{secret.group}_{secret.key}".upper()] = value
                 if secret.env_var:
-                    found[secret.env_var] = value
-        return {**found, "FLYTE_SECRETS_ENV_PREFIX": "_FSEC_"}
+                    variables[secret.env_var] = value
+        return {**variables, "FLYTE_SECRETS_ENV_PREFIX": "_FSEC_"}
 
 
 def _summarize(errors: Mapping[int, TaskError]) -> str:
@@ -316,7 +316,8 @@ def _summarize(errors: Mapping[int, TaskError]) -> str:
     for at, error in errors.items():
         places.setdefault(str(error), []).append(at)
     ranges = {
-        text: f"[{found[0]}]" if len(found) == 1 else f"[{found[0]}-{found[-1]}]" for text, found in places.items()
+        text: f"[{indexes[0]}]" if len(indexes) == 1 else f"[{indexes[0]}-{indexes[-1]}]"
+        for text, indexes in places.items()
     }
     return "".join(f"{ranges[text]}: {text}\n" for text in sorted(ranges))
 

@@ -138,8 +138,8 @@ def test_outputs_that_flyte_signs_are_fetched_by_their_url(
         scalar=literals_pb2.Scalar(primitive=literals_pb2.Primitive(string_value="here"))
     )
     monkeypatch.setattr(admin, "signs_outputs", True)
-    found = run_outputs.fetch_run_output(engine.connection, "signed", "metrics")
-    assert found.scalar.primitive.string_value == "here"
+    metrics = run_outputs.fetch_run_output(engine.connection, "signed", "metrics")
+    assert metrics.scalar.primitive.string_value == "here"
 
 
 def test_a_search_names_the_logs_of_each_trial_and_why_none_starts(

@@ -44,7 +44,7 @@ def test_a_run_gets_the_time_it_was_scheduled_for_and_its_model_is_fetched_and_p
     runs.follow_run(engine.connection, run, print, pause=0.2)
     ran = mlapp("schedule", "runs", "nightly", "--fetch", "--json")
     assert ran.code == 0, ran.err
-    assert [found["id"] for found in json.loads(ran.out)] == [run]
+    assert [run_entry["id"] for run_entry in json.loads(ran.out)] == [run]
     manifest = engine.fetch_model(run).manifest
     assert manifest.parameters["now"] == "2026-01-31T03:00:00+00:00"
     assert manifest.parameters["C"] == 0.5
@@ -66,9 +66,9 @@ def test_a_run_of_other_code_leaves_the_schedules_to_the_version_that_was_deploy
 
 def test_it_is_switched_off_and_on(registered: Registration, mlapp: Callable[..., Any]) -> None:
     def state() -> str:
-        (found,) = json.loads(mlapp("schedule", "list", "--json").out)
-        assert (found["name"], found["when"], found["promote_if"]) == ("nightly", "0 3 * * *", "accuracy")
-        return "active" if found["active"] else "inactive"
+        (schedule,) = json.loads(mlapp("schedule", "list", "--json").out)
+        assert (schedule["name"], schedule["when"], schedule["promote_if"]) == ("nightly", "0 3 * * *", "accuracy")
+        return "active" if schedule["active"] else "inactive"
 
     assert state() == "active"
     assert mlapp("schedule", "deactivate", "nightly").code == 0

@@ -19,9 +19,13 @@ def test_dry_run_shows_every_object(admin: Flyteadmin, mlapp: Callable[..., Any]
     before = len(admin.calls)
     ran = mlapp("deploy", "--target", "flyte", "--dry-run")
     assert ran.code == 0, ran.err
-    found = [(document["kind"], document["id"]["name"]) for document in yaml.safe_load_all(ran.out)]
-    assert ("launch plan", "flowers.train.nightly") in found
-    assert [name for kind, name in found if kind == "workflow"] == ["flowers.train", "flowers.predict", "flowers.tune"]
+    documents = [(document["kind"], document["id"]["name"]) for document in yaml.safe_load_all(ran.out)]
+    assert ("launch plan", "flowers.train.nightly") in documents
+    assert [name for kind, name in documents if kind == "workflow"] == [
+        "flowers.train",
+        "flowers.predict",
+        "flowers.tune",
+    ]
     assert admin.calls[before:] == []
 
 
@@ -38,8 +42,8 @@ def test_deploy_go_back_and_leave(
         (root / "note.txt").unlink()
 
     def releases() -> list[tuple[str, str]]:
-        found = json.loads(mlapp("releases", "--target", "flyte", "--json").out)
-        return [(release["note"], release["state"]) for release in found]
+        releases = json.loads(mlapp("releases", "--target", "flyte", "--json").out)
+        return [(release["note"], release["state"]) for release in releases]
 
     first = next(version for version, _ in releases() if version == registered.version)
     assert releases()[-1][1] == "live"

@@ -159,7 +159,7 @@ def test_a_run_can_be_left_alone_listed_and_stopped(
     assert (run, len(admin.executions)) == ("nightly-7", before + 1)
     assert "'No!' cannot be the ID of a run." in mlapp("train", "--remote", "--run-id", "No!").err
     assert f"Fetch the result later: mlapp runs wait {run}" in ran.err
-    assert run in [found["id"] for found in json.loads(mlapp("runs", "list", "--json").out)]
+    assert run in [run_entry["id"] for run_entry in json.loads(mlapp("runs", "list", "--json").out)]
     assert mlapp("runs", "abort", run, "--reason", "enough").code == 0
     with pytest.raises(RunFailedError, match="was aborted: enough"):
         runs.follow_run(engine.connection, run, lambda run: None, pause=0.2)

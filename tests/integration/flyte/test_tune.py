@@ -44,7 +44,7 @@ def test_an_interrupted_search_continues_and_its_best_trial_becomes_a_version(
     assert len(tuned) == 2  # the one that was begun is waited for, and one trial more is run
     first, second = (admin.executions[run.id] for run in reversed(tuned))
     assert first.message.spec.max_parallelism == 2
-    assert [len(found.inputs["trials"].collection.literals) for found in (first, second)] == [2, 1]
+    assert [len(execution.inputs["trials"].collection.literals) for execution in (first, second)] == [2, 1]
 
     manifest = json.loads(ran.out)
     assert manifest["origin"]["engine"] == "flyte"

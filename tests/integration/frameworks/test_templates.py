@@ -85,10 +85,10 @@ def answer_in_every_program(root: Path) -> list[dict]:
     """
     done = preload_commands().run(["tests.template_answers", str(root)], Path(__file__).parents[3], os.environ)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["programs"]
-    server = found.pop("server")
+    answers_by_program = json.loads(done.stdout.splitlines()[-1])["programs"]
+    server = answers_by_program.pop("server")
     assert [status for status, _ in server] == [200, 200, 422, 422, 400]
-    assert found == dict.fromkeys(("wsgi", "flask", "django", "lambda"), server)
+    assert answers_by_program == dict.fromkeys(("wsgi", "flask", "django", "lambda"), server)
     return [json.loads(text) for _, text in server]
 
 
@@ -111,8 +111,8 @@ def serving(root: Path, *options: str) -> Iterator[str]:
     try:
         for line in process.stderr:
             output += line
-            if found := re.search(r"answers at (http://\S+)", line):
-                yield found.group(1)
+            if match := re.search(r"answers at (http://\S+)", line):
+                yield match.group(1)
                 return
         pytest.fail(output)
     finally:

@@ -142,10 +142,12 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     def is_ready() -> bool:
         try:
-            found = [httpx.get(f"{url}/v2/models/{name}/ready").status_code for name in ("shops", "words", *TEMPLATES)]
+            statuses = [
+                httpx.get(f"{url}/v2/models/{name}/ready").status_code for name in ("shops", "words", *TEMPLATES)
+            ]
         except httpx.TransportError:
             return False
-        return set(found) == {200}
+        return set(statuses) == {200}
 
     with running(command, packages, is_ready):
         yield url, f"127.0.0.1:{grpc}"
@@ -181,10 +183,10 @@ async def test_mlserver_answers_as_the_server(project: Path, server: tuple[str, 
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as ours:
             for request in REQUESTS:
                 expected = await ours.post("/v2/models/shops/infer", json=request)
-                found = theirs.post("/v2/models/shops/infer", json=request)
-                assert found.status_code == expected.status_code, found.text
+                their_answer = theirs.post("/v2/models/shops/infer", json=request)
+                assert their_answer.status_code == expected.status_code, their_answer.text
                 for key in ("outputs", "error", "model_name", "model_version"):
-                    assert found.json().get(key) == expected.json().get(key)
+                    assert their_answer.json().get(key) == expected.json().get(key)
             about = (await ours.get("/v2/models/shops")).json()
             assert {**theirs.get("/v2/models/shops").json(), "parameters": None} == {**about, "parameters": None}
 
@@ -195,8 +197,8 @@ def test_mlserver_answers_as_the_server_for_a_template(project: Path, server: tu
     done = preload_commands().run(command, Path(__file__).parents[3], os.environ)
     assert done.returncode == 0, done.stderr
     ours = json.loads(done.stdout.splitlines()[-1])
-    found = httpx.post(f"{server[0]}/v2/models/{template}/infer", json=ours["tensors"], timeout=60)
-    assert (found.status_code, found.json()["outputs"]) == (ours["infer"][0], ours["infer"][1]["outputs"])
+    their_answer = httpx.post(f"{server[0]}/v2/models/{template}/infer", json=ours["tensors"], timeout=60)
+    assert (their_answer.status_code, their_answer.json()["outputs"]) == (ours["infer"][0], ours["infer"][1]["outputs"])
 
 
 def test_grpc_gives_the_same_bits(server: tuple[str, str]) -> None:

@@ -160,10 +160,10 @@ def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path, phases
 
 def test_what_the_document_calls_open_needs_no_key(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    found = {path: operation for path, methods in paths.items() for operation in methods.values()}
-    is_open = {path for path, operation in found.items() if operation.get("security") == []}
+    operations = {path: operation for path, methods in paths.items() for operation in methods.values()}
+    is_open = {path for path, operation in operations.items() if operation.get("security") == []}
     assert is_open == {"/livez", "/readyz", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
-    for path in found:
+    for path in operations:
         answer = httpx.request(next(iter(paths[path])), str(client.base_url.join(path)))
         assert answer.status_code == (200 if path in is_open else 401), path
 

@@ -97,8 +97,8 @@ def test_a_moved_alias_switches_the_model_without_failing_a_request(serve, mlapp
             answer = client.post(f"{server.url}/predict", json=BODY)
             if answer.status_code != 200:
                 failed.append(answer)
-            found = answer.json()
-            return found["version"], found["predictions"]
+            answer_body = answer.json()
+            return answer_body["version"], answer_body["predictions"]
 
         assert ask() == ("1", [3.0])
         promoting = threading.Thread(target=mlapp, args=(project, "models", "promote", "2", "production"))

@@ -117,7 +117,7 @@ def test_each_prefix_has_everything(both, name: str) -> None:
 
 def test_the_server_speaks_for_all(both) -> None:
     assert both.get("/readyz").json()["models"].keys() == {"tens", "hundreds"}
-    assert [found["model"] for found in both.get("/models").json()["models"]] == ["tens", "hundreds"]
+    assert [entry["model"] for entry in both.get("/models").json()["models"]] == ["tens", "hundreds"]
     assert both.post("/predict", json={"inputs": []}).status_code == 404
 
 

@@ -156,4 +156,4 @@ def test_a_grpc_call_continues_the_callers_trace(serve, new_project, collector) 
     assert call.parent_span_id.hex() == refused.parent_span_id.hex() == caller
     assert (batch.name, batch.parent_span_id) == ("predict sums", call.span_id)
     statuses = [{at.key: at.value.string_value for at in span.attributes} for span in (call, refused)]
-    assert [found["rpc.response.status_code"] for found in statuses] == ["OK", "NOT_FOUND"]
+    assert [attributes["rpc.response.status_code"] for attributes in statuses] == ["OK", "NOT_FOUND"]

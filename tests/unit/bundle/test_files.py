@@ -107,9 +107,9 @@ def test_what_commands_write_is_left_out_unless_git_tracks_it_or_it_is_included(
     record_project_outputs(root, [*written, tmp_path_factory.mktemp("elsewhere") / "other.csv", root / "app.py"])
     warnings = []
 
-    found = names(root, needed=[Path("app.py")], warn=warnings.append)
+    file_names = names(root, needed=[Path("app.py")], warn=warnings.append)
 
-    assert found == {".gitignore", "app.py", "features/clean.py", "tests/test_app.py", "a b ü.txt"}
+    assert file_names == {".gitignore", "app.py", "features/clean.py", "tests/test_app.py", "a b ü.txt"}
     assert (
         "Written by mlapp and left out: deploy/job.yaml, deploy/pod.yaml, deploy/service.yaml and 1 more" in warnings[0]
     )

@@ -177,16 +177,16 @@ def commands(group: typer.core.TyperGroup, path: str = "mlapp") -> Iterator[tupl
 
 
 def test_every_command_shows_an_example_of_itself() -> None:
-    found = dict(commands(typer.main.get_group(cli)))
-    assert len(found) > 25
-    assert [path for path, text in found.items() if f"  {path}" not in text] == []
+    commands_by_name = dict(commands(typer.main.get_group(cli)))
+    assert len(commands_by_name) > 25
+    assert [path for path, text in commands_by_name.items() if f"  {path}" not in text] == []
 
 
 def test_the_shell_completes_commands() -> None:
     asked = {"_MLAPP_COMPLETE": "complete_bash", "COMP_WORDS": "mlapp models pr", "COMP_CWORD": "2"}
     program = Path(sys.executable).with_name("mlapp")
-    found = subprocess.check_output([program], env={**os.environ, **asked}, text=True)
-    assert found.split() == ["promote", "prune"]
+    output = subprocess.check_output([program], env={**os.environ, **asked}, text=True)
+    assert output.split() == ["promote", "prune"]
 
 
 def test_importing_mlapp_imports_none_of_the_heavy_packages() -> None:

@@ -64,8 +64,8 @@ def steps(project: Callable[..., Path], mlapp: Callable[..., Any]) -> Path:
 def test_a_version_is_evaluated_with_the_parameters_of_its_training(steps: Path, mlapp: Callable[..., Any]) -> None:
     pd.DataFrame({"x": [1, 6, 7, 20], "y": [0, 1, 0, 1]}).to_csv(steps / "new.csv", index=False)
     before = sorted(steps.rglob("*"))
-    found = mlapp("models", "evaluate", "1", "--data", "new.csv", "--json", cwd=steps)
-    assert json.loads(found.out) == {
+    result = mlapp("models", "evaluate", "1", "--data", "new.csv", "--json", cwd=steps)
+    assert json.loads(result.out) == {
         "app": "steps",
         "version": 1,
         "rows": 4,
@@ -84,6 +84,6 @@ def test_a_version_is_evaluated_with_the_parameters_of_its_training(steps: Path,
 )
 def test_a_file_that_does_not_fit_is_refused(content: str, wrong: str, steps: Path, mlapp: Callable[..., Any]) -> None:
     (steps / "new.csv").write_text(content)
-    found = mlapp("models", "evaluate", "--data", "new.csv", cwd=steps)
-    assert found.code == 1
-    assert any(text in found.err for text in wrong.split("|"))
+    result = mlapp("models", "evaluate", "--data", "new.csv", cwd=steps)
+    assert result.code == 1
+    assert any(text in result.err for text in wrong.split("|"))

@@ -270,11 +270,11 @@ def test_the_least_role_is_printed(tmp_path: Any, monkeypatch: Any, capsys: Any)
     with pytest.raises(SystemExit) as end:
         run(["eject", "iam"])
     assert not end.value.code
-    found = yaml.safe_load(capsys.readouterr().out)["Resources"]
-    [policy] = found["FunctionRole"]["Properties"]["Policies"]
+    resources = yaml.safe_load(capsys.readouterr().out)["Resources"]
+    [policy] = resources["FunctionRole"]["Properties"]["Policies"]
     actions = [action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]]
     assert actions == ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "s3:PutObject"]
-    deployer = json.dumps(found["DeployPolicy"])
+    deployer = json.dumps(resources["DeployPolicy"])
     assert "lambda:UpdateAlias" in deployer
     assert "iam:PassRole" in deployer
 
@@ -288,11 +288,11 @@ def test_the_least_role_of_another_target_is_printed_too(tmp_path: Any, monkeypa
         with pytest.raises(SystemExit) as end:
             run(arguments)
         assert not end.value.code
-        found = yaml.safe_load(capsys.readouterr().out)["Resources"]
-        role = json.dumps(found["ExecutionRole"])
+        resources = yaml.safe_load(capsys.readouterr().out)["Resources"]
+        role = json.dumps(resources["ExecutionRole"])
         assert "sagemaker.amazonaws.com" in role
         assert "ecr:BatchGetImage" in role
-        deployer = json.dumps(found["DeployPolicy"])
+        deployer = json.dumps(resources["DeployPolicy"])
         assert "sagemaker:UpdateEndpointWeightsAndCapacities" in deployer
         assert "application-autoscaling:PutScalingPolicy" in deployer
     with pytest.raises(SystemExit) as end:
@@ -312,9 +312,9 @@ def test_commands_deploy_show_and_go_back(account: str, tmp_path: Any, monkeypat
     def mlapp(*arguments: str) -> str:
         with pytest.raises(SystemExit) as end:
             run(arguments)
-        found = capsys.readouterr()
-        assert not end.value.code, found.err
-        return found.out
+        output = capsys.readouterr()
+        assert not end.value.code, output.err
+        return output.out
 
     def image(number: int) -> str:
         return shipment(number).image

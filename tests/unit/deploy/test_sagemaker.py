@@ -226,8 +226,8 @@ def test_autoscaling_follows_the_variant_that_serves(target):
     client = boto3.client("application-autoscaling", region_name=REGION)
 
     def scaled() -> list[tuple[str, int, int]]:
-        found = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-        return [(each["ResourceId"], each["MinCapacity"], each["MaxCapacity"]) for each in found]
+        scalable_targets = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        return [(each["ResourceId"], each["MinCapacity"], each["MaxCapacity"]) for each in scalable_targets]
 
     place.apply(ship(ONE))
     assert scaled() == [("endpoint/digits/variant/r1", 2, 6)]

@@ -128,7 +128,7 @@ def test_a_run_promotes_only_in_a_store_that_it_can_reach(
 
 def test_containers_run_the_command_on_the_page(project: Callable[..., Path]) -> None:
     documents = render_documents(Project.find(project(FLOWERS)), "registry.example/flowers:1")
-    (task,) = (found for found in documents if found["id"]["name"] == "flowers.train.train-evaluate-save")
+    (task,) = (document for document in documents if document["id"]["name"] == "flowers.train.train-evaluate-save")
     arguments = task["spec"]["template"]["container"]["args"]
     (command,) = re.findall(r"`(pyflyte-fast-execute .+?)`", PAGE)
     first, _, rest = command.partition(" … ")

@@ -49,7 +49,7 @@ def test_failed_trials_do_not_count_and_few_runs_are_started(
     def search() -> list[str]:
         registration = Registration("v1", ())
         with show_trial_table() as show_trials:
-            found = remote_search.search_on_flyte(
+            result = remote_search.search_on_flyte(
                 engine,  # type: ignore[arg-type]
                 app,
                 options,
@@ -58,7 +58,7 @@ def test_failed_trials_do_not_count_and_few_runs_are_started(
                 follow=lambda run: None,
                 on_update=show_trials,
             )
-        return [trial.state for trial in found.trials]
+        return [trial.state for trial in result.trials]
 
     states = search()
     assert engine.sizes == [4] * 5

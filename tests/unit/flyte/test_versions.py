@@ -119,8 +119,8 @@ def test_it_covers_what_the_function_calls(version: Callable[..., str]) -> None:
         ("app.py", "2026, 1, 1", "2026, 1, 2"),
         ("app.py", "PLAIN = 1", "PLAIN = 2"),
     ]
-    found = [version(*change) for change in changes]
-    assert len({plain, *found}) == len(changes) + 1
+    versions = [version(*change) for change in changes]
+    assert len({plain, *versions}) == len(changes) + 1
 
 
 @pytest.mark.parametrize(

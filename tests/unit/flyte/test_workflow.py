@@ -79,9 +79,9 @@ def test_the_settings_of_an_environment_hold_in_the_tasks_too(
     project(APP, mlapp__yaml="environments: {staging: {flyte: {domain: staging}, store: elsewhere}}")
     ran = mlapp("deploy", "--target", "flyte", "--env", "staging", "--dry-run")
     assert ran.code == 0, ran.err
-    found = list(yaml.safe_load_all(ran.out))
-    assert {document["id"]["domain"] for document in found} == {"staging"}
-    container = found[0]["spec"]["template"]["container"]
+    documents = list(yaml.safe_load_all(ran.out))
+    assert {document["id"]["domain"] for document in documents} == {"staging"}
+    container = documents[0]["spec"]["template"]["container"]
     assert container["image"] == "built-when-applied:new"
     arguments = container["args"]
     named = arguments[arguments.index("app") :]

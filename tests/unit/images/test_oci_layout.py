@@ -110,8 +110,8 @@ class Engine:
         wanted = tuple(filters["label"][0].split("="))
         return [
             {"Id": identity}
-            for identity, found in self.inspected.items()
-            if wanted in (found["Config"].get("Labels") or {}).items()
+            for identity, details in self.inspected.items()
+            if wanted in (details["Config"].get("Labels") or {}).items()
         ]
 
     def inspect_image(self, image: str) -> dict[str, Any]:

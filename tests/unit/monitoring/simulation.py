@@ -116,8 +116,8 @@ def quality(live: float, trained: float = 0.96, truths: int = 500, count: int = 
 def main(count: int = 2_000) -> None:
     """Print the whole table."""
     for rows in (300, 1_000, 10_000):
-        found = list(windows(count, rows))
-        print(f"no drift, n={rows}: {share(iter(found)):.4f} before, {persistent(iter(found))} after", flush=True)
+        findings = list(windows(count, rows))
+        print(f"no drift, n={rows}: {share(iter(findings)):.4f} before, {persistent(iter(findings))} after", flush=True)
     normal = {"kinds": ("normal",)}
     print("0.25 sd, n=1000", share(windows(count, 1_000, shift_first_column(0.25), **normal)), flush=True)
     print("0.5 sd, n=300", share(windows(count, 300, shift_first_column(0.5), **normal)), flush=True)
@@ -132,8 +132,8 @@ def main(count: int = 2_000) -> None:
     print("new category, n=300", share(windows(count, 300, new_color, make=categories)), flush=True)
     print("accuracy 0.96 to 0.91, 500 truths", quality(0.91, count=count), flush=True)
     print("accuracy 0.96 to 0.96, 500 truths", quality(0.96, count=count), flush=True)
-    found = list(windows(count, 300, make=categories))
-    print("no drift of categories, n=300", share(iter(found)), persistent(iter(found)), flush=True)
+    findings = list(windows(count, 300, make=categories))
+    print("no drift of categories, n=300", share(iter(findings)), persistent(iter(findings)), flush=True)
 
 
 if __name__ == "__main__":

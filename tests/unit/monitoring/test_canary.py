@@ -22,8 +22,8 @@ def pod(trained: list[object], live: list[object], version: str) -> RequestCount
     counter = Counter(baseline)
     counter.add_predictions(split_baseline_predictions(live))
     metrics.add_counts(version, counter)
-    found = parse_request_counts(generate_latest(registry).decode())
-    return RequestCounts(100, 0, 1.0, 100, found.predictions)
+    counts = parse_request_counts(generate_latest(registry).decode())
+    return RequestCounts(100, 0, 1.0, 100, counts.predictions)
 
 
 def test_equally_frequent_labels_may_differ_and_others_may_not() -> None:

@@ -101,8 +101,8 @@ def test_counts_by_key_are_those_of_the_table_of_bins() -> None:
     slots.add(live)
     expected = np.zeros_like(slots.counts)
     for at, column in enumerate(baseline.features):
-        found = build_bin_table(column.low, column.keys, slots.first[column.name])
-        expected += np.bincount(found[encode_bins(live[:, at], column.center)], minlength=len(expected))
+        bin_table = build_bin_table(column.low, column.keys, slots.first[column.name])
+        expected += np.bincount(bin_table[encode_bins(live[:, at], column.center)], minlength=len(expected))
     assert slots.counts.tolist() == expected.tolist()
 
 
@@ -144,14 +144,14 @@ def test_a_part_of_the_rows_raises_no_other_alarms_than_all_of_them() -> None:
     random = np.random.default_rng(0)
     baseline = Baseline(features=build_baseline_columns(simulation.rarely_missing(random, 20_000)))
     for change, alarms in ((lambda live, random: live, 0), (simulation.with_missing(0.05), 10)):
-        found = 0
+        alarm_count = 0
         for _ in range(10):
             counter, rows = Counter(baseline), change(simulation.rarely_missing(random, 400), random)
             counter.add_features(rows, 30)
             counts = Counts(version="1", since=0, until=1, columns=counter.list_column_counts())
             counts.add_rows(12_000, [(400, 30)])
-            found += bool(find_drifted_columns(baseline, counts, Drift()))
-        assert found >= alarms if alarms else found == 0
+            alarm_count += bool(find_drifted_columns(baseline, counts, Drift()))
+        assert alarm_count >= alarms if alarms else alarm_count == 0
 
 
 def test_values_of_unique_texts_are_not_stored() -> None:
@@ -172,9 +172,9 @@ def test_a_wide_table_s_baseline_stays_small() -> None:
 
 @pytest.mark.parametrize("rows", [300, 1_000])
 def test_nothing_drifts_and_nothing_is_an_alarm(rows: int) -> None:
-    found = list(simulation.windows(150, rows))
-    assert simulation.share(iter(found)) <= 0.002
-    assert simulation.persistent(iter(found)) == 0
+    findings = list(simulation.windows(150, rows))
+    assert simulation.share(iter(findings)) <= 0.002
+    assert simulation.persistent(iter(findings)) == 0
 
 
 def test_a_small_shift_of_one_of_twenty_columns_is_seen() -> None:
@@ -190,7 +190,7 @@ def test_categories_missing_and_new_values_are_seen() -> None:
     assert simulation.share(iter(missing)) >= 0.95
     assert {finding.kind for findings in missing for finding in findings} == {"missing"}
     new = list(simulation.windows(60, 300, simulation.new_color, make=simulation.categories))
-    assert np.mean([any(one.kind == "new_value" for one in found) for found in new]) >= 0.95
+    assert np.mean([any(one.kind == "new_value" for one in findings) for findings in new]) >= 0.95
 
 
 def test_a_fall_of_quality_is_seen_and_chance_is_not() -> None:
@@ -199,10 +199,10 @@ def test_a_fall_of_quality_is_seen_and_chance_is_not() -> None:
 
 
 def test_refusals_of_a_field_are_seen_also_without_a_row_that_was_answered() -> None:
-    (found,) = find_drifted_columns(
+    (finding,) = find_drifted_columns(
         Baseline(), Counts(version="1", since=0, until=1, refused=400, fields={"age": 400}), Drift()
     )
-    assert (found.kind, found.column, found.value) == ("refused", "age", 1.0)
+    assert (finding.kind, finding.column, finding.value) == ("refused", "age", 1.0)
     few = Counts(version="1", since=0, until=1, rows=5_000, refused=4, fields={"age": 4})
     assert not find_drifted_columns(Baseline(), few, Drift())
 
@@ -211,8 +211,8 @@ def test_a_value_out_of_the_range_of_training_is_seen() -> None:
     table = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 80, 5_000)})
     baseline = Baseline(features=build_baseline_columns(table))
     live = table.head(400).assign(age=lambda rows: rows["age"].where(rows.index > 20, 900))
-    found = find_drifted_columns(baseline, count_rows(baseline, live), Drift())
-    assert ("out_of_range", "age") in {(finding.kind, finding.column) for finding in found}
+    findings = find_drifted_columns(baseline, count_rows(baseline, live), Drift())
+    assert ("out_of_range", "age") in {(finding.kind, finding.column) for finding in findings}
 
 
 def test_predictions_have_columns_of_their_own() -> None:

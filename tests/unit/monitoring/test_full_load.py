@@ -102,15 +102,15 @@ def test_replicas_under_load_log_the_rows_with_the_lowest_hashes(loads: list[Loa
     first.run(6)
     second.answer(10)
     second.run(4)
-    found = [load.read().to_pandas() for load in (first, second)]
-    for table, load in zip(found, (first, second), strict=True):
+    tables = [load.read().to_pandas() for load in (first, second)]
+    for table, load in zip(tables, (first, second), strict=True):
         assert table["id"].is_unique
         assert (hash_ids(table["id"]) < 2**32 / table["weight"]).all()
         assert (table["f0"] == table["id"].astype(float)).all()
         assert (table["prediction"] == table["f0"]).all()
         assert table["weight"].sum() == pytest.approx(load.number, rel=0.4), "the rows stand for all"
-    least = max(table["weight"].max() for table in found)
-    kept = [set(table["id"][hash_ids(table["id"]) < 2**32 / least]) for table in found]
+    least = max(table["weight"].max() for table in tables)
+    kept = [set(table["id"][hash_ids(table["id"]) < 2**32 / least]) for table in tables]
     assert kept[1] <= kept[0], "what one keeps at the smallest share, the other keeps too"
 
 
@@ -140,14 +140,14 @@ def test_all_rows_are_logged_once(loads: list[Load]) -> None:
     assert len(load.read()) == 3 * 7_680, "full segments do not wait for the second"
     load.recorder.record_and_write()
     load.recorder.write_waiting()
-    found = load.read().to_pandas()
-    assert sorted(found["id"].astype(int)) == list(range(load.number))
-    assert (found["id"].astype(float) == found["f0"]).all()
-    assert (found["f0"] + 63 / 128 == found["f63"]).all()
-    assert (found["prediction"] == found["f0"]).all()
-    assert found["latency"].eq(0.25).all()
-    assert found["weight"].eq(1.0).all()
-    assert found["time"].nunique() == 6
+    table = load.read().to_pandas()
+    assert sorted(table["id"].astype(int)) == list(range(load.number))
+    assert (table["id"].astype(float) == table["f0"]).all()
+    assert (table["f0"] + 63 / 128 == table["f63"]).all()
+    assert (table["prediction"] == table["f0"]).all()
+    assert table["latency"].eq(0.25).all()
+    assert table["weight"].eq(1.0).all()
+    assert table["time"].nunique() == 6
 
 
 @pytest.mark.parametrize("log", [0, 2], ids=["sample", "all"])

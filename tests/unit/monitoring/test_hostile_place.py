@@ -189,16 +189,16 @@ def test_names_of_versions_and_fields_are_text_on_every_page(mlapp: Callable[...
         service.next_window()
     service.stop()
     for (_, version, window, name), content in read(service, "counts"):
-        found = json.loads(content)
+        counts = json.loads(content)
         write(
             service,
-            json.dumps({**found, "refused": 400, "fields": {SCRIPT: 400}}).encode(),
+            json.dumps({**counts, "refused": 400, "fields": {SCRIPT: 400}}).encode(),
             "counts",
             version,
             window,
             name,
         )
-        write(service, json.dumps({**found, "version": SCRIPT}).encode(), "counts", SCRIPT, window, name)
+        write(service, json.dumps({**counts, "version": SCRIPT}).encode(), "counts", SCRIPT, window, name)
     for (_, version, hour, name), content in read(service, "log"):
         assert version == "1"
         write(service, content, "log", SCRIPT, hour, name)
@@ -233,6 +233,6 @@ def test_texts_of_ids_and_keys_in_csv_stay_as_they_are(
     # A missing key makes floats of the others.
     pd.DataFrame({"loan": [12.0, 13.0], "truth": [1, 0]}).to_parquet(tmp_path / "truths.parquet")
     assert json.loads(mlapp("feedback", str(tmp_path / "truths.parquet"), "--json").out) == {"accepted": 2}
-    found = json.loads(mlapp("monitor", "--json").out)["windows"]
-    assert [window["truths"] for window in found if window["rows"]] == [3]
+    window_list = json.loads(mlapp("monitor", "--json").out)["windows"]
+    assert [window["truths"] for window in window_list if window["rows"]] == [3]
     assert "1 row deleted" in mlapp("monitor", "forget", "--key", "loan=007", "--yes").out

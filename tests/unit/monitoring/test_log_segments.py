@@ -38,10 +38,10 @@ def log_rows(features: Any, predictions: list[Any] | None = None, ids: list[byte
 
 
 def cells(missing: bool = False) -> np.ndarray:
-    found = np.random.default_rng(0).normal(size=(ROWS, len(NAMES)))
+    numbers = np.random.default_rng(0).normal(size=(ROWS, len(NAMES)))
     if missing:
-        found[::3, 1] = np.nan
-    return found
+        numbers[::3, 1] = np.nan
+    return numbers
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_a_segment_of_numbers_reads_like_one_of_pyarrow(logged: LoggedRows, tmp_
     expected = parquet.read_table(
         io.BytesIO(encode_segment_table(make_log_table("7", logged, NAMES, rules), is_quick=True))
     )
-    found = parquet.read_table(io.BytesIO(content))
-    assert found.equals(expected)
-    assert found.schema.equals(expected.schema, check_metadata=True)
+    segment = parquet.read_table(io.BytesIO(content))
+    assert segment.equals(expected)
+    assert segment.schema.equals(expected.schema, check_metadata=True)
     (tmp_path / "segment.parquet").write_bytes(content)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "segment.parquet"), expected.to_pandas())
     seen = duckdb.execute(
@@ -92,9 +92,9 @@ def test_other_rows_are_left_to_pyarrow(logged: LoggedRows, columns: dict[str, s
 
 def test_texts_whose_joined_length_is_that_of_equal_texts_are_distinguished() -> None:
     for texts in ([b"aa", b"b", b"ccc"], [b"ab", b"\x02\x00", b"cd"], [b""], [b"x" * 300] * 3):
-        data, found, at = encode_texts(texts), [], 0
+        data, decoded_texts, at = encode_texts(texts), [], 0
         while at < len(data):
             size = int.from_bytes(data[at : at + 4], "little")
-            found.append(data[at + 4 : at + 4 + size])
+            decoded_texts.append(data[at + 4 : at + 4 + size])
             at += 4 + size
-        assert found == texts
+        assert decoded_texts == texts

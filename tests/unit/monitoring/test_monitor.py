@@ -38,9 +38,9 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def windows(mlapp: Callable[..., Any], *arguments: str) -> list[dict[str, Any]]:
-    found = mlapp("monitor", "--json", *arguments)
-    assert found.code == 0, found.err
-    content = json.loads(found.out)
+    result = mlapp("monitor", "--json", *arguments)
+    assert result.code == 0, result.err
+    content = json.loads(result.out)
     assert content["app"] == "loans"
     return [window for window in content["windows"] if window["state"] != "empty"]
 
@@ -52,10 +52,10 @@ def test_a_shift_is_an_alarm_in_the_second_window_and_is_reported_once(
         service.predict(rows(400, shift, number), f"r{number}")
         service.next_window()
     service.stop()
-    found = windows(mlapp)
-    assert [window["state"] for window in found] == ["quiet", "quiet", "quiet", "alarm", "alarm", "alarm", "quiet"]
-    assert all(window["rows"] == 400 and window["version"] == "1" for window in found)
-    alarm = next(alarm for alarm in found[3]["alarms"] if alarm["column"] == "income")
+    reports = windows(mlapp)
+    assert [window["state"] for window in reports] == ["quiet", "quiet", "quiet", "alarm", "alarm", "alarm", "quiet"]
+    assert all(window["rows"] == 400 and window["version"] == "1" for window in reports)
+    alarm = next(alarm for alarm in reports[3]["alarms"] if alarm["column"] == "income")
     assert alarm["kind"] == "drift"
     assert alarm["value"] > alarm["threshold"] == 0.05
     assert "income" in alarm["text"]
@@ -164,12 +164,12 @@ def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service
     wrong = ({"id": "a", "truth": "yes"}, {"id": "a"}, {"truth": 1, "id": "#"}, {"id": "a#3000000000", "truth": 1})
     for number, text in enumerate(json.dumps([entry]) for entry in wrong):
         (tmp_path / f"{number}.json").write_text(text)
-        found = mlapp("feedback", str(tmp_path / f"{number}.json"))
-        assert found.code == 1, found.out
-        assert len(found.err.strip().splitlines()) == 2
-        assert f"{number}.json: row 0: " in found.err
-    found = mlapp("feedback", "none.csv")
-    assert (found.code, found.err.splitlines()[0]) == (2, "Error: There is no file 'none.csv'.")
+        result = mlapp("feedback", str(tmp_path / f"{number}.json"))
+        assert result.code == 1, result.out
+        assert len(result.err.strip().splitlines()) == 2
+        assert f"{number}.json: row 0: " in result.err
+    result = mlapp("feedback", "none.csv")
+    assert (result.code, result.err.splitlines()[0]) == (2, "Error: There is no file 'none.csv'.")
 
 
 def test_without_truths_there_is_an_estimate(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
@@ -233,9 +233,9 @@ def test_refused_rows_are_counted_by_field(mlapp: Callable[..., Any], service: S
             )  # a client is told ten of these
         service.next_window()
     service.stop()
-    found = windows(mlapp)
-    assert [window["refused"] for window in found] == [40, 40]
-    alarms = [(alarm["kind"], alarm["column"], round(alarm["value"], 3)) for alarm in found[1]["alarms"]]
+    reports = windows(mlapp)
+    assert [window["refused"] for window in reports] == [40, 40]
+    alarms = [(alarm["kind"], alarm["column"], round(alarm["value"], 3)) for alarm in reports[1]["alarms"]]
     assert alarms == [("refused", "income", 0.091), ("refused", "other", 0.091)]
 
 
@@ -268,9 +268,9 @@ def test_versions_are_compared_on_live_data(mlapp: Callable[..., Any], service: 
     service.predict(rows(300), "r")
     service.stop()
     assert mlapp("train", "-p", "C=0.0001").code == 0
-    found = mlapp("models", "compare", "1", "2", "--on", "live:7d", "--json")
-    assert found.code == 0, found.err
-    content = json.loads(found.out)
+    result = mlapp("models", "compare", "1", "2", "--on", "live:7d", "--json")
+    assert result.code == 0, result.err
+    content = json.loads(result.out)
     assert content["rows"] == 300
     assert [side["version"] for side in content["sides"]] == ["1", "2"]
     assert 0.5 < content["agreement"] <= 1
@@ -315,8 +315,8 @@ def test_a_version_without_a_baseline_is_counted(mlapp: Callable[..., Any], serv
     (service.project.store.get("loans").files / "baseline.json").unlink()
     service.predict(rows(400, 8), "r")
     service.stop()
-    found = mlapp("monitor", "--json")
-    assert json.loads(found.out)["windows"][0]["rows"] == 400
+    result = mlapp("monitor", "--json")
+    assert json.loads(result.out)["windows"][0]["rows"] == 400
 
 
 def test_two_runs_at_once_tell_each_alarm_once(mlapp: Callable[..., Any], service: Service) -> None:
@@ -400,8 +400,8 @@ def test_a_metric_that_is_no_number_is_left_out(
         json.dumps([{"id": f"r#{at}", "truth": value} for at, value in enumerate(predictions)])
     )
     assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
-    found = {"accuracy": float("nan"), "f1": 0.5}
-    monkeypatch.setattr("mlapp.monitoring.evaluation.Evaluation.compute_metrics", lambda *arguments: found)
+    metrics = {"accuracy": float("nan"), "f1": 0.5}
+    monkeypatch.setattr("mlapp.monitoring.evaluation.Evaluation.compute_metrics", lambda *arguments: metrics)
     (window,) = windows(mlapp)
     assert (window["state"], window["metrics"], window["truths"]) == ("quiet", {"f1": 0.5}, 100)
 
@@ -418,8 +418,8 @@ def test_a_segment_with_another_schema_is_read_beside_the_others(mlapp: Callable
     place.storage.create_key(
         place.key("log", "1", hour, "other-000000001-000000001.parquet"), encode_segment_table(other)
     )
-    found = mlapp("monitor", "sql", "SELECT count(*) AS rows, count(bonus) AS bonus FROM log", "--json")
-    assert json.loads(found.out) == [{"rows": 200, "bonus": 100}]
+    result = mlapp("monitor", "sql", "SELECT count(*) AS rows, count(bonus) AS bonus FROM log", "--json")
+    assert json.loads(result.out) == [{"rows": 200, "bonus": 100}]
     assert windows(mlapp)[0]["rows"] == 100
 
 
@@ -462,10 +462,10 @@ def test_replicas_whose_clocks_differ_by_minutes_count_in_the_windows_of_their_o
 @pytest.mark.parametrize("setting", ["columns: {incom: drop}", "segment: ctiy"])
 def test_a_column_that_does_not_exist_is_refused_before_training(setting, project, mlapp) -> None:
     root = project(LOANS, mlapp__yaml=f"monitor: {{{setting}}}\n")
-    found = mlapp("train")
-    assert (found.code, len(found.err.strip().splitlines()[-2:])) == (2, 2)
-    assert "mlapp.yaml: monitor." in found.err
-    assert "Did you mean" in found.err
+    result = mlapp("train")
+    assert (result.code, len(result.err.strip().splitlines()[-2:])) == (2, 2)
+    assert "mlapp.yaml: monitor." in result.err
+    assert "Did you mean" in result.err
     assert not (root / ".mlapp/store/loans/1").exists()
 
 
@@ -482,8 +482,8 @@ def test_a_metric_that_does_not_exist_is_named_by_train_and_doctor(project, mlap
     assert "monitor.promote.better: the evaluator returns no 'f2'." in trained.err
     assert "monitor.log: it is off, so monitor.quality has no effect." in trained.err
     assert "monitor.retrain: it is not set, so monitor.promote has no effect." in trained.err
-    found = mlapp("doctor")
-    assert warning in found.out + found.err
+    result = mlapp("doctor")
+    assert warning in result.out + result.err
 
 
 @pytest.mark.parametrize(
@@ -555,15 +555,15 @@ def test_windows_of_two_lengths_have_their_own_quality() -> None:
 
 def test_segments_of_a_column_of_lists(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame({"city": [["Oslo", "Rome"], ["Oslo"]] * 30, "prediction": [1, 0] * 30})
-    found = Quality()
+    quality = Quality()
     evaluation = Evaluation(
         service.project.app, service.project.store, open_place_for_inspection(service.project), service.settings
     )
     monkeypatch.setattr(evaluation, "compute_metrics", lambda predictor, manifest, rows: {"accuracy": float(len(rows))})
     loaded = evaluation._load_version_once("1")
     assert loaded is not None
-    evaluation._evaluate_segments(found, loaded, table, "city")
-    assert sorted(found.details) == ["accuracy[city=['Oslo', 'Rome']]", "accuracy[city=['Oslo']]"]
+    evaluation._evaluate_segments(quality, loaded, table, "city")
+    assert sorted(quality.details) == ["accuracy[city=['Oslo', 'Rome']]", "accuracy[city=['Oslo']]"]
 
 
 def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], service: Service) -> None:

@@ -41,9 +41,9 @@ def test_a_place_that_cannot_be_used_is_named_by_every_command(
         ["app.py", "mlapp.yaml"],
         [".mlapp", "app.py", "mlapp.yaml"],
     )
-    found = Project.find(root)
+    project_of_root = Project.find(root)
     with pytest.raises(ConfigError):  # so does the server, before it answers
-        open_recording_place(found.settings.monitor, found.store, root, found.name)
+        open_recording_place(project_of_root.settings.monitor, project_of_root.store, root, project_of_root.name)
 
 
 def test_a_store_that_is_a_file_is_not_an_empty_one(project: Callable[..., Path], mlapp: Callable[..., Any]) -> None:
@@ -55,10 +55,10 @@ def test_a_store_that_is_a_file_is_not_an_empty_one(project: Callable[..., Path]
 
 
 def test_doctor_names_a_place_that_cannot_be_written(project: Callable[..., Path]) -> None:
-    found = _diagnose_monitored_place(Project.find(project(LOANS, mlapp__yaml="monitor: {url: /sys/loans}\n")))
-    assert (found.works, found.what) == (False, "monitor.url")
-    assert found.detail.startswith("The folder of `monitor.url:` cannot use /sys/loans: ")
-    assert "set `monitor.url:` in mlapp.yaml to another folder" in found.todo
+    findings = _diagnose_monitored_place(Project.find(project(LOANS, mlapp__yaml="monitor: {url: /sys/loans}\n")))
+    assert (findings.works, findings.what) == (False, "monitor.url")
+    assert findings.detail.startswith("The folder of `monitor.url:` cannot use /sys/loans: ")
+    assert "set `monitor.url:` in mlapp.yaml to another folder" in findings.todo
 
 
 @pytest.mark.parametrize(

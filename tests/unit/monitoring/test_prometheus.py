@@ -68,16 +68,16 @@ def test_the_rules_add_up_all_pods_and_see_what_is_wrong(
     }
     (root / "test.yml").write_text(yaml.safe_dump(test))
     for arguments in (["check", "rules", "rules.yml"], ["test", "rules", "test.yml"]):
-        found = subprocess.run(
+        result = subprocess.run(
             [binary("promtool", script="monitoring.sh"), *arguments], cwd=root, capture_output=True, text=True
         )
-        assert found.returncode == 0, found.stdout + found.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_rules_are_an_object_of_the_operator_too(mlapp: Callable[..., Any], project: Callable[..., Path]) -> None:
     project()
-    found = yaml.safe_load(mlapp("eject", "rules", "--operator").out)
-    assert (found["kind"], found["spec"]["groups"][0]["name"]) == ("PrometheusRule", "mlapp-flowers")
+    rule = yaml.safe_load(mlapp("eject", "rules", "--operator").out)
+    assert (rule["kind"], rule["spec"]["groups"][0]["name"]) == ("PrometheusRule", "mlapp-flowers")
 
 
 def test_grafana_s_sdk_reads_the_dashboard(mlapp: Callable[..., Any], project: Callable[..., Path]) -> None:

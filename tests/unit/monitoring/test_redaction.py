@@ -102,8 +102,8 @@ def test_a_redacted_value_is_nowhere(
     for name, text in texts.items():
         if not name.endswith((".skops", ".parquet")):  # the model is the user's; segments are read by SQL, above
             assert not [secret for secret in SECRETS if secret in text], name
-    found = mlapp("monitor", "sql", "SELECT count(DISTINCT ssn) AS n, max(age) AS age FROM log", "--json")
-    assert json.loads(found.out) == [{"n": 400, "age": 70}]
+    result = mlapp("monitor", "sql", "SELECT count(DISTINCT ssn) AS n, max(age) AS age FROM log", "--json")
+    assert json.loads(result.out) == [{"n": 400, "age": 70}]
 
 
 def test_every_training_redacts_by_the_settings_of_its_environment(project: Callable[..., Path]) -> None:
@@ -125,8 +125,8 @@ def test_rounded_columns_do_not_drift_from_rounded_training(
         service.predict(trained, f"r{window}")
         service.next_window()
     service.stop()
-    found = json.loads(mlapp("monitor", "--json").out)["windows"]
-    assert [window["distances"]["age"] < 0.03 for window in found[:2]] == [True, True]
+    window_list = json.loads(mlapp("monitor", "--json").out)["windows"]
+    assert [window["distances"]["age"] < 0.03 for window in window_list[:2]] == [True, True]
 
 
 def test_numbers_at_the_edge_of_floats_are_rounded_and_stop_nothing() -> None:

@@ -106,9 +106,9 @@ def record_wrong_predictions(service: Service, root: Path) -> Loans:
         truths.check_truths([{"id": f"r#{at}", "truth": 1 - value} for at, value in enumerate(predictions)])
     )
     sys.modules.pop("app", None)
-    found = Loans(root, service.now + 100)
-    found.configure()
-    return found
+    loans = Loans(root, service.now + 100)
+    loans.configure()
+    return loans
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,28 @@ def settings(tmp_path: Path, text: str, environment: str | None = None, **enviro
 
 
 def test_everything_has_a_default(tmp_path: Path) -> None:
-    found = config.load_settings(tmp_path, environ={})
-    assert (found.app, found.serve.port, found.store.url) == ("app.py", 8000, ".mlapp/store")
+    loaded_settings = config.load_settings(tmp_path, environ={})
+    assert (loaded_settings.app, loaded_settings.serve.port, loaded_settings.store.url) == (
+        "app.py",
+        8000,
+        ".mlapp/store",
+    )
 
 
 def test_an_environment_variable_overrides_the_file(tmp_path: Path) -> None:
-    found = settings(
+    loaded_settings = settings(
         tmp_path,
         "serve: {port: 80, workers: 2}",
         MLAPP_SERVE__PORT="81",
         MLAPP_SERVE__API_KEYS="a, b",
         MLAPP_STORE="models",
     )
-    assert (found.serve.port, found.serve.workers, found.serve.api_keys) == (81, 2, ["a", "b"])
-    assert found.store.url == "models"
+    assert (loaded_settings.serve.port, loaded_settings.serve.workers, loaded_settings.serve.api_keys) == (
+        81,
+        2,
+        ["a", "b"],
+    )
+    assert loaded_settings.store.url == "models"
 
 
 def test_an_environment_of_the_file_overrides_the_rest(tmp_path: Path) -> None:

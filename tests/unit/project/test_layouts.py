@@ -87,9 +87,9 @@ def test_an_app_in_a_package_trains_predicts_and_is_bundled(
     assert "1" in asked.out
     folder = build_bundle(Project.find(root), warn=lambda _: None).folder
     monkeypatch.chdir(folder)
-    found = bundle.open(folder)
-    assert Path(inspect.getfile(found.app.stages["model"].function)).is_relative_to(folder)
-    assert list(prediction.load_predictor(found.app, found.model).predict([{"a": 100.0}])) == [1]
+    opened_bundle = bundle.open(folder)
+    assert Path(inspect.getfile(opened_bundle.app.stages["model"].function)).is_relative_to(folder)
+    assert list(prediction.load_predictor(opened_bundle.app, opened_bundle.model).predict([{"a": 100.0}])) == [1]
 
 
 def test_a_relative_import_outside_of_a_package_says_what_to_do(project, mlapp) -> None:

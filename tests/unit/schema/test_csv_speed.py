@@ -32,12 +32,12 @@ TEXTS = st.tuples(
 
 def read(text: str, fields: list[Field], cells: int):
     try:
-        found = list(csv.read_csv_in_pieces(text.encode(), Schema(kind="table", fields=fields), cells=cells))
+        pieces = list(csv.read_csv_in_pieces(text.encode(), Schema(kind="table", fields=fields), cells=cells))
     except InputError as error:
         return [problem.detail for problem in error.problems]
     except csv_lines.CsvError as error:
         return str(error)
-    return [(table.dtypes.tolist(), [list(map(repr, row)) for row in table.values.tolist()]) for table, _ in found]
+    return [(table.dtypes.tolist(), [list(map(repr, row)) for row in table.values.tolist()]) for table, _ in pieces]
 
 
 def read_plain_rows(text: str, by: str) -> csv_lines.QuotedCsv:
@@ -66,6 +66,6 @@ def test_quick_and_plain_reading_agree(text: str, width: int, cells: int) -> Non
 
 def test_a_cell_that_is_too_long_for_pythons_reader_is_read() -> None:
     text = "x" * 200_000
-    found = csv.read_csv(f'n,s\n1,"a"\n2,"{text}"\n3,b\n'.encode(), Schema(kind="table", fields=[FIELDS[0], FIELDS[2]]))
-    assert isinstance(found, pd.DataFrame)
-    assert found["s"].tolist() == ["a", text, "b"]
+    table = csv.read_csv(f'n,s\n1,"a"\n2,"{text}"\n3,b\n'.encode(), Schema(kind="table", fields=[FIELDS[0], FIELDS[2]]))
+    assert isinstance(table, pd.DataFrame)
+    assert table["s"].tolist() == ["a", text, "b"]

@@ -147,19 +147,19 @@ def test_a_column_is_preserved(name: str, form: str) -> None:
     parts = [decoded(msgspec.json.encode({"inputs": to_json_value(inputs)}), schema) for inputs in sent]
     if form == "one after the other":  # one client's missing value changes no other client's column
         assert {str(part["x"].dtype) for part in parts} == {str(table["x"].dtype)}
-    found = pd.concat(parts, ignore_index=True) if parts else make_request_table(table, schema)
-    assert str(found["x"].dtype) == str(table["x"].dtype)
+    request_table = pd.concat(parts, ignore_index=True) if parts else make_request_table(table, schema)
+    assert str(request_table["x"].dtype) == str(table["x"].dtype)
     if isinstance(table["x"].dtype, pd.CategoricalDtype):
-        assert found["x"].dtype == table["x"].dtype
-        assert found["x"].cat.ordered == table["x"].cat.ordered
-        assert found["x"].cat.categories.dtype == table["x"].cat.categories.dtype
-    pd.testing.assert_series_equal(found["x"], table["x"], check_exact=True, check_freq=False)
+        assert request_table["x"].dtype == table["x"].dtype
+        assert request_table["x"].cat.ordered == table["x"].cat.ordered
+        assert request_table["x"].cat.categories.dtype == table["x"].cat.categories.dtype
+    pd.testing.assert_series_equal(request_table["x"], table["x"], check_exact=True, check_freq=False)
 
 
 def test_a_missing_truth_value_keeps_the_type_that_negates() -> None:
     _, schema = schema_of(COLUMNS["boolean"])
-    found = decoded(b'[{"x": true}, {"x": false}]', schema)
-    assert (~found["x"]).tolist() == [False, True]
+    request_table = decoded(b'[{"x": true}, {"x": false}]', schema)
+    assert (~request_table["x"]).tolist() == [False, True]
 
 
 def test_ordered_categories_can_be_compared() -> None:
@@ -302,8 +302,8 @@ def test_a_duration_keeps_its_nanoseconds(nanoseconds: int) -> None:
 
 def test_a_time_without_a_zone_is_utc_where_training_s_are() -> None:
     _, schema = schema_of(COLUMNS["times_in_utc"])
-    found = make_request_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
-    assert [time.hour for time in found] == [12, 10]
+    times = make_request_table([{"x": "2024-01-01T12:00:00"}, {"x": "2024-01-01T12:00:00+02:00"}], schema)["x"]
+    assert [time.hour for time in times] == [12, 10]
 
 
 def test_columns_of_one_request_are_decoded_as_rows_are_by_several_threads() -> None:
@@ -317,7 +317,7 @@ def test_columns_of_one_request_are_decoded_as_rows_are_by_several_threads() -> 
     records = to_json_value(table.astype(object).to_dict("records"))
     forms = [records, to_json_value(table.astype(object).to_dict("list")), table]
     with ThreadPoolExecutor(4) as threads:
-        assert all(found == expected for found in threads.map(predictor.predict, forms * 8))
+        assert all(predictions == expected for predictions in threads.map(predictor.predict, forms * 8))
         assert list(threads.map(predictor.predict, records)) == [[row] for row in expected]
 
 

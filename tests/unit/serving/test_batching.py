@@ -237,8 +237,8 @@ async def test_clients_that_wait_for_their_answers_are_no_overload(numbers, serv
         async def ask_again(value: int) -> list[int]:
             return [(await ask(client, *[value] * rows)).status_code for _ in range(3)]
 
-        found = await asyncio.gather(*map(ask_again, range(clients)))
-        assert {status for statuses in found for status in statuses} == {200}
+        answers = await asyncio.gather(*map(ask_again, range(clients)))
+        assert {status for statuses in answers for status in statuses} == {200}
         assert "mlapp_queue_expected_seconds" in (await client.get("/metrics")).text
 
 
@@ -258,8 +258,8 @@ async def test_six_clients_that_take_turns_are_no_overload_but_a_crowd_is(number
         async def ask_again(value: int) -> list[int]:
             return [(await ask(client, value)).status_code for _ in range(2)]
 
-        found = await asyncio.gather(*map(ask_again, range(6)))
-        assert {status for statuses in found for status in statuses} == {200}
+        answers = await asyncio.gather(*map(ask_again, range(6)))
+        assert {status for statuses in answers for status in statuses} == {200}
         first.clear()
         others.clear()
         crowd = [asyncio.create_task(ask(client, value)) for value in range(20)]

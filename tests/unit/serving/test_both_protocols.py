@@ -57,14 +57,14 @@ def both(app: App, trained, **settings):
 
 @pytest.fixture(scope="module")
 def servers(numbers):
-    with both(*numbers, max_body=2000, cors=["https://shop.example"], api_keys=[KEY], timeout=5.0) as found:
-        yield found
+    with both(*numbers, max_body=2000, cors=["https://shop.example"], api_keys=[KEY], timeout=5.0) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
 def open_servers(numbers):
-    with both(*numbers) as found:
-        yield found
+    with both(*numbers) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def streams():
                 raise RuntimeError("a secret of the code")
             yield {"row": row}
 
-    with both(app, app.train()) as found:
-        yield found
+    with both(app, app.train()) as servers:
+        yield servers
 
 
 def exchange(address: tuple[str, int], sent: bytes) -> list[tuple[int, dict[str, str], bytes]]:

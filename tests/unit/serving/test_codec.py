@@ -50,8 +50,8 @@ def test_a_duplicate_key_is_seen_in_a_batch(form, columns):
     assert None not in expected
     twice = [(form % (json.dumps(record)[:-1] + ', "a": 5}')).encode() for record in records]
     assert [codec.decode(body) for body in twice] == [None, None]
-    found = codec.decode_several([*bodies, *twice, form.replace("%s", "").encode(), bodies[0]])
-    assert [None if part is None else (part.packed, part.tuples) for part in found] == [
+    parts = codec.decode_several([*bodies, *twice, form.replace("%s", "").encode(), bodies[0]])
+    assert [None if part is None else (part.packed, part.tuples) for part in parts] == [
         *[(part.packed, part.tuples) for part in expected],
         *[None] * 3,
         (expected[0].packed, expected[0].tuples),

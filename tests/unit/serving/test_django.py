@@ -129,7 +129,7 @@ def app(project: Path) -> Any:
 def check() -> list[tuple[str, str, str]]:
     from django.core.checks import run_checks
 
-    return [(found.id, found.msg, found.hint) for found in run_checks()]
+    return [(message.id, message.msg, message.hint) for message in run_checks()]
 
 
 def test_the_system_check_says_what_is_wrong(project: Path) -> None:
@@ -149,8 +149,8 @@ def test_the_system_check_says_what_is_wrong(project: Path) -> None:
         ("orders_app:app", "mlapp.E001", "no dictionary MLAPP"),
     ]:
         with override_settings(MLAPP=setting):
-            [(found, message, hint)] = check()
-            assert (found, text in message) == (code, True), message
+            [(found_id, message, hint)] = check()
+            assert (found_id, text in message) == (code, True), message
             assert hint
 
 

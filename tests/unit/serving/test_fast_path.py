@@ -67,7 +67,7 @@ def request(*rows, length=None):
 
 
 def count_cycles() -> int:
-    return sum(type(found) is FastCycle for found in gc.get_objects())
+    return sum(type(item) is FastCycle for item in gc.get_objects())
 
 
 async def answers(*transports: Transport) -> None:

@@ -27,9 +27,9 @@ async def test_a_blueprint_answers_as_the_server(numbers: tuple[App, Any], serve
         for body in (b'{"inputs": [[1, 2]]}', b'{"inputs": [{"a": "x", "b": 1}]}', b"{"):
             expected = await server.post("/predict", content=body)
             for place in ("/m", "/second"):
-                found = client.post(f"{place}/predict", data=body, content_type="application/json")
-                assert (found.status_code, found.data) == (expected.status_code, expected.content)
-                assert found.content_type == expected.headers["content-type"]
+                answer = client.post(f"{place}/predict", data=body, content_type="application/json")
+                assert (answer.status_code, answer.data) == (expected.status_code, expected.content)
+                assert answer.content_type == expected.headers["content-type"]
     assert client.get("/m/readyz").status_code == 200
     assert client.get("/m/model").json["model"] == "numbers"
     wrong = client.get("/m/predict")

@@ -58,21 +58,21 @@ def message() -> bytes:
 
 def damage(body: bytes, seed: int) -> bytes:
     """The body with a few bytes changed, cut out, doubled, or replaced by those that lengths are made of."""
-    choose, found = random.Random(seed), bytearray(body)
+    choose, mutated_body = random.Random(seed), bytearray(body)
     for _ in range(choose.randint(1, 4)):
-        at = choose.randrange(len(found) + 1)
+        at = choose.randrange(len(mutated_body) + 1)
         size = choose.choice((1, 2, 4, 8, 64))
         kind = choose.randrange(4)
         if kind == 0:
-            found[at : at + size] = choose.randbytes(size)
+            mutated_body[at : at + size] = choose.randbytes(size)
         elif kind == 1:
-            found[at : at + size] = b""
+            mutated_body[at : at + size] = b""
         elif kind == 2:
-            found[at:at] = found[at : at + size]
+            mutated_body[at:at] = mutated_body[at : at + size]
         else:
             edge = choose.choice((0, -1, 2**31 - 1, 2**31, 2**63 - 1, -(2**63), 10**9))
-            found[at : at + 8] = struct.pack("<q", edge) if edge < 2**63 else b"\xff" * 8
-    return bytes(found)
+            mutated_body[at : at + 8] = struct.pack("<q", edge) if edge < 2**63 else b"\xff" * 8
+    return bytes(mutated_body)
 
 
 async def test_no_damaged_body_is_the_servers_fault(numbers, serve) -> None:

@@ -286,8 +286,8 @@ def test_files_in_s3_become_files_of_predictions(numbers: tuple[App, Any], bucke
     with function_of(*numbers) as double:
         written = double.invoke(s3_event("new/may+1.csv")).value["written"]
         assert written == ["s3://orders/predictions/new/may 1.csv.predictions.json"]
-        found = bucket.get_object(Bucket="orders", Key=written[0].removeprefix("s3://orders/"))["Body"].read()
-        assert found == b'{"predictions":[3.0,7.0],"model":"numbers","version":null}'
+        content = bucket.get_object(Bucket="orders", Key=written[0].removeprefix("s3://orders/"))["Body"].read()
+        assert content == b'{"predictions":[3.0,7.0],"model":"numbers","version":null}'
         own = s3_event("predictions/new/may+1.csv.predictions.json")
         assert double.invoke(own).value["written"] == []  # or it would invoke itself forever
         error = double.invoke(s3_event("new/bad.json", "new/may+1.csv"))
@@ -305,8 +305,8 @@ def test_messages_that_fail_are_named(numbers: tuple[App, Any], bucket: Any) -> 
     with function_of(*numbers, output="s3://orders/answers") as double:
         answer = double.invoke({"Records": records}).value
     assert answer == {"batchItemFailures": [{"itemIdentifier": "two"}, {"itemIdentifier": "three"}]}
-    found = bucket.get_object(Bucket="orders", Key="answers/one.predictions.json")["Body"].read()
-    assert json.loads(found)["predictions"] == [3.0]
+    content = bucket.get_object(Bucket="orders", Key="answers/one.predictions.json")["Body"].read()
+    assert json.loads(content)["predictions"] == [3.0]
 
 
 def test_a_schedule_predicts_what_the_reader_reads(numbers: tuple[App, Any], bucket: Any) -> None:

@@ -146,8 +146,8 @@ def test_several_plain_bodies_are_read_by_simdjson():
         b'{"inputs":[[1, 2]]}': None,
         b'{"inputs": [[-0, 1e3]]}': [0, 1e3],
     }
-    found = [None if part is None else np.frombuffer(part.packed).tolist() for part in decode(list(bodies))]
-    assert found == list(bodies.values())
+    decoded_rows = [None if part is None else np.frombuffer(part.packed).tolist() for part in decode(list(bodies))]
+    assert decoded_rows == list(bodies.values())
 
 
 def test_plain_rows_are_read_by_simdjson():

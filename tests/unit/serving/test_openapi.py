@@ -63,10 +63,10 @@ async def test_every_example_fits_its_schema_and_is_answered_as_described(kind, 
     app, trained = request.getfixturevalue(kind)
     async with serve(app, trained) as client:
         document = (await client.get("/openapi.json")).json()
-        found = list(bodies(document))
+        examples = list(bodies(document))
         paths = {"/predict", "/invocations", f"/v1/models/{kind}:predict", f"/v2/models/{kind}/infer", "/feedback"}
-        assert {path for path, *_ in found} == paths
-        for path, media, schema, example in found:
+        assert {path for path, *_ in examples} == paths
+        for path, media, schema, example in examples:
             validator(schema, document).validate(example)
             sent = {"content": example} if media == "text/csv" else {"json": example}
             answer = await client.post(path, **sent, headers={"content-type": media})

@@ -14,9 +14,9 @@ CALL = 0.005
 
 @pytest.fixture
 def clients():
-    found = ReturningClients()
-    found.note_answers(32, now=10.0)
-    return found
+    clients = ReturningClients()
+    clients.note_answers(32, now=10.0)
+    return clients
 
 
 def test_a_batch_waits_for_a_part_of_the_call(clients):

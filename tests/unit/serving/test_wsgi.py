@@ -98,9 +98,9 @@ async def test_every_body_gets_the_servers_answer(
     async with serve(app, trained, max_body=100_000) as server:
         for body, headers in BODIES:
             expected = await server.post("/predict", content=body, headers=headers)
-            found = client.post("/predict", content=body, headers=headers)
-            assert (found.status_code, found.content) == (expected.status_code, expected.content), body[:80]
-            assert found.headers["content-type"] == expected.headers["content-type"]
+            answer = client.post("/predict", content=body, headers=headers)
+            assert (answer.status_code, answer.content) == (expected.status_code, expected.content), body[:80]
+            assert answer.headers["content-type"] == expected.headers["content-type"]
         for path in ("/model", "/models", "/readyz", "/health", "/livez"):
             expected = await server.get(path)
             assert client.get(path).content == expected.content
@@ -201,8 +201,8 @@ def test_threads_never_meet_in_the_predictor(numbers: tuple[App, Any]) -> None:
         return model.predict(features).tolist()
 
     with client_of(create_wsgi(app, model=app.train(), settings=Serve())) as client, ThreadPoolExecutor(8) as threads:
-        found = threads.map(lambda row: client.post("/predict", content=b"[[%d, 1]]" % row).json(), range(80))
-        assert [answer["predictions"] for answer in found] == [[row + 1.0] for row in range(80)]
+        answers = threads.map(lambda row: client.post("/predict", content=b"[[%d, 1]]" % row).json(), range(80))
+        assert [answer["predictions"] for answer in answers] == [[row + 1.0] for row in range(80)]
 
 
 def test_a_model_that_is_loaded_before_a_fork_leaves_no_openmp_threads(stored_app: tuple[App, Any, Any]) -> None:

@@ -630,8 +630,8 @@ def _handler(api: ApiDouble) -> type[BaseHTTPRequestHandler]:
             pod = name.partition(":")[0]
             if below[1:] == ["metrics"]:
                 return self._answer(200, api.metrics.get(pod.rpartition("-")[0], "").encode())
-            found = next(item for key, item in api.objects.items() if key[0] == "pods" and key[2] == pod)
-            image = found["spec"]["containers"][0]["image"]
+            pod_object = next(item for key, item in api.objects.items() if key[0] == "pods" and key[2] == pod)
+            image = pod_object["spec"]["containers"][0]["image"]
             status, answer = api.answers.get(image, (200, {"predictions": [7]}))
             return self._answer(status, answer)
 

@@ -54,11 +54,11 @@ def target(**settings):
 def comparable(text):
     """Objects by kind and name, less who manages them, their namespace, and the hash in the ConfigMap's name."""
     config = next(each for each in yaml.safe_load_all(text) if each["kind"] == "ConfigMap")["metadata"]["name"]
-    found = list(yaml.safe_load_all(text.replace(config, "digits-config")))
-    for document in found:
+    documents = list(yaml.safe_load_all(text.replace(config, "digits-config")))
+    for document in documents:
         document["metadata"].pop("namespace", None)
         document["metadata"]["labels"].pop("app.kubernetes.io/managed-by", None)
-    return {(each["kind"], each["metadata"]["name"]): each for each in found if each["kind"] != "Namespace"}
+    return {(each["kind"], each["metadata"]["name"]): each for each in documents if each["kind"] != "Namespace"}
 
 
 def ejected_as_yaml(folder, settings, shipment=SHIPMENT):

@@ -179,7 +179,7 @@ class KServeDouble(ApiDouble):
         predictor = item["spec"]["predictor"]
         percent = predictor.get("canaryTrafficPercent")
         content = {name: value for name, value in predictor.items() if name != "canaryTrafficPercent"}
-        found = copy.deepcopy(item.get("status", {}).get("components", {}).get("predictor", {}))
+        component = copy.deepcopy(item.get("status", {}).get("components", {}).get("predictor", {}))
         revisions = self.names("revisions", key[1])
         latest = self.get("revisions", revisions[-1], key[1]) if revisions else None
         if latest is None or latest["spec"] != content:
@@ -190,19 +190,19 @@ class KServeDouble(ApiDouble):
             trouble = self.trouble.get(template["spec"]["containers"][0]["image"])
             for _ in range(predictor["minReplicas"]):
                 self._make_pod(key[1], name, template, trouble)
-            found["latestCreatedRevision"] = name
+            component["latestCreatedRevision"] = name
             if not trouble:
-                found["latestReadyRevision"] = name
-        rolled = found.get("latestRolledoutRevision")
+                component["latestReadyRevision"] = name
+        rolled = component.get("latestRolledoutRevision")
         if percent is not None and rolled:
-            found["traffic"] = [
-                {"latestRevision": True, "revisionName": found["latestReadyRevision"], "percent": percent},
+            component["traffic"] = [
+                {"latestRevision": True, "revisionName": component["latestReadyRevision"], "percent": percent},
                 {"latestRevision": False, "revisionName": rolled, "percent": 100 - percent, "tag": "prev"},
             ]
-        elif "latestReadyRevision" in found:
-            newest = {"latestRevision": True, "revisionName": found["latestReadyRevision"], "percent": 100}
-            found["traffic"], found["latestRolledoutRevision"] = [newest], found["latestReadyRevision"]
-        up = found.get("latestReadyRevision") == found["latestCreatedRevision"]
+        elif "latestReadyRevision" in component:
+            newest = {"latestRevision": True, "revisionName": component["latestReadyRevision"], "percent": 100}
+            component["traffic"], component["latestRolledoutRevision"] = [newest], component["latestReadyRevision"]
+        up = component.get("latestReadyRevision") == component["latestCreatedRevision"]
         status = "True" if up else "False"
         reason = {} if up else {"reason": "RevisionFailed", "message": 'Revision failed with message: "crash".'}
         conditions = [
@@ -215,7 +215,7 @@ class KServeDouble(ApiDouble):
             {
                 "conditions": conditions,
                 "deploymentMode": mode,
-                "components": {"predictor": found},
+                "components": {"predictor": component},
                 "url": f"http://{key[2]}.{key[1]}.models.example",
             },
         )

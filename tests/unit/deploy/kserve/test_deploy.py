@@ -249,9 +249,11 @@ def test_an_image_holds_the_model_only_where_kserve_does_not_fetch_it(
     folder = project()
     assert mlapp("train").code == 0
     (folder / "mlapp.yaml").write_text("image: {name: registry.example/flowers}\n")
-    found = Project.find(folder)
-    own = found.store
-    changed = msgspec.structs.replace(found.settings, store=msgspec.structs.replace(found.settings.store, url=store))
+    reopened_project = Project.find(folder)
+    own = reopened_project.store
+    changed = msgspec.structs.replace(
+        reopened_project.settings, store=msgspec.structs.replace(reopened_project.settings.store, url=store)
+    )
     monkeypatch.setattr(Project, "store", property(lambda self: own))
     built = []
 

@@ -65,10 +65,14 @@ def strict(schema: Any) -> Any:
         return schema
     if schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
-    found = {key: strict(value) for key, value in schema.items()}
-    if "properties" in found and found["properties"] and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        found["additionalProperties"] = False
-    return found
+    strict_schema = {key: strict(value) for key, value in schema.items()}
+    if (
+        "properties" in strict_schema
+        and strict_schema["properties"]
+        and not schema.get("x-kubernetes-preserve-unknown-fields")
+    ):
+        strict_schema["additionalProperties"] = False
+    return strict_schema
 
 
 def check(documents: list[dict[str, Any]], versions: tuple[str, ...] = VERSIONS) -> None:
