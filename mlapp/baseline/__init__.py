@@ -3,6 +3,7 @@
 from mlapp.baseline.baseline import FILE, Baseline, Calibration, Column, MetricError, read_baseline
 from mlapp.baseline.build import (
     build_baseline_columns,
+    describe_unwatched_features,
     draw_baseline_rows,
     find_target_json_type,
     list_baseline_classes,
@@ -16,6 +17,7 @@ __all__ = [
     "Column",
     "MetricError",
     "build_baseline_columns",
+    "describe_unwatched_features",
     "draw_baseline_rows",
     "find_target_json_type",
     "list_baseline_classes",

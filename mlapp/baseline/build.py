@@ -68,6 +68,16 @@ def build_baseline_columns(features: Any, rules: Mapping[str, str] = NO_RULES) -
     ]
 
 
+def describe_unwatched_features(columns: int) -> str | None:
+    """A warning if a table or array with so many columns has no bins."""
+    if columns <= MOST_COLUMNS:
+        return None
+    return (
+        f"The drift of the {columns:,} features is not monitored, because they are more than {MOST_COLUMNS}. "
+        "Predictions, refused inputs and quality are."
+    )
+
+
 def summarize_baseline_column(
     name: str, values: pd.Series[Any], max_bins: int = MOST_BINS, rules: Mapping[str, str] = NO_RULES
 ) -> Column:

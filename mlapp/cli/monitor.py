@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mlapp.monitoring.windows import WindowReport
 
 cli = typer.Typer(invoke_without_command=True)
-Since = Annotated[str | None, typer.Option(help="Start of the report: 2h, 7d, or 2026-01-31T12:00. [a day]")]
+Since = Annotated[
+    str | None, typer.Option(help="Start of the report: 2h, 7d, or 2026-01-31T12:00. [a day, at most 200 windows]")
+]
 Until = Annotated[str | None, typer.Option(help="End of the report. [now]")]
 Version = Annotated[str | None, typer.Option(help="A version, an alias or `latest`. [all]")]
 MAX_TABLE_ROWS = 24
@@ -45,7 +47,12 @@ def show_windows(
     if context.invoked_subcommand is not None:
         return
     from mlapp.monitoring.deliveries import Deliveries, describe_pending_deliveries
-    from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection, parse_inspected_moment
+    from mlapp.monitoring.inspection import (
+        describe_unwatched_versions,
+        inspect_windows,
+        open_place_for_inspection,
+        parse_inspected_moment,
+    )
     from mlapp.monitoring.trainings import Trainings
     from mlapp.project import Project
 
@@ -57,6 +64,8 @@ def show_windows(
         output.print_json({"app": project.name, "windows": reports})
     else:
         _print_monitor_windows(reports)
+    for sentence in describe_unwatched_versions(project, reports):
+        output.print_note(sentence)
     place = open_place_for_inspection(project)
     if project.settings.monitor.retrain is not None and (failure := Trainings(place).describe_failure()):
         output.print_note(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from mlapp.baseline import Baseline
+from mlapp.baseline import Baseline, describe_unwatched_features
 from mlapp.errors import STAGE_ERRORS, DataError, MissingExtraError, MlappError, UsageError, UserCodeError
 from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
@@ -57,7 +58,8 @@ def inspect_windows(
     """The windows of a time interval, in order, separate for each version.
 
     Args:
-        since, until: seconds since 1970. By default the last day, or the last windows if they are longer.
+        since, until: seconds since 1970. By default the last day, or the last windows if they are longer. Without
+            `since`, at most the last `EVALUATED` windows: a day of short ones has thousands.
         evaluates: run the app's evaluator where truths are known.
 
     Raises:
@@ -67,19 +69,35 @@ def inspect_windows(
     seconds = parse_seconds(settings.window)
     now = time.time() if now is None else now
     until = now + seconds if until is None else until
-    since = until - max(SHOWN * seconds, DAY) if since is None else since
+    is_bounded, since = since is None, until - max(SHOWN * seconds, DAY) if since is None else since
     if since >= until:
         raise UsageError("The start of the period is not before its end.", "Give an earlier --since.")
     if version is not None:
         version = str(project.store.resolve(project.name, version))
     place = open_place_for_inspection(project)
     windows = list_history_windows(place, since=since - WARMING * seconds, until=until, version=version)
+    begins = sorted({window.since for _, window in windows})
+    if is_bounded and len(begins) > EVALUATED + WARMING:
+        since = float(begins[-EVALUATED])
+        windows = [pair for pair in windows if pair[1].since >= begins[-EVALUATED - WARMING]]
     baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
     counts = read_history_counts(place, windows, baselines)
     quality = _inspect_quality(project, place, counts, baselines) if evaluates and counts else {}
     earlier = read_seasonal_counts(place, settings, windows, baselines)
     reports = find_window_alarms(counts, baselines, settings, now=now, quality=quality, earlier_counts=earlier)
     return [report for report in fill_window_gaps(reports, seconds) if report.until.timestamp() > since]
+
+
+def describe_unwatched_versions(project: Project, reports: Sequence[WindowReport]) -> list[str]:
+    """A sentence for each version in these windows that has too many features to compare."""
+    sentences = []
+    for version in sorted({report.version for report in reports if report.version.isdecimal()}, key=int):
+        with contextlib.suppress(MlappError):  # the version is deleted
+            schema = project.store.get(project.name, version).manifest.schema.features
+            columns = len(schema.names) or (schema.shape[0] if len(schema.shape) == 1 else 0)
+            if warning := describe_unwatched_features(columns):
+                sentences.append(f"Version {version}: {warning}")
+    return sentences
 
 
 def fill_window_gaps(reports: Sequence[WindowReport], seconds: int, max_gap: int = 200) -> list[WindowReport]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from mlapp.baseline import (
     Baseline,
     build_baseline_columns,
+    describe_unwatched_features,
     draw_baseline_rows,
     find_target_json_type,
     list_baseline_classes,
@@ -23,6 +25,7 @@ from mlapp.schema.merge import merge_schemas
 from mlapp.training import stage_calls
 from mlapp.training.sampling import sample_feature_rows
 
+log = logging.getLogger("mlapp.training")
 PREDICTED_ROWS = 2_000
 """Rows of the first split whose predictions are part of the baseline."""
 
@@ -126,6 +129,9 @@ def describe_split(pipeline: Pipeline, features: Any, transformed: Any, target: 
         transformed: after the transformer, as the model receives them.
     """
     rules = pipeline.monitor_settings.columns
+    shape = getattr(features, "shape", ())
+    if len(shape) == 2 and (warning := describe_unwatched_features(shape[1])):
+        log.warning(warning)
     has_transformer = pipeline.stage("feature_transformer") is not None
     return Baseline(
         rows=count_feature_rows(features) or 0,

@@ -18,7 +18,7 @@ import pytest
 
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
-from mlapp.monitoring import closing
+from mlapp.monitoring import closing, history, inspection
 from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.canary_quality import CanaryQuality
 from mlapp.monitoring.closing import close_windows
@@ -32,6 +32,22 @@ from mlapp.monitoring.windows import Quality
 from mlapp.project import Project
 from mlapp.serving.process.monitoring import _Closer
 from tests.unit.monitoring.service import LOANS, Service, rows
+
+WIDE = """
+import numpy as np
+import pandas as pd
+from sklearn.dummy import DummyClassifier
+
+from mlapp import App
+
+app = App("wide", target="y")
+app.model(DummyClassifier)
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    return pd.DataFrame(np.zeros((40, 513)), columns=[f"f{at}" for at in range(513)]).assign(y=[0, 1] * 20)
+"""
 
 pytest.importorskip("duckdb", reason="needs mlapp-kit[monitor]")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -578,3 +594,33 @@ def test_a_task_of_flyte_closes_the_windows_too(mlapp: Callable[..., Any], servi
     assert closed.startswith("2 windows closed, ")
     assert "firing: income is distributed differently" in closed
     assert close_windows(service.project).windows == 0
+
+
+def test_without_a_period_only_the_last_windows_are_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day of short windows has thousands."""
+    monkeypatch.setattr(inspection, "EVALUATED", 2)
+    read: list[int] = []
+    place, now = open_place_for_inspection(service.project), int(time.time()) // 10 * 10
+    for at in range(now - 200, now - 100, 10):
+        content = b'{"version":"1","since":%d,"until":%d,"rows":5}' % (at, at + 10)
+        place.storage.create_key(place.key(f"counts/1/{at}-10/replica-000000001.json"), content)
+    decode = history.decode_counts
+    monkeypatch.setattr(
+        history, "decode_counts", lambda content, *rest: read.append(len(content)) or decode(content, *rest)
+    )
+    assert len(inspect_windows(service.project, evaluates=False)) == 2
+    assert len(read) == 2 + WARMING
+    assert len(inspect_windows(service.project, since=now - 300.0, evaluates=False)) == 10
+
+
+def test_train_and_monitor_say_that_very_many_features_are_not_watched(
+    mlapp: Callable[..., Any], project: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = project(WIDE, mlapp__yaml="monitor: {window: 10s}\n")
+    sentence = "The drift of the 513 features is not monitored, because they are more than 512."
+    assert mlapp("train").code == 0
+    assert sentence in caplog.text
+    place, at = open_place_for_inspection(Project.find(root)), int(time.time()) // 10 * 10 - 10
+    content = b'{"version":"1","since":%d,"until":%d,"rows":5}' % (at, at + 10)
+    place.storage.create_key(place.key(f"counts/1/{at}-10/replica-000000001.json"), content)
+    assert f"Version 1: {sentence}" in mlapp("monitor").err
