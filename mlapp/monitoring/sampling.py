@@ -33,7 +33,7 @@ def hash_requests(ids: Sequence[bytes]) -> NDArray[np.uint64]:
     if not ids:
         return np.zeros(0, dtype=np.uint64)
     words = _list_words(ids)
-    sums: NDArray[np.uint64] = words.dot(_list_powers(words.shape[1]))
+    sums: NDArray[np.uint64] = words @ _list_powers(words.shape[1])  # unlike `dot`, one call for all rows
     return ((sums ^ (sums >> HALF)) * FACTOR) >> HALF
 
 
