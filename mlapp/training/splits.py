@@ -129,7 +129,7 @@ def describe_split(pipeline: Pipeline, features: Any, transformed: Any, target: 
         transformed: after the transformer, as the model receives them.
     """
     rules = pipeline.monitor_settings.columns
-    shape = getattr(features, "shape", ())
+    shape: tuple[int, ...] = getattr(features, "shape", ())
     if len(shape) == 2 and (warning := describe_unwatched_features(shape[1])):
         log.warning(warning)
     has_transformer = pipeline.stage("feature_transformer") is not None
