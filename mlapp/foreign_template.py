@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlapp.errors import UsageError
+from mlapp.temporary_folders import open_temporary_folder
 
 HOOKS = ("pre_prompt", "pre_gen_project", "post_gen_project")
 
@@ -30,7 +30,7 @@ def fetch_template(template: str) -> Iterator[Path]:
     from cookiecutter.exceptions import CookiecutterException
     from cookiecutter.repository import determine_repo_dir
 
-    with tempfile.TemporaryDirectory(prefix="mlapp-template-") as folder:
+    with open_temporary_folder("template") as folder:
         try:
             place, _ = determine_repo_dir(
                 template, get_user_config(default_config=True)["abbreviations"], folder, checkout=None, no_input=True

@@ -7,10 +7,7 @@ the image.
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +17,7 @@ import msgspec
 from mlapp.errors import StoreError
 from mlapp.store import Manifest
 from mlapp.store.numbered_names import format_number_name
+from mlapp.temporary_folders import create_process_folder
 
 FOLDER = "MLAPP_MODEL_FOLDER"
 MANIFEST = "MLAPP_MODEL_MANIFEST"
@@ -73,8 +71,7 @@ def find_mounted_store(
             f"The manifest {file} belongs to the app '{manifest.app}', but this image is for '{app}'.",
             f"Set {MANIFEST} to a manifest of '{app}'.",
         )
-    root = Path(tempfile.mkdtemp(prefix="mlapp-model-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    root = create_process_folder("model")
     (root / app / "versions").mkdir(parents=True)
     (root / app / "versions" / format_number_name(manifest.version)).write_bytes(content)
     (root / app / manifest.folder).parent.mkdir()

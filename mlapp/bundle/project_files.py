@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from mlapp.errors import list_names
 from mlapp.path_patterns import compile_path_pattern
 from mlapp.project_outputs import read_project_outputs
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 
 LARGE = 10 * 1024**2
 """Size in bytes from which a file causes a warning."""
@@ -164,8 +164,8 @@ def _list_git_files(root: Path) -> tuple[set[Path], set[Path]]:
         return tracked, _split_git_output(
             _run_git_in_project(root, ["ls-files", "-z", "--others", "--exclude-standard"])
         ) - tracked
-    with tempfile.TemporaryDirectory() as folder:  # an empty repository, so that git evaluates .gitignore
-        _run_git_in_project(Path(folder), ["init", "--quiet", "--bare", "."])
+    with open_temporary_folder("git") as folder:  # an empty repository, so that git evaluates .gitignore
+        _run_git_in_project(folder, ["init", "--quiet", "--bare", "."])
         options = [f"--git-dir={folder}", f"--work-tree={root}"]
         return set(), _split_git_output(
             _run_git_in_project(root, [*options, "ls-files", "-z", "--others", "--exclude-standard"])

@@ -21,6 +21,7 @@ from mlapp.bundle.requirement_lines import (
 )
 from mlapp.bundle.requirements import DeclaredRequirements
 from mlapp.config import Image
+from mlapp.temporary_folders import open_temporary_folder
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _compile_requirements(
     python: str,
     image: Image,
 ) -> str:
-    with tempfile.TemporaryDirectory() as folder:
+    with open_temporary_folder("lock") as folder:
         requirements_file, result = Path(folder, "mlapp.in"), Path(folder, "requirements.txt")
         requirements_file.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
         # uv prefers the versions in an existing output file if the requirements permit them.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from mlapp.cli import output
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
@@ -33,10 +36,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """
     command_line = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in command_line
+    terminations = _interrupt_on_sigterm()
     try:
         _dispatch_arguments([argument for argument in command_line if argument != "--debug"])
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:  # typer exits on an interrupt
+        sys.exit(143 if terminations else 130 if isinstance(end, KeyboardInterrupt) else end.code)
     except BrokenPipeError:
         sys.exit(141)
     except MlappError as error:
@@ -49,6 +53,23 @@ def run(arguments: Sequence[str] | None = None) -> None:
             raise
         output.print_error(_explain_unexpected_error(error))
         sys.exit(1)
+
+
+def _interrupt_on_sigterm() -> list[int]:
+    """Make SIGTERM interrupt the command as Ctrl-C does, so that it cleans up. Servers set their own handler.
+
+    Returns a list that receives each signal.
+    """
+    received: list[int] = []
+
+    def interrupt_command(number: int, frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_default and threading.current_thread() is threading.main_thread():  # only it can set signal handlers
+        signal.signal(signal.SIGTERM, interrupt_command)
+    return received
 
 
 def _dispatch_arguments(arguments: list[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError
 from mlapp.provenance import query_git
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 
 MARK = "# Written by `mlapp deploy --to-git`; the next deploy replaces this file."
 MAX_ATTEMPTS = 10
@@ -83,10 +83,10 @@ def commit_release(
     folder = Path(repository).expanduser()
     if (folder / ".git").exists():
         return _commit_release_folder(folder.resolve(), repository, path, branch, texts, message)
-    with tempfile.TemporaryDirectory(prefix="mlapp-git-") as temporary:
-        clone = Path(temporary) / "clone"
+    with open_temporary_folder("git") as temporary:
+        clone = temporary / "clone"
         source = str(folder.resolve()) if folder.exists() else repository
-        _run_git(Path(temporary), "clone", "--quiet", "--no-tags", "--", source, str(clone))
+        _run_git(temporary, "clone", "--quiet", "--no-tags", "--", source, str(clone))
         branch = branch or _run_git(clone, "symbolic-ref", "--short", "HEAD")
         is_empty = not _run_git(clone, "branch", "--remotes")
         old_hash: str | None = None

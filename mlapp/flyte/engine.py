@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +36,7 @@ from mlapp.flyte.workflow import SPLITS, split_workflow
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion
+from mlapp.temporary_folders import open_temporary_folder
 from mlapp.tuning import list_searchable_spaces
 
 PLACEHOLDER_IMAGE = "built-when-applied:new"
@@ -230,8 +229,8 @@ class FlytekitEngine(Engine):
 
         manifest = msgspec.json.encode(version.manifest)
         root = hashlib.sha256(manifest).hexdigest()[:32]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / task_bodies.MANIFEST
+        with open_temporary_folder("flyte") as folder:
+            file = folder / task_bodies.MANIFEST
             file.write_bytes(manifest)
             files = {f"{task_bodies.FILES}/{name}": version.files / name for name in version.manifest.files}
             urls = file_transfer.upload_files(self.connection, {task_bodies.MANIFEST: file, **files}, root)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from mlapp.flyte.task_graph import get_task_graph
 from mlapp.flyte.workflow import train_workflow
 from mlapp.reporting import Reporter
 from mlapp.store import ModelVersion, Store
+from mlapp.temporary_folders import open_temporary_folder
 
 CACHE = "FLYTE_LOCAL_CACHE_ENABLED"
 """Switches flytekit's local cache, which must be off: it keeps paths of deleted outputs, and ignores the code."""
@@ -36,9 +35,8 @@ def train_locally(
     values = inputs.encode_inputs(get_task_graph(source).inputs, parameters)
     workflow = train_workflow(source)
     progress("flyte-local")
-    folder = tempfile.mkdtemp(prefix="mlapp-")
-    try:
-        access = FileAccessProvider(folder, f"{folder}/raw", data_config=DataConfig.auto())
+    with open_temporary_folder("flyte") as folder:
+        access = FileAccessProvider(str(folder), f"{folder}/raw", data_config=DataConfig.auto())
         context = FlyteContextManager.current_context()
         with (
             env_vars.override_variables({CACHE: "false"}),
@@ -50,8 +48,6 @@ def train_locally(
                 raise _unwrap_local_error(error) from None
             model = Path(outputs.model.download())
         return promotion.save_and_promote(store, task_bodies.open_saved_version(model))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unwrap_local_error(error: BaseException) -> BaseException:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flytekit.configuration import FastSerializationSettings, ImageConfig, SerializationSettings
@@ -35,6 +33,7 @@ from mlapp.monitoring.run_schedule import make_cron
 from mlapp.project import Project
 from mlapp.provenance import GitState, read_git_state
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 from mlapp.tuning import list_searchable_spaces
 
 UNUSED_IMAGE = "unused:0"
@@ -61,10 +60,10 @@ def register_app(connection: Connection, project: Project, image: str, progress:
         return Registration(code.version, (), code.is_dirty)
     source = app_source.make_flyte_app_source(project)
     app_workflows, _ = compile_app_for_registration(source)
-    with tempfile.TemporaryDirectory() as folder:
+    with open_temporary_folder("flyte") as folder:
         # Flyte accepts a repeated upload only with the same bytes, but versions of zlib compress differently.
         archive_digest = hashlib.sha256(code.archive).hexdigest()
-        file = code_archive.write_code_archive(code.archive, Path(folder), archive_digest)
+        file = code_archive.write_code_archive(code.archive, folder, archive_digest)
         location = file_transfer.upload_file(connection, file, file.name, archive_digest[:32])
     created_names = [
         _register_entity(connection, entity)

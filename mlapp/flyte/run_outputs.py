@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +12,7 @@ from mlapp.flyte.connection import Connection
 from mlapp.flyte.errors import FlyteError
 from mlapp.flyte.interface import TrialResult
 from mlapp.store import Manifest, ModelVersion, Store
+from mlapp.temporary_folders import open_temporary_folder
 
 
 def fetch_model(connection: Connection, run: str, store: Store, app: str, promote_if: str = "") -> ModelVersion:
@@ -27,8 +26,7 @@ def fetch_model(connection: Connection, run: str, store: Store, app: str, promot
     if existing is not None:
         return store.get(app, existing.version)
     url = fetch_run_output(connection, run, "model").scalar.blob.uri.rstrip("/")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with open_temporary_folder("flyte") as folder:
         file_transfer.download_file(connection, f"{url}/{task_bodies.MANIFEST}", folder / task_bodies.MANIFEST)
         try:
             manifest = msgspec.json.decode((folder / task_bodies.MANIFEST).read_bytes(), type=Manifest)
@@ -56,8 +54,8 @@ def fetch_predictions(connection: Connection, run: str) -> Any:
     import pandas as pd
 
     url = fetch_run_output(connection, run, "predictions").scalar.blob.uri
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "predictions.parquet"
+    with open_temporary_folder("flyte") as folder:
+        file = folder / "predictions.parquet"
         file_transfer.download_file(connection, url, file, "mlapp predict --remote")
         return pd.read_parquet(file)
 
@@ -94,8 +92,8 @@ def fetch_run_output(connection: Connection, run: str, name: str) -> Any:
     data = connection.call_client(connection.client.get_execution_data, identifier)
     outputs = data.full_outputs.literals
     if not outputs and data.outputs.bytes > 0:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "outputs.pb"
+        with open_temporary_folder("flyte") as folder:
+            file = folder / "outputs.pb"
             file_transfer.download_file(connection, data.outputs.url, file)
             outputs = LiteralMap.from_flyte_idl(literals_pb2.LiteralMap.FromString(file.read_bytes())).literals
     if name not in outputs:

@@ -6,7 +6,6 @@ This module is independent of Flyte. A task calls one of these functions with th
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mlapp.provenance import GitState
 from mlapp.schema import ModelSchema, Schema, infer_prediction_schema, infer_schema
 from mlapp.store import Manifest, ModelVersion, Signer, Store
 from mlapp.store.folder_storage import FolderStorage
+from mlapp.temporary_folders import open_temporary_folder
 from mlapp.training import round_trip, stage_calls
 from mlapp.training.json_round_trip import send_through_json
 from mlapp.training.monitored_names import check_monitored_columns
@@ -249,8 +249,8 @@ def run_save_step(
         batching=fitted.batching,
         baseline=baseline,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(FolderStorage(Path(folder)), signer)
+    with open_temporary_folder("flyte") as folder:
+        store = Store(FolderStorage(folder), signer)
         version = store.put(model, origin=origin, git=git, tuning=tuning)
         (out / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(version.manifest)))
         shutil.copytree(version.files, out / FILES)

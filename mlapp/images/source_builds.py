@@ -26,6 +26,7 @@ from mlapp.images.build_job import BuildJob
 from mlapp.images.engine import EngineError, ImageError, translate_image_engine_errors
 from mlapp.images.image_spec import PLATFORMS
 from mlapp.images.tar_layer import normalize_tar_entry
+from mlapp.temporary_folders import open_temporary_folder
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -66,14 +67,14 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
     if cached_folder.is_dir():
         return cached_folder
     job.progress(f"build {names} on the base image")
-    with tempfile.TemporaryDirectory() as folder:
+    with open_temporary_folder("build") as folder:
         machine = f"{PLATFORMS[base.platform]}-manylinux_2_28"
         arguments = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-platform", machine]
         arguments += ["--target", f"{folder}/uv", f"uv=={version}"]
-        uv.run_uv(arguments, folder=Path(folder), image=image, activity="Fetching uv")
+        uv.run_uv(arguments, folder=folder, image=image, activity="Fetching uv")
         Path(folder, "requirements.txt").write_text(requirements, encoding="utf-8")
-        variables = {**_read_source_build_variables(Path(folder)), **uv.make_index_variables(image)}
-        archive = _run_source_build(job.client, base, python, variables, Path(folder), names)
+        variables = {**_read_source_build_variables(folder), **uv.make_index_variables(image)}
+        archive = _run_source_build(job.client, base, python, variables, folder, names)
     cached_folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as output:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from mlapp.monitoring.place import DAY, HOUR, Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
 from mlapp.plain_numbers import parse_plain_integer
+from mlapp.temporary_folders import open_temporary_folder
 
 LATER = 10**9
 """A format that this mlapp does not know."""
@@ -94,18 +94,18 @@ def open_database(
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise MissingExtraError("The prediction log", "monitor") from None
-    with tempfile.TemporaryDirectory(prefix="mlapp-monitor-") as folder:
+    with open_temporary_folder("monitor") as folder:
         connection = duckdb.connect()
         try:
             connection.execute(f"SET memory_limit='{MEMORY}'; SET threads=2; SET preserve_insertion_order=false")
             connection.execute(f"SET temp_directory='{folder}/spill'; SET TimeZone='UTC'")
             connection.execute("SET allow_community_extensions=false; SET autoinstall_known_extensions=false")
             keys = list_database_log_keys(place, since, until, version)
-            segments = dict(zip(keys, _fetch_database_files(place, Path(folder), keys), strict=True))
+            segments = dict(zip(keys, _fetch_database_files(place, folder, keys), strict=True))
             readable = _create_database_view(connection, "log", list(segments.values()), LOG)
-            files = _fetch_database_files(place, Path(folder), list_truth_keys(place, since))
+            files = _fetch_database_files(place, folder, list_truth_keys(place, since))
             if truths:
-                files.append(Path(folder) / "given.parquet")
+                files.append(folder / "given.parquet")
                 files[-1].write_bytes(encode_truths(truths, 0))
             readable_truths = _create_database_view(connection, "truth", files, TRUTH)
             yield Database(
@@ -119,7 +119,7 @@ def open_database(
             ) from None
         finally:
             connection.close()
-            shutil.rmtree(Path(folder) / "spill", ignore_errors=True)
+            shutil.rmtree(folder / "spill", ignore_errors=True)
 
 
 def query_monitoring_database(place: Place, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -10,10 +10,8 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -36,6 +34,7 @@ from mlapp.store import Manifest, ModelVersion, open_store
 from mlapp.store.manifest import list_manifest_parameters
 from mlapp.store.names import LATEST
 from mlapp.store.references import CHALLENGER, HELD
+from mlapp.temporary_folders import open_temporary_folder
 
 log = logging.getLogger("mlapp.monitoring")
 LONGEST_FAILURE = 2000
@@ -252,13 +251,13 @@ def _train_on_flyte(
     command = [sys.executable, "-m", "mlapp", "train", "--remote", "--run-id", origin["retrain"], "--json"]
     if project.environment is not None:
         command += ["--env", project.environment]
-    with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
-        file = Path(folder) / "parameters.json"
+    with open_temporary_folder("retrain") as folder:
+        file = folder / "parameters.json"
         file.write_bytes(msgspec.json.encode(replaced.parameters))
         completed = subprocess.run(  # noqa: S603
             [*command, "--params", str(file)],
             cwd=project.root,
-            env={**os.environ, "MLAPP_APP": project.location.address, "MLAPP_STORE": folder},
+            env={**os.environ, "MLAPP_APP": project.location.address, "MLAPP_STORE": str(folder)},
             capture_output=True,
             text=True,
             check=False,
@@ -268,6 +267,6 @@ def _train_on_flyte(
             raise MlappError(f"The training on Flyte failed: {reason}", "See `mlapp runs list`.")
         if is_superseded():
             return None
-        version = open_store(folder, Path(folder)).get(project.name)
+        version = open_store(str(folder), folder).get(project.name)
         manifest = msgspec.structs.replace(version.manifest, origin={**version.manifest.origin, **origin})
         return project.store.import_version(ModelVersion(manifest, version.files)).version

@@ -22,6 +22,7 @@ from mlapp.store.file_hashes import list_version_files
 from mlapp.store.local_copies import iterate_missing_copies
 from mlapp.store.manifest import StoredFile
 from mlapp.store.storage import FullError
+from mlapp.temporary_folders import create_process_folder
 
 ABANDONED_AFTER = 24 * 3600
 """Seconds after which a temporary file counts as left behind by a killed process."""
@@ -120,7 +121,7 @@ class FolderStorage:
         try:
             self._copies.mkdir(parents=True, exist_ok=True)
         except OSError:  # a pod's filesystem is read-only
-            self._copies = Path(tempfile.mkdtemp(prefix="mlapp-models-"))
+            self._copies = create_process_folder("models")
         source = self._locate_folder_key(prefix)  # can be a link, to the files that a platform mounts
         folder = self._copies / prefix
         with translate_folder_errors(folder, self._setting):

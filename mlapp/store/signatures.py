@@ -6,7 +6,6 @@ number and folder in a particular store. So signatures stay valid for copies in 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import msgspec
 from mlapp.config import Store as StoreSettings
 from mlapp.errors import ConfigError, MissingExtraError, StoreError
 from mlapp.store.manifest import Manifest
+from mlapp.temporary_folders import open_temporary_folder
 
 MANIFEST = "mlapp-manifest.json"
 
@@ -80,8 +80,8 @@ class Signer:
                 ),
                 f"{key} cannot be used to sign",
             )
-        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / "model.sig"
+        with _link_folder_for_signature(manifest, files) as folder, open_temporary_folder("sign") as temporary:
+            file = temporary / "model.sig"
             try:
                 signing.sign(folder, file)
             except Exception as error:  # several libraries raise different errors
@@ -105,9 +105,9 @@ class Signer:
                 "Set store.public_key, store.certificate_chain, or store.identity and store.identity_provider.",
             )
         reasons = []
-        with _link_folder_for_signature(manifest, files) as folder, tempfile.TemporaryDirectory() as temporary:
+        with _link_folder_for_signature(manifest, files) as folder, open_temporary_folder("sign") as temporary:
             for text in manifest.signatures:
-                file = Path(temporary) / "model.sig"
+                file = temporary / "model.sig"
                 file.write_text(text, encoding="utf-8")
                 for verifier in verifiers:
                     try:
@@ -170,8 +170,8 @@ def _link_folder_for_signature(manifest: Manifest, files: Path) -> Iterator[Path
     """A temporary folder with the content to sign. Its files are links, to avoid copies."""
     if MANIFEST in manifest.files:
         raise StoreError(f"A version with a file {MANIFEST} cannot be signed.", "Use another file name in the saver.")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / manifest.app
+    with open_temporary_folder("sign") as temporary:
+        folder = temporary / manifest.app
         folder.mkdir()
         for name in manifest.files:
             link = folder / name

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from mlapp.predictor_results import (
 )
 from mlapp.schema.feature_containers import count_feature_rows, take_feature_rows
 from mlapp.schema.json_values import to_json_value
+from mlapp.temporary_folders import open_temporary_folder
 from mlapp.training.answer_comparison import ABSOLUTE, is_close_answer, list_answer_rows
 from mlapp.training.json_round_trip import Sample
 from mlapp.training.row_order import require_row_order
@@ -257,14 +257,14 @@ class _RoundTripCheck:
 
 
 def _save_and_load_model(trained: TrainedModel, must_be_savable: bool) -> Predictor | None:
-    with tempfile.TemporaryDirectory(prefix="mlapp-check-") as folder:
+    with open_temporary_folder("check") as folder:
         try:
-            trained.save(Path(folder))
+            trained.save(folder)
         except ModelError:
             if must_be_savable:
                 raise
             return None
-        return _load_saved_model(trained, Path(folder))
+        return _load_saved_model(trained, folder)
 
 
 def _load_saved_model(trained: TrainedModel, folder: Path) -> Predictor:

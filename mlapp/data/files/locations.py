@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from mlapp.data.secrets import Address
 from mlapp.env_vars import read_aws_region, read_azure_account, read_s3_endpoint
 from mlapp.errors import DataError, MissingExtraError
 from mlapp.path_patterns import compile_path_pattern
+from mlapp.temporary_folders import open_temporary_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,8 +204,8 @@ def _download_file(address: Address) -> Iterator[File]:
     from pyarrow import fs
 
     name = PurePosixPath(urlsplit(address.value).path).name or "download"
-    with tempfile.TemporaryDirectory(prefix="mlapp-") as folder:
-        copy = Path(folder) / name
+    with open_temporary_folder("download") as folder:
+        copy = folder / name
         request = urllib.request.Request(address.value, headers={"User-Agent": "mlapp"})  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, copy.open("wb") as target:  # noqa: S310

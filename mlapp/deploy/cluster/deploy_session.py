@@ -260,15 +260,19 @@ def _refuse_deploy_beside_canary(records: Sequence[ReleaseRecord]) -> None:
 
 @contextmanager
 def _defer_deploy_interrupt() -> Iterator[None]:
-    """Defer Ctrl-C until all objects of a release are written, so that no release is half applied."""
+    """Defer Ctrl-C and SIGTERM until all objects of a release are written, so that no release is half applied."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     signals: list[int] = []
-    old_handler = signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
+    old_handlers = {
+        number: signal.signal(number, lambda number, _: signals.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, old_handler)
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
     if signals:
         raise KeyboardInterrupt

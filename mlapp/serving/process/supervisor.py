@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlapp.errors import MlappError
 from mlapp.reporting import Reporter
 from mlapp.serving.process.worker_process import ForkServer, Worker, spawn_worker
 from mlapp.serving.serve_spec import ServeSpec
+from mlapp.temporary_folders import create_process_folder
 
 PAUSE = 0.5
 """Seconds before a dead worker is replaced; doubled up to `LONGEST` while the new workers die within `LONGEST`."""
@@ -53,7 +53,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fork_server: ForkServer | None = None
         self._renewing = asyncio.Lock()
-        self._metrics = Path(tempfile.mkdtemp(prefix="mlapp-metrics-"))
+        self._metrics = create_process_folder("metrics")
 
     def run_workers(self) -> None:
         """Serve until SIGTERM or SIGINT.

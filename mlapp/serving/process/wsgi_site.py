@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +13,10 @@ from mlapp.app_location import locate_app, locate_app_import_paths
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.serving.serve_spec import ServeSpec
+from mlapp.temporary_folders import create_process_folder
 
+GUNICORN = "mlapp.serving.process.gunicorn_master"
+"""The module that starts gunicorn."""
 WITH_CONTROL = 25
 """The first version of gunicorn with a control socket, which it would create in an image's read-only folder."""
 THREADS = 8
@@ -54,7 +56,7 @@ def make_gunicorn_command(place: str, plan: ServeSpec, project: Project) -> list
             "Add gunicorn to requirements.txt, and install it: pip install -r requirements.txt.",
         )
     paths = locate_app_import_paths(project.root, location)
-    command = [sys.executable, "-m", "gunicorn", f"--bind={settings.host}:{settings.port}"]
+    command = [sys.executable, "-m", GUNICORN, f"--bind={settings.host}:{settings.port}"]
     command += [f"--workers={settings.workers}", "--worker-class=gthread", f"--threads={THREADS}"]
     command += [f"--graceful-timeout={max(1, round(settings.drain))}", f"--pythonpath={','.join(paths)}"]
     if int(importlib.metadata.version("gunicorn").partition(".")[0]) >= WITH_CONTROL:
@@ -72,7 +74,7 @@ def make_wsgi_site_environment(plan: ServeSpec, project: Project) -> dict[str, s
     """Variables that tell the site's App about the bundle: it reads only mlapp.yaml."""
     variables: dict[str, str] = {}
     if plan.settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        variables["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="mlapp-metrics-")
+        variables["PROMETHEUS_MULTIPROC_DIR"] = str(create_process_folder("metrics", keep_after_exec=True))
     if plan.bundle is not None:
         variables["MLAPP_STORE__URL"] = str(Path(project.settings.store.url).resolve())
         if project.settings.monitor.url:

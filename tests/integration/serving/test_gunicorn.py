@@ -127,9 +127,11 @@ def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
     assert "http_requests_total" in httpx.get(f"{server}/metrics", timeout=60).text
 
 
-def test_mlapp_serve_runs_a_site_with_gunicorn(site: Path, tmp_path: Path) -> None:
-    port = free_port()
-    command = ["env", "MLAPP_SERVE__WSGI=lazy.py:application", sys.executable, "-m", "mlapp", "-C", site, "serve"]
+def test_mlapp_serve_runs_a_site_with_gunicorn_and_leaves_no_files(site: Path, tmp_path: Path) -> None:
+    port, place = free_port(), tmp_path / "place"
+    place.mkdir()
+    command = ["env", "MLAPP_SERVE__WSGI=lazy.py:application", f"TMPDIR={place}"]
+    command += [sys.executable, "-m", "mlapp", "-C", site, "serve", "--workers", "2"]
 
     def is_ready() -> bool:
         try:
@@ -141,6 +143,8 @@ def test_mlapp_serve_runs_a_site_with_gunicorn(site: Path, tmp_path: Path) -> No
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=[{"x": 3}], timeout=60)
         assert answer.json()["predictions"] == pytest.approx([6.0])
         assert answer.headers["x-process"]
+        assert [folder.name[:18] for folder in place.iterdir()] == ["mlapp-tmp-metrics-"]
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize(("wsgi", "text"), [("gone.py:site", "there is no"), ("lazy.py", "no object in it")])

@@ -58,7 +58,7 @@ def test_a_site_answers_the_probes_and_the_scraper_of_its_pods(mlapp, api, targe
     command = make_gunicorn_command(
         place, ServeSpec(apps=(), bundle=None, environment=None, settings=project.settings.serve), project
     )
-    assert command[1:3] == ["-m", "gunicorn"]
+    assert command[1:3] == ["-m", "mlapp.serving.process.gunicorn_master"]
     paths = sorted({*(probe["path"] for probe in probes), annotations.get("prometheus.io/path", "/metrics")})
     asked = subprocess.run(
         [sys.executable, "-c", ASK, place, json.dumps(paths)], cwd=root, capture_output=True, text=True, timeout=120

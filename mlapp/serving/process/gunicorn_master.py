@@ -1,0 +1,16 @@
+"""gunicorn's master process, as `python -m gunicorn`. It removes the folder with its workers' metrics when it exits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gunicorn.app.wsgiapp import run
+
+from mlapp.temporary_folders import is_process_folder, remove_at_exit
+
+if __name__ == "__main__":
+    metrics = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
+    if is_process_folder(metrics):  # and not the user's own
+        remove_at_exit(metrics)
+    run()

@@ -1,0 +1,93 @@
+"""Temporary folders that do not outlive their process, even if it is killed.
+
+Each folder is locked while its process runs. A process that creates one first removes the folders that nobody locks:
+their processes were killed. The system releases the lock of a process that ends in any way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+
+NAME = re.compile(r"mlapp-tmp-[a-z]+-[a-z0-9_]{8}")
+
+
+def create_process_folder(purpose: str, *, keep_after_exec: bool = False) -> Path:
+    """Create a folder that is removed when this process exits. A forked child does not remove it.
+
+    Args:
+        purpose: a word in lowercase, for the folder's name.
+        keep_after_exec: whether the folder stays locked when this process is replaced by another program.
+    """
+    folder, lock = _create_locked_folder(purpose)
+    os.set_inheritable(lock, keep_after_exec)
+    remove_at_exit(folder)
+    return folder
+
+
+def is_process_folder(folder: Path) -> bool:
+    """Whether it is one of `create_process_folder`, in this process or another."""
+    return NAME.fullmatch(folder.name) is not None
+
+
+def remove_at_exit(folder: Path) -> None:
+    """Remove the folder when this process exits. A forked child does not remove it."""
+    atexit.register(partial(_remove_own_folder, folder, os.getpid()))
+
+
+@contextmanager
+def open_temporary_folder(purpose: str) -> Iterator[Path]:
+    """A folder that is removed after the `with` block.
+
+    Args:
+        purpose: a word in lowercase, for the folder's name.
+    """
+    folder, lock = _create_locked_folder(purpose)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _create_locked_folder(purpose: str) -> tuple[Path, int]:
+    """A new folder, and the file descriptor that locks it."""
+    root = tempfile.gettempdir()
+    _remove_abandoned_folders(root)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"mlapp-tmp-{purpose}-", dir=root))
+        with suppress(FileNotFoundError):  # another process found it before it was locked
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+@cache
+def _remove_abandoned_folders(root: str) -> None:
+    """Remove this user's folders that no process locks. Once in a process is enough."""
+    for entry in os.scandir(root):
+        if not NAME.fullmatch(entry.name):
+            continue
+        with suppress(OSError):  # another process locks or removes it
+            lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _remove_own_folder(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

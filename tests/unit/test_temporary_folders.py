@@ -1,0 +1,113 @@
+"""Temporary folders end with their process, and those of killed processes with the next start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.preloaded import ROOT, Fork, preload_commands
+
+CREATE = "from mlapp.temporary_folders import *; folder = create_process_folder('model', keep_after_exec={keep}); "
+WAIT = "print(folder, flush=True); input()"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The folder for temporary files of the processes of a test."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
+def start_process(place: Path, script: str, *, keep: bool = False) -> subprocess.Popen[str]:
+    """Start a process that creates a folder and runs a script. Returns when it has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CREATE.format(keep=keep) + script],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(place)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def test_a_folder_is_removed_when_its_process_exits(place: Path) -> None:
+    process = start_process(place, WAIT)
+    assert [folder.name[:16] for folder in place.iterdir()] == ["mlapp-tmp-model-"]
+    process.communicate("\n")
+    assert list(place.iterdir()) == []
+
+
+def test_the_end_of_a_forked_child_leaves_the_folder(place: Path) -> None:
+    process = start_process(place, "import os, sys; child = os.fork(); child or sys.exit(); os.wait(); " + WAIT)
+    assert len(list(place.iterdir())) == 1
+    process.communicate("\n")
+    assert list(place.iterdir()) == []
+
+
+def test_the_next_process_removes_the_folder_of_a_killed_one_alone(place: Path) -> None:
+    (place / "mlapp-monitor").mkdir()  # the predictions of a bundle, which stay
+    running, killed = start_process(place, WAIT), start_process(place, WAIT)
+    killed.kill()
+    killed.communicate()
+    assert len(list(place.iterdir())) == 3
+    start_process(place, WAIT).communicate("\n")
+    assert len(list(place.iterdir())) == 2, "the running process keeps its folder"
+    running.communicate("\n")
+    assert [folder.name for folder in place.iterdir()] == ["mlapp-monitor"]
+
+
+def test_a_program_that_replaces_the_process_keeps_the_folder(place: Path) -> None:
+    replaced = start_process(place, "import os; os.execlp('sh', 'sh', '-c', 'echo; read line')", keep=True)
+    start_process(place, WAIT).communicate("\n")
+    assert len(list(place.iterdir())) == 1
+    replaced.communicate("\n")
+    start_process(place, WAIT).communicate("\n")
+    assert list(place.iterdir()) == []
+
+
+ENDLESS = """
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+
+from mlapp import App
+from mlapp.temporary_folders import open_temporary_folder
+
+app = App("endless", target="y")
+
+
+@app.data_reader
+def read() -> pd.DataFrame:
+    with open_temporary_folder("download"):
+        print("reading", flush=True)
+        with open("pipe") as pipe:  # nobody writes
+            pipe.read()
+
+
+app.model(LinearRegression)
+"""
+
+
+def test_a_command_that_is_stopped_leaves_nothing(project, place: Path, tmp_path: Path) -> None:
+    root = project(ENDLESS)
+    os.mkfifo(root / "pipe")
+    environment = {**os.environ, "TMPDIR": str(place)}
+    with (tmp_path / "log").open("wb") as log:
+        command: Fork = preload_commands().start(["mlapp", "train"], root, environment, log)
+    writing = os.open(root / "pipe", os.O_WRONLY)  # waits until the command reads
+    try:
+        assert [folder.name[:19] for folder in place.iterdir()] == ["mlapp-tmp-download-"]
+        command.terminate()
+        assert command.wait(60) == 128 + signal.SIGTERM
+    finally:
+        os.close(writing)
+        command.kill()
+    assert list(place.iterdir()) == []
