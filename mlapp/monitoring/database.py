@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -218,12 +219,15 @@ def _create_database_view(connection: Any, name: str, files: Sequence[Path], emp
     readable = []
     for file in files:
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # a named pipe would block for ever
+                raise OSError("it is not a file")
             schema = parquet.read_schema(file)
         except FileNotFoundError:  # merged or deleted in the meantime
             continue
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
-                f"{file} cannot be read: {error}", "Delete this file; the rest of the log is not affected."
+                f"{file} cannot be read: {str(error).rstrip('.')}.",
+                "Delete this file; the rest of the log is not affected.",
             ) from None
         form = (schema.metadata or {}).get(META, FORMAT)
         if (parse_plain_integer(form.decode("latin-1")) or LATER) > int(FORMAT):

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp.baseline import Baseline, describe_unwatched_features
-from mlapp.errors import STAGE_ERRORS, DataError, MissingExtraError, MlappError, UsageError, UserCodeError
+from mlapp.errors import STAGE_ERRORS, DataError, MlappError, UsageError, UserCodeError
 from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
@@ -182,10 +182,8 @@ def _inspect_quality(
         # A truth can become known long after its window.
         truths = _read_truths_or_warn(app, rules, place, since, max(until, time.time()), baseline)
         return dict(Evaluation(app, project.store, place, settings).evaluate_windows(windows, truths))
-    except MissingExtraError as error:
-        log.warning("Quality is unknown: %s %s", error.what, error.todo)
     except MlappError as error:
-        log.warning("Quality is unknown: %s", error.what)
+        log.warning("Quality is unknown: %s %s", error.what, error.todo)
     return {}
 
 

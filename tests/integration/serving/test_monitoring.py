@@ -181,6 +181,15 @@ def test_a_segment_that_is_cut_off_is_named(tmp_path: Path) -> None:
         query_monitoring_database(place, "SELECT 1 FROM log")
 
 
+def test_a_named_pipe_in_the_log_is_named_and_blocks_nothing(tmp_path: Path) -> None:
+    place = Place(FolderStorage(tmp_path), "app")
+    pipe = tmp_path / place.key("log/1/2026-01-01T00/r-000000001-000000001.parquet")
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(StoreError, match="r-000000001.* it is not a file"):
+        query_monitoring_database(place, "SELECT 1 FROM log")
+
+
 def test_a_log_of_a_newer_mlapp_is_refused(tmp_path: Path) -> None:
     place = Place(FolderStorage(tmp_path), "app")
     out = io.BytesIO()
