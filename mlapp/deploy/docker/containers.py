@@ -75,21 +75,48 @@ class Containers:
         ]
         return sorted(servers, key=lambda server: server.record.number)
 
+    def list_proxies(self) -> list[Container]:
+        """The proxies, the one in use first. There are two while the port changes, or after that was interrupted."""
+        containers = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
+        return sorted(containers, key=lambda proxy: (proxy.status != "running", proxy.name != self.name))
+
     def find_proxy(self) -> Container | None:
         """The proxy's container, or None."""
-        containers = self.client.containers.list(all=True, filters={"label": [f"{APP}={self.app}", f"{ROLE}=front"]})
-        return containers[0] if containers else None
+        return next(iter(self.list_proxies()), None)
+
+    def read_proxy_backend(self, proxy: Container) -> str | None:
+        """The name of the container to which the proxy sends connections. None if it was never set."""
+        import docker.errors
+
+        try:
+            stream, _ = proxy.get_archive(f"{tcp_proxy.STATE}/{tcp_proxy.BACKEND}")
+        except docker.errors.NotFound:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+            file = archive.extractfile(tcp_proxy.BACKEND)
+            return file.read().decode().partition(":")[0] if file else None
 
     def find_live_server(self) -> Server | None:
         """The server to which the proxy sends connections."""
         proxy = self.find_proxy()
-        if proxy is None:
-            return None
-        stream, _ = proxy.get_archive(f"{tcp_proxy.STATE}/{tcp_proxy.BACKEND}")
-        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-            file = archive.extractfile(tcp_proxy.BACKEND)
-            name = file.read().decode().partition(":")[0] if file else ""
+        name = self.read_proxy_backend(proxy) if proxy is not None else None
         return next((server for server in self.list_servers() if server.name == name), None)
+
+    def repair_proxy(self) -> None:
+        """Remove what an interrupted deploy left of a proxy: one without a backend, or a second one.
+
+        Must not run beside another deploy.
+        """
+        proxies = self.list_proxies()
+        if len(proxies) > 1 and proxies[0].status != "running":
+            proxies.reverse()  # the new one was never started: keep the one before
+        for proxy in proxies[1:]:
+            proxy.remove(force=True)
+        for proxy in proxies[:1]:
+            if self.read_proxy_backend(proxy) is None:
+                proxy.remove(force=True)
+            elif proxy.name != self.name:
+                proxy.rename(self.name)
 
     def create_server_container(self, record: ReleaseRecord) -> Server:
         """Create the container of a release without starting it."""
@@ -235,9 +262,10 @@ def make_docker_container_name(app: str) -> str:
 
 
 def make_docker_container_release(server: Server, app: str, live: Server | None, url: str | None) -> Release:
-    """The release that a server runs."""
+    """The release that a server runs. It is `pending` while it is deployed, and after that was interrupted."""
     is_live = live is not None and live.name == server.name
-    state: State = "failed" if server.is_failed else "live" if is_live else "superseded"
+    is_newer = live.record.number < server.record.number if live is not None else server.container.status != "exited"
+    state: State = "failed" if server.is_failed else "live" if is_live else "pending" if is_newer else "superseded"
     return server.record.make_release(app, "docker", state, url if is_live else None)
 
 

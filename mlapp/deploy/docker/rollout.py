@@ -40,7 +40,9 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         if error.status_code == 409:
             raise _explain_concurrent_docker_deploy(containers, f"{containers.name}-{record.number}") from error
         raise _explain_docker_rollout_refusal(error, containers, record.image) from error
+    earlier = [other for other in containers.list_servers() if other.name != server.name and not other.is_failed]
     try:
+        containers.repair_proxy()
         progress(f"start {server.name}")
         containers.start_container(server.container)
         _wait_for_server_ready(containers, server)
@@ -51,9 +53,12 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         if isinstance(error, docker.errors.APIError):
             raise _explain_docker_rollout_refusal(error, containers, server.name) from error
         raise
-    if live is not None and live.is_running:
-        progress(f"stop {live.name}")
-        _retire_server(live, compose.compute_stop_timeout(containers.serve))
+    for other in earlier:
+        if live is not None and other.record.number > live.record.number:
+            _set_server_aside(other)  # its deploy was interrupted before it was live
+        elif other.container.status != "exited":
+            progress(f"stop {other.name}")
+            _retire_server(other, compose.compute_stop_timeout(containers.serve))
     _prune_servers(containers, server)
     return server
 

@@ -94,8 +94,7 @@ class DockerTarget(Target[DockerSettings]):
     def delete(self, *, progress: Reporter = ignore_progress) -> list[str]:
         removed = []
         with self._open_containers() as containers:
-            proxy = containers.find_proxy()
-            for container in [*([proxy] if proxy else []), *(server.container for server in containers.list_servers())]:
+            for container in [*containers.list_proxies(), *(server.container for server in containers.list_servers())]:
                 progress(f"remove {container.name}")
                 container.stop(timeout=compose.compute_stop_timeout(self.serve))
                 container.remove(force=True)
@@ -163,7 +162,7 @@ def _make_docker_replica(server: Server) -> Replica:
     started = attrs["State"]["StartedAt"]
     return Replica(
         name=server.name,
-        ready=health == "healthy" or (health == "starting" and is_server_healthy(server)),
+        ready=health == "healthy" or (health in ("", "starting") and is_server_healthy(server)),
         state=health or attrs["State"]["Status"],
         release=server.record.number,
         restarts=attrs["RestartCount"],
@@ -173,8 +172,10 @@ def _make_docker_replica(server: Server) -> Replica:
 
 
 def _find_docker_problems(containers: Containers, live: Server | None) -> Iterator[str]:
-    proxy = containers.find_proxy()
-    if proxy is not None and proxy.status != "running":
-        yield f"the proxy {proxy.name} is {proxy.status}: docker start {proxy.name}"
+    proxies = containers.list_proxies()
+    if proxies and (len(proxies) > 1 or proxies[0].name != containers.name or live is None):
+        yield f"the proxy {proxies[0].name} is left from an interrupted deploy: deploy again"
+    elif proxies and proxies[0].status != "running":
+        yield f"the proxy {proxies[0].name} is {proxies[0].status}: docker start {proxies[0].name}"
     if live is not None and not live.is_running:
         yield f"{live.name} is {live.container.status}; its last output: {logs.read_last_log_lines(live.container)}"

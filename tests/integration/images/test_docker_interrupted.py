@@ -1,0 +1,181 @@
+"""A deploy on Docker that is killed at any step: the next one repairs what it left, and a delete removes everything."""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import docker
+import pytest
+
+from mlapp.config import Settings
+from mlapp.deploy import Shipment, open_target
+from mlapp.deploy.docker import rollout
+from mlapp.images.engine import connect_image_engine
+from tests.integration.images.conftest import BASE, NAME
+from tests.servers import free_port
+
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
+APP = f"{NAME}-killed"
+PROGRAM = (
+    "import http.server, signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit());"
+    "http.server.test(http.server.SimpleHTTPRequestHandler, port=8000)"
+)
+
+
+class Killed(BaseException):
+    """The deploying process is gone."""
+
+
+@contextmanager
+def killed_before_write(monkeypatch, number: int) -> Iterator[None]:
+    """Let the engine receive only that many writes, and nothing after them: not even from handlers of errors."""
+    send, writes = docker.APIClient.send, 0
+
+    def send_until_killed(client, request, **options):
+        nonlocal writes
+        writes += request.method != "GET"
+        if writes > number:
+            raise Killed
+        return send(client, request, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(docker.APIClient, "send", send_until_killed)
+        yield
+
+
+class Later(datetime):
+    """The clock when a deploy can no longer be in progress."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def shipment(engine, tmp_path_factory) -> Shipment:
+    """A small image that answers HTTP and ends at once on SIGTERM."""
+    folder = tmp_path_factory.mktemp("image")
+    (folder / "Dockerfile").write_text(
+        f"FROM {BASE}\nLABEL mlapp.app={NAME}\nWORKDIR /tmp\nHEALTHCHECK NONE\n"
+        "RUN ln -s $(command -v python3) /usr/local/bin/python\n"
+        f'CMD ["python", "-c", "{PROGRAM}"]\n'
+    )
+    with connect_image_engine() as client:
+        return Shipment(APP, str(client.images.build(path=str(folder), rm=True)[0].id))
+
+
+@pytest.fixture
+def open_at(monkeypatch) -> Iterator:
+    """Open the target with a port. At the end, the app is deleted."""
+    monkeypatch.setattr(rollout, "datetime", Later)
+    port = free_port()
+
+    def open_docker(port: int = port):
+        return open_target("docker", APP, Settings(), {"port": port})
+
+    yield open_docker
+    open_docker().delete()
+
+
+def list_leftovers() -> list[str]:
+    commands = (
+        ["docker", "ps", "--all", "--format", "{{.Names}}"],
+        ["docker", "network", "ls", "--format", "{{.Name}}"],
+        ["docker", "volume", "ls", "--quiet"],
+    )
+    lines = [
+        line for command in commands for line in subprocess.run(command, capture_output=True, text=True).stdout.split()
+    ]
+    return [line for line in lines if line.startswith(APP)]
+
+
+def list_running() -> set[str]:
+    command = ["docker", "ps", "--filter", f"label=mlapp.app={APP}", "--format", "{{.Names}}"]
+    return set(subprocess.run(command, capture_output=True, text=True).stdout.split())
+
+
+def require_only_live(target) -> None:
+    """Only the live server and the proxy run, and they answer."""
+    status = target.status()
+    number = status.release.number
+    assert (status.ready, status.problems) == (1, ())
+    assert list_running() == {APP, f"{APP}-{number}"}
+    assert [release.state for release in target.releases() if release.number >= number] == ["live"]
+    assert "pending" not in [release.state for release in target.releases()]
+    with urllib.request.urlopen(status.url, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def kill_deploy(monkeypatch, target, shipment, writes: int) -> bool:
+    """Deploy, killed before a write. Returns whether it was: False after more writes than a deploy has."""
+    with killed_before_write(monkeypatch, writes):
+        try:
+            target.apply(shipment)
+        except Killed:
+            return True
+        return False
+
+
+def test_a_first_deploy_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
+    target, writes = open_at(), 0
+    while kill_deploy(monkeypatch, target, shipment, writes):
+        assert target.status().release is None or writes >= 5
+        if writes >= 4:  # there is a proxy
+            target.delete()
+            assert list_leftovers() == [], writes
+            assert kill_deploy(monkeypatch, target, shipment, writes)
+        target.apply(shipment)
+        require_only_live(target)
+        target.delete()
+        assert list_leftovers() == [], writes
+        writes += 1
+    assert writes >= 7
+
+
+def test_the_next_deploy_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
+    target, writes = open_at(), 0
+    target.apply(shipment)
+    while kill_deploy(monkeypatch, target, shipment, writes):
+        with urllib.request.urlopen(target.status().url, timeout=10) as answer:
+            assert answer.status == 200, "a release keeps serving"
+        target.apply(shipment)
+        require_only_live(target)
+        writes += 1
+    assert writes >= 7
+
+
+def test_a_change_of_the_port_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
+    ports, writes = [free_port(), free_port()], 0
+    open_at(ports[0]).apply(shipment)
+    while kill_deploy(monkeypatch, open_at(ports[1]), shipment, writes):
+        assert open_at(ports[1]).status().release is not None
+        if writes % 2:
+            ports.reverse()  # the next deploy continues to the new port; otherwise, it goes back
+        open_at(ports[0]).apply(shipment)
+        require_only_live(open_at(ports[0]))
+        writes += 1
+    assert writes >= 10
+
+
+def test_a_delete_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
+    target, writes = open_at(), 0
+    while True:
+        target.apply(shipment)
+        with killed_before_write(monkeypatch, writes):
+            try:
+                target.delete()
+            except Killed:
+                pass
+            else:
+                break
+        target.status()
+        target.apply(shipment)
+        require_only_live(target)
+        target.delete()
+        assert list_leftovers() == [], writes
+        writes += 1
+    assert writes >= 6
