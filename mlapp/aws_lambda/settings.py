@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import END, CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section, describe_text
 
 
 class Vpc(Section, frozen=True):
@@ -38,7 +38,13 @@ class Triggers(Section, frozen=True):
     s3: Annotated[S3Trigger | None, Meta(description="New files in a bucket.")] = None
     sqs: Annotated[SqsTrigger | None, Meta(description="Messages of a queue.")] = None
     schedule: Annotated[
-        Annotated[str, Meta(pattern=r"^(rate|cron)\(.+\)" + END)] | None,
+        Annotated[
+            str,
+            describe_text(
+                r"^(rate|cron)\(.+\)" + END, "rate(…) or cron(…), as in AWS", "rate(1 hour)", "cron(0 6 * * ? *)"
+            ),
+        ]
+        | None,
         Meta(description="Predict the data of the app's reader: `rate(1 hour)` or `cron(0 6 * * ? *)`, in UTC."),
     ] = None
 
@@ -49,7 +55,8 @@ class LambdaSettings(Section, frozen=True):
     region: Annotated[str | None, Meta(description="AWS region; by default from the AWS configuration.")] = None
     role: Annotated[str | None, Meta(description="ARN of the function's role; see `mlapp eject iam`.")] = None
     function: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}" + END)] | None,
+        Annotated[str, describe_text(r"^[a-zA-Z0-9-_]{1,64}" + END, "1 to 64 letters, digits, '-' and '_'", "flowers")]
+        | None,
         Meta(description="Name of the function. Defaults to the app's name."),
     ] = None
     repository: Annotated[
@@ -76,7 +83,10 @@ class LambdaSettings(Section, frozen=True):
         ),
     ] = False
     output: Annotated[
-        Annotated[str, Meta(pattern=r"^s3://[^/]+(/.*)?" + END)] | None,
+        Annotated[
+            str, describe_text(r"^s3://[^/]+(/.*)?" + END, "s3://, a bucket, and optionally a path", "s3://bucket/out")
+        ]
+        | None,
         Meta(
             description="Where predictions for files, messages and schedules go, such as `s3://bucket/predictions`. "
             "When absent, those for files go to `predictions/` in their own bucket."

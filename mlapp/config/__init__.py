@@ -3,7 +3,7 @@
 from mlapp.config.canary import CanaryLimits
 from mlapp.config.load import load_settings, merge_settings
 from mlapp.config.monitor import Alert, Drift, Monitor, Promote, Retrain
-from mlapp.config.section import END, FILE, PREFIX, Section, decode_section
+from mlapp.config.section import END, FILE, PREFIX, Section, decode_section, describe_text
 from mlapp.config.settings import Flyte, Image, Serve, Settings, Store
 from mlapp.distribution import require_own_distribution
 
@@ -26,6 +26,7 @@ __all__ = [
     "Settings",
     "Store",
     "decode_section",
+    "describe_text",
     "load_settings",
     "merge_settings",
 ]

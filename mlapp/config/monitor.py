@@ -8,11 +8,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config.section import END, Section
+from mlapp.config.section import END, Section, describe_text
 
 POSITIVE = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
 Rule = Annotated[
-    str, Meta(pattern=rf"^(drop|hash|round\( *{POSITIVE} *\)){END}", examples=["drop", "hash", "round(5)"])
+    str,
+    describe_text(
+        rf"^(drop|hash|round\( *{POSITIVE} *\)){END}",
+        "drop, hash, or round with a number above 0",
+        "drop",
+        "hash",
+        "round(5)",
+    ),
 ]
 
 
@@ -27,9 +34,10 @@ class Drift(Section, frozen=True):
     ] = 0.05
     persist: Annotated[
         str,
-        Meta(
-            pattern=r"^[1-9][0-9]{0,2}/[1-9][0-9]{0,2}" + END,
-            examples=["2/3"],
+        describe_text(
+            r"^[1-9][0-9]{0,2}/[1-9][0-9]{0,2}" + END,
+            "two integers from 1 to 999, separated by /",
+            "2/3",
             description="A finding is an alarm if it appears in this many of the last windows: `2/3` is two of three.",
         ),
     ] = "2/3"
@@ -50,9 +58,11 @@ class Alert(Section, frozen=True):
 
     webhook: Annotated[
         str,
-        Meta(
-            pattern=r"^(https?://|\$\{)",
-            examples=["https://hooks.example.org/1", "${ALERT_URL}"],
+        describe_text(
+            r"^(https?://|\$\{)",
+            "an http or https URL, or a variable",
+            "https://hooks.example.org/1",
+            "${ALERT_URL}",
             description="http or https URL; ${VARIABLE} takes it from the environment.",
         ),
     ]
@@ -74,9 +84,11 @@ class Retrain(Section, frozen=True):
     ] = "local"
     at_most: Annotated[
         str,
-        Meta(
-            pattern=r"^[0-9]+/(hour|day|week)" + END,
-            examples=["1/day", "2/week"],
+        describe_text(
+            r"^[0-9]+/(hour|day|week)" + END,
+            "an integer, /, and hour, day or week",
+            "1/day",
+            "2/week",
             description="Maximum number of trainings in a period.",
         ),
     ] = "1/day"
@@ -111,9 +123,11 @@ class Monitor(Section, frozen=True):
     )
     window: Annotated[
         str,
-        Meta(
-            pattern=r"^[1-9][0-9]{0,5}[smhd]" + END,  # not the text of keep's pattern: errors find examples by it
-            examples=["30s", "1h"],
+        describe_text(
+            r"^[1-9][0-9]{0,5}[smhd]" + END,  # not the text of keep's pattern: errors find examples by it
+            "an integer above 0, and s, m, h or d",
+            "30s",
+            "1h",
             description="Length of a window, at least 1s.",
         ),
     ] = "1h"
@@ -123,25 +137,31 @@ class Monitor(Section, frozen=True):
     ] = {}
     rows: Annotated[
         str,
-        Meta(
-            pattern=r"^[0-9]+(\.[0-9]+)?/(s|m|h)" + END,
-            examples=["10/s", "600/m"],
+        describe_text(
+            r"^[0-9]+(\.[0-9]+)?/(s|m|h)" + END,
+            "a number, /, and s, m or h",
+            "10/s",
+            "600/m",
             description="Maximum rate of logged rows with `log: sample`, for each replica.",
         ),
     ] = "10/s"
     keep: Annotated[
         str,
-        Meta(
-            pattern=r"^[1-9][0-9]{0,5}(s|m|h|d)" + END,
-            examples=["12h", "30d"],
+        describe_text(
+            r"^[1-9][0-9]{0,5}(s|m|h|d)" + END,
+            "an integer above 0, and s, m, h or d",
+            "12h",
+            "30d",
             description="Retention of counts and log.",
         ),
     ] = "30d"
     max_size: Annotated[
         str,
-        Meta(
-            pattern=rf"^{POSITIVE} *(B|kB|KB|MB|GB|TB){END}",
-            examples=["500MB", "2GB"],
+        describe_text(
+            rf"^{POSITIVE} *(B|kB|KB|MB|GB|TB){END}",
+            "a number above 0, and B, kB, MB, GB or TB",
+            "500MB",
+            "2GB",
             description="Maximum size of the log.",
         ),
     ] = "2GB"

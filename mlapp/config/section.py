@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -31,9 +31,25 @@ TYPES = {
 }
 """Names for users of the types in msgspec's messages."""
 
+WORDS = "patternErrorMessage"
+"""The key of a text's description in JSON Schema. Editors show it instead of the pattern, as mlapp's errors do."""
+
 T = TypeVar("T")
 KEY = re.compile(r" - at `key` in `\$(.*)`$")
 """The place in msgspec's message for a key of the wrong type."""
+
+
+def describe_text(pattern: str, words: str, *examples: str, description: str | None = None) -> msgspec.Meta:
+    """The constraint of a text.
+
+    Args:
+        pattern: what it matches.
+        words: what is allowed, in words, for the error of a text that does not match.
+        examples: texts that match.
+        description: what the setting does.
+    """
+    meta = {WORDS: words}
+    return msgspec.Meta(pattern=pattern, examples=list(examples), description=description, extra_json_schema=meta)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,10 +74,11 @@ def decode_section(kind: type[T], raw: object, at: str = "", *, from_variables: 
         detail, _, path = str(error).partition(" - at `$")
         if detail.startswith(CHOICE):
             detail = _explain_section_choice(kind, detail, path.rstrip("`"))
-        if not path and (key := KEY.search(detail)):
+        key = KEY.search(detail) if not path else None
+        if PATTERN in detail:
+            detail, path = _explain_section_pattern(kind, raw, detail, f"{key[1]}[...]" if key else path.rstrip("`"))
+        elif key:
             detail, path = f"{detail[: key.start()]}. Quote the key", key[1]
-        elif PATTERN in detail:
-            detail, path = _explain_section_pattern(kind, raw, detail, path.rstrip("`"))
         elif "[...]" in path:
             path = _name_section_entry(kind, raw, path.rstrip("`"), str(error))
         place = (at + path.rstrip("`")).lstrip(".") or FILE
@@ -83,28 +100,40 @@ def _name_setting_types(detail: str) -> str:
 
 
 def _explain_section_pattern(kind: Any, raw: object, detail: str, path: str) -> tuple[str, str]:
-    """Message and path of a text that does not match its pattern. The message has examples instead of the pattern, and
-    the path includes the key of a mapping, which msgspec omits.
+    """Message and path of a text or a key that does not match its pattern. The message has words and examples instead
+    of the pattern, and the path includes the key of a mapping, which msgspec omits.
     """
-    pattern, examples = next(
+    pattern, schema = next(
         (
             pair
-            for pair in _iterate_section_patterns(msgspec.inspect.type_info(kind))
+            for pair in iterate_section_patterns(msgspec.inspect.type_info(kind))
             if f"{PATTERN}{pair[0]!r}" in detail
         ),
-        ("", ()),
+        ("", {}),
     )
-    if not examples:
+    if not schema:
         return detail, path
     value: Any = raw
     for step in re.findall(r"\[(?:\.\.\.|\d+)\]|[^.\[]+", path):
+        if step == "[...]" and KEY.search(detail):
+            value = next(key for key in value if not re.search(pattern, str(key)))
+            path = path.replace("[...]", "", 1)
+            continue
         if step == "[...]":
-            key = next(key for key, item in value.items() if not re.search(pattern, str(item)))
+            key = next(key for key, item in value.items() if _has_wrong_text(item, pattern))
             path = path.replace("[...]", f".{key}", 1)
         else:
             key = int(step[1:-1]) if step.startswith("[") else step
         value = value[key]
-    return f"{value!r} does not have the form of {' or '.join(examples)}", path
+    forms = " or ".join(schema["examples"])
+    return f"{value!r} does not have the form of {forms}. Allowed: {schema[WORDS]}", path
+
+
+def _has_wrong_text(value: Any, pattern: str) -> bool:
+    """Whether a text in the value does not match the pattern."""
+    if isinstance(value, Mapping):
+        return any(_has_wrong_text(inner, pattern) for inner in value.values())
+    return not re.search(pattern, str(value))
 
 
 def _explain_section_choice(kind: Any, detail: str, path: str) -> str:
@@ -158,17 +187,17 @@ def _name_section_entry(kind: type[Any], raw: Any, path: str, message: str) -> s
     return path
 
 
-def _iterate_section_patterns(kind: Any) -> Iterator[tuple[str, Sequence[str]]]:
-    """The patterns of texts in a type, each with the examples that its setting gives."""
-    examples: Sequence[str] = ()
+def iterate_section_patterns(kind: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The patterns of texts in a type, each with the JSON Schema that its setting gives: examples and words."""
+    schema: Mapping[str, Any] = {}
     if isinstance(kind, msgspec.inspect.Metadata):
-        examples = (kind.extra_json_schema or {}).get("examples", ())
+        schema = kind.extra_json_schema or {}
         kind = kind.type
     if isinstance(kind, msgspec.inspect.StrType) and kind.pattern:
-        yield kind.pattern, examples
-    inner = [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+        yield kind.pattern, schema
+    inner = [getattr(kind, name) for name in ("item_type", "key_type", "value_type") if hasattr(kind, name)]
     for part in (*inner, *getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))):
-        yield from _iterate_section_patterns(part)
+        yield from iterate_section_patterns(part)
 
 
 def _refuse_unknown_section_keys(kind: Any, raw: object, at: str, from_variables: bool) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mlapp.config.monitor import Monitor
-from mlapp.config.section import END, Section
+from mlapp.config.section import END, Section, describe_text
 
 
 class Serve(Section, frozen=True):
@@ -131,17 +131,28 @@ class Image(Section, frozen=True):
         str | None, Meta(description="Repository of the image, with its registry; the app's name when absent.")
     ] = None
     base: Annotated[
-        Annotated[str, Meta(pattern=rf"^[A-Za-z0-9]\S*{END}", examples=["python:3.11-slim"])] | None,
+        Annotated[
+            str, describe_text(rf"^[A-Za-z0-9]\S*{END}", "the name of an image, without spaces", "python:3.11-slim")
+        ]
+        | None,
         Meta(description="Base image; the official slim Python image when absent."),
     ] = None
     python: Annotated[
-        Annotated[str, Meta(pattern=rf"^[0-9]+(\.[0-9]+)*{END}", examples=["3.11"])] | None,
+        Annotated[str, describe_text(rf"^[0-9]+(\.[0-9]+)*{END}", "numbers, separated by dots", "3.11")] | None,
         Meta(description="Python version of the image, such as 3.11; this machine's version when absent."),
     ] = None
     platforms: Annotated[list[str], Meta(description="Platforms to build, such as linux/amd64.")] = []
     system_packages: Annotated[
         list[
-            Annotated[str, Meta(pattern=rf"^[a-z0-9][A-Za-z0-9.+:~=/-]*{END}", examples=["libgomp1", "curl=8.14.1-2"])]
+            Annotated[
+                str,
+                describe_text(
+                    rf"^[a-z0-9][A-Za-z0-9.+:~=/-]*{END}",
+                    "the name of a Debian package, and optionally = and its version",
+                    "libgomp1",
+                    "curl=8.14.1-2",
+                ),
+            ]
         ],
         Meta(description="Debian packages to install."),
     ] = []
@@ -176,7 +187,16 @@ class Settings(Section, frozen=True):
     """All settings of mlapp.yaml. `targets` contains the section of each target, which the target defines."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?{END}")] | None,
+        Annotated[
+            str,
+            describe_text(
+                rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?{END}",
+                "1 to 100 letters, digits, '.', '_' and '-'; the first and the last are a letter or a digit",
+                "flowers",
+                "shop.prices-2",
+            ),
+        ]
+        | None,
         Meta(description="The App's name. Commands that operate a target use it instead of importing the code."),
     ] = None
     app: Annotated[

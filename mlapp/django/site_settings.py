@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 from django.conf import settings
-from msgspec import Meta
 
 from mlapp.app import App
-from mlapp.config import END, Section, decode_section
+from mlapp.config import END, Section, decode_section, describe_text
 from mlapp.errors import ConfigError, ProjectError, UserCodeError, suggest_nearest, translate_user_errors
 
 EXAMPLE = 'MLAPP = {"app": "app:app", "model": "production"}'
@@ -26,7 +25,7 @@ class SiteSettings(Section, frozen=True):
         follow: load another version when the alias moves, within `serve.refresh` seconds.
     """
 
-    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+" + END)]
+    app: Annotated[str, describe_text(r"^[\w.]+:\w+" + END, "a module, : and the App's name in it", "app:app")]
     model: str = "production"
     follow: bool = False
 

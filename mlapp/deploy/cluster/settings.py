@@ -7,20 +7,38 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import END, CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section, describe_text
 from mlapp.errors import ConfigError
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?" + END
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?" + END
 
-Quantity = Annotated[str, Meta(pattern=QUANTITY)] | Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
+DnsLabel = Annotated[
+    str,
+    describe_text(
+        DNS_LABEL,
+        "1 to 63 lowercase letters, digits and '-'; the first and the last are a letter or a digit",
+        "team-a",
+        "models",
+    ),
+]
+QuantityText = Annotated[
+    str,
+    describe_text(
+        QUANTITY,
+        "a number, and optionally a unit of Kubernetes: m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi or Ei",
+        "500m",
+        "1Gi",
+    ),
+]
+Quantity = QuantityText | Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
 Text = str | int | float | bool
 
 
 class Namespace(Section, frozen=True):
     """`namespace:` as a mapping."""
 
-    name: Annotated[str, Meta(pattern=DNS_LABEL, description="The namespace.")]
+    name: Annotated[DnsLabel, Meta(description="The namespace.")]
     create: Annotated[bool, Meta(description="Create the namespace if it is missing. It is never removed.")] = False
     pod_security: Annotated[
         Literal["restricted", "baseline", "privileged"] | None,
@@ -106,7 +124,7 @@ class ClusterSection(Section, frozen=True):
     ] = None
     context: Annotated[str | None, Meta(description="Context of the kubeconfig. Defaults to its current one.")] = None
     namespace: Annotated[
-        Annotated[str, Meta(pattern=DNS_LABEL)] | Namespace | None,
+        DnsLabel | Namespace | None,
         Meta(description="Namespace, or a mapping of name, create and pod_security. Defaults to the context's."),
     ] = None
     labels: Annotated[dict[str, str], Meta(description="Labels of every object.")] = {}

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from mlapp.config import END, Section, Serve
+from mlapp.config import END, Section, Serve, describe_text
+
+Size = Annotated[str, describe_text("^[0-9]+[bkmg]?" + END, "an integer, and optionally b, k, m or g", "512m", "2g")]
 
 
 class DockerSettings(Section, frozen=True):
@@ -18,12 +20,10 @@ class DockerSettings(Section, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535, description="Port on the host.")] = 8000
     cpu: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="CPU limit, such as 1.5.")] = None
     memory: Annotated[
-        Annotated[str, Meta(pattern="^[0-9]+[bkmg]?" + END)] | None,
+        Size | None,
         Meta(description="Memory limit, such as 512m or 2g."),
     ] = None
-    tmp: Annotated[str, Meta(pattern="^[0-9]+[bkmg]?" + END, description="Size of /tmp, the only writable folder.")] = (
-        "64m"
-    )
+    tmp: Annotated[Size, Meta(description="Size of /tmp, the only writable folder.")] = "64m"
     processes: Annotated[int, Meta(ge=1, description="Limit of processes and threads.")] = 512
     restart: Annotated[
         Literal["no", "on-failure", "unless-stopped", "always"],

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import END, Section
-from mlapp.deploy.cluster.settings import DNS_LABEL, Quantity, ServerSection
+from mlapp.config import END, Section, describe_text
+from mlapp.deploy.cluster.settings import DnsLabel, Quantity, ServerSection
 
+AbsolutePath = Annotated[str, describe_text("^/", "a path that begins with /", "/data")]
 Percent = Annotated[int, Meta(ge=1, le=100)]
 
 
@@ -54,7 +55,7 @@ class Ingress(Section, frozen=True):
 
     host: Annotated[str, Meta(description="Host name.")]
     path: Annotated[
-        str, Meta(pattern="^/", description="Path prefix. The server has none, so the controller must strip it.")
+        AbsolutePath, Meta(description="Path prefix. The server has none, so the controller must strip it.")
     ] = "/"
     class_name: Annotated[str | None, Meta(description="IngressClass. Defaults to the cluster's default.")] = None
     tls_secret: Annotated[str | None, Meta(description="Secret of the certificate. Defaults to plain HTTP.")] = None
@@ -68,7 +69,7 @@ class Gateway(Section, frozen=True):
     namespace: Annotated[str | None, Meta(description="Namespace of the Gateway. Defaults to the app's.")] = None
     section: Annotated[str | None, Meta(description="Listener of the Gateway. Defaults to every allowed one.")] = None
     hosts: Annotated[list[str], Meta(description="Host names; the listener's when empty.")] = []
-    path: Annotated[str, Meta(pattern="^/", description="Path prefix; the route strips it.")] = "/"
+    path: Annotated[AbsolutePath, Meta(description="Path prefix; the route strips it.")] = "/"
     tls: Annotated[
         bool | None,
         Meta(description="Whether the listener uses HTTPS, for the printed URL. Default: unless `section` is `http`."),
@@ -80,7 +81,7 @@ class Egress(Section, frozen=True):
 
     cidr: Annotated[str | None, Meta(description="Addresses outside the cluster, such as 10.1.0.0/16.")] = None
     namespace: Annotated[
-        Annotated[str, Meta(pattern=DNS_LABEL)] | None,
+        DnsLabel | None,
         Meta(description="Namespace of the pods, for a database or collector in this cluster."),
     ] = None
     ports: Annotated[list[int], Meta(description="TCP ports; all when empty.")] = []
@@ -89,9 +90,9 @@ class Egress(Section, frozen=True):
 class Dns(Section, frozen=True):
     """`network_policy.dns:` the DNS servers. The defaults fit CoreDNS in most clusters."""
 
-    namespace: Annotated[
-        str, Meta(pattern=DNS_LABEL, description="Namespace of the DNS pods; openshift-dns on OpenShift.")
-    ] = "kube-system"
+    namespace: Annotated[DnsLabel, Meta(description="Namespace of the DNS pods; openshift-dns on OpenShift.")] = (
+        "kube-system"
+    )
     labels: Annotated[
         dict[str, str],
         Meta(description="Labels of the DNS pods; dns.operator.openshift.io/daemonset-dns: default on OpenShift."),
@@ -115,7 +116,7 @@ class NetworkPolicy(Section, frozen=True):
 
     enabled: Annotated[bool, Meta(description="Whether to create a NetworkPolicy.")] = True
     allow_from: Annotated[
-        list[Annotated[str, Meta(pattern=DNS_LABEL)]],
+        list[DnsLabel],
         Meta(description="Namespaces allowed to call the pods; all pods and addresses when empty."),
     ] = []
     dns: Dns = msgspec.field(default_factory=Dns)
@@ -126,7 +127,12 @@ class Monitoring(Section, frozen=True):
     """`monitoring:` scraping of /metrics by Prometheus."""
 
     service_monitor: Annotated[bool, Meta(description="Create a ServiceMonitor (Prometheus operator).")] = False
-    interval: Annotated[str, Meta(pattern=r"^[0-9]+(ms|s|m)" + END, description="Time between scrapes.")] = "30s"
+    interval: Annotated[
+        str,
+        describe_text(
+            r"^[0-9]+(ms|s|m)" + END, "an integer, and ms, s or m", "30s", "1m", description="Time between scrapes."
+        ),
+    ] = "30s"
     labels: Annotated[
         dict[str, str], Meta(description="Labels of the ServiceMonitor, for the operator's selector.")
     ] = {}
@@ -146,7 +152,7 @@ class ExternalSecret(Section, frozen=True):
 class Volume(Section, frozen=True):
     """One entry of `volumes`: a PersistentVolumeClaim, mounted into each pod. Never removed by mlapp."""
 
-    path: Annotated[str, Meta(pattern="^/", description="Mount path.")]
+    path: Annotated[AbsolutePath, Meta(description="Mount path.")]
     claim: Annotated[str | None, Meta(description="Existing claim. By default, mlapp creates one.")] = None
     size: Annotated[Quantity, Meta(description="Size of the created claim.")] = "1Gi"
     storage_class: Annotated[str | None, Meta(description="StorageClass. Defaults to the cluster's default.")] = None
@@ -198,9 +204,7 @@ class KubernetesSettings(ServerSection, frozen=True):
     external_secret: Annotated[
         ExternalSecret | None, Meta(description="Environment variables from an external vault.")
     ] = None
-    volumes: Annotated[
-        dict[Annotated[str, Meta(pattern=DNS_LABEL)], Volume], Meta(description="Volumes of the pods, by name.")
-    ] = {}
+    volumes: Annotated[dict[DnsLabel, Volume], Meta(description="Volumes of the pods, by name.")] = {}
     model_pull: Annotated[ModelPull | None, Meta(description="Fetch the model at start.")] = None
     service_account: ServiceAccount = msgspec.field(default_factory=ServiceAccount)
     user: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mlapp.config import END, CanaryLimits, Section
+from mlapp.config import END, CanaryLimits, Section, describe_text
 from mlapp.deploy.cluster.settings import Text
 
 
@@ -37,14 +37,30 @@ class SageMakerSettings(Section, frozen=True):
         Meta(description="ARN of the execution role: it may pull the image from ECR and write logs. Required."),
     ] = None
     endpoint: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,43}" + END)] | None,
+        Annotated[
+            str,
+            describe_text(
+                r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,43}" + END,
+                "letters, digits and '-'; at most 44 letters and digits, one of them first and one last",
+                "flowers",
+            ),
+        ]
+        | None,
         Meta(description="Name of the endpoint. Defaults to the app's name."),
     ] = None
     repository: Annotated[
         str | None,
         Meta(description="Name of the ECR repository, created when missing. Defaults to the app's name."),
     ] = None
-    instance_type: Annotated[str, Meta(pattern=r"^ml\.", description="Type of the instances.")] = "ml.m5.large"
+    instance_type: Annotated[
+        str,
+        describe_text(
+            r"^ml\.",
+            "a type of SageMaker, which begins with ml.",
+            "ml.m5.large",
+            description="Type of the instances.",
+        ),
+    ] = "ml.m5.large"
     instances: Annotated[int, Meta(ge=1, description="Number of instances, without autoscaling.")] = 1
     autoscaling: Annotated[Scaling | None, Meta(description="Scale by load; `{}` uses the defaults.")] = None
     env: Annotated[dict[str, Text], Meta(description="Environment variables of the server. No secrets.")] = {}
