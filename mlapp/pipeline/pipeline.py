@@ -22,6 +22,7 @@ from mlapp.pipeline.decorators import (
 from mlapp.pipeline.definition import has_same_pipeline_definition, is_defined_in_file, is_redefinition
 from mlapp.pipeline.schedule import Schedule
 from mlapp.pipeline.stage import Role, Stage, make_stage
+from mlapp.pipeline.stage_checks import check_stage_function
 from mlapp.pipeline.stage_options import FeatureLoaderOptions, ModelOptions, PredictorOptions, TaskOptions
 
 Options = TypeVar("Options", bound=TaskOptions)
@@ -128,9 +129,10 @@ class Pipeline:
         """Register `function` in `role`. Registering it again (a notebook cell that runs twice) replaces it.
 
         Raises:
-            DeclarationError: the signature does not fit, or another function has the role.
+            DeclarationError: the signature or the kind of the function does not fit, or another function has the role.
         """
         stage = make_stage(role, function, has_target=self.target is not None, options=options)
+        check_stage_function(stage)
         if role.name == "on_predict":
             self.callbacks = [
                 each for each in self.callbacks if not has_same_pipeline_definition(each.function, function)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -66,6 +69,82 @@ def test_a_signature_that_does_not_fit_names_what_it_has_and_should_have(role, f
     assert f"{role} '<lambda>' in test_declaring.py:" in error.value.what
     assert f"takes {has}" in error.value.what
     assert should in error.value.todo
+
+
+async def fit_later(model, features, target):
+    return model
+
+
+def yield_model(model, features, target):
+    yield model
+
+
+def fit_wrongly(model, features, target, C: float = "a"):
+    return model
+
+
+def fit_layers(model, features, target, *, layers: list[int] = ["a"]):
+    return model
+
+
+def fit_solver(model, features, target, solver: Literal["l1", "l2"] = "l3"):
+    return model
+
+
+class Fitter:
+    def fit(self, model, features, target):
+        return model
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (fit_later, "is async, but only a predictor can be."),
+        (yield_model, "yields its result."),
+        (Fitter.fit, "is a method, and has no object."),
+        (fit_wrongly, ": the default of C is 'a', but its annotation is float."),
+        (fit_layers, ": the default of layers is ['a'], but its annotation is a list of int."),
+        (fit_solver, ": the default of solver is 'l3', but its annotation is one of l1, l2."),
+    ],
+)
+def test_a_function_that_cannot_be_called_so_is_named_with_its_line(function, says) -> None:
+    with pytest.raises(DeclarationError) as error:
+        App("flowers", target="y").trainer(function)
+    line = function.__code__.co_firstlineno
+    assert f"trainer '{function.__name__}' in test_declaring.py:{line}" in error.value.what
+    assert says in error.value.what
+
+
+def fit_unset(model, features, target, C: float = None, n: int | None = None, rows: float = 1, flag: bool = 0):  # noqa: RUF013
+    return model
+
+
+def fit_any(model, features, target, table: pd.DataFrame = 1, method: Callable = "x", depth: int | str = "auto"):
+    return model
+
+
+@pytest.mark.parametrize(
+    "function",
+    [fit_unset, fit_any, Fitter().fit, functools.partial(fit_unset, rows=2), lambda model, features, target: model],
+)
+def test_a_default_that_may_be_meant_is_not_refused(function) -> None:
+    app = App("flowers", target="y")
+    app.trainer(function)
+    assert app.stages["trainer"].function is function
+
+
+def test_a_predictor_may_be_async_and_a_reader_may_yield() -> None:
+    app = App("flowers", target="y")
+
+    @app.data_reader
+    def read():
+        yield 1
+
+    @app.predictor
+    async def predict(model, features):
+        return [1]
+
+    assert set(app.stages) == {"data_reader", "predictor"}
 
 
 def test_an_app_without_a_target_has_stages_without_one() -> None:
