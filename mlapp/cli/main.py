@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mlapp.cli import output
+from mlapp.cli.command_search import list_similar_commands
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
 from mlapp.errors import MlappError, UsageError
 from mlapp.printable_text import set_up_logging
@@ -90,7 +91,7 @@ def _run_with_typer(arguments: list[str]) -> None:
 
     wrong_use: Any = typer.BadParameter.__mro__[1]  # click's UsageError: newer versions of typer contain click
     try:
-        result = cli(arguments, standalone_mode=False)
+        result = cli(arguments, prog_name="mlapp", standalone_mode=False)
     except wrong_use as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -104,6 +105,8 @@ def _run_with_typer(arguments: list[str]) -> None:
 
 def _advise_on_wrong_use(error: Any, path: str) -> str:
     """The second line of an error. `C=1` and `--C 1` look like a parameter without `-p`."""
+    if namesakes := list_similar_commands(error):
+        return f"Did you mean {' or '.join(f'`{name}`' for name in namesakes)}? Otherwise, see `{path} --help`."
     is_unknown_option = type(error).__name__ == "NoSuchOption" and not error.possibilities
     is_assignment = "extra argument" in error.message and "=" in error.message
     options = error.ctx.command.params if error.ctx else ()

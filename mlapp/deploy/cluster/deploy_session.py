@@ -14,9 +14,17 @@ from mlapp.deploy.cluster import releases
 from mlapp.deploy.cluster.api_client import Cluster
 from mlapp.deploy.cluster.api_errors import UnreachableError
 from mlapp.deploy.cluster.apply_plan import execute_change_plan, prune_planned_objects
-from mlapp.deploy.cluster.change_plan import ChangePlan, Key, ensure_namespace, plan_changes
+from mlapp.deploy.cluster.change_plan import (
+    ChangePlan,
+    Key,
+    ensure_namespace,
+    list_own_objects,
+    list_prunable_kinds,
+    plan_changes,
+)
 from mlapp.deploy.cluster.deploy_lock import DeployLock, LockLostError, hold_deploy_lock
 from mlapp.deploy.cluster.naming import Names
+from mlapp.deploy.cluster.object_kinds import object_title
 from mlapp.deploy.cluster.releases import ReleaseRecord, Releases
 from mlapp.deploy.cluster.settings import ClusterSection
 from mlapp.deploy.target import DeployError, Shipment
@@ -168,8 +176,7 @@ class DeploySession(Generic[S]):
         if before is None:
             return DeployError(
                 f"Release {number} failed: {error.what}",
-                f"{error.todo} There is no earlier release; the objects are kept for inspection: `mlapp status`, "
-                "`mlapp delete`.",
+                f"{error.todo} There is no earlier release; {self._describe_kept_objects(record)}",
             )
         if before.number == number:
             return error
@@ -189,6 +196,18 @@ class DeploySession(Generic[S]):
         return DeployError(
             f"Release {number} failed: {error.what}\nRolled back: release {before.number} is live.", error.todo
         )
+
+    def _describe_kept_objects(self, record: ReleaseRecord) -> str:
+        """What a failed first release left in the cluster, and what to do with it."""
+        try:
+            kinds = list_prunable_kinds(self.target.prunable, record.documents)
+            kept = list_own_objects(self.cluster, self.names, kinds)
+        except DeployError:
+            return "see what exists with `mlapp status`, or remove it with `mlapp delete`."
+        if not kept:
+            return "nothing of it exists in the cluster."
+        titles = ", ".join(map(object_title, kept.values()))
+        return f"these objects are kept for inspection: {titles}. See `mlapp status`, or remove them: `mlapp delete`."
 
     def _find_cluster_url(self, record: ReleaseRecord) -> str | None:
         """The URL that the cluster assigned; None if it is already known or not yet assigned."""

@@ -159,6 +159,31 @@ def test_a_server_that_goes_away_in_the_middle_says_what_is_written(api, target,
     assert target().apply(ship()).number == 1
 
 
+@pytest.mark.parametrize(
+    ("refused", "says"),
+    [
+        ("serviceaccounts", "There is no earlier release; nothing of it exists in the cluster."),
+        ("deployments", "these objects are kept for inspection: "),
+    ],
+)
+def test_a_refused_first_deploy_says_what_exists(api, target, ship, refused, says):
+    """The server refuses a write after its dry run was accepted, as a quota that was used up in between does."""
+
+    def refuse(verb, plural, document):
+        if (verb, plural) == ("patch", refused) and not document["dryRun"]:
+            raise Refused(403, "Forbidden", "exceeded quota: few, requested: a, used: b")
+
+    api.refuse = refuse
+    with pytest.raises(DeployError) as error:
+        target().apply(ship())
+    kinds = ("serviceaccounts", "services", "deployments", "networkpolicies", "poddisruptionbudgets")
+    existing = [(kind, name) for kind in kinds for name in api.names(kind) if "default" not in name]
+    assert says in error.value.todo
+    assert bool(existing) == ("kept for inspection" in error.value.todo), existing
+    assert ("ServiceAccount/digits" in error.value.todo) == bool(existing)
+    assert "Deployment/digits" not in error.value.todo
+
+
 def test_a_missing_operator_is_named(target, ship):
     assert read_error(lambda: target(gateway={"name": "public"}).apply(ship())) == (
         "The cluster does not know HTTPRoute: the Gateway API is not installed."
