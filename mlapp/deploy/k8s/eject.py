@@ -9,6 +9,7 @@ from mlapp.deploy.cluster import labels
 from mlapp.deploy.cluster.document_files import find_pod_template, group_documents_by_file, strip_owner_labels
 from mlapp.deploy.cluster.naming import Names
 from mlapp.deploy.cluster.object_kinds import CONFIG_MAP, CRON_JOB, DEPLOYMENT, INGRESS, ROUTE, SERVICE
+from mlapp.deploy.k8s.chart_documents import make_chart_notes, make_values_schema
 from mlapp.deploy.target import DeployError
 from mlapp.deploy.yaml_dump import dump_yaml
 from mlapp.errors import UsageError, suggest_nearest
@@ -142,7 +143,13 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         "version": "0.1.0",
         **({"appVersion": model_version} if model_version else {}),
     }
-    return {"Chart.yaml": dump_yaml(chart), "values.yaml": dump_yaml(values), **templates}
+    return {
+        "Chart.yaml": dump_yaml(chart),
+        "values.yaml": dump_yaml(values),
+        "values.schema.json": make_values_schema(values),
+        "templates/NOTES.txt": make_chart_notes(documents),
+        **templates,
+    }
 
 
 def _extract_ejected_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:

@@ -126,7 +126,7 @@ def test_kustomize_builds_the_same_objects(tmp_path):
     assert comparable(built.stdout) == ejected_as_yaml(tmp_path / "plain", FULL)
 
 
-@pytest.mark.parametrize("settings", [{}, FULL])
+@pytest.mark.parametrize("settings", [{}, FULL, {"replicas": 3, "resources": {"cpu": 2, "gpu": 1, "cpu_limit": None}}])
 def test_helm_renders_the_same_objects(settings, tmp_path):
     target(**settings).eject(SHIPMENT, tmp_path / "chart", "helm")
 
@@ -168,6 +168,57 @@ def test_helm_takes_other_values(tmp_path):
     assert after["Service", "digits"]["spec"]["ports"][0]["port"] == 8080
     assert (ingress["rules"][0]["host"], ingress["tls"][0]["hosts"]) == ("other.example", ["other.example"])
     assert after["HTTPRoute", "digits"]["spec"]["rules"][0]["backendRefs"] == [{"name": "digits", "port": 8080}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        ("--set=replica=3", "replica"),
+        ("--set=image.digest=latest", "digest"),
+        ("--set=image.tag=1", "tag"),
+        ("--set=env.COLOR=1", "COLOR"),
+        ("--set=resources.requests.cpu=two", "cpu"),
+        ("--set=resources.request.cpu=2", "request"),
+        ("--set=service.port=http", "port"),
+        ("--set=service.type=Public", "type"),
+        ("--set=autoscaling.minReplicas=0", "minReplicas"),
+        ("--set=ingress.host=", "host"),
+        ("--set=ingress=null", "ingress"),
+    ],
+)
+def test_helm_refuses_a_wrong_value(wrong, names, tmp_path):
+    target(**FULL).eject(SHIPMENT, tmp_path, "helm")
+    right = [
+        "--set-string=env.COLOR=1",
+        "--set=resources.limits.cpu=null,global.a=1,service.type=NodePort,enabled=true",
+    ]
+
+    shown = tools.run("helm", "template", "digits", tmp_path, *right)
+    assert shown.returncode == 0, shown.stderr
+    refused = tools.run("helm", "template", "digits", tmp_path, wrong)
+    assert refused.returncode != 0
+    assert "values don't meet the specifications of the schema" in refused.stderr
+    assert names in refused.stderr
+
+
+def test_every_value_of_a_chart_has_a_schema(tmp_path):
+    target(**FULL).eject(SHIPMENT, tmp_path, "helm")
+    schema = json.loads((tmp_path / "values.schema.json").read_text())
+    values = yaml.safe_load((tmp_path / "values.yaml").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(values, schema)
+    assert set(values) == set(schema["required"])
+
+
+def test_a_chart_says_how_to_reach_the_server(tmp_path):
+    target(**FULL).eject(SHIPMENT, tmp_path, "helm")
+
+    done = tools.run("helm", "install", "digits", tmp_path, "--dry-run=client", "--namespace", "team-a")
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "digits with version 3 of the model is in the namespace team-a." in notes
+    assert "kubectl --namespace team-a rollout status deployment/digits" in notes
+    assert "kubectl --namespace team-a port-forward service/digits 8000:80" in notes
+    assert "From outside, it answers at the host digits.example." in notes
 
 
 def test_the_monitoring_job_keeps_its_configuration_and_image(tmp_path):
