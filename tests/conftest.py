@@ -16,7 +16,7 @@ import pytest
 
 from mlapp.cli import main
 
-pytest_plugins = ["tests.core_install"]
+pytest_plugins = ["tests.core_install", "tests.leftovers"]
 
 FLOWERS = """
 import pandas as pd
