@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -324,6 +326,25 @@ def test_an_interrupted_deploy_is_continued(api, target, ship, monkeypatch):
     release = target().apply(ship())
 
     assert (release.number, release.state) == (1, "live")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_all_objects_are_written(api, target, ship, number):
+    written = []
+
+    def interrupt_first_write(verb, plural, document):
+        if verb == "patch" and not document["dryRun"]:
+            if not written:
+                os.kill(os.getpid(), number)
+            written.append(plural)
+
+    handler = signal.getsignal(number)
+    api.refuse = interrupt_first_write
+    with pytest.raises(DeployError, match="Interrupted: release 1 is applied"):
+        target().apply(ship())
+
+    assert {"services", "deployments"} <= set(written)
+    assert signal.getsignal(number) is handler
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(api, target, ship):
