@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # pytest-xdist's workers run the tests
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest's folders are kept for a look
     folder = temporary_folders.create_process_folder("tests")
-    folder.chmod(0o755)  # a database's server is a user of its own
+    folder.chmod(0o1777)  # as /tmp: a database's server is a user of its own, and writes there
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
