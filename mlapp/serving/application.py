@@ -14,6 +14,7 @@ from mlapp.data.memory import return_free_memory
 from mlapp.errors import MlappError
 from mlapp.serving.decoding.processes import HUGE
 from mlapp.serving.inference.endpoint import Endpoint
+from mlapp.serving.inference.streams import encode_stream_error
 from mlapp.serving.observability.access_log import AccessLog
 from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.observability.tracing import Tracing
@@ -35,6 +36,8 @@ from mlapp.serving.web.request_id import choose_request_id
 
 log = logging.getLogger("mlapp.serving")
 Handler = Callable[[Request], Awaitable[Response]]
+END_TIMEOUT = 0.5
+"""Seconds in which the end of a canceled request is sent."""
 
 
 class Application:
@@ -204,6 +207,7 @@ class Application:
             # Otherwise a client could send its next request on a connection that the server is about to close.
             extra.append((b"connection", b"close"))
         status = 499
+        response: Response | None = None
         self.metrics.begin_request()
         try:
             if methods is None and self._api is not None and self.keys.is_allowed(request.headers):
@@ -222,6 +226,13 @@ class Application:
                 raise ClientDisconnected from error
         except ClientDisconnected:
             status = 499
+        except asyncio.CancelledError:  # uvicorn logs a traceback of each request that it cancels after serve.drain
+            if not self.stopping:
+                raise
+            if response is None:
+                status = 503
+            with contextlib.suppress(asyncio.TimeoutError):  # the client does not read
+                await asyncio.wait_for(_end_cancelled_request(response, send, extra), END_TIMEOUT)
         finally:
             if request.held.release() >= HUGE and self.intake.held < HUGE:
                 # The C library keeps freed memory, which the decoders of the next large bodies need.
@@ -286,6 +297,15 @@ class Application:
 def _make_application_problem(problem: HttpError) -> Response:
     """A problem as a response. A function of its own: a frame that holds an error would keep the request's body."""
     return Response(problem.problem_body(), MEDIA, problem.status, list(problem.headers))
+
+
+async def _end_cancelled_request(response: Response | None, send: Send, extra: Sequence[tuple[bytes, bytes]]) -> None:
+    """End the answer to a request that lasts longer than the server may wait when it stops."""
+    error = HttpError(503, "The server is stopping. Send the request again.", headers=CLOSE)
+    if response is None:
+        await _make_application_problem(error).send_response(send, extra)
+    elif response.stream is not None:
+        await send({"type": "http.response.body", "body": encode_stream_error(error)})
 
 
 def _find_mounted_path(scope: Scope) -> str:

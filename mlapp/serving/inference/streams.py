@@ -156,7 +156,12 @@ async def encode_stream_events(batches: AsyncGenerator[list[bytes], None]) -> As
     except Exception as error:  # status 200 is already sent, so an error becomes an event
         if not has_begun:
             raise
-        yield b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
+        yield encode_stream_error(error)
+
+
+def encode_stream_error(error: BaseException) -> bytes:
+    """The event that ends a stream that failed."""
+    return b"event: error\ndata: " + make_http_error(error).problem_body() + b"\n\n"
 
 
 async def collect_stream(batches: AsyncGenerator[list[bytes], None], limit: int, budget: Budget) -> list[msgspec.Raw]:

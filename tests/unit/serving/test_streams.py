@@ -304,6 +304,40 @@ async def test_an_error_at_the_end_of_a_stream_leaves_its_answer(numbers, serve,
     assert "raised an error when its stream was closed" in caplog.text
 
 
+async def test_a_server_that_stops_ends_its_streams_with_an_event(numbers, serve):
+    """uvicorn cancels the requests that last longer than `serve.drain`."""
+
+    async def words(model, features: np.ndarray):
+        yield "word"
+        while features[0, 0] == -1:
+            await asyncio.sleep(0.01)
+
+    messages: list[dict] = []
+    has_item = asyncio.Event()
+    body = [{"type": "http.request", "body": b"[[-1, 0]]", "more_body": False}]
+
+    async def receive() -> dict:
+        return body.pop() if body else await asyncio.Future()
+
+    async def send(message: dict) -> None:
+        messages.append(message)
+        if b"word" in message.get("body", b""):
+            has_item.set()
+
+    async with serve(with_predictor(numbers[0], words)) as client:
+        scope = {"type": "http", "method": "POST", "path": "/predict", "http_version": "1.1"}
+        headers = [(b"content-type", b"application/json")]
+        request = asyncio.create_task(client.application(scope | {"headers": headers}, receive, send))
+        await has_item.wait()
+        client.application.stopping = True
+        request.cancel()
+        await request
+    assert messages[0]["status"] == 200
+    assert messages[-1]["body"].startswith(b'event: error\ndata: {"type":"about:blank"')
+    assert b"The server is stopping." in messages[-1]["body"]
+    assert not messages[-1].get("more_body")
+
+
 async def test_an_item_that_refers_to_itself_counts_as_an_error(numbers, serve):
     def words(model, features: np.ndarray):
         item: list[object] = []
