@@ -21,6 +21,7 @@ from mlapp import config, distribution, provenance
 from mlapp.bundle import bundle, sbom, secrets
 from mlapp.bundle.bundle import Bundle, BundleError, BundleFile, BundleManifest, hash_bundle_file, open_bundle
 from mlapp.bundle.conversion import write_bundle_conversion
+from mlapp.bundle.import_check import find_unlocked_imports
 from mlapp.bundle.locked_requirements import write_bundle_requirements
 from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.requirement_lines import LockedPackage
@@ -136,6 +137,11 @@ def _fill_bundle(plan: _BundlePlan) -> BundleManifest:
     if version is not None and project.settings.serve.wsgi is not None:
         _write_bundle_aliases(project, version, staging / bundle.MODEL)
     packages, source = _write_locked_libraries(plan)
+    if not (project.root / RECIPE[0]).is_file():  # an own Dockerfile can install more
+        for warning in find_unlocked_imports(
+            project.root, project.location.file, {package.name for package in packages}
+        ):
+            warn(warning)
     model = version.manifest if version else None
     bill = sbom.make_sbom(plan.manifest.app, model, packages, distribution.version())
     (staging / bundle.SBOM).write_bytes(msgspec.json.format(msgspec.json.encode(bill)) + b"\n")

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mlapp.store import Manifest, ModelVersion
 
 
+FEW_ROWS = 20
+"""Tables with fewer rows give metrics by chance."""
+
+
 class Engine(str, enum.Enum):
     """The local engine that runs the pipeline."""
 
@@ -104,6 +108,9 @@ def train_model(
         return
     _warn_about_monitor_settings(project.settings.monitor, version.manifest)
     _print_trained_version(version)
+    rows = version.manifest.data.rows
+    if rows < FEW_ROWS and version.manifest.metrics:
+        output.print_note(f"The metrics come from a table of only {rows} rows, so they say little about new rows.")
 
 
 def _refuse_contradictory_train_options(

@@ -433,3 +433,15 @@ def test_every_alias_means_the_one_version_where_a_site_asks_for_its_model(proje
     bundle = build_bundle(Project.find(project.root), warn=lambda text: None)
     for alias in ("champion", "production"):
         assert bundle.project.store.resolve("flowers", alias) == 1
+
+
+def test_an_import_that_the_lock_does_not_cover_is_named(project):
+    app = project.root / "app.py"
+    app.write_text(f"import hypothesis\n{app.read_text()}")
+    warnings = []
+    make_bundle(project, warn=warnings.append)
+    [warning] = [each for each in warnings if "imports" in each]
+    assert warning.startswith("app.py:1 imports 'hypothesis', which the image does not contain: hypothesis is not in")
+    (project.root / "Dockerfile").write_text("FROM scratch\n")  # it can install what it needs
+    make_bundle(project, warn=warnings.append)
+    assert len([each for each in warnings if "imports" in each]) == 1

@@ -270,3 +270,25 @@ def test_a_reader_that_fails_after_its_first_part_is_named(way: str) -> None:
         app.trainer(train_on_parts)
     with pytest.raises(UserCodeError, match=r"data_reader .* raised ConnectionResetError: the database went away"):
         list(training.iterate_reader_parts(app)) if way == "iterate" else app.train()
+
+
+FEW = """
+import pandas as pd
+from sklearn.dummy import DummyClassifier
+from mlapp import App
+
+app = App("few", target="kind")
+app.model(DummyClassifier)
+
+
+@app.data_reader
+def read(rows: int = 12) -> pd.DataFrame:
+    return pd.DataFrame({"length": range(rows), "kind": [0, 1] * (rows // 2)})
+"""
+
+
+def test_metrics_of_few_rows_are_said_to_say_little(mlapp: Callable, project: Callable) -> None:
+    project(FEW)
+    said = "The metrics come from a table of only 12 rows, so they say little about new rows."
+    assert said in mlapp("train").err
+    assert "rows, so they say little" not in mlapp("train", "-p", "rows=20").err

@@ -1,0 +1,58 @@
+"""Imports that an image could not satisfy are named before it is built; nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlapp.bundle.import_check import find_unlocked_imports
+
+LOCKED = {"numpy", "pandas", "scikit-learn"}
+
+
+def find(root: Path, **files: str) -> list[str]:
+    for name, text in files.items():
+        path = root / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return list(find_unlocked_imports(root, root / "app.py", LOCKED))
+
+
+def test_a_module_without_a_locked_package_is_named_with_its_line(tmp_path):
+    [warning] = find(tmp_path, app="import pandas\nimport os\nimport yaml\nimport yaml.nodes\n")
+    assert warning == (
+        "app.py:3 imports 'yaml', which the image does not contain: pyyaml is not in the project's requirements. "
+        "Add it there."
+    )
+
+
+def test_the_projects_own_modules_are_followed(tmp_path):
+    own = {"shop__features": "from sklearn import svm\nimport yaml\n", "src__tools": "import httpx\n"}
+    warnings = find(tmp_path, app="from shop import features\nimport tools\n", unused="import requests\n", **own)
+    assert [warning.partition(",")[0] for warning in warnings] == [
+        "shop/features.py:2 imports 'yaml'",
+        "src/tools.py:1 imports 'httpx'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    import yaml\nexcept ImportError:\n    yaml = None\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import yaml\n",
+        "def read():\n    import yaml\n",
+        "import a_module_of_no_package\n",
+        "from __future__ import annotations\nimport sys, tomllib\n",
+        "import mlapp\nfrom mlapp import App\n",
+        "import sklearn.linear_model as linear\n",
+        "from .yaml import nodes\n",
+        "import (\n",
+    ],
+)
+def test_what_may_be_fine_gives_no_warning(tmp_path, source):
+    assert find(tmp_path, app=source) == []
+
+
+def test_a_module_of_the_project_with_the_name_of_a_package_is_its_own(tmp_path):
+    assert find(tmp_path, app="import yaml\n", yaml="x = 1\n") == []
