@@ -39,7 +39,9 @@ def find_unlocked_imports(root: Path, app: Path, locked_names: Collection[str]) 
             if top in seen_names or is_own or not packages or top in sys.stdlib_module_names:
                 continue
             seen_names.add(top)
-            if not any(package in locked_names or _comes_from_no_index(package) for package in packages):
+            variants = {canonicalize_name(top), *packages}
+            is_locked = any(_is_variant(package, name) for package in variants for name in locked_names)
+            if not is_locked and not any(map(_comes_from_no_index, packages)):
                 where = f"{file.relative_to(root) if file.is_relative_to(root) else file}:{line}"
                 yield (
                     f"{where} imports '{top}', which the image does not contain: {' or '.join(packages)} is not in the "
@@ -68,6 +70,11 @@ def _list_module_files(folder: Path, name: str) -> list[Path]:
     parts = name.split(".")
     packages = [folder.joinpath(*parts[: end + 1], "__init__.py") for end in range(len(parts))]
     return [*packages, folder.joinpath(*parts).with_suffix(".py")]
+
+
+def _is_variant(package: str, name: str) -> bool:
+    """Whether two packages probably provide the same module, such as psycopg2 and psycopg2-binary."""
+    return package == name or package.startswith(f"{name}-") or name.startswith(f"{package}-")
 
 
 def _comes_from_no_index(package: str) -> bool:

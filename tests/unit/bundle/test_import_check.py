@@ -54,5 +54,12 @@ def test_what_may_be_fine_gives_no_warning(tmp_path, source):
     assert find(tmp_path, app=source) == []
 
 
+def test_another_build_of_a_package_covers_its_module(tmp_path):
+    """The image can have xgboost where this machine has xgboost-cpu, and onnxruntime-gpu instead of onnxruntime."""
+    (tmp_path / "app.py").write_text("import xgboost\nimport onnxruntime\n")
+    assert len(list(find_unlocked_imports(tmp_path, tmp_path / "app.py", set()))) == 2
+    assert list(find_unlocked_imports(tmp_path, tmp_path / "app.py", {"xgboost", "onnxruntime-gpu"})) == []
+
+
 def test_a_module_of_the_project_with_the_name_of_a_package_is_its_own(tmp_path):
     assert find(tmp_path, app="import yaml\n", yaml="x = 1\n") == []
