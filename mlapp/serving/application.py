@@ -21,6 +21,7 @@ from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.http import (
+    PORTION,
     Asgi,
     ClientDisconnected,
     Receive,
@@ -217,7 +218,7 @@ class Application:
             status = response.status
             try:
                 if response.stream is None:
-                    await response.send_response(send, extra)
+                    await self._send_whole_response(response, send, extra)
                 else:
                     await run_until_disconnect(response.send_response(send, extra), request.wait_for_disconnect)
             except RuntimeError as error:  # raised by uvloop if the connection was reset in this turn of the event loop
@@ -242,6 +243,18 @@ class Application:
             if self.access_log is not None:
                 self.access_log.log_request(request.method, path, status, seconds, identity, scope.get("client"))
 
+    async def _send_whole_response(self, response: Response, send: Send, extra: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send a response without a stream. A client cannot hold the memory of a large one by reading slowly."""
+        if len(response.body) <= PORTION:
+            await response.send_response(send, extra)
+            return
+        try:
+            await asyncio.wait_for(response.send_response(send, extra), self.settings.timeout)
+        except asyncio.TimeoutError:
+            size, timeout = len(response.body), self.settings.timeout
+            log.warning("a client did not read its answer of %d bytes within serve.timeout (%g s)", size, timeout)
+            raise ClientDisconnected from None
+
     async def _call_application_handler(
         self, request: Request, path: str, template: str, methods: dict[str, Handler] | None
     ) -> Response:
@@ -261,7 +274,9 @@ class Application:
             if handler is None:
                 allowed = ", ".join(methods)
                 raise HttpError(405, f"{path:.200} takes {allowed}.", headers=[(b"allow", allowed.encode())])
-            return await handler(request)
+            response = await handler(request)
+            request.held.count_answer(len(response.body))
+            return response
         except (ClientDisconnected, asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # the last handler: the client gets a problem instead of a broken connection

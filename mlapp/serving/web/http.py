@@ -20,6 +20,8 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
 JSON = b"application/json"
+PORTION = 256 * 1024
+"""Bytes of an answer that are written at once."""
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -140,7 +142,12 @@ class Response:
         """Send the response with additional headers."""
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *extra]})
         if self.stream is None:
-            await send({"type": "http.response.body", "body": self.body})
+            # In portions: to write a large answer at once delays other requests, and buffers it a second time.
+            for start in range(0, len(self.body) - PORTION, PORTION):
+                portion = self.body[start : start + PORTION]
+                await send({"type": "http.response.body", "body": portion, "more_body": True})
+            last = self.body[-(len(self.body) % PORTION or PORTION) :] if len(self.body) > PORTION else self.body
+            await send({"type": "http.response.body", "body": last})
             return
         async with aclosing(self.stream) as parts:
             await send({"type": "http.response.body", "body": self.body, "more_body": True})

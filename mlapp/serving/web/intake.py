@@ -121,6 +121,21 @@ class HeldBody:
         if size > self._size:
             self.add(size - self._size)
 
+    def count_answer(self, size: int) -> None:
+        """Count an answer until it is sent, if it takes more memory than its request's body counts for.
+
+        Raises:
+            HttpError: 503, it exceeds the limit together with other requests.
+        """
+        share = size // MEMORY_PER_BODY_BYTE - self._size
+        if share > 0:
+            others = self._intake.held - self._size
+            if others > 0 and self._intake.held + share > self._intake.limit:
+                raise self._intake.make_full_error()
+            with self._lock:
+                self._intake.held += share
+                self._size += share
+
     def release(self) -> int:
         """Subtract what was counted, and return it."""
         with self._lock:
