@@ -1,7 +1,8 @@
 """Temporary folders that do not outlive their process, even if it is killed.
 
 Each folder is locked while its process runs. A process that creates one first removes the folders that nobody locks:
-their processes were killed. The system releases the lock of a process that ends in any way.
+their processes were killed. The system releases the lock of a process that ends in any way. Where folders cannot be
+locked, such as on NFS, those of killed processes stay.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _create_locked_folder(purpose: str) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=f"mlapp-tmp-{purpose}-", dir=root))
         with suppress(FileNotFoundError):  # another process found it before it was locked
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # NFS refuses to lock a folder: then no process can lock and remove it
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
                 return folder, lock
             os.close(lock)
@@ -75,17 +77,21 @@ def _create_locked_folder(purpose: str) -> tuple[Path, int]:
 @cache
 def _remove_abandoned_folders(root: str) -> None:
     """Remove this user's folders that no process locks. Once in a process is enough."""
-    for entry in os.scandir(root):
-        if not NAME.fullmatch(entry.name):
-            continue
-        with suppress(OSError):  # another process locks or removes it
-            lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.geteuid():
-                    shutil.rmtree(entry.path, ignore_errors=True)
-            finally:
-                os.close(lock)
+    with suppress(PermissionError):  # a place where this user can create folders, but not list them
+        for entry in os.scandir(root):
+            if NAME.fullmatch(entry.name):
+                _remove_abandoned_folder(entry.path)
+
+
+def _remove_abandoned_folder(folder: str) -> None:
+    with suppress(OSError):  # another process locks or removes it
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def _remove_own_folder(folder: Path, owner: int) -> None:

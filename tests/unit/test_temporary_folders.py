@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mlapp.temporary_folders import open_temporary_folder
 from tests.preloaded import ROOT, Fork, preload_commands
 
 CREATE = "from mlapp.temporary_folders import *; folder = create_process_folder('model', keep_after_exec={keep}); "
@@ -72,6 +75,34 @@ def test_a_program_that_replaces_the_process_keeps_the_folder(place: Path) -> No
     replaced.communicate("\n")
     start_process(place, WAIT).communicate("\n")
     assert list(place.iterdir()) == []
+
+
+def test_a_place_that_cannot_lock_folders_has_them_all_the_same(place: Path, monkeypatch) -> None:
+    def refuse_lock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "NFS locks only files that are open for writing")
+
+    killed = start_process(place, WAIT)
+    killed.kill()
+    killed.communicate()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setattr(fcntl, "flock", refuse_lock)
+    with open_temporary_folder("check") as folder:
+        assert folder.parent == place
+        assert len(list(place.iterdir())) == 2, "nobody can know whether the other one is in use"
+    assert not folder.exists()
+
+
+def test_a_place_that_cannot_be_listed_has_folders_all_the_same(place: Path, monkeypatch) -> None:
+    def refuse_listing(path: str) -> None:
+        raise PermissionError(errno.EACCES, "no permission to list", path)
+
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    with monkeypatch.context() as context:
+        context.setattr(os, "scandir", refuse_listing)  # root could list every folder
+        with open_temporary_folder("check") as folder:
+            (folder / "file").touch()
+            context.undo()
+    assert not folder.exists()
 
 
 ENDLESS = """
