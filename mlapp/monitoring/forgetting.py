@@ -39,7 +39,7 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     requests: set[tuple[str, int]] = set()
     rows = 0
     processed: set[str] = set()
-    # Twice, because a writer may have merged segments meanwhile; see `Writer`.
+    # Twice, because a writer may have merged segments meanwhile; see `SegmentMerger`.
     for _ in range(2):
         new = [key for key in list_database_log_keys(place) if key not in processed]
         processed.update(new)

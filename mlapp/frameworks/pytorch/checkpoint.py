@@ -37,7 +37,7 @@ class Checkpoint:
     file: Path
 
     @classmethod
-    def for_training(cls, model: Any, inputs: Any, targets: Any, settings: object) -> Checkpoint:
+    def for_training(cls, model: Any, inputs: Any, targets: Any, settings: str) -> Checkpoint:
         """The checkpoint of one training, in the current folder's `.mlapp`."""
         digest = hashlib.sha256(f"{model}{settings}".encode())
         # Includes the initial weights: training from a version differs from training from scratch.

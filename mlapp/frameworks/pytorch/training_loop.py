@@ -30,6 +30,14 @@ class TrainingSettings(EpochSettings):
     device: str
 
 
+def describe_training_settings(settings: TrainingSettings) -> str:
+    """The settings as a text, by which the checkpoint of an interrupted training is found."""
+    # Another order or name would start trainings over that an earlier mlapp began.
+    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "validation", "patience", "device", "seed")
+    values = ", ".join(f"{name}={getattr(settings, name)!r}" for name in (*names, "checkpoint_every"))
+    return f"TrainingSettings({values})"
+
+
 @dataclass(frozen=True)
 class _TrainingTask:
     """The objects that each epoch uses.
@@ -88,7 +96,7 @@ def run_training_loop(model: Any, features: Any, target: Any, settings: Training
     training_rows, held_out_rows = _split_training_loop_rows(len(inputs), settings, generator)
     task = _TrainingTask(model, inputs, targets, settings, optimizer, compute_loss, generator)
 
-    checkpoint = Checkpoint.for_training(model, inputs, targets, settings)
+    checkpoint = Checkpoint.for_training(model, inputs, targets, describe_training_settings(settings))
     state = checkpoint.read_training_state(model, optimizer, generator) or TrainingState()
     last_checkpoint = time.monotonic()
     while state.epoch < settings.epochs and state.stale < settings.patience:

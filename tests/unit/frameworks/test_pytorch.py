@@ -17,6 +17,7 @@ from torch import nn
 
 from mlapp import App, frameworks
 from mlapp.errors import DataError, ModelError, UsageError
+from mlapp.frameworks.pytorch.training_loop import TrainingSettings, describe_training_settings
 from mlapp.prediction import load_predictor
 from mlapp.progress import Progress, listen_progress
 
@@ -116,6 +117,24 @@ def test_a_killed_training_continues_and_ends_where_an_undisturbed_one_does(
     whole = PYTORCH.trainer(net(), FEATURES, TARGET, epochs=20, checkpoint_every=0)
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_a_training_that_an_earlier_mlapp_began_is_found() -> None:
+    settings = TrainingSettings(
+        epochs=9,
+        batch_size=32,
+        learning_rate=0.001,
+        validation=0.1,
+        patience=5,
+        seed=0,
+        checkpoint_every=30.0,
+        weight_decay=0.01,
+        device="auto",
+    )
+    assert describe_training_settings(settings) == (
+        "TrainingSettings(epochs=9, batch_size=32, learning_rate=0.001, weight_decay=0.01, validation=0.1, "
+        "patience=5, device='auto', seed=0, checkpoint_every=30.0)"
+    )
 
 
 def test_a_checkpoint_that_is_cut_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
