@@ -78,6 +78,25 @@ def test_what_a_killed_build_left_in_the_engine_is_removed_by_the_next_one(root,
             client.images.get(left.id)
 
 
+def test_layers_that_the_engine_loses_during_a_build_are_sent_again(root):
+    """Such as by `docker image prune`, after the build found them in an earlier image."""
+    (root / "requirements.txt").write_text("pandas\nidna\n")  # no other image has these layers
+    earlier = build_project_image(Project.find(root))[0]
+    with (root / "app.py").open("a") as file:
+        file.write("\n# changed\n")
+    messages = []
+
+    def remove_earlier_image(message):
+        messages.append(message)
+        if message == "load the image" and messages.count(message) == 1:
+            subprocess.run(["docker", "rmi", "--force", earlier.id], check=True, capture_output=True)
+
+    changed = build_project_image(Project.find(root), progress=remove_earlier_image)[0]
+    assert changed.layers[:-1] == earlier.layers[:-1]
+    assert messages.count("a layer is missing in the engine: send all layers") == 1
+    assert file_of(changed.id, "/app/code/app.py").endswith(b"# changed\n")
+
+
 def test_it_runs_as_nobody_and_its_labels_describe_it(built):
     with connect_image_engine() as client:
         inspected = client.api.inspect_image(built.id)
