@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-from queue import SimpleQueue
 
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import Segment, merge_segment_tables
@@ -22,7 +22,8 @@ class SegmentMerger:
     def __init__(self, place: Place, replica: str) -> None:
         self._place, self._replica = place, replica
         self._small: dict[str, list[Segment]] = {}
-        self._waiting: SimpleQueue[tuple[str, list[Segment]] | None] = SimpleQueue()
+        # An attribute look-up, because gevent replaces it after the import.
+        self._waiting: queue.SimpleQueue[tuple[str, list[Segment]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._merge_until_stopped, name="monitor-merger", daemon=True)
 
     def start(self) -> None:
