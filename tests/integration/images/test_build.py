@@ -80,7 +80,7 @@ def test_what_a_killed_build_left_in_the_engine_is_removed_by_the_next_one(root,
 
 def test_layers_that_the_engine_loses_during_a_build_are_sent_again(root):
     """Such as by `docker image prune`, after the build found them in an earlier image."""
-    (root / "requirements.txt").write_text("pandas\nidna\n")  # no other image has these layers
+    (root / "requirements.txt").write_text("pandas\ntoolz\n")  # no other test uses this package
     earlier = build_project_image(Project.find(root))[0]
     with (root / "app.py").open("a") as file:
         file.write("\n# changed\n")
