@@ -20,6 +20,7 @@ from mlapp.serving.observability.metrics import Metrics
 from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.cors import Cors
+from mlapp.serving.web.framing import check_transfer_coding
 from mlapp.serving.web.http import (
     PORTION,
     Asgi,
@@ -262,6 +263,11 @@ class Application:
             if b"content-length" in request.headers and b"transfer-encoding" in request.headers:
                 # RFC 9112, 6.3: two lengths can be a smuggling attempt. Not every HTTP server refuses them.
                 raise HttpError(400, "The request has a Content-Length and a Transfer-Encoding.", headers=CLOSE)
+            if b"transfer-encoding" in request.headers:
+                codings = [value for name, value in request.scope["headers"] if name == b"transfer-encoding"]
+                check_transfer_coding(codings, request.scope["http_version"])
+            if request.headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+                raise HttpError(417, "The only expectation that this server meets is 100-continue.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):
                 return self._cors.preflight_response(request.headers)
             if template not in self._open:

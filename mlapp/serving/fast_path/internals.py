@@ -38,7 +38,15 @@ ATTRIBUTES = (
     "timeout_keep_alive",
     "transport",
 )
-CYCLE = ("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started")
+CYCLE = (
+    "disconnected",
+    "keep_alive",
+    "message_event",
+    "more_body",
+    "response_complete",
+    "response_started",
+    "transport",
+)
 PARSER = (
     "feed_data",
     "get_http_version",

@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlapp.serving.fast_path.lingering_close import (
+    MAX_BODY_BYTES,
+    MAX_UNKNOWN_BYTES,
+    ClosingTransport,
+    LingeringClose,
+)
 from mlapp.serving.fast_path.request_cycle import FastCycle, encode_problem
 from mlapp.serving.web.framing import LARGEST_HEAD, check_request_head, is_websocket, remove_upgrade_offer
 from mlapp.serving.web.problems import HttpError, make_http_error
@@ -43,6 +49,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _last_arrival = 0.0
     _is_broken = False
     """Whether the rest of the connection's data is ignored."""
+    _lingering: LingeringClose | None = None
+    """Set when the connection ends before the client has sent its whole request."""
     _receive_timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
@@ -58,6 +66,29 @@ class LimitedProtocol(HttpToolsProtocol):
         for timer in (self._receive_timer, self._idle_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
+        if self._lingering is not None:
+            self._lingering.cancel_timer()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no further answer can be sent."""
+        return self._lingering is not None or self.transport.is_closing()
+
+    def close_after_answer(self) -> None:
+        """Close the connection. If the client still sends, it can read the answer first."""
+        if self._lingering is not None:
+            return
+        if not (self._is_receiving or self._is_broken) or self.transport.is_closing():
+            self.transport.close()
+            return
+        max_bytes = MAX_UNKNOWN_BYTES if self._is_broken else MAX_BODY_BYTES
+        self._is_broken, self._is_receiving = True, False
+        self._count_held_bytes(0)
+        for timer in (self._receive_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._lingering = LingeringClose(self.transport, self.loop, max_bytes)
+        self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """Close the connection of a client that does not read its answer within `serve.timeout`."""
@@ -88,6 +119,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Give data to the parser, and limit the time and the size of an incomplete request."""
         if self._is_broken:
+            if self._lingering is not None:
+                self._lingering.discard_data(len(data))
             return
         if self._is_receiving:
             self._received_bytes += len(data)
@@ -180,16 +213,21 @@ class LimitedProtocol(HttpToolsProtocol):
             raise HttpError(400, "The request's target is not a path.")
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expect
+        # RFC 9110, 10.1.1: HTTP/1.0 has no interim answers.
+        self.url, self.expect_100_continue = url, expect and self.parser.get_http_version() == "1.1"
         self.headers += headers
         super().on_headers_complete()
+        self.cycle.transport = ClosingTransport(self)  # type: ignore[assignment]
 
     def on_response_complete(self) -> None:
         """Close after an early answer to `Expect: 100-continue`: the client may or may not send its body then."""
         cycle: Any = self.cycle
         if self.expect_100_continue and cycle.more_body:
-            self.transport.close()
-        super().on_response_complete()
+            self.close_after_answer()
+        if self._lingering is None:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
 
     def _refuse_long_head(self) -> None:
         """Refuse a request whose headers, or whose framing of the body, exceed `LARGEST_HEAD`."""
@@ -212,7 +250,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
         problem = make_http_error(error)
         self.transport.write(encode_problem(problem, make_request_id(), keep_alive=False))
-        self.transport.close()
+        self.close_after_answer()
 
     def _time_out_request(self) -> None:
         """Refuse a request that is still incomplete after `receive_timeout` seconds."""

@@ -123,7 +123,7 @@ class FastCycle(QueuedRequest, kw_only=True):
         self.response_complete = True
         self._record_answer(status)
         if not self.keep_alive:
-            transport.close()
+            protocol.close_after_answer()
         protocol.on_fast_response()
 
     @classmethod
@@ -192,7 +192,7 @@ def encode_problem(problem: HttpError, identity: bytes, keep_alive: bool, extra:
         (b"x-request-id", identity),
         *problem.headers,
     ]
-    if not keep_alive:
+    if not keep_alive and b"connection" not in dict(headers):
         headers.append((b"connection", b"close"))
     phrase = HTTPStatus(problem.status).phrase.encode()
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)

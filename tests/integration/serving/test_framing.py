@@ -141,6 +141,11 @@ DOUBTFUL = {
     "chunk of 2 ** 64": post(b"Transfer-Encoding: chunked", body=b"1" + b"0" * 16 + b"\r\n[]"),
     "chunked is not last": post(b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"),
     "chunked twice": post(b"Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n"),
+    "gzip, then chunked": post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "gzip and chunked in two lines": post(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "identity": post(b"Transfer-Encoding: identity", body=b"0\r\n\r\n"),
+    "identity, then chunked": post(b"Transfer-Encoding: identity, chunked", body=b"0\r\n\r\n"),
+    "chunks of HTTP/1.0": post(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"),
     "xchunked": post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
     "name with a space": post(b"Content-Length : 2", body=b"[]"),
     "name with a tab": post(b"Content-Length\t: 2", body=b"[]"),
@@ -170,6 +175,24 @@ def test_a_message_whose_end_is_in_doubt_ends_its_connection(server, is_fast: bo
     assert b"x-request-id: mark" not in answer, answer
     assert len(statuses(answer)) <= 1, answer
     assert all(400 <= status < 600 for status in statuses(answer)), answer
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: chunked", b"identity, chunked"])
+def test_a_transfer_coding_that_is_not_supported_is_named(server, is_fast: bool, coding: bytes) -> None:
+    answer = exchange(server.url, post(b"Transfer-Encoding: " + coding, body=b"0\r\n\r\n"))
+    assert statuses(answer) == ([501] if is_fast else [400]), answer
+    if is_fast:
+        assert b"chunked' is not supported. Use chunked." in answer
+
+
+def test_an_expectation_that_is_not_known_is_refused(server) -> None:
+    answer = exchange(server.url, post(LENGTH, b"Expect: a-miracle", body=BODY))
+    assert statuses(answer) == [417], answer
+
+
+def test_a_host_that_is_none_is_refused(server, is_fast: bool) -> None:
+    answer = exchange(server.url, b"GET /livez HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n")
+    assert statuses(answer) == ([400] if is_fast else [200]), answer
 
 
 def test_an_answer_that_is_due_comes_before_the_connection_ends(server) -> None:

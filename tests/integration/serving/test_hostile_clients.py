@@ -174,6 +174,24 @@ def test_a_client_that_never_reads_its_answers_is_cut_off(server, client) -> Non
         until(lambda: port not in {each.raddr.port for each in opened("tcp") if each.raddr})
 
 
+def test_a_client_that_sends_on_reads_why_it_was_refused(server, client) -> None:
+    """Closing the connection while its body arrives would reset it, and delete the answer."""
+    body = b"[[1, 2]]" + b" " * 9_900_000
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(server)) for _ in range(20)]
+        for number, connection in enumerate(connections):
+            if number % 2:
+                connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            else:
+                connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        for connection in connections:
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+            assert status_of(answer) == 413
+
+
 def bomb(encoding: str, size: int) -> bytes:
     """Zeros, a thousandth as large when packed."""
     packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)

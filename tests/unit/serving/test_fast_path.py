@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import time
@@ -32,6 +33,9 @@ class Transport(asyncio.Transport):
 
     def close(self):
         self.closed = True
+
+    def can_write_eof(self):
+        return False
 
     def pause_reading(self): ...
 
@@ -135,6 +139,19 @@ async def test_bodies_that_do_not_end_are_refused_once_they_hold_too_much(connec
     for protocol, _ in connections:
         protocol.data_received(request([1, 2], length=5000)[:60] + b"[" + b" " * 400)
     assert [transport.sent[:12] for _, transport in connections] == [b"", b"", b"HTTP/1.1 503"]
+
+
+async def test_a_client_that_resets_its_connection_while_it_is_refused_raises_nothing(connect):
+    """As `socket.shutdown` does then."""
+    protocol, transport = connect()
+
+    def write_eof() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    transport.can_write_eof, transport.write_eof = lambda: True, write_eof
+    protocol.data_received(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+    assert transport.sent.startswith(b"HTTP/1.1 501")
+    protocol.connection_lost(None)
 
 
 async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(connect):
