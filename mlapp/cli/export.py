@@ -44,7 +44,8 @@ def export_model(
     if onnx == (runtime is not None):
         raise UsageError("mlapp export needs one format.", "Give --onnx or mlserver.")
     if runtime not in (None, "mlserver"):
-        raise UsageError(f"There is no format '{runtime}'.{suggest_nearest(runtime, ['mlserver'])}", "Give mlserver.")
+        suggestion = suggest_nearest(runtime, ["mlserver"])
+        raise UsageError(f"There is no format '{runtime}'.{suggestion}", "Give --onnx or mlserver.")
     if onnx:
         _export_onnx(model, to, parse_parameters(parameter), environment, json)
         return

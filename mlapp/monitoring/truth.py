@@ -214,9 +214,11 @@ def make_truths_from_table(table: Any) -> list[dict[str, Any]]:
     refuse_equal_columns(frame)
     names = [str(name) for name in frame.columns]
     keys = [name for name in names if name not in ("id", "truth")]
-    if "truth" not in names or ("id" not in names and not keys):
+    has_rows_named = "id" in names or bool(keys)
+    if "truth" not in names or not has_rows_named:
+        missing = "id is" if "truth" in names else "truth is" if has_rows_named else "truth and id are"
         raise TruthError(
-            [Problem(f"truth and id are missing; the columns are {', '.join(names) or 'none'}", field="truth")],
+            [Problem(f"{missing} missing; the columns are {', '.join(names) or 'none'}", field="truth")],
             "Give the columns id and truth, or key columns and truth.",
         )
     labeled_rows = frame[frame["truth"].notna()]

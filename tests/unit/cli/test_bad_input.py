@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -292,3 +293,9 @@ def test_metrics_of_few_rows_are_said_to_say_little(mlapp: Callable, project: Ca
     said = "The metrics come from a table of only 12 rows, so they say little about new rows."
     assert said in mlapp("train").err
     assert "rows, so they say little" not in mlapp("train", "-p", "rows=20").err
+
+
+def test_an_unknown_export_format_is_answered_with_those_that_exist(mlapp: Callable[..., Any]) -> None:
+    result = mlapp("export", "onnx")
+    assert result.code == 2
+    assert result.err.splitlines() == ["Error: There is no format 'onnx'.", "Give --onnx or mlserver."]

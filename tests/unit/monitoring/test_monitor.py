@@ -188,6 +188,28 @@ def test_truths_of_the_wrong_type_are_refused(mlapp: Callable[..., Any], service
     assert (result.code, result.err.splitlines()[0]) == (2, "Error: There is no file 'none.csv'.")
 
 
+@pytest.mark.parametrize(
+    ("header", "missing"), [("id,label", "truth is"), ("id", "truth is"), ("truth", "id is"), ("label", "truth is")]
+)
+def test_a_missing_column_of_truths_is_named(
+    mlapp: Callable[..., Any], service: Service, tmp_path: Path, header: str, missing: str
+) -> None:
+    (tmp_path / "truths.csv").write_text(f"{header}\n{header}\n")
+    result = mlapp("feedback", str(tmp_path / "truths.csv"))
+    assert result.code == 1
+    assert f"{missing} missing; the columns are {', '.join(header.split(','))}" in result.err
+
+
+def test_truths_without_a_log_are_accepted_with_a_warning(
+    mlapp: Callable[..., Any], service: Service, project: Any, tmp_path: Path
+) -> None:
+    project(LOANS, mlapp__yaml="monitor: {window: 10s}\n")
+    (tmp_path / "truths.json").write_text('[{"id": "a", "truth": 1}]')
+    result = mlapp("feedback", str(tmp_path / "truths.json"), "--json")
+    assert json.loads(result.out) == {"accepted": 1}
+    assert "monitor.log is off" in result.err
+
+
 def test_without_truths_there_is_an_estimate(mlapp: Callable[..., Any], service: Service, project: Any) -> None:
     project(LOANS, mlapp__yaml="monitor: {log: all, window: 10s}\n")
     service.predict(rows(1000), "r")
