@@ -51,7 +51,7 @@ def send_feedback(
     summary = truths.describe_accepted(accepted, checked)
     if "unknown_classes" in summary:
         output.print_note(describe_unknown_truth_classes(summary["unknown_classes"]))
-    if project.settings.monitor.log == "off":
+    if project.settings.monitor.logs == "off":
         output.print_warning(
             "Truths are compared with logged predictions, but monitor.log is off, so quality stays unknown. "
             "Set monitor.log in mlapp.yaml to sample or all, and restart the server."

@@ -200,10 +200,11 @@ def test_a_missing_column_of_truths_is_named(
     assert f"{missing} missing; the columns are {', '.join(header.split(','))}" in result.err
 
 
+@pytest.mark.parametrize("settings", ["{window: 10s}", "{log: off}", "{log: 'off'}"])
 def test_truths_without_a_log_are_accepted_with_a_warning(
-    mlapp: Callable[..., Any], service: Service, project: Any, tmp_path: Path
+    mlapp: Callable[..., Any], service: Service, project: Any, tmp_path: Path, settings: str
 ) -> None:
-    project(LOANS, mlapp__yaml="monitor: {window: 10s}\n")
+    project(LOANS, mlapp__yaml=f"monitor: {settings}\n")
     (tmp_path / "truths.json").write_text('[{"id": "a", "truth": 1}]')
     result = mlapp("feedback", str(tmp_path / "truths.json"), "--json")
     assert json.loads(result.out) == {"accepted": 1}
