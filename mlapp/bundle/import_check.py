@@ -10,10 +10,13 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Collection, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
+
+from mlapp.app_location import SOURCE_FOLDER
 
 
 def find_unlocked_imports(root: Path, app: Path, locked_names: Collection[str]) -> Iterator[str]:
@@ -24,24 +27,26 @@ def find_unlocked_imports(root: Path, app: Path, locked_names: Collection[str]) 
         app: the app's file.
         locked_names: the normalized names of the locked packages.
     """
-    owners = packages_distributions()
+    read_owners = cache(packages_distributions)  # reads every installed package: only for names that the lock lacks
     pending, seen_files, seen_names = [app], {app}, set[str]()
     while pending:
         file = pending.pop(0)
-        folders = (file.parent, root, root / "src")
+        folders = (file.parent, root, root / SOURCE_FOLDER)
         for name, line in _list_certain_imports(file):
             own_files = [path for folder in folders for path in _list_module_files(folder, name) if path.is_file()]
             pending += [path for path in own_files if path not in seen_files]
             seen_files.update(own_files)
             top = name.partition(".")[0]
             is_own = any((folder / top).is_dir() or (folder / f"{top}.py").is_file() for folder in folders)
-            packages = sorted({canonicalize_name(owner) for owner in owners.get(top, ())})
-            if top in seen_names or is_own or not packages or top in sys.stdlib_module_names:
+            if top in seen_names or is_own or top in sys.stdlib_module_names:
                 continue
             seen_names.add(top)
-            variants = {canonicalize_name(top), *packages}
-            is_locked = any(_is_variant(package, name) for package in variants for name in locked_names)
-            if not is_locked and not any(map(_comes_from_no_index, packages)):
+            if _is_locked(canonicalize_name(top), locked_names):
+                continue
+            packages = sorted({canonicalize_name(owner) for owner in read_owners().get(top, ())})
+            if packages and not any(
+                _is_locked(package, locked_names) or _comes_from_no_index(package) for package in packages
+            ):
                 where = f"{file.relative_to(root) if file.is_relative_to(root) else file}:{line}"
                 yield (
                     f"{where} imports '{top}', which the image does not contain: {' or '.join(packages)} is not in the "
@@ -72,9 +77,11 @@ def _list_module_files(folder: Path, name: str) -> list[Path]:
     return [*packages, folder.joinpath(*parts).with_suffix(".py")]
 
 
-def _is_variant(package: str, name: str) -> bool:
-    """Whether two packages probably provide the same module, such as psycopg2 and psycopg2-binary."""
-    return package == name or package.startswith(f"{name}-") or name.startswith(f"{package}-")
+def _is_locked(package: str, locked_names: Collection[str]) -> bool:
+    """Whether a package is locked, or one that probably provides the same module: psycopg2-binary for psycopg2."""
+    return any(
+        package == name or package.startswith(f"{name}-") or name.startswith(f"{package}-") for name in locked_names
+    )
 
 
 def _comes_from_no_index(package: str) -> bool:
