@@ -143,11 +143,12 @@ class Response:
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *extra]})
         if self.stream is None:
             # In portions: to write a large answer at once delays other requests, and buffers it a second time.
-            for start in range(0, len(self.body) - PORTION, PORTION):
+            start = 0
+            while len(self.body) - start > PORTION:
                 portion = self.body[start : start + PORTION]
                 await send({"type": "http.response.body", "body": portion, "more_body": True})
-            last = self.body[-(len(self.body) % PORTION or PORTION) :] if len(self.body) > PORTION else self.body
-            await send({"type": "http.response.body", "body": last})
+                start += PORTION
+            await send({"type": "http.response.body", "body": self.body[start:]})
             return
         async with aclosing(self.stream) as parts:
             await send({"type": "http.response.body", "body": self.body, "more_body": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -110,14 +110,18 @@ def require_only_live(target) -> None:
         assert answer.status == 200
 
 
-def kill_deploy(monkeypatch, target, shipment, writes: int) -> bool:
-    """Deploy, killed before a write. Returns whether it was: False after more writes than a deploy has."""
+def is_killed(monkeypatch, writes: int, command: Callable[[], object]) -> bool:
+    """Run a command that is killed before a write. Returns whether it was: False if it has no more writes."""
     with killed_before_write(monkeypatch, writes):
         try:
-            target.apply(shipment)
+            command()
         except Killed:
             return True
         return False
+
+
+def kill_deploy(monkeypatch, target, shipment, writes: int) -> bool:
+    return is_killed(monkeypatch, writes, lambda: target.apply(shipment))
 
 
 def test_a_first_deploy_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
@@ -163,19 +167,13 @@ def test_a_change_of_the_port_can_be_killed_at_any_step(monkeypatch, open_at, sh
 
 def test_a_delete_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
     target, writes = open_at(), 0
-    while True:
-        target.apply(shipment)
-        with killed_before_write(monkeypatch, writes):
-            try:
-                target.delete()
-            except Killed:
-                pass
-            else:
-                break
+    target.apply(shipment)
+    while is_killed(monkeypatch, writes, target.delete):
         target.status()
         target.apply(shipment)
         require_only_live(target)
         target.delete()
         assert list_leftovers() == [], writes
+        target.apply(shipment)
         writes += 1
     assert writes >= 6
