@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from mlapp.distribution import install_command
+from mlapp.missing_columns import find_missing_columns
 
 
 class MlappError(Exception):
@@ -101,13 +102,21 @@ STAGE_ERRORS = (Exception, SystemExit)
 
 
 class UserCodeError(MlappError):
-    """A function of the user raised. `__cause__` is the original error; the message names the user's line."""
+    """A function of the user raised. `__cause__` is the original error; the message names the user's line.
 
-    def __init__(self, function: str, error: BaseException, root: Path | None = None) -> None:
+    Args:
+        function: its title, as `Stage.title`.
+        advice: what to do, if it is known. For a column that a table lacks, the message lists the table's columns.
+    """
+
+    def __init__(
+        self, function: str, error: BaseException, root: Path | None = None, *, advice: str | None = None
+    ) -> None:
         where = _find_user_error_line(error, root)
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        solution = [f"Fix it at {where}." if where else "", advice or _explain_missing_columns(error)]
         super().__init__(
-            f"{function} raised {detail}", f"Fix it at {where}." if where else "Run again with --debug to see where."
+            f"{function} raised {detail}", " ".join(filter(None, solution)) or "Run again with --debug to see where."
         )
         self.__cause__ = error
 
@@ -146,6 +155,17 @@ def _is_user_file(file: Path, root: Path | None) -> bool:
     if {"site-packages", "dist-packages"} & set(file.parts) or any(file.is_relative_to(folder) for folder in libraries):
         return False
     return file.is_relative_to(root) if root else file.exists()
+
+
+def _explain_missing_columns(error: BaseException) -> str:
+    """The columns of the table that lacks a column, or an empty string if the error has another cause."""
+    found = find_missing_columns(error)
+    if found is None:
+        return ""
+    missing, columns = found
+    nearest = suggest_nearest(missing[0], columns) if len(missing) == 1 else ""
+    lacks = f"The table has no column {' and no column '.join(map(repr, missing))}.{nearest} " if missing else ""
+    return f"{lacks}Its columns are: {list_names(columns)}." if columns else lacks.rstrip()
 
 
 def list_names(names: Iterable[object], most: int = 20) -> str:

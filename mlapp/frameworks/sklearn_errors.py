@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
 from mlapp.errors import DataError
 
+NO_NUMBER = "could not convert string to float"
 MOSTLY = 0.5
 """Share of the values of a column of texts from which it looks like a column of numbers."""
 
@@ -29,29 +31,56 @@ def explain_mixed_sklearn_targets(model: Any, target: Any) -> DataError | None:
 
 def explain_sklearn_column_error(model: Any, features: Any, error: Exception) -> DataError | None:
     """An error with the column's name, if scikit-learn's error is about texts, missing or infinite values."""
-    import numpy as np
-
     message = next(iter(str(error).splitlines()), "")
     if not hasattr(features, "isna"):
         return None
-    if message.startswith("could not convert string to float"):
-        texts = [str(name) for name, dtype in features.dtypes.items() if dtype.kind not in "biufcM"]
-        if not texts:
+    if message.startswith(NO_NUMBER):
+        # An earlier step of a pipeline can encode other columns with texts: only the value in the message shows which
+        # column the model cannot use.
+        names = find_text_columns(features, error)
+        if len(names) != 1:
             return None
-        return _make_sklearn_text_error(model, texts[0], features[texts[0]].dropna().astype(str))
+        return _make_sklearn_text_error(model, names[0], features[names[0]].dropna().astype(str))
     if "NAType" in message or "boolean value of NA is ambiguous" in message:
         return _missing_sklearn_text_error(model, features)
     if not message.startswith("Input X contains"):
         return None
-    is_unusable = features.isna() | features.isin([np.inf, -np.inf])
-    names = [str(name) for name in features.columns[is_unusable.any()]]
-    if not names:
+    counts = list_unusable_columns(features)
+    if len(counts) != 1:
         return None
+    [(name, count)] = counts.items()
     return DataError(
-        f"Column '{names[0]}' of the features has {int(is_unusable[names[0]].sum()):,} missing or infinite values, "
-        f"which a {type(model).__name__} does not accept.",
+        f"Column '{name}' of the features has {count:,} missing or infinite values, which a {type(model).__name__} "
+        "does not accept.",
         "Fill or drop them in the data_reader; put a SimpleImputer before the model; or choose HistGradientBoosting….",
     )
+
+
+def find_text_columns(features: Any, error: BaseException) -> list[str]:
+    """The columns that contain the text which a framework could not convert to a number.
+
+    Returns:
+        No columns if the error is about anything else, or the text comes from no column unchanged.
+    """
+    match = re.match(rf"{NO_NUMBER}: (?:np\.str_\()?('.*'|\".*\")\)?$", str(error), re.DOTALL)
+    if match is None or not hasattr(features, "dtypes") or not hasattr(features, "columns"):
+        return []
+    try:
+        text = ast.literal_eval(match[1])
+    except (ValueError, SyntaxError):
+        return []
+    texts = [at for at, dtype in enumerate(features.dtypes) if dtype.kind not in "biufcmM"]
+    return [str(features.columns[at]) for at in texts if (features.iloc[:, at].astype(str) == text).any()]
+
+
+def list_unusable_columns(features: Any) -> dict[str, int]:
+    """The number of missing or infinite values of each column that has any; empty for features without columns."""
+    import numpy as np
+
+    if not hasattr(features, "isna") or not hasattr(features, "columns"):
+        return {}
+    counts = (features.isna() | features.isin([np.inf, -np.inf])).sum()
+    return {str(name): int(count) for name, count in counts.items() if count}
 
 
 def _make_sklearn_text_error(model: Any, name: str, values: Any) -> DataError:

@@ -75,9 +75,12 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """The stage's name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn`."""
+        """The stage's name in messages: `trainer 'fit' in app.py:12`, or `the default trainer of sklearn for model
+        'build' in app.py:8`.
+        """
         if isinstance(self.options, DefaultOptions):
-            return f"the default {self.role.name} of {self.options.framework}"
+            default = f"the default {self.role.name} of {self.options.framework}"
+            return f"{default} for {self.options.model}" if self.options.model else default
         return describe_stage_function(self.role.name, self.function)
 
     @property

@@ -91,10 +91,12 @@ class DefaultOptions(TaskOptions):
     Attributes:
         framework: the framework's name.
         takes_array: whether the stage receives features as an array, like the app's predictor.
+        model: title of the app's model function, for messages.
     """
 
     framework: str = ""
     takes_array: bool = False
+    model: str = ""
 
 
 NO_OPTIONS = TaskOptions()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mlapp import frameworks
-from mlapp.errors import DataError, DeclarationError, MlappError, translate_user_errors
+from mlapp.errors import DataError, DeclarationError, MlappError, UserCodeError, translate_user_errors
 from mlapp.frameworks import Framework
 from mlapp.pipeline import Pipeline, Stage
 from mlapp.pipeline.feature_format import convert_features_to_array, wants_array_features, wants_batched_features
@@ -19,6 +19,7 @@ from mlapp.pipeline.stage_options import DefaultOptions
 from mlapp.schema.feature_containers import count_feature_rows
 from mlapp.schema.infer import refuse_equal_columns
 from mlapp.training import defaults, seeds
+from mlapp.training.fit_advice import advise_on_fit_error
 from mlapp.training.row_order import require_row_order
 
 log = logging.getLogger("mlapp")
@@ -202,13 +203,25 @@ def call_trainer(stage: Stage | None, model: Any, features: Any, target: Any, pa
 
     Raises:
         DeclarationError: the trainer returned nothing. UserCodeError: it raised.
+        DataError: the framework's trainer does not accept the data.
     """
     if stage is None:
         return model
     if wants_batched_features(stage) and not isinstance(features, Iterator):
         features, target = iter([features]), iter([target])
-    with seeds.fix_seeds():
-        estimator = call_stage(stage, model, convert_stage_features(stage, features), target, **parameters)
+    try:
+        with seeds.fix_seeds():
+            estimator = call_stage(stage, model, convert_stage_features(stage, features), target, **parameters)
+    except UserCodeError as error:
+        cause = error.__cause__ or error
+        advice = advise_on_fit_error(cause, model, features, target)
+        if advice is None:
+            raise
+        raise UserCodeError(stage.title, cause, advice=advice) from cause
+    except DataError as error:
+        if not stage.is_framework_default:
+            raise
+        raise DataError(f"{stage.title}: {error.what}", error.todo) from error
     if estimator is None:
         raise DeclarationError(f"{stage.title} returned None.", "Return the fitted model.")
     return estimator
@@ -268,7 +281,11 @@ def iterate_stage_items(stage: Stage, items: Iterable[Any]) -> Iterator[Any]:
 
 def _make_default_stage(pipeline: Pipeline, role: str, framework: Framework) -> Stage:
     # A framework's stage takes any format. It gets the one that the model gets in serving.
-    options = DefaultOptions(framework=framework.name, takes_array=wants_array_features(pipeline.stage("predictor")))
+    options = DefaultOptions(
+        framework=framework.name,
+        takes_array=wants_array_features(pipeline.stage("predictor")),
+        model=pipeline.stages["model"].title,
+    )
     return Stage(ROLES[role], getattr(framework, role), 3, options)
 
 

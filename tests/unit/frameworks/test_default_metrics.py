@@ -96,7 +96,8 @@ def test_a_metric_that_cannot_be_computed_loses_no_model(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, logger="mlapp"):
         app, result = trained(CLASSES, LogisticRegression())
     assert result.metrics == {"train": {}, "test": {}}
-    assert "No metrics: the default evaluator of sklearn raised ValueError: out of memory" in caplog.text
+    assert "No metrics: the default evaluator of sklearn for model '<lambda>' in test_default_metrics.py" in caplog.text
+    assert "raised ValueError: out of memory" in caplog.text
     assert app.predict([[5.0, 0.0, 0.0]]).tolist() == ["yes"]
 
 
