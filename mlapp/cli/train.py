@@ -127,7 +127,8 @@ def _refuse_contradictory_train_options(
     if run_id is not None and not remote:
         raise UsageError("--run-id is given without --remote.", "Add --remote: only a run on Flyte has an ID.")
     if start_from is not None and (remote or engine is not Engine.LOCAL):
-        raise UsageError("--from cannot be used with --remote.", "Continue training here, without --remote.")
+        option = "--remote" if remote else f"--engine {engine.value}"
+        raise UsageError(f"--from cannot be used with {option}.", f"Continue training here, without {option}.")
 
 
 def _warn_about_monitor_settings(settings: Monitor, manifest: Manifest) -> None:

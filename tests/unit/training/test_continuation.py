@@ -188,4 +188,6 @@ def test_the_command_names_the_parent(mlapp: Callable, project: Callable) -> Non
     ran = mlapp("train", "--from", "latest", "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["parent"] == 1
-    assert mlapp("train", "--from", "latest", "--engine", "flyte-local").code == 2
+    for options in (["--engine", "flyte-local"], ["--remote"]):
+        ran = mlapp("train", "--from", "latest", *options)
+        assert (ran.code, f"--from cannot be used with {' '.join(options)}." in ran.err) == (2, True), ran.err
