@@ -7,7 +7,16 @@ the command line, Python and batch prediction start from these.
 """
 
 from mlapp.normalization.containers import normalize_predictions
-from mlapp.normalization.json_rows import MANY, normalize_to_json, normalize_to_rows
+from mlapp.normalization.json_rows import normalize_to_json, normalize_to_rows
+from mlapp.normalization.json_size import MANY, SHORT, estimate_json_values
 from mlapp.normalization.tables import normalize_to_table
 
-__all__ = ["MANY", "normalize_predictions", "normalize_to_json", "normalize_to_rows", "normalize_to_table"]
+__all__ = [
+    "MANY",
+    "SHORT",
+    "estimate_json_values",
+    "normalize_predictions",
+    "normalize_to_json",
+    "normalize_to_rows",
+    "normalize_to_table",
+]

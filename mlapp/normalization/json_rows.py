@@ -11,13 +11,12 @@ import msgspec
 
 from mlapp.errors import DataError
 from mlapp.normalization.containers import normalize_predictions
+from mlapp.normalization.json_size import MANY, estimate_json_values
 from mlapp.normalization.scalars import JSON_TYPES, NoJsonError, format_column_name, list_time_scalars, normalize_scalar
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY = 20_000
-"""Maximum rows that are converted in one call: between two calls, other threads run."""
 TEXT = frozenset((str,))
 
 
@@ -56,7 +55,15 @@ def normalize_to_json(value: Any, title: str) -> Any:
 
 
 def _are_json_rows(rows: list[Any]) -> bool:
-    """Whether rows are JSON values, or lists or records of them. Runs in C."""
+    """Whether rows are JSON values, or lists or records of them. Runs in C, in parts if there are many values."""
+    count = estimate_json_values(rows)
+    if count <= MANY:
+        return _are_few_json_rows(rows)
+    step = max(MANY * len(rows) // count, 1)
+    return all(_are_few_json_rows(rows[at : at + step]) for at in range(0, len(rows), step))
+
+
+def _are_few_json_rows(rows: list[Any]) -> bool:
     kinds = set(map(type, rows))
     if JSON_TYPES.issuperset(kinds):
         return True
@@ -76,7 +83,7 @@ def _list_normalized_records(table: pd.DataFrame) -> list[Any]:
 def _list_json_row_values(column: Any) -> list[Any]:
     """The values of an array or a Series, converted in chunks."""
     kind = column.dtype.kind
-    if kind in "biufU" and len(column) <= MANY and _has_numpy_json_rows(column):
+    if kind in "biufU" and column.size <= MANY and _has_numpy_json_rows(column):
         values: list[Any] = column.tolist()
         return values
     if kind in "cV" and column.dtype != object:
@@ -86,8 +93,9 @@ def _list_json_row_values(column: Any) -> list[Any]:
         kind = "O"
     rows = getattr(column, "iloc", column)
     values = []
-    for at in range(0, len(column), MANY):
-        values += rows[at : at + MANY].tolist()
+    step = max(MANY * len(column) // max(column.size, 1), 1)
+    for at in range(0, len(column), step):
+        values += rows[at : at + step].tolist()
     if kind in "biufU" and _has_numpy_json_rows(column):
         return values
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from mlapp.normalization import estimate_json_values
 from mlapp.serving.decoding.json_body import encode_answer, encode_json
 from mlapp.serving.inference import streams
 from mlapp.serving.inference.endpoint import Endpoint
@@ -129,4 +130,4 @@ async def answer_prediction_request(endpoint: Endpoint, request: Request) -> Res
     def encode_body() -> bytes:
         return encode_answer(predictions, model.tail, is_unionml=part.is_unionml)
 
-    return Response(await endpoint.encode_answer(encode_body, part.rows))
+    return Response(await endpoint.encode_answer(encode_body, estimate_json_values(predictions)))

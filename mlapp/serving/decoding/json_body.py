@@ -11,7 +11,7 @@ import msgspec
 
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.business_keys import MOST_KEYS, are_business_keys
-from mlapp.normalization import MANY
+from mlapp.normalization import MANY, estimate_json_values
 from mlapp.schema.json_values import to_json_value
 from mlapp.serving.web.problems import HttpError
 
@@ -134,7 +134,7 @@ def check_business_keys(keys: Any, rows: int) -> Any:
 
 def encode_predictions(predictions: Sequence[Any], tail: bytes) -> bytes:
     """The answer's body: `predictions`, then the constant part of all answers."""
-    return b"".join((b'{"predictions":', encode_json_body_list(predictions), tail))
+    return encode_json_body_list(predictions, b'{"predictions":', tail)
 
 
 def encode_answer(predictions: Sequence[Any], tail: bytes, *, is_unionml: bool) -> bytes:
@@ -147,12 +147,18 @@ def encode_json_body_numbers(values: Sequence[Any]) -> bytes | None:
     return encode_json(values)[1:-1] if _NUMBERS.issuperset(map(type, values)) else None
 
 
-def encode_json_body_list(values: Sequence[Any]) -> bytes:
-    """JSON of a list or an array, encoded in chunks so that other threads can run in between."""
-    if len(values) <= MANY:
-        return encode_json(values[:])
-    chunks = [encode_json(values[at : at + MANY])[1:-1] for at in range(0, len(values), MANY)]
-    return b"[" + b",".join(chunks) + b"]"
+def encode_json_body_list(values: Sequence[Any], before: bytes = b"", after: bytes = b"") -> bytes:
+    """JSON of a list or an array between two texts, encoded in parts so that other threads can run in between."""
+    if estimate_json_values(values) <= MANY:
+        return b"".join((before, encode_json(values[:]), after))
+    step = MANY * len(values) // estimate_json_values(values)
+    if step:
+        parts = [encode_json(values[at : at + step])[1:-1] for at in range(0, len(values), step)]
+    else:  # a value alone is large, such as the pixels of an image
+        parts = [encode_json_body_list(value) if type(value) is list else encode_json(value) for value in values]
+    parts[0] = b"".join((before, b"[", parts[0]))
+    parts[-1] = b"".join((parts[-1], b"]", after))
+    return b",".join(parts)  # for many bytes it lets other threads run, unlike `+`
 
 
 def encode_json(value: Any) -> bytes:

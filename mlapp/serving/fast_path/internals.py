@@ -35,6 +35,7 @@ ATTRIBUTES = (
     "parser",
     "pipeline",
     "server_state",
+    "tasks",
     "timeout_keep_alive",
     "transport",
 )
@@ -81,7 +82,7 @@ def find_missing_internals() -> list[str]:
         *(name for name in ATTRIBUTES if not hasattr(instance, name)),
         *(name for name in CYCLE if name not in cycle),
         *(name for name in PARSER if not hasattr(httptools.HttpRequestParser, name)),
-        *(name for name in ("pause_reading", "resume_reading") if not hasattr(FlowControl, name)),
+        *(name for name in ("drain", "pause_reading", "resume_reading") if not hasattr(FlowControl, name)),
         *(name for name in ("read_paused", "write_paused") if name not in FlowControl.__init__.__code__.co_names),
     ]
 

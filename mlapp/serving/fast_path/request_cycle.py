@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from mlapp.normalization import MANY, SHORT, estimate_json_values
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_answer
+from mlapp.serving.fast_path.large_answer import start_large_answer
 from mlapp.serving.inference.queued_request import QueuedRequest
+from mlapp.serving.web.http import PORTION
 from mlapp.serving.web.problems import MEDIA, HttpError, make_http_error
 
 if TYPE_CHECKING:
@@ -97,34 +100,51 @@ class FastCycle(QueuedRequest, kw_only=True):
         """Answer with predictions, or with a problem."""
         if self.response_complete:
             return
-        protocol = self.protocol
-        transport = protocol.transport
+        transport = self.protocol.transport
         if transport.is_closing():  # reset in this turn of the event loop; uvicorn notices it in the next one
             self.disconnected = True
             self.set()
             return
-        # While the server stops, clients are told to reconnect, which takes them to another replica.
-        keep_alive = self.keep_alive = self.keep_alive and not protocol.application.stopping
-        identity, part = self.identity, self.part
-        status, body = 200, b""
-        extra = protocol.application.plain_headers
         if not isinstance(result, BaseException):
+            if result and type(result[0]) not in SHORT and estimate_json_values(result) > MANY:
+                start_large_answer(self, result)
+                return
             try:
-                body = encode_answer(result, self.model.tail, is_unionml=part.is_unionml)
+                body = encode_answer(result, self.model.tail, is_unionml=self.part.is_unionml)
             except Exception as error:  # a user's predictions can be impossible to encode in many ways
                 result = error
-        if not isinstance(result, BaseException):
-            transport.write(OK % (len(body), identity, extra if keep_alive else extra + CLOSE, body))
-        else:
-            problem = make_http_error(result)
-            status = problem.status
-            self.keep_alive = keep_alive and not self.more_body
-            transport.write(encode_problem(problem, identity, self.keep_alive, extra))
+            else:
+                if len(body) > PORTION:
+                    start_large_answer(self, body)
+                    return
+                transport.write(self.make_head(len(body), body))
+                self.end_response(200)
+                return
+        problem = make_http_error(result)
+        self.keep_alive = self.keep_alive and not (self.more_body or self.protocol.application.stopping)
+        extra = self.protocol.application.plain_headers
+        transport.write(encode_problem(problem, self.identity, self.keep_alive, extra))
+        self.end_response(problem.status)
+
+    def make_head(self, size: int, body: bytes = b"") -> bytes:
+        """The head of an answer with status 200, and its body.
+
+        Args:
+            size: bytes of the whole body.
+        """
+        application = self.protocol.application
+        # While the server stops, clients are told to reconnect, which takes them to another replica.
+        self.keep_alive = self.keep_alive and not application.stopping
+        extra = application.plain_headers if self.keep_alive else application.plain_headers + CLOSE
+        return OK % (size, self.identity, extra, body)
+
+    def end_response(self, status: int) -> None:
+        """Record the answer, which is written, and continue with the connection."""
         self.response_complete = True
         self._record_answer(status)
         if not self.keep_alive:
-            protocol.close_after_answer()
-        protocol.on_fast_response()
+            self.protocol.close_after_answer()
+        self.protocol.on_fast_response()
 
     @classmethod
     def finish_batch(cls, batch: Sequence[QueuedRequest], rows: Sequence[Any], numbers: bytes) -> None:

@@ -169,9 +169,13 @@ class Endpoint:
         if not model.is_stream:
             model.list_rows(predictions, part.rows)
 
-    async def encode_answer(self, encode: Callable[[], T], rows: int) -> T:
-        """Run `encode` to encode predictions: in the event loop, or in a thread if there are many."""
-        return encode() if rows <= MANY else await asyncio.to_thread(encode)
+    async def encode_answer(self, encode: Callable[[], T], count: int) -> T:
+        """Run `encode` to encode predictions: in the event loop, or in a thread if there are many values.
+
+        Args:
+            count: number of values.
+        """
+        return encode() if count <= MANY else await asyncio.to_thread(encode)
 
     async def predict_part(
         self, part: Part, timeout: float, model: ServedModel, wait_for_disconnect: Callable[[], Any] | None = None

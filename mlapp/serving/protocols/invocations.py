@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlapp.normalization import estimate_json_values
 from mlapp.schema.part import Part
 from mlapp.serving.decoding import large_json
 from mlapp.serving.decoding.codec import Codec
@@ -61,7 +62,8 @@ async def answer_invocation_request(endpoint: Endpoint, request: Request) -> Res
         part = await decode_request_features(endpoint, model, request, body, budget)
     part.id = request.identity
     predictions = await endpoint.predict_part(part, budget.remaining, model, request.wait_for_disconnect)
-    return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), part.rows))
+    count = estimate_json_values(predictions)
+    return Response(await endpoint.encode_answer(lambda: encode_predictions(predictions, b"}"), count))
 
 
 def _decode_invocation(codec: Codec, body: bytes, budget: Budget) -> Part:

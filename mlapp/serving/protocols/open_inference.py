@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from mlapp import distribution
-from mlapp.normalization import normalize_to_rows
+from mlapp.normalization import estimate_json_values, normalize_to_rows
 from mlapp.schema.part import Part
 from mlapp.serving.decoding.json_body import encode_json, encode_json_body_list
 from mlapp.serving.inference.endpoint import Endpoint
@@ -145,7 +145,8 @@ async def predict_open_inference_tensors(
     """Predictions for a request's features, as tensors. Errors are those of `Endpoint.predict_part`."""
     predictions = await endpoint.predict_part(part, budget.remaining, model, wait_for_disconnect)
     schema = model.predictor.schema.predictions
-    return await endpoint.encode_answer(lambda: convert_predictions_to_tensors(predictions, schema), part.rows)
+    count = estimate_json_values(predictions)
+    return await endpoint.encode_answer(lambda: convert_predictions_to_tensors(predictions, schema), count)
 
 
 def answer_errors_as_v2(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

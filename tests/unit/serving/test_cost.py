@@ -17,7 +17,7 @@ from benchmarks.instructions import CONNECTIONS, NEVER, Client
 from mlapp.serving.observability import access_log, metrics
 
 ROOM = 1.05
-MOST = {"rows": 72, "records": 73, "lone": 193}
+MOST = {"rows": 72, "records": 73, "lone": 196}
 """Lines for a request. Raise one only for what an answer needs."""
 ROOT = os.path.dirname(mlapp.__file__)
 
