@@ -24,6 +24,7 @@ from mlapp.serving.web import problems
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.budget import Budget, read_request_timeout
 from mlapp.serving.web.cors import Cors
+from mlapp.serving.web.headers import read_content_coding
 from mlapp.serving.web.http import JSON, Headers, decompress_body, parse_media_type
 from mlapp.serving.web.intake import BYTES_PER_CELL, HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error, too_large_body_error
@@ -212,7 +213,7 @@ class ModelSite:
         held = self._hold_body()
         try:
             body = self._read_body(request, held)
-            encoding = request.headers.get(b"content-encoding", b"").strip().lower()
+            encoding = read_content_coding(request.headers)
             if encoding:
                 body = decompress_body(body, encoding, settings.max_body)
                 held.count_at_least(len(body))

@@ -21,6 +21,7 @@ from mlapp.serving.observability.tracing import Tracing
 from mlapp.serving.web.auth import Keys
 from mlapp.serving.web.cors import Cors
 from mlapp.serving.web.framing import check_transfer_coding
+from mlapp.serving.web.headers import check_single_headers, join_headers
 from mlapp.serving.web.http import (
     PORTION,
     Asgi,
@@ -177,7 +178,7 @@ class Application:
                 )
         elif scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
-        elif self._api is not None and self.keys.is_allowed(dict(scope["headers"])):
+        elif self._api is not None and self.keys.is_allowed(join_headers(scope["headers"])):
             await self._api(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -266,6 +267,7 @@ class Application:
             if b"transfer-encoding" in request.headers:
                 codings = [value for name, value in request.scope["headers"] if name == b"transfer-encoding"]
                 check_transfer_coding(codings, request.scope["http_version"])
+            check_single_headers(request.scope["headers"], request.headers)
             if request.headers.get(b"expect", b"100-continue").lower() != b"100-continue":
                 raise HttpError(417, "The only expectation that this server meets is 100-continue.", headers=CLOSE)
             if request.method == "OPTIONS" and self._cors.is_preflight(request.headers):

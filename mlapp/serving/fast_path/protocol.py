@@ -162,7 +162,7 @@ class FastProtocol(LimitedProtocol):
         if self.parser.get_method() != b"POST" or not self._can_start(endpoint):
             return None
         headers = dict(self.headers)
-        if not ASGI_HEADERS.isdisjoint(headers):
+        if len(headers) != len(self.headers) or not ASGI_HEADERS.isdisjoint(headers):
             return None
         media = headers.get(b"content-type", JSON)
         if media != JSON and parse_media_type(media) != JSON:

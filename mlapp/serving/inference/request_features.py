@@ -10,6 +10,7 @@ from mlapp.serving.decoding.threads import decode_in_thread
 from mlapp.serving.inference.endpoint import Endpoint
 from mlapp.serving.inference.served_model import ServedModel
 from mlapp.serving.web.budget import Budget, read_request_timeout
+from mlapp.serving.web.headers import read_content_coding
 from mlapp.serving.web.http import Request, decompress_body
 from mlapp.serving.web.intake import BYTES_PER_CELL
 
@@ -30,7 +31,7 @@ async def receive_request_body(endpoint: Endpoint, request: Request) -> tuple[by
     settings = endpoint.settings
     budget = Budget(settings, read_request_timeout(request.headers, settings.timeout))
     body = await request.read_body(settings.max_body, budget.timeout)
-    encoding = request.headers.get(b"content-encoding", b"").strip().lower()
+    encoding = read_content_coding(request.headers)
     if encoding:
         packed = body
         body = await decode_in_thread(

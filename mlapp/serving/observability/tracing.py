@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mlapp import distribution
+from mlapp.serving.web.headers import join_headers
 from mlapp.serving.web.http import Asgi, Message, Receive, Scope, Send
 
 log = logging.getLogger("mlapp.serving")
@@ -142,7 +143,10 @@ def _extract_trace_context(headers: Iterable[tuple[bytes, bytes]]) -> Any:
     """The caller's trace, from the headers."""
     from opentelemetry import propagate
 
-    return propagate.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+    lines = [(name.lower(), value) for name, value in headers]
+    return propagate.extract(
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in join_headers(lines).items()}
+    )
 
 
 def make_tracing(name: str) -> Tracing | None:

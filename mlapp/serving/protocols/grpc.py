@@ -23,6 +23,7 @@ from mlapp.serving.protocols.open_inference_request import accept_v2_tensors
 from mlapp.serving.protocols.tensor_decoding import TEXT, make_tensor_from_raw, make_tensor_from_values
 from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.budget import Budget
+from mlapp.serving.web.headers import Header, check_single_headers, join_headers
 from mlapp.serving.web.intake import HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
@@ -119,7 +120,8 @@ class GrpcServer:
     def _make_grpc_handler(self, name: str, method: Method) -> Any:
         async def answer_call(body: bytes, context: Any) -> Any:
             started = time.perf_counter()
-            headers = _read_grpc_headers(context)
+            lines = _read_grpc_headers(context)
+            headers = join_headers(lines)
             identity = choose_request_id(headers)
             context.set_trailing_metadata((("x-request-id", identity.decode()),))
             status, code = 200, "OK"
@@ -127,6 +129,7 @@ class GrpcServer:
             try:
                 with self._open_grpc_span(name, headers) as set_failure:
                     try:
+                        check_single_headers(lines, headers)
                         if name not in OPEN:
                             self._application.keys.check_key(headers)
                         held.add(len(body))
@@ -262,8 +265,8 @@ def _parse_grpc_tensors(request: Any, budget: Budget) -> list[Tensor]:
     return tensors
 
 
-def _read_grpc_headers(context: Any) -> dict[bytes, bytes]:
-    return {
-        key.encode(): value if isinstance(value, bytes) else value.encode()
+def _read_grpc_headers(context: Any) -> list[Header]:
+    return [
+        (key.encode(), value if isinstance(value, bytes) else value.encode())
         for key, value in context.invocation_metadata() or ()
-    }
+    ]

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, TypeVar
 
+from mlapp.serving.web.headers import join_headers
 from mlapp.serving.web.intake import HeldBody, Intake
 from mlapp.serving.web.problems import CLOSE, HttpError, too_large_body_error
 
@@ -40,8 +41,8 @@ class Request:
 
     @cached_property
     def headers(self) -> dict[bytes, bytes]:
-        """Headers by name; the last duplicate wins."""
-        return dict(self.scope["headers"])
+        """Headers by name; see `join_headers`."""
+        return join_headers(self.scope["headers"])
 
     @property
     def media(self) -> bytes:
@@ -168,8 +169,6 @@ def decompress_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     Raises:
         HttpError: 413, too large; 415, an unknown encoding; 400, not valid in its encoding.
     """
-    if encoding == b"identity":
-        return body
     if encoding not in (b"gzip", b"x-gzip", b"deflate"):
         raise HttpError(415, f"content-encoding {encoding.decode('latin-1')!r} is not known. Use gzip or deflate.")
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
