@@ -109,7 +109,7 @@ def build_launched_application(
     if settings.grpc_port is not None:
         from mlapp.serving.protocols.grpc import GrpcServer
 
-        server = GrpcServer(application, settings)
+        server = GrpcServer(application, settings, shares_port=settings.workers > 1 or plan.reload)
         application.on_start.append(server.start_server)
         application.on_close.append(server.stop_server)
     if len(projects) > 1:

@@ -60,15 +60,17 @@ def preload_models(plan: ServeSpec) -> Preloaded | None:
         return None
     start, before = Path.cwd(), _count_preload_sockets()
     models: dict[str, ServedModel] = {}
-    for project in projects:
-        with choose_launch_context(projects, project)():
-            app = project.app
-        with ThreadPoolExecutor(1) as thread:  # OpenMP's thread team ends with the thread that used it
-            model = models[app.name] = thread.submit(_preload_model, plan, projects, project).result()
-        if model.baseline is not None and project.settings.monitor.tests is not None:
-            model.baseline.prepare_counting()
-    if len(projects) > 1:
-        os.chdir(start)
+    try:
+        for project in projects:
+            with choose_launch_context(projects, project)():
+                app = project.app
+            with ThreadPoolExecutor(1) as thread:  # OpenMP's thread team ends with the thread that used it
+                model = models[app.name] = thread.submit(_preload_model, plan, projects, project).result()
+            if model.baseline is not None and project.settings.monitor.tests is not None:
+                model.baseline.prepare_counting()
+    finally:
+        if len(projects) > 1:
+            os.chdir(start)
     obstacle = _find_preload_obstacle(before)
     if obstacle is not None:
         log.warning("each worker loads its own model, because the app %s; see serve.preload", obstacle)

@@ -1,5 +1,8 @@
 """Runs several worker processes that share one socket. Replaces a worker that dies, and all after a change of the code.
 
+A worker keeps serving until the one that replaces it is ready. So neither code nor a model that cannot be loaded, for
+whatever reason, ends a server that works.
+
 Workers are forked from the parent if they can share its models (`preload`). Otherwise the parent imports none of the
 user's code, and each worker loads its own model. When the served alias moves, one of the forked workers switches to the
 new version first. Then the parent loads it, and new workers replace the old ones one at a time.
@@ -49,6 +52,8 @@ class Supervisor:
         self._failed = False
         self._has_announced = False
         self._changed = asyncio.Event()
+        self._starting: Worker | None = None
+        """The worker that will replace another."""
         self._workers: dict[int, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fork_server: ForkServer | None = None
@@ -118,8 +123,14 @@ class Supervisor:
         """
         pause = PAUSE
         while not self._stopping:
-            started = time.monotonic()
-            worker = first or self._start_worker(place)
+            started, changed = time.monotonic(), self._changed
+            try:
+                worker = first or self._start_worker(place)
+            except OSError as error:  # too many processes or open files, or too little memory
+                self._report(f"A worker could not be started ({error.strerror}); it is tried again.")
+                pause = min(2 * pause, LONGEST)
+                await asyncio.sleep(pause)
+                continue
             first = None
             await worker.reported.wait()
             if worker.lines is not None and not self._has_announced:
@@ -131,13 +142,13 @@ class Supervisor:
             code = worker.exit_code
             if self._stopping or worker.is_leaving:
                 return
-            if self._watched_folders and code != 0:
-                await self._changed.wait()  # the code is wrong: wait until it is fixed
+            if worker.lines is None and self._watched_folders:
+                await changed.wait()  # the code is wrong: wait until it is fixed
             elif worker.lines is None and not self._has_announced:
                 self._failed = True
                 self._stop_workers(signal.SIGTERM)
                 return
-            elif code != 0 or not self._watched_folders:
+            else:
                 self._report(f"Worker {worker.pid} ended ({_describe_worker_exit(code)}); another takes its place.")
                 pause = PAUSE if time.monotonic() - started > LONGEST else min(2 * pause, LONGEST)
                 await asyncio.sleep(pause)
@@ -155,22 +166,32 @@ class Supervisor:
     async def _renew_workers(self) -> None:
         """Load the version that one worker has switched to, and replace all workers by new ones."""
         async with self._renewing:
-            if self._stopping or not self._load_supervised_models_again():
+            if not self._stopping and self._load_supervised_models_again():
+                await self._replace_workers(list(self._workers.values()))
+
+    async def _replace_workers(self, workers: Iterable[Worker]) -> None:
+        """Replace workers by new ones. Each keeps serving until its successor is ready."""
+        for old in workers:
+            try:
+                fresh = self._starting = self._start_worker(old.place)
+            except OSError as error:
+                self._report(f"Worker {old.pid} keeps serving, because no other can be started: {error.strerror}")
                 return
-            for old in list(self._workers.values()):
-                fresh = self._start_worker(old.place)
-                fresh.is_leaving = True  # until it is ready
-                self._keep_supervisor_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
-                await fresh.reported.wait()
-                if self._stopping:
-                    return
-                if fresh.lines is None:
-                    self._report(f"Worker {fresh.pid} could not start; worker {old.pid} keeps serving.")
-                    continue
-                leaving = fresh if old.ended.is_set() else old
-                fresh.is_leaving = False
-                leaving.is_leaving = True
-                leaving.send_signal(signal.SIGTERM)
+            fresh.is_leaving = True  # until it is ready
+            self._keep_supervisor_task(asyncio.create_task(self._keep_worker(old.place, fresh)))
+            await fresh.reported.wait()
+            self._starting = None
+            if self._stopping:
+                return
+            if fresh.lines is None:
+                self._report(f"Worker {fresh.pid} could not start; worker {old.pid} keeps serving.")
+                if self._watched_folders:
+                    return  # the same code would fail again
+                continue
+            leaving = fresh if old.ended.is_set() else old
+            fresh.is_leaving = False
+            leaving.is_leaving = True
+            leaving.send_signal(signal.SIGTERM)
 
     def _load_supervised_models_again(self) -> bool:
         """Reload the models in this process. Blocks the event loop, but signals still reach the workers at once."""
@@ -182,8 +203,9 @@ class Supervisor:
             signal.signal(number, lambda number, frame: self._stop_workers(number))
         try:
             preloaded = preload_models(self._plan)
-        except MlappError as error:
-            self._report(f"The workers keep serving the models that they have loaded: {error.what}")
+        except BaseException as error:  # the app and the libraries that read model files can raise anything
+            reason = error.what if isinstance(error, MlappError) else repr(error)
+            self._report(f"The workers keep serving the models that they have loaded: {reason}")
             return False
         finally:
             for number, handler in before.items():
@@ -209,10 +231,22 @@ class Supervisor:
             before = after
             self._report(f"{changed} has changed; reloading.")
             self._has_announced = False
-            self._changed.set()
-            self._changed = asyncio.Event()
-            for worker in list(self._workers.values()):
-                worker.send_signal(signal.SIGTERM)
+            self._keep_supervisor_task(asyncio.create_task(self._reload_workers()))
+
+    async def _reload_workers(self) -> None:
+        """Replace all workers after a change of the code, and start those that could not start before."""
+        if self._starting is not None:  # of the code before the change, which may load forever
+            self._starting.send_signal(signal.SIGKILL)
+        async with self._renewing:
+            if self._stopping:
+                return
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            workers = list(self._workers.values())
+            for worker in workers:
+                if worker.lines is None:
+                    worker.send_signal(signal.SIGKILL)
+            await self._replace_workers([worker for worker in workers if worker.lines is not None])
 
 
 def _list_watched_file_stamps(folders: Iterable[Path]) -> set[tuple[str, int]]:

@@ -66,11 +66,14 @@ Method = Callable[["Application", Any, Any], Awaitable[Any]]
 class GrpcServer:
     """Serves on a separate port, in the event loop of the HTTP server, with the same batchers.
 
+    Args:
+        shares_port: whether other workers listen on the same port.
+
     Raises:
         MissingExtraError: grpcio or protobuf is not installed.
     """
 
-    def __init__(self, application: Application, settings: Serve) -> None:
+    def __init__(self, application: Application, settings: Serve, *, shares_port: bool) -> None:
         try:
             import google.protobuf  # noqa: F401
             import grpc
@@ -79,6 +82,7 @@ class GrpcServer:
         self._grpc = grpc
         self._application = application
         self._settings = settings
+        self._shares_port = shares_port
         self._server: Any = None
 
     async def start_server(self) -> None:
@@ -91,7 +95,7 @@ class GrpcServer:
         options = [
             ("grpc.max_receive_message_length", settings.max_body),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 1 if settings.workers > 1 else 0),
+            ("grpc.so_reuseport", int(self._shares_port)),
         ]
         self._server = self._grpc.aio.server(options=options)
         handlers = {name: self._make_grpc_handler(name, method) for name, method in METHODS.items()}

@@ -143,6 +143,80 @@ def test_reload_follows_the_code_and_new_versions(serve, mlapp, new_project) -> 
         until(lambda: ask().get("status") == 401)
 
 
+WRONG_CODE = {
+    "a syntax error": "(",
+    "an error": "raise RuntimeError('half done')",
+    "an exit": "import sys; sys.exit()",
+    "an error that is no Exception": "raise BaseException('half done')",
+    "an exit of the process": "import os; os._exit(0)",
+    "a crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+}
+
+
+def test_reload_keeps_a_server_that_works_until_the_new_code_works(serve, new_project) -> None:
+    import psutil
+
+    project: Path = new_project()
+    app, pid = project / "app.py", project / "pid"
+    code = app.read_text()
+    with serve(project, "--reload") as server:
+
+        def predict() -> list[float]:
+            return httpx.post(f"{server.url}/predict", json=BODY, timeout=PATIENCE).json()["predictions"]
+
+        for failures, wrong in enumerate(WRONG_CODE.values(), 1):
+            app.write_text(f"{code}\n{wrong}\n")
+            until(lambda failures=failures: server.text().count("could not start") == failures)
+            assert predict() == [3.0]
+        app.write_text(f"{code}\nimport os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(10**6)\n")
+        until(lambda: pid.exists() and pid.read_text() != "")
+        assert predict() == [3.0]
+        hanging = psutil.Process(int(pid.read_text()))
+        app.write_text(code.replace("return model.predict(features).tolist()", "return [42.0] * len(features)"))
+        until(lambda: predict() == [42.0])
+        until(lambda: not hanging.is_running())
+
+
+def test_reload_starts_when_wrong_code_is_fixed(serve, new_project) -> None:
+    """The server has never worked: it waits for a change instead of giving up, also if the code hangs."""
+    project: Path = new_project()
+    app, pid = project / "app.py", project / "pid"
+    code = app.read_text()
+    hang = f"\nimport os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(10**6)\n"
+
+    def mend() -> None:
+        until(lambda: pid.exists() and pid.read_text() != "")
+        app.write_text(code)
+
+    app.write_text(code + hang)
+    mending = threading.Thread(target=mend)
+    mending.start()
+    with serve(project, "--reload") as server:
+        mending.join()
+        assert httpx.post(f"{server.url}/predict", json=BODY).json()["predictions"] == [3.0]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), SystemExit(3), KeyboardInterrupt(), OSError("no memory")])
+def test_workers_keep_serving_if_their_parent_cannot_load_the_new_version(monkeypatch, error: BaseException) -> None:
+    from mlapp.config import Serve
+    from mlapp.serving.process import preload, supervisor
+    from mlapp.serving.serve_spec import ServeSpec
+
+    def fail(plan: ServeSpec) -> None:
+        raise error
+
+    reports: list[str] = []
+    spec = ServeSpec(apps=(), bundle=None, environment=None, settings=Serve(workers=2))
+    monkeypatch.setattr(preload, "preload_models", fail)
+    with socket.socket() as listener:
+        parent = supervisor.Supervisor(spec, listener, reports.append)
+        monkeypatch.setattr(parent, "_fork_server", object())
+        before = signal.getsignal(signal.SIGTERM)
+        assert parent._load_supervised_models_again() is False
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert reports == [f"The workers keep serving the models that they have loaded: {error!r}"]
+
+
 def test_a_worker_that_dies_is_replaced_and_metrics_are_of_all(serve, new_project) -> None:
     import psutil
 
