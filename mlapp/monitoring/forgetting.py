@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -13,12 +14,18 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.database import (
     LOG_TYPES,
     TRUTH_TYPES,
-    list_database_log_keys,
     list_truth_keys,
     require_column_types,
 )
 from mlapp.monitoring.place import Place
-from mlapp.monitoring.segments import FORMAT, META, Segment, encode_segment_table, require_pyarrow
+from mlapp.monitoring.segments import (
+    FORMAT,
+    META,
+    Segment,
+    encode_segment_table,
+    require_pyarrow,
+    select_current_segments,
+)
 from mlapp.plain_numbers import parse_plain_number
 
 
@@ -36,45 +43,85 @@ def forget_person_rows(place: Place, keys: Mapping[str, str], rules: ColumnPriva
     if dropped:
         raise UsageError(f"'{dropped[0]}' is never stored: monitor.columns drops it.", "Give another key.")
     stored_keys = {name: str(rules.redact_values(name, [value])[0]) for name, value in keys.items()}
-    requests: set[tuple[str, int]] = set()
-    rows = 0
+    deleted: set[tuple[str, int, int]] = set()
     processed: set[str] = set()
-    # Twice, because a writer may have merged segments meanwhile; see `SegmentMerger`.
-    for _ in range(2):
-        new = [key for key in list_database_log_keys(place) if key not in processed]
+    # At least twice, because a writer may have merged segments meanwhile; see `SegmentMerger`.
+    for is_first in chain([True], repeat(False)):
+        new = [key for key in _list_forgettable_segments(place) if key not in processed]
         processed.update(new)
-        for key in new:
-            rows += _forget_in_segment(place, key, stored_keys, requests)
-    for key in list_truth_keys(place):
-        _forget_in_truths(place, key, stored_keys, requests)
-    return rows
+        tables = {key: rows for key in new if (rows := _find_forgotten_rows(place, key, stored_keys))}
+        deleted.update(*tables.values())
+        # Truths first: without the rows, a repeated command would not know the requests of the other ones.
+        requests = {(request, row) for request, row, _ in deleted}
+        for key in list_truth_keys(place):
+            _forget_in_truths(place, key, stored_keys, requests)
+        for key in tables:
+            _forget_in_segment(place, key, stored_keys)
+        if not tables and not is_first:
+            break
+    return len(deleted)
 
 
-def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str], requests: set[tuple[str, int]]) -> int:
+def _list_forgettable_segments(place: Place) -> list[str]:
+    """The keys of all segments that a reader uses, or may use after another one is deleted. Deletes the others."""
+    keys = []
+    for version in place.names("log"):
+        for hour in place.names("log", version):
+            names = place.names("log", version, hour)
+            used = [segment for name in select_current_segments(names) if (segment := Segment.parse(name))]
+            for segment in filter(None, map(Segment.parse, names)):
+                key = place.key("log", version, hour, segment.name)
+                if any(_is_segment_replaced(segment, other) for other in used):
+                    place.storage.delete_prefix(key)
+                else:
+                    keys.append(key)
+    return keys
+
+
+def _is_segment_replaced(segment: Segment, used: Segment) -> bool:
+    """Whether a used segment is a later generation of a segment, or lies within it.
+
+    A segment within a used one stays: its writer takes a missing one for a sign that rows were deleted.
+    """
+    if segment.replica != used.replica or segment == used:
+        return False
+    return segment.first <= used.first and used.last <= segment.last
+
+
+def _find_forgotten_rows(place: Place, key: str, keys: Mapping[str, str]) -> set[tuple[str, int, int]]:
+    """The request, row and time (as stored) of the rows of a segment that have the keys."""
     import pyarrow as pa
 
     content = place.storage.read_key(key)
     if content is None:
-        return 0
+        return set()
     table = _read_forgettable_table(place, key, content, LOG_TYPES)
-    mask = _mask_forgotten_rows(table, keys)
-    count = int(sum(mask))
-    if not count:
-        return 0
-    forgotten = table.filter(pa.array(mask, pa.bool_()))
-    requests.update(zip(forgotten["request"].to_pylist(), forgotten["row"].to_pylist(), strict=True))
-    rest = table.filter(pa.array([not is_match for is_match in mask], pa.bool_()))
+    forgotten = table.filter(pa.array(_mask_forgotten_rows(table, keys), pa.bool_()))
+    times = forgotten["time"].cast(pa.int64())
+    return set(zip(*(column.to_pylist() for column in (forgotten["request"], forgotten["row"], times)), strict=True))
+
+
+def _forget_in_segment(place: Place, key: str, keys: Mapping[str, str]) -> None:
+    """Replace a segment by a generation of it without the rows that have the keys.
+
+    It exists also without rows, because the earlier generation can come back: as a part of a merged segment, or from a
+    writer that repeats an attempt whose answer was lost.
+    """
+    import pyarrow as pa
+
+    content = place.storage.read_key(key)
+    if content is None:
+        return
+    table = _read_forgettable_table(place, key, content, LOG_TYPES)
+    rest = table.filter(pa.array([not is_match for is_match in _mask_forgotten_rows(table, keys)], pa.bool_()))
     folder, _, name = key.rpartition("/")
     segment = Segment.parse(name)
     assert segment is not None
-    if len(rest):
-        # A new generation of the same segment: readers use the newest one, so no row counts twice meanwhile.
-        newer = Segment(segment.replica, segment.first, segment.last, segment.generation + 1)
-        place.storage.create_key(
-            f"{folder}/{newer.name}", encode_segment_table(rest.replace_schema_metadata({META: FORMAT}))
-        )
+    newer = Segment(segment.replica, segment.first, segment.last, segment.generation + 1)
+    place.storage.create_key(
+        f"{folder}/{newer.name}", encode_segment_table(rest.replace_schema_metadata({META: FORMAT}))
+    )
     place.storage.delete_prefix(key)
-    return count
 
 
 def _mask_forgotten_rows(table: Any, keys: Mapping[str, str]) -> list[bool]:

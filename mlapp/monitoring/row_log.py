@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mlapp.config import Monitor
@@ -25,6 +27,7 @@ from mlapp.monitoring.segment_merger import SMALL
 from mlapp.monitoring.segments import MANY, encode_segment_table
 from mlapp.monitoring.writer import Writer
 
+log = logging.getLogger("mlapp.monitoring")
 CELLS_OF_SEGMENT = 491_520
 """Number of feature cells from which rows become a segment at once, instead of each half second. From 4 MB on, NumPy
 asks for huge pages, and the event loop would wait while the kernel clears 2 MB at once."""
@@ -43,7 +46,7 @@ class RowLog:
     """
 
     def __init__(self, app: str, settings: Monitor, writer: Writer, new_id: Callable[[], bytes]) -> None:
-        self._writer, self._new_id = writer, new_id
+        self._app, self._writer, self._new_id = app, writer, new_id
         rate = parse_rate(settings.rows)
         self._sampler = None if settings.logs == "all" else Sampler(rate)
         self._rows_of_batch = max(ROWS_OF_BATCH, int(rate * BURST))
@@ -142,14 +145,25 @@ class RowLog:
         if not is_due and not blocks:
             return False
         for block in blocks:
-            self._write_rows(block.model, block.list_rows())
+            with self._lose_on_error(block.rows):
+                self._write_rows(block.model, block.list_rows())
         gathered, self._gathered, self._cells = self._gathered, {}, 0
         for key in list(gathered):
             model, pieces = gathered.pop(key)
-            logged = join_logged_rows(model, pieces)
-            del pieces
-            self._write_rows(model, logged)
+            with self._lose_on_error(sum(map(len, pieces))):
+                logged = join_logged_rows(model, pieces)
+                del pieces
+                self._write_rows(model, logged)
         return True
+
+    @contextmanager
+    def _lose_on_error(self, rows: int) -> Iterator[None]:
+        """Count rows as lost if an error prevents their segment, so that the other segments are written."""
+        try:
+            yield
+        except Exception:  # caused by the values of these rows
+            log.exception("%s: %d rows could not be logged", self._app, rows)
+            self._writer.lose_rows(rows)
 
     def _write_rows(self, model: RecordedModel, logged: LoggedRows) -> None:
         """Write a segment of one model and hour."""

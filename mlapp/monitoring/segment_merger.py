@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Sequence
 
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import Segment, merge_segment_tables
@@ -70,6 +71,18 @@ class SegmentMerger:
         merged = Segment(self._replica, small[0].first, small[-1].last)
         key = self._place.key(folder, merged.name)
         self._place.storage.create_key(key, merge_segment_tables(contents))
-        is_current = {segment.name for segment in small} <= set(self._place.names(folder))
-        for old in keys if is_current else [key]:
+        for old in keys if self._has_all_rows(folder, small) else [key]:
             self._place.storage.delete_prefix(old)
+
+    def _has_all_rows(self, folder: str, small: Sequence[Segment]) -> bool:
+        """Whether no rows were deleted from these segments.
+
+        A segment from which rows were deleted exists also in its first generation if a writer repeated an attempt.
+        """
+        names = set(self._place.names(folder))
+        changed = {
+            segment.first
+            for name in names
+            if (segment := Segment.parse(name)) and segment.replica == self._replica and segment.generation
+        }
+        return all(segment.name in names and segment.first not in changed for segment in small)

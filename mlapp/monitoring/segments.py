@@ -3,6 +3,10 @@
 Each half second with traffic becomes a segment, named by its replica and a range of numbers. Periodically, the replica
 merges many of its segments into one, and then deletes them. A reader ignores a segment if another one contains its
 numbers. So a replica that is killed at any time leaves complete segments, and no row counts twice.
+
+Deleting rows from a segment makes a later generation of it, which replaces the earlier one. If the segments within a
+merged one are complete, and one of them has a later generation than it, then the merged one has deleted rows, and a
+reader ignores it instead.
 """
 
 from __future__ import annotations
@@ -62,17 +66,35 @@ class Segment:
 
 
 def select_current_segments(names: Iterable[str]) -> list[str]:
-    """The segments of a folder without those that another one contains."""
+    """The segments of a folder without those that others replace."""
     segments = sorted(
         (segment for name in names if (segment := Segment.parse(name))),
         key=lambda segment: (segment.replica, segment.first, -segment.last, -segment.generation),
     )
-    current: list[Segment] = []
+    groups: list[list[Segment]] = []  # each a segment, and those with numbers that it contains
     for segment in segments:
-        last = current[-1] if current else None
-        if last is None or last.replica != segment.replica or segment.last > last.last:
-            current.append(segment)
-    return [segment.name for segment in current]
+        outer = groups[-1][0] if groups else None
+        if outer is not None and outer.replica == segment.replica and segment.last <= outer.last:
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return [segment.name for group in groups for segment in _select_current_group(*group)]
+
+
+def _select_current_group(outer: Segment, *inner: Segment) -> Sequence[Segment]:
+    """The segment, or those within it if they are complete and rows were deleted from one of them since the merge.
+
+    Args:
+        inner: by their first number, and the latest generation first.
+    """
+    parts: list[Segment] = []
+    for segment in inner:
+        is_earlier_generation = (segment.first, segment.last) == (outer.first, outer.last)
+        if not is_earlier_generation and segment.first == (parts[-1].last + 1 if parts else outer.first):
+            parts.append(segment)
+    is_complete = bool(parts) and parts[-1].last == outer.last
+    has_deleted_rows = any(segment.generation > outer.generation for segment in parts)
+    return parts if is_complete and has_deleted_rows else [outer]
 
 
 def format_segment_hour(time: float) -> str:

@@ -37,12 +37,12 @@ class Writer:
         dropped: Callable[[int], None],
         written: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        self._place, self._replica, self._dropped, self._report_written = place, replica, dropped, written
+        self._place, self._replica, self.lose_rows, self._report_written = place, replica, dropped, written
         self._segments: deque[tuple[str, float, bytes | list[Any], int, int, int]] = deque()
         self._bytes = 0
         self._counts: dict[str, tuple[bytes, int]] = {}
         self._written: dict[str, str] = {}
-        self._number = 0
+        self._counts_number = self._segment_number = 0
         self._merger = SegmentMerger(place, replica)
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -75,7 +75,7 @@ class Writer:
         size = len(content) if isinstance(content, bytes) else sum(memoryview(piece).nbytes for piece in content)
         with self._lock:
             if self._bytes + size > MOST_BYTES:
-                self._dropped(rows)
+                self.lose_rows(rows)
                 return
             self._bytes += size
             self._segments.append((version, time, content, rows, size, table_size))
@@ -98,7 +98,7 @@ class Writer:
         while size > MOST_BYTES and len(self._counts) > 1:
             content, rows = self._counts.pop(next(iter(self._counts)))
             size -= len(content)
-            self._dropped(rows)
+            self.lose_rows(rows)
 
     def _write_until_stopped(self) -> None:
         while True:
@@ -137,8 +137,8 @@ class Writer:
                 raise
 
     def _write_counts(self, folder: str, content: bytes) -> None:
-        self._number += 1
-        key = self._place.key(folder, f"{self._replica}-{self._number:09}.json")
+        self._counts_number += 1
+        key = self._place.key(folder, f"{self._replica}-{self._counts_number:09}.json")
         self._place.storage.create_key(key, content)
         old = self._written.get(folder)
         self._written[folder] = key
@@ -149,9 +149,9 @@ class Writer:
 
     def _write_segment(self, version: str, at: float, content: bytes | list[Any], size: int, table_size: int) -> None:
         folder = f"log/{version}/{format_segment_hour(at)}"
-        segment = Segment(self._replica, self._number + 1, self._number + 1)
+        segment = Segment(self._replica, self._segment_number + 1, self._segment_number + 1)
         self._place.storage.create_key(self._place.key(folder, segment.name), content)
-        self._number += 1  # only now: an attempt whose answer was lost is repeated under the same name
+        self._segment_number += 1  # only now: an attempt whose answer was lost is repeated under the same name
         self._merger.add_segment(folder, segment, size, table_size)
 
     def _warn_of_unwritten_log(self, error: Exception) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ import pytest
 
 from mlapp.errors import StoreError
 from mlapp.monitoring import recorder as recording
-from mlapp.monitoring.place import Place
+from mlapp.monitoring import row_log
+from mlapp.monitoring.answered_rows import LoggedRows
+from mlapp.monitoring.place import HOUR, Place
 from mlapp.monitoring.segment_merger import MERGE
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.writer import Writer
 from mlapp.store.folder_storage import FolderStorage
+from tests.unit.monitoring.service import Service, rows
 
 PATIENCE = 60.0
-HOUR = 1_800_000_000.0
+NOW = 1_800_000_000.0
 FOLDER = "log/1/2027-01-15T08"
 
 
@@ -111,10 +115,10 @@ def test_a_new_segment_does_not_wait_until_earlier_ones_are_merged(tmp_path: Pat
     writer = Writer(place, "replica", lambda rows: None, lambda rows: written.release())
     writer.start()
     for number in range(MERGE):
-        writer.add_segment("1", HOUR, encode_row(number), 1)
+        writer.add_segment("1", NOW, encode_row(number), 1)
         assert written.acquire(timeout=PATIENCE)
     assert place.began.wait(PATIENCE)
-    writer.add_segment("1", HOUR, encode_row(MERGE), 1)
+    writer.add_segment("1", NOW, encode_row(MERGE), 1)
     assert written.acquire(timeout=PATIENCE)
     place.may_continue.set()
     writer.stop(PATIENCE)
@@ -141,9 +145,29 @@ def test_rows_are_written_once_if_the_answer_about_their_segment_is_lost(tmp_pat
     place, written = Place(LostAnswers(tmp_path), "app"), threading.Semaphore(0)
     writer = Writer(place, "replica", lambda rows: None, lambda rows: written.release())
     writer.start()
-    writer.add_segment("1", HOUR, encode_row(0), 1)
-    writer.add_segment("1", HOUR, encode_row(1), 1)
+    writer.add_segment("1", NOW, encode_row(0), 1)
+    writer.add_segment("1", NOW, encode_row(1), 1)
     for _ in range(2):
         assert written.acquire(timeout=PATIENCE)
     writer.stop(PATIENCE)
     assert read_numbers(place) == [0, 1]
+
+
+def test_rows_of_a_segment_that_cannot_be_encoded_are_counted_as_lost(
+    service: Service, mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, next_hour = row_log.make_log_table, service.now + HOUR
+
+    def fail_for_one_hour(version: str, logged: LoggedRows, *rest: Any) -> pa.Table:
+        if logged.times[0] < next_hour:
+            raise OverflowError("a value that Arrow cannot store")
+        return encode(version, logged, *rest)
+
+    monkeypatch.setattr(row_log, "make_log_table", fail_for_one_hour)
+    service.predict(rows(30), "first")
+    service.now = next_hour
+    service.predict(rows(20), "second")
+    service.stop()
+    lost = service.registry.get_sample_value("mlapp_monitor_dropped_rows_total", {"model": "loans"})
+    logged = json.loads(mlapp("monitor", "sql", "SELECT count(*) AS rows FROM log", "--json").out)
+    assert (lost, logged) == (30, [{"rows": 20}])
