@@ -18,6 +18,7 @@ from mlapp.deploy.docker import compose, tcp_proxy
 from mlapp.deploy.docker.settings import DockerSettings
 from mlapp.deploy.release_record import ReleaseRecord
 from mlapp.deploy.target import DeployError, Release, State
+from mlapp.process_identity import has_process_ended, read_process_identity
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 APP = "mlapp.app"
 ROLE = "mlapp.role"
 RELEASE = "mlapp.release"
+DEPLOYER = "mlapp.deployer"
+"""The label with the identity of the deploying process."""
 FAILED_SUFFIX = "-failed"
 MAX_START_ATTEMPTS = 20
 """Maximum attempts to start a container while the engine has two networks of the app's name."""
@@ -48,6 +51,11 @@ class Server:
     @property
     def is_failed(self) -> bool:
         return self.name.endswith(FAILED_SUFFIX)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the process that deployed it has certainly ended."""
+        return has_process_ended(self.container.labels.get(DEPLOYER, ""))
 
     @property
     def is_running(self) -> bool:
@@ -130,7 +138,11 @@ class Containers:
             record.image,
             name=f"{self.name}-{record.number}",
             environment=compose.make_compose_environment(settings),
-            labels={**self._make_container_labels("server"), RELEASE: msgspec.json.encode(record).decode()},
+            labels={
+                **self._make_container_labels("server"),
+                RELEASE: msgspec.json.encode(record).decode(),
+                DEPLOYER: read_process_identity() or "",
+            },
             network=self._ensure_container_network(),
             tmpfs={"/tmp": f"size={settings.tmp},mode=1777"},  # noqa: S108
             stop_signal="SIGTERM",

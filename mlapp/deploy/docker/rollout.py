@@ -66,21 +66,22 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
 def _require_no_other_deploy(containers: Containers, live: Server | None) -> None:
     """Refuse to deploy if a server is newer than the live one and has not failed: its deploy is in progress.
 
-    A killed deploy also leaves such a server, so it is ignored once it is older than a deploy can take.
+    A killed deploy also leaves such a server. It is ignored if its process ran on this machine and has ended, and once
+    it is older than a deploy can take.
     """
     max_duration = timedelta(seconds=containers.settings.ready_timeout + ANSWER_TIMEOUT)
     earliest = datetime.now(timezone.utc) - max_duration
     for server in containers.list_servers():
         is_newer = live is None or server.record.number > live.record.number
         is_starting = not server.is_failed and server.container.status != "exited"
-        if is_newer and is_starting and server.record.created > earliest:
+        if is_newer and is_starting and server.record.created > earliest and not server.is_abandoned:
             raise _explain_concurrent_docker_deploy(containers, server.name)
 
 
 def _explain_concurrent_docker_deploy(containers: Containers, name: str) -> DeployError:
     return DeployError(
         f"Another deploy of {containers.app} is in progress: it created the container {name}.",
-        f"Wait until it ends. If it was killed: docker rm --force {name}.",
+        f"Wait until it ends. If it was killed on another machine: docker rm --force {name}.",
     )
 
 

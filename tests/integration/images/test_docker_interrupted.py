@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +124,37 @@ def is_killed(monkeypatch, writes: int, command: Callable[[], object]) -> bool:
 
 def kill_deploy(monkeypatch, target, shipment, writes: int) -> bool:
     return is_killed(monkeypatch, writes, lambda: target.apply(shipment))
+
+
+KILLED_PROGRAM = """
+import os, signal, sys
+from mlapp.config import Settings
+from mlapp.deploy import Shipment, open_target
+
+app, image, port, step = sys.argv[1:]
+
+
+def report(text):
+    if text.startswith(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+open_target("docker", app, Settings(), {"port": int(port)}).apply(Shipment(app, image), progress=report)
+"""
+
+
+@pytest.mark.parametrize("step", ["start", "publish"])
+def test_a_deploy_continues_at_once_after_a_killed_process(shipment, step):
+    port = free_port()
+    target = open_target("docker", APP, Settings(), {"port": port})
+    arguments = [APP, shipment.image, str(port), step]
+    try:
+        killed = subprocess.run([sys.executable, "-c", KILLED_PROGRAM, *arguments])
+        assert killed.returncode == -signal.SIGKILL
+        target.apply(shipment)
+        require_only_live(target)
+    finally:
+        target.delete()
 
 
 def test_a_first_deploy_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
