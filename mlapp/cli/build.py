@@ -77,11 +77,11 @@ def build_image(
             from mlapp.images.dockerfile import render_dockerfile
             from mlapp.images.image_spec import make_image_spec
 
-            typer.echo(render_dockerfile(make_image_spec(bundle)), nl=False)
+            output.print_text(render_dockerfile(make_image_spec(bundle)))
         elif json:
             output.print_json({"bundle": bundle.folder, "hash": bundle.hash, "manifest": bundle.manifest})
         else:
-            typer.echo(bundle.folder)
+            output.print_result(str(bundle.folder))
             output.print_note(f"Serve it: mlapp serve --bundle {bundle.folder}")
         return
     with output.show_progress() as report, _show_build_bars() as update_bar:
@@ -103,13 +103,13 @@ def build_image(
         return
     first, *others = images
     if push:
-        typer.echo(first.pinned)
+        output.print_result(first.pinned)
         for image in others:
             output.print_note(f"{image.platform}: {image.pinned}")
         output.print_note(f"{first.reference} is in the registry, pinned above by its digest.")
         return
     for image in images:
-        typer.echo(image.reference)
+        output.print_result(image.reference)
     output.print_note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
 
 

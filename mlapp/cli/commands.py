@@ -22,6 +22,7 @@ from mlapp.cli import (
     logs,
     models,
     monitor,
+    output,
     predict,
     releases,
     rollback,
@@ -75,7 +76,7 @@ def _print_version(is_given: bool) -> None:
     if is_given:
         from mlapp import distribution
 
-        typer.echo(f"mlapp {distribution.version() or 'unknown'}")
+        output.print_result(f"mlapp {distribution.version() or 'unknown'}")
         raise typer.Exit
 
 

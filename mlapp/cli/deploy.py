@@ -119,7 +119,7 @@ def deploy_app(
         return
     if diff and isinstance(deploy_target, DiffTarget):
         text = deploy_target.diff(shipment, take_over=force_conflicts)
-        typer.echo(text, nl=False)
+        output.print_text(text)
         raise typer.Exit(1 if text else 0)
     if to_git is not None:
         _commit_deployed_release(
@@ -205,7 +205,7 @@ def _print_deployed_release(target: Target[Any], release: Release, json: bool) -
     else:
         output.print_note(f"Release {release.number} is live{':' if release.url else '.'}")
         if release.url:
-            typer.echo(release.url)
+            output.print_result(release.url)
         predict_hint = f", or mlapp predict --target {target.name} --features FILE"
         output.print_note(
             f"Next: mlapp status --target {target.name}{predict_hint if isinstance(target, PredictTarget) else ''}"
@@ -240,4 +240,4 @@ def _parse_promotion_time(text: str) -> float:
 def _print_deployed_documents(documents: list[dict[str, Any]]) -> None:
     from mlapp.deploy.yaml_dump import dump_yaml_documents
 
-    typer.echo(dump_yaml_documents(documents), nl=False)
+    output.print_text(dump_yaml_documents(documents))

@@ -98,7 +98,7 @@ def eject_dockerfile(
     with output.show_progress() as report:
         written = eject_dockerfile(bundle, project.root, platform=platform, progress=report, warn=output.print_warning)
     for path in written:
-        typer.echo(path)
+        output.print_result(str(path))
 
 
 def eject_compose(
@@ -170,7 +170,7 @@ def _eject_target(
     written = target.eject(shipment, to, format)
     record_project_outputs(project.root, written)
     for path in written:
-        typer.echo(path)
+        output.print_result(str(path))
 
 
 cli.command("k8s")(eject_kubernetes)

@@ -34,7 +34,7 @@ def eject_rules(
     project = Project.find(environment=environment)
     rules = make_rules(project.name, project.settings.monitor)
     document = make_prometheus_rule(project.name, rules) if operator else rules
-    typer.echo(yaml.safe_dump(document, sort_keys=False, width=120), nl=False)
+    output.print_text(yaml.safe_dump(document, sort_keys=False, width=120))
 
 
 def eject_grafana(environment: Environment = None) -> None:

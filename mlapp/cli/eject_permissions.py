@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlapp.cli import output
 from mlapp.cli.options import Environment
 from mlapp.cli.target_options import Namespace, TargetName, open_target_from_options
 from mlapp.errors import UsageError
@@ -40,7 +41,7 @@ def eject_rbac(target: TargetName = None, namespace: Namespace = None, environme
     if not isinstance(deploy_target, ClusterTarget):
         raise UsageError(f"The target {deploy_target.name} is not in a cluster.", "Name one that is: --target k8s.")
     shipment = Shipment(project.name, PLACEHOLDER, "1", model_uri="s3://placeholder")
-    typer.echo(dump_yaml_documents(deploy_target.rbac(add_monitoring_needs(shipment, project.settings))), nl=False)
+    output.print_text(dump_yaml_documents(deploy_target.rbac(add_monitoring_needs(shipment, project.settings))))
 
 
 def eject_iam(
@@ -67,4 +68,4 @@ def eject_iam(
     deploy_target = open_target_from_options(project, target or (aws_targets[0] if aws_targets else "lambda"))
     if not isinstance(deploy_target, IamTarget):
         raise UsageError(f"The target {deploy_target.name} is not on AWS.", "Name one that is: --target sagemaker.")
-    typer.echo(dump_yaml_documents([deploy_target.iam()]), nl=False)
+    output.print_text(dump_yaml_documents([deploy_target.iam()]))

@@ -31,7 +31,7 @@ def eject_ci(
     from mlapp.project import Project
 
     for path in write_pipeline_files(Project.find(), format, to):
-        typer.echo(path)
+        output.print_result(str(path))
 
 
 def eject_gitops(
@@ -74,4 +74,4 @@ def eject_gitops(
     written = write_gitops_files(project, deploy_target, to, options, output.print_note)
     record_project_outputs(project.root, written)
     for file in written:
-        typer.echo(file)
+        output.print_result(str(file))

@@ -68,7 +68,7 @@ def _export_mlserver(model: str, to: Path | None, environment: str | None, json:
             {"folder": str(here / folder), "model": bundle.manifest.app, "version": bundle.manifest.version}
         )
         return
-    typer.echo(folder)
+    output.print_result(str(folder))
     output.print_note(
         f"The folder contains {bundle.manifest.app} version {bundle.manifest.version}. Next, in an environment with "
         f"MLServer: pip install -r {folder}/requirements.txt && mlserver start {folder}"

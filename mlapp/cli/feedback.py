@@ -59,7 +59,7 @@ def send_feedback(
     if json:
         output.print_json(summary)
     else:
-        typer.echo(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
+        output.print_result(f"{accepted} truth{'' if accepted == 1 else 's'} accepted")
 
 
 def _read_truths_file(file: Path, kind: str | None) -> Any:

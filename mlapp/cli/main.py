@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any, NoReturn
 
 from mlapp.cli import output
 from mlapp.cli.command_search import list_similar_commands
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
+from mlapp.cli.result_stream import reserve_stdout
 from mlapp.errors import MlappError, UsageError
 from mlapp.printable_text import set_up_logging
 
+TYPER_OPTIONS = frozenset({"--help", "--show-completion", "--install-completion"})
 OS_ADVICE = {
     errno.EISDIR: "Give a file, not a folder.",
     errno.ENOENT: "Check the path, or create the folder.",
@@ -40,7 +44,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     terminations = _interrupt_on_sigterm()
     try:
         _dispatch_arguments([argument for argument in command_line if argument != "--debug"])
-    except (KeyboardInterrupt, SystemExit) as end:  # typer exits on an interrupt
+    except (KeyboardInterrupt, SystemExit) as end:  # typer exits on an interrupt, and on a closed stdout
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(141)
         sys.exit(143 if terminations else 130 if isinstance(end, KeyboardInterrupt) else end.code)
     except BrokenPipeError:
         sys.exit(141)
@@ -91,7 +97,8 @@ def _run_with_typer(arguments: list[str]) -> None:
 
     wrong_use: Any = typer.BadParameter.__mro__[1]  # click's UsageError: newer versions of typer contain click
     try:
-        result = cli(arguments, prog_name="mlapp", standalone_mode=False)
+        with nullcontext() if _prints_typer_text(arguments) else reserve_stdout():
+            result = cli(arguments, prog_name="mlapp", standalone_mode=False)
     except wrong_use as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -101,6 +108,11 @@ def _run_with_typer(arguments: list[str]) -> None:
     except typer.Abort:
         raise MlappError("The command was aborted.", "Run it again to continue.") from None
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _prints_typer_text(arguments: list[str]) -> bool:
+    """Whether the result is typer's own text, help or completion, which it prints to `sys.stdout`."""
+    return "_MLAPP_COMPLETE" in os.environ or not TYPER_OPTIONS.isdisjoint(arguments)
 
 
 def _advise_on_wrong_use(error: Any, path: str) -> str:

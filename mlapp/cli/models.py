@@ -206,7 +206,7 @@ def _compare_live_model(project: Project, numbers: list[int], on: str, *, json: 
         [["rows", *(side.rows for side in comparison.sides)], ["truths", *(side.truths for side in comparison.sides)]]
         + [[name, *(side.metrics.get(name) for side in comparison.sides)] for name in names],
     )
-    typer.echo(f"The predictions agree for {comparison.agreement:.1%} of {comparison.rows} rows.")
+    output.print_result(f"The predictions agree for {comparison.agreement:.1%} of {comparison.rows} rows.")
 
 
 def promote_version(

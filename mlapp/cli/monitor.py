@@ -176,7 +176,7 @@ def forget_person(
     output.ask_confirmation(f"Delete all rows with {', '.join(key)}?", yes=yes)
     privacy = ColumnPrivacy(project.settings.monitor.columns, project.name)
     rows = forget_person_rows(open_place_for_inspection(project), pairs, privacy)
-    typer.echo(f"{rows} row{'' if rows == 1 else 's'} deleted")
+    output.print_result(f"{rows} row{'' if rows == 1 else 's'} deleted")
 
 
 @cli.command("skew")
@@ -201,11 +201,11 @@ def report_skew(
     if json:
         output.print_json(skew)
     elif skew.different:
-        typer.echo(f"{skew.different} of {skew.rows} predictions differ from those of the training path.")
+        output.print_result(f"{skew.different} of {skew.rows} predictions differ from those of the training path.")
         for column in skew.columns:
             output.print_result(f"  {column.name}: {column.text}")
     else:
-        typer.echo(f"All {skew.rows} predictions match those of the training path.")
+        output.print_result(f"All {skew.rows} predictions match those of the training path.")
     if skew.different:
         raise typer.Exit(1)
 
@@ -238,7 +238,7 @@ def _has_alarm_in_last_window(reports: Sequence[WindowReport]) -> bool:
 
 def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
     if not reports:
-        typer.echo("There were no predictions in this period.")
+        output.print_result("There were no predictions in this period.")
         return
     runs = [list(run) for _, run in groupby(reports, lambda report: report if report.state != "empty" else None)]
     shown = [(run[0], len(run)) for run in runs[-MAX_TABLE_ROWS:]]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mlapp.cli.result_stream import get_result_stream
 from mlapp.errors import MlappError, UsageError
 from mlapp.printable_text import make_printable, make_printable_json, make_printable_line
 
@@ -27,7 +28,12 @@ def print_warning(text: str) -> None:
 
 def print_result(text: str) -> None:
     """Print a result for people, on stdout."""
-    print(make_printable(text), flush=True)
+    print(make_printable(text), file=get_result_stream(), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a whole file, such as YAML, on stdout, without changes."""
+    print(text, end="", file=get_result_stream(), flush=True)
 
 
 def print_error(error: MlappError) -> None:
@@ -45,7 +51,7 @@ def print_json(data: Any) -> None:
 
     text = msgspec.json.encode(data, enc_hook=str)
     is_plain = isinstance(data, list) and all(isinstance(item, PLAIN) for item in data)
-    sys.stdout.write(make_printable_json((text if is_plain else msgspec.json.format(text)).decode()) + "\n")
+    print_text(make_printable_json((text if is_plain else msgspec.json.format(text)).decode()) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -55,10 +61,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         *([format_table_cell(value) for value in row] for row in rows),
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    bold, plain = ("\033[1m", "\033[0m") if _has_color_output(sys.stdout) else ("", "")
-    for number, row in enumerate(cells):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        sys.stdout.write(f"{bold}{line}{plain}\n" if number == 0 else f"{line}\n")
+    bold, plain = ("\033[1m", "\033[0m") if _has_color_output(get_result_stream()) else ("", "")
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    print_text("\n".join([f"{bold}{lines[0]}{plain}", *lines[1:], ""]))
 
 
 def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -68,8 +73,7 @@ def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Non
         ["---"] * len(columns),
         *([format_table_cell(value) for value in row] for row in rows),
     ]
-    for line in lines:
-        sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
+    print_text("".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines))
 
 
 def format_table_cell(value: Any) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from mlapp.cli.options import Environment
 from mlapp.cli.plain_serve import start_server
+from mlapp.cli.result_stream import release_stdout
 
 
 class Runtime(str, enum.Enum):
@@ -66,6 +67,7 @@ def serve_model(
 
       mlapp serve --bundle .mlapp/bundles/digits-3-8c1f29d0a7b4
     """
+    release_stdout()  # for the access log
     start_server(
         apps=apps or (),
         host=host,

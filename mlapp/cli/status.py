@@ -40,10 +40,10 @@ def show_status(
     else:
         output.print_table([status.app, ""], _list_status_rows(status))
         if status.replicas:
-            typer.echo("")
+            output.print_result("")
             _print_replica_table(status.replicas)
         if status.events:
-            typer.echo("")
+            output.print_result("")
             _print_event_table(status.events)
         for problem in status.problems:
             output.print_note(f"Problem: {problem}")
