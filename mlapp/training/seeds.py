@@ -1,4 +1,6 @@
-"""Makes training reproducible: fixes the random numbers while a model is built and fitted."""
+"""Makes training reproducible: fixes the random numbers while data is split, and a model is built, fitted and
+evaluated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ TORCH_SEED = 67280421310721
 def fix_seeds() -> Iterator[None]:
     """Seed Python's, NumPy's and PyTorch's generators in this block, and restore their state after it.
 
-    Initial weights, dropout, and estimators without a `random_state` use these generators.
+    Initial weights, dropout, `DataFrame.sample`, and functions of scikit-learn without a `random_state` use these
+    generators.
     """
     state = random.getstate()
     random.seed(SEED)

@@ -75,8 +75,9 @@ def call_splitter(pipeline: Pipeline, table: Any, parameters: Values) -> dict[st
             return {"train": table}
         _check_stage_call_targets(pipeline, table)
         return dict(defaults.split_default_table(table, pipeline.targets, **parameters))
-    splits = call_stage(stage, table, **parameters)
-    if isinstance(splits, tuple) and len(splits) == 2:
+    with seeds.fix_seeds():
+        splits = call_stage(stage, table, **parameters)
+    if isinstance(splits, (tuple, list)) and len(splits) == 2:
         splits = {"train": splits[0], "test": splits[1]}
     if not isinstance(splits, Mapping) or not splits:
         raise DataError(
@@ -237,7 +238,8 @@ def call_evaluator(stage: Stage, estimator: Any, features: Any, target: Any, par
         DataError: not a float or a dict of floats. UserCodeError: the evaluator raised.
     """
     try:
-        result = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
+        with seeds.fix_seeds():
+            result = call_stage(stage, estimator, convert_stage_features(stage, features), target, **parameters)
     except MlappError as error:
         if not stage.is_framework_default:
             raise

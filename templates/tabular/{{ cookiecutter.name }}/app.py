@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -7,7 +8,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlapp import App
+from mlapp import App, Search
 
 DATES = [{{ cookiecutter.dates }}]
 
@@ -36,7 +37,12 @@ def dates_as_numbers(features: pd.DataFrame) -> pd.DataFrame:
 
 
 @app.model
-def build(n_estimators: int = 200, max_depth: int | None = None, random_state: int = 0) -> Pipeline:
+def build(
+    n_estimators: int = 200,
+    max_depth: Annotated[int, Search(2, 32, log=True)] = 32,  # `mlapp tune` searches these two
+    min_samples_leaf: Annotated[int, Search(1, 20, log=True)] = 1,
+    random_state: int = 0,
+) -> Pipeline:
     columns = make_column_transformer(
         (SimpleImputer(add_indicator=True), make_column_selector(dtype_include="number")),
         (
@@ -45,6 +51,9 @@ def build(n_estimators: int = 200, max_depth: int | None = None, random_state: i
         ),
     )
     model = {{ "RandomForestClassifier" if cookiecutter.task == "classification" else "RandomForestRegressor" }}(
-        n_estimators=n_estimators, max_depth=max_depth, random_state=random_state
+        n_estimators=n_estimators,
+        max_depth=max_depth,
+        min_samples_leaf=min_samples_leaf,
+        random_state=random_state,
     )
     return make_pipeline(columns, model)

@@ -118,6 +118,17 @@ def test_tabular_trains_on_a_table_as_it_is(mlapp: Callable, tmp_path: Path, tar
     assert target not in fields
 
 
+@pytest.mark.needs("optuna")
+def test_tabular_has_parameters_to_search(mlapp: Callable, tmp_path: Path) -> None:
+    mixed_table("bought").to_csv(tmp_path / "people.csv", index=False)
+    mlapp("init", "people", "--template", "tabular", "--set", "data=people.csv", "--set", "target=bought", cwd=tmp_path)
+    options = ("--trials", "2", "--folds", "2", "--workers", "1", "-p", "n_estimators=5", "--json")
+    ran = mlapp("tune", *options, cwd=tmp_path / "people")
+    assert ran.code == 0, ran.err
+    trials = json.loads(ran.out)["tuning"]["trials"]
+    assert [sorted(trial["parameters"]) for trial in trials] == [["model.max_depth", "model.min_samples_leaf"]] * 2
+
+
 @pytest.mark.parametrize(("separator", "decimal"), [(";", ","), (";", "."), ("\t", ".")])
 def test_tabular_reads_what_spreadsheets_write(mlapp: Callable, tmp_path: Path, separator: str, decimal: str) -> None:
     mixed_table("bought").to_csv(tmp_path / "people.csv", index=False, sep=separator, decimal=decimal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.tree import DecisionTreeClassifier
 
 from mlapp import App
@@ -234,6 +236,28 @@ def test_training_twice_in_one_process_gives_two_models() -> None:
     first, second = app.train(C=0.01), app.train(C=100.0)
     assert (first.estimator.C, second.estimator.C) == (0.01, 100.0)
     assert first.estimator is not second.estimator
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda table: train_test_split(table, test_size=0.3),
+        lambda table: (table.sample(frac=0.7), table),
+        lambda table: (table.iloc[random.sample(range(len(table)), 40)], table),
+    ],
+    ids=["scikit-learn", "pandas", "python"],
+)
+def test_a_splitter_and_an_evaluator_without_a_seed_give_the_same_numbers_again(split: Any) -> None:
+    app = an_app()
+    app.data_splitter(lambda data: split(data))
+
+    @app.evaluator
+    def evaluate(model: Any, features: pd.DataFrame, target: Any) -> dict[str, float]:
+        return {"mean": features["x"].mean(), "bootstrap": features["x"].sample(frac=1, replace=True).mean()}
+
+    state = random.getstate()
+    assert app.train().metrics == app.train().metrics
+    assert random.getstate() == state
 
 
 def test_the_same_seed_gives_the_same_splits() -> None:
