@@ -138,9 +138,7 @@ def _fill_bundle(plan: _BundlePlan) -> BundleManifest:
         _write_bundle_aliases(project, version, staging / bundle.MODEL)
     packages, source = _write_locked_libraries(plan)
     if not (project.root / RECIPE[0]).is_file():  # an own Dockerfile can install more
-        for warning in find_unlocked_imports(
-            project.root, project.location.file, {package.name for package in packages}
-        ):
+        for warning in find_unlocked_imports(project.root, project.location, {package.name for package in packages}):
             warn(warning)
     model = version.manifest if version else None
     bill = sbom.make_sbom(plan.manifest.app, model, packages, distribution.version())

@@ -16,22 +16,22 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from mlapp.app_location import SOURCE_FOLDER
+from mlapp.app_location import AppLocation, locate_app_import_paths
 
 
-def find_unlocked_imports(root: Path, app: Path, locked_names: Collection[str]) -> Iterator[str]:
+def find_unlocked_imports(root: Path, app: AppLocation, locked_names: Collection[str]) -> Iterator[str]:
     """A warning for each imported module whose package is installed here, but not locked.
 
     Args:
         root: the project's folder.
-        app: the app's file.
+        app: where the App is.
         locked_names: the normalized names of the locked packages.
     """
     read_owners = cache(packages_distributions)  # reads every installed package: only for names that the lock lacks
-    pending, seen_files, seen_names = [app], {app}, set[str]()
+    folders = [Path(path) for path in locate_app_import_paths(root, app)]
+    pending, seen_files, seen_names = [app.file], {app.file}, set[str]()
     while pending:
         file = pending.pop(0)
-        folders = (file.parent, root, root / SOURCE_FOLDER)
         for name, line in _list_certain_imports(file):
             own_files = [path for folder in folders for path in _list_module_files(folder, name) if path.is_file()]
             pending += [path for path in own_files if path not in seen_files]

@@ -20,6 +20,7 @@ import msgspec
 from mlapp.errors import DataError, UsageError
 from mlapp.flyte.frame_format import FrameDetails, decode_frame, encode_frame
 from mlapp.pipeline import Stage
+from mlapp.pipeline.annotations import strip_annotated
 from mlapp.pipeline.parameter_values import format_parameter_value_type
 
 INDEX = "dataset.json"
@@ -126,10 +127,8 @@ def hash_folder(folder: Path) -> str:
 
 def _find_unformatted_data_type(annotation: Any) -> Any:
     """The type in an annotation that has no transfer format; None if there is none or it is unknown."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _find_unformatted_data_type(typing.get_args(annotation)[0])
-    if origin is not None:
+    annotation = strip_annotated(annotation)
+    if typing.get_origin(annotation) is not None:
         return next(
             (kind for inner in typing.get_args(annotation) if (kind := _find_unformatted_data_type(inner)) is not None),
             None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import msgspec
 
 from mlapp.errors import UsageError
 from mlapp.pipeline import bind_pipeline_parameters
+from mlapp.pipeline.annotations import find_optional_type, list_union_types, strip_annotated
 from mlapp.pipeline.parameter_values import format_parameter_value_type, to_plain_parameter_value
 from mlapp.pipeline.parameters import REQUIRED, Parameter
 from mlapp.pipeline.structures import find_structure, is_structure
@@ -164,15 +164,13 @@ def decode_inputs_by_stage(inputs: Sequence[Input], values: Mapping[str, Any]) -
 
 def find_input_type(kind: Any) -> Any:
     """Flyte's native type for values of `kind`, or None: `int`, `float | None`, `list[str]`, …"""
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return find_input_type(options[0])
+    kind = strip_annotated(kind)
     if kind in NATIVE_TYPES:
         return kind
-    if origin in (typing.Union, types.UnionType):
-        others = [option for option in options if option is not type(None)]
-        inner = find_input_type(others[0]) if len(others) == 1 else None
-        return None if inner is None or len(others) == len(options) else inner | None
+    if (optional := find_optional_type(kind)) is not None:
+        inner = find_input_type(optional)
+        return None if inner is None else inner | None
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is list and options and options[0] in NATIVE_TYPES:
         return kind
     if origin is dict and options and options[0] is str and options[1] in NATIVE_TYPES:
@@ -182,13 +180,10 @@ def find_input_type(kind: Any) -> Any:
 
 def _has_input_text_form(kind: Any) -> bool:
     """Whether `Parameter.convert_value` can parse a value of this type from text."""
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _has_input_text_form(options[0])
-    if origin in (typing.Union, types.UnionType):
-        return all(
-            option is type(None) or find_input_type(option) or _has_input_text_form(option) for option in options
-        )
+    kind = strip_annotated(kind)
+    if union := list_union_types(kind):
+        return all(option is type(None) or find_input_type(option) or _has_input_text_form(option) for option in union)
+    origin = typing.get_origin(kind)
     if kind is Any or kind is object or origin in (typing.Literal, list, tuple, set, dict):
         return True
     if find_structure(kind) is not None:

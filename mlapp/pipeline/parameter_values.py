@@ -7,7 +7,6 @@ import decimal
 import enum
 import inspect
 import math
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mlapp.errors import suggest_nearest
+from mlapp.pipeline.annotations import list_union_types, strip_annotated
 from mlapp.pipeline.structures import Structure, find_structure, is_structure, read_structure_values
 from mlapp.schema.json_values import to_json_value
 
@@ -89,13 +89,12 @@ def to_plain_parameter_value(value: Any) -> Any:
 
 def format_parameter_value_type(kind: Any) -> str:
     """A type as text for users: `float`, `int or none`, `one of l1, l2`."""
+    kind = strip_annotated(kind)
     origin = typing.get_origin(kind)
-    if origin is typing.Annotated:
-        return format_parameter_value_type(typing.get_args(kind)[0])
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(format_parameter_value_type(option) for option in typing.get_args(kind))
+    if options := list_union_types(kind):
+        return " or ".join(format_parameter_value_type(option) for option in options)
     if kind is type(None):
         return "none"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -110,8 +109,7 @@ def format_parameter_value_type(kind: Any) -> str:
 
 def make_parameter_example(kind: Any) -> str:
     """A sample value of the type for a hint, such as `0.1`."""
-    if typing.get_origin(kind) is typing.Annotated:
-        return make_parameter_example(typing.get_args(kind)[0])
+    kind = strip_annotated(kind)
     if typing.get_origin(kind) is typing.Literal:
         return str(typing.get_args(kind)[0])
     if (structure := find_structure(kind)) is not None:
@@ -122,11 +120,10 @@ def make_parameter_example(kind: Any) -> str:
 
 def _convert_parameter_to_type(value: Any, kind: Any) -> Any:
     """Like `convert_parameter_value`, but also raises ValueError, TypeError and msgspec's ValidationError."""
+    kind = strip_annotated(kind)
+    if union := list_union_types(kind):
+        return _convert_union_parameter(value, union)
     origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _convert_parameter_to_type(value, options[0])
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union_parameter(value, options)
     if kind is Any or kind is object:
         return _parse_literal_parameter_value(value) if isinstance(value, str) else value
     value = _unwrap_numpy_scalar(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlapp.errors import UsageError, suggest_nearest
+from mlapp.pipeline.annotations import strip_annotated
 from mlapp.pipeline.parameter_values import (
     UnfitValueError,
     convert_parameter_value,
@@ -224,9 +225,7 @@ def _find_matching_parameters(parameters: Iterable[Parameter], name: str) -> lis
 
 
 def _has_parameter_fields(parameter: Parameter) -> bool:
-    kind = (
-        typing.get_args(parameter.kind)[0] if typing.get_origin(parameter.kind) is typing.Annotated else parameter.kind
-    )
+    kind = strip_annotated(parameter.kind)
     is_mapping = kind is dict or typing.get_origin(kind) in (dict, Mapping) or isinstance(parameter.default, dict)
     return is_mapping or find_structure(kind) is not None
 

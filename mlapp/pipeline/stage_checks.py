@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from typing import Any
 
 from mlapp.errors import DeclarationError
+from mlapp.pipeline.annotations import list_union_types
 from mlapp.pipeline.parameter_values import UnfitValueError, convert_parameter_value, format_parameter_value_type
 from mlapp.pipeline.stage import Stage
 
@@ -55,7 +55,7 @@ def _has_wrong_default(default: Any, kind: Any) -> bool:
     """Whether a default does not have its annotated type. None and any number for a number are common, and right."""
     if default is None or not _is_plain_type(kind):
         return False
-    options = _list_type_options(kind)
+    options = list_union_types(kind) or (kind,)
     if isinstance(default, NUMBERS):
         return not any(option in NUMBERS for option in options) and not _can_convert(default, kind)
     if isinstance(default, str) and all(option in (*NUMBERS, type(None)) for option in options):
@@ -71,15 +71,10 @@ def _can_convert(value: Any, kind: Any) -> bool:
     return True
 
 
-def _list_type_options(kind: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return typing.get_args(kind) if is_union else (kind,)
-
-
 def _is_plain_type(kind: Any) -> bool:
     """Whether the type consists of numbers, texts and choices, which a default can be compared with."""
     if typing.get_origin(kind) is typing.Literal:
         return True
-    if typing.get_origin(kind) in (typing.Union, types.UnionType, list):
+    if list_union_types(kind) or typing.get_origin(kind) is list:
         return all(map(_is_plain_type, typing.get_args(kind)))
     return kind in PLAIN_TYPES

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+from mlapp.pipeline.annotations import find_optional_type, strip_annotated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,9 @@ class Structure:
 
 def find_structure(kind: Any) -> Structure | None:
     """The structure of a type, also inside `Annotated[…]` or `… | None`; None for a type without named fields."""
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return find_structure(options[0])
-    if origin in (typing.Union, types.UnionType):
-        others = [option for option in options if option is not type(None)]
-        return find_structure(others[0]) if len(others) == 1 else None
+    kind = strip_annotated(kind)
+    if (inner := find_optional_type(kind)) is not None:
+        return find_structure(inner)
     if not inspect.isclass(kind):
         return None
     fields = _list_structure_fields(kind)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlapp.errors import DeclarationError, UsageError
 from mlapp.pipeline import Pipeline
+from mlapp.pipeline.annotations import strip_annotated
 from mlapp.pipeline.parameters import Parameter, list_parameters
 from mlapp.pipeline.search import Search
 
@@ -34,7 +35,7 @@ class Space:
         if self.choices is not None:
             return self.choices[0]
         assert self.numbers is not None
-        return int(self.numbers.low) if _strip_space_annotation(self.parameter.kind) is int else self.numbers.low
+        return int(self.numbers.low) if strip_annotated(self.parameter.kind) is int else self.numbers.low
 
     def suggest_value(self, trial: Any) -> Any:
         """A value for an Optuna trial."""
@@ -42,7 +43,7 @@ class Space:
             return trial.suggest_categorical(self.name, self.choices)
         assert self.numbers is not None
         low, high, step = self.numbers.low, self.numbers.high, self.numbers.step
-        if _strip_space_annotation(self.parameter.kind) is int:
+        if strip_annotated(self.parameter.kind) is int:
             step = None if self.numbers.log else int(step or 1)
             return trial.suggest_int(self.name, int(low), int(high), log=self.numbers.log, step=step or 1)
         return trial.suggest_float(self.name, low, high, log=self.numbers.log, step=step)
@@ -86,7 +87,7 @@ def _make_space(parameter: Parameter, is_user_defined: bool) -> Space | None:
     if typing.get_origin(kind) is typing.Annotated:
         for annotation in typing.get_args(kind)[1:]:
             if isinstance(annotation, Search):
-                if _strip_space_annotation(kind) not in (int, float):
+                if strip_annotated(kind) not in (int, float):
                     raise DeclarationError(
                         f"Parameter '{parameter.name}' of {parameter.stage} has a Search, but is not a number.",
                         "Annotate it as Annotated[float, Search(…)] or Annotated[int, Search(…)].",
@@ -94,11 +95,7 @@ def _make_space(parameter: Parameter, is_user_defined: bool) -> Space | None:
                 return Space(parameter, numbers=annotation)
     if parameter.stage not in IMPLICIT_STAGES or not is_user_defined:
         return None
-    kind = _strip_space_annotation(kind)
+    kind = strip_annotated(kind)
     if typing.get_origin(kind) is typing.Literal:
         return Space(parameter, choices=typing.get_args(kind))
     return Space(parameter, choices=(False, True)) if kind is bool else None
-
-
-def _strip_space_annotation(kind: Any) -> Any:
-    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind

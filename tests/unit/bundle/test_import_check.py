@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlapp.app_location import locate_app
 from mlapp.bundle.import_check import find_unlocked_imports
 
 LOCKED = {"numpy", "pandas", "scikit-learn"}
@@ -16,7 +17,7 @@ def find(root: Path, **files: str) -> list[str]:
         path = root / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return list(find_unlocked_imports(root, root / "app.py", LOCKED))
+    return list(find_unlocked_imports(root, locate_app("app.py", root), LOCKED))
 
 
 def test_a_module_without_a_locked_package_is_named_with_its_line(tmp_path):
@@ -28,11 +29,14 @@ def test_a_module_without_a_locked_package_is_named_with_its_line(tmp_path):
 
 
 def test_the_projects_own_modules_are_followed(tmp_path):
-    own = {"shop__features": "from sklearn import svm\nimport yaml\n", "src__tools": "import httpx\n"}
+    package = tmp_path / "src" / "tools"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import httpx\n")
+    own = {"shop__features": "from sklearn import svm\nimport yaml\n"}
     warnings = find(tmp_path, app="from shop import features\nimport tools\n", unused="import requests\n", **own)
     assert [warning.partition(",")[0] for warning in warnings] == [
         "shop/features.py:2 imports 'yaml'",
-        "src/tools.py:1 imports 'httpx'",
+        "src/tools/__init__.py:1 imports 'httpx'",
     ]
 
 
@@ -57,9 +61,15 @@ def test_what_may_be_fine_gives_no_warning(tmp_path, source):
 def test_another_build_of_a_package_covers_its_module(tmp_path):
     """The image can have xgboost where this machine has xgboost-cpu, and onnxruntime-gpu instead of onnxruntime."""
     (tmp_path / "app.py").write_text("import xgboost\nimport onnxruntime\n")
-    assert len(list(find_unlocked_imports(tmp_path, tmp_path / "app.py", set()))) == 2
-    assert list(find_unlocked_imports(tmp_path, tmp_path / "app.py", {"xgboost", "onnxruntime-gpu"})) == []
+    location = locate_app("app.py", tmp_path)
+    assert len(list(find_unlocked_imports(tmp_path, location, set()))) == 2
+    assert list(find_unlocked_imports(tmp_path, location, {"xgboost", "onnxruntime-gpu"})) == []
 
 
 def test_a_module_of_the_project_with_the_name_of_a_package_is_its_own(tmp_path):
     assert find(tmp_path, app="import yaml\n", yaml="x = 1\n") == []
+
+
+def test_a_src_folder_without_packages_holds_no_modules(tmp_path):
+    """The server does not search it either."""
+    assert len(find(tmp_path, app="import yaml\n", src__yaml="x = 1\n")) == 1
