@@ -52,13 +52,7 @@ def write_bundle_requirements(
             f"{declared.source} names 'mlapp', which is an unrelated package on PyPI.",
             f"Replace it with {distribution.NAME}, with the same extras.",
         )
-    wheels = []
-    if self_wheel.is_installed_from_index():
-        requirement = f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}"
-    else:
-        wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
-        requirement = f"{distribution.NAME}{extra} @ {wheel.as_uri()}"
-        wheels.append(wheel)
+    requirement, wheels = _require_own_package(extra, staging)
     locked = resolve_requirements(
         declared,
         requirement,
@@ -88,6 +82,14 @@ def write_bundle_requirements(
     ]
     (staging / bundle.REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return packages, declared.source if declared else "the model"
+
+
+def _require_own_package(extra: str, staging: Path) -> tuple[str, list[Path]]:
+    """The requirement of mlapp, and its wheel if no index has this version."""
+    if self_wheel.is_installed_from_index():
+        return f"{distribution.NAME}{extra}=={self_wheel.format_own_version()}", []
+    wheel = self_wheel.write_own_wheel(staging / bundle.WHEELS)
+    return f"{distribution.NAME}{extra} @ {wheel.as_uri()}", [wheel]
 
 
 def _copy_local_wheels_to_bundle(folders: Iterable[Path], packages: Iterable[LockedPackage], target: Path) -> list[str]:

@@ -85,13 +85,17 @@ def find_project_files(
                 "To ship it, list it under image.include in mlapp.yaml."
             )
     if refused:
-        raise BundleError(
-            f"The bundle would contain secrets: {'; '.join(refused[:MAX_NAMES])}"
-            f"{', …' if len(refused) > MAX_NAMES else ''}.",
-            "Remove them from the files and git, and rotate them; pass them to the server as environment variables. "
-            "To exclude files, list them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
-        )
+        raise _make_secrets_error(refused)
     return files
+
+
+def _make_secrets_error(refused: list[str]) -> BundleError:
+    return BundleError(
+        f"The bundle would contain secrets: {'; '.join(refused[:MAX_NAMES])}"
+        f"{', …' if len(refused) > MAX_NAMES else ''}.",
+        "Remove them from the files and git, and rotate them; pass them to the server as environment variables. "
+        "To exclude files, list them in .dockerignore; to ship them, under image.include in mlapp.yaml.",
+    )
 
 
 def _find_secret_reason(root: Path, path: Path) -> str | None:

@@ -50,11 +50,7 @@ def init_project(
         check_ci_pipeline_format(ci)
 
     if is_list:
-        templates = scaffold.list_templates()
-        if json:
-            output.print_json([{"name": template.name, "description": template.description} for template in templates])
-        else:
-            output.print_table(["template", ""], [[template.name, template.description] for template in templates])
+        _print_templates(json)
         return
 
     def ask_to_run_code(code: Sequence[str]) -> bool:
@@ -77,3 +73,13 @@ def init_project(
         steps.append("pip install -r requirements-dev.txt")
     steps.append("mlapp train" if (folder / "mlapp.yaml").is_file() else "follow README.md")
     output.print_note(f"{folder.name} is ready. Next:\n  " + "\n  ".join(steps))
+
+
+def _print_templates(json: bool) -> None:
+    from mlapp import scaffold
+
+    templates = scaffold.list_templates()
+    if json:
+        output.print_json([{"name": template.name, "description": template.description} for template in templates])
+    else:
+        output.print_table(["template", ""], [[template.name, template.description] for template in templates])

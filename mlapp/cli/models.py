@@ -11,10 +11,11 @@ from mlapp.cli.options import Json, Version
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mlapp.errors import StoreError
     from mlapp.project import Project
+    from mlapp.store import Manifest
 
 MAX_NEWEST = 50
 """Maximum number of listed versions, so that the duration does not grow with the store."""
@@ -64,6 +65,14 @@ def list_versions(
             ]
         )
         return
+    _print_version_table(versions, aliases)
+    if not versions:
+        output.print_note(f"{project.name} has no such version. Train one: mlapp train")
+    if len(manifests) == newest:
+        output.print_note(f"Showing the newest {newest}. List all: mlapp models list --all")
+
+
+def _print_version_table(versions: Sequence[Manifest], aliases: Mapping[int, list[str]]) -> None:
     metrics = list(dict.fromkeys(name for version in versions for name in version.headline))
     output.print_table(
         ["version", "created", "model", *metrics, "aliases"],
@@ -78,10 +87,6 @@ def list_versions(
             for version in versions
         ],
     )
-    if not versions:
-        output.print_note(f"{project.name} has no such version. Train one: mlapp train")
-    if len(manifests) == newest:
-        output.print_note(f"Showing the newest {newest}. List all: mlapp models list --all")
 
 
 def show_version(version: Version = "latest", json: Json = False) -> None:

@@ -64,29 +64,30 @@ def make_rbac(
         },
     ]
     if NAMESPACE in applied_kinds:
-        cluster_role_name = f"{namespace}-{name}"  # each namespace of the app has its own
-        objects += [
-            {
-                **_make_rbac_reference("ClusterRole"),
-                "metadata": {"name": cluster_role_name},
-                "rules": [
-                    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
-                    {
-                        "apiGroups": [""],
-                        "resources": ["namespaces"],
-                        "resourceNames": [namespace],
-                        "verbs": ["get", "patch"],
-                    },
-                ],
-            },
-            {
-                **_make_rbac_reference("ClusterRoleBinding"),
-                "metadata": {"name": cluster_role_name},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_role_name},
-                "subjects": [account],
-            },
-        ]
+        objects += _make_namespace_rbac(namespace, account)
     return objects
+
+
+def _make_namespace_rbac(namespace: str, account: dict[str, str]) -> list[dict[str, Any]]:
+    """ClusterRole and ClusterRoleBinding that let an account create one Namespace."""
+    name = f"{namespace}-{account['name']}"  # each namespace of the app has its own
+    own_namespace = {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": [namespace]}
+    return [
+        {
+            **_make_rbac_reference("ClusterRole"),
+            "metadata": {"name": name},
+            "rules": [
+                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create"]},
+                {**own_namespace, "verbs": ["get", "patch"]},
+            ],
+        },
+        {
+            **_make_rbac_reference("ClusterRoleBinding"),
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [account],
+        },
+    ]
 
 
 def _make_rbac_reference(kind: str) -> dict[str, str]:

@@ -114,26 +114,8 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
             _rename_config_map(document, old_config, marks.put_mark(config))
             _extract_image(document, marks)
             _refer_to_server_resources(document, marks)
-        elif document["kind"] == SERVICE.kind:
-            spec = document["spec"]
-            values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
-            spec["type"] = marks.put_mark("{{ .Values.service.type }}")
-            spec["ports"][0]["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
-        elif document["kind"] == ROUTE.kind:
-            for backend in document["spec"]["rules"][0]["backendRefs"]:
-                backend["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
-        elif document["kind"] == "HorizontalPodAutoscaler":
-            spec = document["spec"]
-            values["autoscaling"] = {"minReplicas": spec["minReplicas"], "maxReplicas": spec["maxReplicas"]}
-            spec["minReplicas"] = marks.put_mark("{{ .Values.autoscaling.minReplicas }}", number=True)
-            spec["maxReplicas"] = marks.put_mark("{{ .Values.autoscaling.maxReplicas }}", number=True)
-        elif document["kind"] == INGRESS.kind:
-            host = document["spec"]["rules"][0]["host"]
-            values["ingress"] = {"host": host}
-            mark = marks.put_mark("{{ .Values.ingress.host }}")
-            document["spec"]["rules"][0]["host"] = mark
-            for entry in document["spec"].get("tls", []):
-                entry["hosts"] = [mark if tls_host == host else tls_host for tls_host in entry["hosts"]]
+        else:
+            _extract_network_values(document, values, marks)
         templates[f"templates/{name}"] = marks.fill_marks(dump_yaml(document))
     chart = {
         "apiVersion": "v2",
@@ -150,6 +132,29 @@ def _eject_helm_chart(names: Names, documents: list[dict[str, Any]]) -> dict[str
         "templates/NOTES.txt": make_chart_notes(documents),
         **templates,
     }
+
+
+def _extract_network_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
+    """Replace what users change in a Service, a route, an autoscaler or an Ingress by values of the chart."""
+    spec = document.get("spec", {})
+    if document["kind"] == SERVICE.kind:
+        values["service"] = {"type": spec["type"], "port": spec["ports"][0]["port"]}
+        spec["type"] = marks.put_mark("{{ .Values.service.type }}")
+        spec["ports"][0]["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
+    elif document["kind"] == ROUTE.kind:
+        for backend in spec["rules"][0]["backendRefs"]:
+            backend["port"] = marks.put_mark("{{ .Values.service.port }}", number=True)
+    elif document["kind"] == "HorizontalPodAutoscaler":
+        values["autoscaling"] = {"minReplicas": spec["minReplicas"], "maxReplicas": spec["maxReplicas"]}
+        spec["minReplicas"] = marks.put_mark("{{ .Values.autoscaling.minReplicas }}", number=True)
+        spec["maxReplicas"] = marks.put_mark("{{ .Values.autoscaling.maxReplicas }}", number=True)
+    elif document["kind"] == INGRESS.kind:
+        host = spec["rules"][0]["host"]
+        values["ingress"] = {"host": host}
+        mark = marks.put_mark("{{ .Values.ingress.host }}")
+        spec["rules"][0]["host"] = mark
+        for entry in spec.get("tls", []):
+            entry["hosts"] = [mark if tls_host == host else tls_host for tls_host in entry["hosts"]]
 
 
 def _extract_ejected_values(document: dict[str, Any], values: dict[str, Any], marks: _Marks) -> None:
