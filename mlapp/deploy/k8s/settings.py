@@ -117,7 +117,10 @@ class NetworkPolicy(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Whether to create a NetworkPolicy.")] = True
     allow_from: Annotated[
         list[DnsLabel],
-        Meta(description="Namespaces allowed to call the pods; all pods and addresses when empty."),
+        Meta(
+            description="Namespaces allowed to call the pods, with those of Prometheus and of the ingress or gateway; "
+            "all pods and addresses when empty."
+        ),
     ] = []
     dns: Dns = msgspec.field(default_factory=Dns)
     egress: Annotated[list[Egress], Meta(description="Other destinations of the app: a database, a collector.")] = []

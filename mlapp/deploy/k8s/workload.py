@@ -164,10 +164,11 @@ def make_workload_pod_security(context: RenderContext) -> dict[str, Any]:
     security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     user = context.settings.user
     if user is not None:
-        security.update(runAsUser=user, runAsGroup=user, fsGroup=user)
-    elif context.settings.volumes:
-        # A new volume belongs to root; fsGroup makes it writable for the pod.
-        security.update(fsGroup=65532, fsGroupChangePolicy="OnRootMismatch")
+        security.update(runAsUser=user, runAsGroup=user)
+    if context.settings.volumes:
+        # A new volume belongs to root; fsGroup makes it writable for the pod. Without the policy, each start of a pod
+        # changes the owner of all files.
+        security.update(fsGroup=65532 if user is None else user, fsGroupChangePolicy="OnRootMismatch")
     return security
 
 

@@ -138,6 +138,13 @@ def test_an_option_changes_what_it_should(name):
     assert same_as_golden(name, [document for document in documents if document not in base])
 
 
+@pytest.mark.parametrize(("user", "group"), [({}, 65532), ({"user": 10001}, 10001)])
+def test_only_volumes_get_a_group_and_keep_the_owner_of_their_files(user, group):
+    assert "fsGroup" not in pod(rendered(user))["securityContext"]
+    security = pod(rendered({**user, **OPTIONS["volumes"]}))["securityContext"]
+    assert (security["fsGroup"], security["fsGroupChangePolicy"]) == (group, "OnRootMismatch")
+
+
 def test_a_cron_job_closes_monitorings_windows_as_hardened_as_the_server():
     monitored = replace(SHIPMENT, monitor_schedule="2 * * * *")
     documents = render_kubernetes_release(monitored, decode_section(KubernetesSettings, {}, "targets.k8s"), Serve())
