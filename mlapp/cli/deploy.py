@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlapp.cli import output
+from mlapp.cli.advised_commands import format_place_flags
 from mlapp.cli.options import Environment, Json
 from mlapp.cli.target_options import (
     Context,
@@ -96,6 +97,7 @@ def deploy_app(
         raise UsageError("--auto-promote is given without --canary.", "Give both: --canary 10 --auto-promote 10m.")
     project = Project.find(environment=environment)
     deploy_target = open_target_from_options(project, target, namespace, context)
+    place = {"--target": deploy_target.name, "--namespace": namespace, "--context": context, "--env": environment}
     limited_options = {"--force-conflicts": force_conflicts, "--image": image is not None, "--model": model is not None}
     refuse_unsupported_options(
         type(deploy_target), [option for option, is_given in limited_options.items() if is_given]
@@ -137,10 +139,10 @@ def deploy_app(
 
             quality = CanaryQuality(project, time.time())
             release = deploy_target.judge(seconds, progress=output.print_note, compare_quality=quality)
-        _print_deployed_release(deploy_target, release, json)
+        _print_deployed_release(deploy_target, release, format_place_flags(place), json)
     else:
         release = deploy_target.apply(shipment, progress=output.print_note, take_over=force_conflicts)
-        _print_deployed_release(deploy_target, release, json)
+        _print_deployed_release(deploy_target, release, format_place_flags(place), json)
     if isinstance(deploy_target, ClusterTarget) and keeps_monitoring_in_pods(project.settings):
         output.print_note(
             "Monitoring data stays in each pod and is lost with it: set `monitor.url` in mlapp.yaml to a bucket (s3://…)."
@@ -193,23 +195,20 @@ def _refuse_unsupported_deploy_options(
             raise UsageError(f"The target {target.name} has no Kubernetes objects.", "Leave out --to-git.")
 
 
-def _print_deployed_release(target: Target[Any], release: Release, json: bool) -> None:
+def _print_deployed_release(target: Target[Any], release: Release, flags: str, json: bool) -> None:
+    """Print the release, and the next commands with the flags of its place."""
     from mlapp.deploy import PredictTarget
 
     if json:
         output.print_json(release)
     elif release.state == "canary":
-        output.print_note(
-            f"Release {release.number} is a canary. Next: mlapp promote, or mlapp abort, with --target {target.name}"
-        )
+        output.print_note(f"Release {release.number} is a canary. Next: mlapp promote{flags}, or mlapp abort{flags}")
     else:
         output.print_note(f"Release {release.number} is live{':' if release.url else '.'}")
         if release.url:
             output.print_result(release.url)
-        predict_hint = f", or mlapp predict --target {target.name} --features FILE"
-        output.print_note(
-            f"Next: mlapp status --target {target.name}{predict_hint if isinstance(target, PredictTarget) else ''}"
-        )
+        predict_hint = f", or mlapp predict{flags} --features FILE" if isinstance(target, PredictTarget) else ""
+        output.print_note(f"Next: mlapp status{flags}{predict_hint}")
 
 
 def _commit_deployed_release(

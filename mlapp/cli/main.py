@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mlapp.cli import output
+from mlapp.cli.advised_commands import complete_advised_commands
 from mlapp.cli.command_search import list_similar_commands
 from mlapp.cli.plain_serve import parse_plain_serve_arguments, start_server
 from mlapp.cli.result_stream import reserve_stdout
@@ -53,7 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except MlappError as error:
         if debug:
             raise
-        output.print_error(error)
+        output.print_error(complete_advised_commands(error, command_line))
         sys.exit(error.exit_code)
     except Exception as error:  # a bug or a library's error: a user sees two lines, too
         if debug:
