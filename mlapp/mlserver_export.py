@@ -12,7 +12,6 @@ FOLDER/
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from mlapp.images.project_image import bundle_project
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.serving.protocols import tensors
+from mlapp.temporary_folders import open_temporary_folder
 
 SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"
@@ -83,8 +83,8 @@ def export_to_mlserver(
         )
     bundle = bundle_project(project, model=model, environment=environment, warn=warn)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        staging = Path(temporary) / folder.name
+    with open_temporary_folder("export", folder.parent) as temporary:
+        staging = temporary / folder.name
         shutil.copytree(bundle.folder, staging / BUNDLE, symlinks=True)
         earlier = folder / f"{RUNTIME}.py"
         (staging / f"{RUNTIME}.py").write_text(
@@ -95,7 +95,7 @@ def export_to_mlserver(
         (staging / SETTINGS).write_bytes(msgspec.json.format(settings) + b"\n")
         (staging / ".gitignore").write_text("*\n", encoding="utf-8")
         (staging / SERVER_SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(SERVER)) + b"\n")
-        _replace_export_folder(folder, staging, Path(temporary) / "previous")
+        _replace_export_folder(folder, staging, temporary / "previous")
     return bundle
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mlapp.bundle import self_wheel
 from mlapp.errors import DataError, MissingExtraError, MlappError, UsageError, list_names, suggest_nearest
 from mlapp.provenance import read_installed_versions, strip_build_version
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COPIED = 100 * 1024 * 1024
@@ -100,8 +100,8 @@ def scaffold_project(
             context.update(variables)
             if variables["left_out"]:
                 report(f"Columns left out of the features: {variables['left_out']}.")
-    with tempfile.TemporaryDirectory(prefix=".mlapp-init-", dir=parent) as temporary:
-        project = _render_template_asking(own_templates.get(template), template, context, Path(temporary), consent)
+    with open_temporary_folder("init", parent) as temporary:
+        project = _render_template_asking(own_templates.get(template), template, context, temporary, consent)
         for compiled in list(project.rglob("__pycache__")):  # pip compiles mlapp's own templates when it installs them
             shutil.rmtree(compiled)
         if data is not None and not Path(context["data"]).is_absolute():

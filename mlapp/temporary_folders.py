@@ -15,10 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-NAME = re.compile(r"mlapp-tmp-[a-z]+-[a-z0-9_]{8}")
+NAME = re.compile(r"\.?mlapp-tmp-[a-z]+-[a-z0-9_]{8}")
 
 
 def create_process_folder(purpose: str, *, keep_after_exec: bool = False) -> Path:
@@ -28,9 +28,9 @@ def create_process_folder(purpose: str, *, keep_after_exec: bool = False) -> Pat
         purpose: a word in lowercase, for the folder's name.
         keep_after_exec: whether the folder stays locked when this process is replaced by another program.
     """
-    folder, lock = _create_locked_folder(purpose)
+    folder, lock = _create_locked_folder(purpose, tempfile.gettempdir())
     os.set_inheritable(lock, keep_after_exec)
-    remove_at_exit(folder)
+    atexit.register(_remove_own_folder, folder, os.getpid())
     return folder
 
 
@@ -39,19 +39,26 @@ def is_process_folder(folder: Path) -> bool:
     return NAME.fullmatch(folder.name) is not None
 
 
-def remove_at_exit(folder: Path) -> None:
-    """Remove the folder when this process exits. A forked child does not remove it."""
-    atexit.register(partial(_remove_own_folder, folder, os.getpid()))
+def remove_inherited_folder_at_exit(folder: Path) -> None:
+    """Remove a folder of the program that this one replaced, when this process exits and no other one locks it.
+
+    Processes that this one starts inherit the lock. The last one to exit removes the folder.
+    """
+    atexit.register(_release_inherited_folder, folder, os.getpid())
 
 
 @contextmanager
-def open_temporary_folder(purpose: str) -> Iterator[Path]:
-    """A folder that is removed after the `with` block.
+def open_temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder that is removed after the `with` block. The block may rename it to keep it.
 
     Args:
         purpose: a word in lowercase, for the folder's name.
+        parent: the folder to create it in, where it is hidden; by default the system's folder for temporary files.
     """
-    folder, lock = _create_locked_folder(purpose)
+    if parent is None:
+        folder, lock = _create_locked_folder(purpose, tempfile.gettempdir())
+    else:
+        folder, lock = _create_locked_folder(purpose, str(parent), hidden=".")
     try:
         yield folder
     finally:
@@ -59,12 +66,11 @@ def open_temporary_folder(purpose: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _create_locked_folder(purpose: str) -> tuple[Path, int]:
+def _create_locked_folder(purpose: str, root: str, hidden: str = "") -> tuple[Path, int]:
     """A new folder, and the file descriptor that locks it."""
-    root = tempfile.gettempdir()
     _remove_abandoned_folders(root)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f"mlapp-tmp-{purpose}-", dir=root))
+        folder = Path(tempfile.mkdtemp(prefix=f"{hidden}mlapp-tmp-{purpose}-", dir=root))
         with suppress(FileNotFoundError):  # another process found it before it was locked
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             with suppress(OSError):  # NFS refuses to lock a folder: then no process can lock and remove it
@@ -97,3 +103,15 @@ def _remove_abandoned_folder(folder: str) -> None:
 def _remove_own_folder(folder: Path, owner: int) -> None:
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _release_inherited_folder(folder: Path, owner: int) -> None:
+    if os.getpid() != owner:
+        return
+    with suppress(FileNotFoundError):
+        status = folder.stat()
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            with suppress(OSError):  # it was the descriptor of this list
+                if os.path.samestat(os.fstat(descriptor), status):
+                    os.close(descriptor)
+    _remove_abandoned_folder(str(folder))

@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from mlapp.store import Manifest, ModelVersion
 from mlapp.store.aliases import AliasEntry
 from mlapp.store.manifest import FORMAT as STORE_FORMAT
 from mlapp.store.numbered_names import format_number_name
+from mlapp.temporary_folders import open_temporary_folder
 
 WRITTEN_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".json", ".txt", ".in", ".sh")
 """Suffixes of files that can contain a URL with a password."""
@@ -93,14 +93,11 @@ def build_bundle(
     parent = (output or project.root / ".mlapp" / "bundles").resolve()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".bundle-", dir=parent))
-        try:
+        with open_temporary_folder("bundle", parent) as staging:
             plan = _BundlePlan(
                 project, manifest, version if has_model else None, python, environment, upgrade, staging, warn
             )
             return _publish_bundle(plan, _fill_bundle(plan))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         where = error.filename or parent
         todo = "Free disk space there, or choose another folder with --output."

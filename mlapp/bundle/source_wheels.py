@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlapp.bundle.bundle import BundleError
 from mlapp.bundle.project_files import find_project_files
 from mlapp.bundle.requirement_lines import resolve_requirement_folder
 from mlapp.config import Image
+from mlapp.temporary_folders import open_temporary_folder
 
 LOCAL_RECORDS = ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "uv_build.json", "uv_cache.json")
 """Files of a dist-info that describe the local installation, or that are written again for the wheel."""
@@ -64,10 +64,10 @@ def build_source_wheels(
         )
         if not cached_folder.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as temporary:
-                requirement = source if place is None else str(_copy_wheel_source(place, Path(temporary, place.name)))
+            with open_temporary_folder("wheel", cache) as temporary:
+                requirement = source if place is None else str(_copy_wheel_source(place, temporary / place.name))
                 built_wheel = _build_source_wheel(
-                    source, requirement, Path(temporary, "installed"), Path(temporary, "wheel"), python, image
+                    source, requirement, temporary / "installed", temporary / "wheel", python, image
                 )
                 with contextlib.suppress(OSError):  # another build has just created it
                     built_wheel.parent.rename(cached_folder)

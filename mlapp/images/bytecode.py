@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlapp.config import Image
 from mlapp.env_vars import find_user_cache
 from mlapp.images.hard_links import hard_link_or_copy
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 
 COMPILER = """
 import _imp, importlib.util, sys
@@ -94,8 +94,8 @@ def _compile_distribution_bytecode(
     try:
         if not cached_folder.is_dir():
             cached_folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
-                compiled = Path(folder) / "compiled"
+            with open_temporary_folder("bytecode", cached_folder.parent) as folder:
+                compiled = folder / "compiled"
                 _compile_bytecode_to_folder(files, packages, compiled, image_path, python, tag)
                 with contextlib.suppress(OSError):  # a concurrent build wrote the same bytes first
                     compiled.rename(cached_folder)

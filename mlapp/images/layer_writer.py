@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from mlapp.images.layer_reuse import (
 )
 from mlapp.images.package_groups import PackageGroup, split_packages_into_groups
 from mlapp.images.tar_layer import FolderLayer, Layer
+from mlapp.temporary_folders import open_temporary_folder
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def write_layers(job: BuildJob, base: Base, *, required_label: str | None, has_r
     Raises:
         ImageError: a package has no wheel and does not build, or there is no space. UvError: the index does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix=".image-", dir=job.bundle.folder.parent) as folder:
+    with open_temporary_folder("image", job.bundle.folder.parent) as folder:
         pool = ThreadPoolExecutor(os.cpu_count() or 1)
         try:
-            yield _write_layers(job, base, required_label, has_reuse, Path(folder), pool)
+            yield _write_layers(job, base, required_label, has_reuse, folder, pool)
         except OSError as error:
             raise ImageError(
                 f"The layers cannot be written: {error.filename or folder}: {error.strerror}.", "Free disk space there."

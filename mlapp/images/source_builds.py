@@ -12,7 +12,6 @@ import os
 import shutil
 import ssl
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -76,14 +75,14 @@ def build_source_packages(job: BuildJob, base: Base, python: str, packages: Sequ
         variables = {**_read_source_build_variables(folder), **uv.make_index_variables(image)}
         archive = _run_source_build(job.client, base, python, variables, folder, names)
     cached_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached_folder.parent) as folder:
+    with open_temporary_folder("wheels", cached_folder.parent) as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as output:
             if hasattr(tarfile, "data_filter"):
                 output.extractall(folder, filter="data")
             else:  # Python before 3.10.12, and 3.11 before 3.11.4
                 output.extractall(folder, filter(_is_plain_member, output))  # noqa: S202 - filtered
         with contextlib.suppress(OSError):  # another build was faster
-            Path(folder, "out").rename(cached_folder)
+            (folder / "out").rename(cached_folder)
     return cached_folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlapp.images.push import push_images
 from mlapp.project import Project
 from mlapp.reporting import Reporter
 from mlapp.secret_variables import refuse_secret_variables
+from mlapp.temporary_folders import open_temporary_folder
 
 PLATFORM = "linux/amd64"
 """The platform of clusters if mlapp.yaml names none."""
@@ -79,8 +79,8 @@ def build_task_image(
     """
     root = project.root / ".mlapp" / "tasks"
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        bundle = _make_task_bundle(project, Path(folder, "bundle"), extra, warn)
+    with open_temporary_folder("image", root) as folder:
+        bundle = _make_task_bundle(project, folder / "bundle", extra, warn)
         spec = _make_task_image_spec(bundle)
         platforms = project.settings.image.platforms or [PLATFORM]
         parts = [dependencies.fingerprint_image_dependencies(bundle), spec.base, *spec.system_packages, *platforms]

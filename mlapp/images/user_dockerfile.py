@@ -6,7 +6,6 @@ import dataclasses
 import re
 import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 
 from mlapp.bundle import Bundle
@@ -23,6 +22,7 @@ from mlapp.images.image_spec import LAYOUT, ImageSpec, choose_image_platforms, m
 from mlapp.images.layer_files import lay_out_layer_files
 from mlapp.images.tar_layer import normalize_tar_entry
 from mlapp.reporting import Reporter
+from mlapp.temporary_folders import open_temporary_folder
 
 LASTING_LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.source", "mlapp.app", "mlapp.sbom")
 """Labels that stay correct in a kept Dockerfile. `mlapp build` adds those that change with code and model."""
@@ -40,12 +40,12 @@ def build_user_dockerfile(job: BuildJob) -> str:
     assert job.dockerfile is not None
     client, bundle, spec = job.client, job.bundle, job.spec
     text = job.dockerfile.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix=".image-", dir=bundle.folder.parent) as folder:
-        layout = Path(folder, "layout")
+    with open_temporary_folder("image", bundle.folder.parent) as folder:
+        layout = folder / "layout"
         if LAYOUT in text:
             base = find_base(client, _use_dockerfile_base(spec, text), job.platform, job.progress)
             lay_out_layer_files(job, base, layout)
-        context = Path(folder, "context.tar")
+        context = folder / "context.tar"
         _write_user_dockerfile_context(context, bundle.root, layout, text)
         job.progress(f"build with {job.dockerfile}")
         with translate_image_engine_errors("Building the image"), context.open("rb") as file:

@@ -68,6 +68,43 @@ def test_the_next_process_removes_the_folder_of_a_killed_one_alone(place: Path) 
     assert [folder.name for folder in place.iterdir()] == ["mlapp-monitor"]
 
 
+def test_the_next_process_finishes_without_what_a_killed_one_left_in_a_project(tmp_path: Path, monkeypatch) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from mlapp.temporary_folders import open_temporary_folder
+
+with open_temporary_folder("bundle", Path({str(tmp_path)!r})) as folder:
+    (folder / "file").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert [folder.name[:18] for folder in tmp_path.iterdir()] == [".mlapp-tmp-bundle-"]
+    with open_temporary_folder("bundle", tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        folder.rename(tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+
+
+def test_the_last_of_several_processes_removes_the_folder_that_they_inherited(place: Path) -> None:
+    program = (
+        "import subprocess, sys; from pathlib import Path; "
+        "from mlapp.temporary_folders import remove_inherited_folder_at_exit; "
+        "folder, *more = sys.argv[1:]; remove_inherited_folder_at_exit(Path(folder)); "
+        "more and subprocess.Popen([sys.executable, '-c', *more, folder], close_fds=False); print(); more or input()"
+    )
+    replace = "import os, sys; program = {program!r}; "
+    replace += "os.execv(sys.executable, [sys.executable, '-c', program, str(folder), program])"
+    first = start_process(place, replace.format(program=program), keep=True)
+    assert first.wait(60) == 0
+    assert first.stdout is not None
+    assert first.stdout.readline(), "the second process runs"
+    assert len(list(place.iterdir())) == 1
+    first.communicate("\n")  # until the second process has closed its output too
+    assert list(place.iterdir()) == []
+
+
 def test_a_program_that_replaces_the_process_keeps_the_folder(place: Path) -> None:
     replaced = start_process(place, "import os; os.execlp('sh', 'sh', '-c', 'echo; read line')", keep=True)
     start_process(place, WAIT).communicate("\n")

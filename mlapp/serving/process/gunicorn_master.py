@@ -1,4 +1,7 @@
-"""gunicorn's master process, as `python -m gunicorn`. It removes the folder with its workers' metrics when it exits."""
+"""gunicorn's master process, as `python -m gunicorn`. It removes the folder with its workers' metrics when it exits.
+
+After SIGUSR2, gunicorn runs this module a second time beside the first. The last of both removes the folder.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from pathlib import Path
 
 from gunicorn.app.wsgiapp import run
 
-from mlapp.temporary_folders import is_process_folder, remove_at_exit
+from mlapp.temporary_folders import is_process_folder, remove_inherited_folder_at_exit
 
 if __name__ == "__main__":
     metrics = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
     if is_process_folder(metrics):  # and not the user's own
-        remove_at_exit(metrics)
+        remove_inherited_folder_at_exit(metrics)
     run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from mlapp.errors import ConfigError
 from mlapp.project import Project
 from mlapp.serving.process.wsgi_site import run_wsgi_site
 from mlapp.serving.serve_spec import ServeSpec
-from tests.servers import free_port, running
+from tests.servers import free_port, running, wait
 
 GUNICORN = [sys.executable, "-m", "gunicorn"]
 APP = """
@@ -66,6 +68,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest, site: Path, tmp_path: Path) -> Iterator[str]:
     module, *options = request.param
@@ -82,13 +91,7 @@ def server(request: pytest.FixtureRequest, site: Path, tmp_path: Path) -> Iterat
         f"{module}:application",
     ]
 
-    def is_ready() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    with running(command, tmp_path, is_ready):
+    with running(command, tmp_path, lambda: is_ready(f"http://127.0.0.1:{port}")):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -127,23 +130,32 @@ def test_every_worker_answers_many_clients(server: str, processes: int) -> None:
     assert "http_requests_total" in httpx.get(f"{server}/metrics", timeout=60).text
 
 
-def test_mlapp_serve_runs_a_site_with_gunicorn_and_leaves_no_files(site: Path, tmp_path: Path) -> None:
+def find_master(url: str) -> psutil.Process:
+    """The parent of the worker that answers a prediction."""
+    answer = httpx.post(f"{url}/predict", json=[{"x": 3}], timeout=60)
+    assert answer.json()["predictions"] == pytest.approx([6.0])
+    master = psutil.Process(int(answer.headers["x-process"])).parent()
+    assert master is not None
+    return master
+
+
+def test_mlapp_serve_runs_a_site_with_gunicorn_and_the_last_master_leaves_no_files(site: Path, tmp_path: Path) -> None:
+    """After SIGUSR2, a second master serves with the variables of the first, and so with its folder of metrics."""
     port, place = free_port(), tmp_path / "place"
     place.mkdir()
     command = ["env", "MLAPP_SERVE__WSGI=lazy.py:application", f"TMPDIR={place}"]
-    command += [sys.executable, "-m", "mlapp", "-C", site, "serve", "--workers", "2"]
-
-    def is_ready() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    with running([*command, "--port", port], tmp_path, is_ready):
-        answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=[{"x": 3}], timeout=60)
-        assert answer.json()["predictions"] == pytest.approx([6.0])
-        assert answer.headers["x-process"]
+    command += [sys.executable, "-m", "mlapp", "-C", site, "serve", "--workers", "2", "--port", port]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, tmp_path, lambda: is_ready(url)):
+        old = find_master(url)
+        old.send_signal(signal.SIGUSR2)
+        wait(lambda: find_master(url) != old, tmp_path)
+        old.terminate()
+        old.wait(60)
+        new = find_master(url)
         assert [folder.name[:18] for folder in place.iterdir()] == ["mlapp-tmp-metrics-"]
+        assert "http_requests_total" in httpx.get(f"{url}/metrics", timeout=60).text
+    new.wait(60)
     assert list(place.iterdir()) == []
 
 
