@@ -209,7 +209,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def start_request(self) -> None:
         """Start to answer a request, whose headers are complete, in the ASGI application."""
-        if not self.url.isascii() or not httptools.parse_url(self.url).path:
+        if not self.url.isascii() or b"#" in self.url or not httptools.parse_url(self.url).path:
             raise HttpError(400, "The request's target is not a path.")
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()

@@ -20,6 +20,7 @@ from mlapp.config import Serve
 from mlapp.errors import ConfigError
 from mlapp.serving.application import Application
 from mlapp.serving.fast_path import internals
+from mlapp.serving.process.tls_files import TlsFiles
 
 log = logging.getLogger("mlapp.serving")
 
@@ -127,8 +128,18 @@ class Server(uvicorn.Server):
         gc.collect(1)
         gc.freeze()
         sys.setswitchinterval(SWITCH_INTERVAL)
+        watching = self._watch_certificate()
         await self.serve(sockets=[listener])
+        if watching is not None:
+            watching.cancel()
         await self._application.close_models()
+
+    def _watch_certificate(self) -> asyncio.Task[None] | None:
+        config = self.config
+        if config.ssl is None or config.ssl_certfile is None or config.ssl_keyfile is None:
+            return None
+        files = TlsFiles(config.ssl, str(config.ssl_certfile), str(config.ssl_keyfile))
+        return asyncio.get_running_loop().create_task(files.watch_changes())
 
     def _follow_parent(self, parent: int) -> None:
         asyncio.get_running_loop().remove_reader(parent)

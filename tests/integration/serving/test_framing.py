@@ -195,6 +195,12 @@ def test_a_host_that_is_none_is_refused(server, is_fast: bool) -> None:
     assert statuses(answer) == ([400] if is_fast else [200]), answer
 
 
+def test_a_target_with_a_fragment_is_no_path(server, is_fast: bool) -> None:
+    """A proxy that does not cut the fragment off would see another path than the server."""
+    answer = exchange(server.url, post(LENGTH, b"Connection: close", body=BODY, path=b"/predict#/../livez"))
+    assert statuses(answer) == ([400] if is_fast else [404]), answer
+
+
 def test_an_answer_that_is_due_comes_before_the_connection_ends(server) -> None:
     """Behind a whole request comes what is none: the first is answered as if it were alone."""
     answer = exchange(server.url, post(LENGTH, body=BODY) + b"\x00\x01 no request\r\n\r\n")
