@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -20,13 +19,17 @@ import msgspec
 
 from mlapp.config import Alert
 from mlapp.data.secrets import expand_secrets_in_address, redact_secrets
-from mlapp.errors import STAGE_ERRORS, DataError
+from mlapp.errors import DataError, MlappError, translate_user_errors
+from mlapp.monitoring.time_limit import limit_stage_time
 from mlapp.monitoring.windows import Alarm, WindowReport
+from mlapp.pipeline import Stage
 from mlapp.plain_numbers import parse_plain_integer
 
 log = logging.getLogger("mlapp.monitoring")
 PATIENCE = 10.0
 """Maximum seconds to wait for a webhook's answer."""
+ON_ALARM_PATIENCE = 60.0
+"""Seconds after which the app's function is interrupted."""
 PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
 LONGEST_WAIT = 3600.0
@@ -63,12 +66,13 @@ def make_alarm_event(app: str, report: WindowReport, alarm: Alarm) -> AlarmEvent
     )
 
 
-def call_on_alarm(event: AlarmEvent, on_alarm: Callable[[AlarmEvent], Any]) -> None:
-    """Call the app's function. Errors in it are logged."""
+def call_on_alarm(event: AlarmEvent, stage: Stage) -> None:
+    """Call the app's function. Errors in it are logged on one line, because the server passes on whole lines."""
     try:
-        on_alarm(event)
-    except STAGE_ERRORS:
-        log.exception("on_alarm raised")
+        with limit_stage_time(stage.title, ON_ALARM_PATIENCE), translate_user_errors(stage.title):
+            stage(event)
+    except MlappError as error:
+        log.error("%s", " ".join(f"{error.what} {error.todo}".split()), exc_info=log.isEnabledFor(logging.DEBUG))
 
 
 def send_alarm(event: AlarmEvent, alert: Alert, *, is_retried: bool) -> float | None:

@@ -195,7 +195,7 @@ def _send_window_closing_event(project: Project, event: AlarmEvent, closed: Clos
     try:
         stage = project.app.stage("on_alarm")
         if stage is not None:
-            call_on_alarm(event, stage.function)
+            call_on_alarm(event, stage)
     except MlappError as error:
         log.warning("on_alarm was not called: %s", error.what)
 

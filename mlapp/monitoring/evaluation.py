@@ -21,6 +21,7 @@ from mlapp.monitoring.live_rows import join_truths, read_live_rows
 from mlapp.monitoring.place import Place, Window
 from mlapp.monitoring.quality import FEWEST, QualityJudge, estimate_live_quality_error
 from mlapp.monitoring.segments import name_segment_columns
+from mlapp.monitoring.time_limit import limit_stage_time
 from mlapp.monitoring.truth import Truth, count_unknown_truth_classes, decode_truth
 from mlapp.monitoring.windows import Metric, Quality
 from mlapp.pipeline import Pipeline, bind_pipeline_parameters
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mlapp.monitoring")
 MOST = 100_000
 """Maximum rows of one window that are evaluated: those with the smallest hashes."""
+PATIENCE = 600.0
+"""Seconds after which the evaluator is interrupted."""
 SEGMENTS = 20
 """Maximum values of a segment's column that are evaluated: the most frequent ones."""
 
@@ -147,7 +150,7 @@ class Evaluation:
                 features = restore_logged_features(predictor, table)
                 return self._score_by_evaluator(predictor, manifest, features, truth)
         except MlappError as error:
-            log.warning("The evaluator cannot be run on logged features: %s", error.what)
+            log.warning("The evaluator cannot be run on logged features: %s %s", error.what, error.todo)
         return _evaluate_logged_predictions(manifest, table, truth, self._rules)
 
     def _score_by_evaluator(
@@ -164,7 +167,8 @@ class Evaluation:
         transformed = stage_calls.call_transformer(self._pipeline, features)
         with contextlib.redirect_stdout(io.StringIO()):
             arguments = bind_pipeline_parameters(own, values).get("evaluator", {})
-            return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, arguments)
+            with limit_stage_time(stage.title, PATIENCE):
+                return stage_calls.call_evaluator(stage, predictor.estimator, transformed, target, arguments)
 
     def _estimate_accuracy(self, quality: Quality, loaded: _Evaluated, database: Database, window: Window) -> None:
         """Estimate the accuracy from the model's confidence, calibrated on training's last split.

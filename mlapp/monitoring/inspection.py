@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlapp.baseline import Baseline, describe_unwatched_features
-from mlapp.errors import STAGE_ERRORS, DataError, MlappError, UsageError, UserCodeError
+from mlapp.errors import DataError, MlappError, UsageError, translate_user_errors
 from mlapp.monitoring.alarms import find_window_alarms
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counts
@@ -23,6 +23,7 @@ from mlapp.monitoring.history import (
     read_seasonal_counts,
 )
 from mlapp.monitoring.place import DAY, Place, Window, open_place, parse_seconds
+from mlapp.monitoring.time_limit import limit_stage_time
 from mlapp.monitoring.truth import Truth, Truths, make_truths_from_table
 from mlapp.monitoring.windows import WindowReport
 from mlapp.pipeline import Pipeline
@@ -33,6 +34,8 @@ SHOWN = 24
 """Number of windows that are inspected by default; at least those of a day."""
 EVALUATED = 200
 """Maximum number of windows that are evaluated (the last ones), because reading the log takes long."""
+PATIENCE = 600.0
+"""Seconds after which a truth_reader is interrupted."""
 WARMING = 3
 """Number of earlier windows that are read too, because an alarm may have begun in them."""
 
@@ -122,23 +125,31 @@ def read_truths(
     """Truths of the app's truth_reader in a time interval.
 
     Raises:
-        UserCodeError: it raised. DataError: its columns or values are wrong.
+        UserCodeError: it raised, or did not return in time. DataError: its columns or values are wrong.
     """
     stage = pipeline.stage("truth_reader")
     if stage is None:
         return []
     from mlapp.training import stage_calls
+    from mlapp.training.defaults import load_default_table
 
     times = {"since": datetime.fromtimestamp(since, timezone.utc), "until": datetime.fromtimestamp(until, timezone.utc)}
     parameters = set(stage.signature.parameters)
-    table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in parameters})
+    with limit_stage_time(stage.title, PATIENCE):
+        table = stage_calls.call_stage(stage, **{name: value for name, value in times.items() if name in parameters})
+        try:
+            with translate_user_errors(stage.title):  # a truth_reader that is a generator runs only here
+                frame = load_default_table(table)
+        except DataError as error:
+            todo = "Return a table with the columns id and truth, or key columns and truth."
+            raise DataError(f"{stage.title}: {error.what}", todo) from error
+    if not frame.size and not len(frame.columns):  # such as an empty list: no truth is known yet
+        return []
     try:
-        entries = make_truths_from_table(table)
+        entries = make_truths_from_table(frame)
         return Truths(place, rules, baseline).check_truths(entries) if entries else []
     except MlappError as error:
         raise DataError(f"{stage.title}: {error.what}", error.todo) from error
-    except STAGE_ERRORS as error:  # a truth_reader that is a generator runs only here
-        raise UserCodeError(stage.title, error) from error
 
 
 def parse_inspected_moment(text: str | None, now: float | None = None) -> float | None:
@@ -194,7 +205,7 @@ def _read_truths_or_warn(
     try:
         return read_truths(pipeline, rules, place, since, until, baseline)
     except MlappError as error:
-        log.warning("Truths are missing: %s", error.what)
+        log.warning("Truths are missing: %s %s", error.what, error.todo)
         return []
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -47,7 +49,23 @@ def write_report(
         windows = list_history_windows(place, since=begin, until=end, version=number)
     baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
     counts = read_history_counts(place, windows, baselines)
-    file.write_text(render_report_page(project.name, reports, counts, baselines), encoding="utf-8")
+    _write_whole_page(file, render_report_page(project.name, reports, counts, baselines))
+
+
+def _write_whole_page(file: Path, page: str) -> None:
+    """Replace the file at once, so that a reader or a killed process sees no half page."""
+    if file.exists() and not file.is_file():  # such as /dev/stdout
+        file.write_text(page, encoding="utf-8")
+        return
+    part = file.resolve().with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(file.resolve())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def render_report_page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,20 @@ def test_a_report_replaces_one_of_the_same_name(project: Callable[..., Path], ml
     file.write_text("old")
     assert mlapp("monitor", "report", "--html", "Ünïcode 中/Bericht.html").out == "Ünïcode 中/Bericht.html\n"
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_report_that_is_cut_off_leaves_the_earlier_one(
+    project: Callable[..., Path], mlapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(LOANS)
+    (root / "report.html").write_text("the whole report of yesterday")
+
+    def write_half(file: Path, page: str, **options: Any) -> None:
+        file.write_bytes(page.encode()[:99])
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    ran = mlapp("monitor", "report", "--html", "report.html")
+    assert (ran.code, "No space left on device" in ran.err) == (1, True)
+    assert (root / "report.html").read_text() == "the whole report of yesterday"
+    assert not list(root.glob(".*.part"))
