@@ -245,21 +245,34 @@ def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
     if len(shown) < len(runs):
         hidden = sum(len(run) for run in runs[:-MAX_TABLE_ROWS])
         output.print_note(f"{hidden} earlier windows are not shown; --json prints all of them.")
+    from mlapp.monitoring.windows import format_window_quality
+
     rows: list[list[Any]] = []
     for report, windows in shown:
-        metric_values = report.metrics or {
-            name: metric.value for name, metric in report.quality.items() if metric.estimated
-        }
-        mark = "" if report.metrics else "~"
-        metrics = ", ".join(f"{name} {mark}{value:.3g}" for name, value in metric_values.items())
+        metrics = format_window_quality(report)
         state = report.state if report.closed else f"{report.state} (open)"
         if windows > 1:
             state += f" ({windows} windows)"
         begin = report.since.strftime("%Y-%m-%d %H:%M:%S")
         rows.append([begin, report.version, report.rows, report.refused, report.truths, state, metrics])
     output.print_table(["since (UTC)", "version", "rows", "refused", "truths", "state", "quality"], rows)
+    _print_quality_of_segments([report for report, _ in shown])
     _print_monitor_alarms([report for report, _ in shown])
     _print_unknown_truth_classes([report for report, _ in shown])
+
+
+def _print_quality_of_segments(reports: Sequence[WindowReport]) -> None:
+    """Print the metrics of the segments in the last window that has any."""
+    from mlapp.monitoring.windows import format_window_segments
+
+    for report in reversed(reports):
+        if segments := format_window_segments(report):
+            output.print_result(
+                f"\nSegments in the window from {report.since:%Y-%m-%d %H:%M:%S}, version {report.version}:"
+            )
+            for segment in segments:
+                output.print_result(f"  {segment}")
+            return
 
 
 def _print_unknown_truth_classes(reports: Sequence[WindowReport]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-from mlapp.baseline import Baseline
+from mlapp.baseline import Baseline, describe_unwatched_features
 from mlapp.config import Monitor
 from mlapp.errors import InputError, Problem
 from mlapp.monitoring.answer_counts import AnswerCounts
@@ -75,6 +75,7 @@ class Recorder:
         is_local = place is not None and place.folder() is not None
         self._windows = LiveWindows(self._seconds, metrics, self._writer, is_local=is_local)
         self._counts = AnswerCounts(self._windows, metrics)
+        self._notes: list[str] = []
         self._log: RowLog | None = None
         if settings.logs != "off" and self._writer is not None:
             self._log = RowLog(app, settings, self._writer, new_id)
@@ -151,6 +152,8 @@ class Recorder:
         if self.settings.tests is None:
             baseline = Baseline(rows=baseline.rows)
         columns = len(model.feature_names)
+        if warning := describe_unwatched_features(columns):
+            self._notes.append(f"Version {version}: {warning}")
         self._max_rows = max(1_000, MAX_CELLS // max(1, columns))
         self._rows_at_once = max(256, CELLS_AT_ONCE // max(16, columns))
         self._counts.set_version_fields(version, frozenset((*model.feature_names, "inputs", "keys")))
@@ -165,6 +168,10 @@ class Recorder:
         """The counts of open windows, and of the last closed ones."""
         with self._lock:
             return self._windows.list_counts()
+
+    def list_notes(self) -> list[str]:
+        """A sentence for each version that has too many features to compare."""
+        return list(self._notes)
 
     def baselines(self) -> dict[str, Baseline]:
         """The baseline of each version that answered."""

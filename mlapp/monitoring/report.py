@@ -14,9 +14,9 @@ from mlapp.errors import UsageError
 from mlapp.monitoring.counts import Counts, merge_counts
 from mlapp.monitoring.drift import compute_drift_distance
 from mlapp.monitoring.history import list_history_windows, read_history_baselines, read_history_counts
-from mlapp.monitoring.inspection import inspect_windows, open_place_for_inspection
+from mlapp.monitoring.inspection import describe_unwatched_versions, inspect_windows, open_place_for_inspection
 from mlapp.monitoring.truth import describe_unknown_truth_classes
-from mlapp.monitoring.windows import WindowReport
+from mlapp.monitoring.windows import WindowReport, format_window_quality, format_window_segments
 from mlapp.printable_text import make_printable
 from mlapp.project import Project
 
@@ -49,7 +49,8 @@ def write_report(
         windows = list_history_windows(place, since=begin, until=end, version=number)
     baselines = read_history_baselines(project.store, project.name, (number for number, _ in windows))
     counts = read_history_counts(place, windows, baselines)
-    _write_whole_page(file, render_report_page(project.name, reports, counts, baselines))
+    notes = describe_unwatched_versions(project, reports)
+    _write_whole_page(file, render_report_page(project.name, reports, counts, baselines, notes=notes))
 
 
 def _write_whole_page(file: Path, page: str) -> None:
@@ -69,7 +70,13 @@ def _write_whole_page(file: Path, page: str) -> None:
 
 
 def render_report_page(
-    app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
+    app: str,
+    reports: Sequence[WindowReport],
+    counts: Sequence[Counts],
+    baselines: Mapping[str, Baseline],
+    *,
+    notes: Sequence[str] = (),
+    is_evaluated: bool = True,
 ) -> str:
     """The page as HTML.
 
@@ -77,32 +84,42 @@ def render_report_page(
         reports: in order.
         counts: of the same windows.
         baselines: version → its baseline.
+        notes: sentences to show.
+        is_evaluated: whether the reports contain truths and quality.
     """
     reports = reports[-MOST_WINDOWS:]
+    counts = [one for one in counts if reports and one.since >= reports[0].since.timestamp()]
     version = counts[-1].version if counts else next((report.version for report in reversed(reports)), None)
     newest = merge_counts(one for one in counts if one.version == version)
     baseline = baselines.get(version or "")
-    last = next((report for report in reversed(reports) if report.state != "empty"), None)
-    state = last.state if last else "empty"
+    answered = [report for report in reports if report.state != "empty"]
+    last = [report for report in answered if report.until == answered[-1].until]
+    state = "alarm" if any(report.alarms for report in last) else "quiet" if last else "empty"
     words = {"quiet": "Nothing is wrong", "alarm": "Something is wrong", "empty": "Nothing was predicted"}[state]
-    alarms = "".join(f"<li>{_format_report_value(alarm.text)}</li>" for alarm in (last.alarms if last else ()))
+    alarms = "".join(f"<li>{_format_report_value(alarm.text)}</li>" for report in last for alarm in report.alarms)
     created = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
         f"<h1>{_format_report_value(app)}</h1>",
         f"<p class=muted>Version {_format_report_value(version or 'none')}, {created}</p>",
         f'<section id="state" class="{state}"><h2>{words}</h2><ul>{alarms}</ul></section>',
+        *(f"<p>{_format_report_value(note)}</p>" for note in notes),
         _render_report_history(reports),
-        _render_report_windows(reports),
+        _render_report_windows(reports, is_evaluated=is_evaluated),
         _render_report_features(baseline, newest, reports, version),
     ]
     return PAGE.replace("{title}", _format_report_value(f"{app} monitoring")).replace("{body}", "".join(parts))
 
 
 def render_live_report(
-    app: str, reports: Sequence[WindowReport], counts: Sequence[Counts], baselines: Mapping[str, Baseline]
+    app: str,
+    reports: Sequence[WindowReport],
+    counts: Sequence[Counts],
+    baselines: Mapping[str, Baseline],
+    notes: Sequence[str] = (),
 ) -> str:
-    """The page for a server, which reloads every few seconds."""
-    page = render_report_page(app, reports, counts, baselines)
+    """The page for a server, which reloads every few seconds. It has no truths: a server does not evaluate them."""
+    notes = [*notes, "For truths and quality, run mlapp monitor."]
+    page = render_report_page(app, reports, counts, baselines, notes=notes, is_evaluated=False)
     return page.replace("<head>", '<head><meta http-equiv="refresh" content="10">', 1)
 
 
@@ -146,22 +163,25 @@ def _render_report_chart(title: str, values: Sequence[float | None]) -> str:
     )
 
 
-def _render_report_windows(reports: Sequence[WindowReport]) -> str:
+def _render_report_windows(reports: Sequence[WindowReport], *, is_evaluated: bool) -> str:
     if not reports:
         return ""
     lines = []
     for report in reversed(reports):
-        metrics = ", ".join(f"{name} {value:.3f}" for name, value in report.metrics.items())
+        quality = "; ".join(filter(None, [format_window_quality(report), *format_window_segments(report)]))
         texts = [alarm.text for alarm in report.alarms]
         if report.unknown_classes:
             texts.append(describe_unknown_truth_classes(report.unknown_classes))
         lines.append(
             f'<tr class="{report.state}"><td>{report.since:%Y-%m-%d %H:%M:%S}<td>{_format_report_value(report.version)}'
             f"<td>{report.rows}"
-            f"<td>{report.refused}<td>{report.truths}<td>{report.state}{'' if report.closed else ', open'}"
-            f"<td>{_format_report_value(metrics)}<td>{_format_report_value('; '.join(texts))}</tr>"
+            f"<td>{report.refused}{f'<td>{report.truths}' if is_evaluated else ''}"
+            f"<td>{report.state}{'' if report.closed else ', open'}"
+            f"{f'<td>{_format_report_value(quality)}' if is_evaluated else ''}"
+            f"<td>{_format_report_value('; '.join(texts))}</tr>"
         )
-    head = "<tr><th>since (UTC)<th>version<th>rows<th>refused<th>truths<th>state<th>quality<th>alarms</tr>"
+    truths, quality = ("<th>truths", "<th>quality") if is_evaluated else ("", "")
+    head = f"<tr><th>since (UTC)<th>version<th>rows<th>refused{truths}<th>state{quality}<th>alarms</tr>"
     return f"<details open><summary>Windows</summary><table>{head}{''.join(lines)}</table></details>"
 
 
@@ -170,8 +190,8 @@ def _render_report_features(
 ) -> str:
     if baseline is None or counts is None:
         return "<p>This version has no baseline: train it again to compare live data with its training data.</p>"
-    alarming = {alarm.column for report in reports[-1:] for alarm in report.alarms}
     own = [report for report in reports if report.version == version]
+    alarming = {alarm.column for report in own[-1:] for alarm in report.alarms}
     cards = [
         (compute_drift_distance(column, live), _render_report_card(column, live, own, column.name in alarming))
         for column in (*baseline.predictions, *baseline.features)

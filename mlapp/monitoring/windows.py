@@ -87,3 +87,20 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, Metric] = {}
     distances: dict[str, float] = {}
     unknown_classes: dict[str, int] = {}
+
+
+def format_window_quality(report: WindowReport) -> str:
+    """The metrics of a window, or else the estimates, with a tilde."""
+    estimates = {name: metric.value for name, metric in report.quality.items() if metric.estimated}
+    mark = "" if report.metrics else "~"
+    return ", ".join(f"{name} {mark}{value:.3g}" for name, value in (report.metrics or estimates).items())
+
+
+def format_window_segments(report: WindowReport) -> list[str]:
+    """The metrics of each of a window's segments."""
+    metrics: dict[tuple[str, int], list[str]] = {}
+    for name, metric in report.quality.items():
+        if metric.segment is not None:
+            text = f"{name.removesuffix(f'[{metric.segment}]')} {metric.value:.3g}"
+            metrics.setdefault((metric.segment, metric.rows), []).append(text)
+    return [f"{segment}: {', '.join(texts)} on {rows} rows" for (segment, rows), texts in metrics.items()]

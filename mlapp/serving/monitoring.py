@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mlapp.config import Monitor
 from mlapp.errors import MissingExtraError, StoreError
@@ -28,6 +30,9 @@ from mlapp.serving.web.budget import Budget
 from mlapp.serving.web.http import Request, Response
 from mlapp.serving.web.problems import HttpError
 from mlapp.serving.web.request_id import make_request_id
+
+if TYPE_CHECKING:
+    from mlapp.monitoring.windows import WindowReport
 
 log = logging.getLogger("mlapp.serving")
 HTML = b"text/html; charset=utf-8"
@@ -143,4 +148,27 @@ def render_monitoring_report(app: str, place: Place | None, recorder: Recorder) 
         except StoreError as error:
             log.warning("%s: the live report shows only this replica: %s", app, error.what)
     reports = find_window_alarms(counts, baselines, recorder.settings, now=now, earlier_counts=earlier)
-    return render_live_report(app, reports, counts, baselines).encode()
+    if place is not None:
+        reports = _add_quality_alarms(app, place, reports)
+    return render_live_report(app, reports, counts, baselines, recorder.list_notes()).encode()
+
+
+def _add_quality_alarms(app: str, place: Place, reports: list[WindowReport]) -> list[WindowReport]:
+    """The reports with the active alarms of quality in the last one of each version: `mlapp monitor run` finds them."""
+    # Imported at first use: they load urllib's clients.
+    from mlapp.monitoring.alarm_ledger import Ledger
+    from mlapp.monitoring.windows import Alarm
+
+    try:
+        active = [alarm for alarm in Ledger(place, ()).list_active_alarms() if alarm["kind"] == "quality"]
+    except StoreError as error:
+        log.warning("%s: the live report shows no alarms of quality: %s", app, error.what)
+        return reports
+    last = {report.version: at for at, report in enumerate(reports)}
+    for alarm in active:
+        at = last.get(alarm["version"])
+        if at is not None:
+            fields = {name: alarm[name] for name in Alarm.__struct_fields__}
+            alarms = [*reports[at].alarms, Alarm(**fields)]
+            reports[at] = msgspec.structs.replace(reports[at], alarms=alarms, state="alarm")
+    return reports

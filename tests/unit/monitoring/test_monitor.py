@@ -30,6 +30,7 @@ from mlapp.monitoring.place import Window
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.windows import Quality
 from mlapp.project import Project
+from mlapp.serving.monitoring import render_monitoring_report
 from mlapp.serving.process.monitoring import _Closer
 from tests.unit.monitoring.service import LOANS, Service, rows
 
@@ -150,6 +151,20 @@ def test_quality_below_what_is_allowed_is_an_alarm(mlapp: Callable[..., Any], se
     assert mlapp("feedback", str(tmp_path / "truths.json")).code == 0
     (window,) = windows(mlapp)
     assert (window["state"], window["metrics"]["accuracy"]) == ("quiet", 1.0)
+
+
+def test_an_alarm_of_quality_is_on_the_live_page_once_a_run_has_found_it(
+    mlapp: Callable[..., Any], service: Service
+) -> None:
+    predictions = service.predict(rows(500), "wrong")
+    service.stop()
+    truths = [{"id": f"wrong#{at}", "truth": 1 - value} for at, value in enumerate(predictions)]
+    Path("truths.json").write_text(json.dumps(truths))
+    assert mlapp("feedback", "truths.json").code == 0
+    (event,) = close_windows(service.project).sent
+    page = render_monitoring_report("loans", service.recorder.place, service.recorder).decode()
+    assert "<h2>Something is wrong</h2>" in page
+    assert f"<li>{event.text}</li>" in page
 
 
 def test_a_canary_is_compared_by_the_truths_of_its_own_rows(
@@ -637,7 +652,10 @@ def test_without_a_period_only_the_last_windows_are_read(service: Service, monke
 
 
 def test_train_and_monitor_say_that_very_many_features_are_not_watched(
-    mlapp: Callable[..., Any], project: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    mlapp: Callable[..., Any],
+    project: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = project(WIDE, mlapp__yaml="monitor: {window: 10s}\n")
     sentence = "The drift of the 513 features is not monitored, because they are more than 512."
@@ -647,3 +665,8 @@ def test_train_and_monitor_say_that_very_many_features_are_not_watched(
     content = b'{"version":"1","since":%d,"until":%d,"rows":5}' % (at, at + 10)
     place.storage.create_key(place.key(f"counts/1/{at}-10/replica-000000001.json"), content)
     assert f"Version 1: {sentence}" in mlapp("monitor").err
+    assert mlapp("monitor", "report", "--html", "report.html").code == 0
+    assert f"Version 1: {sentence}" in Path("report.html").read_text()
+    served = Service(root, monkeypatch)
+    page = render_monitoring_report("wide", served.recorder.place, served.recorder).decode()
+    assert f"Version 1: {sentence}" in page
