@@ -5,11 +5,13 @@ If the container uses more, the kernel kills one of its processes, and on Kubern
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 CGROUP = Path("/sys/fs/cgroup")
+PROCESSES = Path("/proc")
 
 
 class _Files(NamedTuple):
@@ -27,6 +29,23 @@ CGROUP_VERSIONS = (
 )
 UNLIMITED = 1 << 60
 """Bytes that no machine has: version 1 has a number near 2^63 where there is no limit, and version 2 `max`."""
+
+
+def count_sibling_workers() -> int:
+    """The processes with this one's command line and parent, such as gunicorn's workers, and this one."""
+    try:
+        own = (PROCESSES / "self/cmdline").read_bytes()
+        parent = os.getppid()
+        children = (PROCESSES / f"{parent}/task/{parent}/children").read_text().split()
+    except OSError:  # another system, or a parent outside of the container
+        return 1
+    count = 0
+    for child in children:
+        try:
+            count += (PROCESSES / child / "cmdline").read_bytes() == own
+        except OSError:  # it has just ended
+            continue
+    return max(count, 1)
 
 
 def read_memory_limit() -> int | None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mlapp.config import Serve
-from mlapp.container_memory import read_free_memory
+from mlapp.container_memory import count_sibling_workers, read_free_memory
 from mlapp.serving.web.problems import HttpError, too_large_body_error
 
 BYTES_PER_CELL = 2
@@ -46,7 +46,9 @@ class Intake:
         free = read_free_memory()
         if free is None or self._settings.max_bodies:
             return
-        share = free // self._settings.workers - DECODER_BYTES
+        # A WSGI site's server has workers, too, which `serve.workers` does not know.
+        workers = max(self._settings.workers, count_sibling_workers())
+        share = free // workers - DECODER_BYTES
         self.limit = max(min(self.limit, share // MEMORY_PER_BODY_BYTE), MIN_LIMIT)
         if self.limit < self._settings.max_body:
             log.warning(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,7 @@ import pytest
 from mlapp import container_memory
 from mlapp.config import Serve
 from mlapp.embed.host import ModelHost
-from mlapp.serving.web.intake import HeldBody, Intake
+from mlapp.serving.web.intake import MEMORY_PER_BODY_BYTE, HeldBody, Intake
 from mlapp.serving.web.problems import HttpError
 from mlapp.wsgi import create_wsgi
 
@@ -138,3 +140,39 @@ def test_a_site_gives_back_what_a_compressed_body_took(numbers) -> None:
     with httpx.Client(transport=httpx.WSGITransport(site), base_url="http://test") as client:
         answer = client.post("/predict", content=body, headers=PACKED)
     assert (answer.status_code, host.state.intake.held) == (200, 0)
+
+
+FORKS = r"""
+import os
+
+from mlapp.container_memory import count_sibling_workers
+
+all_started, all_counted = os.pipe(), os.pipe()
+for _ in range(3):
+    if os.fork() == 0:
+        os.close(all_started[1])
+        os.read(all_started[0], 1)
+        os.write(1, b"%d\n" % count_sibling_workers())
+        os.close(all_counted[1])
+        os.read(all_counted[0], 1)
+        os._exit(0)
+os.close(all_started[1])
+os.close(all_counted[1])
+for _ in range(3):
+    os.wait()
+"""
+
+
+def test_the_workers_of_a_wsgi_server_are_counted() -> None:
+    """Each of gunicorn's workers has the command line of the parent."""
+    ran = subprocess.run([sys.executable, "-c", FORKS], stdout=subprocess.PIPE, check=True, timeout=100)
+    assert ran.stdout.split() == [b"3"] * 3
+
+
+def test_the_sum_of_unknown_workers_stays_below_the_limit(container, monkeypatch: pytest.MonkeyPatch) -> None:
+    container(4000)
+    monkeypatch.setattr("mlapp.serving.web.intake.count_sibling_workers", lambda: 4)
+    sites = [Intake(Serve(max_body=200 * MB)) for _ in range(4)]
+    for site in sites:
+        site.fit_to_container()
+    assert sum(site.limit for site in sites) * MEMORY_PER_BODY_BYTE < 4000 * MB
