@@ -221,8 +221,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Close after an early answer to `Expect: 100-continue`: the client may or may not send its body then."""
-        cycle: Any = self.cycle
-        if self.expect_100_continue and cycle.more_body:
+        cycle: Any = self.cycle  # the last request, which can still wait behind the answered one
+        if self.expect_100_continue and cycle.more_body and cycle.response_complete:
             self.close_after_answer()
         if self._lingering is None:
             super().on_response_complete()

@@ -206,6 +206,27 @@ def test_without_keys_and_origins_too(open_servers, sent: bytes) -> None:
     assert own == uvicorns
 
 
+@pytest.mark.parametrize("first", [b"GET /nothing HTTP/1.1", b"POST /predict/ HTTP/1.1", PREDICT])
+def test_a_request_that_waits_for_100_continue_behind_another_is_answered(open_servers, first: bytes) -> None:
+    """Its body arrives after the answer to the first."""
+    keep = b"Connection: keep-alive"
+    sent = request(first, body=ROWS).replace(b"Connection: close", keep)
+    head, _, body = request(PREDICT, b"Expect: 100-continue", body=ROWS).partition(b"\r\n\r\n")
+    for address in open_servers:
+        with socket.create_connection(address, timeout=100) as connection:
+            connection.sendall(sent + head + b"\r\n\r\n")
+            answers = b""
+            while answers.count(b"HTTP/1.1") < 2:
+                part = connection.recv(65536)
+                assert part, answers
+                answers += part
+            assert b"HTTP/1.1 100 Continue" in answers
+            connection.sendall(body)
+            while part := connection.recv(65536):
+                answers += part
+        assert answers.endswith(b'{"predictions":[3.0],"model":"numbers","version":null}'), answers
+
+
 @pytest.mark.parametrize(
     ("lines", "body", "status"),
     [
