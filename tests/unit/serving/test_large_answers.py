@@ -8,11 +8,15 @@ import socket
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from mlapp.config import Serve
 from mlapp.serving import create_asgi
 from mlapp.serving.decoding import json_body
+from mlapp.serving.protocols import open_inference
+from mlapp.serving.protocols.open_inference_request import InferRequest
+from mlapp.serving.protocols.tensors import Tensor
 from mlapp.serving.web.http import Request, Response
 
 from .conftest import numbers_app
@@ -182,6 +186,30 @@ def test_many_values_are_encoded_in_parts(values: list, monkeypatch: pytest.Monk
     body = json_body.encode_predictions(values, b"}")
     assert json.loads(body) == {"predictions": values}
     assert max(sizes) < 1_000_000 < len(body)
+
+
+@pytest.mark.parametrize("identity", [None, 'a "request"'])
+def test_the_tensors_of_an_answer_are_encoded_in_parts(identity: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, sizes = json_body._encode, []
+
+    def encode_part(value: object) -> bytes:
+        part = encode(value)
+        sizes.append(len(part))
+        return part
+
+    monkeypatch.setattr(json_body, "_encode", encode_part)
+    outputs = [Tensor("sums", np.arange(300_000.0), "FP64"), Tensor("names", np.array(["x", "y"], object), "BYTES")]
+    answer = open_inference._make_v2_answer("m", "1", InferRequest([], identity), outputs)
+    assert json.loads(answer.body) == {
+        "model_name": "m",
+        "model_version": "1",
+        "outputs": [
+            {"name": "sums", "datatype": "FP64", "shape": [300_000], "data": outputs[0].array.tolist()},
+            {"name": "names", "datatype": "BYTES", "shape": [2], "data": ["x", "y"]},
+        ],
+        **({} if identity is None else {"id": identity}),
+    }
+    assert max(sizes) < 1_000_000 < len(answer.body)
 
 
 def test_the_parts_of_a_body_are_copied_once() -> None:
