@@ -14,6 +14,7 @@ from typing import Any
 
 from mlapp import distribution
 from mlapp.errors import DataError, MissingExtraError, StoreError
+from mlapp.monitoring.file_limits import read_bounded_metadata
 from mlapp.monitoring.place import DAY, HOUR, Place, Window
 from mlapp.monitoring.segments import FORMAT, META, select_current_segments
 from mlapp.monitoring.truth import Truth, encode_truths
@@ -214,14 +215,14 @@ def _link_plain_name(file: Path, folder: Path) -> Path:
 def _create_database_view(connection: Any, name: str, files: Sequence[Path], empty: str) -> set[Path]:
     """Create a view of the files that exist, and return them."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     readable = []
     for file in files:
         try:
             if not stat.S_ISREG(file.stat().st_mode):  # a named pipe would block for ever
                 raise OSError("it is not a file")
-            schema = parquet.read_schema(file)
+            with file.open("rb") as stream:
+                schema = read_bounded_metadata(stream).schema.to_arrow_schema()
         except FileNotFoundError:  # merged or deleted in the meantime
             continue
         except (pa.ArrowException, OSError) as error:

@@ -17,6 +17,7 @@ from mlapp.monitoring.database import (
     list_truth_keys,
     require_column_types,
 )
+from mlapp.monitoring.file_limits import read_bounded_metadata
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import (
     FORMAT,
@@ -157,6 +158,7 @@ def _read_forgettable_table(place: Place, key: str, content: bytes, types: Mappi
     import pyarrow.parquet as parquet
 
     try:
+        read_bounded_metadata(io.BytesIO(content))
         table = parquet.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         raise StoreError(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mlapp.monitoring import file_limits
 from mlapp.monitoring.inspection import open_place_for_inspection
 from mlapp.monitoring.segments import encode_segment_table
 from mlapp.monitoring.truth import Truth, encode_truths
@@ -236,3 +237,33 @@ def test_texts_of_ids_and_keys_in_csv_stay_as_they_are(
     window_list = json.loads(mlapp("monitor", "--json").out)["windows"]
     assert [window["truths"] for window in window_list if window["rows"]] == [3]
     assert "1 row deleted" in mlapp("monitor", "forget", "--key", "loan=007", "--yes").out
+
+
+def encode_bomb(rows: int, columns: int) -> bytes:
+    """A file with many rows or columns in few bytes."""
+    cells = pa.repeat(pa.scalar(0, pa.int8()), rows)
+    out = io.BytesIO()
+    parquet.write_table(pa.table({f"x{at}": cells for at in range(columns)}), out, compression="zstd")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "limit", "what"),
+    [(2_000_001, 1, None, "it has 2,000,001 rows"), (1, 4_000, 100_000, "its footer has ")],
+    ids=["rows", "columns"],
+)
+def test_a_file_that_would_fill_the_memory_is_named_and_not_read(
+    rows: int, columns: int, limit: int | None, what: str, service: Service, mlapp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limit is not None:
+        monkeypatch.setattr(file_limits, "MAX_FOOTER", limit)
+    place = open_place_for_inspection(service.project)
+    content = encode_bomb(rows, columns)
+    assert len(content) < 2_000_000
+    place.storage.create_key(place.key("log/1/2026-01-01T00/r-000000001-000000001.parquet"), content)
+    for command in (("sql", "SELECT 1 FROM log"), ("forget", "--key", "id=r", "--yes")):
+        ran = mlapp("monitor", *command)
+        assert (ran.code, len(ran.err.splitlines())) == (1, 2)
+        assert "r-000000001-000000001.parquet" in ran.err
+        assert what in ran.err
+        assert "Delete this file" in ran.err
