@@ -76,7 +76,7 @@ def decode_csv_body(body: bytes, codec: Codec, budget: Budget) -> Part:
             parts.add(codec.accept_inputs(table, parts.rows))
         return parts.join()
     except CsvError as error:
-        raise HttpError(400, f"The body is not CSV: {error}.") from None
+        raise HttpError(400, f"The body is not CSV: {error!s:.300}.") from None
 
 
 def _join_raw_media_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) -> Any:
@@ -192,4 +192,4 @@ def _translate_media_error(form: str) -> Iterator[None]:
     except MemoryError:
         raise HttpError(413, "The body needs too much memory.") from None
     except Exception as error:  # the readers document no complete list of what a damaged body raises
-        raise HttpError(400, f"The body is not {form}: {error}") from None
+        raise HttpError(400, f"The body is not {form}: {error!s:.300}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,8 @@ TITLES = {
     505: "This version of HTTP is not supported",
 }
 MEDIA = b"application/problem+json"
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""An address in this process's memory, which a library's message can contain. It would help an attacker."""
 CLOSE = ((b"connection", b"close"),)
 """The header of an answer that is sent before the whole body is received: the rest of the body is ignored."""
 
@@ -56,7 +59,7 @@ class HttpError(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
+        self.detail = ADDRESS.sub("", detail)
         self.errors = errors
         self.headers = headers
         self.title = title or TITLES.get(status, "Error")
@@ -71,7 +74,8 @@ class HttpError(Exception):
         }
         if self.errors:
             content["errors"] = [
-                {"field": problem.field, "row": problem.row, "detail": problem.detail} for problem in self.errors
+                {"field": problem.field, "row": problem.row, "detail": ADDRESS.sub("", problem.detail)}
+                for problem in self.errors
             ]
         return msgspec.json.encode(content)
 

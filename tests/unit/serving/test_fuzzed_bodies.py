@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlapp.config import Serve
-from mlapp.errors import InputError
+from mlapp.errors import InputError, Problem
 from mlapp.prediction import make_predictor
 from mlapp.serving.decoding.codec import Codec
 from mlapp.serving.protocols import grpc
@@ -102,3 +102,27 @@ def test_no_damaged_message_is_the_servers_fault(numbers) -> None:
         except (HttpError, InputError):
             refused += 1
     assert refused
+
+
+async def test_a_problem_names_no_address_in_the_servers_memory(numbers, serve) -> None:
+    """NumPy's message for a header that is no literal contains the representation of an object."""
+    body = npy().replace(b"False", b"Fal_e")
+    async with serve(*numbers) as client:
+        answer = await client.post("/predict", content=body, headers={"content-type": "application/x-npy"})
+    assert answer.status_code == 400
+    assert "ast.Name object>" in answer.json()["detail"]
+    assert "0x" not in answer.text
+
+
+def test_a_problem_of_a_row_names_no_address() -> None:
+    error = HttpError(422, f"row 0 is {object()!r}", [Problem(f"row 0 is {object()!r}", row=0)])
+    assert b"0x" not in error.problem_body()
+
+
+async def test_a_problem_repeats_little_of_a_damaged_body(numbers, serve) -> None:
+    text = b"['" + b"x" * 9000 + b"']"
+    body = npy()[:8] + struct.pack("<H", len(text)) + text
+    async with serve(*numbers) as client:
+        answer = await client.post("/predict", content=body, headers={"content-type": "application/x-npy"})
+    assert answer.status_code == 400
+    assert len(answer.content) < 1000
