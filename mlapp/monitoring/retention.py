@@ -40,6 +40,8 @@ def _parse_window_end(name: str) -> float:
 
 
 def _delete_oldest_hours(place: Place, max_bytes: int) -> None:
+    if place.storage.measure_prefix(place.key("log")) <= max_bytes:  # one listing, instead of one for each hour
+        return
     hours = sorted((hour, version) for version in place.names("log") for hour in place.names("log", version))
     sizes = [_measure_log_hour(place, version, hour) for hour, version in hours]
     total = sum(sizes)
