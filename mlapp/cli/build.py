@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlapp.cli import output
 from mlapp.cli.options import Environment, Json
 from mlapp.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlapp.bundle import Bundle
+    from mlapp.images.build import Image
 
 
 def build_image(
@@ -74,15 +78,9 @@ def build_image(
             project, model=model, environment=environment, output=to, upgrade=upgrade, warn=output.print_warning
         )
         if print_dockerfile:
-            from mlapp.images.dockerfile import render_dockerfile
-            from mlapp.images.image_spec import make_image_spec
-
-            output.print_text(render_dockerfile(make_image_spec(bundle)))
-        elif json:
-            output.print_json({"bundle": bundle.folder, "hash": bundle.hash, "manifest": bundle.manifest})
+            _print_dockerfile(bundle)
         else:
-            output.print_result(str(bundle.folder))
-            output.print_note(f"Serve it: mlapp serve --bundle {bundle.folder}")
+            _print_bundle(bundle, json)
         return
     with output.show_progress() as report, _show_build_bars() as update_bar:
         images = build_project_image(
@@ -98,11 +96,30 @@ def build_image(
             warn=output.print_warning,
             bar=update_bar,
         )
+    _print_built_images(images, is_pushed=push, json=json)
+
+
+def _print_dockerfile(bundle: Bundle) -> None:
+    from mlapp.images.dockerfile import render_dockerfile
+    from mlapp.images.image_spec import make_image_spec
+
+    output.print_text(render_dockerfile(make_image_spec(bundle)))
+
+
+def _print_bundle(bundle: Bundle, json: bool) -> None:
+    if json:
+        output.print_json({"bundle": bundle.folder, "hash": bundle.hash, "manifest": bundle.manifest})
+    else:
+        output.print_result(str(bundle.folder))
+        output.print_note(f"Serve it: mlapp serve --bundle {bundle.folder}")
+
+
+def _print_built_images(images: Sequence[Image], *, is_pushed: bool, json: bool) -> None:
     if json:
         output.print_json([{**_summarize_built_image(image), "layers": image.layers} for image in images])
         return
     first, *others = images
-    if push:
+    if is_pushed:
         output.print_result(first.pinned)
         for image in others:
             output.print_note(f"{image.platform}: {image.pinned}")
@@ -113,7 +130,7 @@ def build_image(
     output.print_note(f"{first.reference}, {first.size / 1e6:.0f} MB. Next: mlapp deploy --target docker")
 
 
-def _summarize_built_image(image: object) -> dict[str, object]:
+def _summarize_built_image(image: Image) -> dict[str, object]:
     return {name: getattr(image, name) for name in ("reference", "pinned", "id", "digest", "platform", "size")}
 
 

@@ -21,7 +21,8 @@ from mlapp.cli.target_options import (
 from mlapp.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlapp.deploy import Release, Shipment, Target
+    from mlapp.deploy import CanaryTarget, Release, Shipment, Target
+    from mlapp.project import Project
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -135,10 +136,7 @@ def deploy_app(
     elif canary is not None and isinstance(deploy_target, CanaryTarget):
         release = deploy_target.canary(shipment, canary, progress=output.print_note, take_over=force_conflicts)
         if seconds:
-            from mlapp.monitoring.canary_quality import CanaryQuality
-
-            quality = CanaryQuality(project, time.time())
-            release = deploy_target.judge(seconds, progress=output.print_note, compare_quality=quality)
+            release = _judge_deployed_canary(project, deploy_target, seconds)
         _print_deployed_release(deploy_target, release, format_place_flags(place), json)
     else:
         release = deploy_target.apply(shipment, progress=output.print_note, take_over=force_conflicts)
@@ -147,6 +145,14 @@ def deploy_app(
         output.print_note(
             "Monitoring data stays in each pod and is lost with it: set `monitor.url` in mlapp.yaml to a bucket (s3://…)."
         )
+
+
+def _judge_deployed_canary(project: Project, target: CanaryTarget, seconds: float) -> Release:
+    """Watch the canary for a period, then promote or abort it."""
+    from mlapp.monitoring.canary_quality import CanaryQuality
+
+    quality = CanaryQuality(project, time.time())
+    return target.judge(seconds, progress=output.print_note, compare_quality=quality)
 
 
 def _refuse_contradictory_deploy_options(

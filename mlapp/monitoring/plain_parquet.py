@@ -60,7 +60,7 @@ def encode_plain_file(columns: Sequence[PlainColumn], rows: int, metadata: Mappi
         offset = b"\x26" + _encode_number(at)
         chunks += (offset, _describe_chunk(name, kind, rows), encoded_size, encoded_size, offset, b"\0\0")
         at += size
-    footer = _make_footer(
+    footer = _make_parquet_footer(
         _describe_schema(tuple([(name, kind, bool(levels)) for name, kind, _, levels in columns])),
         _start_list(len(columns), STRUCT) + b"".join(chunks),
         rows,
@@ -156,7 +156,7 @@ def _describe_schema(columns: tuple[tuple[str, str, bool], ...]) -> bytes:
     return b"".join(elements)
 
 
-def _make_footer(schema: bytes, chunks: bytes, rows: int, size: int, metadata: Mapping[bytes, bytes]) -> bytes:
+def _make_parquet_footer(schema: bytes, chunks: bytes, rows: int, size: int, metadata: Mapping[bytes, bytes]) -> bytes:
     number = b"\x16" + _encode_number(rows)
     group = chunks + b"\x16" + _encode_number(size) + number + b"\0"
     pairs = [b"\x18" + _encode_text(key) + b"\x18" + _encode_text(value) + b"\0" for key, value in metadata.items()]

@@ -191,7 +191,7 @@ class Codec:
             InputError: they do not fit the schema. UserCodeError: the feature_loader raised.
         """
         if self.is_raw:
-            count_objects(inputs)
+            count_json_objects(inputs)
             return Part(1, features=inputs)
         rows = self._rows
         if rows is not None:
@@ -299,7 +299,7 @@ class Codec:
             return self.combine_parts([part if isinstance(part, Part) else Part(0, part) for part in parts])
 
 
-def count_objects(inputs: Any, before: int = 0) -> int:
+def count_json_objects(inputs: Any, before: int = 0) -> int:
     """The number of Python objects in the columns of a table, plus `before`.
 
     Raises:

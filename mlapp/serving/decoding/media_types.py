@@ -15,7 +15,7 @@ from mlapp.schema.csv_lines import CsvError
 from mlapp.schema.part import Part
 from mlapp.serving.decoding import arrow as ipc
 from mlapp.serving.decoding import large_json
-from mlapp.serving.decoding.codec import Codec, count_objects
+from mlapp.serving.decoding.codec import Codec, count_json_objects
 from mlapp.serving.web.budget import CELLS_PER_OBJECT, Budget, CancelledBudgetError
 from mlapp.serving.web.problems import HttpError
 
@@ -89,7 +89,7 @@ def _join_raw_media_pieces(pieces: Iterable[tuple[Any, int]], budget: Budget) ->
     objects = 0
     for piece, cells in pieces:
         budget.take(cells)
-        objects = count_objects(piece, objects)
+        objects = count_json_objects(piece, objects)
         tables.append(piece)
     if len(tables) == 1:
         return tables[0]

@@ -133,7 +133,7 @@ class Endpoint:
         Raises:
             ModelError, UserCodeError: it cannot.
         """
-        example = self._make_example(model)
+        example = self._make_example_inputs(model)
         if example is None or example == [None]:
             return  # the schema has no example: only the feature_loader or the model defines the inputs
         body = encode_json({"inputs": example})
@@ -211,13 +211,13 @@ class Endpoint:
             "version": model.version,
             **model.details,
             "schema": msgspec.to_builtins(schema),
-            "example": {"inputs": self._make_example(model)},
+            "example": {"inputs": self._make_example_inputs(model)},
             "raw_inputs": self.has_loader,
             "streams": model.is_stream,
             "differences": [str(difference) for difference in model.list_differences()],
         }
 
-    def _make_example(self, model: ServedModel) -> Any:
+    def _make_example_inputs(self, model: ServedModel) -> Any:
         return model.predictor.schema.example_inputs(has_feature_loader=self.has_loader)
 
     async def close_endpoint(self) -> None:
