@@ -20,7 +20,7 @@ from mlapp.config import Serve
 from mlapp.errors import ConfigError
 from mlapp.serving.application import Application
 from mlapp.serving.fast_path import internals
-from mlapp.serving.process.tls_files import TlsFiles
+from mlapp.serving.web.tls_files import TlsFiles
 
 log = logging.getLogger("mlapp.serving")
 

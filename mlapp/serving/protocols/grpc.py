@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ from mlapp.serving.web.headers import Header, check_single_headers, join_headers
 from mlapp.serving.web.intake import HeldBody
 from mlapp.serving.web.problems import HttpError, make_http_error
 from mlapp.serving.web.request_id import choose_request_id
+from mlapp.serving.web.tls_files import TlsFiles
 
 if TYPE_CHECKING:
     from mlapp.serving.application import Application
@@ -113,8 +115,19 @@ class GrpcServer:
         cert, key = self._settings.tls_cert, self._settings.tls_key
         if cert is None or key is None:
             return int(self._server.add_insecure_port(address))
-        pair = (Path(key).read_bytes(), Path(cert).read_bytes())
-        return int(self._server.add_secure_port(address, self._grpc.ssl_server_credentials([pair])))
+
+        def read_certificate() -> Any:
+            pair = (Path(key).read_bytes(), Path(cert).read_bytes())
+            return self._grpc.ssl_server_certificate_configuration([pair])
+
+        files = TlsFiles(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
+
+        def read_if_changed() -> Any:
+            """Called by gRPC for each new connection; None keeps the certificate."""
+            return read_certificate() if files.load_if_changed() else None
+
+        credentials = self._grpc.dynamic_ssl_server_credentials(read_certificate(), read_if_changed)
+        return int(self._server.add_secure_port(address, credentials))
 
     async def stop_server(self) -> None:
         """Finish pending calls."""

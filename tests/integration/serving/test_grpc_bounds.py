@@ -49,3 +49,15 @@ def test_messages_within_a_message_are_counted_before_they_are_made(server) -> N
     size = len(nested)
     tensor = b"\x2a" + bytes((size & 127 | 128, size >> 7 & 127 | 128, size >> 14)) + nested
     assert call(server, tensor, KEY) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_call_with_two_keys_is_refused(server) -> None:
+    """A proxy can check one of them, and the server another."""
+    describe = "/inference.GRPCInferenceService/ServerMetadata"
+    with grpc.insecure_channel(server.urls[1]) as channel:
+        method = channel.unary_unary(describe)
+        assert b"mlapp" in method(b"", metadata=(("x-api-key", KEY), ("x-api-key", KEY)), timeout=PATIENCE)
+        for keys in ((KEY, "bad"), ("bad", KEY)):
+            with pytest.raises(grpc.RpcError, match="X-Api-Key headers with different values") as failed:
+                method(b"", metadata=[("x-api-key", key) for key in keys], timeout=PATIENCE)
+            assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import trustme
 
-from mlapp.serving.process.tls_files import TlsFiles
+from mlapp.serving.web.tls_files import TlsFiles
+from tests.servers import free_port
 
 from .conftest import PATIENCE, Server, serving, until
 
@@ -169,15 +170,19 @@ def test_a_renewed_certificate_is_used_by_new_connections(tmp_path: Path) -> Non
 def test_a_server_loads_a_renewed_certificate(new_project, tmp_path: Path, context) -> None:
     first = write_certificate(tmp_path)
     files = {"MLAPP_SERVE__TLS_CERT": str(tmp_path / "cert.pem"), "MLAPP_SERVE__TLS_KEY": str(tmp_path / "key.pem")}
-    with serving(new_project(), **files) as server:
+    grpc_port = free_port()
+    context.set_alpn_protocols(["h2"])  # which gRPC requires
+    with serving(new_project(), "--grpc-port", str(grpc_port), **files) as server:
 
-        def read_serial() -> int:
-            with connect(server, context) as client:
+        def read_serial(port: int) -> int:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+            with context.wrap_socket(connection, server_hostname="127.0.0.1") as client:
                 certificate = client.getpeercert()
                 assert certificate is not None
                 return int(str(certificate["serialNumber"]), 16)
 
-        assert read_serial() == first
+        ports = (address(server)[1], grpc_port)
+        assert [read_serial(port) for port in ports] == [first] * 2
         second = write_certificate(tmp_path)
-        until(lambda: read_serial() == second)
+        until(lambda: [read_serial(port) for port in ports] == [second] * 2)
         assert is_answering(server, context)
