@@ -204,7 +204,7 @@ class Containers:
                 reason = output.decode(errors="replace").strip()
                 raise DeployError(
                     f"The proxy {proxy.name} cannot be switched to {server.name}: {reason}",
-                    "Deploy again. The previous release keeps serving.",
+                    "Deploy again.",
                 )
 
     def is_port_published(self, proxy: Container) -> bool:

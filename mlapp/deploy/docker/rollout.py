@@ -49,9 +49,12 @@ def roll_out(containers: Containers, record: ReleaseRecord, progress: Reporter) 
         _switch_proxy_to(containers, server, progress)
     except BaseException as error:  # also on Ctrl-C: the old server must get the traffic back
         _switch_proxy_back(containers, live)
-        _set_server_aside(server)
+        kept_name = _set_server_aside(server)
         if isinstance(error, docker.errors.APIError):
-            raise _explain_docker_rollout_refusal(error, containers, server.name) from error
+            refusal = _explain_docker_rollout_refusal(error, containers, server.name)
+            raise _add_remaining_state(refusal, live, kept_name) from error
+        if isinstance(error, DeployError):
+            raise _add_remaining_state(error, live, kept_name) from error
         raise
     for other in earlier:
         if live is not None and other.record.number > live.record.number:
@@ -114,7 +117,7 @@ def _wait_for_server_ready(containers: Containers, server: Server) -> None:
             raise DeployError(
                 f"{server.name} exited with code {state['ExitCode']}{reason}; its output: "
                 f"{logs.read_last_log_lines(server.container)}",
-                "Fix the error in its output. The previous release, if any, keeps serving.",
+                "Fix the error in its output.",
             )
         if state["Status"] == "running" and is_server_healthy(server):
             return
@@ -122,7 +125,7 @@ def _wait_for_server_ready(containers: Containers, server: Server) -> None:
             raise DeployError(
                 f"{server.name} was not ready in {timeout:g} s; its output: "
                 f"{logs.read_last_log_lines(server.container)}",
-                "Raise targets.docker.ready_timeout if it needs longer; the previous release, if any, keeps serving.",
+                "Raise targets.docker.ready_timeout if it needs longer.",
             )
         time.sleep(POLL_INTERVAL)
 
@@ -196,15 +199,25 @@ def _retire_server(server: Server, timeout: float) -> None:
     server.container.stop(timeout=timeout)
 
 
-def _set_server_aside(server: Server) -> None:
-    """Stop a failed release, and keep its container for inspection."""
+def _set_server_aside(server: Server) -> str | None:
+    """Stop a failed release, and keep its container for inspection. Returns its name; None if it had to be removed."""
     import docker.errors
 
+    name = f"{server.name}{FAILED_SUFFIX}"
     try:
         _retire_server(server, timeout=2)
-        server.container.rename(f"{server.name}{FAILED_SUFFIX}")
+        server.container.rename(name)
     except docker.errors.APIError:
         server.container.remove(force=True)
+        return None
+    return name
+
+
+def _add_remaining_state(error: DeployError, live: Server | None, kept_name: str | None) -> DeployError:
+    """The error with what exists after it: the live release, and the container that is kept for inspection."""
+    live_text = "No release is live" if live is None else f"Release {live.record.number} stays live"
+    kept_text = "" if kept_name is None else f"; the container {kept_name} is kept: docker logs {kept_name}"
+    return DeployError(error.what, f"{error.todo} {live_text}{kept_text}.")
 
 
 def _prune_servers(containers: Containers, live: Server) -> None:

@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from mlapp.config import Settings
-from mlapp.deploy import Shipment, open_target
+from mlapp.deploy import DeployError, Shipment, open_target
 from mlapp.deploy.docker import rollout
 from mlapp.images.engine import connect_image_engine
 from tests.integration.images.conftest import BASE, NAME
@@ -164,6 +164,18 @@ def test_a_deploy_continues_at_once_after_a_killed_process(shipment, step):
         require_only_live(target)
     finally:
         target.delete()
+
+
+def test_a_failed_deploy_says_what_is_live_and_what_it_kept(monkeypatch, open_at, shipment):
+    impatient = open_target("docker", APP, Settings(), {"port": free_port(), "ready_timeout": 1.0})
+    for number, live in ((1, "No release is live"), (3, "Release 2 stays live")):
+        with monkeypatch.context() as patched, pytest.raises(DeployError) as failed:
+            patched.setattr(rollout, "is_server_healthy", lambda server: False)
+            impatient.apply(shipment)
+        name = f"{APP}-{number}-failed"
+        assert failed.value.todo.endswith(f" {live}; the container {name} is kept: docker logs {name}.")
+        assert name in list_leftovers()
+        open_at().apply(shipment)
 
 
 def test_a_first_deploy_can_be_killed_at_any_step(monkeypatch, open_at, shipment):
