@@ -10,7 +10,7 @@ import numpy as np
 
 from mlapp import prediction
 from mlapp.baseline.predictions import split_baseline_predictions, summarize_predictions
-from mlapp.errors import DataError
+from mlapp.errors import DataError, InputError
 from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.counts import Counter
 from mlapp.monitoring.database import open_database
@@ -86,7 +86,14 @@ def compare_versions_live(project: Project, versions: Sequence[int], *, since: f
     sides, predictions = [], []
     for version in model_versions:
         predictor = prediction.load_predictor(app, version)
-        transformed = predictor.transform_features(restore_logged_features(predictor, rows))
+        try:
+            features = restore_logged_features(predictor, rows)
+        except (DataError, InputError) as error:  # rows of a version with other features
+            raise DataError(
+                f"Version {version.version} cannot predict every logged row: {error.what}",
+                "Choose a time in which all rows have the features of both versions, such as --on live:1d.",
+            ) from None
+        transformed = predictor.transform_features(features)
         predictions.append(
             list_reliability_rows(finish_predictor_result(predictor.call_predictor(transformed), predictor.stage))
         )

@@ -331,6 +331,24 @@ def test_versions_are_compared_on_live_data(mlapp: Callable[..., Any], service: 
     assert "All 300 predictions match" in mlapp("monitor", "skew", "--version", "1").out
 
 
+@pytest.mark.parametrize("only_other_rows", [False, True])
+def test_logged_rows_of_a_version_with_other_features_are_named_in_a_comparison(
+    only_other_rows: bool, mlapp: Callable[..., Any], service: Service, project: Any
+) -> None:
+    root = project(LOANS, mlapp__yaml="monitor: {log: all, window: 10s}\n")
+    service.predict(rows(30), "r")
+    service.stop()
+    (file,) = (root / ".mlapp/store/loans/monitor/log/1").rglob("*.parquet")
+    table = parquet.ParquetFile(file).read()
+    other = table.rename_columns(["district" if name == "city" else name for name in table.column_names])
+    (file if only_other_rows else file.with_name(f"other-{file.name}")).write_bytes(encode_segment_table(other))
+    ran = mlapp("models", "compare", "1", "1", "--on", "live:7d")
+    assert (ran.code, len(ran.err.splitlines())) == (1, 2)
+    assert "Version 1 cannot predict every logged row: " in ran.err
+    assert "'city'" in ran.err
+    assert "--on live:1d" in ran.err
+
+
 def test_what_retraining_made_is_not_latest_until_it_is_promoted(
     mlapp: Callable[..., Any], service: Service, project: Any, tmp_path: Path
 ) -> None:
