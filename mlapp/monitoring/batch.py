@@ -156,18 +156,33 @@ def take_recorded_rows(rows: RecordedRows, places: Sequence[int]) -> RecordedRow
         return RecordedRows([parts[at] for at in places], predictions)
     pieces = [getattr(part, "packed", part) for part in parts]
     if all(isinstance(piece, (bytes, memoryview)) for piece in pieces):
-        return RecordedRows([_take_packed_rows(pieces, count, places)], predictions)
+        return RecordedRows([_take_from_pieces(pieces, count, places)], predictions)
     return RecordedRows(parts, predictions, places)
 
 
-def _take_packed_rows(pieces: Sequence[Any], count: int, places: Sequence[int]) -> bytes:
+def take_packed_rows(packed: Any, count: int, places: Sequence[int]) -> bytes:
+    """Copies of some of so many rows.
+
+    Args:
+        places: indexes, in order; at least one.
+    """
+    size = len(packed) // count
+    if len(places) == 1:
+        start = places[0] * size
+        return bytes(packed[start : start + size])
+    if len(places) > FEW:
+        return np.frombuffer(packed, dtype=np.uint8).reshape(count, -1)[places].tobytes()
+    return b"".join([packed[at * size : at * size + size] for at in places])
+
+
+def _take_from_pieces(pieces: Sequence[Any], count: int, places: Sequence[int]) -> bytes:
     """Some of so many rows in pieces, each of which has one row or more.
 
     Args:
         places: indexes, in order.
     """
-    if len(pieces) == 1 and len(places) > FEW:
-        return np.frombuffer(pieces[0], dtype=np.uint8).reshape(count, -1)[places].tobytes()
+    if len(pieces) == 1:
+        return take_packed_rows(pieces[0], count, places)
     size, rest, start = sum(map(len, pieces)) // count, iter(pieces), 0
     found, piece = [], next(rest)
     for at in places:

@@ -61,6 +61,11 @@ class CountLimit:
         self._tokens -= cells / weight
         return (None, 1) if weight == 1 else (self._draw_from_runs(model, rows, weight), weight)
 
+    def return_rows(self, rows: int, columns: int) -> None:
+        """Take back rows of the last calls of `draw_rows` that have not been answered."""
+        self._cells -= rows * max(1, columns)
+        self._tokens += rows * max(1, columns) / self._weight
+
     def _follow_rate(self, now: float) -> None:
         """Set the weight by the rate since the last call."""
         seconds = BURST if self._since is None else max(0.0, now - self._since)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from mlapp.monitoring.batch import (
     NO_ROWS,
-    Call,
     RecordedBatch,
     RecordedRows,
     RequestNames,
@@ -17,7 +17,7 @@ from mlapp.monitoring.batch import (
     take_recorded_rows,
 )
 from mlapp.monitoring.count_limit import CountLimit
-from mlapp.monitoring.portion import Portion, find_packed_rows
+from mlapp.monitoring.portion import MOST_BYTES, MOST_ROWS, Portion, find_packed_rows
 from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.row_log import RowLog
 
@@ -35,6 +35,12 @@ class RowChoice:
         self._window, self._log, self._counts = window, log, counts
         self.limit = CountLimit()
         self._portion: Portion | None = None
+        self._weight = 1
+        self._row = self._drawn_end = 0
+        """Number of gathered rows, and of those of which the rows to count are drawn."""
+        self._drawn: deque[int] = deque()
+        """Numbers of the next rows to count, unless all are."""
+        self._drawn_model: RecordedModel | None = None
         self._lock = threading.Lock()
 
     def add(
@@ -50,16 +56,18 @@ class RowChoice:
         """
         with self._lock:
             packed = find_packed_rows(requests, results)
-            ids = () if self._log is None else [part.id for part in requests if part.keys is None]
-            if packed is not None and (self._log is None or len(ids) == len(requests)):
-                return self._gather_packed_rows(model, ids, *packed, seconds, at)
+            if packed is not None and self._log is None:
+                return self._gather_packed_rows(model, requests, None, (), *packed, seconds, at)
+            if packed is not None and self._log is not None:
+                own = self._log.find_own_rows(requests[0], requests[-1], len(requests))
+                ids = [part.id for part in requests if part.keys is None] if own is None else ()
+                if own is not None or len(ids) == len(requests):
+                    return self._gather_packed_rows(model, requests, own, ids, *packed, seconds, at)
             chosen = self._close_portion()
             found = list_answered_rows(model, requests, results)
             if found is not None:
                 requests, answered = found
-                count = len(answered.predictions)
-                names = None if self._log is None else name_requests(requests, count)
-                chosen.append(self._choose_rows(model, names, answered, [(count, seconds, at)]))
+                chosen.append(self._choose_rows(model, requests, answered, seconds, at))
             return chosen
 
     def choose_rest(self) -> list[RecordedBatch]:
@@ -70,6 +78,8 @@ class RowChoice:
     def _gather_packed_rows(
         self,
         model: RecordedModel,
+        requests: Sequence[Any],
+        own: tuple[list[int], int] | None,
         ids: Sequence[bytes | None],
         packed: Any,
         predictions: Sequence[Any],
@@ -79,36 +89,91 @@ class RowChoice:
         """Add a batch of packed features, with one row per request and no keys.
 
         Args:
-            ids: of the requests, if rows are logged.
+            own: the result of `RowLog.find_own_rows`.
+            ids: of the requests, if rows are logged and `own` is None.
         """
-        log, portion, chosen = self._log, self._portion, []
-        is_logged = log is not None and not log.copy(model, packed, ids, predictions, seconds, at)
-        if portion is None or not portion.is_for(model, at, is_logged=is_logged):
-            chosen = self._close_portion()
-            portion = self._portion = Portion(model, at, self._window, is_logged=is_logged)
-        portion.add(packed, predictions, ids if is_logged else (), seconds, at)
+        portion, count = self._portion, len(predictions)
+        chosen: list[RecordedBatch] = []
+        if portion is None or model is not portion.model or not portion.since <= at < portion.until:
+            chosen, portion = self._replace_portion(model, at)
+        if self._counts:
+            start = self._row
+            if start + count > self._drawn_end or model is not self._drawn_model:
+                self._draw_rows(model, count, len(packed) // count, at)
+                if self._weight != portion.weight:
+                    earlier, portion = self._replace_portion(model, at)
+                    chosen += earlier
+            self._row = end = start + count
+            if portion.weight == 1:
+                portion.add_counted(packed, predictions)
+            else:
+                while self._drawn and self._drawn[0] < end:
+                    portion.add_counted_row(packed, predictions, self._drawn.popleft() - start)
+        portion.rows += count
+        if own is not None:
+            places, bits = own
+            portion.limit_bits = min(portion.limit_bits, bits)
+            for place in places:
+                portion.add_chosen_row(packed, predictions, place, requests[place].id, seconds, at)
+        elif self._log is not None and not self._log.copy(model, packed, ids, predictions, seconds, at):
+            portion.add_logged(packed, predictions, ids, seconds, at)
         return chosen + self._close_portion() if portion.is_full else chosen
+
+    def _replace_portion(self, model: RecordedModel, at: float) -> tuple[list[RecordedBatch], Portion]:
+        """The rows of the open portion, and a new one."""
+        chosen = self._close_portion()
+        portion = self._portion = Portion(model, at, self._window, self._weight)
+        return chosen, portion
+
+    def _draw_rows(self, model: RecordedModel, count: int, size: int, at: float) -> None:
+        """Draw the rows to count of a batch, and, if not all rows are counted, those of the next batches.
+
+        Args:
+            count: rows of the batch.
+            size: bytes of a row.
+        """
+        rest, ahead, columns = self._drawn_end - self._row, count, len(model.feature_names)
+        if model is not self._drawn_model:
+            if rest and self._drawn_model is not None:
+                self.limit.return_rows(rest, len(self._drawn_model.feature_names))
+            rest = 0
+        elif self._weight > 1:
+            ahead = max(count, min(MOST_ROWS, MOST_BYTES // max(1, size)))
+        places, weight = self.limit.draw_rows(id(model), ahead, columns, at)
+        if not rest or weight != self._weight:
+            self._drawn.clear()
+            rest = 0
+        first = self._row + rest
+        self._drawn.extend([first + place for place in places or ()])
+        self._drawn_end = first + ahead
+        self._drawn_model, self._weight = model, weight
 
     def _close_portion(self) -> list[RecordedBatch]:
         portion, self._portion = self._portion, None
-        if portion is None:
+        if portion is None or not portion.rows:
             return []
-        names = RequestNames(portion.ids, None, None) if portion.is_logged else None
-        return [self._choose_rows(portion.model, names, portion.list_rows(), portion.calls)]
+        counted, logged = portion.list_counted(), portion.list_chosen()
+        chosen = [RecordedBatch(portion.model, portion.at, portion.rows, counted, portion.weight, logged)]
+        if self._log is not None and portion.ids:
+            rows = portion.list_logged()
+            if len(rows.predictions) == len(counted.predictions) == portion.rows:
+                rows = counted  # joined once
+            selected = self._log.select(RequestNames(portion.ids, None, None), rows, portion.calls)
+            if logged is None:
+                chosen[0].logged = selected
+            elif selected is not None:
+                chosen.append(RecordedBatch(portion.model, portion.at, 0, NO_ROWS, portion.weight, selected))
+        return chosen
 
     def _choose_rows(
-        self, model: RecordedModel, names: RequestNames | None, answered: RecordedRows, calls: Sequence[Call]
+        self, model: RecordedModel, requests: Sequence[Any], answered: RecordedRows, seconds: float, at: float
     ) -> RecordedBatch:
-        """Choose rows of calls in one window and hour.
-
-        Args:
-            names: of the requests; None if the log does not keep the rows.
-        """
+        """Choose rows of one call."""
         count = len(answered.predictions)
         counted, logged, weight = NO_ROWS, None, 1
         if self._counts:
-            places, weight = self.limit.draw_rows(id(model), count, len(model.feature_names), calls[-1][2])
+            places, weight = self.limit.draw_rows(id(model), count, len(model.feature_names), at)
             counted = answered if places is None else take_recorded_rows(answered, places)
-        if self._log is not None and names is not None:
-            logged = self._log.select(names, answered, calls)
-        return RecordedBatch(model, calls[0][2], count, counted, weight, logged)
+        if self._log is not None:
+            logged = self._log.select(name_requests(requests, count), answered, [(count, seconds, at)])
+        return RecordedBatch(model, at, count, counted, weight, logged)

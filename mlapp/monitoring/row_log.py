@@ -20,6 +20,7 @@ from mlapp.monitoring.column_privacy import ColumnPrivacy
 from mlapp.monitoring.log_rows import make_log_table
 from mlapp.monitoring.number_blocks import NumberBlocks
 from mlapp.monitoring.number_segments import encode_number_rows
+from mlapp.monitoring.own_ids import OwnIds
 from mlapp.monitoring.place import HOUR, parse_rate
 from mlapp.monitoring.recorded_model import RecordedModel
 from mlapp.monitoring.sampling import BITS, BURST, Sampler, find_rows_below, hash_requests, hash_rows
@@ -53,6 +54,7 @@ class RowLog:
         self._rules = ColumnPrivacy(settings.columns, app)
         self._gathered: dict[tuple[int, int], tuple[Any, list[LoggedRows]]] = {}
         self._cells = 0
+        self._own_ids = OwnIds()
         self._blocks = NumberBlocks(CELLS_OF_SEGMENT) if self._sampler is None and not settings.columns else None
 
     def copy(
@@ -76,6 +78,20 @@ class RowLog:
         """
         blocks = self._blocks
         return blocks is not None and blocks.add(model, packed, self._complete_ids(ids), predictions, seconds, at)
+
+    def find_own_rows(self, first: Any, last: Any, count: int) -> tuple[list[int], int] | None:
+        """The indexes of the rows of a call that a sample can keep, and the power of two below which these rows are
+        complete; None if a look at each id is needed. Called on the request path.
+
+        Args:
+            first, last: the features of the first and of the last request.
+            count: of requests with one row each.
+        """
+        if self._sampler is None or first.own_ids != count:
+            return None
+        bits = self._sampler.limit_bits
+        places = self._own_ids.find_requests_below(first.id, last.id, count, bits)
+        return None if places is None else (places, bits)
 
     def select(self, names: RequestNames, rows: RecordedRows, calls: Sequence[Call]) -> LoggedBatch | None:
         """What is still to do for the rows of calls; None for nothing. Called on the request path.

@@ -32,8 +32,18 @@ def hash_requests(ids: Sequence[bytes]) -> NDArray[np.uint64]:
     """
     if not ids:
         return np.zeros(0, dtype=np.uint64)
+    return hash_sums(sum_words(ids))
+
+
+def sum_words(ids: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The polynomial of each id's words. The sum of an id and of changes to its bytes is that of the changed id."""
     words = _list_words(ids)
     sums: NDArray[np.uint64] = words @ _list_powers(words.shape[1])  # unlike `dot`, one call for all rows
+    return sums
+
+
+def hash_sums(sums: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The hashes of the ids with these polynomials."""
     return ((sums ^ (sums >> HALF)) * FACTOR) >> HALF
 
 

@@ -16,6 +16,8 @@ class Part(msgspec.Struct, eq=False, gc=False):
 
     `is_unionml` is set for a client of UnionML, which expects a bare list as the answer.
     `id` is the request's id, and `keys` are its business keys, for the prediction log.
+    `own_ids` is set in the first part of a batch: the number of its requests, if none has keys and this process made
+    all of their ids, in ascending order; otherwise 0.
     """
 
     rows: int
@@ -25,3 +27,4 @@ class Part(msgspec.Struct, eq=False, gc=False):
     is_unionml: bool = False
     id: bytes | None = None
     keys: Any = None
+    own_ids: int = 0

@@ -11,11 +11,13 @@ class Arrivals:
     The caller that adds the first one schedules `Batcher.read_arrivals`.
     """
 
-    __slots__ = ("bodies", "requests")
+    __slots__ = ("bodies", "has_keys", "requests")
 
     def __init__(self) -> None:
         self.requests: list[QueuedRequest] = []
         self.bodies: list[bytes] = []
+        self.has_keys = False
+        """Whether a decoded request has business keys. It stays set until the caller resets it."""
 
     def decode_arrivals(self) -> tuple[list[QueuedRequest], int]:
         """Decode each body, and clear the collection.
@@ -40,6 +42,7 @@ class Arrivals:
                 except Exception as error:  # it must not prevent the decoding of the other requests
                     request.finish_request(error)
                     continue
+                self.has_keys |= part.keys is not None
             part.id = request.identity
             request.part = part
             rows += part.rows

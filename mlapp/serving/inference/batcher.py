@@ -129,6 +129,7 @@ class Batcher(RequestQueue):
         if rows > self._unchecked_rows:
             self._check_request(request)
         self._waiting.append(request)
+        self._has_own_ids = False
         self._rows = rows
         if not self._is_flush_scheduled:
             if not self._is_busy:

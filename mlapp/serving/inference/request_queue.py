@@ -45,6 +45,10 @@ class RequestQueue:
         """Requests of this turn of the event loop; see `Batcher.read_arrivals`."""
         self._waiting: deque[QueuedRequest] = deque()
         self._rows = 0
+        self._has_own_ids = True
+        """Whether no waiting request has keys, and all came through `arrivals`: with ids that this process made, in
+        ascending order.
+        """
         self._unchecked_rows = max_batch if batch and queue is None and spans is None else 0
         """Number of waiting rows up to which a new request needs no check."""
         self._overload = Overload(max_wait)
@@ -66,6 +70,8 @@ class RequestQueue:
         """Queue the arrived requests; returns the first one, which has the earliest deadline."""
         requests, new_rows = self.arrivals.decode_arrivals()
         rows = self._rows + new_rows
+        if self.arrivals.has_keys:
+            self._has_own_ids = self.arrivals.has_keys = False
         if rows > self._unchecked_rows:
             return self._queue_checked(requests)
         self._overload.offered += new_rows
@@ -180,6 +186,9 @@ class RequestQueue:
             if [request.model for request in batch].count(model) == len(batch):
                 waiting.clear()
                 self._rows = 0
+                if self._has_own_ids:
+                    batch[0].part.own_ids = len(batch)
+                self._has_own_ids = True
                 return batch, rows
         first = waiting.popleft()
         batch, rows = [first], first.part.rows

@@ -16,9 +16,10 @@ from mlapp import App
 from mlapp.config import Monitor
 from mlapp.monitoring.batch import JoinedResults
 from mlapp.monitoring.metrics import MonitorMetrics
+from mlapp.monitoring.own_ids import OwnIds
 from mlapp.monitoring.place import Place
 from mlapp.monitoring.recorder import Recorder
-from mlapp.monitoring.sampling import hash_requests
+from mlapp.monitoring.sampling import BITS, find_rows_below, hash_requests
 from mlapp.schema.part import Part
 from mlapp.serving.inference.served_model import ServedModel, serve_trained_model
 from mlapp.store.folder_storage import FolderStorage
@@ -59,12 +60,13 @@ class Load:
         self.recorder = Recorder("sums", Monitor(**settings), place, metrics, lambda: b"new")  # type: ignore[arg-type]
         self.recorder.add_model(model)
 
-    def answer(self, rows: int) -> None:
-        """Record one batch of requests of one row each."""
+    def answer(self, rows: int, name: bytes = b"%d", *, has_own_ids: bool = False) -> None:
+        """Record one batch of requests of one row each, whose ids are made of their numbers."""
         numbers = np.arange(self.number, self.number + rows)
         self.number += rows
         cells = numbers[:, None] + np.arange(COLUMNS) / 128
-        parts = [Part(1, row.tobytes(), id=b"%d" % number) for number, row in zip(numbers, cells, strict=True)]
+        parts = [Part(1, row.tobytes(), id=name % number) for number, row in zip(numbers, cells, strict=True)]
+        parts[0].own_ids = rows if has_own_ids else 0
         results = JoinedResults([Part(rows, cells.tobytes())], [float(number) for number in numbers])
         self.recorder.record_batch(self.model, parts, results, rows, 0.25)
 
@@ -112,6 +114,39 @@ def test_replicas_under_load_log_the_rows_with_the_lowest_hashes(loads: list[Loa
     least = max(table["weight"].max() for table in tables)
     kept = [set(table["id"][hash_ids(table["id"]) < 2**32 / least]) for table in tables]
     assert kept[1] <= kept[0], "what one keeps at the smallest share, the other keeps too"
+
+
+def test_ids_of_the_server_are_sampled_like_all_others(loads: list[Load]) -> None:
+    first, second, _ = loads
+    for load, has_own_ids in ((first, True), (second, False)):
+        load.clock.now = 1_800_000_000.0
+        for turn in range(4 * RATE // BATCH):
+            load.clock.now += BATCH / RATE
+            load.answer(BATCH - turn % 3, b"0123456789abcdef-%012x", has_own_ids=has_own_ids)
+            if turn % (RATE // BATCH) == 0:
+                load.recorder.record_and_write()
+        load.recorder.record_and_write()
+        load.recorder.write_waiting()
+    tables = [load.read().to_pandas() for load in (first, second)]
+    for table in tables:
+        assert (hash_ids(table["id"]) < 2**32 / table["weight"]).all()
+        assert (table["id"].str[17:].apply(int, base=16) == table["f0"]).all()
+        assert (table["prediction"] == table["f0"]).all()
+        assert table["weight"].max() > 100, "most rows are dropped by the hashes of their ids"
+    assert set(tables[0]["id"]) == set(tables[1]["id"])
+
+
+def test_own_ids_are_found_by_their_hashes_or_not_at_all() -> None:
+    own, bits = OwnIds(), BITS - 6
+    for start in (0, 17, 470, 4_000):
+        for count in (1, 2, 32, 500, 96):
+            ids = [b"0123456789abcdef-%012x" % number for number in range(start, start + count)]
+            found = own.find_requests_below(ids[0], ids[-1], count, bits)
+            if start + count > 4_096:
+                assert found is None, "the ids differ in more than their last digits"
+            else:
+                assert found == find_rows_below(hash_requests(ids), None, bits)
+            assert own.find_requests_below(ids[0], ids[-1], count + 1, bits) is None, "one id is of another request"
 
 
 def test_under_load_only_rows_that_are_counted_or_logged_stay_in_memory(loads: list[Load]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from types import FrameType
 from typing import Any
@@ -47,3 +48,31 @@ async def test_lines_that_run_for_a_request(scenario, monkeypatch):
         sys.settrace(None)
     await client.application.close_models()
     assert lines / requests < MOST[scenario] * ROOM
+
+
+@pytest.mark.anyio
+async def test_a_batch_tells_whether_the_server_made_its_ids(monkeypatch):
+    for module in (access_log, metrics):
+        monkeypatch.setattr(module, "DELAY", NEVER)
+    client = Client("rows")
+    await client.connect()
+    await client.send_requests(2 * CONNECTIONS)
+    batches = []
+    record = client.recorder.record_batch
+    monkeypatch.setattr(client.recorder, "record_batch", lambda *args: (batches.append(args[1]), record(*args)))
+    own = client.requests[:]
+    with_id = own[7].replace(b"\r\n\r\n", b"\r\nX-Request-ID: theirs\r\n\r\n")
+    with_keys = own[7].replace(b'{"inputs"', b'{"keys": {"order": 1}, "inputs"')
+    for request in (own[7], with_id, with_keys, own[7]):
+        size = len(request) - request.index(b"{")
+        client.requests = [*own[:7], re.sub(rb"Length: \d+", b"Length: %d" % size, request), *own[8:]]
+        await client.send_requests(2 * CONNECTIONS)
+    await client.application.close_models()
+    assert sum(map(len, batches)) == 8 * CONNECTIONS
+    marked = [batch for batch in batches if batch[0].own_ids == len(batch)]
+    assert sum(map(len, marked)) >= 4 * CONNECTIONS
+    for batch in marked:
+        assert not any(part.keys or part.id == b"theirs" for part in batch)
+        assert [part.id for part in batch] == sorted(part.id for part in batch)
+    assert {b"theirs"} < {part.id for batch in batches for part in batch}
+    assert any(part.keys for batch in batches for part in batch)
