@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 NAME = re.compile(r"\.?mlapp-tmp-[a-z]+-[a-z0-9_]{8}")
@@ -39,12 +39,19 @@ def is_process_folder(folder: Path) -> bool:
     return NAME.fullmatch(folder.name) is not None
 
 
-def remove_inherited_folder_at_exit(folder: Path) -> None:
-    """Remove a folder of the program that this one replaced, when this process exits and no other one locks it.
+def share_inherited_folder(folder: Path) -> None:
+    """Lock a folder of the program that this one replaced, and remove it at exit if no other program shares it.
 
-    Processes that this one starts inherit the lock. The last one to exit removes the folder.
+    A forked child does not share it, unless it is replaced by a program that calls this too.
     """
-    atexit.register(_release_inherited_folder, folder, os.getpid())
+    lock = _find_inherited_descriptor(folder)
+    if lock is None:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.set_inheritable(lock, False)
+    with suppress(OSError):  # NFS refuses to lock a folder: then it stays
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    os.register_at_fork(after_in_child=partial(os.close, lock))
+    atexit.register(_release_shared_folder, folder, lock, os.getpid())
 
 
 @contextmanager
@@ -105,13 +112,16 @@ def _remove_own_folder(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _release_inherited_folder(folder: Path, owner: int) -> None:
-    if os.getpid() != owner:
-        return
-    with suppress(FileNotFoundError):
-        status = folder.stat()
-        for descriptor in map(int, os.listdir("/dev/fd")):
-            with suppress(OSError):  # it was the descriptor of this list
-                if os.path.samestat(os.fstat(descriptor), status):
-                    os.close(descriptor)
-    _remove_abandoned_folder(str(folder))
+def _find_inherited_descriptor(folder: Path) -> int | None:
+    status = folder.stat()
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):  # it was the descriptor of this list
+            if os.path.samestat(os.fstat(descriptor), status):
+                return descriptor
+    return None
+
+
+def _release_shared_folder(folder: Path, lock: int, owner: int) -> None:
+    if os.getpid() == owner:
+        os.close(lock)
+        _remove_abandoned_folder(str(folder))

@@ -14,6 +14,7 @@ import pytest
 
 from mlapp.temporary_folders import open_temporary_folder
 from tests.preloaded import ROOT, Fork, preload_commands
+from tests.servers import wait
 
 CREATE = "from mlapp.temporary_folders import *; folder = create_process_folder('model', keep_after_exec={keep}); "
 WAIT = "print(folder, flush=True); input()"
@@ -89,10 +90,12 @@ with open_temporary_folder("bundle", Path({str(tmp_path)!r})) as folder:
 
 def test_the_last_of_several_processes_removes_the_folder_that_they_inherited(place: Path) -> None:
     program = (
-        "import subprocess, sys; from pathlib import Path; "
-        "from mlapp.temporary_folders import remove_inherited_folder_at_exit; "
-        "folder, *more = sys.argv[1:]; remove_inherited_folder_at_exit(Path(folder)); "
-        "more and subprocess.Popen([sys.executable, '-c', *more, folder], close_fds=False); print(); more or input()"
+        "import os, subprocess, sys; from pathlib import Path; "
+        "from mlapp.temporary_folders import share_inherited_folder; "
+        "folder, *more = sys.argv[1:]; share_inherited_folder(Path(folder)); "
+        "second = [sys.executable, '-c', *more, folder]; "
+        "more and subprocess.Popen(second, stdout=subprocess.PIPE).stdout.readline(); "
+        "print(flush=True); more or input()"
     )
     replace = "import os, sys; program = {program!r}; "
     replace += "os.execv(sys.executable, [sys.executable, '-c', program, str(folder), program])"
@@ -101,8 +104,25 @@ def test_the_last_of_several_processes_removes_the_folder_that_they_inherited(pl
     assert first.stdout is not None
     assert first.stdout.readline(), "the second process runs"
     assert len(list(place.iterdir())) == 1
-    first.communicate("\n")  # until the second process has closed its output too
-    assert list(place.iterdir()) == []
+    assert first.stdin is not None
+    first.stdin.write("\n")
+    first.stdin.flush()
+    wait(lambda: not list(place.iterdir()), place)
+
+
+def test_a_forked_child_does_not_keep_a_shared_folder(place: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from mlapp.temporary_folders import share_inherited_folder; "
+        "share_inherited_folder(Path(sys.argv[1])); child = os.fork(); "
+        "child or (os.close(1), input(), os._exit(0)); print(flush=True)"
+    )
+    replace = "import os, sys; os.execv(sys.executable, [sys.executable, '-c', {program!r}, str(folder)])"
+    first = start_process(place, replace.format(program=program), keep=True)
+    try:
+        assert first.wait(60) == 0
+        assert list(place.iterdir()) == []
+    finally:
+        first.communicate("\n")
 
 
 def test_a_program_that_replaces_the_process_keeps_the_folder(place: Path) -> None:

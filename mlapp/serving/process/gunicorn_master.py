@@ -10,10 +10,10 @@ from pathlib import Path
 
 from gunicorn.app.wsgiapp import run
 
-from mlapp.temporary_folders import is_process_folder, remove_inherited_folder_at_exit
+from mlapp.temporary_folders import is_process_folder, share_inherited_folder
 
 if __name__ == "__main__":
     metrics = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
-    if is_process_folder(metrics):  # and not the user's own
-        remove_inherited_folder_at_exit(metrics)
+    if is_process_folder(metrics) and metrics.is_dir():  # and not the user's own
+        share_inherited_folder(metrics)
     run()
