@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,22 +12,19 @@ import httpx
 import pandas as pd
 import pytest
 import uvicorn
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from mlapp import App
 from mlapp.config import Monitor, Serve
 from mlapp.serving import create_asgi
 from mlapp.serving.monitoring import monitor_endpoint
 from mlapp.serving.process.server import configure_uvicorn
+from tests.browser import needs_browser, open_browser
 
 from .conftest import until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-pytestmark = [
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.xdist_group("browser"), needs_browser]
 
 
 class Echo:
@@ -68,8 +63,7 @@ def url() -> Iterator[str]:
 
 
 def test_no_name_and_no_value_is_markup(url: str) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page()
         dialogs: list[str] = []
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -83,4 +77,3 @@ def test_no_name_and_no_value_is_markup(url: str) -> None:
         for place in ("img", "script:not([src])", "svg[onload]"):
             assert page.locator(f"{place}:has-text('alert')").count() == 0
         assert dialogs == []
-        browser.close()

@@ -16,7 +16,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from mlapp.errors import StoreError
 from mlapp.monitoring.database import query_monitoring_database
@@ -24,9 +24,9 @@ from mlapp.monitoring.place import Place
 from mlapp.monitoring.segments import select_current_segments
 from mlapp.monitoring.writer import MOST_BYTES, Writer
 from mlapp.store.folder_storage import FolderStorage
+from tests.browser import needs_browser, open_browser
 from tests.integration.serving.conftest import PATIENCE, Server, until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 YAML = "monitor: {log: all, window: 2s, run: false, columns: {customer: hash}}\n"
 WRITER = """
 import itertools, sys, threading
@@ -97,13 +97,12 @@ def test_a_refused_field_has_a_series(monitored: Server) -> None:
 
 
 @pytest.mark.xdist_group("browser")
-@pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Chromium: apt-get install chromium")
+@needs_browser
 def test_the_live_report_in_a_browser(monitored: Server) -> None:
     rows = [[number % 50, 0.5] for number in range(400)]
     assert httpx.post(f"{monitored.url}/predict", json={"inputs": rows}, timeout=PATIENCE).status_code == 200
     until(lambda: monitored.metric("mlapp_monitored_rows_total") >= 400)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page()
         asked: list[str] = []
         errors: list[str] = []
@@ -114,7 +113,6 @@ def test_the_live_report_in_a_browser(monitored: Server) -> None:
         expect(page.locator("h1")).to_have_text("sums")
         expect(page.locator("figure.feature", has_text="prediction")).to_be_visible()
         expect(page.locator("figure.feature svg path.now").first).to_be_visible()
-        browser.close()
     assert not [url for url in asked if not url.startswith((monitored.url, "data:"))]
     assert not errors
 

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+from tests.browser import needs_browser, open_browser
 
-pytestmark = [
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.xdist_group("browser"), needs_browser]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def browser() -> Iterator[BrowserContext]:
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
-def page(browser: Browser, server) -> Iterator[Page]:
+def page(browser: BrowserContext, server) -> Iterator[Page]:
     """The page of the shared server, just opened. A request to anywhere else is an error."""
     page = browser.new_page()
     asked: list[str] = []
