@@ -164,7 +164,8 @@ def _explain_missing_columns(error: BaseException) -> str:
         return ""
     missing, columns = found
     nearest = suggest_nearest(missing[0], columns) if len(missing) == 1 else ""
-    lacks = f"The table has no column {' and no column '.join(map(repr, missing))}.{nearest} " if missing else ""
+    kind = "column or method" if isinstance(error, AttributeError) else "column"  # `df.append` was removed from pandas
+    lacks = f"The table has no {kind} {f' and no {kind} '.join(map(repr, missing))}.{nearest} " if missing else ""
     return f"{lacks}Its columns are: {list_names(columns)}." if columns else lacks.rstrip()
 
 

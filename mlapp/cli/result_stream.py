@@ -52,6 +52,8 @@ def release_stdout() -> None:
     stdout, results = _reserved.pop()
     sys.stdout = stdout
     if results is not stdout:
+        with suppress(OSError):
+            stdout.flush()  # a library can have written to `sys.__stdout__`
         _flush_c_output()
         os.dup2(results.fileno(), 1)
         with suppress(BrokenPipeError):  # was reported when the result was printed

@@ -63,7 +63,7 @@ def find_text_columns(features: Any, error: BaseException) -> list[str]:
         No columns if the error is about anything else, or the text comes from no column unchanged.
     """
     match = re.match(rf"{NO_NUMBER}: (?:np\.str_\()?('.*'|\".*\")\)?$", str(error), re.DOTALL)
-    if match is None or not hasattr(features, "dtypes") or not hasattr(features, "columns"):
+    if match is None or not hasattr(features, "isna") or not hasattr(features, "columns"):  # such as polars
         return []
     try:
         text = ast.literal_eval(match[1])

@@ -30,6 +30,7 @@ PRINTING = """
     def talk(name):
         print(f"python in {name}")
         sys.stdout.write(f"write in {name}\\n")
+        sys.__stdout__.write(f"original in {name}\\n")  # stays in a buffer of Python
         os.write(1, f"descriptor in {name}\\n".encode())
         ctypes.CDLL(None).puts(f"library in {name}".encode())  # stays in a buffer of the C library
         subprocess.run(["echo", f"child in {name}"])
@@ -67,7 +68,7 @@ PRINTING = """
         talk("evaluate")
         return model.score(features, target)
 """
-WAYS = ("python", "write", "descriptor", "library", "child")
+WAYS = ("python", "write", "original", "descriptor", "library", "child")
 
 
 def run_mlapp(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+import polars
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
@@ -15,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mlapp import App
 from mlapp.errors import DataError, MlappError, UserCodeError
+from mlapp.training.fit_advice import advise_on_fit_error
 
 
 def passengers() -> pd.DataFrame:
@@ -81,7 +83,6 @@ def test_a_wrong_column_of_a_column_transformer_is_named_with_the_nearest_one() 
         lambda table: table[["age", "ages"]],
         lambda table: table[["ages"]],
         lambda table: table.loc[:, "ages"],
-        lambda table: table.ages,
         lambda table: table.drop(columns="ages"),
         lambda table: table.dropna(subset=["ages"]),
         lambda table: table.sort_values("ages"),
@@ -99,6 +100,16 @@ def test_a_missing_column_in_a_function_is_named_with_the_line_and_the_columns(a
     assert error.what.startswith("feature_transformer 'transform' in test_fit_advice.py:")
     assert error.todo.startswith(f"Fix it at {__file__}:")
     assert error.todo.endswith("The table has no column 'ages'. Did you mean 'age'? Its columns are: age, sex, ticket.")
+
+
+@pytest.mark.parametrize("name", ["ages", "append"])
+def test_an_attribute_can_be_a_column_or_a_method_that_pandas_has_removed(name: str) -> None:
+    app = an_app(LogisticRegression())
+    app.feature_transformer(lambda features: getattr(features, name))
+    hint = " Did you mean 'age'?" if name == "ages" else ""
+    assert fail(app).todo.endswith(
+        f"The table has no column or method '{name}'.{hint} Its columns are: age, sex, ticket."
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,3 +177,8 @@ def test_a_column_that_the_model_does_not_accept_is_reported_with_the_model_func
     error = fail(an_app(LogisticRegression(), read=lambda: passengers().drop(columns="ticket")))
     assert isinstance(error, DataError)
     assert error.what.startswith("the default trainer of sklearn for model 'build' in test_fit_advice.py:")
+
+
+def test_a_text_in_a_table_of_polars_gives_no_advice() -> None:
+    features, error = polars.from_pandas(passengers()), ValueError("could not convert string to float: 'male'")
+    assert advise_on_fit_error(error, KMeans(), features, None) is None
