@@ -13,6 +13,10 @@ OWNERS = ("self", "X", "obj")
 """Local variables of pandas' and scikit-learn's functions that contain the table, or an object with the table."""
 LISTED = re.compile(r"(?:Index\()?(\[[^\[\]]*\]|\{[^{}]*\})")
 """The missing names in a message, such as `['x'] not in index` or `None of [Index(['x'], dtype='str')] are in …`."""
+SENTENCE = re.compile(
+    r"Column not found: (.*)|.*key in a dtype mappings argument\. '(.*)' not found|String passed to weights", re.DOTALL
+)
+"""Messages of pandas that are not only the missing name. The last one does not contain it."""
 
 
 def find_missing_columns(error: BaseException) -> tuple[list[str], list[str]] | None:
@@ -47,8 +51,10 @@ def find_missing_columns(error: BaseException) -> tuple[list[str], list[str]] | 
 def _list_named_columns(error: BaseException) -> list[str]:
     """The names in a KeyError or in scikit-learn's message."""
     key = error.args[0] if error.args else ""
-    if isinstance(key, (list, tuple, set)):
+    if isinstance(key, (list, tuple, set)) or _is_pandas_type(key, "Index"):
         return [str(name) for name in key]
+    if isinstance(key, str) and (sentence := SENTENCE.match(key)):
+        return [name for name in sentence.groups() if name is not None]
     match = LISTED.search(key) if isinstance(key, str) else None
     if match is None:
         return [str(key)]

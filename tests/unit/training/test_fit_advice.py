@@ -87,6 +87,10 @@ def test_a_wrong_column_of_a_column_transformer_is_named_with_the_nearest_one() 
         lambda table: table.dropna(subset=["ages"]),
         lambda table: table.sort_values("ages"),
         lambda table: table.groupby("ages").mean(),
+        lambda table: table.groupby("sex")["ages"],
+        lambda table: table.groupby("sex").agg({"ages": "mean"}),
+        lambda table: table.drop_duplicates(subset=["ages"]),
+        lambda table: table.astype({"ages": int}),
     ],
 )
 def test_a_missing_column_in_a_function_is_named_with_the_line_and_the_columns(access: Callable[..., Any]) -> None:
@@ -100,6 +104,14 @@ def test_a_missing_column_in_a_function_is_named_with_the_line_and_the_columns(a
     assert error.what.startswith("feature_transformer 'transform' in test_fit_advice.py:")
     assert error.todo.startswith(f"Fix it at {__file__}:")
     assert error.todo.endswith("The table has no column 'ages'. Did you mean 'age'? Its columns are: age, sex, ticket.")
+
+
+def test_an_error_without_the_name_of_the_column_lists_the_columns_only() -> None:
+    app = an_app(LogisticRegression())
+    app.feature_transformer(lambda features: features.sample(3, weights="ages"))
+    todo = fail(app).todo
+    assert todo.endswith("Its columns are: age, sex, ticket.")
+    assert "no column" not in todo
 
 
 @pytest.mark.parametrize("name", ["ages", "append"])
