@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, get_context
-from signal import SIG_IGN, SIGINT, Signals, signal
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, pthread_sigmask
 from typing import Any
 
 from mlapp import env_vars
@@ -69,7 +69,7 @@ def _run_search_workers(
         # Numeric libraries read this at import.
         with (
             env_vars.override_variables(dict.fromkeys(THREADS, str(max(1, threads.count_thread_cores() // workers)))),
-            _ignore_search_signal(SIGINT),
+            _delay_signal(SIGINT),
         ):
             for process in processes:
                 process.start()
@@ -78,7 +78,7 @@ def _run_search_workers(
             waiting -= set(connection.wait(list(waiting), timeout=1))
             on_update()
     finally:
-        for process in processes:
+        for process in (process for process in processes if process.pid is not None):  # an interrupt came before others
             if process.is_alive():
                 process.terminate()
             process.join()
@@ -92,16 +92,16 @@ def _run_search_workers(
 
 
 @contextmanager
-def _ignore_search_signal(number: Signals) -> Iterator[None]:
-    """Make processes started in the block ignore a signal: Ctrl-C reaches all of them, but this process ends them."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
-        yield
-        return
-    previous_handler = signal(number, SIG_IGN)
+def _delay_signal(number: Signals) -> Iterator[None]:
+    """Keep a signal waiting until the end of the block, and forever in processes that start in the block.
+
+    Ctrl-C reaches all processes, but this one ends the others.
+    """
+    previous_mask = pthread_sigmask(SIG_BLOCK, {number})
     try:
         yield
     finally:
-        signal(number, previous_handler)
+        pthread_sigmask(SIG_SETMASK, previous_mask)
 
 
 def _take_search_trials(

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(project: Callable) -> N
     assert running.wait() == 130
     assert re.search(r"^Stopped after \d+ trials\. Run the same command again to continue\.$", output, re.MULTILINE)
     assert "Traceback" not in output
+
+
+@pytest.mark.needs("optuna")
+def test_ctrl_c_while_the_workers_start_ends_the_search(project: Callable) -> None:
+    command = [sys.executable, "-m", "mlapp", "tune", "--trials", "200", "--workers", "2"]
+    running = subprocess.Popen(
+        command, cwd=project(FLOWERS + SLOW), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    while not any(is_search_worker(child) for child in children.read_text().split()):
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.001)
+    os.killpg(running.pid, signal.SIGINT)
+    output = running.communicate()[1]
+    assert (running.returncode, "Run the same command again to continue." in output) == (130, True), output
+
+
+def is_search_worker(process: str) -> bool:
+    """Whether a process is one that `mlapp tune` starts for its trials."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def test_a_trial_that_is_worse_is_ended_early(project: Callable, tmp_path: Path) -> None:
