@@ -38,9 +38,10 @@ class TlsFiles:
             return False
         self._stamps = stamps
         try:
-            # In another context first: a certificate without its key would stay in the context of the server.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
-            self._context.load_cert_chain(self._certificate, self._key)
+            # In another context first: a certificate without its key would stay in the context of the server. Without
+            # a password, OpenSSL asks a person for that of an encrypted key, and the event loop would wait.
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._context):
+                context.load_cert_chain(self._certificate, self._key, password="")
         except (OSError, ValueError) as error:
             log.warning("the changed files of serve.tls_cert and serve.tls_key are not used: %s", error)
             return False

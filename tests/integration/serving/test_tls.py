@@ -167,6 +167,19 @@ def test_a_renewed_certificate_is_used_by_new_connections(tmp_path: Path) -> Non
     assert read_serial() == second
 
 
+def test_a_renewed_key_with_a_password_is_refused_without_a_question(tmp_path: Path, capfd) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    write_certificate(tmp_path)
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    files = TlsFiles(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(certificate), str(key))
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    form, encoding = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
+    key.write_bytes(secret.private_bytes(encoding, form, serialization.BestAvailableEncryption(b"secret")))
+    assert not files.load_if_changed()
+    assert "pass phrase" not in capfd.readouterr().err
+
+
 def test_a_server_loads_a_renewed_certificate(new_project, tmp_path: Path, context) -> None:
     first = write_certificate(tmp_path)
     files = {"MLAPP_SERVE__TLS_CERT": str(tmp_path / "cert.pem"), "MLAPP_SERVE__TLS_KEY": str(tmp_path / "key.pem")}
