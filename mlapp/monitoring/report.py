@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ BARS = 24
 WIDTH, HEIGHT = 240, 64
 MOST_WINDOWS = 96
 """Maximum number of windows in a report: the last ones."""
+UNREPLACEABLE = (errno.EACCES, errno.EBUSY, errno.EPERM, errno.EROFS, errno.EXDEV)
+"""Errors of a file that cannot be replaced, but perhaps written."""
 
 
 def write_report(
@@ -54,8 +57,12 @@ def write_report(
 
 
 def _write_whole_page(file: Path, page: str) -> None:
-    """Replace the file at once, so that a reader or a killed process sees no half page."""
-    if file.exists() and not file.is_file():  # such as /dev/stdout
+    """Replace the file at once, so that a reader or a killed process sees no half page.
+
+    Writes into the file itself if it is a device such as /dev/stdout, is mounted, or is in a folder that is not
+    writable.
+    """
+    if file.exists() and not file.is_file():
         file.write_text(page, encoding="utf-8")
         return
     part = file.resolve().with_name(f".{uuid.uuid4().hex}.part")
@@ -63,7 +70,9 @@ def _write_whole_page(file: Path, page: str) -> None:
         part.write_text(page, encoding="utf-8")
         part.replace(file.resolve())
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from None
+        if not file.exists() or error.errno not in UNREPLACEABLE:
+            raise OSError(error.errno, error.strerror, str(file)) from None
+        file.write_text(page, encoding="utf-8")
     finally:
         with suppress(OSError):
             part.unlink()

@@ -13,6 +13,7 @@ from mlapp.diagnosis import _diagnose_monitored_place
 from mlapp.errors import ConfigError
 from mlapp.monitoring.recording import open_recording_place
 from mlapp.project import Project
+from tests.mounts import mount
 from tests.unit.monitoring.service import LOANS
 
 FOLDER_OR_BUCKET = "Give a folder, or a bucket: s3://…, gs://… or az://…."
@@ -89,6 +90,18 @@ def test_a_report_replaces_one_of_the_same_name(project: Callable[..., Path], ml
     file.write_text("old")
     assert mlapp("monitor", "report", "--html", "Ünïcode 中/Bericht.html").out == "Ünïcode 中/Bericht.html\n"
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_report_can_be_a_mounted_file(
+    project: Callable[..., Path], mlapp: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = project(LOANS)
+    (root / "report.html").touch()
+    (tmp_path / "outside.html").touch()
+    with mount(root / "report.html", "--bind", tmp_path / "outside.html"):
+        assert mlapp("monitor", "report", "--html", "report.html").code == 0
+    assert (tmp_path / "outside.html").read_text().startswith("<!doctype html>")
+    assert not list(root.glob(".*.part"))
 
 
 def test_a_report_that_is_cut_off_leaves_the_earlier_one(
