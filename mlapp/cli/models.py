@@ -65,9 +65,12 @@ def list_versions(
             ]
         )
         return
+    if not versions and not where:
+        output.print_note(f"{project.name} has no version. Train one: mlapp train")
+        return
     _print_version_table(versions, aliases)
     if not versions:
-        output.print_note(f"{project.name} has no such version. Train one: mlapp train")
+        output.print_note(f"No version of {project.name} meets every condition of --where.")
     if len(manifests) == newest:
         output.print_note(f"Showing the newest {newest}. List all: mlapp models list --all")
 

@@ -239,6 +239,7 @@ def _has_alarm_in_last_window(reports: Sequence[WindowReport]) -> bool:
 def _print_monitor_windows(reports: Sequence[WindowReport]) -> None:
     if not reports:
         output.print_result("There were no predictions in this period.")
+        output.print_note("A server's counts appear within seconds of its answers. For another period, use --since.")
         return
     runs = [list(run) for _, run in groupby(reports, lambda report: report if report.state != "empty" else None)]
     shown = [(run[0], len(run)) for run in runs[-MAX_TABLE_ROWS:]]

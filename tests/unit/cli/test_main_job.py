@@ -47,6 +47,8 @@ def test_models_are_listed_sorted_filtered_and_compared(mlapp: Callable, project
     best_first = json.loads(mlapp("models", "list", "--sort", "-accuracy", "--json").out)
     assert [version["version"] for version in best_first] == [2, 1]
     assert len(json.loads(mlapp("models", "list", "--where", "accuracy>=0.9", "--json").out)) == 1
+    none = mlapp("models", "list", "--where", "accuracy>=2")
+    assert "No version of flowers meets every condition of --where." in none.err
     assert mlapp("models", "list", "--sort", "acuracy").err.startswith(
         "Error: No version has a metric 'acuracy'. Did you mean"
     )
@@ -80,6 +82,8 @@ def test_deleting_a_version_asks(mlapp: Callable, project: Callable) -> None:
     assert "'Permanently delete version 1 of flowers?', but stdin is not a terminal" in asked.err
     assert mlapp("models", "delete", "1", "--yes").code == 0
     assert json.loads(mlapp("models", "list", "--json").out) == []
+    listed = mlapp("models", "list")
+    assert (listed.out, listed.err) == ("", "flowers has no version. Train one: mlapp train\n")
 
 
 def test_old_versions_are_pruned(mlapp: Callable, project: Callable) -> None:

@@ -378,7 +378,8 @@ def test_a_period_and_keys_that_contradict_themselves(mlapp: Callable[..., Any],
 
 def test_nothing_was_predicted(mlapp: Callable[..., Any], service: Service) -> None:
     assert windows(mlapp) == []
-    assert "There were no predictions" in mlapp("monitor").out
+    empty = mlapp("monitor")
+    assert (empty.out, "use --since" in empty.err) == ("There were no predictions in this period.\n", True)
     assert mlapp("monitor", "run").code == 0
     assert mlapp("monitor", "report", "--html", "report.html").code == 0
 
