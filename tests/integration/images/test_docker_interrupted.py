@@ -174,7 +174,7 @@ def test_a_failed_deploy_says_what_is_live_and_what_it_kept(monkeypatch, open_at
             impatient.apply(shipment)
         name = f"{APP}-{number}-failed"
         assert failed.value.todo.endswith(f" {live}; the container {name} is kept: docker logs {name}.")
-        assert name in list_leftovers()
+        assert name in list_leftovers()["containers"]
         open_at().apply(shipment)
 
 
