@@ -123,5 +123,7 @@ def _find_inherited_descriptor(folder: Path) -> int | None:
 
 def _release_shared_folder(folder: Path, lock: int, owner: int) -> None:
     if os.getpid() == owner:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked just now may not have closed it yet
         os.close(lock)
         _remove_abandoned_folder(str(folder))

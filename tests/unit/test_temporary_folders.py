@@ -109,10 +109,11 @@ def test_the_last_of_several_processes_removes_the_folder_that_they_inherited(pl
 
 
 def test_a_forked_child_does_not_keep_a_shared_folder(place: Path) -> None:
+    """Not even one that has not closed its copy of the lock yet."""
     program = (
         "import os, sys; from pathlib import Path; from mlapp.temporary_folders import share_inherited_folder; "
-        "share_inherited_folder(Path(sys.argv[1])); child = os.fork(); "
-        "child or (os.close(1), input(), os._exit(0)); print(flush=True)"
+        "os.register_at_fork(after_in_child=lambda: (os.close(1), input(), os._exit(0))); "
+        "share_inherited_folder(Path(sys.argv[1])); os.fork(); print(flush=True)"
     )
     replace = "import os, sys; os.execv(sys.executable, [sys.executable, '-c', {program!r}, str(folder)])"
     first = start_process(place, replace.format(program=program), keep=True)

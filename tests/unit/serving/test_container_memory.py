@@ -36,6 +36,7 @@ VERSION_2 = {
 def container(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Write the files of a container, in each version of control groups; sizes in MB."""
     monkeypatch.setattr(container_memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(container_memory, "PROCESSES", tmp_path / "proc")  # pytest's workers look like a server's
 
     def write_files(limit: int, used: int = 0, cached: int = 0) -> None:
         for name, text in request.param.items():
