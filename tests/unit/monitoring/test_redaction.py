@@ -98,7 +98,8 @@ def test_a_redacted_value_is_nowhere(
 
     texts = {f"command {at}": (one.out + one.err).encode() for at, one in enumerate(messages)}
     texts |= {"metrics": generate_latest(service.registry), "log lines": caplog.text.encode()}
-    texts |= {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "app.py"}
+    files = (path for path in root.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))  # not the app
+    texts |= {str(path): path.read_bytes() for path in files}
     for name, text in texts.items():
         if not name.endswith((".skops", ".parquet")):  # the model is the user's; segments are read by SQL, above
             assert not [secret for secret in SECRETS if secret in text], name
