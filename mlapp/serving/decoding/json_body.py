@@ -149,9 +149,9 @@ def encode_json_body_numbers(values: Sequence[Any]) -> bytes | None:
 
 def encode_json_body_list(values: Sequence[Any], before: bytes = b"", after: bytes = b"") -> bytes:
     """JSON of a list or an array between two texts, encoded in parts so that other threads can run in between."""
-    if estimate_json_values(values) <= MANY:
+    if (count := estimate_json_values(values)) <= MANY:
         return b"".join((before, encode_json(values[:]), after))
-    step = MANY * len(values) // estimate_json_values(values)
+    step = MANY * len(values) // count
     if step:
         parts = [encode_json(values[at : at + step])[1:-1] for at in range(0, len(values), step)]
     else:  # a value alone is large, such as the pixels of an image

@@ -168,36 +168,33 @@ def test_a_client_that_does_not_read_a_large_answer_is_disconnected(texts, fast:
         connection.close()
 
 
+@pytest.fixture
+def part_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of what each call of the encoder returns. During a call, no other thread runs."""
+    encode, sizes = json_body._encode, []
+
+    def encode_part(value: object) -> bytes:
+        part = encode(value)
+        sizes.append(len(part))
+        return part
+
+    monkeypatch.setattr(json_body, "_encode", encode_part)
+    return sizes
+
+
 @pytest.mark.parametrize(
     "values",
     [[0.5] * 300_000, ["x" * 100] * 30_000, [[0.5] * 1000] * 300, [[[0.5] * 1000] * 300], [{"a": "x" * 50}] * 100_000],
     ids=["numbers", "texts", "rows", "an image", "records"],
 )
-def test_many_values_are_encoded_in_parts(values: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    """During each call of the encoder, no other thread runs."""
-    encode, sizes = json_body._encode, []
-
-    def encode_part(value: object) -> bytes:
-        part = encode(value)
-        sizes.append(len(part))
-        return part
-
-    monkeypatch.setattr(json_body, "_encode", encode_part)
+def test_many_values_are_encoded_in_parts(values: list, part_sizes: list[int]) -> None:
     body = json_body.encode_predictions(values, b"}")
     assert json.loads(body) == {"predictions": values}
-    assert max(sizes) < 1_000_000 < len(body)
+    assert max(part_sizes) < 1_000_000 < len(body)
 
 
 @pytest.mark.parametrize("identity", [None, 'a "request"'])
-def test_the_tensors_of_an_answer_are_encoded_in_parts(identity: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, sizes = json_body._encode, []
-
-    def encode_part(value: object) -> bytes:
-        part = encode(value)
-        sizes.append(len(part))
-        return part
-
-    monkeypatch.setattr(json_body, "_encode", encode_part)
+def test_the_tensors_of_an_answer_are_encoded_in_parts(identity: str | None, part_sizes: list[int]) -> None:
     outputs = [Tensor("sums", np.arange(300_000.0), "FP64"), Tensor("names", np.array(["x", "y"], object), "BYTES")]
     answer = open_inference._make_v2_answer("m", "1", InferRequest([], identity), outputs)
     assert json.loads(answer.body) == {
@@ -209,7 +206,7 @@ def test_the_tensors_of_an_answer_are_encoded_in_parts(identity: str | None, mon
         ],
         **({} if identity is None else {"id": identity}),
     }
-    assert max(sizes) < 1_000_000 < len(answer.body)
+    assert max(part_sizes) < 1_000_000 < len(answer.body)
 
 
 def test_the_parts_of_a_body_are_copied_once() -> None:
